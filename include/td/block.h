@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Requests, drivers and images: what flows between the layers of a tapdisk.
+ *
+ * A request goes down once (ring or NBD > cache mode > image) and comes back up once, through done().  Whoever holds it has
+ * it on exactly one list; it is completed exactly once; a layer that needs state of its own makes a child request.
+ */
+#ifndef TD_BLOCK_H
+#define TD_BLOCK_H
+
+#include "td/io.h"
+
+enum td_op { TD_READ, TD_WRITE, TD_FLUSH, TD_DISCARD, TD_WRITE_ZEROES };
+
+enum {
+	TD_FUA = 1u << 0,      /* durable before done(); on WRITE, DISCARD and WRITE_ZEROES */
+	/* the flags below are known above the cache-mode layer only; no driver sees them */
+	TD_PREFLUSH = 1u << 1, /* flush, write, flush (a blkif FLUSH that carries data) */
+	TD_BARRIER = 1u << 2,  /* as PREFLUSH, and nothing passes it in either direction */
+};
+
+struct td_image;
+
+struct td_req {
+	enum td_op op;
+	unsigned flags;
+	uint64_t off, len; /* bytes, multiples of 512; FLUSH: both 0 */
+	struct iovec *iov; /* READ and WRITE only; sums up to len; iov is the owner's and comes back as it was */
+	int iovcnt;
+	void (*done)(struct td_req *req, int err); /* 0 or -errno; may run inside the submit; req is the owner's again */
+	struct td_io *io;  /* the engine of the queue that the request runs on; set by the owner */
+
+	/* the holder's: whoever has been given the request and has not completed it */
+	struct td_image *image;
+	struct td_list link;
+	struct td_iop iop; /* for a driver that needs one operation for one request */
+	struct iovec one;  /* room for a one-element iov */
+	void *holder;
+	uint64_t state[2];
+
+	/* splitting, see td_req_split below */
+	struct td_req *parent;
+	unsigned pending;
+	int err;
+};
+
+/* What an image can do and how large it is; fixed while it is open but for size, which may grow. */
+struct td_image_info {
+	uint64_t size;         /* bytes */
+	uint32_t physical;     /* bytes: best unit of a write */
+	bool discard;          /* TD_DISCARD gives space back */
+	uint32_t discard_gran; /* bytes */
+};
+
+struct td_driver {
+	const char *name;     /* the type in type:path */
+	const char *alias;    /* another name for it, or NULL */
+	int type;             /* the number that statistics show (CONTRACT of tap-ctl stats) */
+	size_t priv_size;     /* bytes of zeroed image->priv */
+
+	/* On a fiber: may wait (lib/fiber.h), never blocks the loop.  Fills image->info.  On error nothing is left open. */
+	int (*open)(struct td_image *image, struct td_err *err);
+	/* Nothing is in flight; cannot fail; on a fiber. */
+	void (*close)(struct td_image *image);
+	/* Never blocks, never fails: errors come through td_req_done().  Called by lib/request.c alone. */
+	void (*submit)(struct td_image *image, struct td_req *req);
+	/* Optional; on a fiber: looks at the size again; 0, 1 if info changed, or -errno. */
+	int (*resize)(struct td_image *image, struct td_err *err);
+	/* Optional: the next image down the chain, as type:path into spec (TD_SPEC_MAX bytes); 0 none, 1 yes, -errno. */
+	int (*backing)(struct td_image *image, char *spec, struct td_err *err);
+};
+
+#define TD_SPEC_MAX 4160 /* bytes of "type:path" with a path of 4,095 */
+
+#define TD_IMAGE_MAGIC 0x7464696du
+
+struct td_image {
+	unsigned magic;
+	const struct td_driver *driver;
+	char *path;
+	unsigned file_flags;    /* TD_FILE_*: how to open its file */
+	struct td_io *io;       /* the home queue's engine, for open and close */
+	struct td_image *backing; /* next image down the chain, or NULL */
+	struct td_image_info info;
+	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */
+	unsigned inflight;      /* requests submitted and not done */
+	void *priv;             /* the driver's */
+};
+
+/* Opens on a fiber; flags: TD_FILE_*.  td_image_close takes NULL and half-open images. */
+int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io,
+		  struct td_image **out, struct td_err *err);
+void td_image_close(struct td_image *image);
+
+/* The only place that calls a driver's submit.  Asserts the contract: range, alignment, capability, iov. */
+void td_submit(struct td_image *image, struct td_req *req);
+/* A driver has finished: exactly once a request. */
+void td_req_done(struct td_req *req, int err);
+
+/*
+ * Splitting: td_req_split(req) opens it with one reference held by the splitter; each child made by td_req_child() holds
+ * one more; td_req_put() drops one and, at the last, completes req with the first error of all.
+ */
+void td_req_split(struct td_req *req);
+void td_req_child(struct td_req *req, struct td_req *child); /* child->done is set; the rest is the caller's to fill */
+void td_req_put(struct td_req *req, int err);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Control operations: what one asks a tapdisk over its socket ctl<pid> in the control directory.
+ *
+ * A connection carries one message: a JSON object {"op": NAME, ...} with file descriptors where an operation takes them
+ * (lib/msg.h).  The answer is any number of rows {"row": {...}} and then {"err": 0, ...} or {"err": ERRNO, "text": "..."}.
+ * `watch' alone goes on: after {"err": 0} it sends {"event": {...}} until the connection ends; its end is the tapdisk's death.
+ *
+ * op          takes                                              answers
+ * list        -                                                  rows {minor, state, args, mode, reason, ring} one a disk
+ *                (args, mode: absent without an image; args is type:path; ring: "connected", "running", "broken" or absent;
+ *                 reason: text when the disk is held or failed)
+ * attach      minor                                              -           (17 when it has it already)
+ * detach      minor                                              last: true when this was the process's last disk; it exits
+ * open        minor, args, read_only, options: ["k=v", ...]      as info     (114 when open)
+ * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
+ * pause       minor, timeout (s)                                 -
+ * unpause     minor, args (optional), options (optional)         as info
+ * stats       minor                                              stats: {...}, the line that tap-ctl prints
+ * info        minor                                              {minor, state, args, mode, promise, read_only, sectors (512 B),
+ *                sector_size, physical_sector_size, flush: bool, barrier: bool, discard: bool, discard_granularity,
+ *                max_ring_order, ring: {domid, devid, state: "connected"|"broken", reason} or absent}
+ * connect     minor, domid, devid, transport "xen"|"mem",        -           (0 when connected in the same way already;
+ *             refs: [n, ...], port, abi                                       16 when to another frontend)
+ *                (abi: "native", "x86_64" or "x86_32"; fds for mem: memfd, kick, call)
+ * disconnect  minor, domid, devid                                -           (drains, unmaps; 0 when not connected)
+ * watch       minor (optional)                                   events {minor, state, reason, sectors, ring}, one for each change,
+ *                                                                and one at the start for each disk
+ * ping        -                                                  pid, version
+ *
+ * `state' is an or of TD_STATE_*.  Files, all in the control directory (0700):
+ *   ctl<pid>              the socket; SOCK_SEQPACKET
+ *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a
+ *                         flock on it and it contains "<pid>\n".  A marker with a pid and no flock is a dead tapdisk's.
+ */
+#ifndef TD_CTL_H
+#define TD_CTL_H
+
+#define TD_CTL_DIR_ENV "TAPDISK_CONTROL_DIR" /* another control directory, for tests and builds; */
+#define TD_CTL_DIR     "/run/blktap-control" /* this one without it */
+#define TD_MINOR_MAX   16384                 /* minors are 0..TD_MINOR_MAX-1 */
+#define TD_CTL_TIMEOUT 10                    /* s after which a tapdisk that does not answer is passed over */
+
+enum { /* as clients know them */
+	TD_STATE_DEAD = 0x1,
+	TD_STATE_CLOSED = 0x2,
+	TD_STATE_QUIESCE_REQUESTED = 0x4,
+	TD_STATE_QUIESCED = 0x8,
+	TD_STATE_PAUSE_REQUESTED = 0x10,
+	TD_STATE_PAUSED = 0x20,
+	TD_STATE_SHUTDOWN_REQUESTED = 0x40,
+	TD_STATE_LOCKING = 0x80,
+	TD_STATE_RESUME_FAILED = 0x200,
+	/* ours */
+	TD_STATE_NO_SPACE = 0x400, /* writes are held until there is space again */
+	TD_STATE_FAILED = 0x800,   /* a flush failed: writes and flushes fail until the disk is closed and opened again */
+};
+
+#endif

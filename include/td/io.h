@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The I/O engine: everything that touches a file goes through one table, so that a simulated or faulty disk can stand
+ * in the place of the kernel.
+ *
+ * A struct td_io belongs to one queue (a thread and its event loop).  td_iop_queue() makes no system call and never
+ * completes an operation; all that was queued in a turn of the loop goes out in one commit, from a prepare hook.
+ * Completions run from the loop, in the same thread.
+ */
+#ifndef TD_IO_H
+#define TD_IO_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "td/list.h"
+#include "td/log.h"
+
+struct td_io;
+struct td_iop;
+struct td_file;
+
+enum td_io_op {
+	TD_IO_READ,
+	TD_IO_WRITE,
+	TD_IO_SYNC,  /* fdatasync */
+	TD_IO_PUNCH, /* deallocate; the range reads as zeroes after it (-EOPNOTSUPP where the store cannot) */
+	TD_IO_ZERO,  /* zeroes, allocated or not as the store likes best (-EOPNOTSUPP where it cannot) */
+	TD_IO_CALL,  /* run call(op) in a thread that may block: open, stat, truncate */
+};
+
+enum {
+	TD_IO_DSYNC = 1u << 0,    /* the operation and what it needs to be read back are durable before done() */
+	TD_IO_EOF_ZERO = 1u << 1, /* a read beyond the end of the file gives zeroes; without it, -EIO */
+};
+
+/*
+ * One operation.  The caller owns the memory and fills the first part; it stays untouched by the caller until done().
+ * iov may be changed while the operation runs (a short transfer goes on from where it stopped) and is as it was in done().
+ */
+struct td_iop {
+	enum td_io_op op;
+	unsigned flags;       /* TD_IO_* */
+	struct td_file *file; /* not for TD_IO_CALL */
+	uint64_t off, len;    /* bytes; len is the sum of iov for READ and WRITE */
+	struct iovec *iov;
+	int iovcnt;           /* at most IOV_MAX */
+	long (*call)(struct td_iop *op);          /* TD_IO_CALL: in a worker thread; its result, 0 or -errno */
+	void (*done)(struct td_iop *op, int err); /* 0 or -errno, never short; in the loop, never inside td_iop_queue */
+
+	/* the engine's own, from here on */
+	struct td_list link;
+	struct td_io *io;
+	uint64_t moved; /* bytes of earlier, short rounds */
+	int first;      /* index of the iovec where the rest starts */
+	size_t skipped; /* bytes by which iov[first] is advanced */
+	long res;       /* a worker's result */
+	int tries;      /* rounds that made no progress (EINTR, EAGAIN) */
+	union {
+		uint64_t align;
+		char raw[64]; /* the kernel's control block */
+	} cb;
+};
+
+/* What a file is; filled by ops->open. */
+struct td_stat {
+	uint64_t size;          /* bytes; of a block device, its capacity */
+	bool blockdev;
+	uint32_t mem_align;     /* bytes: alignment of memory for direct I/O; 1 when buffered */
+	uint32_t off_align;     /* bytes: alignment of offsets and lengths for direct I/O; 1 when buffered */
+	uint32_t physical;      /* bytes: the size that the store writes without a read-modify-write of its own */
+	uint32_t discard_gran;  /* bytes; 0: no discard */
+};
+
+/* How to open; enum values may be or'ed. */
+enum {
+	TD_FILE_RDONLY = 1u << 0,
+	TD_FILE_DIRECT = 1u << 1, /* O_DIRECT, or refuse */
+	TD_FILE_NOSYNC = 1u << 2, /* TD_IO_SYNC and TD_IO_DSYNC cost no system call and promise nothing (cache=unsafe) */
+	TD_FILE_SHARED = 1u << 3, /* no lock: other hosts write too (w!) */
+	TD_FILE_PARENT = 1u << 4, /* a shared read lock: others may read it, nobody may write it */
+};
+
+/*
+ * An engine.  The calls of the first group are the data path, made by lib/io.c in the loop's thread; those of the second
+ * may block and are made in a worker thread (or, by a simulated disk, at once).
+ */
+struct td_io_ops {
+	const char *name;
+	int (*start)(struct td_io *io);              /* makes io->priv; 0 or -errno (then nothing is left behind) */
+	void (*stop)(struct td_io *io);              /* nothing is in flight */
+	void (*queue)(struct td_io *io, struct td_iop *op); /* no system call; never completes */
+	void (*commit)(struct td_io *io);            /* sends what was queued; at most one system call a batch */
+
+	int (*open)(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
+	void (*close)(struct td_io *io, int fd);
+	int (*size)(struct td_io *io, int fd, uint64_t *size);     /* the size now: files and devices grow */
+	int (*truncate)(struct td_io *io, int fd, uint64_t size);
+};
+
+struct td_io_counters { /* since td_io_new, as handed to the kernel */
+	uint64_t commits;        /* batches: io_submit calls, or hand-overs to the threads */
+	uint64_t reads, writes;  /* operations, without the rounds of short ones */
+	uint64_t durable_writes; /* those of the writes that were TD_IO_DSYNC */
+	uint64_t syncs;          /* fdatasync operations */
+	uint64_t punches;        /* PUNCH and ZERO */
+};
+
+struct td_io {
+	const struct td_io_ops *ops;
+	struct ev_loop *loop;
+	ev_prepare prepare;
+	unsigned inflight; /* operations queued and not done */
+	struct td_io_counters n;
+	void *priv;        /* the engine's */
+};
+
+/*
+ * Makes an engine on the loop and hooks its commit into the loop's prepare.  name: "libaio", "threads", or NULL for the
+ * one that suits `direct' (libaio for O_DIRECT; threads for buffered files, where io_submit would block).  -EINVAL for an
+ * unknown name.  td_io_new_ops takes any table.
+ */
+int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err);
+int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv, struct td_io **out);
+void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
+
+/* Queues an operation; it goes out with the next commit.  Cannot fail: errors come through done(). */
+void td_iop_queue(struct td_io *io, struct td_iop *op);
+
+/* For engines: one round of an operation is over with res bytes, or -errno.  Goes on with the rest or calls done(). */
+void td_iop_result(struct td_iop *op, long res);
+
+/* Commits now (the prepare hook does it once a turn). */
+void td_io_commit(struct td_io *io);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "td/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *log_ident = "tapdisk";
+static int log_stderr, log_max = LOG_INFO;
+
+int td_fail(struct td_err *err, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (err && !err->code) {
+		err->code = code;
+		va_start(ap, fmt);
+		vsnprintf(err->text, sizeof err->text, fmt, ap);
+		va_end(ap);
+	}
+	return -code;
+}
+
+void td_log_open(const char *ident, int to_stderr)
+{
+	log_ident = ident;
+	log_stderr = to_stderr;
+	openlog(ident, LOG_PID, LOG_DAEMON);
+}
+
+void td_log_level(int priority)
+{
+	log_max = priority;
+}
+
+static void log_v(int priority, const char *fmt, va_list ap)
+{
+	char line[TD_ERR_TEXT];
+
+	vsnprintf(line, sizeof line, fmt, ap);
+	for (char *p = line; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
+	syslog(priority, "%s", line);
+	if (log_stderr)
+		fprintf(stderr, "%s[%d]: %s\n", log_ident, (int)getpid(), line);
+}
+
+void td_log(int priority, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (priority > log_max)
+		return;
+	va_start(ap, fmt);
+	log_v(priority, fmt, ap);
+	va_end(ap);
+}
+
+void td_log_limited(struct td_log_limit *limit, int priority, const char *fmt, ...)
+{
+	struct timespec ts;
+	va_list ap;
+
+	if (priority > log_max)
+		return;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	if (!limit->count || ts.tv_sec - limit->since >= TD_LOG_WINDOW) {
+		if (limit->dropped)
+			td_log(priority, "%u more lines like the last were left out", limit->dropped);
+		limit->since = ts.tv_sec;
+		limit->count = limit->dropped = 0;
+	}
+	if (limit->count >= TD_LOG_BURST) {
+		limit->dropped++;
+		return;
+	}
+	limit->count++;
+	va_start(ap, fmt);
+	log_v(priority, fmt, ap);
+	va_end(ap);
+}

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Programs and scripts that `make check' runs: each folder lists its own.
+include tests/unit/local.mk
+include tests/it/local.mk
+include tests/support/local.mk
+include tests/xen/local.mk
+TEST_EXTENSIONS = .sh
+SH_LOG_COMPILER = bash
+AM_TESTS_ENVIRONMENT = top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir;
