@@ -1,1 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+noinst_LIBRARIES += drivers/libdrivers.a
+drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/null.c drivers/raw.c

@@ -1,6 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 noinst_LIBRARIES += lib/libtd.a
-lib_libtd_a_SOURCES = lib/log.c \
-	lib/msg.c lib/msg.h lib/ctl-client.c lib/ctl-client.h
+lib_libtd_a_SOURCES = lib/align.c \
+	lib/conf.c lib/conf.h \
+	lib/ctl-client.c lib/ctl-client.h \
+	lib/fiber.c lib/fiber.h \
+	lib/file.c lib/file.h lib/file-kernel.c \
+	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
+	lib/log.c \
+	lib/msg.c lib/msg.h \
+	lib/pool.c lib/pool.h \
+	lib/request.c \
+	lib/workers.c lib/workers.h
 # what a program that stands on lib links
 TD_LIBS = lib/libtd.a $(JANSSON_LIBS) $(EV_LIBS) $(AIO_LIBS)

@@ -4,8 +4,10 @@
  * in the place of the kernel.
  *
  * A struct td_io belongs to one queue (a thread and its event loop).  td_iop_queue() makes no system call and never
- * completes an operation; all that was queued in a turn of the loop goes out in one commit, from a prepare hook.
+ * completes an operation; all that was queued in a turn of the loop goes out in one commit at the turn's end.
  * Completions run from the loop, in the same thread.
+ *
+ * The order of work within a turn is by libev's priorities: what woke the loop runs first, what it caused follows.
  */
 #ifndef TD_IO_H
 #define TD_IO_H
@@ -22,12 +24,17 @@ struct td_io;
 struct td_iop;
 struct td_file;
 
+#define TD_PRI_EVENT  0  /* descriptors, timers, completions, fibers */
+#define TD_PRI_RING   -1 /* responses pushed, guest notified, ring looked at once more */
+#define TD_PRI_COMMIT -2 /* operations handed to the kernel */
+
 enum td_io_op {
 	TD_IO_READ,
 	TD_IO_WRITE,
 	TD_IO_SYNC,  /* fdatasync */
-	TD_IO_PUNCH, /* deallocate; the range reads as zeroes after it (-EOPNOTSUPP where the store cannot) */
-	TD_IO_ZERO,  /* zeroes, allocated or not as the store likes best (-EOPNOTSUPP where it cannot) */
+	TD_IO_PUNCH,   /* deallocate; the range reads as zeroes after it (-EOPNOTSUPP where the store cannot) */
+	TD_IO_ZERO,    /* zeroes, allocated or not as the store likes best (-EOPNOTSUPP where it cannot) */
+	TD_IO_DISCARD, /* a hint to give the space back; what the range reads afterwards is undefined */
 	TD_IO_CALL,  /* run call(op) in a thread that may block: open, stat, truncate */
 };
 
@@ -49,11 +56,12 @@ struct td_iop {
 	int iovcnt;           /* at most IOV_MAX */
 	long (*call)(struct td_iop *op);          /* TD_IO_CALL: in a worker thread; its result, 0 or -errno */
 	void (*done)(struct td_iop *op, int err); /* 0 or -errno, never short; in the loop, never inside td_iop_queue */
+	void *data;           /* the caller's own */
 
 	/* the engine's own, from here on */
 	struct td_list link;
 	struct td_io *io;
-	uint64_t moved; /* bytes of earlier, short rounds */
+	uint64_t moved; /* bytes transferred so far; in done(), without what TD_IO_EOF_ZERO made up */
 	int first;      /* index of the iovec where the rest starts */
 	size_t skipped; /* bytes by which iov[first] is advanced */
 	long res;       /* a worker's result */
@@ -70,6 +78,7 @@ struct td_stat {
 	bool blockdev;
 	uint32_t mem_align;     /* bytes: alignment of memory for direct I/O; 1 when buffered */
 	uint32_t off_align;     /* bytes: alignment of offsets and lengths for direct I/O; 1 when buffered */
+	uint32_t logical;       /* bytes: the smallest unit of a discard; of a block device its sector, else 1 */
 	uint32_t physical;      /* bytes: the size that the store writes without a read-modify-write of its own */
 	uint32_t discard_gran;  /* bytes; 0: no discard */
 };
@@ -105,20 +114,23 @@ struct td_io_counters { /* since td_io_new, as handed to the kernel */
 	uint64_t reads, writes;  /* operations, without the rounds of short ones */
 	uint64_t durable_writes; /* those of the writes that were TD_IO_DSYNC */
 	uint64_t syncs;          /* fdatasync operations */
-	uint64_t punches;        /* PUNCH and ZERO */
+	uint64_t punches;        /* PUNCH, ZERO and DISCARD */
 };
 
 struct td_io {
 	const struct td_io_ops *ops;
 	struct ev_loop *loop;
-	ev_prepare prepare;
+	ev_prepare commit; /* never started: fed to the loop, at TD_PRI_COMMIT, by the first operation of a turn */
+	ev_prepare ready;  /* the same for operations that need no system call */
+	struct td_list nosync;
+	bool dirty;        /* something is queued and not committed */
 	unsigned inflight; /* operations queued and not done */
 	struct td_io_counters n;
 	void *priv;        /* the engine's */
 };
 
 /*
- * Makes an engine on the loop and hooks its commit into the loop's prepare.  name: "libaio", "threads", or NULL for the
+ * Makes an engine on the loop.  name: "libaio", "threads", or NULL for the
  * one that suits `direct' (libaio for O_DIRECT; threads for buffered files, where io_submit would block).  -EINVAL for an
  * unknown name.  td_io_new_ops takes any table.
  */
@@ -132,7 +144,5 @@ void td_iop_queue(struct td_io *io, struct td_iop *op);
 /* For engines: one round of an operation is over with res bytes, or -errno.  Goes on with the rest or calls done(). */
 void td_iop_result(struct td_iop *op, long res);
 
-/* Commits now (the prepare hook does it once a turn). */
-void td_io_commit(struct td_io *io);
 
 #endif

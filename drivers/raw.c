@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Raw images: a file or a block device whose bytes are the disk's.  Never probed: whatever a guest writes there stays data. */
+#include <errno.h>
+#include <string.h>
+
+#include "drivers/drivers.h"
+#include "lib/file.h"
+
+struct raw {
+	struct td_file *file;
+};
+
+static int check_size(const struct td_image *image, const struct td_file *f, struct td_err *err)
+{
+	if (!f->st.size && !f->st.blockdev)
+		return td_fail(err, EINVAL, "%s is empty: give it a size first (truncate -s 10G %s)", image->path, image->path);
+	if (!f->st.size)
+		return td_fail(err, ENOMEDIUM, "%s has no medium", image->path);
+	if (f->st.size % 512)
+		return td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of 512: a raw disk is made of 512-byte sectors "
+					    "(truncate it to %llu)", image->path, (unsigned long long)f->st.size,
+			       (unsigned long long)(f->st.size + 511) / 512 * 512);
+	/* a write to the last, partial block would make the file longer than the disk */
+	if (f->st.size % f->st.off_align && !(f->flags & (TD_FILE_RDONLY | TD_FILE_PARENT)))
+		return td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of the %u-byte blocks that O_DIRECT needs here: "
+					    "enlarge it to a multiple, or ask for cache=writethrough", image->path,
+			       (unsigned long long)f->st.size, f->st.off_align);
+	return 0;
+}
+
+static void fill_info(struct td_image *image, const struct td_file *f)
+{
+	image->info.size = f->st.size;
+	image->info.physical = f->st.physical;
+	image->info.discard = f->st.discard_gran && !(f->flags & TD_FILE_RDONLY);
+	image->info.discard_gran = f->st.discard_gran;
+}
+
+static int raw_open(struct td_image *image, struct td_err *err)
+{
+	struct raw *r = image->priv;
+	int rc = td_file_open(image->io, image->path, image->file_flags, &r->file, err);
+
+	if (rc < 0)
+		return rc;
+	rc = check_size(image, r->file, err);
+	if (rc < 0) {
+		td_file_close(r->file);
+		return rc;
+	}
+	fill_info(image, r->file);
+	return 0;
+}
+
+static void raw_close(struct td_image *image)
+{
+	struct raw *r = image->priv;
+
+	td_file_close(r->file);
+}
+
+/* A disk may grow under a guest; one that has shrunk keeps its size, and what lies beyond the end fails. */
+static int raw_resize(struct td_image *image, struct td_err *err)
+{
+	struct raw *r = image->priv;
+	uint64_t size;
+	int rc = td_file_size(r->file, &size);
+
+	if (rc < 0)
+		return td_fail(err, -rc, "cannot read the size of %s: %s", image->path, strerror(-rc));
+	if (size < image->info.size)
+		return td_fail(err, EINVAL, "%s has shrunk from %llu to %llu bytes under its guest", image->path,
+			       (unsigned long long)image->info.size, (unsigned long long)size);
+	size -= size % (r->file->st.off_align > 512 ? r->file->st.off_align : 512);
+	if (size <= image->info.size)
+		return 0;
+	image->info.size = size;
+	return 1;
+}
+
+static void raw_done(struct td_iop *op, int err)
+{
+	td_req_done(op->data, err);
+}
+
+/* DISCARD is a hint: of a device only whole blocks are discarded, and where the store cannot, it is ignored. */
+static void discard_done(struct td_iop *op, int err)
+{
+	td_req_done(op->data, err == -EOPNOTSUPP ? 0 : err);
+}
+
+static bool discard_range(const struct td_file *f, struct td_req *req)
+{
+	uint64_t unit = f->st.logical, from = (req->off + unit - 1) / unit * unit, to = (req->off + req->len) / unit * unit;
+
+	req->iop.off = from;
+	req->iop.len = to > from ? to - from : 0;
+	return to > from;
+}
+
+static void raw_submit(struct td_image *image, struct td_req *req)
+{
+	struct raw *r = image->priv;
+	struct td_iop *op = &req->iop;
+
+	op->file = r->file;
+	op->flags = req->flags & TD_FUA ? TD_IO_DSYNC : 0;
+	op->off = req->off;
+	op->len = req->len;
+	op->iov = req->iov;
+	op->iovcnt = req->iovcnt;
+	op->done = raw_done;
+	op->data = req;
+	switch (req->op) {
+	case TD_READ:
+		op->op = TD_IO_READ;
+		break;
+	case TD_WRITE:
+		op->op = TD_IO_WRITE;
+		break;
+	case TD_FLUSH:
+		op->op = TD_IO_SYNC;
+		break;
+	case TD_DISCARD:
+		op->op = r->file->st.blockdev ? TD_IO_DISCARD : TD_IO_PUNCH;
+		op->done = discard_done;
+		if (!discard_range(r->file, req)) {
+			td_req_done(req, 0);
+			return;
+		}
+		break;
+	case TD_WRITE_ZEROES:
+		op->op = TD_IO_ZERO; /* -EOPNOTSUPP goes up: whoever asked writes the zeroes then */
+		break;
+	}
+	td_file_io(req->io, op);
+}
+
+const struct td_driver td_driver_raw = {
+	.name = "aio",
+	.alias = "raw",
+	.type = 0,
+	.priv_size = sizeof(struct raw),
+	.open = raw_open,
+	.close = raw_close,
+	.submit = raw_submit,
+	.resize = raw_resize,
+};

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "lib/conf.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *td_conf_path(void)
+{
+	const char *p = getenv(TD_CONF_ENV);
+
+	return p && *p ? p : SYSCONFDIR "/tapdisk/tapdisk.conf";
+}
+
+/* Without the white space around it. */
+static char *trim(char *s)
+{
+	char *end;
+
+	s += strspn(s, " \t");
+	end = s + strlen(s);
+	while (end > s && strchr(" \t\r\n", end[-1]))
+		end--;
+	*end = 0;
+	return s;
+}
+
+static int one_line(char *line, int (*set)(const char *, const char *, void *, struct td_err *), void *arg, struct td_err *why)
+{
+	char *key, *eq;
+
+	line[strcspn(line, "#")] = 0;
+	key = trim(line);
+	if (!*key)
+		return 0;
+	eq = strchr(key, '=');
+	if (!eq)
+		return td_fail(why, EINVAL, "'%.100s' is not of the form key = value", key);
+	*eq = 0;
+	return set(trim(key), trim(eq + 1), arg, why);
+}
+
+int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err), void *arg, struct td_err *err)
+{
+	const char *path = td_conf_path();
+	FILE *f = fopen(path, "re");
+	char line[1024];
+	int rc = 0;
+
+	if (!f)
+		return errno == ENOENT ? 0 : td_fail(err, errno, "cannot read %s: %s", path, strerror(errno));
+	for (int n = 1; !rc && fgets(line, sizeof line, f); n++) {
+		struct td_err why;
+
+		why.code = 0;
+		why.text[0] = 0;
+		rc = one_line(line, set, arg, &why);
+		if (rc < 0)
+			td_fail(err, -rc, "%s, line %d: %.1000s", path, n, why.text);
+	}
+	fclose(f);
+	return rc;
+}

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The blocking half of the engines' table on real files: open with its refusals, locks and limits; close; size; truncate.
+ * Runs in a worker thread.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "lib/file.h"
+
+/*
+ * Locks are OFD locks.  A writer holds a write lock over the whole file.  Readers and parents hold a read lock on bytes 0-99, and
+ * on the byte by which QEMU's block layer says "I do not share writing" (200 + 1 in block/file-posix.c's scheme), and look for
+ * QEMU's "I write" (100 + 1): so a QEMU that writes and a parent of ours keep off each other, and its readers do not mind.
+ */
+enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRITE = 201 };
+
+static int ofd(int fd, int cmd, short type, off_t from, off_t len)
+{
+	struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
+
+	if (fcntl(fd, cmd, &fl) < 0)
+		return -errno;
+	return cmd == F_OFD_GETLK && fl.l_type != F_UNLCK ? -EAGAIN : 0;
+}
+
+static int lock_file(int fd, unsigned flags)
+{
+	int rc;
+
+	if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)))
+		return ofd(fd, F_OFD_SETLK, F_WRLCK, 0, 0);
+	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, READERS_FROM, READERS_LEN);
+	if (rc < 0 || (flags & TD_FILE_SHARED))
+		return rc;
+	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, QEMU_UNSHARES_WRITE, 1);
+	return rc < 0 ? rc : ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
+}
+
+/* Does an open file of process `pid' hold a lock on the inode?  /proc/PID/fdinfo says so on a line "lock:". */
+static bool pid_holds(const char *pid, const char *inode)
+{
+	char path[300], line[256];
+	struct dirent *e;
+	bool found = false;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%s/fdinfo", pid);
+	d = opendir(path);
+	while (d && !found && (e = readdir(d))) {
+		FILE *f;
+
+		snprintf(path, sizeof path, "/proc/%s/fdinfo/%s", pid, e->d_name);
+		f = e->d_name[0] == '.' ? NULL : fopen(path, "re");
+		while (f && !found && fgets(line, sizeof line, f))
+			found = !strncmp(line, "lock:", 5) && strstr(line, inode);
+		if (f)
+			fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* Finds who holds a lock on fd's file, for the error's text only: " by NAME (pid N)", or nothing. */
+static void find_holder(int fd, char *out, size_t len)
+{
+	char inode[64], path[300], name[64] = "?";
+	struct dirent *e;
+	struct stat st;
+	DIR *d;
+
+	out[0] = 0;
+	if (fstat(fd, &st) < 0 || !(d = opendir("/proc")))
+		return;
+	snprintf(inode, sizeof inode, " %02x:%02x:%lu ", major(st.st_dev), minor(st.st_dev), (unsigned long)st.st_ino);
+	while (!out[0] && (e = readdir(d))) {
+		FILE *f;
+
+		if (e->d_name[0] < '1' || e->d_name[0] > '9' || atoi(e->d_name) == getpid() || !pid_holds(e->d_name, inode))
+			continue;
+		snprintf(path, sizeof path, "/proc/%s/comm", e->d_name);
+		f = fopen(path, "re");
+		if (f && fgets(name, sizeof name, f))
+			name[strcspn(name, "\n")] = 0;
+		if (f)
+			fclose(f);
+		snprintf(out, len, " by %s (pid %.20s)", name, e->d_name);
+	}
+	closedir(d);
+	if (!out[0] && pid_holds("self", inode))
+		snprintf(out, len, " by this tapdisk (pid %d)", (int)getpid());
+}
+
+static int busy(int fd, const char *path, unsigned flags, struct td_err *err)
+{
+	char who[128];
+
+	find_holder(fd, who, sizeof who);
+	return td_fail(err, EBUSY, "%s is in use%s: %s", path, who,
+		       flags & TD_FILE_PARENT   ? "a parent may be shared for reading, but somebody writes to it"
+		       : flags & TD_FILE_RDONLY ? "somebody writes to it; detach it there first"
+						: "an image has one writer; detach it there first, or open it everywhere with shared=yes");
+}
+
+static int open_failed(int e, const char *path, unsigned flags, struct td_err *err)
+{
+	if (e == EINVAL && (flags & TD_FILE_DIRECT))
+		return td_fail(err, EINVAL, "%s: its file system does not support O_DIRECT, which cache=none and cache=directsync need: "
+					    "ask for cache=writethrough (safe) or cache=writeback instead", path);
+	if (e == EISDIR)
+		return td_fail(err, EISDIR, "%s is a directory: name an image file or a block device", path);
+	if (e == EROFS || e == EACCES || e == EPERM)
+		return td_fail(err, e, "cannot open %s for %s: %s; check its owner and mode, or open it read-only", path,
+			       flags & TD_FILE_RDONLY ? "reading" : "writing", strerror(e));
+	return td_fail(err, e, "cannot open %s: %s", path, strerror(e));
+}
+
+static unsigned sysfs_number(dev_t dev, const char *what)
+{
+	char path[128];
+	unsigned v = 0;
+	FILE *f;
+
+	/* a partition has no queue of its own: its disk's stands one level up */
+	for (int up = 0; up < 2; up++) {
+		snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%squeue/%s", major(dev), minor(dev), up ? "../" : "", what);
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		if (fscanf(f, "%u", &v) != 1)
+			v = 0;
+		fclose(f);
+		break;
+	}
+	return v;
+}
+
+/* The smallest transfer that direct I/O takes, by trying; for kernels and file systems whose statx does not say. */
+static int try_alignment(int fd, struct td_stat *st)
+{
+	void *buf;
+	ssize_t n = -1;
+
+	if (posix_memalign(&buf, 4096, 4096))
+		return -ENOMEM;
+	for (uint32_t a = 512; a <= 4096; a *= 2) {
+		n = pread(fd, buf, a, st->size >= 2 * a ? a : 0);
+		if (n >= 0) {
+			st->off_align = a;
+			st->mem_align = a;
+			break;
+		}
+	}
+	free(buf);
+	return n < 0 ? -errno : 0;
+}
+
+static int probe_direct(int fd, struct td_stat *st)
+{
+	struct statx x;
+
+	memset(&x, 0, sizeof x);
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) == 0 && (x.stx_mask & STATX_DIOALIGN)) {
+		if (!x.stx_dio_mem_align || !x.stx_dio_offset_align)
+			return -EINVAL; /* open took O_DIRECT, but the file cannot do it */
+		st->mem_align = x.stx_dio_mem_align < 512 ? 512 : x.stx_dio_mem_align;
+		st->off_align = x.stx_dio_offset_align < 512 ? 512 : x.stx_dio_offset_align;
+		return 0;
+	}
+	if (st->blockdev) {
+		st->mem_align = st->off_align = st->logical;
+		return 0;
+	}
+	return try_alignment(fd, st);
+}
+
+static int probe(int fd, const char *path, unsigned flags, struct td_stat *st, struct td_err *err)
+{
+	struct stat s;
+	unsigned pbs = 0;
+	int rc, bs = 0;
+
+	memset(st, 0, sizeof *st);
+	if (fstat(fd, &s) < 0)
+		return td_fail(err, errno, "cannot stat %s: %s", path, strerror(errno));
+	if (S_ISDIR(s.st_mode))
+		return open_failed(EISDIR, path, flags, err);
+	if (!S_ISREG(s.st_mode) && !S_ISBLK(s.st_mode))
+		return td_fail(err, EINVAL, "%s is neither a file nor a block device", path);
+	st->blockdev = S_ISBLK(s.st_mode);
+	st->mem_align = st->off_align = st->logical = 1;
+	if (st->blockdev) {
+		if (ioctl(fd, BLKGETSIZE64, &st->size) < 0)
+			return td_fail(err, errno, "cannot read the size of %s: %s", path, strerror(errno));
+		st->logical = ioctl(fd, BLKSSZGET, &bs) == 0 && bs >= 512 ? (uint32_t)bs : 512;
+		st->physical = ioctl(fd, BLKPBSZGET, &pbs) == 0 && pbs ? pbs : 512;
+		st->discard_gran = sysfs_number(s.st_rdev, "discard_granularity");
+	} else {
+		st->size = (uint64_t)s.st_size;
+		st->physical = st->discard_gran = s.st_blksize >= 512 && s.st_blksize <= 65536 ? (uint32_t)s.st_blksize : 4096;
+	}
+	if (flags & TD_FILE_DIRECT) {
+		rc = probe_direct(fd, st);
+		if (rc < 0)
+			return open_failed(-rc, path, flags, err);
+		if (st->physical < st->off_align)
+			st->physical = st->off_align;
+	}
+	return 0;
+}
+
+int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out, struct td_stat *st, struct td_err *err)
+{
+	/* O_NONBLOCK: a FIFO must not hold us up; files and devices do not mind */
+	int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (flags & (TD_FILE_RDONLY | TD_FILE_PARENT) ? O_RDONLY : O_RDWR);
+	struct stat s;
+	int fd, rc;
+
+	if (flags & TD_FILE_DIRECT)
+		how |= O_DIRECT;
+	/* an exclusive open of a device also keeps off what the kernel itself uses: mounts, device mapper, md */
+	if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)) && stat(path, &s) == 0 && S_ISBLK(s.st_mode))
+		how |= O_EXCL;
+	fd = open(path, how);
+	if (fd < 0 && errno == EBUSY)
+		return td_fail(err, EBUSY, "%s is in use: mounted, or claimed by another user of the device", path);
+	if (fd < 0)
+		return open_failed(errno, path, flags, err);
+	rc = probe(fd, path, flags, st, err);
+	if (rc < 0)
+		goto fail;
+	rc = lock_file(fd, flags);
+	if (rc == -EAGAIN || rc == -EACCES)
+		rc = busy(fd, path, flags, err);
+	else if (rc < 0)
+		td_fail(err, -rc, "cannot lock %s: %s", path, strerror(-rc));
+	if (rc < 0)
+		goto fail;
+	*out = fd;
+	return 0;
+fail:
+	close(fd);
+	return rc;
+}
+
+void td_kernel_close(struct td_io *io, int fd)
+{
+	int fl = fcntl(fd, F_GETFL);
+
+	/* what another host wrote in the meantime must not be hidden by our cached pages at the next open */
+	if (fl >= 0 && !(fl & O_DIRECT))
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	close(fd);
+}
+
+int td_kernel_size(struct td_io *io, int fd, uint64_t *size)
+{
+	struct stat s;
+
+	if (fstat(fd, &s) < 0)
+		return -errno;
+	if (S_ISBLK(s.st_mode))
+		return ioctl(fd, BLKGETSIZE64, size) < 0 ? -errno : 0;
+	*size = (uint64_t)s.st_size;
+	return 0;
+}
+
+int td_kernel_truncate(struct td_io *io, int fd, uint64_t size)
+{
+	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "td/io.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/file.h"
+#include "lib/io-engines.h"
+
+#define TRIES_MAX 10000 /* rounds without progress after which an EAGAIN is an error after all */
+
+/* Puts the iovec that a short round had advanced back as its owner knows it. */
+static void iov_restore(struct td_iop *op)
+{
+	if (!op->skipped)
+		return;
+	op->iov[op->first].iov_base = (char *)op->iov[op->first].iov_base - op->skipped;
+	op->iov[op->first].iov_len += op->skipped;
+	op->skipped = 0;
+}
+
+static void iov_advance(struct td_iop *op, size_t n)
+{
+	size_t skip = op->skipped + n;
+
+	iov_restore(op);
+	while (op->first < op->iovcnt && skip >= op->iov[op->first].iov_len)
+		skip -= op->iov[op->first++].iov_len;
+	if (skip) {
+		op->iov[op->first].iov_base = (char *)op->iov[op->first].iov_base + skip;
+		op->iov[op->first].iov_len -= skip;
+		op->skipped = skip;
+	}
+}
+
+static void finish(struct td_iop *op, int err)
+{
+	iov_restore(op);
+	op->io->inflight--;
+	op->done(op, err);
+}
+
+static void zero_rest(struct td_iop *op)
+{
+	for (int i = op->first; i < op->iovcnt; i++)
+		memset(op->iov[i].iov_base, 0, op->iov[i].iov_len);
+}
+
+static void schedule(struct td_io *io)
+{
+	if (!io->dirty) {
+		io->dirty = true;
+		ev_feed_event(io->loop, &io->commit, EV_CUSTOM);
+	}
+}
+
+static void send_round(struct td_iop *op)
+{
+	op->io->ops->queue(op->io, op);
+	schedule(op->io);
+}
+
+static void again(struct td_iop *op)
+{
+	if (++op->tries > TRIES_MAX)
+		finish(op, -EIO);
+	else
+		send_round(op);
+}
+
+void td_iop_result(struct td_iop *op, long res)
+{
+	if (res == -EINTR || res == -EAGAIN) {
+		again(op);
+	} else if (res < 0 || (op->op != TD_IO_READ && op->op != TD_IO_WRITE)) {
+		finish(op, res < 0 ? (int)res : 0);
+	} else if (op->moved + (uint64_t)res >= op->len) {
+		op->moved += (uint64_t)res;
+		finish(op, 0);
+	} else if (res == 0 && op->op == TD_IO_READ) { /* the end of the file */
+		if (op->flags & TD_IO_EOF_ZERO) {
+			zero_rest(op);
+			finish(op, 0);
+		} else {
+			finish(op, -EIO);
+		}
+	} else if (res == 0) {
+		again(op);
+	} else {
+		op->moved += (uint64_t)res;
+		iov_advance(op, (size_t)res);
+		send_round(op);
+	}
+}
+
+static void count(struct td_io *io, const struct td_iop *op)
+{
+	switch (op->op) {
+	case TD_IO_READ:
+		io->n.reads++;
+		break;
+	case TD_IO_WRITE:
+		io->n.writes++;
+		if ((op->flags & TD_IO_DSYNC) && !(op->file->flags & TD_FILE_NOSYNC))
+			io->n.durable_writes++;
+		break;
+	case TD_IO_SYNC:
+		io->n.syncs++;
+		break;
+	case TD_IO_CALL:
+		break;
+	default:
+		io->n.punches++;
+	}
+}
+
+void td_iop_queue(struct td_io *io, struct td_iop *op)
+{
+	op->io = io;
+	op->moved = 0;
+	op->first = 0;
+	op->skipped = 0;
+	op->tries = 0;
+	io->inflight++;
+	if (op->op == TD_IO_SYNC && (op->file->flags & TD_FILE_NOSYNC)) {
+		td_list_add(&io->nosync, &op->link);
+		if (!ev_is_pending(&io->ready))
+			ev_feed_event(io->loop, &io->ready, EV_CUSTOM);
+		return;
+	}
+	count(io, op);
+	send_round(op);
+}
+
+static void on_commit(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+	struct td_io *io = w->data;
+
+	io->dirty = false;
+	io->ops->commit(io);
+}
+
+static void on_ready(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+	struct td_io *io = w->data;
+	struct td_list now;
+	struct td_list *l;
+
+	td_list_init(&now);
+	td_list_splice(&now, &io->nosync);
+	while ((l = td_list_pop(&now)))
+		finish(td_entry(l, struct td_iop, link), 0);
+}
+
+int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv, struct td_io **out)
+{
+	struct td_io *io = calloc(1, sizeof *io);
+	int rc;
+
+	if (!io)
+		return -ENOMEM;
+	io->ops = ops;
+	io->loop = loop;
+	io->priv = priv;
+	td_list_init(&io->nosync);
+	ev_init(&io->commit, on_commit);
+	ev_set_priority(&io->commit, TD_PRI_COMMIT);
+	io->commit.data = io;
+	ev_init(&io->ready, on_ready);
+	io->ready.data = io;
+	rc = ops->start ? ops->start(io) : 0;
+	if (rc < 0) {
+		free(io);
+		return rc;
+	}
+	*out = io;
+	return 0;
+}
+
+int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err)
+{
+	const struct td_io_ops *ops;
+	int rc;
+
+	if (!name)
+		name = direct ? "libaio" : "threads";
+	if (!strcmp(name, "libaio")) {
+		ops = &td_io_aio;
+	} else if (!strcmp(name, "threads")) {
+		ops = &td_io_threads;
+	} else {
+		return td_fail(err, EINVAL, "no I/O engine is called '%s': the engines are libaio and threads (TAPDISK_IO)", name);
+	}
+	rc = td_io_new_ops(loop, ops, NULL, out);
+	if (rc == -EAGAIN && ops == &td_io_aio) {
+		td_log(LOG_WARNING, "no more kernel AIO contexts (raise fs.aio-max-nr): using threads instead");
+		rc = td_io_new_ops(loop, &td_io_threads, NULL, out);
+	}
+	if (rc < 0)
+		td_fail(err, -rc, "cannot start the I/O engine %s: %s", name, strerror(-rc));
+	return rc;
+}
+
+void td_io_free(struct td_io *io)
+{
+	if (!io)
+		return;
+	if (io->ops->stop)
+		io->ops->stop(io);
+	ev_clear_pending(io->loop, &io->commit);
+	ev_clear_pending(io->loop, &io->ready);
+	free(io);
+}

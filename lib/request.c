@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The one place between the layers above and a driver; what a driver may rely on is asserted here, on the way down and up. */
+#include "td/block.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io, struct td_image **out,
+		  struct td_err *err)
+{
+	struct td_image *image = calloc(1, sizeof *image + driver->priv_size);
+	int rc = -ENOMEM;
+
+	if (!image || !(image->path = strdup(path)))
+		goto fail;
+	image->magic = TD_IMAGE_MAGIC;
+	image->driver = driver;
+	image->file_flags = flags;
+	image->io = io;
+	image->priv = image + 1;
+	rc = driver->open(image, err);
+	if (rc < 0)
+		goto fail;
+	assert(image->info.size % 512 == 0);
+	*out = image;
+	return 0;
+fail:
+	td_fail(err, -rc, "cannot open %s:%s: %s", driver->name, path, strerror(-rc));
+	free(image ? image->path : NULL);
+	free(image);
+	return rc;
+}
+
+void td_image_close(struct td_image *image)
+{
+	if (!image)
+		return;
+	assert(image->magic == TD_IMAGE_MAGIC && !image->inflight);
+	image->driver->close(image);
+	image->magic = 0;
+	free(image->path);
+	free(image);
+}
+
+static bool has_range(const struct td_req *req)
+{
+	return req->op != TD_FLUSH;
+}
+
+/* The contract of submit; a breach is a bug above, never a guest's doing: tapdisk/blkif.c has checked what guests sent. */
+static void assert_request(const struct td_image *image, const struct td_req *req)
+{
+	assert(image->magic == TD_IMAGE_MAGIC);
+	assert(req->done && req->io);
+	assert(!(req->flags & ~TD_FUA));
+	if (!has_range(req)) {
+		assert(!req->off && !req->len);
+		return;
+	}
+	assert(req->len && req->off % 512 == 0 && req->len % 512 == 0);
+	assert(req->off <= image->info.size && req->len <= image->info.size - req->off);
+	if (req->op != TD_READ)
+		assert(!(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT)));
+	if (req->op == TD_READ || req->op == TD_WRITE)
+		assert(req->iov && req->iovcnt > 0);
+}
+
+void td_submit(struct td_image *image, struct td_req *req)
+{
+	assert_request(image, req);
+	req->image = image;
+	image->inflight++;
+	image->driver->submit(image, req);
+}
+
+void td_req_done(struct td_req *req, int err)
+{
+	struct td_image *image = req->image;
+
+	assert(image && err <= 0);
+	req->image = NULL; /* a second completion stops above */
+	image->inflight--;
+	if (req->op == TD_READ || req->op == TD_WRITE) {
+		int w = req->op == TD_WRITE;
+
+		if (err)
+			image->n.fail[w]++;
+		else
+			image->n.hits[w] += req->len / 512;
+	}
+	req->done(req, err);
+}
+
+void td_req_split(struct td_req *req)
+{
+	req->pending = 1;
+	req->err = 0;
+}
+
+static void child_done(struct td_req *child, int err)
+{
+	td_req_put(child->parent, err);
+}
+
+void td_req_child(struct td_req *req, struct td_req *child)
+{
+	memset(child, 0, sizeof *child);
+	child->parent = req;
+	child->io = req->io;
+	child->done = child_done;
+	req->pending++;
+}
+
+void td_req_put(struct td_req *req, int err)
+{
+	assert(req->pending);
+	if (err && !req->err)
+		req->err = err;
+	if (--req->pending == 0)
+		td_req_done(req, req->err);
+}
