@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What the shell tests share; sourced first.  It gives each test a directory and a control directory of its own, and at the
+# end ends every process that stands in that control directory, whether the test passed or not.
+#
+#   $WORK                     a scratch directory, removed at the end
+#   $TAPDISK_CONTROL_DIR      the control directory, below $WORK
+#   tap_ctl ARG...            the tap-ctl of this build
+#   run CMD ARG...            runs it; $RC, $OUT and $ERR are its exit code, stdout and stderr
+#   expect RC CMD ARG...      as run, and fails the test unless it exits with RC
+#   is WHAT GOT WANTED        fails unless the two texts are the same
+#   has WHAT GOT PART         fails unless PART occurs in GOT
+#   until_true SECONDS CMD... waits until CMD succeeds
+#   procs NAME                pids of the live processes of that name (tapdisk, tapback) that belong to this test
+#   at_exit CMD               runs CMD (a string) at the end, the last one first
+#   fail TEXT, skip TEXT      end the test
+
+set -u
+: "${top_srcdir:=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}"
+: "${top_builddir:=$PWD}"
+WORK=$(mktemp -d /tmp/td-it.XXXXXX) || exit 99
+export TAPDISK_CONTROL_DIR=$WORK/ctl
+RC=0 OUT= ERR= at_exit_cmds=
+
+procs()
+{
+	local p
+
+	for p in $(grep -lsz "^TAPDISK_CONTROL_DIR=$TAPDISK_CONTROL_DIR\$" /proc/[0-9]*/environ); do
+		p=${p%/environ}
+		[ "$(cat "$p/comm" 2>/dev/null)" = "$1" ] && echo "${p#/proc/}"
+	done
+	return 0
+}
+
+at_exit()
+{
+	at_exit_cmds="$1; $at_exit_cmds"
+}
+
+cleanup()
+{
+	local rc=$? p
+
+	trap - EXIT
+	eval "$at_exit_cmds"
+	for p in $(procs tapback) $(procs tapdisk); do
+		kill -CONT "$p" 2>/dev/null
+		kill -KILL "$p" 2>/dev/null
+	done
+	rm -rf "$WORK"
+	exit "$rc"
+}
+trap cleanup EXIT
+trap 'exit 99' INT TERM HUP
+
+fail()
+{
+	echo "FAIL: ${BASH_SOURCE[-1]##*/}:${BASH_LINENO[-2]}: $*" >&2
+	exit 1
+}
+
+skip()
+{
+	echo "SKIP: $*" >&2
+	exit 77
+}
+
+tap_ctl()
+{
+	"$top_builddir/control/tap-ctl" "$@"
+}
+
+run()
+{
+	OUT=$("$@" 2>"$WORK/.stderr")
+	RC=$?
+	ERR=$(cat "$WORK/.stderr")
+}
+
+expect()
+{
+	local want=$1
+
+	shift
+	run "$@"
+	[ "$RC" = "$want" ] || fail "$(printf '%.300s' "$*"): exit code $RC instead of $want; stdout: ${OUT:0:300}; stderr: ${ERR:0:600}"
+}
+
+is()
+{
+	[ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"
+}
+
+has()
+{
+	case $2 in
+	*"$3"*) ;;
+	*) fail "$1: '$3' is not in '$2'" ;;
+	esac
+}
+
+until_true()
+{
+	local end=$((SECONDS + $1))
+
+	shift
+	until "$@"; do
+		[ $SECONDS -le $end ] || fail "waited in vain for: $*"
+		sleep 0.05
+	done
+}
