@@ -1,1 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+sbin_PROGRAMS += control/tap-ctl
+control_tap_ctl_SOURCES = control/tap-ctl.c control/tap-ctl.h \
+	control/tap-ctl-args.c \
+	control/tap-ctl-create.c \
+	control/tap-ctl-disk.c \
+	control/tap-ctl-list.c \
+	control/tap-ctl-marker.c \
+	control/tap-ctl-rows.c control/tap-ctl-rows.h \
+	control/tap-ctl-spawn.c
+control_tap_ctl_LDADD = $(TD_LIBS)

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* create and destroy: several steps, and whole in each case. */
+#include "config.h"
+
+#include "control/tap-ctl.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+
+#define GRACE_MS 2000 /* for a tapdisk that has lost its last disk to end */
+
+/* Takes back the steps that create has done.  What it was told of the failure stands in the caller's error. */
+static void create_undo(pid_t pid, int minor, bool attached)
+{
+	bool gone;
+
+	if (attached) {
+		struct td_err e = {};
+		const struct tc_args a = {.pid = pid, .minor = minor, .timeout = 1, .force = true};
+
+		/* an open that took too long may still succeed in there: the detach alone would be refused then */
+		if (tc_detach(pid, minor, NULL, &e) == -EBUSY && !tc_close(&a, &gone, NULL))
+			tc_detach(pid, minor, NULL, NULL);
+	}
+	if (pid > 0)
+		tc_reap(pid, attached ? GRACE_MS : 0);
+	if (minor >= 0)
+		tc_free(minor, NULL);
+}
+
+static int create_steps(const struct tc_args *a, char **path, struct td_err *err)
+{
+	int minor = -1, ret;
+	bool attached = false;
+	pid_t pid = -1;
+
+	ret = tc_allocate(&minor, path, err);
+	if (!ret) {
+		ret = tc_spawn(&pid, err);
+		if (ret)
+			pid = -1; /* tc_spawn has seen to its child */
+	}
+	if (!ret) {
+		ret = tc_attach(pid, minor, err);
+		attached = !ret;
+	}
+	if (!ret)
+		ret = tc_open(a, pid, minor, err);
+	if (ret)
+		create_undo(pid, minor, attached);
+	return ret;
+}
+
+int tc_cmd_create(const struct tc_args *a, struct td_err *err)
+{
+	char *spec, *path = NULL;
+	sigset_t stop, old;
+	int ret = tc_spec(a->args, &spec, err); /* before anything is made */
+
+	if (ret)
+		return ret;
+	free(spec);
+	/* An interrupt between two steps would leave half a disk behind; each step has a time limit. */
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGINT);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGHUP);
+	sigprocmask(SIG_BLOCK, &stop, &old);
+	ret = create_steps(a, &path, err);
+	if (!ret) {
+		puts(path);
+		fflush(stdout);
+	}
+	free(path);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return ret;
+}
+
+/* Waits a little for the process behind pidfd to end, so that after `destroy' there is none. */
+static void destroy_wait(int pidfd)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	if (pidfd >= 0)
+		poll(&p, 1, GRACE_MS);
+}
+
+/* Nothing is there for a disk of a dead tapdisk but its marker, if that.  A live tapdisk's is not ours to take. */
+static int destroy_dead(int minor, struct td_err *err)
+{
+	struct td_err mine = {};
+	int ret = tc_free(minor, &mine);
+
+	return ret && ret != -ENODEV ? td_fail(err, -ret, "%s", mine.text) : 0;
+}
+
+int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, a->pid, 0), ret;
+	struct td_err mine = {};
+	bool gone, last = false;
+
+	ret = tc_close(a, &gone, &mine);
+	if (!ret && !gone)
+		ret = tc_detach(a->pid, a->minor, &last, &mine);
+	if (last)
+		destroy_wait(pidfd);
+	if (pidfd >= 0)
+		close(pidfd);
+	if (ret && !gone)
+		return td_fail(err, -ret, "%s", mine.text);
+	return destroy_dead(a->minor, err);
+}

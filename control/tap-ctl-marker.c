@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Minor numbers: the marker files of td/ctl.h, made and taken away. */
+#include "config.h"
+
+#include "control/tap-ctl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+
+/* to be freed; NULL when there is no memory */
+static char *marker_path(int minor)
+{
+	char *path;
+
+	return asprintf(&path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) < 0 ? NULL : path;
+}
+
+int tc_allocate(int *minor, char **path, struct td_err *err)
+{
+	int ret = td_ctl_mkdirs(err);
+
+	for (int n = 0; !ret && n < TD_MINOR_MAX; n++) {
+		char *p = marker_path(n);
+		int fd;
+
+		if (!p)
+			return td_fail(err, ENOMEM, "no memory");
+		fd = open(p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0) {
+			close(fd);
+			*minor = n;
+			if (path)
+				*path = p;
+			else
+				free(p);
+			return 0;
+		}
+		if (errno != EEXIST)
+			ret = td_fail(err, errno, "cannot make the marker %s: %s", p, strerror(errno));
+		free(p);
+	}
+	return ret ? ret : td_fail(err, ENOSPC, "all %d minor numbers are in use", TD_MINOR_MAX);
+}
+
+/*
+ * Removes a marker under its lock, so that no tapdisk can be taking it at the same time; with `stale', only if a dead tapdisk
+ * left it.  0, -ENODEV when there is none, -EBUSY when it is held (or, with stale, not a dead one's), or -errno.
+ */
+static int marker_remove(const char *path, bool stale)
+{
+	struct stat st;
+	int ret = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	if (fd < 0)
+		return errno == ENOENT ? -ENODEV : -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	else if (fstat(fd, &st) < 0)
+		ret = -errno;
+	else if (!st.st_nlink) /* another was quicker; a new one of that name may be there by now */
+		ret = -ENODEV;
+	else if (stale && !st.st_size)
+		ret = -EBUSY;
+	else if (unlink(path) < 0)
+		ret = errno == ENOENT ? -ENODEV : -errno;
+	close(fd);
+	return ret;
+}
+
+int tc_free(int minor, struct td_err *err)
+{
+	char *path = marker_path(minor);
+	pid_t pid = 0;
+	int ret;
+
+	if (!path)
+		return td_fail(err, ENOMEM, "no memory");
+	ret = marker_remove(path, false);
+	if (ret == -EBUSY) {
+		td_ctl_marker(minor, &pid);
+		td_fail(err, EBUSY, "minor %d is held by tapdisk %d: detach it first (tap-ctl detach -p %d -m %d)", minor,
+		        (int)pid, (int)pid, minor);
+	} else if (ret == -ENODEV) {
+		td_fail(err, ENODEV, "minor %d is not allocated: there is no %s", minor, path);
+	} else if (ret) {
+		td_fail(err, -ret, "cannot remove the marker %s: %s", path, strerror(-ret));
+	}
+	free(path);
+	return ret;
+}
+
+bool tc_marker_sweep(int minor)
+{
+	bool swept = false;
+	char *path;
+
+	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE)
+		return false;
+	path = marker_path(minor);
+	if (path)
+		swept = marker_remove(path, true) == 0;
+	free(path);
+	return swept;
+}
+
+void tc_markers(void (*fn)(int minor, void *arg), void *arg)
+{
+	char path[PATH_MAX], rest;
+	struct dirent *de;
+	int minor;
+	DIR *dir;
+
+	if (snprintf(path, sizeof path, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof path || !(dir = opendir(path)))
+		return;
+	while ((de = readdir(dir)))
+		if (sscanf(de->d_name, "tapdisk-%d%c", &minor, &rest) == 1 && minor >= 0)
+			fn(minor, arg);
+	closedir(dir);
+}
+
+int tc_cmd_allocate(const struct tc_args *a, struct td_err *err)
+{
+	char *path;
+	int minor, ret = tc_allocate(&minor, &path, err);
+
+	if (ret)
+		return ret;
+	puts(path);
+	free(path);
+	return 0;
+}
+
+int tc_cmd_free(const struct tc_args *a, struct td_err *err)
+{
+	return tc_free(a->minor, err);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the parts of tap-ctl share: the commands' table, their options, and the steps that `create' and `destroy' are made of.
+ * Every function returns 0 or -errno, with text in err.
+ */
+#ifndef CONTROL_TAP_CTL_H
+#define CONTROL_TAP_CTL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "td/log.h"
+
+#define TC_SLOW 120 /* s that a tapdisk has for what waits for a disk: open, close, pause, unpause */
+
+/* What an option means; its letter alone does not tell (-t is a type, or a time). */
+enum tc_what {
+	TC_PID = 1,
+	TC_MINOR,
+	TC_ARGS,
+	TC_TYPE,
+	TC_FILE,
+	TC_READ_ONLY,
+	TC_BUFFERED,
+	TC_OPTION,
+	TC_TIMEOUT,
+	TC_FORCE,
+	TC_JSON,
+	TC_NAME,
+	TC_HELP,
+	TC_LATER, /* part of the command line that clients know, but not of this version: refused, never ignored */
+};
+
+struct tc_opt {
+	int letter; /* below ' ': a long name only */
+	const char *name, *arg /* NULL: takes none */, *help;
+	enum tc_what what;
+};
+
+struct tc_args {
+	pid_t pid;                      /* -1: not given, as below */
+	int minor, timeout;             /* timeout: s */
+	const char *args, *type, *file; /* NULL: not given */
+	json_t *options;                /* array of "key=value"; NULL: none */
+	bool read_only, buffered, force, json, help;
+};
+
+struct tc_cmd {
+	const char *name, *summary;
+	const struct tc_opt *opts; /* ends with letter == 0 */
+	const char *need;          /* letters of the options that must be given */
+	int (*run)(const struct tc_args *a, struct td_err *err);
+};
+
+extern const struct tc_cmd tc_cmds[]; /* ends with name == NULL */
+
+/* tap-ctl-args.c.  argv[0] is the command's name.  a->options is the caller's to release. */
+int tc_parse(const struct tc_cmd *cmd, int argc, char **argv, struct tc_args *a, struct td_err *err);
+void tc_help(const struct tc_cmd *cmd);
+void tc_usage(bool to_stderr);
+
+/* type:path with a relative path of a file made absolute, since a tapdisk stands in `/'.  *spec: to be freed. */
+int tc_spec(const char *args, char **spec, struct td_err *err);
+
+/* tap-ctl-marker.c.  path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.
+ * tc_marker_sweep removes the marker if a dead tapdisk left it; true when it did. */
+int tc_allocate(int *minor, char **path, struct td_err *err);
+int tc_free(int minor, struct td_err *err);
+bool tc_marker_sweep(int minor);
+void tc_markers(void (*fn)(int minor, void *arg), void *arg);
+
+/* tap-ctl-spawn.c.  tc_reap: sees the end of a child that tc_spawn made, by force after a grace, and removes its socket. */
+int tc_spawn(pid_t *pid, struct td_err *err);
+void tc_reap(pid_t pid, int grace_ms);
+
+/* tap-ctl-disk.c.  gone: set when the process is dead and what it left has been removed. */
+int tc_attach(pid_t pid, int minor, struct td_err *err);
+int tc_detach(pid_t pid, int minor, bool *last, struct td_err *err);
+int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err);
+int tc_close(const struct tc_args *a, bool *gone, struct td_err *err);
+
+/* the commands */
+int tc_cmd_list(const struct tc_args *a, struct td_err *err);
+int tc_cmd_allocate(const struct tc_args *a, struct td_err *err);
+int tc_cmd_free(const struct tc_args *a, struct td_err *err);
+int tc_cmd_spawn(const struct tc_args *a, struct td_err *err);
+int tc_cmd_attach(const struct tc_args *a, struct td_err *err);
+int tc_cmd_detach(const struct tc_args *a, struct td_err *err);
+int tc_cmd_open(const struct tc_args *a, struct td_err *err);
+int tc_cmd_close(const struct tc_args *a, struct td_err *err);
+int tc_cmd_create(const struct tc_args *a, struct td_err *err);
+int tc_cmd_destroy(const struct tc_args *a, struct td_err *err);
+int tc_cmd_pause(const struct tc_args *a, struct td_err *err);
+int tc_cmd_unpause(const struct tc_args *a, struct td_err *err);
+int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
+int tc_cmd_later(const struct tc_args *a, struct td_err *err);
+
+#endif
