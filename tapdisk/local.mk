@@ -1,1 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# All but main() is a library too, so that tests can link a part of it.
+noinst_LIBRARIES += tapdisk/libtapdisk.a
+tapdisk_libtapdisk_a_SOURCES = \
+	tapdisk/blkif.c tapdisk/blkif.h \
+	tapdisk/blkif-abi.c tapdisk/blkif-abi.h \
+	tapdisk/cache.c tapdisk/cache.h \
+	tapdisk/chain.c tapdisk/chain.h \
+	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c \
+	tapdisk/options.c tapdisk/options.h \
+	tapdisk/queue.c tapdisk/queue.h \
+	tapdisk/server.c tapdisk/server.h \
+	tapdisk/stats.c tapdisk/stats.h \
+	tapdisk/vbd.c tapdisk/vbd.h \
+	tapdisk/xport-mem.c tapdisk/xport-xen.c
+tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
+TAPDISK_LIBS = tapdisk/libtapdisk.a drivers/libdrivers.a $(TD_LIBS) $(XEN_LIBS)
+
+libexec_PROGRAMS += tapdisk/tapdisk
+tapdisk_tapdisk_SOURCES = tapdisk/main.c
+tapdisk_tapdisk_LDADD = $(TAPDISK_LIBS)

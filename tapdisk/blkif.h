@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One ring: takes a guest's requests, checks them, hands them to the disk's cache layer, and answers.
+ *
+ * tapdisk/blkif.c alone reads ring memory.  Everything runs in the queue's thread.  States:
+ *
+ *   connect > HELD <-> RUNNING > BROKEN     (any) > disconnect, when nothing is in flight
+ *
+ * HELD: no request is taken; the guest waits.  BROKEN: the guest broke the protocol; nothing is taken any more.
+ */
+#ifndef TAPDISK_BLKIF_H
+#define TAPDISK_BLKIF_H
+
+#include "tapdisk/blkif-abi.h"
+#include "tapdisk/cache.h"
+#include "td/xport.h"
+
+struct blkif;
+
+/* What the ring must know of its disk; the disk keeps it up to date. */
+struct blkif_disk {
+	struct cache *cache;
+	uint64_t sectors; /* of 512 bytes */
+	bool read_only;
+	void *owner;
+	void (*broken)(void *owner, const char *why); /* once, when the guest has broken the protocol */
+	void (*idle)(void *owner);                    /* nothing is in flight any more */
+};
+
+struct blkif_params {
+	uint16_t domid;
+	uint32_t devid;
+	uint32_t port;
+	uint32_t refs[1 << BLKIF_MAX_RING_ORDER];
+	unsigned pages; /* 1, 2, 4, 8 or 16 */
+	enum blkif_abi abi;
+};
+
+struct blkif_stats {
+	uint64_t taken, answered;  /* requests */
+	uint64_t kicks_in, kicks_out;
+	uint64_t errors;           /* requests answered with an error */
+	uint64_t malformed;        /* of these, those that broke a rule */
+	uint64_t copy_errors;      /* grants that could not be copied */
+};
+
+/* Maps the ring (held at first).  Takes x over when it succeeds. */
+int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, struct blkif_disk *disk,
+		  struct blkif **out, struct td_err *err);
+void blkif_disconnect(struct blkif *b); /* nothing in flight; NULL is fine */
+
+void blkif_hold(struct blkif *b);
+void blkif_run(struct blkif *b);
+
+unsigned blkif_inflight(const struct blkif *b); /* taken and not answered */
+bool blkif_is_broken(const struct blkif *b);
+const char *blkif_why(const struct blkif *b);   /* the reason, when broken */
+const struct blkif_params *blkif_params(const struct blkif *b);
+const struct blkif_stats *blkif_stats(const struct blkif *b);
+
+#endif

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What each mode promises, kept by these rules:
+ *
+ * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is acknowledged.
+ * C2 A FLUSH is answered by a flush of the image that was issued after it arrived, or by none when every change that was
+ *    completed before it arrived is covered by a flush that has completed.  `written' counts changes as they complete, before
+ *    they are acknowledged; a FLUSH needs the count at its arrival; a flush of the image covers the count at its issue.
+ * C3 One flush of the image runs at a time; it answers all that had arrived when it was issued.
+ * C4 A BARRIER starts when all that came before it is answered, is flush, write, flush, and nothing that came after it starts
+ *    before it is answered.  PREFLUSH is the same three steps, without order.
+ * C5 A failed flush is sticky: what it should have made durable may be lost without another sign, so every WRITE and FLUSH after
+ *    it fails, until the disk is closed and opened again.  Linux answers an error on a FLUSH by never sending one
+ *    again; the failing writes are what it cannot ignore.
+ * C6 A buffered durable write that fails is as bad as a failed flush: the kernel reports a write-back error once, so it may be
+ *    an earlier write's.
+ * C7 A WRITE that finds no space is not answered: it waits, and is tried again; unless the disk was told to report it.
+ */
+#include "tapdisk/cache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "td/log.h"
+
+#define RETRY 1.0 /* s between looks for space */
+
+/* A request's way through the image: our child of it. */
+struct cache_op {
+	struct td_req child;
+	struct td_req *req;
+	struct cache *c;
+	struct cache_op *next;
+};
+
+/* Steps of a BARRIER or PREFLUSH, in td_req.state[0]; state[1] of whatever waits for a flush is the generation it needs. */
+enum { STEP_DRAIN, STEP_FLUSH, STEP_WRITE, STEP_FLUSH_AGAIN, STEP_DONE };
+
+const struct td_cache_mode td_cache_modes[] = {
+	{.name = "none",
+	 .file_flags = TD_FILE_DIRECT,
+	 .advertise_flush = true,
+	 .shareable = true,
+	 .promise = "durable when a flush completes; no host cache"},
+	{.name = "writethrough",
+	 .fua_every_write = true,
+	 .promise = "durable when a write completes; host cache for reads"},
+	{.name = "writeback", .advertise_flush = true, .promise = "durable when a flush completes; host cache"},
+	{.name = "directsync",
+	 .file_flags = TD_FILE_DIRECT,
+	 .fua_every_write = true,
+	 .shareable = true,
+	 .promise = "durable when a write completes; no host cache"},
+	{.name = "unsafe",
+	 .file_flags = TD_FILE_NOSYNC,
+	 .advertise_flush = true,
+	 .drop_flush = true,
+	 .promise = "nothing: a power cut loses data"},
+	{.name = NULL},
+};
+
+const struct td_cache_mode *td_cache_mode_find(const char *name)
+{
+	for (const struct td_cache_mode *m = td_cache_modes; m->name; m++)
+		if (!strcmp(m->name, name))
+			return m;
+	return NULL;
+}
+
+static void sequence(struct cache *c, struct td_req *req, int err);
+static void dispatch(struct cache *c, struct td_req *req);
+
+static bool is_sequence(const struct td_req *req)
+{
+	return req->flags & (TD_BARRIER | TD_PREFLUSH);
+}
+
+static void check_idle(struct cache *c)
+{
+	if (c->idle && ((c->quiesced && cache_image_idle(c)) || !c->active))
+		c->idle(c);
+}
+
+static void answer(struct cache *c, struct td_req *req, int err)
+{
+	c->active--;
+	req->done(req, err);
+	if (c->barrier && c->active == 1 && c->barrier->state[0] == STEP_DRAIN)
+		sequence(c, c->barrier, 0);
+	else
+		check_idle(c);
+}
+
+/* A request's way has come to an end, or a step of it has. */
+static void finish(struct cache *c, struct td_req *req, int err)
+{
+	if (is_sequence(req))
+		sequence(c, req, err);
+	else
+		answer(c, req, err);
+}
+
+static void fail_sticky(struct cache *c, int err)
+{
+	if (c->sticky)
+		return;
+	c->sticky = err;
+	td_log(LOG_ERR, "%s: a flush to disk failed (%s): acknowledged data may be lost.  Writes and flushes fail from now on; close the "
+			"disk, check its contents, and open it again", c->image->path, strerror(-err));
+	c->changed(c);
+}
+
+/* --- to the image and back ------------------------------------------------------------------------------------------ */
+
+static void op_done(struct td_req *child, int err);
+
+static struct cache_op *op_get(struct cache *c)
+{
+	struct cache_op *op = c->ops;
+
+	if (op) {
+		c->ops = op->next;
+		return op;
+	}
+	return calloc(1, sizeof *op); /* kept when done: after the first burst nothing is allocated */
+}
+
+static bool parked(const struct cache *c, const struct td_req *req)
+{
+	return c->quiesced || (c->out_of_space && req->op == TD_WRITE);
+}
+
+static void send_now(struct cache *c, struct td_req *req)
+{
+	struct cache_op *op = op_get(c);
+	bool fua = c->mode->fua_every_write || (req->flags & TD_FUA);
+
+	if (!op) {
+		finish(c, req, -ENOMEM);
+		return;
+	}
+	op->req = req;
+	op->c = c;
+	op->child.op = req->op;
+	op->child.flags = fua && req->op != TD_READ ? TD_FUA : 0; /* C1 */
+	op->child.off = req->off;
+	op->child.len = req->len;
+	op->child.iov = req->iov;
+	op->child.iovcnt = req->iovcnt;
+	op->child.done = op_done;
+	op->child.io = c->io;
+	c->at_image++;
+	td_submit(c->image, &op->child);
+}
+
+static void send(struct cache *c, struct td_req *req)
+{
+	if (req->op != TD_READ && c->sticky)
+		finish(c, req, -EIO); /* C5 */
+	else if (parked(c, req))
+		td_list_add(&c->waiting, &req->link);
+	else
+		send_now(c, req);
+}
+
+/* Sends what waits; while there is no space, its first write alone, to see. */
+static void send_waiting(struct cache *c)
+{
+	struct td_list now;
+	struct td_list *l;
+
+	td_list_init(&now);
+	td_list_splice(&now, &c->waiting);
+	if (c->out_of_space && (l = td_list_pop(&now)))
+		send_now(c, td_entry(l, struct td_req, link));
+	while ((l = td_list_pop(&now)))
+		send(c, td_entry(l, struct td_req, link));
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct cache *c = w->data;
+
+	if (!c->quiesced)
+		send_waiting(c);
+}
+
+static void no_space(struct cache *c, struct td_req *req, int err)
+{
+	td_list_add_front(&c->waiting, &req->link);
+	ev_timer_again(c->loop, &c->retry);
+	if (!c->out_of_space) {
+		c->out_of_space = true;
+		td_log(LOG_ERR, "%s: no space for a write (%s): the disk's writes are held, and go on by themselves when there is space",
+		       c->image->path, strerror(-err));
+		c->changed(c);
+	}
+	check_idle(c);
+}
+
+static void space_again(struct cache *c)
+{
+	c->out_of_space = false;
+	ev_timer_stop(c->loop, &c->retry);
+	td_log(LOG_NOTICE, "%s: there is space again, the disk goes on", c->image->path);
+	c->changed(c);
+	if (!c->quiesced)
+		send_waiting(c);
+}
+
+static void op_done(struct td_req *child, int err)
+{
+	struct cache_op *op = td_entry(child, struct cache_op, child);
+	struct cache *c = op->c;
+	struct td_req *req = op->req;
+	bool write = req->op != TD_READ, fua = child->flags & TD_FUA;
+
+	op->next = c->ops;
+	c->ops = op;
+	c->at_image--;
+	if (write)
+		c->written++; /* C2; a failed write may have changed something too */
+	if (write && (err == -ENOSPC || err == -EDQUOT) && !c->report_enospc && !c->going) {
+		no_space(c, req, err); /* C7 */
+		return;
+	}
+	if (write && fua && err && err != -ENOSPC && err != -EDQUOT && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
+		fail_sticky(c, err); /* C6 */
+	finish(c, req, err);
+	if (write && !err && c->out_of_space)
+		space_again(c);
+	check_idle(c);
+}
+
+/* --- flushes -------------------------------------------------------------------------------------------------------- */
+
+static void flush_answer(struct cache *c, struct td_list *of, int err)
+{
+	struct td_list now;
+	struct td_list *l;
+
+	td_list_init(&now);
+	td_list_splice(&now, of);
+	while ((l = td_list_pop(&now)))
+		finish(c, td_entry(l, struct td_req, link), err);
+}
+
+static void flush_done(struct td_req *flush, int err);
+
+static void flush_image(struct cache *c)
+{
+	c->flush_running = true;
+	c->flushing = c->written;
+	c->n.syncs++;
+	c->flush_req = (struct td_req){.op = TD_FLUSH, .done = flush_done, .io = c->io};
+	td_submit(c->image, &c->flush_req);
+}
+
+static void flush_next(struct cache *c)
+{
+	struct td_list nothing_new;
+
+	if (c->flush_running || c->quiesced)
+		return;
+	td_list_init(&nothing_new);
+	td_list_each_safe(l, tmp, &c->flushes) {
+		if (td_entry(l, struct td_req, link)->state[1] > c->flushed)
+			continue;
+		td_list_del(l);
+		td_list_add(&nothing_new, l);
+	}
+	if (!td_list_empty(&c->flushes) && !c->sticky) {
+		td_list_splice(&c->covered, &c->flushes); /* C3 */
+		flush_image(c);
+	}
+	if (c->sticky)
+		flush_answer(c, &c->flushes, -EIO); /* C5 */
+	flush_answer(c, &nothing_new, c->sticky ? -EIO : 0);
+}
+
+static void flush_done(struct td_req *flush, int err)
+{
+	struct cache *c = td_entry(flush, struct cache, flush_req);
+
+	c->flush_running = false;
+	if (err)
+		fail_sticky(c, err);
+	else
+		c->flushed = c->flushing;
+	flush_answer(c, &c->covered, err);
+	flush_next(c);
+	check_idle(c);
+}
+
+static void flush_add(struct cache *c, struct td_req *req)
+{
+	req->state[1] = c->written; /* C2 */
+	td_list_add(&c->flushes, &req->link);
+	flush_next(c);
+}
+
+/* --- barriers ------------------------------------------------------------------------------------------------------- */
+
+static void release_held(struct cache *c)
+{
+	struct td_list *l;
+
+	if (c->releasing) /* a barrier that ended within the loop below: no recursion as deep as the guest likes */
+		return;
+	c->releasing = true;
+	while (!c->barrier && !c->quiesced && (l = td_list_pop(&c->held))) {
+		c->active++;
+		dispatch(c, td_entry(l, struct td_req, link));
+	}
+	c->releasing = false;
+}
+
+static void sequence_end(struct cache *c, struct td_req *req, int err)
+{
+	bool barrier = c->barrier == req;
+
+	if (barrier)
+		c->barrier = NULL;
+	answer(c, req, err);
+	if (barrier)
+		release_held(c);
+}
+
+/* One step of flush, write, flush is over with err: on to the next (C4). */
+static void sequence(struct cache *c, struct td_req *req, int err)
+{
+	bool data = req->op == TD_WRITE;
+
+	if (err) {
+		sequence_end(c, req, err);
+		return;
+	}
+	switch (++req->state[0]) {
+	case STEP_FLUSH:
+	case STEP_FLUSH_AGAIN:
+		flush_add(c, req);
+		break;
+	case STEP_WRITE:
+		if (!data)
+			sequence_end(c, req, 0);
+		else
+			send(c, req);
+		break;
+	default:
+		sequence_end(c, req, 0);
+	}
+}
+
+static void dispatch(struct cache *c, struct td_req *req)
+{
+	if (req->flags & TD_BARRIER) {
+		c->barrier = req;
+		req->state[0] = STEP_DRAIN;
+		if (c->active == 1)
+			sequence(c, req, 0);
+	} else if (req->flags & TD_PREFLUSH) {
+		req->state[0] = STEP_DRAIN;
+		sequence(c, req, 0);
+	} else if (req->op == TD_FLUSH) {
+		flush_add(c, req);
+	} else {
+		send(c, req);
+	}
+}
+
+/* --- the outside ---------------------------------------------------------------------------------------------------- */
+
+void cache_submit(struct cache *c, struct td_req *req)
+{
+	if (req->flags & TD_BARRIER)
+		c->n.barriers++;
+	else if (req->op == TD_FLUSH || (req->flags & TD_PREFLUSH))
+		c->n.flushes++;
+	else if (req->op == TD_READ)
+		c->n.reads++;
+	else
+		c->n.writes++;
+	if (c->barrier || c->quiesced || !td_list_empty(&c->held)) {
+		td_list_add(&c->held, &req->link);
+		return;
+	}
+	c->active++;
+	dispatch(c, req);
+}
+
+void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
+{
+	memset(c, 0, sizeof *c);
+	c->mode = td_cache_modes;
+	c->loop = loop;
+	c->owner = owner;
+	c->quiesced = true;
+	c->written = 1;
+	td_list_init(&c->held);
+	td_list_init(&c->waiting);
+	td_list_init(&c->flushes);
+	td_list_init(&c->covered);
+	ev_init(&c->retry, on_retry);
+	c->retry.repeat = RETRY;
+	c->retry.data = c;
+}
+
+void cache_fini(struct cache *c)
+{
+	assert(!c->active && td_list_empty(&c->held));
+	ev_timer_stop(c->loop, &c->retry);
+	while (c->ops) {
+		struct cache_op *op = c->ops;
+
+		c->ops = op->next;
+		free(op);
+	}
+}
+
+void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image, struct td_io *io, bool fresh)
+{
+	assert(c->quiesced && !c->image);
+	c->mode = mode;
+	c->image = image;
+	c->io = io;
+	if (fresh) {
+		c->sticky = 0;
+		c->written = 1;
+		c->flushed = 0;
+	}
+}
+
+void cache_detach(struct cache *c)
+{
+	assert(c->quiesced && cache_image_idle(c));
+	c->image = NULL;
+	c->io = NULL;
+}
+
+bool cache_image_idle(const struct cache *c)
+{
+	return !c->at_image && !c->flush_running;
+}
+
+void cache_quiesce(struct cache *c)
+{
+	c->quiesced = true;
+	check_idle(c);
+}
+
+void cache_flush(struct cache *c)
+{
+	assert(c->quiesced && cache_image_idle(c));
+	flush_image(c);
+}
+
+void cache_resume(struct cache *c)
+{
+	c->quiesced = false;
+	send_waiting(c);
+	flush_next(c);
+	release_held(c);
+}
+
+static void cancel_list(struct cache *c, struct td_list *of, int err)
+{
+	struct td_list now;
+	struct td_list *l;
+
+	td_list_init(&now);
+	td_list_splice(&now, of);
+	while ((l = td_list_pop(&now))) {
+		struct td_req *req = td_entry(l, struct td_req, link);
+
+		if (of == &c->held)
+			c->active++;
+		finish(c, req, err);
+	}
+}
+
+void cache_cancel(struct cache *c, int err)
+{
+	struct td_req *b = c->barrier;
+
+	cancel_list(c, &c->held, err);
+	cancel_list(c, &c->waiting, err);
+	if (c->quiesced)
+		cancel_list(c, &c->flushes, err);
+	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN) {
+		c->barrier = NULL;
+		answer(c, b, err);
+	}
+	if (c->out_of_space) {
+		c->out_of_space = false;
+		ev_timer_stop(c->loop, &c->retry);
+		c->changed(c);
+	}
+}
+
+bool cache_dirty(const struct cache *c)
+{
+	return c->written > c->flushed && !c->mode->drop_flush && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);
+}

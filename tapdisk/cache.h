@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The cache-mode layer of one disk: between those who bring requests (ring, NBD) and the image.  It alone knows what a mode means.
+ *
+ * Runs in the image's home thread.  All requests of a disk pass through one struct cache; see cache.c for what it keeps.
+ */
+#ifndef TAPDISK_CACHE_H
+#define TAPDISK_CACHE_H
+
+#include "td/block.h"
+#include "td/cache.h"
+
+struct cache_op;
+
+struct cache {
+	const struct td_cache_mode *mode;
+	struct td_image *image;  /* NULL while there is none: not open, or paused */
+	struct ev_loop *loop;
+	struct td_io *io;        /* the engine that goes with the mode, on the home queue */
+	bool report_enospc;      /* hand ENOSPC to the guest instead of waiting for space */
+	bool going;              /* a frontend is leaving: nothing waits for space */
+
+	/* a request that is taken and not answered is with the image, or the barrier, or on exactly one of these */
+	struct td_list held;     /* behind a barrier or a pause, in order of arrival; not counted in `active' */
+	struct td_list waiting;  /* to be sent to the image: after a pause, or when there is space again */
+	struct td_list flushes;  /* for the next fdatasync */
+	struct td_list covered;  /* by the fdatasync that is running */
+	unsigned active;
+	unsigned at_image;       /* READs and WRITEs that the image has */
+
+	struct td_req *barrier;  /* the one under way, or NULL */
+	bool releasing;          /* held requests are being let go */
+	bool quiesced;           /* nothing new goes to the image */
+
+	uint64_t written;        /* changes completed so far, at least; 1 at the start: what a predecessor left behind */
+	uint64_t flushed;        /* of these, how many a flush has made durable */
+	uint64_t flushing;       /* and how many the running one will */
+	bool flush_running;
+	struct td_req flush_req;
+
+	int sticky;              /* -errno of the flush that failed, until the disk is closed */
+	bool out_of_space;
+	ev_timer retry;
+
+	void (*changed)(struct cache *c); /* sticky or out_of_space is another */
+	void (*idle)(struct cache *c);    /* the image has nothing left, after cache_quiesce, or `active' has come to 0 */
+	void *owner;
+
+	struct cache_op *ops;    /* free list */
+	struct {
+		uint64_t reads, writes, flushes, barriers; /* requests that came in */
+		uint64_t syncs;  /* flushes that went to the image */
+	} n;
+};
+
+void cache_init(struct cache *c, struct ev_loop *loop, void *owner);
+void cache_fini(struct cache *c); /* nothing is in it */
+
+/*
+ * The image is open under `mode'; io: the engine that its requests run on.  The layer is quiesced: resume comes next.
+ * fresh: the disk is opened anew, so that a flush that failed earlier is forgotten.
+ */
+void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image, struct td_io *io, bool fresh);
+void cache_detach(struct cache *c); /* quiesced, nothing with the image: it goes away; what is held stays held */
+
+/* Takes a READ, WRITE or FLUSH, with TD_FUA, TD_PREFLUSH or TD_BARRIER.  Completes it through done(), maybe at once. */
+void cache_submit(struct cache *c, struct td_req *req);
+
+/* Stops sending; idle() is called each time that the image has nothing left.  Resume sends what was held. */
+void cache_quiesce(struct cache *c);
+void cache_resume(struct cache *c);
+bool cache_image_idle(const struct cache *c);
+/* Quiesced and the image idle: makes all durable before the image is closed; idle() is called, and sticky tells. */
+void cache_flush(struct cache *c);
+
+/* Answers all that is neither with the image nor on its way there with err: for a frontend that leaves. */
+void cache_cancel(struct cache *c, int err);
+
+/* Is there a change that no flush has covered yet, in a mode where that means something? */
+bool cache_dirty(const struct cache *c);
+
+#endif

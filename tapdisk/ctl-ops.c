@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The control operations of td/ctl.h: what each takes and answers. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tapdisk/ctl.h"
+#include "tapdisk/server.h"
+#include "tapdisk/stats.h"
+#include "td/ctl.h"
+
+struct op {
+	const char *name;
+	/* Fills the answer; 0 or -errno with text. */
+	int (*run)(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+	bool disk; /* needs a disk: "minor" is looked up */
+};
+
+/* --- taking a question apart ---------------------------------------------------------------------------------------- */
+
+static int get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out, struct td_err *err)
+{
+	const json_t *j = json_object_get(req, key);
+
+	if (!json_is_integer(j) || json_integer_value(j) < min || json_integer_value(j) > max)
+		return td_fail(err, EINVAL, "'%s' is missing, or not a number from %lld to %lld", key, (long long)min, (long long)max);
+	*out = json_integer_value(j);
+	return 0;
+}
+
+static int get_timeout(const json_t *req)
+{
+	const json_t *j = json_object_get(req, "timeout");
+
+	return json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) < 86400 ? (int)json_integer_value(j) : 0;
+}
+
+static int get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
+{
+	const json_t *words = json_object_get(req, "options");
+	int rc = options_default(o, err);
+	const json_t *w;
+	size_t i;
+
+	if (rc < 0)
+		return rc;
+	json_array_foreach(words, i, w) {
+		if (!json_is_string(w))
+			return td_fail(err, EINVAL, "an option is not a word");
+		rc = options_add(o, json_string_value(w), err);
+		if (rc < 0)
+			return rc;
+	}
+	o->read_only = json_is_true(json_object_get(req, "read_only"));
+	return 0;
+}
+
+/* --- answers -------------------------------------------------------------------------------------------------------- */
+
+static void put_ring(json_t *o, const struct vbd *v)
+{
+	json_t *r;
+
+	if (!v->ring)
+		return;
+	r = json_pack("{s:i, s:i, s:s}", "domid", blkif_params(v->ring)->domid, "devid", (int)blkif_params(v->ring)->devid, "state",
+		      blkif_is_broken(v->ring) ? "broken" : "connected");
+	if (blkif_is_broken(v->ring))
+		json_object_set_new(r, "reason", json_string(blkif_why(v->ring)));
+	json_object_set_new(o, "ring", r);
+}
+
+static void put_state(json_t *o, const struct vbd *v)
+{
+	const char *reason = vbd_reason(v);
+
+	json_object_set_new(o, "minor", json_integer(v->minor));
+	json_object_set_new(o, "state", json_integer(vbd_state(v)));
+	if (reason)
+		json_object_set_new(o, "reason", json_string(reason));
+	put_ring(o, v);
+}
+
+static void put_info(json_t *o, const struct vbd *v)
+{
+	const struct td_cache_mode *m = v->opt.mode;
+
+	put_state(o, v);
+	if (!v->spec)
+		return;
+	json_object_set_new(o, "args", json_string(v->spec));
+	json_object_set_new(o, "mode", json_string(m->name));
+	json_object_set_new(o, "promise", json_string(m->promise));
+	json_object_set_new(o, "read_only", json_boolean(v->opt.read_only));
+	json_object_set_new(o, "sectors", json_integer((json_int_t)v->disk.sectors));
+	json_object_set_new(o, "sector_size", json_integer(512));
+	json_object_set_new(o, "physical_sector_size", json_integer(v->leaf ? v->leaf->info.physical : 512));
+	json_object_set_new(o, "flush", json_boolean(m->advertise_flush));
+	json_object_set_new(o, "barrier", json_boolean(m->advertise_flush));
+	json_object_set_new(o, "discard", json_false());
+	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
+}
+
+/* --- operations ----------------------------------------------------------------------------------------------------- */
+
+static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_object_set_new(answer, "pid", json_integer(getpid()));
+	json_object_set_new(answer, "version", json_string(PACKAGE_VERSION));
+	return 0;
+}
+
+static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	td_list_each(l, &server.disks) {
+		struct vbd *d = td_entry(l, struct vbd, link);
+		json_t *row = json_object();
+
+		put_state(row, d);
+		if (d->spec) {
+			json_object_set_new(row, "args", json_string(d->spec));
+			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
+		}
+		/* a list tells whether there is a guest, info tells which */
+		if (d->ring)
+			json_object_set_new(row, "ring", json_string(blkif_is_broken(d->ring) ? "broken" : "connected"));
+		ctl_send(call, json_pack("{s:o}", "row", row));
+	}
+	return 0;
+}
+
+static int op_attach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t minor;
+	int rc = get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
+
+	return rc < 0 ? rc : server_attach((int)minor, err);
+}
+
+static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	bool last = false;
+	int rc = server_detach(v->minor, &last, err);
+
+	if (!rc)
+		json_object_set_new(answer, "last", json_boolean(last));
+	return rc;
+}
+
+static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	const char *spec = json_string_value(json_object_get(call->req, "args"));
+	struct vbd_options o;
+	int rc = get_options(call->req, &o, err);
+
+	if (rc < 0)
+		return rc;
+	if (!spec)
+		return td_fail(err, EINVAL, "'args' is missing: type:path");
+	rc = vbd_open(v, spec, &o, err);
+	if (!rc)
+		put_info(answer, v);
+	return rc;
+}
+
+static int op_close(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	return vbd_close(v, json_is_true(json_object_get(call->req, "force")), get_timeout(call->req), err);
+}
+
+static int op_pause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	return vbd_pause(v, get_timeout(call->req), err);
+}
+
+static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	bool has = json_array_size(json_object_get(call->req, "options")) > 0;
+	struct vbd_options o;
+	int rc = has ? get_options(call->req, &o, err) : 0;
+
+	if (!rc)
+		rc = vbd_unpause(v, json_string_value(json_object_get(call->req, "args")), has ? &o : NULL, err);
+	if (!rc)
+		put_info(answer, v);
+	return rc;
+}
+
+static int op_resize(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	int rc = vbd_resize(v, err);
+
+	if (!rc)
+		put_info(answer, v);
+	return rc;
+}
+
+static int op_stats(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_object_set_new(answer, "stats", stats_json(v));
+	return 0;
+}
+
+static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	put_info(answer, v);
+	return 0;
+}
+
+static int get_params(const json_t *req, struct blkif_params *p, struct td_err *err)
+{
+	const json_t *refs = json_object_get(req, "refs"), *r;
+	const char *abi = json_string_value(json_object_get(req, "abi"));
+	size_t n = json_array_size(refs), i;
+	json_int_t v;
+
+	memset(p, 0, sizeof *p); /* compared as a whole, with its padding */
+	if (get_int(req, "domid", 0, 0x7fff, &v, err) < 0)
+		return -EINVAL;
+	p->domid = (uint16_t)v;
+	if (get_int(req, "devid", 0, INT32_MAX, &v, err) < 0)
+		return -EINVAL;
+	p->devid = (uint32_t)v;
+	if (get_int(req, "port", 0, INT32_MAX, &v, err) < 0)
+		return -EINVAL;
+	p->port = (uint32_t)v;
+	if (!n || n > (1 << BLKIF_MAX_RING_ORDER) || (n & (n - 1)))
+		return td_fail(err, EINVAL, "a ring has 1, 2, 4, 8 or 16 pages, not %zu", n);
+	json_array_foreach(refs, i, r) {
+		if (!json_is_integer(r) || json_integer_value(r) < 0 || json_integer_value(r) > UINT32_MAX)
+			return td_fail(err, EINVAL, "ring page %zu has no proper grant reference", i);
+		p->refs[i] = (uint32_t)json_integer_value(r);
+	}
+	p->pages = (unsigned)n;
+	if (abi && blkif_abi_find(abi) < 0)
+		return td_fail(err, EINVAL, "unknown ring ABI '%.40s': native, x86_64 or x86_32", abi);
+	p->abi = abi ? (enum blkif_abi)blkif_abi_find(abi) : BLKIF_NATIVE;
+	return 0;
+}
+
+static int op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	const char *transport = json_string_value(json_object_get(call->req, "transport"));
+	struct blkif_params p;
+	struct td_xport *x;
+	int rc = get_params(call->req, &p, err);
+
+	if (rc < 0)
+		return rc;
+	if (!transport || !strcmp(transport, "xen")) {
+		rc = td_xport_xen(p.domid, &x, err);
+		transport = "xen";
+	} else if (!strcmp(transport, "mem") && call->nfds == 3) {
+		rc = td_xport_mem(call->fds[0], call->fds[1], call->fds[2], &x, err);
+		call->nfds = 0; /* taken over */
+		transport = "mem";
+	} else {
+		rc = td_fail(err, EINVAL, "transport '%.40s': xen, or mem with three descriptors", transport);
+	}
+	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, err);
+}
+
+static int op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t domid, devid;
+
+	if (get_int(call->req, "domid", 0, 0x7fff, &domid, err) < 0 || get_int(call->req, "devid", 0, INT32_MAX, &devid, err) < 0)
+		return -EINVAL;
+	return vbd_disconnect(v, (unsigned)domid, (unsigned)devid, err);
+}
+
+/* --- watching ------------------------------------------------------------------------------------------------------- */
+
+static void send_event(struct ctl_call *call, void *arg)
+{
+	struct vbd *v = arg;
+	json_t *e;
+
+	if (call->minor >= 0 && call->minor != v->minor)
+		return;
+	e = json_object();
+	put_state(e, v);
+	if (v->spec)
+		json_object_set_new(e, "sectors", json_integer((json_int_t)v->disk.sectors));
+	ctl_send(call, json_pack("{s:o}", "event", e));
+}
+
+static void on_changed(struct vbd *v)
+{
+	ctl_each_watcher(send_event, v);
+}
+
+static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t minor;
+
+	if (json_object_get(call->req, "minor")) {
+		if (get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+			return -EINVAL;
+		if (!server_find((int)minor))
+			return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", (int)minor);
+		call->minor = (int)minor;
+	}
+	call->watching = true;
+	return 0;
+}
+
+/* --- dispatch ------------------------------------------------------------------------------------------------------- */
+
+static const struct op ops[] = {
+	{"ping", op_ping, false},         {"list", op_list, false},
+	{"attach", op_attach, false},     {"detach", op_detach, true},
+	{"open", op_open, true},          {"close", op_close, true},
+	{"pause", op_pause, true},        {"unpause", op_unpause, true},
+	{"resize", op_resize, true},      {"stats", op_stats, true},
+	{"info", op_info, true},          {"connect", op_connect, true},
+	{"disconnect", op_disconnect, true}, {"watch", op_watch, false},
+};
+
+static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
+{
+	const char *name = json_string_value(json_object_get(call->req, "op"));
+	struct vbd *v = NULL;
+	json_int_t minor;
+
+	for (size_t i = 0; name && i < sizeof ops / sizeof *ops; i++) {
+		if (strcmp(ops[i].name, name))
+			continue;
+		if (ops[i].disk) {
+			if (get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+				return -EINVAL;
+			v = server_find((int)minor);
+			if (!v)
+				return td_fail(err, ENODEV, "minor %d is not attached to tapdisk %d", (int)minor, (int)getpid());
+		}
+		return ops[i].run(call, v, answer, err);
+	}
+	return td_fail(err, EOPNOTSUPP, "this tapdisk (%s) knows no operation '%.40s'", PACKAGE_VERSION, name ? name : "");
+}
+
+void ctl_ops_run(struct ctl_call *call)
+{
+	struct td_err err;
+	json_t *answer = json_object();
+	int rc;
+
+	err.code = 0;
+	err.text[0] = 0;
+	rc = run(call, answer, &err);
+	json_object_set_new(answer, "err", json_integer(rc < 0 ? -rc : 0));
+	if (rc < 0) {
+		json_object_set_new(answer, "text", json_string(err.text[0] ? err.text : strerror(-rc)));
+		td_log(LOG_INFO, "%s: %s", json_string_value(json_object_get(call->req, "op")) ?: "?", err.text);
+	}
+	ctl_send(call, answer);
+	if (!rc && call->watching)
+		td_list_each(l, &server.disks)
+			send_event(call, td_entry(l, struct vbd, link));
+}
+
+void ctl_ops_init(void)
+{
+	server.changed = on_changed;
+}

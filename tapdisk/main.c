@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+#include "tapdisk/ctl.h"
+#include "tapdisk/server.h"
+
+static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"
+			    "       tapdisk --spawn-fd N   (as tap-ctl spawn starts it)\n"
+			    "Serves guest disks; tap-ctl(8) tells it which.\n"
+			    "  -f, --foreground  log to stderr too\n"
+			    "  -v, --debug       log more\n"
+			    "      --spawn-fd N  report on socket N when ready\n"
+			    "  -h, --help  -V, --version\n";
+
+static int spawn_fd = -1;
+
+static int parse(int argc, char **argv)
+{
+	static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'v'},
+					      {"spawn-fd", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
+					      {"version", no_argument, NULL, 'V'}, {0}};
+	int c, foreground = 0;
+
+	while ((c = getopt_long(argc, argv, "fvhV", longs, NULL)) != -1)
+		switch (c) {
+		case 'f':
+			foreground = 1;
+			break;
+		case 'v':
+			td_log_level(LOG_DEBUG);
+			break;
+		case 's':
+			spawn_fd = atoi(optarg);
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
+		case 'V':
+			printf("tapdisk %s\n", PACKAGE_VERSION);
+			exit(0);
+		default:
+			fputs(usage, stderr);
+			return -EINVAL;
+		}
+	if (optind < argc) {
+		fprintf(stderr, "tapdisk: what is '%s'?  Disks are opened with tap-ctl.\n%s", argv[optind], usage);
+		return -EINVAL;
+	}
+	td_log_open("tapdisk", foreground);
+	return 0;
+}
+
+/* Tells tap-ctl that we are ready, or why not. */
+static void report(const struct td_err *err)
+{
+	json_t *msg;
+
+	if (err && err->code)
+		fprintf(stderr, "tapdisk: %s\n", err->text);
+	if (spawn_fd < 0)
+		return;
+	msg = err && err->code ? json_pack("{s:i, s:s}", "err", err->code, "text", err->text)
+			       : json_pack("{s:i, s:i}", "err", 0, "pid", (int)getpid());
+	if (msg)
+		td_msg_send(spawn_fd, msg, NULL, 0);
+	json_decref(msg);
+	close(spawn_fd);
+	spawn_fd = -1;
+}
+
+/* Core dumps would hold guests' data; descriptors: a disk takes a few, and one process may have many. */
+static void limits(void)
+{
+	struct rlimit rl;
+
+	prctl(PR_SET_DUMPABLE, 0);
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN); /* the terminal that started us may go */
+}
+
+int main(int argc, char **argv)
+{
+	static struct td_err err;
+	struct ev_loop *loop;
+	int rc = parse(argc, argv);
+
+	if (rc < 0)
+		return -rc;
+	limits();
+	loop = ev_default_loop(0);
+	if (!loop) {
+		td_fail(&err, ENOSYS, "cannot make an event loop");
+		report(&err);
+		return err.code;
+	}
+	server_init(loop);
+	rc = ctl_start(loop, &err);
+	report(&err);
+	if (rc < 0)
+		return -rc;
+	td_log(LOG_INFO, "tapdisk %s is ready", PACKAGE_VERSION);
+	server_run();
+	ctl_stop();
+	queue_fini(&server.queue);
+	td_log(LOG_INFO, "tapdisk ends");
+	return 0;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tapdisk/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/conf.h"
+
+static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	const struct td_cache_mode *m = td_cache_mode_find(v);
+
+	if (!strcmp(v, "default"))
+		return 0; /* what the host's configuration says */
+	if (!m)
+		return td_fail(err, EINVAL, "cache=%.100s: the modes are none, writethrough, writeback, directsync, unsafe and default", v);
+	o->mode = m;
+	return 0;
+}
+
+static int yes_no(const char *key, const char *v, bool *out, struct td_err *err)
+{
+	if (strcmp(v, "yes") && strcmp(v, "no"))
+		return td_fail(err, EINVAL, "%s=%.100s: say yes or no", key, v);
+	*out = !strcmp(v, "yes");
+	return 0;
+}
+
+static int set_unsafe(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return yes_no("unsafe", v, &o->unsafe, err);
+}
+
+static int set_shared(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return yes_no("shared", v, &o->shared, err);
+}
+
+static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (strcmp(v, "pause") && strcmp(v, "report"))
+		return td_fail(err, EINVAL, "on-enospc=%.100s: say pause (wait for space) or report (an error to the guest)", v);
+	o->report_enospc = !strcmp(v, "report");
+	return 0;
+}
+
+static const struct {
+	const char *key;
+	int (*set)(struct vbd_options *o, const char *v, struct td_err *err);
+	bool per_disk_only;
+} known[] = {
+	{"cache", set_cache, false},
+	{"unsafe", set_unsafe, false},
+	{"on-enospc", set_on_enospc, false},
+	{"shared", set_shared, true},
+};
+
+static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)
+{
+	char list[128] = "";
+
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+		if (conf && known[i].per_disk_only)
+			continue;
+		if (strlen(known[i].key) == len && !strncmp(known[i].key, key, len))
+			return known[i].set(o, value, err);
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", known[i].key);
+	}
+	return td_fail(err, EINVAL, "unknown option '%.*s': the options are %s", (int)(len > 100 ? 100 : len), key, list);
+}
+
+static int conf_set(const char *key, const char *value, void *arg, struct td_err *err)
+{
+	return set_one(arg, key, strlen(key), value, true, err);
+}
+
+int options_default(struct vbd_options *o, struct td_err *err)
+{
+	memset(o, 0, sizeof *o);
+	o->mode = td_cache_modes;
+	return td_conf_read(conf_set, o, err);
+}
+
+int options_add(struct vbd_options *o, const char *word, struct td_err *err)
+{
+	const char *eq = strchr(word, '=');
+
+	if (!eq || eq == word)
+		return td_fail(err, EINVAL, "option '%.100s' is not of the form key=value, as in cache=none", word);
+	return set_one(o, word, (size_t)(eq - word), eq + 1, false, err);
+}
+
+int options_check(const struct vbd_options *o, const char *type, struct td_err *err)
+{
+	bool raw = !strcmp(type, "aio");
+
+	if (o->mode->drop_flush && !o->unsafe)
+		return td_fail(err, EINVAL, "cache=unsafe loses data at a power cut, whatever the guest flushes: "
+					    "say unsafe=yes as well if that is what you want");
+	if (o->shared && !raw)
+		return td_fail(err, EINVAL, "shared=yes works for raw disks only: the metadata of %s has one writer", type);
+	if (o->shared && !o->mode->shareable)
+		return td_fail(err, EINVAL, "shared=yes needs cache=none or cache=directsync: with cache=%s a host reads its own page cache "
+					    "and not what the other wrote", o->mode->name);
+	return 0;
+}

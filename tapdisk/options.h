@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a disk is opened with: the words after -o, over the defaults of tapdisk.conf. */
+#ifndef TAPDISK_OPTIONS_H
+#define TAPDISK_OPTIONS_H
+
+#include "td/cache.h"
+#include "td/log.h"
+
+struct vbd_options {
+	const struct td_cache_mode *mode;
+	bool unsafe;        /* the second word that cache=unsafe asks for */
+	bool report_enospc;
+	bool shared;        /* other hosts write it too (w!) */
+	bool read_only;
+};
+
+/* The host's defaults: tapdisk.conf over what is built in. */
+int options_default(struct vbd_options *o, struct td_err *err);
+
+/* One word "key=value".  EINVAL for an unknown one, with the list of the known. */
+int options_add(struct vbd_options *o, const char *word, struct td_err *err);
+
+/* Do they go together, for a disk of this type?  Nothing is made weaker in silence: what does not work is refused. */
+int options_check(const struct vbd_options *o, const char *type, struct td_err *err);
+
+#endif

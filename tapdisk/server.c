@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tapdisk/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+#include "lib/fiber.h"
+#include "td/ctl.h"
+
+struct server server;
+
+#define LINGER 0.2 /* s from the last detach to the end, for its answer to be read */
+
+static ev_timer end_timer;
+static ev_signal term, intr;
+static bool ending;
+
+static void on_end(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	if (td_list_empty(&server.disks))
+		ev_break(loop, EVBREAK_ALL);
+}
+
+/* Closes what no guest uses and ends; a disk in use stays, since its guest could not go on without it. */
+static void end_fiber(void *arg)
+{
+	bool in_use = false;
+
+	td_list_each_safe(l, tmp, &server.disks) {
+		struct vbd *v = td_entry(l, struct vbd, link);
+		struct td_err err = {0};
+
+		if (v->ring) {
+			td_log(LOG_WARNING, "minor %d: domain %u uses it: the signal is ignored until the disk is detached", v->minor,
+			       blkif_params(v->ring)->domid);
+			in_use = true;
+		} else if (v->spec && vbd_close(v, false, 0, &err) < 0) {
+			td_log(LOG_ERR, "%s", err.text);
+		}
+	}
+	ending = false;
+	if (!in_use)
+		ev_break(server.queue.loop, EVBREAK_ALL);
+}
+
+static void on_signal(struct ev_loop *loop, ev_signal *w, int revents)
+{
+	if (ending)
+		return;
+	ending = true;
+	td_log(LOG_NOTICE, "asked to end by signal %d", w->signum);
+	if (td_fiber_start(loop, end_fiber, NULL) < 0)
+		ending = false;
+}
+
+void server_init(struct ev_loop *loop)
+{
+	memset(&server, 0, sizeof server);
+	server.queue.loop = loop;
+	td_list_init(&server.disks);
+	ev_timer_init(&end_timer, on_end, LINGER, 0);
+	ev_signal_init(&term, on_signal, SIGTERM);
+	ev_signal_init(&intr, on_signal, SIGINT);
+	ev_signal_start(loop, &term);
+	ev_signal_start(loop, &intr);
+}
+
+void server_run(void)
+{
+	ev_run(server.queue.loop, 0);
+}
+
+struct vbd *server_find(int minor)
+{
+	td_list_each(l, &server.disks) {
+		struct vbd *v = td_entry(l, struct vbd, link);
+
+		if (v->minor == minor)
+			return v;
+	}
+	return NULL;
+}
+
+static void on_changed(struct vbd *v)
+{
+	if (server.changed)
+		server.changed(v);
+}
+
+/* The marker is ours while we hold its lock; the pid in it is for people and for those who find it after a crash. */
+static int take_marker(int minor, int *out, struct td_err *err)
+{
+	char path[4200], pid[32];
+	int fd, n;
+
+	snprintf(path, sizeof path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return td_fail(err, errno, "cannot open the marker %s: %s%s", path, strerror(errno),
+			       errno == ENOENT ? " (allocate the minor first)" : "");
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		close(fd);
+		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)", minor, path);
+	}
+	n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n) {
+		close(fd);
+		return td_fail(err, EIO, "cannot write the marker %s", path);
+	}
+	*out = fd;
+	return 0;
+}
+
+int server_attach(int minor, struct td_err *err)
+{
+	struct td_list *at;
+	struct vbd *v;
+	int fd, rc;
+
+	if (server_find(minor))
+		return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
+	rc = take_marker(minor, &fd, err);
+	if (rc < 0)
+		return rc;
+	v = vbd_new(&server.queue, minor, fd, on_changed);
+	if (!v) {
+		close(fd);
+		return td_fail(err, ENOMEM, "out of memory for minor %d", minor);
+	}
+	for (at = server.disks.next; at != &server.disks && td_entry(at, struct vbd, link)->minor < minor;)
+		at = at->next;
+	td_list_add(at, &v->link);
+	server.had_disk = true;
+	ev_timer_stop(server.queue.loop, &end_timer);
+	return 0;
+}
+
+int server_detach(int minor, bool *last, struct td_err *err)
+{
+	struct vbd *v = server_find(minor);
+
+	if (!v)
+		return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", minor);
+	if (vbd_busy(v))
+		return td_fail(err, EBUSY, "minor %d is open (%s): close it first", minor, v->spec ? v->spec : "an operation is at work");
+	vbd_free(v);
+	*last = td_list_empty(&server.disks);
+	if (*last) {
+		ev_now_update(server.queue.loop);
+		ev_timer_set(&end_timer, LINGER, 0);
+		ev_timer_start(server.queue.loop, &end_timer);
+	}
+	return 0;
+}

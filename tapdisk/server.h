@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The process: its queue 0 and its disks. */
+#ifndef TAPDISK_SERVER_H
+#define TAPDISK_SERVER_H
+
+#include "tapdisk/vbd.h"
+
+struct server {
+	struct queue queue;
+	struct td_list disks;  /* vbd.link, in order of minor */
+	bool had_disk;         /* the last one's detach ends the process */
+	void (*changed)(struct vbd *v); /* told to those who watch */
+};
+
+extern struct server server;
+
+void server_init(struct ev_loop *loop);
+void server_run(void); /* until the last disk is detached, or a signal asks for the end and no guest is connected */
+
+struct vbd *server_find(int minor); /* NULL */
+
+/* EEXIST: it is here already; EBUSY: another tapdisk has it; ENOENT: not allocated. */
+int server_attach(int minor, struct td_err *err);
+/* EBUSY: open.  *last: it was the last one, the process ends soon. */
+int server_detach(int minor, bool *last, struct td_err *err);
+
+#endif

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A disk's life.
+ *
+ *   vbd_new > CLOSED --open--> OPEN --pause--> PAUSED --unpause--> OPEN
+ *               ^                |  \--close--\    \--close--\
+ *               +----------------+-------------+--------------+      CLOSED > vbd_free
+ *
+ *   state         images   cache layer   ring, if there is one      shown
+ *   CLOSED        -        quiesced      -                          0x2
+ *   OPEN          open     running       running                    0
+ *   PAUSED        -        quiesced      held                       0x2a (and 0x200 after an unpause that failed)
+ *
+ * open, pause, unpause, close, connect and disconnect are operations: they wait on a fiber, and one runs at a time.  From OPEN to the
+ * others the way is the same (settle): hold the ring, quiesce the cache layer, wait until the image has nothing left, flush, close.
+ * No request fails on that way: what is not answered stays in the ring or in the cache layer until there is an image again.
+ *
+ * Beside these, two conditions of the cache layer show in the state: NO_SPACE and FAILED (a flush that failed).
+ */
+#include "tapdisk/vbd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "drivers/drivers.h"
+#include "lib/fiber.h"
+#include "tapdisk/chain.h"
+#include "td/ctl.h"
+
+#define PAUSED_STATE  (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
+#define DETACH_WAIT   5 /* s that a close waits for the guest to let go */
+
+/* --- one operation at a time ---------------------------------------------------------------------------------------- */
+
+struct locker {
+	struct td_list link;
+	struct td_fiber *fiber;
+};
+
+static void lock(struct vbd *v)
+{
+	struct locker me = {.fiber = td_fiber_self()};
+
+	if (v->locked) {
+		td_list_add(&v->lockers, &me.link);
+		while (!td_list_empty(&me.link))
+			td_fiber_wait();
+	}
+	v->locked = true;
+}
+
+static void unlock(struct vbd *v)
+{
+	struct td_list *l = td_list_pop(&v->lockers);
+
+	if (l)
+		td_fiber_wake(td_entry(l, struct locker, link)->fiber); /* the lock goes over to it */
+	else
+		v->locked = false;
+}
+
+static void wake(struct vbd *v)
+{
+	if (v->waiter)
+		td_fiber_wake(v->waiter);
+}
+
+/* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
+static bool wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline)
+{
+	v->waiter = td_fiber_self();
+	while (!ready(v)) {
+		if (!deadline)
+			td_fiber_wait();
+		else if (ev_time() >= deadline || !td_fiber_wait_for(deadline - ev_time()))
+			break;
+	}
+	v->waiter = NULL;
+	return ready(v);
+}
+
+static bool image_idle(const struct vbd *v)
+{
+	return cache_image_idle(&v->cache);
+}
+
+static bool ring_idle(const struct vbd *v)
+{
+	return !v->ring || !blkif_inflight(v->ring);
+}
+
+static double deadline(int timeout)
+{
+	return timeout > 0 ? ev_time() + timeout : 0;
+}
+
+/* --- what the layers tell us ---------------------------------------------------------------------------------------- */
+
+static void on_cache_changed(struct cache *c)
+{
+	struct vbd *v = c->owner;
+
+	v->changed(v);
+}
+
+static void on_cache_idle(struct cache *c)
+{
+	wake(c->owner);
+}
+
+static void on_ring_idle(void *owner)
+{
+	wake(owner);
+}
+
+static void on_ring_broken(void *owner, const char *why)
+{
+	struct vbd *v = owner;
+
+	v->changed(v);
+}
+
+bool vbd_busy(const struct vbd *v)
+{
+	return v->spec || v->ring || v->locked || v->users;
+}
+
+unsigned vbd_state(const struct vbd *v)
+{
+	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) | (v->cache.sticky ? TD_STATE_FAILED : 0);
+}
+
+const char *vbd_reason(const struct vbd *v)
+{
+	if (v->cache.sticky)
+		return "a flush to disk failed: writes and flushes fail until the disk is closed and opened again";
+	if (v->cache.out_of_space)
+		return "no space: writes are held until there is space again";
+	if (v->ring && blkif_is_broken(v->ring))
+		return blkif_why(v->ring);
+	return NULL;
+}
+
+/* --- images --------------------------------------------------------------------------------------------------------- */
+
+static unsigned file_flags(const struct vbd_options *o)
+{
+	return o->mode->file_flags | (o->read_only ? TD_FILE_RDONLY : 0) | (o->shared ? TD_FILE_SHARED : 0);
+}
+
+/* Opens spec and lets requests through.  fresh: not after a pause. */
+static int start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
+{
+	const struct td_driver *d;
+	struct td_image *leaf;
+	struct td_io *io;
+	const char *path;
+	char *copy;
+	int rc;
+
+	d = td_driver_parse(spec, &path, err);
+	if (!d)
+		return -err->code;
+	rc = options_check(o, d->name, err);
+	if (!rc)
+		rc = queue_engine(v->queue, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
+	if (!rc)
+		rc = chain_open(spec, file_flags(o), io, &leaf, err);
+	if (rc < 0)
+		return rc;
+	if (v->ring && leaf->info.size / 512 < v->disk.sectors) {
+		rc = td_fail(err, EINVAL, "%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink", spec,
+			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
+		goto fail;
+	}
+	copy = strdup(spec);
+	if (!copy) {
+		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
+		goto fail;
+	}
+	free(v->spec);
+	v->spec = copy;
+	v->opt = *o;
+	v->leaf = leaf;
+	v->cache.report_enospc = o->report_enospc;
+	v->disk.sectors = leaf->info.size / 512;
+	v->disk.read_only = o->read_only;
+	v->state = 0;
+	cache_attach(&v->cache, o->mode, leaf, io, fresh);
+	cache_resume(&v->cache);
+	if (v->ring)
+		blkif_run(v->ring);
+	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, spec, (unsigned long long)v->disk.sectors,
+	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
+	return 0;
+fail:
+	chain_close(leaf);
+	return rc;
+}
+
+/* Brings a running disk to rest and closes its images; -ETIMEDOUT: it goes on instead. */
+static int settle(struct vbd *v, double until, struct td_err *err)
+{
+	struct td_image *leaf = v->leaf;
+	int rc = 0;
+
+	if (v->ring)
+		blkif_hold(v->ring);
+	cache_quiesce(&v->cache);
+	if (!wait_until(v, image_idle, until)) {
+		cache_resume(&v->cache);
+		if (v->ring)
+			blkif_run(v->ring);
+		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
+	}
+	if (cache_dirty(&v->cache)) {
+		cache_flush(&v->cache);
+		wait_until(v, image_idle, 0);
+		if (v->cache.sticky)
+			rc = td_fail(err, -v->cache.sticky, "minor %d: the last flush of %s failed (%s): check the disk's contents", v->minor,
+				     v->spec, strerror(-v->cache.sticky));
+	}
+	v->leaf = NULL;
+	cache_detach(&v->cache);
+	chain_close(leaf);
+	return rc;
+}
+
+static void drop_ring(struct vbd *v)
+{
+	blkif_disconnect(v->ring);
+	v->ring = NULL;
+	v->transport = NULL;
+}
+
+/* Holds the ring for good and answers what cannot go on: for a guest that leaves, or is made to. */
+static void empty_ring(struct vbd *v)
+{
+	blkif_hold(v->ring);
+	v->cache.going = true;
+	if (v->cache.quiesced || v->cache.out_of_space)
+		cache_cancel(&v->cache, -EIO);
+	wait_until(v, ring_idle, 0);
+	v->cache.going = false;
+}
+
+/* --- operations ----------------------------------------------------------------------------------------------------- */
+
+struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(struct vbd *v))
+{
+	struct vbd *v = calloc(1, sizeof *v);
+
+	if (!v)
+		return NULL;
+	v->magic = VBD_MAGIC;
+	v->minor = minor;
+	v->marker = marker;
+	v->queue = q;
+	v->state = TD_STATE_CLOSED;
+	v->changed = changed;
+	td_list_init(&v->link);
+	td_list_init(&v->lockers);
+	cache_init(&v->cache, q->loop, v);
+	v->cache.changed = on_cache_changed;
+	v->cache.idle = on_cache_idle;
+	v->disk = (struct blkif_disk){.cache = &v->cache, .owner = v, .broken = on_ring_broken, .idle = on_ring_idle};
+	return v;
+}
+
+void vbd_free(struct vbd *v)
+{
+	assert(v->magic == VBD_MAGIC && !v->ring && !v->leaf && !v->locked);
+	cache_fini(&v->cache);
+	/* empty again: allocated, and nobody's */
+	if (v->marker >= 0 && ftruncate(v->marker, 0) < 0)
+		td_log(LOG_WARNING, "minor %d: cannot empty its marker: %s", v->minor, strerror(errno));
+	if (v->marker >= 0)
+		close(v->marker);
+	td_list_del(&v->link);
+	free(v->spec);
+	v->magic = 0;
+	free(v);
+}
+
+int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
+{
+	int rc;
+
+	lock(v);
+	if (v->spec)
+		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
+	else
+		rc = start(v, spec, o, true, err);
+	unlock(v);
+	if (!rc)
+		v->changed(v);
+	return rc;
+}
+
+static int close_locked(struct vbd *v, bool force, double until, struct td_err *err)
+{
+	int rc = 0;
+
+	if (v->ring && !force)
+		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it there first, or force (-f)", v->minor,
+			       blkif_params(v->ring)->domid, blkif_params(v->ring)->devid);
+	if (v->leaf)
+		rc = settle(v, until, err);
+	if (v->leaf)
+		return rc; /* it goes on */
+	if (v->ring) {
+		empty_ring(v);
+		drop_ring(v);
+	}
+	free(v->spec);
+	v->spec = NULL;
+	v->state = TD_STATE_CLOSED;
+	v->cache.sticky = 0;
+	return rc;
+}
+
+int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
+{
+	double until = deadline(timeout);
+	int rc;
+
+	lock(v);
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);
+	} else {
+		/* a guest that is just leaving may need a moment; its disconnect must come in */
+		if (v->ring && !force && !blkif_is_broken(v->ring)) {
+			unlock(v);
+			v->users++;
+			for (int i = 0; v->ring && i < (timeout > 0 ? timeout : DETACH_WAIT) * 10; i++)
+				td_fiber_wait_for(0.1);
+			v->users--;
+			lock(v);
+		}
+		rc = v->spec ? close_locked(v, force, until, err) : 0; /* or another close was faster */
+	}
+	unlock(v);
+	v->changed(v);
+	return rc;
+}
+
+int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
+{
+	int rc = 0;
+
+	lock(v);
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause", v->minor);
+	} else if (v->leaf) {
+		v->state |= TD_STATE_PAUSE_REQUESTED;
+		rc = settle(v, deadline(timeout), err);
+		v->state = v->leaf ? 0 : PAUSED_STATE;
+		/* a flush that failed does not undo the pause; it shows in the state and stays with the disk */
+		if (!v->leaf)
+			rc = 0;
+	}
+	unlock(v);
+	v->changed(v);
+	return rc;
+}
+
+int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
+{
+	struct vbd_options opt;
+	int rc = 0;
+
+	lock(v);
+	opt = o ? *o : v->opt;
+	opt.read_only = v->opt.read_only;
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume", v->minor);
+	} else if (!v->leaf) {
+		rc = start(v, spec ? spec : v->spec, &opt, false, err);
+		if (rc < 0)
+			v->state |= TD_STATE_RESUME_FAILED;
+	} else if (spec && strcmp(spec, v->spec)) {
+		rc = td_fail(err, EBUSY, "minor %d is not paused: pause it before its image is changed", v->minor);
+	}
+	unlock(v);
+	v->changed(v);
+	return rc;
+}
+
+int vbd_resize(struct vbd *v, struct td_err *err)
+{
+	int rc = 0;
+
+	lock(v);
+	if (!v->leaf)
+		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
+	else if (v->leaf->driver->resize)
+		rc = v->leaf->driver->resize(v->leaf, err);
+	if (rc > 0)
+		v->disk.sectors = v->leaf->info.size / 512;
+	unlock(v);
+	if (rc > 0) {
+		td_log(LOG_INFO, "minor %d: %s has %llu sectors now", v->minor, v->spec, (unsigned long long)v->disk.sectors);
+		v->changed(v);
+	}
+	return rc < 0 ? rc : 0;
+}
+
+/* The ring of another tapdisk process, or of another guest, is not ours to replace. */
+static int connect_locked(struct vbd *v, struct td_xport *x, const struct blkif_params *p, struct td_err *err)
+{
+	int rc;
+
+	if (!v->spec)
+		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
+	if (v->ring)
+		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u", v->minor, blkif_params(v->ring)->domid,
+			       blkif_params(v->ring)->devid);
+	rc = blkif_connect(v->queue->loop, x, p, &v->disk, &v->ring, err);
+	if (rc < 0)
+		return rc;
+	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u pages, %s", v->minor, p->domid, p->devid, p->pages,
+	       blkif_abi_name(p->abi));
+	if (v->leaf)
+		blkif_run(v->ring);
+	return 0;
+}
+
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, struct td_err *err)
+{
+	int rc;
+
+	lock(v);
+	if (v->ring && !blkif_is_broken(v->ring) && !strcmp(transport, "xen") && v->transport && !strcmp(v->transport, "xen") &&
+	    !memcmp(blkif_params(v->ring), p, sizeof *p)) {
+		x->ops->close(x);
+		unlock(v);
+		return 0;
+	}
+	rc = connect_locked(v, x, p, err);
+	if (rc < 0)
+		x->ops->close(x);
+	else
+		v->transport = transport;
+	unlock(v);
+	if (!rc)
+		v->changed(v);
+	return rc;
+}
+
+int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err)
+{
+	int rc = 0;
+
+	lock(v);
+	if (v->ring && (blkif_params(v->ring)->domid != domid || blkif_params(v->ring)->devid != devid)) {
+		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
+			     blkif_params(v->ring)->domid, blkif_params(v->ring)->devid, domid, devid);
+	} else if (v->ring) {
+		empty_ring(v);
+		drop_ring(v);
+		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
+	}
+	unlock(v);
+	v->changed(v);
+	return rc;
+}

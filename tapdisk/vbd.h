@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One disk: a minor number, its chain of images, its cache layer, and the ring of the guest that uses it.
+ * Everything runs in the main thread; what may wait runs on a fiber, one such operation a disk at a time (others queue).
+ * The state diagram stands at the top of vbd.c.
+ */
+#ifndef TAPDISK_VBD_H
+#define TAPDISK_VBD_H
+
+#include "tapdisk/blkif.h"
+#include "tapdisk/cache.h"
+#include "tapdisk/options.h"
+#include "tapdisk/queue.h"
+
+#define VBD_MAGIC 0x76626420u
+
+struct vbd {
+	unsigned magic;
+	int minor;
+	int marker;             /* descriptor of tapdisk-<minor>, flock'ed */
+	struct td_list link;    /* the server's list of disks */
+	struct queue *queue;
+	unsigned state;         /* TD_STATE_*, without those that follow from the cache layer: see vbd_state() */
+	char *spec;             /* type:path; NULL when closed */
+	struct vbd_options opt;
+	struct td_image *leaf;  /* NULL when closed or paused */
+	struct cache cache;
+	struct blkif_disk disk; /* what the ring sees of us */
+	struct blkif *ring;     /* NULL: no guest */
+	const char *transport;  /* "xen" or "mem" */
+	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
+	bool locked;            /* an operation is at work */
+	struct td_list lockers; /* and these wait for it */
+	unsigned users;         /* operations that wait without holding it */
+	void (*changed)(struct vbd *v); /* state, size, reason or ring is another */
+};
+
+/* Attached and closed.  marker: taken over. */
+struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(struct vbd *v));
+bool vbd_busy(const struct vbd *v); /* open, or an operation is at work */
+void vbd_free(struct vbd *v); /* not busy */
+
+/* The following may wait: on a fiber.  timeout in seconds; 0: no limit. */
+int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
+int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err);
+int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
+/* spec or o NULL: as before. */
+int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
+int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size again */
+
+/* Takes x over, also on failure.  0 too when the ring is connected in just this way already. */
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, struct td_err *err);
+int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err);
+
+unsigned vbd_state(const struct vbd *v);     /* TD_STATE_*, all of them */
+const char *vbd_reason(const struct vbd *v); /* why it does not serve, or NULL */
+
+#endif
