@@ -1,1 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+
+# messages and the control client
+if HAVE_CHECK
+check_PROGRAMS += tests/unit/test-msg tests/unit/test-ctl-client
+TESTS += tests/unit/test-msg tests/unit/test-ctl-client
+endif
+tests_unit_test_msg_SOURCES = tests/unit/test-msg.c
+tests_unit_test_msg_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_msg_LDADD = $(TD_LIBS) $(CHECK_LIBS)
+tests_unit_test_ctl_client_SOURCES = tests/unit/test-ctl-client.c
+tests_unit_test_ctl_client_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
