@@ -40,7 +40,7 @@ static int parse_number(const struct tc_cmd *cmd, const struct tc_opt *o, const 
 	errno = 0;
 	n = strtol(text, &end, 10);
 	if (errno || end == text || *end || n < min || n > INT_MAX)
-		return td_fail(err, EINVAL, "%s: -%c takes a number from %d up, not `%s'", cmd->name, o->letter, min, text);
+		return td_fail(err, EINVAL, "%s: -%c takes a number from %d up, not '%s'", cmd->name, o->letter, min, text);
 	*v = (int)n;
 	return 0;
 }
@@ -48,11 +48,11 @@ static int parse_number(const struct tc_cmd *cmd, const struct tc_opt *o, const 
 static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_args *a, struct td_err *err)
 {
 	if (!strchr(text, '=') || *text == '=')
-		return td_fail(err, EINVAL, "%s: -o takes KEY=VALUE, not `%s'", cmd->name, text);
+		return td_fail(err, EINVAL, "%s: -o takes KEY=VALUE, not '%s'", cmd->name, text);
 	if (!a->options)
 		a->options = json_array();
 	if (json_array_append_new(a->options, json_string(text)))
-		return td_fail(err, EILSEQ, "%s: -o `%s' is not UTF-8 text", cmd->name, text);
+		return td_fail(err, EILSEQ, "%s: -o '%s' is not UTF-8 text", cmd->name, text);
 	return 0;
 }
 
@@ -161,7 +161,7 @@ int tc_parse(const struct tc_cmd *cmd, int argc, char **argv, struct tc_args *a,
 	if (ret || a->help)
 		return ret;
 	if (optind < argc)
-		return td_fail(err, EINVAL, "%s: `%s' is not an option; see tap-ctl help %s", cmd->name, argv[optind], cmd->name);
+		return td_fail(err, EINVAL, "%s: '%s' is not an option; see tap-ctl help %s", cmd->name, argv[optind], cmd->name);
 	return parse_complete(cmd, given, a, err);
 }
 
@@ -187,7 +187,7 @@ void tc_usage(bool to_stderr)
 	for (const struct tc_cmd *c = tc_cmds; c->name; c++)
 		if (c->run != tc_cmd_later)
 			fprintf(f, "  %-10s %s\n", c->name, c->summary);
-	fprintf(f, "\n`tap-ctl help COMMAND' shows its options.  `tap-ctl --version' shows the version.\n"
+	fprintf(f, "\n'tap-ctl help COMMAND' shows its options.  'tap-ctl --version' shows the version.\n"
 	           "The exit code is an errno; the text of an error is on stderr.\n");
 }
 
@@ -207,7 +207,7 @@ int tc_spec(const char *args, char **spec, struct td_err *err)
 	char cwd[PATH_MAX];
 
 	if (!colon || colon == args || !colon[1])
-		return td_fail(err, EINVAL, "`%s' is not of the form TYPE:PATH", args);
+		return td_fail(err, EINVAL, "'%s' is not of the form TYPE:PATH", args);
 	if (colon[1] == '/' || !spec_is_file(args, colon - args)) {
 		*spec = strdup(args);
 		return *spec ? 0 : td_fail(err, ENOMEM, "no memory");

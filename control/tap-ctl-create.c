@@ -108,8 +108,11 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 	bool gone, last = false;
 
 	ret = tc_close(a, &gone, &mine);
-	if (!ret && !gone)
+	/* 19: it is not open, or not there at all, and then detach says so as well */
+	if ((!ret && !gone) || ret == -ENODEV) {
+		mine.code = 0;
 		ret = tc_detach(a->pid, a->minor, &last, &mine);
+	}
 	if (last)
 		destroy_wait(pidfd);
 	if (pidfd >= 0)

@@ -74,7 +74,7 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 			return ret;
 		ret = json_object_set_new(req, "args", json_string(spec));
 		if (ret)
-			ret = td_fail(err, EILSEQ, "`%s' is not UTF-8 text", spec);
+			ret = td_fail(err, EILSEQ, "'%s' is not UTF-8 text", spec);
 		free(spec);
 		if (ret)
 			return ret;
@@ -98,16 +98,18 @@ int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 	return td_ctl_call(pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
 }
 
-/* An operation that waits for requests under way.  Ours is the longer limit, so that the tapdisk's own text is heard. */
+/* An operation that waits for requests under way; 0 s means without limit.  Ours is the longer limit, so that the tapdisk's own
+ * text is heard; without one from the user the tapdisk has limits of its own. */
 static int disk_drain(const char *op, const struct tc_args *a, struct td_err *err)
 {
-	int timeout = a->timeout >= 0 ? a->timeout : TC_SLOW, wait = timeout;
 	json_t *req = disk_request(op, a->minor);
+	int wait = TC_SLOW + TD_CTL_TIMEOUT;
 
-	json_object_set_new(req, "timeout", json_integer(timeout));
+	if (a->timeout >= 0)
+		json_object_set_new(req, "timeout", json_integer(a->timeout));
 	if (a->force)
 		json_object_set_new(req, "force", json_true());
-	if (__builtin_add_overflow(timeout, TD_CTL_TIMEOUT, &wait))
+	if (a->timeout == 0 || (a->timeout > 0 && __builtin_add_overflow(a->timeout, TD_CTL_TIMEOUT, &wait)))
 		wait = INT_MAX;
 	return td_ctl_call(a->pid, req, NULL, 0, wait, NULL, NULL, NULL, err);
 }

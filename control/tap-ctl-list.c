@@ -12,7 +12,7 @@
 #include "lib/ctl-client.h"
 #include "lib/msg.h"
 
-#define RETRY_MS 50 /* for a tapdisk that has too many callers just now */
+#define RETRY_MS 50 /* for a tapdisk that has too many callers just now, or is about to end */
 
 struct asked {
 	pid_t pid;
@@ -72,6 +72,14 @@ static void list_done(struct asked *q)
 	q->done = true;
 }
 
+/* It ended between question and answer.  Asked again it shows as dead, and its socket is removed. */
+static void list_again(struct asked *q)
+{
+	list_done(q);
+	q->done = q->any;
+	poll(NULL, 0, RETRY_MS / 10); /* so that one that hangs up each time does not keep us busy */
+}
+
 /* Connects and asks; a tapdisk that takes no connection just now stays to be tried again. */
 static int list_ask(struct list *l, struct asked *q)
 {
@@ -95,7 +103,7 @@ static int list_ask(struct list *l, struct asked *q)
 	ret = td_msg_send(q->fd, req, NULL, 0);
 	json_decref(req);
 	if (ret == -EPIPE || ret == -ECONNRESET)
-		list_done(q);
+		list_again(q);
 	return 0;
 }
 
@@ -116,8 +124,8 @@ static int list_hear(struct list *l, struct asked *q)
 
 	if (ret == -EAGAIN)
 		return 0;
-	if (ret == -ENODATA || ret == -ECONNRESET) { /* it ended between question and answer */
-		list_done(q);
+	if (ret == -ENODATA || ret == -ECONNRESET) {
+		list_again(q);
 		return 0;
 	}
 	if (ret) {

@@ -56,15 +56,17 @@ int tc_allocate(int *minor, char **path, struct td_err *err)
  * Removes a marker under its lock, so that no tapdisk can be taking it at the same time; with `stale', only if a dead tapdisk
  * left it.  0, -ENODEV when there is none, -EBUSY when it is held (or, with stale, not a dead one's), or -errno.
  */
-static int marker_remove(const char *path, bool stale)
+static int marker_remove(int minor, const char *path, bool stale)
 {
 	struct stat st;
 	int ret = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
 	if (fd < 0)
 		return errno == ENOENT ? -ENODEV : -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	/* the second try is for a holder that was just dying, which td_ctl_marker waits for */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 &&
+	    (td_ctl_marker(minor, NULL) != TD_MARKER_STALE || flock(fd, LOCK_EX | LOCK_NB) < 0))
+		ret = -EBUSY;
 	else if (fstat(fd, &st) < 0)
 		ret = -errno;
 	else if (!st.st_nlink) /* another was quicker; a new one of that name may be there by now */
@@ -85,7 +87,7 @@ int tc_free(int minor, struct td_err *err)
 
 	if (!path)
 		return td_fail(err, ENOMEM, "no memory");
-	ret = marker_remove(path, false);
+	ret = marker_remove(minor, path, false);
 	if (ret == -EBUSY) {
 		td_ctl_marker(minor, &pid);
 		td_fail(err, EBUSY, "minor %d is held by tapdisk %d: detach it first (tap-ctl detach -p %d -m %d)", minor,
@@ -108,7 +110,7 @@ bool tc_marker_sweep(int minor)
 		return false;
 	path = marker_path(minor);
 	if (path)
-		swept = marker_remove(path, true) == 0;
+		swept = marker_remove(minor, path, true) == 0;
 	free(path);
 	return swept;
 }

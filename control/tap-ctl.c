@@ -44,7 +44,7 @@
 	}
 #define OPT_TIMEOUT                                                                                                              \
 	{                                                                                                                        \
-		't', "timeout", "SECONDS", "how long to wait for requests under way (default: 120)", TC_TIMEOUT                  \
+		't', "timeout", "SECONDS", "how long to wait for requests under way; 0: for ever", TC_TIMEOUT                    \
 	}
 
 static const struct tc_opt opts_none[] = {OPT_HELP};
@@ -152,7 +152,7 @@ static int run_help(int argc, char **argv, struct td_err *err)
 	const struct tc_cmd *cmd = argc > 2 ? find_cmd(argv[2]) : NULL;
 
 	if (argc > 2 && !cmd)
-		return td_fail(err, EINVAL, "there is no command `%s'; tap-ctl --help lists them", argv[2]);
+		return td_fail(err, EINVAL, "there is no command '%s'; tap-ctl --help lists them", argv[2]);
 	if (cmd)
 		tc_help(cmd);
 	else
@@ -174,7 +174,7 @@ static int dispatch(int argc, char **argv, struct td_err *err)
 		return 0;
 	}
 	return td_fail(err, EINVAL,
-	               "there is no command `%s'; usage: tap-ctl COMMAND [OPTION]..., tap-ctl --help lists the commands", word);
+	               "there is no command '%s'; usage: tap-ctl COMMAND [OPTION]..., tap-ctl --help lists the commands", word);
 }
 
 int main(int argc, char **argv)

@@ -22,6 +22,8 @@
 
 /* How long a process that looks like a tapdisk may stand between bind and listen before it counts as one that is going away. */
 #define CTL_STARTING_MS 1000
+/* How long a killed process may take to let go of its locks. */
+#define CTL_ENDING_MS 2000
 
 const char *td_ctl_dir(void)
 {
@@ -201,16 +203,16 @@ static int ctl_judge(pid_t pid, const char *op, int ret, const json_t *last, int
 	json_int_t code;
 
 	if (ret == -ETIMEDOUT)
-		return td_fail(err, ETIMEDOUT, "tapdisk %d did not answer `%s' within %d s", (int)pid, op, timeout_s);
+		return td_fail(err, ETIMEDOUT, "tapdisk %d did not answer '%s' within %d s", (int)pid, op, timeout_s);
 	if (ret == -ENODATA || ret == -ECONNRESET || ret == -EPIPE)
-		return td_fail(err, ECONNRESET, "tapdisk %d ended before it answered `%s'", (int)pid, op);
+		return td_fail(err, ECONNRESET, "tapdisk %d ended before it answered '%s'", (int)pid, op);
 	if (ret)
 		return td_fail(err, -ret, "talking to tapdisk %d (%s): %s", (int)pid, op, strerror(-ret));
 	code = json_integer_value(json_object_get(last, "err"));
 	if (!code)
 		return 0;
 	if (code < 0 || code > 255) /* it has to fit an exit status */
-		return td_fail(err, EPROTO, "tapdisk %d answered `%s' with error %lld", (int)pid, op, (long long)code);
+		return td_fail(err, EPROTO, "tapdisk %d answered '%s' with error %lld", (int)pid, op, (long long)code);
 	text = json_string_value(json_object_get(last, "text"));
 	return td_fail(err, (int)code, "%s", text && *text ? text : strerror((int)code));
 }
@@ -297,10 +299,29 @@ int td_ctl_each(int (*fn)(pid_t pid, void *arg), void *arg)
 	return ret;
 }
 
+/*
+ * Is the marker locked?  A process that is being killed counts as dead while its last threads, and with them the lock, are
+ * still on their way out; that takes a moment, for which this waits.
+ */
+static bool ctl_marker_locked(int fd, pid_t pid)
+{
+	struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+	long long since = ctl_now_ms();
+	bool tapdisk;
+
+	while (flock(fd, LOCK_SH | LOCK_NB) < 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
+		if (pid <= 0 || ctl_running(pid, &tapdisk) || ctl_now_ms() - since > CTL_ENDING_MS)
+			return true;
+		nanosleep(&pause, NULL);
+	}
+	return false;
+}
+
 enum td_marker td_ctl_marker(int minor, pid_t *pid)
 {
 	char path[PATH_MAX], text[24];
 	enum td_marker what;
+	pid_t holder;
 	ssize_t n;
 	int fd;
 
@@ -317,9 +338,10 @@ enum td_marker td_ctl_marker(int minor, pid_t *pid)
 		what = TD_MARKER_FREE;
 	} else {
 		text[n] = 0;
+		holder = (pid_t)atoi(text);
 		if (pid)
-			*pid = (pid_t)atoi(text);
-		what = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK ? TD_MARKER_HELD : TD_MARKER_STALE;
+			*pid = holder;
+		what = ctl_marker_locked(fd, holder) ? TD_MARKER_HELD : TD_MARKER_STALE;
 	}
 	close(fd);
 	return what;

@@ -21,13 +21,19 @@ WORK=$(mktemp -d /tmp/td-it.XXXXXX) || exit 99
 export TAPDISK_CONTROL_DIR=$WORK/ctl
 RC=0 OUT= ERR= at_exit_cmds=
 
+# By their environment, which root alone may read of a tapdisk; and by the sockets, which do for everybody else.
 procs()
 {
 	local p
 
-	for p in $(grep -lsz "^TAPDISK_CONTROL_DIR=$TAPDISK_CONTROL_DIR\$" /proc/[0-9]*/environ); do
-		p=${p%/environ}
-		[ "$(cat "$p/comm" 2>/dev/null)" = "$1" ] && echo "${p#/proc/}"
+	{
+		grep -lsz "^TAPDISK_CONTROL_DIR=$TAPDISK_CONTROL_DIR\$" /proc/[0-9]*/environ | sed 's|/proc/||; s|/environ||'
+		ls "$TAPDISK_CONTROL_DIR" 2>/dev/null | sed -n 's/^ctl\([0-9]*\)$/\1/p'
+	} | sort -nu | while read -r p; do
+		case $(sed 's/.*(\(.*\)) \(.\).*/\2 \1/' "/proc/$p/stat" 2>/dev/null) in
+		[ZX]\ *) ;;
+		?\ $1) echo "$p" ;;
+		esac
 	done
 	return 0
 }

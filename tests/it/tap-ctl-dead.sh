@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Tapdisks that were killed, and tapdisks that hang: what they leave is removed by who meets it, and nobody waits for long.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+
+truncate -s 1M "$WORK/a.img"
+
+# makes a disk and kills its tapdisk; $P is its pid
+dead()
+{
+	expect 0 tap_ctl create -a "aio:$WORK/a.img"
+	P=$(procs tapdisk)
+	kill -9 "$P"
+	until_true 5 gone
+	[ -S "$TAPDISK_CONTROL_DIR/ctl$P" ] || fail "the dead tapdisk's socket is not there to be removed"
+	is "the dead tapdisk's marker" "$(cat "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-0")" "$P"
+}
+
+gone()
+{
+	[ -z "$(procs tapdisk)" ]
+}
+
+clean()
+{
+	is "files after $1" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" ""
+}
+
+dead
+expect 0 tap_ctl list
+is "list of a dead tapdisk" "$OUT" ""
+clean list
+
+dead
+expect 0 tap_ctl list -p "$P"
+is "list -p of a dead tapdisk" "$OUT" ""
+clean "list -p"
+
+dead
+expect 0 tap_ctl free -m 0
+[ ! -e "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-0" ] || fail "free left the marker"
+expect 2 tap_ctl pause -p "$P" -m 0
+clean "free and pause"
+
+dead
+expect 0 tap_ctl close -p "$P" -m 0
+clean close
+expect 2 tap_ctl close -p "$P" -m 0
+
+dead
+expect 0 tap_ctl destroy -p "$P" -m 0 -t 120
+clean destroy
+expect 0 tap_ctl destroy -p "$P" -m 0
+
+# the minor number of the dead is another's by now: that one is not touched
+dead
+expect 0 tap_ctl list
+expect 0 tap_ctl create -a "aio:$WORK/a.img"
+Q=$(procs tapdisk)
+expect 16 tap_ctl destroy -p "$P" -m 0
+expect 2 tap_ctl close -p "$P" -m 0
+expect 0 tap_ctl list
+is "the other disk" "$OUT" "pid=$Q minor=0 state=0 args=aio:$WORK/a.img"
+expect 0 tap_ctl destroy -p "$Q" -m 0
+clean "the other's destroy"
+
+# three that hang cost one time limit, and do not hide the one that works
+for _ in 1 2 3 4; do
+	expect 0 tap_ctl create -a null:1M
+done
+ALL=$(procs tapdisk)
+set -- $ALL
+[ $# = 4 ] || fail "wanted four tapdisks, have $ALL"
+expect 0 tap_ctl list -p "$4"
+LIVE=$OUT
+kill -STOP "$1" "$2" "$3"
+start=$SECONDS
+expect 0 tap_ctl list
+took=$((SECONDS - start))
+[ $took -ge 9 ] && [ $took -le 13 ] || fail "list took $took s with three that hang"
+is "list with three that hang" "$OUT" "$LIVE
+$(printf 'pid=%s\n' "$1" "$2" "$3" | sort -t= -k2n)"
+# one that is asked for alone is not kept waiting by the others
+start=$SECONDS
+M=${LIVE#*minor=}
+expect 0 tap_ctl list -m "${M%% *}"
+is "list -m beside three that hang" "$OUT" "$LIVE"
+[ $((SECONDS - start)) -le 3 ] || fail "list -m waited for the others"
+start=$SECONDS
+expect 110 tap_ctl pause -p "$1" -m 0 -t 1
+[ $((SECONDS - start)) -le 14 ] || fail "pause of a tapdisk that hangs took too long"
+kill -CONT "$1" "$2" "$3"
+exit 0

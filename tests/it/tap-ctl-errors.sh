@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What is refused: with which number, in one line, and with nothing left behind.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+
+truncate -s 1M "$WORK/a.img"
+
+# refuse RC PART ARG...: the command fails with RC, one line that has PART, no output, no process and no file
+refuse()
+{
+	local rc=$1 part=$2
+
+	shift 2
+	expect "$rc" tap_ctl "$@"
+	is "stdout of a failure" "$OUT" ""
+	has "error text" "$ERR" "$part"
+	is "number of lines" "$(printf '%s\n' "$ERR" | wc -l)" 1
+	case $ERR in
+	"tap-ctl: "*) ;;
+	*) fail "error text: '$ERR' does not say who speaks" ;;
+	esac
+	is "processes left" "$(procs tapdisk)" ""
+	is "files left" "$(find "$TAPDISK_CONTROL_DIR" ! -type d 2>/dev/null)" ""
+}
+
+# the command line
+expect 22 tap_ctl
+has "no command" "$ERR" "usage: tap-ctl COMMAND"
+refuse 22 "usage: tap-ctl COMMAND" frobnicate
+refuse 22 "no option -Z" list -Z
+refuse 22 "--frob" list --frob
+refuse 22 "needs a value" list -p
+refuse 22 "-p takes a number" list -p x
+refuse 22 "-p takes a number" list -p 0
+refuse 22 "-m takes a number" list -m -1
+refuse 22 "-m takes a number" free -m 99999999999
+refuse 22 "-m is missing" free
+refuse 22 "-p is missing" close -m 0
+refuse 22 "-a is missing" create
+refuse 22 "'junk' is not an option" list junk
+refuse 22 "TYPE:PATH" create -a aio
+refuse 22 "TYPE:PATH" create -a :/x
+refuse 22 "TYPE:PATH" create -a aio:
+refuse 22 "KEY=VALUE" create -a aio:/x -o cache
+refuse 22 "leave one out" create -a "aio:$WORK/a.img" -D -o cache=none
+for opt in "-2 aio:/y" -s "-t 5" "-C /l" -E "-e 3" -r; do
+	# shellcheck disable=SC2086
+	refuse 95 "not in this version" create -a "aio:$WORK/a.img" $opt
+done
+for cmd in commit query cancel; do
+	refuse 95 "not in this version" $cmd -p 1 -m 0
+done
+
+# help goes to stdout and succeeds
+for args in --help -h help "help list" "list --help" "list -h" "create --help"; do
+	# shellcheck disable=SC2086
+	expect 0 tap_ctl $args
+	is "stderr of help" "$ERR" ""
+	has "help" "$OUT" "tap-ctl"
+done
+refuse 22 frob help frob
+expect 0 tap_ctl --version
+has version "$OUT" "tap-ctl "
+
+# images; the tapdisk judges these, and create takes back what it had made
+refuse 2 "$WORK/missing" create -a "aio:$WORK/missing"
+refuse 2 frob create -a "frob:$WORK/a.img"
+refuse 38 vhd create -a "vhd:$WORK/a.img"
+refuse 21 "$WORK" create -a "aio:$WORK"
+refuse 22 cache create -a "aio:$WORK/a.img" -o cache=frob
+refuse 22 frob create -a "aio:$WORK/a.img" -o frob=yes
+refuse 22 unsafe=yes create -a "aio:$WORK/a.img" -o cache=unsafe
+head -c 1000 /dev/zero >"$WORK/odd.img"
+refuse 22 512 create -a "aio:$WORK/odd.img"
+LONG=$(printf '/%04000d' 1)
+refuse 36 "" create -a "aio:$LONG$(printf '/%0200d' 1)"
+
+# the image's lock
+expect 0 tap_ctl create -a "aio:$WORK/a.img"
+P=$(procs tapdisk)
+expect 16 tap_ctl create -a "aio:$WORK/a.img"
+has "who holds it" "$ERR" "$P"
+is "processes after a refused create" "$(procs tapdisk)" "$P"
+expect 0 tap_ctl list
+is "list after a refused create" "$OUT" "pid=$P minor=0 state=0 args=aio:$WORK/a.img"
+expect 0 tap_ctl destroy -p "$P" -m 0
+
+# a tapdisk that cannot be started
+TAPDISK=$WORK/none refuse 2 TAPDISK create -a "aio:$WORK/a.img"
+TAPDISK=/bin/false refuse 10 "ended before it was ready" spawn
+TAPDISK=/bin/false refuse 10 "ended before it was ready" create -a "aio:$WORK/a.img"
+printf '#!/nonexistent/sh\n' >"$WORK/script"
+chmod +x "$WORK/script"
+TAPDISK=$WORK/script refuse 2 "cannot run" spawn
+TAPDISK_CONTROL_DIR=/dev/null/x refuse 20 "control directory" allocate
+
+# an attach to a minor number that nobody has allocated, and to one that another holds
+expect 0 tap_ctl spawn
+P=$OUT
+run tap_ctl attach -p "$P" -m 5
+[ "$RC" != 0 ] || fail "attach without a marker worked"
+expect 0 tap_ctl create -a "null:1M" -o cache=none
+expect 16 tap_ctl attach -p "$P" -m 0
+expect 22 tap_ctl attach -p "$P" -m 99999
+exit 0
