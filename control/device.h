@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One disk of one guest, between toolstack, guest and tapdisk; the diagram is in device.c.
+ */
+#ifndef TD_CONTROL_DEVICE_H
+#define TD_CONTROL_DEVICE_H
+
+#include "control/backend.h"
+#include "control/master.h"
+#include "control/tapdisk-call.h"
+
+enum phase { DEV_NEW, DEV_WAIT, DEV_CONNECTED, DEV_CLOSING, DEV_CLOSED };
+
+struct device {
+	struct td_list link, dirty; /* master's lists */
+	struct master *m;
+	unsigned domid, devid;
+	char dir[96];               /* backend/<name>/<domid>/<devid> */
+	char *frontend;             /* its path, watched; NULL: not yet known */
+	enum phase phase;
+	bool libxl;                 /* the toolstack's order */
+	bool refused;               /* the directory makes no sense: nothing but its removal helps */
+	bool ring;                  /* the tapdisk has the guest's ring, or may have it */
+	bool verified;              /* ... and has said so to this daemon */
+	bool disconnecting;         /* the ring is to go, whatever the guest says */
+	pid_t pid;                  /* the tapdisk; 0: none yet */
+	int minor;
+	struct backend b;           /* as of the last look */
+	struct tapdisk_call *call;  /* the one question that is open */
+	struct tapdisk_call *watch; /* events, and the tapdisk's death */
+	double watched_at;          /* ev_now() */
+	json_t *info;               /* the tapdisk's answer, while connecting */
+	long long sectors;          /* as published; 0: unknown */
+	char said[96];              /* tapdisk-state as last written */
+	ev_timer retry;             /* a tapdisk that hangs is asked again */
+	struct td_log_limit limit;  /* the guest can cause most lines */
+};
+
+struct device *device_new(struct master *m, unsigned domid, unsigned devid);
+void device_free(struct device *d);
+void device_mark(struct device *d); /* to be looked at before the loop sleeps */
+void device_look(struct device *d); /* may free it */
+
+/* For ring.c.  A directory that the toolstack has taken away is never written into: that would make it again. */
+void device_write(struct device *d, const char *key, const char *value); /* NULL removes the key */
+void device_state(struct device *d, int state);
+void device_error(struct device *d, const char *why); /* the error node and `tapdisk-error'; NULL removes them */
+void device_fail(struct device *d, const char *why);  /* the error, and Closing; there is no ring (any more) */
+
+/* ring.c: the conversation with the tapdisk.  Each leads to another look. */
+void ring_connect(struct device *d); /* asks for the disk's properties and connects; of a ring that is there: takes it over */
+void ring_disconnect(struct device *d);
+
+#endif

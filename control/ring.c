@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A disk's conversation with its tapdisk: info, connect, disconnect and what the watch says.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control/device.h"
+#include "control/features.h"
+#include "control/frontend.h"
+#include "td/ctl.h"
+
+#define RETRY_S  1.0 /* after a tapdisk did not answer, or could not let go of a ring */
+#define SETTLE_S 0.2 /* after a watch that ended as soon as it had begun */
+
+static void again_in(struct device *d, double seconds)
+{
+	ev_timer_stop(d->m->loop, &d->retry);
+	ev_timer_set(&d->retry, seconds, 0.);
+	ev_timer_start(d->m->loop, &d->retry);
+}
+
+/* Opens the one question; without memory for it, the disk tries again later. */
+static void ask(struct device *d, json_t *req, tapdisk_answer *fn)
+{
+	d->call = tapdisk_ask(d->m->loop, d->pid, req, d->m->opt.timeout_s, fn, d);
+	if (!d->call)
+		again_in(d, RETRY_S);
+}
+
+static bool process_gone(int err)
+{
+	return err == -ENOENT || err == -ECONNREFUSED || err == -ENODATA || err == -ECONNRESET || err == -EPIPE;
+}
+
+static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
+{
+	struct device *d = arg;
+
+	d->call = NULL;
+	device_mark(d);
+	/* ENODEV: the process has gone on without this disk */
+	if (err && err != -ENODEV && !process_gone(err)) {
+		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s", d->dir, text);
+		again_in(d, RETRY_S);
+		return;
+	}
+	td_log_limited(&d->limit, LOG_INFO, "%s: ring disconnected", d->dir);
+	tapdisk_call_drop(d->watch);
+	d->watch = NULL;
+	d->ring = d->verified = d->disconnecting = false;
+	if (d->phase == DEV_CONNECTED)
+		d->phase = DEV_CLOSING;
+}
+
+void ring_disconnect(struct device *d)
+{
+	d->disconnecting = true;
+	ask(d, json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid", (json_int_t)d->domid, "devid",
+			 (json_int_t)d->devid), on_disconnect);
+}
+
+static long long number(json_t *o, const char *key, long long otherwise)
+{
+	json_t *v = json_object_get(o, key);
+
+	return json_is_integer(v) ? (long long)json_integer_value(v) : otherwise;
+}
+
+static const char *word(json_t *o, const char *key)
+{
+	const char *v = json_string_value(json_object_get(o, key));
+
+	return v ? v : "";
+}
+
+/* For admins: how the tapdisk sees its disk.  A pause does not show: the ring is held, not failed. */
+static void say_state(struct device *d, json_t *ev)
+{
+	long long state = number(ev, "state", 0);
+	const char *reason = word(ev, "reason"), *now = "running";
+
+	if (!strcmp(word(ev, "ring"), "broken"))
+		now = "broken";
+	else if (state & TD_STATE_FAILED)
+		now = "failed";
+	else if (state & TD_STATE_NO_SPACE)
+		now = "no-space";
+	else if (state & TD_STATE_CLOSED)
+		now = "closed";
+	if (!strcmp(d->said, now))
+		return;
+	if (strcmp(now, "running") || d->said[0])
+		td_log_limited(&d->limit, strcmp(now, "running") ? LOG_ERR : LOG_NOTICE, "%s: tapdisk %d: %s%s%s", d->dir, (int)d->pid,
+			       now, *reason ? ": " : "", reason);
+	snprintf(d->said, sizeof d->said, "%s", now);
+	device_write(d, "tapdisk-state", now);
+	device_write(d, "reason", *reason ? reason : NULL);
+}
+
+static void on_watch(void *arg, json_t *ev, const char *text)
+{
+	struct device *d = arg;
+	long long sectors;
+
+	if (!ev) {
+		/* most likely its death: the next question tells, and is asked at once */
+		d->watch = NULL;
+		d->verified = false;
+		if (!d->call && d->ring && ev_now(d->m->loop) - d->watched_at < SETTLE_S)
+			again_in(d, SETTLE_S);
+		device_mark(d);
+		return;
+	}
+	if (number(ev, "minor", -1) != d->minor || d->phase != DEV_CONNECTED || !d->ring)
+		return;
+	say_state(d, ev);
+	sectors = number(ev, "sectors", 0);
+	if (sectors > 0 && d->sectors > 0 && sectors != d->sectors) {
+		td_log(LOG_NOTICE, "%s: the disk has %lld sectors now, %lld before", d->dir, sectors, d->sectors);
+		d->sectors = sectors;
+		features_resize(d->m->store, d->dir, (uint64_t)sectors);
+	}
+}
+
+/* The ring is live: tells the guest. */
+static void publish(struct device *d)
+{
+	char pid[16];
+	int rc;
+
+	snprintf(pid, sizeof pid, "%d", (int)d->pid);
+	device_write(d, "kthread-pid", pid);
+	rc = features_publish(d->m->store, d->dir, &d->b, d->info, d->m->opt.no_barrier);
+	if (rc == -ESTALE)
+		return; /* closed or taken away meanwhile: the next look sees it */
+	if (rc) {
+		td_log(LOG_ERR, "%s: cannot tell the guest of its disk: %s", d->dir, strerror(-rc));
+		d->disconnecting = true;
+		return;
+	}
+	d->b.state = XB_CONNECTED;
+	d->sectors = number(d->info, "sectors", 0);
+	device_error(d, NULL);
+	td_log_limited(&d->limit, LOG_INFO, "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir, (int)d->pid,
+		       d->minor, word(d->info, "args"), word(d->info, "mode"), d->sectors);
+}
+
+static void on_connect(void *arg, int err, json_t *reply, const char *text)
+{
+	struct device *d = arg;
+
+	d->call = NULL;
+	device_mark(d);
+	if (err && err != -ETIMEDOUT) {
+		device_fail(d, text);
+		return;
+	}
+	d->phase = DEV_CONNECTED;
+	d->ring = true;
+	if (err) {
+		/* it may still do it: the ring counts as connected until the tapdisk has said otherwise */
+		td_log_limited(&d->limit, LOG_ERR, "%s: %s", d->dir, text);
+		device_error(d, text);
+		d->disconnecting = true;
+		return;
+	}
+	d->verified = d->watch != NULL;
+	publish(d);
+}
+
+static void connect_frontend(struct device *d)
+{
+	struct td_err err = {};
+	struct frontend f;
+	json_t *refs;
+
+	if (frontend_read(d->m->store, d->frontend, &f, &err)) {
+		device_fail(d, err.text);
+		return;
+	}
+	refs = json_array();
+	for (unsigned i = 0; i < f.pages; i++)
+		json_array_append_new(refs, json_integer(f.refs[i]));
+	ask(d, json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
+			 "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi),
+	    on_connect);
+}
+
+/* Whether the disk may be given to the guest as it is open. */
+static int fit(struct device *d, struct td_err *err)
+{
+	if (number(d->info, "state", 0) & TD_STATE_CLOSED)
+		return td_fail(err, ENODEV, "minor %d of tapdisk %d has no image open; was its hotplug script run?", d->minor,
+			       (int)d->pid);
+	if (d->b.read_only && !json_is_true(json_object_get(d->info, "read_only")))
+		return td_fail(err, EROFS, "the guest's disk is to be read-only, but tapdisk %d has minor %d open for writing; "
+			       "open it with tap-ctl open -R", (int)d->pid, d->minor);
+	return 0;
+}
+
+/* The directory was found connected.  True: the tapdisk has the ring too, and all goes on. */
+static bool taken_over(struct device *d, bool mine)
+{
+	if (mine) {
+		int64_t sectors = store_read_number(d->m->store, d->dir, "sectors", INT64_MAX);
+
+		d->verified = d->watch != NULL;
+		d->sectors = sectors > 0 ? sectors : 0;
+		if (d->b.state == XB_CONNECTED && store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
+			publish(d);
+		if (!d->verified)
+			again_in(d, RETRY_S);
+		else
+			td_log(LOG_INFO, "%s: taken over, with its live ring", d->dir);
+		return true;
+	}
+	d->ring = false;
+	if (d->b.state < XB_CLOSING)
+		return false;
+	d->phase = DEV_CLOSING;
+	return true;
+}
+
+static void on_info(void *arg, int err, json_t *reply, const char *text)
+{
+	struct device *d = arg;
+	json_t *ring = json_object_get(reply, "ring");
+	bool mine = number(ring, "domid", -1) == d->domid && number(ring, "devid", -1) == d->devid;
+	struct td_err why = {};
+
+	d->call = NULL;
+	device_mark(d);
+	if (err == -ETIMEDOUT && d->ring) {
+		/* a guest's ring may be live in there: no reason to close it */
+		td_log_limited(&d->limit, LOG_WARNING, "%s: %s; asking again", d->dir, text);
+		again_in(d, RETRY_S);
+		return;
+	}
+	if (err) {
+		device_fail(d, text);
+		return;
+	}
+	json_decref(d->info);
+	d->info = json_incref(reply);
+	if (d->phase == DEV_CONNECTED && taken_over(d, mine))
+		return;
+	if (d->phase != DEV_CONNECTED && mine) {
+		/* of an earlier life of this frontend: its references are not valid any more */
+		d->ring = true;
+		return;
+	}
+	if (fit(d, &why))
+		device_fail(d, why.text);
+	else
+		connect_frontend(d);
+}
+
+void ring_connect(struct device *d)
+{
+	if (!d->b.pid) {
+		device_fail(d, "no tapdisk: neither physical-device-path (.../nbd<pid>.<minor>) nor pid and minor are in the directory");
+		return;
+	}
+	d->pid = d->b.pid;
+	d->minor = d->b.minor;
+	if (!d->watch) {
+		d->watch = tapdisk_watch(d->m->loop, d->pid, d->minor, d->m->opt.timeout_s, on_watch, d);
+		d->watched_at = ev_now(d->m->loop);
+		d->said[0] = 0;
+	}
+	ask(d, json_pack("{s:s,s:i}", "op", "info", "minor", d->minor), on_info);
+}

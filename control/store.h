@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * xenstore, as tapback and tap-vbd use it: a thin layer over libxenstore.
+ *
+ * A path is dir + "/" + key (key may be NULL); relative paths are the own domain's, so that it works in a driver domain.  Between
+ * store_begin() and store_commit() all reads and writes are of that transaction.  Calls wait for xenstored and for nobody else.
+ * One thread.
+ */
+#ifndef TD_CONTROL_STORE_H
+#define TD_CONTROL_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "td/log.h"
+
+struct store;
+
+#define STORE_PATH 512 /* bytes of a path, with its end: all that this project makes or accepts */
+
+int store_open(struct store **out, struct td_err *err);
+void store_close(struct store *s);
+
+/* A value, to be freed; NULL with errno (ENOENT: there is none).  A NUL inside the value ends it. */
+char *store_read(struct store *s, const char *dir, const char *key);
+/* As store_read, but a decimal number of at most max; -1 when there is none, -2 when it is something else. */
+int64_t store_read_number(struct store *s, const char *dir, const char *key, uint64_t max);
+bool store_read_is(struct store *s, const char *dir, const char *key, const char *value);
+bool store_exists(struct store *s, const char *path);
+/* Names in a directory: one block to free; NULL with errno. */
+char **store_list(struct store *s, const char *path, unsigned *n);
+
+/* 0 or -errno. */
+int store_write(struct store *s, const char *dir, const char *key, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+int store_remove(struct store *s, const char *dir, const char *key); /* 0 also when it is not there */
+/* owner has all access, reader may read, nobody else; keys made in it later inherit that. */
+int store_owner(struct store *s, const char *path, unsigned owner, unsigned reader);
+
+int store_begin(struct store *s);
+int store_commit(struct store *s); /* -EAGAIN: somebody else was faster; do the whole again */
+void store_abort(struct store *s);
+
+int store_watch(struct store *s, const char *path, const char *token);
+void store_unwatch(struct store *s, const char *path, const char *token);
+int store_fd(struct store *s); /* readable when there are events */
+/* The next event: path and token, one block to free: NULL with EAGAIN when there is none, other errno: xenstored is lost. */
+char **store_event(struct store *s);
+
+/* A plain decimal number (no sign, space or leading zero) of at most max. */
+bool store_decimal(const char *text, uint64_t max, uint64_t *out);
+
+#endif
