@@ -138,6 +138,8 @@ static void send_now(struct cache *c, struct td_req *req)
 	bool fua = c->mode->fua_every_write || (req->flags & TD_FUA);
 
 	if (!op) {
+		if (c->probe == req)
+			c->probe = NULL; /* the timer sends another */
 		finish(c, req, -ENOMEM);
 		return;
 	}
@@ -165,16 +167,40 @@ static void send(struct cache *c, struct td_req *req)
 		send_now(c, req);
 }
 
-/* Sends what waits; while there is no space, its first write alone, to see. */
+static void space_end(struct cache *c)
+{
+	c->out_of_space = false;
+	c->probe = NULL;
+	ev_timer_stop(c->loop, &c->retry);
+	c->changed(c);
+}
+
+/* Takes the first write off the list; NULL when there is none. */
+static struct td_req *first_write(struct td_list *of)
+{
+	td_list_each(l, of) {
+		struct td_req *req = td_entry(l, struct td_req, link);
+
+		if (req->op != TD_READ) {
+			td_list_del(l);
+			return req;
+		}
+	}
+	return NULL;
+}
+
+/* Sends what waits; while there is no space, one write alone, to see. */
 static void send_waiting(struct cache *c)
 {
 	struct td_list now;
 	struct td_list *l;
 
+	if (c->out_of_space && c->sticky)
+		space_end(c); /* what waits is to fail */
 	td_list_init(&now);
 	td_list_splice(&now, &c->waiting);
-	if (c->out_of_space && (l = td_list_pop(&now)))
-		send_now(c, td_entry(l, struct td_req, link));
+	if (c->out_of_space && !c->probe && (c->probe = first_write(&now)))
+		send_now(c, c->probe);
 	while ((l = td_list_pop(&now)))
 		send(c, td_entry(l, struct td_req, link));
 }
@@ -190,6 +216,8 @@ static void on_retry(struct ev_loop *loop, ev_timer *w, int revents)
 static void no_space(struct cache *c, struct td_req *req, int err)
 {
 	td_list_add_front(&c->waiting, &req->link);
+	if (c->probe == req)
+		c->probe = NULL;
 	ev_timer_again(c->loop, &c->retry);
 	if (!c->out_of_space) {
 		c->out_of_space = true;
@@ -202,10 +230,8 @@ static void no_space(struct cache *c, struct td_req *req, int err)
 
 static void space_again(struct cache *c)
 {
-	c->out_of_space = false;
-	ev_timer_stop(c->loop, &c->retry);
 	td_log(LOG_NOTICE, "%s: there is space again, the disk goes on", c->image->path);
-	c->changed(c);
+	space_end(c);
 	if (!c->quiesced)
 		send_waiting(c);
 }
@@ -215,7 +241,7 @@ static void op_done(struct td_req *child, int err)
 	struct cache_op *op = td_entry(child, struct cache_op, child);
 	struct cache *c = op->c;
 	struct td_req *req = op->req;
-	bool write = req->op != TD_READ, fua = child->flags & TD_FUA;
+	bool write = req->op != TD_READ, fua = child->flags & TD_FUA, probe;
 
 	op->next = c->ops;
 	c->ops = op;
@@ -228,8 +254,10 @@ static void op_done(struct td_req *child, int err)
 	}
 	if (write && fua && err && err != -ENOSPC && err != -EDQUOT && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
 		fail_sticky(c, err); /* C6 */
+	/* only the write that was sent to see tells: others may lie where space is taken already */
+	probe = c->probe == req;
 	finish(c, req, err);
-	if (write && !err && c->out_of_space)
+	if (probe && c->out_of_space)
 		space_again(c);
 	check_idle(c);
 }
@@ -484,6 +512,8 @@ void cache_cancel(struct cache *c, int err)
 {
 	struct td_req *b = c->barrier;
 
+	if (c->out_of_space) /* first, or a barrier that gets as far as its write below would wait for space that nobody looks for */
+		space_end(c);
 	cancel_list(c, &c->held, err);
 	cancel_list(c, &c->waiting, err);
 	if (c->quiesced)
@@ -491,11 +521,6 @@ void cache_cancel(struct cache *c, int err)
 	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN) {
 		c->barrier = NULL;
 		answer(c, b, err);
-	}
-	if (c->out_of_space) {
-		c->out_of_space = false;
-		ev_timer_stop(c->loop, &c->retry);
-		c->changed(c);
 	}
 }
 

@@ -40,6 +40,7 @@ struct cache {
 
 	int sticky;              /* -errno of the flush that failed, until the disk is closed */
 	bool out_of_space;
+	struct td_req *probe;    /* the write that the image has been sent to see if there is space, or NULL */
 	ev_timer retry;
 
 	void (*changed)(struct cache *c); /* sticky or out_of_space is another */

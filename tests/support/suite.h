@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What every unit test's main() does.  CK_RUN_CASE=name in the environment runs one case alone. */
+#ifndef TESTS_SUITE_H
+#define TESTS_SUITE_H
+
+#include <check.h>
+
+/* Adds a case of one test, both of the same name, so that CK_RUN_CASE finds it. */
+#define SUITE_ADD(s, test)                                                                                          \
+	do {                                                                                                        \
+		TCase *tc_ = tcase_create(#test);                                                                   \
+		tcase_set_timeout(tc_, 60);                                                                         \
+		tcase_add_test(tc_, test);                                                                          \
+		suite_add_tcase(s, tc_);                                                                            \
+	} while (0)
+
+static inline int suite_run(Suite *s)
+{
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
+
+#endif
