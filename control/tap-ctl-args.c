@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The command line: one table a command gives the letters, the long names and the help. */
-#include "config.h"
-
 #include "control/tap-ctl.h"
 
 #include <errno.h>

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* create and destroy: several steps, and whole in each case. */
-#include "config.h"
-
 #include "control/tap-ctl.h"
 
 #include <errno.h>

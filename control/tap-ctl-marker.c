@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Minor numbers: the marker files of td/ctl.h, made and taken away. */
-#include "config.h"
-
 #include "control/tap-ctl.h"
 
 #include <dirent.h>

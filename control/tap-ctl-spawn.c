@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Starting a tapdisk, and hearing over an inherited socket that it listens, or why not. */
-#include "config.h"
-
 #include "control/tap-ctl.h"
 
 #include <errno.h>

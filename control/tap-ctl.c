@@ -3,8 +3,6 @@
  * tap-ctl: tapdisks and their disks from the command line.  The commands, and what each takes; the rest of the family has
  * one concern a file.  The exit code is an errno, with one line of text on stderr.
  */
-#include "config.h"
-
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -151,7 +149,7 @@ static int run_help(int argc, char **argv, struct td_err *err)
 {
 	const struct tc_cmd *cmd = argc > 2 ? find_cmd(argv[2]) : NULL;
 
-	if (argc > 2 && !cmd)
+	if (argc > 2 && !cmd && *argv[2] != '-')
 		return td_fail(err, EINVAL, "there is no command '%s'; tap-ctl --help lists them", argv[2]);
 	if (cmd)
 		tc_help(cmd);

@@ -2,3 +2,10 @@
 dist_man_MANS += doc/tapdisk.8 doc/tapdisk.conf.5
 tapdiskconfdir = $(sysconfdir)/tapdisk
 dist_tapdiskconf_DATA = doc/tapdisk.conf
+dist_man_MANS += doc/tap-ctl.8
+# installed under the command's name, which is how bash finds it
+EXTRA_DIST += doc/tap-ctl.bash-completion
+bashcompletion_DATA = doc/bash-completion/tap-ctl
+CLEANFILES += doc/bash-completion/tap-ctl
+doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
+	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/tap-ctl.bash-completion $@

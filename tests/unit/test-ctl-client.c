@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The client against a server of few words, one process a server: it answers, fails, hangs, dies or talks nonsense. */
-#include "config.h"
-
 #include "lib/ctl-client.h"
 
 #include <check.h>

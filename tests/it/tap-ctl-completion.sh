@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The completion against the program: every command and every option that it offers is one that tap-ctl takes.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+. "$top_srcdir/doc/tap-ctl.bash-completion" || fail "the completion does not load"
+
+# complete_line WORD...: what the last word is completed to, in $COMPREPLY
+complete_line()
+{
+	COMP_WORDS=("$@")
+	COMP_CWORD=$(($# - 1))
+	COMP_LINE="$*"
+	COMP_POINT=${#COMP_LINE}
+	COMPREPLY=()
+	_tap_ctl 2>/dev/null
+}
+
+# the program that the completion asks for pids
+PATH=$top_builddir/control:$PATH
+
+complete_line tap-ctl ""
+[ ${#COMPREPLY[@]} -ge 14 ] || fail "commands: ${COMPREPLY[*]}"
+for cmd in "${COMPREPLY[@]}"; do
+	case $cmd in
+	-*) expect 0 tap_ctl "$cmd" ;;
+	*) expect 0 tap_ctl "$cmd" --help ;;
+	esac
+done
+expect 0 tap_ctl --help
+COMMANDS=$(printf '%s\n' "$OUT" | sed -n 's/^  \([a-z]*\) .*/\1/p')
+[ "$(printf '%s\n' "$COMMANDS" | wc -l)" -ge 13 ] || fail "commands in the help: $COMMANDS"
+for cmd in $COMMANDS; do
+	complete_line tap-ctl "$cmd"
+	is "completion of $cmd" "${COMPREPLY[0]:-}" "$cmd"
+	complete_line tap-ctl "$cmd" -
+	OPTS="${COMPREPLY[*]:-}"
+	expect 0 tap_ctl help "$cmd"
+	for opt in $OPTS; do
+		has "options of $cmd" "$OUT" " $opt"
+	done
+	# and what is in the help and of this version is offered
+	for opt in $(printf '%s\n' "$OUT" | grep -v 'not in this version\|without effect' | sed -n 's/^ .* \(--[a-z-]*\) .*/\1/p'); do
+		has "completion of $cmd" " $OPTS " " $opt "
+	done
+done
+complete_line tap-ctl create -o cache=write
+is "cache modes" "${COMPREPLY[*]}" "writethrough writeback"
+complete_line tap-ctl cl
+is "cl" "${COMPREPLY[*]}" close
+: >"$WORK/disk.img"
+complete_line tap-ctl create -a "aio:$WORK/di"
+is "files" "${COMPREPLY[*]}" "$WORK/disk.img"
+
+truncate -s 1M "$WORK/disk.img"
+expect 0 tap_ctl create -a "aio:$WORK/disk.img"
+P=$(procs tapdisk)
+complete_line tap-ctl close -p ""
+is "pids" "${COMPREPLY[*]}" "$P"
+complete_line tap-ctl close -m ""
+is "minors" "${COMPREPLY[*]}" 0
+expect 0 tap_ctl destroy -p "$P" -m 0
+exit 0
