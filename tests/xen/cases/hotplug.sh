@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Disks that come and go while the guest runs.
+
+plug_guest() {
+	if guest_alive p1; then guests_only p1; return; fi
+	guests_only
+	guest_start p1 pv "$(disk xvda "$(target none "$(image p1.img)")")" || die "xl create failed"
+}
+attach() { timeout 60 xl block-attach p1 "$@" >/tmp/attach.out 2>&1 </dev/null; }
+detach() { timeout 90 xl block-detach p1 "$1" >/tmp/detach.out 2>&1 </dev/null; }
+taken_away() { # taken_away VDEV PID TYPE: nothing of this disk is left
+	wait_for 15 gone "$2" || die "tapdisk $2 still runs"
+	absent "$(be p1 "$1" "$3")" || die "the backend directory is still there"
+	[ -z "$(ls $CTL | grep -w "ctl$2")" ] || die "the socket of tapdisk $2 is left"
+	[ "$(ls $CTL/tapdisk | wc -l)" = "$(tapdisks)" ] || die "markers: $(ls $CTL/tapdisk | tr '\n' ' '), tapdisks: $(tapdisks)"
+}
+
+# xl block-attach and block-detach, twice, as the second time meets what the first left.
+case_hotplug() {
+	plug_guest
+	local i pid
+	for i in 1 2; do
+		attach "$(disk xvdf "$(target writeback "$(image hot.img)")")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed"; }
+		g p1 150 "fs_write xvdf 3" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the hot-attached disk is not right"; }
+		pid=$(disk_pid p1 xvdf)
+		detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed"; }
+		g p1 20 "disk_gone xvdf 10" || die "the guest still has the disk"
+		taken_away xvdf "$pid" vbd
+		image_holds /data/hot.img /tmp/sums || die "the image is not what the guest wrote"
+	done
+}
+
+# Detached while the guest has it mounted: the ring lives on until the guest lets go, then all is taken away.
+case_detach_busy() {
+	plug_guest
+	local pid b
+	attach "$(disk xvdf "$(target none "$(image busy.img)")")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed"; }
+	pid=$(disk_pid p1 xvdf); b=$(be p1 xvdf)
+	g p1 60 "disk_there xvdf 10; mkfs.ext4 -q -F /dev/xvdf && mount -t ext4 /dev/xvdf /mnt && echo one >/mnt/one && sync" || die "the guest cannot mount it"
+	detach xvdf; say "xl block-detach of the busy disk: status $?, $(tail -1 /tmp/detach.out)"
+	! gone "$pid" || die "the tapdisk of the busy disk is gone"
+	g p1 60 "dd if=/dev/urandom of=/mnt/two bs=64k count=16 conv=fsync 2>/dev/null && sha256sum /mnt/two >/tmp/two && sync" || die "the guest cannot write any more, though it has not let go"
+	g p1 60 "echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/two && umount /mnt" >/dev/null || die "the guest reads other bytes than it wrote"
+	wait_for 20 eval "absent $b || state_is $b 6" || die "the guest has let go, and the backend is in state $(key "$b" state)"
+	absent "$b" || detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed when the disk was free"; }
+	taken_away xvdf "$pid" vbd
+	e2fsck -fn /data/busy.img >/tmp/fsck 2>&1 || { sed 's/^/# | /' /tmp/fsck; die "the image is damaged"; }
+}
+
+# vbd3, by our own command: without libxl.
+case_tap_vbd() {
+	plug_guest
+	local i img pid; img=$(image vbd3.img)
+	for i in 1 2; do
+		timeout 60 tap-vbd attach p1 "format=raw,vdev=xvdg,access=rw,cache=directsync,target=$img" >/tmp/attach.out 2>&1 || { sed 's/^/# | /' /tmp/attach.out; die "tap-vbd attach failed"; }
+		g p1 150 "fs_write xvdg 3" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the disk is not right"; }
+		[ "$(key "$(be p1 xvdg vbd3)" cache-mode)" = directsync ] || die "cache-mode is $(key "$(be p1 xvdg vbd3)" cache-mode)"
+		tap-vbd list p1 | grep -q xvdg || die "tap-vbd list does not show it: $(tap-vbd list p1)"
+		pid=$(disk_pid p1 xvdg vbd3)
+		timeout 60 tap-vbd detach p1 xvdg >/tmp/detach.out 2>&1 || { sed 's/^/# | /' /tmp/detach.out; die "tap-vbd detach failed"; }
+		g p1 20 "disk_gone xvdg 10" || die "the guest still has the disk"
+		taken_away xvdg "$pid" vbd3
+		image_holds "$img" /tmp/sums || die "the image is not what the guest wrote"
+	done
+}
+
+# Read-only: the guest is refused, and the tapdisk could not write if it wanted to.
+case_read_only() {
+	plug_guest
+	local img before pid; img=$(image ro.img 8); dd if=/dev/urandom of="$img" bs=1M count=8 conv=notrunc 2>/dev/null; sync
+	before=$(sha256sum <"$img")
+	attach "$(disk xvdh "$(target none "$img")" ro)" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed"; }
+	g p1 30 "disk_there xvdh 10; test \$(blockdev --getro /dev/xvdh) = 1" || die "the guest does not see it as read-only"
+	! g p1 30 "dd if=/dev/zero of=/dev/xvdh bs=4k count=1 oflag=direct conv=fsync" >/dev/null || die "the guest's write was not refused"
+	[ "$(g p1 30 "sha256sum </dev/xvdh" | cut -d' ' -f1)" = "${before%% *}" ] || die "the guest reads other bytes"
+	pid=$(disk_pid p1 xvdh)
+	for f in /proc/"$pid"/fd/*; do
+		[ "$(readlink "$f")" != "$img" ] || [ $((0$(awk '/^flags/ { print $2 }' "/proc/$pid/fdinfo/${f##*/}") & 3)) = 0 ] || die "the tapdisk has the image open for writing"
+	done
+	detach xvdh || die "xl block-detach failed"
+	[ "$(sha256sum <"$img")" = "$before" ] || die "the image has changed"
+	taken_away xvdh "$pid" vbd
+}

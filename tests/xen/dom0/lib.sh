@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What cases are written with.  They run in dom0, in bash, and end with die when something is not as it must be.
+# State that outlives a case (guests that several cases share) is in files in /tmp: NAME.id, NAME.seq, NAME.cfg.
+
+BACKEND=$(cat /lab/backend)
+MODES="none writethrough writeback directsync unsafe"
+say() { local up; read -r up _ </proc/uptime; echo "# [${up%.*} s] $*"; }
+die() { echo "# $NAME: $*"; exit 1; }
+wait_for() { # wait_for SECONDS COMMAND...: until it succeeds
+	local end=$((SECONDS + $1)); shift
+	until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.2; done
+}
+
+# --- the programs under test ---------------------------------------------------------------------------------------------------
+for d in /usr/local/sbin /usr/local/bin /opt/*/sbin /opt/*/bin; do [ -d "$d" ] && PATH=$d:$PATH; done
+CTL=/run/blktap-control
+tapback_start() { # tapback_start TYPE: the daemon for backend/TYPE
+	setsid tapback -d -v -n "$1" -p "/run/tapback-$1.pid" >>"/var/log/tapback-$1.log" 2>&1 </dev/null &
+	wait_for 10 test -s "/run/tapback-$1.pid"
+}
+tapback_pid() { cat "/run/tapback-$1.pid" 2>/dev/null; }
+backend_start() {
+	if [ "$BACKEND" = blkback ]; then modprobe xen-blkback; return; fi
+	# wherever the project was installed, xl looks in its own folder
+	for s in /usr/local/etc/xen/scripts/block-tap /opt/*/etc/xen/scripts/block-tap; do [ -e "$s" ] && ln -sf "$s" /etc/xen/scripts/; done
+	[ -x /etc/xen/scripts/block-tap ] || { say "block-tap is not installed"; return 1; }
+	tapback_start vbd && tapback_start vbd3
+}
+disk() { # disk VDEV TARGET [ACCESS]: xl's words for a disk of ours; target last, as it takes the rest of the line
+	if [ "$BACKEND" = blkback ]; then
+		local file=${2##*:} loop; loop=$(losetup -j "$file" | cut -d: -f1)
+		echo "format=raw,vdev=$1,access=${3:-rw},target=${loop:-$(losetup -f --show "$file")}"
+	else
+		echo "format=raw,vdev=$1,access=${3:-rw},script=block-tap,target=$2"
+	fi
+}
+image() { rm -f "/data/$1"; truncate -s "${2:-96}M" "/data/$1"; echo "/data/$1"; }
+target() { # target MODE PATH
+	case $1 in unsafe) echo "raw:cache=unsafe:unsafe=yes:$2" ;; *) echo "raw:cache=$1:$2" ;; esac
+}
+
+# --- guests --------------------------------------------------------------------------------------------------------------------
+guest_config() { # guest_config NAME TYPE DISK...
+	local name=$1 type=$2 list= d; shift 2
+	for d in "$@"; do list+="'$d', "; done
+	cat >"/tmp/$name.cfg" <<-E
+		name = "$name"
+		type = "$type"
+		kernel = "/lab/vmlinux"
+		ramdisk = "/lab/domu.cpio"
+		extra = "console=hvc0 earlyprintk=xen loglevel=5 panic=-1 mitigations=off nopti random.trust_cpu=on ${GUEST_ARGS:-}"
+		memory = 192
+		vcpus = 1
+		on_poweroff = "destroy"
+		on_reboot = "destroy"
+		on_crash = "destroy"
+		disk = [ $list ]
+	E
+}
+guest_log() { echo "/var/log/xen/console/guest-$1.log"; }
+guest_alive() { [ -s "/tmp/$1.id" ] && xl list "$1" >/dev/null 2>&1; }
+guest_start() { # guest_start NAME TYPE DISK...: xl create, until its agent answers
+	local name=$1; guest_config "$@"
+	rm -f "$(guest_log "$name")"; echo 0 >"/tmp/$name.seq"
+	timeout 120 xl create -q "/tmp/$name.cfg" >"/tmp/$name.out" 2>&1 </dev/null || { sed 's/^/# | /' "/tmp/$name.out"; return 1; }
+	xl domid "$name" >"/tmp/$name.id"
+	wait_for ${UPLIMIT:-60} grep -qa '^@UP' "$(guest_log "$name")" || { say "$name does not come up"; return 1; }
+}
+guest_stop() { # guest_stop NAME: destroyed; xl runs the hotplug scripts' remove
+	timeout 90 xl destroy "$1" >"/tmp/$1.out" 2>&1; local rc=$?
+	rm -f "/tmp/$1.id"; return $rc
+}
+guests_only() { # guests_only [NAME...]: no other guest is running
+	local f name
+	for f in /tmp/*.id; do
+		name=$(basename "$f" .id); [ "$name" != "*" ] || continue
+		case " $* " in *" $name "*) ;; *) guest_stop "$name" ;; esac
+	done
+}
+g() { # g NAME SECONDS COMMAND: in the guest; prints its output, returns its status, 125 when there is no answer
+	local name=$1 limit=$2 seq log id; shift 2
+	seq=$(($(cat "/tmp/$name.seq") + 1)); echo $seq >"/tmp/$name.seq"
+	log=$(guest_log "$name"); id=$(cat "/tmp/$name.id")
+	printf '%s %s\n' "$seq" "$*" >"$(xenstore-read "/local/domain/$id/console/tty")"
+	wait_for "$limit" grep -qa "^@END $seq " "$log" || { say "$name does not answer to: $*"; return 125; }
+	tr -d '\r' <"$log" | sed -n "/^@BEGIN $seq\$/,/^@END $seq /p" | grep -av '^@'
+	return "$(tr -d '\r' <"$log" | sed -n "s/^@END $seq //p")"
+}
+
+# --- a guest's disk as dom0 sees it --------------------------------------------------------------------------------------------
+devid() { local c; printf -v c %d "'${1#xvd}"; echo $((51712 + 16 * (c - 97))); }
+be() { echo "/local/domain/0/backend/${3:-vbd}/$(cat "/tmp/$1.id")/$(devid "$2")"; } # be GUEST VDEV [TYPE]
+fe() { echo "/local/domain/$(cat "/tmp/$1.id")/device/vbd/$(devid "$2")"; }
+key() { xenstore-read "$1/$2" 2>/dev/null; }
+state_is() { [ "$(key "$1" state)" = "$2" ]; }
+disk_pid() { key "$(be "$@")" kthread-pid; }
+disk_minor() { key "$(be "$@")" physical-device-path | sed 's/.*\.//'; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
+absent() { ! xenstore-exists "$1"; }
+tapdisks() { pidof tapdisk | wc -w; }
+nothing_left() { # no process, marker, socket or xenstore directory of a disk is left in dom0
+	local left
+	left=$(pidof tapdisk); [ -z "$left" ] || { echo "# tapdisk still runs: $left"; return 1; }
+	left=$(ls $CTL/tapdisk 2>/dev/null); [ -z "$left" ] || { echo "# markers are left: $left"; return 1; }
+	left=$(ls $CTL 2>/dev/null | grep -v '^tapdisk$'); [ -z "$left" ] || { echo "# sockets are left: $left"; return 1; }
+	left=$(for t in vbd vbd3; do for n in $(xenstore-list /local/domain/0/backend/$t 2>/dev/null); do xenstore-list "/local/domain/0/backend/$t/$n"; done; done)
+	[ -z "$left" ] || { echo "# backend directories are left: $left"; return 1; }
+}
+
+# --- what the kernel saw a tapdisk do ------------------------------------------------------------------------------------------
+trace_start() { # trace_start PID
+	rm -f /tmp/trace /tmp/trace.err
+	setsid strace -f -v -e trace=io_submit,fdatasync,fsync,sync_file_range,pwritev,pwritev2,pwrite64,io_uring_enter -o /tmp/trace -p "$1" 2>/tmp/trace.err &
+	TRACER=$!
+	wait_for 20 grep -q attached /tmp/trace.err || die "strace does not attach: $(cat /tmp/trace.err)"
+}
+trace_stop() { # sets SYNCS (fdatasync in any form) and DURABLE (writes that return when durable)
+	kill -INT $TRACER; wait $TRACER 2>/dev/null
+	! grep -q 'io_uring_enter(' /tmp/trace || die "strace cannot look into io_uring"
+	SYNCS=$(grep -v resumed /tmp/trace | grep -oE '\b(fdatasync|fsync)\(|IOCB_CMD_F(D)?SYNC' | wc -l)
+	DURABLE=$(grep -v resumed /tmp/trace | grep -oE 'RWF_D?SYNC' | wc -l)
+}
+
+evidence() { # what one wants to see after a failure
+	local f
+	for f in /var/log/tapback-vbd.log /var/log/tapback-vbd3.log /var/log/messages; do
+		[ -s $f ] && tail -n 12 $f | cut -c1-200 | sed "s|^|# | ${f##*/}: |"
+	done
+	for f in /tmp/*.id; do [ -s "$f" ] && tail -n 6 "$(guest_log "$(basename "$f" .id)")" | tr -d '\r' | cut -c1-160 | sed 's/^/# | guest: /'; done
+	[ "$BACKEND" = tap ] && tap-ctl list 2>&1 | sed 's/^/# | tap-ctl list: /'
+	xenstore-ls /local/domain/0/backend 2>/dev/null | head -60 >>/var/log/xenstore.evidence
+}
