@@ -79,7 +79,7 @@ struct blkif {
 	ev_timer storm, trim;
 	unsigned turn, rounds;   /* the loop's iteration, and looks at the ring in it */
 	unsigned empty_events;
-	uint64_t trim_seen;
+	uint64_t event_seen, trim_seen; /* n.taken at the last event, and at the last look for idleness */
 	struct td_log_limit limit;
 	struct blkif_stats n;
 	char why[160];
@@ -407,7 +407,6 @@ static void on_more(struct ev_loop *loop, ev_idle *w, int revents)
 static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct blkif *b = w->data;
-	uint64_t before = b->n.taken;
 
 	if (b->empty_events >= STORM) { /* R8: the event stays pending, and so does the guest's next one */
 		ev_io_stop(loop, &b->event);
@@ -418,7 +417,9 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 		return;
 	b->n.kicks_in++;
 	ring_take(b);
-	b->empty_events = b->n.taken == before ? b->empty_events + 1 : 0;
+	/* since the last event, not in this one: a request may have been found before its event came */
+	b->empty_events = b->n.taken == b->event_seen ? b->empty_events + 1 : 0;
+	b->event_seen = b->n.taken;
 }
 
 static void on_storm(struct ev_loop *loop, ev_timer *w, int revents)
@@ -474,6 +475,7 @@ static void init_watchers(struct blkif *b)
 	ev_init(&b->respond, on_respond);
 	ev_set_priority(&b->respond, TD_PRI_RING);
 	ev_init(&b->more, on_more);
+	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for another disk's guest, without this */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
 	ev_timer_init(&b->trim, on_trim, 0, TRIM_AFTER);
 	b->event.data = b->respond.data = b->more.data = b->storm.data = b->trim.data = b;

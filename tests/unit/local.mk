@@ -14,10 +14,14 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_cache_storm_SOURCES = tests/unit/test-cache-storm.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+tests_unit_test_cache_storm_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_blkif_SOURCES = tests/unit/test-blkif.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+tests_unit_test_blkif_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_SOURCES = tests/unit/test-cache.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
 tests_unit_test_cache_LDADD = $(UNIT_PARTS_LIBS)
 endif
