@@ -23,7 +23,7 @@ static void create_undo(pid_t pid, int minor, bool attached)
 		struct td_err e = {};
 		const struct tc_args a = {.pid = pid, .minor = minor, .timeout = 1, .force = true};
 
-		/* an open that took too long may still succeed in there: the detach alone would be refused then */
+		/* 16: it is open; and one whose open took too long may be, by now */
 		if (tc_detach(pid, minor, NULL, &e) == -EBUSY && !tc_close(&a, &gone, NULL))
 			tc_detach(pid, minor, NULL, NULL);
 	}
@@ -33,13 +33,14 @@ static void create_undo(pid_t pid, int minor, bool attached)
 		tc_free(minor, NULL);
 }
 
-static int create_steps(const struct tc_args *a, char **path, struct td_err *err)
+static int create_steps(const struct tc_args *a, struct td_err *err)
 {
+	char *path = NULL;
 	int minor = -1, ret;
 	bool attached = false;
 	pid_t pid = -1;
 
-	ret = tc_allocate(&minor, path, err);
+	ret = tc_allocate(&minor, &path, err);
 	if (!ret) {
 		ret = tc_spawn(&pid, err);
 		if (ret)
@@ -51,14 +52,17 @@ static int create_steps(const struct tc_args *a, char **path, struct td_err *err
 	}
 	if (!ret)
 		ret = tc_open(a, pid, minor, err);
+	if (!ret)
+		ret = tc_put_line(path, err);
 	if (ret)
 		create_undo(pid, minor, attached);
+	free(path);
 	return ret;
 }
 
 int tc_cmd_create(const struct tc_args *a, struct td_err *err)
 {
-	char *spec, *path = NULL;
+	char *spec;
 	sigset_t stop, old;
 	int ret = tc_spec(a->args, &spec, err); /* before anything is made */
 
@@ -71,12 +75,7 @@ int tc_cmd_create(const struct tc_args *a, struct td_err *err)
 	sigaddset(&stop, SIGTERM);
 	sigaddset(&stop, SIGHUP);
 	sigprocmask(SIG_BLOCK, &stop, &old);
-	ret = create_steps(a, &path, err);
-	if (!ret) {
-		puts(path);
-		fflush(stdout);
-	}
-	free(path);
+	ret = create_steps(a, err);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	return ret;
 }

@@ -135,9 +135,11 @@ int tc_cmd_allocate(const struct tc_args *a, struct td_err *err)
 
 	if (ret)
 		return ret;
-	puts(path);
+	ret = tc_put_line(path, err);
+	if (ret)
+		tc_free(minor, NULL);
 	free(path);
-	return 0;
+	return ret;
 }
 
 int tc_cmd_free(const struct tc_args *a, struct td_err *err)

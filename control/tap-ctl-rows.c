@@ -116,7 +116,7 @@ void tc_rows_plain(const struct tc_rows *rows)
 		}
 		if ((v = json_object_get(row, "state")))
 			printf("%sstate=%#llx", sep, (unsigned long long)json_integer_value(v));
-		if ((v = json_object_get(row, "args"))) {
+		if ((v = json_object_get(row, "args")) && json_is_string(v)) {
 			printf(" args=");
 			put_text(json_string_value(v));
 		}

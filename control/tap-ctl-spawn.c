@@ -159,10 +159,15 @@ void tc_reap(pid_t pid, int grace_ms)
 
 int tc_cmd_spawn(const struct tc_args *a, struct td_err *err)
 {
+	char text[64];
 	pid_t pid;
 	int ret = tc_spawn(&pid, err);
 
-	if (!ret)
-		printf("%s%d\n", isatty(STDOUT_FILENO) ? "tapdisk spawned with pid " : "", (int)pid);
+	if (ret)
+		return ret;
+	snprintf(text, sizeof text, "%s%d", isatty(STDOUT_FILENO) ? "tapdisk spawned with pid " : "", (int)pid);
+	ret = tc_put_line(text, err);
+	if (ret)
+		tc_reap(pid, 0);
 	return ret;
 }

@@ -101,6 +101,13 @@ int tc_cmd_later(const struct tc_args *a, struct td_err *err)
 	return td_fail(err, EOPNOTSUPP, "commit, query and cancel are not in this version");
 }
 
+int tc_put_line(const char *text, struct td_err *err)
+{
+	if (puts(text) == EOF || fflush(stdout))
+		return td_fail(err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
+	return 0;
+}
+
 static const struct tc_cmd *find_cmd(const char *name)
 {
 	for (const struct tc_cmd *c = tc_cmds; c->name; c++)
@@ -140,8 +147,6 @@ static int run_cmd(const struct tc_cmd *cmd, int argc, char **argv, struct td_er
 	if (!ret && !a.help)
 		ret = cmd->run(&a, err);
 	json_decref(a.options);
-	if (!ret && (fflush(stdout) || ferror(stdout)))
-		ret = td_fail(err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
 	return ret;
 }
 
@@ -185,7 +190,10 @@ int main(int argc, char **argv)
 		tc_usage(true);
 		return EINVAL;
 	}
-	if (!dispatch(argc, argv, &err))
+	dispatch(argc, argv, &err);
+	if (!err.code && (fflush(stdout) || ferror(stdout)))
+		td_fail(&err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
+	if (!err.code)
 		return 0;
 	for (char *p = err.text; *p; p++) /* one line, and nothing that a file name could do to a terminal */
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)

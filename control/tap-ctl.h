@@ -55,6 +55,9 @@ struct tc_cmd {
 
 extern const struct tc_cmd tc_cmds[]; /* ends with name == NULL */
 
+/* tap-ctl.c.  One line on stdout, now: who cannot be told of what was made must not find it there later. */
+int tc_put_line(const char *text, struct td_err *err);
+
 /* tap-ctl-args.c.  argv[0] is the command's name.  a->options is the caller's to release. */
 int tc_parse(const struct tc_cmd *cmd, int argc, char **argv, struct tc_args *a, struct td_err *err);
 void tc_help(const struct tc_cmd *cmd);

@@ -78,7 +78,9 @@ refuse 36 "" create -a "aio:$LONG$(printf '/%0200d' 1)"
 expect 0 tap_ctl create -a "aio:$WORK/a.img"
 P=$(procs tapdisk)
 expect 16 tap_ctl create -a "aio:$WORK/a.img"
-has "who holds it" "$ERR" "$P"
+has "lock" "$ERR" "in use"
+# who holds it is known to root alone
+[ "$(id -u)" != 0 ] || has "who holds it" "$ERR" "$P"
 is "processes after a refused create" "$(procs tapdisk)" "$P"
 expect 0 tap_ctl list
 is "list after a refused create" "$OUT" "pid=$P minor=0 state=0 args=aio:$WORK/a.img"
@@ -92,6 +94,24 @@ printf '#!/nonexistent/sh\n' >"$WORK/script"
 chmod +x "$WORK/script"
 TAPDISK=$WORK/script refuse 2 "cannot run" spawn
 TAPDISK_CONTROL_DIR=/dev/null/x refuse 20 "control directory" allocate
+
+# nobody to hear the result: then there is none
+for args in allocate spawn "create -a null:1M" "create -a aio:$WORK/a.img" help --version; do
+	# shellcheck disable=SC2086
+	run sh -c '"$0" "$@" >/dev/full' "$top_builddir/control/tap-ctl" $args
+	is "$args into a full device" "$RC" 28
+	is "processes left by $args" "$(procs tapdisk)" ""
+	is "files left by $args" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" ""
+done
+
+# a tapdisk that says nothing is given 10 s, and is ended then
+printf '#!/bin/sh\nexec sleep 60\n' >"$WORK/mute"
+chmod +x "$WORK/mute"
+start=$SECONDS
+TAPDISK=$WORK/mute refuse 110 "within 10 s" create -a "aio:$WORK/a.img"
+took=$((SECONDS - start))
+[ $took -ge 9 ] && [ $took -le 13 ] || fail "a mute tapdisk was waited for $took s"
+is "the mute process" "$(procs sleep)" ""
 
 # an attach to a minor number that nobody has allocated, and to one that another holds
 expect 0 tap_ctl spawn
