@@ -108,6 +108,15 @@ char **store_list(struct store *s, const char *path, unsigned *n)
 	return xs_directory(s->xs, s->t, path, n);
 }
 
+int store_write_text(struct store *s, const char *dir, const char *key, const char *text)
+{
+	char path[STORE_PATH];
+
+	if (join(path, dir, key))
+		return -errno;
+	return xs_write(s->xs, s->t, path, text, (unsigned)strlen(text)) ? 0 : -errno;
+}
+
 int store_write(struct store *s, const char *dir, const char *key, const char *fmt, ...)
 {
 	char path[STORE_PATH], value[1024];

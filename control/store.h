@@ -32,6 +32,8 @@ char **store_list(struct store *s, const char *path, unsigned *n);
 
 /* 0 or -errno. */
 int store_write(struct store *s, const char *dir, const char *key, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* As it is, of whatever length; key NULL: the directory's own value. */
+int store_write_text(struct store *s, const char *dir, const char *key, const char *text);
 int store_remove(struct store *s, const char *dir, const char *key); /* 0 also when it is not there */
 /* owner has all access, reader may read, nobody else; keys made in it later inherit that. */
 int store_owner(struct store *s, const char *path, unsigned owner, unsigned reader);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# The xenstore side: tapback, tap-vbd, and the hotplug script.
 if HAVE_XEN
-sbin_PROGRAMS += control/tapback
+sbin_PROGRAMS += control/tapback control/tap-vbd
 endif
 control_tapback_SOURCES = control/tapback.c \
 	control/master.c control/master.h \
@@ -13,3 +14,25 @@ control_tapback_SOURCES = control/tapback.c \
 	control/store.c control/store.h
 control_tapback_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS)
 control_tapback_LDADD = $(TD_LIBS) $(XENSTORE_LIBS)
+
+control_tap_vbd_SOURCES = control/tap-vbd.c \
+	control/vbd-dirs.c control/vbd-dirs.h \
+	control/xl-disk.c control/xl-disk.h \
+	control/store.c control/store.h
+control_tap_vbd_CPPFLAGS = $(AM_CPPFLAGS) -DXENSCRIPTDIR='"$(xenscriptdir)"'
+control_tap_vbd_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS)
+control_tap_vbd_LDADD = $(TD_LIBS) $(XENSTORE_LIBS)
+
+xenscript_SCRIPTS = control/block-tap
+control/block-tap: $(srcdir)/control/block-tap.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) control && sed -e 's|@sbindir[@]|$(sbindir)|g' -e 's|@bindir[@]|$(bindir)|g' \
+		$(srcdir)/control/block-tap.in >$@.tmp && chmod +x $@.tmp && mv $@.tmp $@
+EXTRA_DIST += control/block-tap.in control/tapback.service.in
+CLEANFILES += control/block-tap
+
+if HAVE_SYSTEMD
+systemdsystemunit_DATA = control/tapback.service
+endif
+control/tapback.service: $(srcdir)/control/tapback.service.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) control && sed -e 's|@sbindir[@]|$(sbindir)|g' $(srcdir)/control/tapback.service.in >$@.tmp && mv $@.tmp $@
+CLEANFILES += control/tapback.service
