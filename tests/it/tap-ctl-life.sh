@@ -92,8 +92,10 @@ expect 0 tap_ctl list
 is "list after create" "$OUT" "pid=$P minor=0 state=0 args=aio:$A"
 expect 0 tap_ctl create -a "raw:$WORK/b.img" -o cache=writeback -R
 is "second create" "$OUT" "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-1"
-expect 0 tap_ctl list -t aio
-is "aio and raw are one type" "$(printf '%s\n' "$OUT" | wc -l)" 2
+for type in aio raw; do
+	expect 0 tap_ctl list -t $type
+	is "aio and raw are one type" "$(printf '%s\n' "$OUT" | wc -l)" 2
+done
 expect 0 tap_ctl list -t aio -f "$A"
 is "list -t -f" "$OUT" "pid=$P minor=0 state=0 args=aio:$A"
 expect 0 tap_ctl list -p "$P" -f "$WORK/b.img"
@@ -126,4 +128,17 @@ expect 0 tap_ctl create -D -a "aio:$A"
 expect 0 tap_ctl list --json
 has "-D" "$OUT" '"mode": "writeback"'
 expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
+
+# an image has many readers, or one writer
+expect 0 tap_ctl create -R -a "aio:$A"
+expect 0 tap_ctl create --read-only --args "aio:$A" --option cache=writeback
+expect 16 tap_ctl create -a "aio:$A"
+expect 0 tap_ctl list --json
+is "readers" "$(printf '%s\n' "$OUT" | grep -c "\"args\": \"aio:$A\"")" 2
+for P in $(procs tapdisk); do
+	expect 0 tap_ctl list --pid "$P"
+	M=${OUT#*minor=}
+	expect 0 tap_ctl destroy --pid "$P" --minor "${M%% *}" --timeout 5
+done
+no_tapdisk || fail "readers are left: $(procs tapdisk)"
 exit 0
