@@ -125,7 +125,7 @@ static void finish(struct align_op *a, int err)
 static void inner_done(struct td_iop *inner, int err)
 {
 	struct align_op *a = td_entry(inner, struct align_op, inner);
-	uint64_t want = a->outer->off - a->from + a->outer->len;
+	uint64_t before = a->outer->off - a->from, want = before + a->outer->len, moved = inner->moved;
 
 	if (err) {
 		finish(a, err);
@@ -137,8 +137,8 @@ static void inner_done(struct td_iop *inner, int err)
 		td_iop_queue(a->io, &a->inner);
 	} else if (a->reading) {
 		copy(a, false);
-		a->outer->moved = a->inner.moved < want ? a->inner.moved : a->outer->len;
-		finish(a, a->inner.moved < want && !(a->outer->flags & TD_IO_EOF_ZERO) ? -EIO : 0);
+		a->outer->moved = moved >= want ? a->outer->len : moved > before ? moved - before : 0;
+		finish(a, moved < want && !(a->outer->flags & TD_IO_EOF_ZERO) ? -EIO : 0);
 	} else {
 		finish(a, 0);
 	}

@@ -20,7 +20,7 @@ struct td_workers {
 	pthread_mutex_t lock;      /* over all below but the loop's own async */
 	pthread_cond_t more;
 	struct td_list todo, done; /* td_iop.link */
-	unsigned idle, started;
+	unsigned ntodo, idle, started;
 	bool stop;
 	pthread_t threads[TD_WORKERS_MAX];
 	ev_async async;
@@ -82,6 +82,7 @@ static void *worker(void *arg)
 		}
 		if (!l)
 			break;
+		w->ntodo--;
 		pthread_mutex_unlock(&w->lock);
 		struct td_iop *op = td_entry(l, struct td_iop, link);
 		op->res = run_op(op);
@@ -173,7 +174,9 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 		n++;
 	pthread_mutex_lock(&w->lock);
 	td_list_splice(&w->todo, ops);
-	for (unsigned need = n > w->idle ? n - w->idle : 0; need && w->started < TD_WORKERS_MAX; need--)
+	w->ntodo += n;
+	/* all that waits is counted, not the new alone: an idle thread that is woken for an earlier one still counts as idle */
+	for (unsigned need = w->ntodo > w->idle ? w->ntodo - w->idle : 0; need && w->started < TD_WORKERS_MAX; need--)
 		if (start_thread(w) < 0)
 			break;
 	if (w->started && n > 1)
@@ -188,6 +191,7 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 	while ((l = td_list_pop(&w->todo))) {
 		struct td_iop *op = td_entry(l, struct td_iop, link);
 
+		w->ntodo--;
 		op->res = run_op(op);
 		td_list_add(&w->done, &op->link);
 	}

@@ -14,7 +14,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-align
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -22,6 +22,18 @@ tests_unit_test_cache_storm_SOURCES = tests/unit/test-cache-storm.c tests/suppor
 tests_unit_test_cache_storm_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_SOURCES = tests/unit/test-blkif.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
 tests_unit_test_blkif_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_align_SOURCES = tests/unit/test-align.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_align_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_SOURCES = tests/unit/test-cache.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
 tests_unit_test_cache_LDADD = $(UNIT_PARTS_LIBS)
 endif
+
+if HAVE_CHECK
+# the ring's bytes, and the memory transport
+check_PROGRAMS += tests/unit/test-blkif-abi tests/unit/test-xport-mem
+TESTS += tests/unit/test-blkif-abi tests/unit/test-xport-mem
+endif
+tests_unit_test_blkif_abi_SOURCES = tests/unit/test-blkif-abi.c
+tests_unit_test_blkif_abi_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_xport_mem_SOURCES = tests/unit/test-xport-mem.c
+tests_unit_test_xport_mem_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
