@@ -36,7 +36,8 @@ static bool spawn_near(const char *rest, char *path)
 	return snprintf(path, PATH_MAX, "%s/%s", self, rest) < PATH_MAX && !access(path, X_OK);
 }
 
-/* Which program: $TAPDISK, the build tree's, the installed one, or one installed below a prefix that was moved. */
+/* Which program: $TAPDISK, the build tree's, the one below this program's own prefix, which may have been moved, or the one that
+ * was configured. */
 static int spawn_program(char *path, struct td_err *err)
 {
 	const char *env = getenv("TAPDISK");
@@ -46,10 +47,10 @@ static int spawn_program(char *path, struct td_err *err)
 			return td_fail(err, errno, "cannot run the tapdisk that $TAPDISK names, %s: %s", env, strerror(errno));
 		return 0;
 	}
-	if (spawn_near("../tapdisk/tapdisk", path))
+	if (spawn_near("../tapdisk/tapdisk", path) || spawn_near("../libexec/tapdisk", path))
 		return 0;
 	snprintf(path, PATH_MAX, "%s", LIBEXECDIR "/tapdisk");
-	if (!access(path, X_OK) || spawn_near("../libexec/tapdisk", path))
+	if (!access(path, X_OK))
 		return 0;
 	return td_fail(err, ENOENT, "there is no program " LIBEXECDIR "/tapdisk: install it, or set TAPDISK to where it is");
 }

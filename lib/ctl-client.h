@@ -32,7 +32,8 @@ int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s,
  * returns that.  It does not connect. */
 int td_ctl_each(int (*fn)(pid_t pid, void *arg), void *arg);
 
-/* Marker of a minor number (td/ctl.h). */
+/* Marker of a minor number (td/ctl.h); pid may be NULL.  It takes no lock of an allocated one, and waits up to 2 s for that of a
+ * process that is just being killed. */
 enum td_marker { TD_MARKER_NONE, TD_MARKER_FREE /* allocated, no tapdisk */, TD_MARKER_HELD, TD_MARKER_STALE };
 enum td_marker td_ctl_marker(int minor, pid_t *pid);
 

@@ -123,6 +123,16 @@ expect 0 tap_ctl destroy -p "$P" -m 0
 no_tapdisk || fail "destroy of a closed disk left $(procs tapdisk)"
 is "files after destroy of a closed disk" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" ""
 
+# installed below another prefix than the configured one, and called from anywhere
+mkdir -p "$WORK/moved/sbin" "$WORK/moved/libexec"
+cp "$top_builddir/control/tap-ctl" "$WORK/moved/sbin/"
+cp "$top_builddir/tapdisk/tapdisk" "$WORK/moved/libexec/"
+cd / || exit 1
+expect 0 "$WORK/moved/sbin/tap-ctl" create -a "aio:$A"
+P=$(procs tapdisk)
+is "the moved program" "$(readlink "/proc/$P/exe" || echo "$WORK/moved/libexec/tapdisk")" "$WORK/moved/libexec/tapdisk"
+expect 0 "$WORK/moved/sbin/tap-ctl" destroy -p "$P" -m 0
+
 # -D is a cache mode
 expect 0 tap_ctl create -D -a "aio:$A"
 expect 0 tap_ctl list --json
