@@ -20,10 +20,6 @@ case_blockdev() {
 	say "the guest sent $n flushes; dom0 sent its disk $seen"
 	[ "$n" -ge 10 ] && [ "$seen" -ge "$n" ] || { tail -5 /sys/kernel/tracing/trace | sed 's/^/# | /'; die "$seen flushes reached the disk, for $n of the guest"; }
 	guest_stop d1; nothing_left || die "something is left"
-	g_sums_ok /dev/vdb
-}
-g_sums_ok() { # the first blocks were overwritten by sync_writes: only the file system's own structure is judged when it was not
-	[ -b "$1" ] || die "no $1"
 }
 
 # 4096-byte sectors below, 512-byte ones above.
@@ -33,8 +29,7 @@ case_blockdev_4k() {
 	g d1 150 "fs_write xvda 4" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the guest's file system is not right (sector-size $s)"; }
 	say "sector-size $s, physical $(key "$(be d1 xvda)" physical-sector-size)"
 	if [ "$s" = 512 ]; then
-		g d1 60 "dd if=/dev/urandom of=/tmp/p bs=512 count=5 2>/dev/null; dd if=/tmp/p of=/dev/xvda bs=512 seek=100001 oflag=direct 2>/dev/null &&
-			dd if=/dev/xvda bs=512 skip=100001 count=5 iflag=direct 2>/dev/null | cmp - /tmp/p" || die "512-byte writes on 4096-byte sectors are wrong"
+		g d1 60 "dd if=/dev/urandom of=/tmp/p bs=512 count=5 2>/dev/null; dd if=/tmp/p of=/dev/xvda bs=512 seek=100001 oflag=direct 2>/dev/null && dd if=/dev/xvda bs=512 skip=100001 count=5 iflag=direct 2>/dev/null | cmp - /tmp/p" || die "512-byte writes on 4096-byte sectors are wrong"
 	fi
 	guest_stop d1; image_holds /dev/vdc /tmp/sums || die "the disk is not what the guest wrote"
 }

@@ -35,7 +35,7 @@ case_restart() {
 		[ "$(disk_pid p1 xvdf)" = "$pid" ] || die "the disk has another tapdisk"
 	done
 	g p1 90 "load_stop xvda; load_stop xvdf" >/tmp/load || { sed 's/^/# | /' /tmp/load; die "the guest saw errors or other bytes than it wrote"; }
-	sed -n 's/^load/# xvd&/p' /tmp/load
+	sed -n 's/^load/# &/p' /tmp/load
 	[ "$(grep -c ' 0 errors, 0 wrong' /tmp/load)" = 2 ] || die "the guest saw errors or other bytes than it wrote"
 	detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach after the restart failed"; }
 	taken_away xvdf "$pid" vbd
