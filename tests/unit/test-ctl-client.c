@@ -212,7 +212,7 @@ static void check_timeout(enum server what)
 	ck_assert_int_eq(ask(start(what), 1, &err), -ETIMEDOUT);
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	took = (b.tv_sec - a.tv_sec) + (b.tv_nsec - a.tv_nsec) / 1e9;
-	ck_assert(took > 0.9 && took < 3);
+	ck_assert(took > 0.9 && took < 8);
 	ck_assert_ptr_nonnull(strstr(err.text, "within 1 s"));
 }
 
