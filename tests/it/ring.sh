@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A guest's ring, over the memory transport: every ABI and ring order, load with verification, and what no honest guest sends.
+. "$top_srcdir/tests/it/lib.sh"
+
+guest="$top_builddir/tests/support/tdguest"
+truncate -s 24M "$WORK/d.img"
+marker=$(tap_ctl create -a "aio:$WORK/d.img" -o cache=writeback) || fail "create"
+pid=$(tap_ctl list -f "$WORK/d.img" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
+minor=${marker##*-}
+
+for abi in native x86_64 x86_32; do
+	for order in 0 1 2 3 4; do
+		expect 0 "$guest" --abi $abi --order $order "$pid" "$minor" write $((order * 65536)) 90112 $order
+		expect 0 "$guest" --abi $abi --order $order "$pid" "$minor" verify $((order * 65536)) 90112 $order
+	done
+done
+expect 0 "$guest" --order 2 "$pid" "$minor" full 7
+# the guest's own check must be able to fail
+expect 1 "$guest" "$pid" "$minor" verify 4096 512 8
+has "the place of the wrong byte" "$OUT" "byte 4096"
+# what the guest wrote stands in the file
+"$guest" "$pid" "$minor" read 0 $((24 << 20)) | cmp - "$WORK/d.img" || fail "the file is not what the guest reads"
+
+expect 0 "$guest" "$pid" "$minor" load 2 1
+expect 0 "$guest" --order 4 "$pid" "$minor" load 2 200
+expect 0 "$guest" --order 1 "$pid" "$minor" barrier 512 65536 9
+expect 0 "$guest" "$pid" "$minor" verify 512 65536 9
+expect 0 "$guest" "$pid" "$minor" flush 5
+
+for case in $("$guest" hostile list); do
+	expect 0 "$guest" "$pid" "$minor" hostile "$case"
+done
+# a broken ring is gone with its frontend, and the next one finds the disk as it was
+expect 0 "$guest" "$pid" "$minor" write 0 4096 1
+expect 0 "$guest" "$pid" "$minor" verify 0 4096 1
+
+tap_ctl destroy -p "$pid" -m "$minor" || fail "destroy"
+expect 2 "$guest" "$pid" "$minor" flush

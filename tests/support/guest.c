@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/support/guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+
+#define CALL_TIMEOUT 30    /* s */
+#define DO_TIMEOUT   60000 /* ms */
+
+static void release(struct guest *g)
+{
+	if (g->mem)
+		munmap(g->mem, g->bytes);
+	if (g->memfd >= 0)
+		close(g->memfd);
+	if (g->kick >= 0)
+		close(g->kick);
+	if (g->call >= 0)
+		close(g->call);
+}
+
+static int make_memory(struct guest *g, struct td_err *err)
+{
+	g->data_page = 1u << g->order;
+	g->bytes = ((size_t)g->data_page + (size_t)g->slots * BLKIF_MAX_SEGS) * 4096;
+	g->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	g->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	g->memfd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (g->kick < 0 || g->call < 0 || g->memfd < 0 || ftruncate(g->memfd, (off_t)g->bytes) < 0 ||
+	    fcntl(g->memfd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
+		return td_fail(err, errno, "cannot make the guest's memory: %s", strerror(errno));
+	g->mem = mmap(NULL, g->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, g->memfd, 0);
+	if (g->mem == MAP_FAILED) {
+		g->mem = NULL;
+		return td_fail(err, errno, "cannot map the guest's memory: %s", strerror(errno));
+	}
+	g->ring = (struct blkif_sring *)g->mem;
+	g->ring->req_event = g->ring->rsp_event = 1;
+	for (unsigned i = 0; i < g->slots; i++)
+		g->idle[g->idle_n++] = (uint16_t)(g->slots - 1 - i);
+	return 0;
+}
+
+static int ask_connect(struct guest *g, struct td_err *err)
+{
+	json_t *refs = json_array(), *info = NULL;
+	int rc;
+
+	for (unsigned i = 0; i < 1u << g->order; i++)
+		json_array_append_new(refs, json_integer(i));
+	rc = td_ctl_call(g->pid,
+			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:i,s:s}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
+				   g->devid, "transport", "mem", "refs", refs, "port", 1, "abi", blkif_abi_name(g->abi)),
+			 (int[]){ g->memfd, g->kick, g->call }, 3, CALL_TIMEOUT, NULL, NULL, NULL, err);
+	if (!rc)
+		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, CALL_TIMEOUT, NULL, NULL,
+				 &info, err);
+	if (!rc) {
+		g->sectors = (uint64_t)json_integer_value(json_object_get(info, "sectors"));
+		json_decref(info);
+	}
+	return rc;
+}
+
+int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err)
+{
+	int rc;
+
+	memset(g, 0, sizeof(*g));
+	*g = (struct guest){ .pid = pid, .minor = minor, .domid = 1, .devid = devid, .abi = abi, .order = order, .memfd = -1,
+			     .kick = -1, .call = -1 };
+	g->slots = blkif_slots(abi, 1u << order);
+	rc = make_memory(g, err);
+	if (!rc)
+		rc = ask_connect(g, err);
+	if (rc)
+		release(g);
+	return rc;
+}
+
+void guest_disconnect(struct guest *g)
+{
+	td_ctl_call(g->pid, json_pack("{s:s,s:i,s:i,s:i}", "op", "disconnect", "minor", g->minor, "domid", g->domid, "devid", g->devid),
+		    NULL, 0, CALL_TIMEOUT, NULL, NULL, NULL, NULL);
+	release(g);
+}
+
+int guest_slot(struct guest *g)
+{
+	return g->idle_n ? g->idle[--g->idle_n] : -1;
+}
+
+uint32_t guest_ref(struct guest *g, int slot)
+{
+	return g->data_page + (uint32_t)slot * BLKIF_MAX_SEGS;
+}
+
+void *guest_data(struct guest *g, int slot)
+{
+	return g->mem + (size_t)guest_ref(g, slot) * 4096;
+}
+
+void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigned bytes)
+{
+	struct blkif_desc d = { .id = (uint64_t)slot, .sector = sector, .op = op, .handle = (uint16_t)g->devid };
+
+	for (unsigned left = bytes; left; d.nr_segs++) {
+		unsigned n = left < 4096 ? left : 4096;
+
+		d.seg[d.nr_segs] = (struct blkif_seg){ .ref = guest_ref(g, slot) + d.nr_segs, .last = (uint8_t)(n / 512 - 1) };
+		left -= n;
+	}
+	guest_queue_raw(g, &d);
+}
+
+void guest_queue_raw(struct guest *g, const struct blkif_desc *d)
+{
+	blkif_put_request(g->abi, g->ring, g->slots, g->req_prod++, d);
+}
+
+void guest_push(struct guest *g)
+{
+	uint32_t old = g->ring->req_prod;
+
+	__atomic_store_n(&g->ring->req_prod, g->req_prod, __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the index is out before req_event is read */
+	if (g->req_prod - g->ring->req_event < g->req_prod - old)
+		eventfd_write(g->kick, 1);
+}
+
+bool guest_reap(struct guest *g, int *slot, int *status)
+{
+	uint64_t id;
+	uint8_t op;
+	int16_t s;
+
+	if (__atomic_load_n(&g->ring->rsp_prod, __ATOMIC_ACQUIRE) == g->rsp_cons)
+		return false;
+	blkif_get_response(g->abi, g->ring, g->slots, g->rsp_cons++, &id, &op, &s);
+	*slot = (int)id;
+	*status = s;
+	g->idle[g->idle_n++] = (uint16_t)id;
+	return true;
+}
+
+int guest_wait(struct guest *g, int timeout_ms)
+{
+	struct pollfd p = { .fd = g->call, .events = POLLIN };
+	eventfd_t n;
+
+	for (;;) {
+		g->ring->rsp_event = g->rsp_cons + 1;
+		__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the wish is out before the last look */
+		if (g->ring->rsp_prod != g->rsp_cons)
+			return 0;
+		if (poll(&p, 1, timeout_ms) == 0)
+			return -ETIMEDOUT;
+		eventfd_read(g->call, &n);
+	}
+}
+
+int guest_do(struct guest *g, uint8_t op, uint64_t sector, void *buf, unsigned bytes)
+{
+	int slot = guest_slot(g), status = 0, rc;
+
+	if (buf && op != BLKIF_READ)
+		memcpy(guest_data(g, slot), buf, bytes);
+	guest_queue(g, slot, op, sector, bytes);
+	guest_push(g);
+	rc = guest_wait(g, DO_TIMEOUT);
+	if (rc)
+		return rc;
+	guest_reap(g, &slot, &status);
+	if (buf && op == BLKIF_READ)
+		memcpy(buf, guest_data(g, slot), bytes);
+	return status;
+}
+
+static uint64_t word(uint64_t sector, unsigned i, uint64_t seed)
+{
+	uint64_t x = (sector * 64 + i % 64 + 1) * 0x9e3779b97f4a7c15 ^ seed * 0xc2b2ae3d27d4eb4f;
+
+	return x ^ x >> 29;
+}
+
+void guest_fill(void *buf, uint64_t sector, unsigned bytes, uint64_t seed)
+{
+	for (unsigned i = 0; i < bytes / 8; i++) {
+		uint64_t w = word(sector + i / 64, i, seed);
+
+		memcpy((char *)buf + i * 8, &w, 8);
+	}
+}
+
+long guest_check(const void *buf, uint64_t sector, unsigned bytes, uint64_t seed)
+{
+	for (unsigned i = 0; i < bytes / 8; i++) {
+		uint64_t w = word(sector + i / 64, i, seed);
+
+		if (memcmp((const char *)buf + i * 8, &w, 8))
+			return (long)i * 8;
+	}
+	return -1;
+}

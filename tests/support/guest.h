@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A blkif frontend over the memory transport: what a guest's driver does, for tests and benches.
+ *
+ * A request is built in a slot, which has GUEST_BYTES of data at guest_data(); its id is the slot's number.  One thread.
+ */
+#ifndef TESTS_GUEST_H
+#define TESTS_GUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "tapdisk/blkif-abi.h"
+#include "td/log.h"
+
+#define GUEST_BYTES (BLKIF_MAX_SEGS * 4096u) /* the most that one request carries */
+
+struct guest {
+	pid_t pid; /* the tapdisk's */
+	int minor, domid, devid;
+	enum blkif_abi abi;
+	unsigned order, slots;
+	uint64_t sectors; /* the disk's size, 512 bytes each */
+	int memfd, kick, call;
+	char *mem;
+	size_t bytes;
+	uint32_t data_page; /* the first page of slot 0's data */
+	struct blkif_sring *ring;
+	uint32_t req_prod, rsp_cons; /* ours; the ring's req_prod follows at guest_push */
+	uint16_t idle[BLKIF_MAX_SLOTS]; /* a stack of slots that are not in flight */
+	unsigned idle_n;
+};
+
+/* Connects as domain 1, device `devid'.  0 or -errno; on failure nothing is left open. */
+int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err);
+/* Asks the tapdisk to let go, unless it is gone, and frees. */
+void guest_disconnect(struct guest *g);
+
+int guest_slot(struct guest *g);                /* a slot to build in; -1 when all are in flight */
+void *guest_data(struct guest *g, int slot);
+uint32_t guest_ref(struct guest *g, int slot);  /* grant of its first page; the others follow */
+
+/* Puts a request on the ring; bytes <= GUEST_BYTES, a multiple of 512.  Goes out with guest_push. */
+void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigned bytes);
+/* The same with a descriptor as it is; d->id is to be a slot. */
+void guest_queue_raw(struct guest *g, const struct blkif_desc *d);
+void guest_push(struct guest *g); /* wakes the backend if it asked for it */
+
+/* Takes one response: its slot (free again) and status.  False when there is none now. */
+bool guest_reap(struct guest *g, int *slot, int *status);
+/* Waits for a response: 0, -ETIMEDOUT. */
+int guest_wait(struct guest *g, int timeout_ms);
+
+/* One request from start to end with nothing else in flight: a BLKIF_ status, or -ETIMEDOUT. */
+int guest_do(struct guest *g, uint8_t op, uint64_t sector, void *buf, unsigned bytes);
+
+/* Data that says where it belongs: every 8 bytes differ by seed and place.  check: offset of the first wrong byte, or -1. */
+void guest_fill(void *buf, uint64_t sector, unsigned bytes, uint64_t seed);
+long guest_check(const void *buf, uint64_t sector, unsigned bytes, uint64_t seed);
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A guest on the command line, for shell tests and quickstart: see usage. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/support/guest.h"
+#include "tests/support/tdguest.h"
+
+static const char usage[] =
+	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] PID MINOR COMMAND\n"
+	"  write OFF LEN SEED    writes bytes that depend on SEED and place (OFF and LEN in bytes, multiples of 512)\n"
+	"  verify OFF LEN SEED   reads, and compares every byte\n"
+	"  barrier OFF LEN SEED  as write, each request a WRITE_BARRIER\n"
+	"  read OFF LEN          to stdout\n"
+	"  flush [COUNT]         FLUSH_DISKCACHE; prints the mean in microseconds\n"
+	"  single COUNT SEED     COUNT writes of 4 KiB, one at a time\n"
+	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
+	"  load SECONDS DEPTH    random reads and writes, every read compared; prints IOPS\n"
+	"  hostile CASE          what no honest guest sends; `hostile list' names the cases\n"
+	"Exits 0 when all went well, 1 when data or an answer was wrong, 2 when it could not be tried.\n";
+
+int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t seed)
+{
+	static char buf[GUEST_BYTES];
+
+	for (uint64_t pos = off; pos < off + len;) {
+		unsigned n = (unsigned)(off + len - pos < GUEST_BYTES ? off + len - pos : GUEST_BYTES);
+		long bad = -1;
+		int status;
+
+		if (op != BLKIF_READ)
+			guest_fill(buf, pos / 512, n, seed);
+		status = guest_do(g, op, pos / 512, buf, n);
+		if (status) {
+			printf("request of %u bytes at %llu: status %d\n", n, (unsigned long long)pos, status);
+			return 1;
+		}
+		if (op == BLKIF_READ)
+			bad = guest_check(buf, pos / 512, n, seed);
+		if (bad >= 0) {
+			printf("wrong data at byte %llu\n", (unsigned long long)pos + (unsigned long long)bad);
+			return 1;
+		}
+		pos += n;
+	}
+	return 0;
+}
+
+static int dump(struct guest *g, uint64_t off, uint64_t len)
+{
+	static char buf[GUEST_BYTES];
+
+	while (len) {
+		unsigned n = (unsigned)(len < GUEST_BYTES ? len : GUEST_BYTES);
+		int status = guest_do(g, BLKIF_READ, off / 512, buf, n);
+
+		if (status) {
+			fprintf(stderr, "read of %u bytes at %llu: status %d\n", n, (unsigned long long)off, status);
+			return 1;
+		}
+		if (fwrite(buf, 1, n, stdout) != n)
+			return 2;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Each flush follows a write, so that it has something to do. */
+static int flushes(struct guest *g, unsigned count)
+{
+	static char buf[4096];
+	double sum = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		double t;
+		int status = count > 1 ? guest_do(g, BLKIF_WRITE, 0, buf, sizeof(buf)) : 0;
+
+		t = now();
+		if (!status)
+			status = guest_do(g, BLKIF_FLUSH_DISKCACHE, 0, NULL, 0);
+		if (status) {
+			printf("flush: status %d\n", status);
+			return 1;
+		}
+		sum += now() - t;
+	}
+	printf("%.0f\n", count ? sum / count * 1e6 : 0);
+	return 0;
+}
+
+static int single(struct guest *g, unsigned count, uint64_t seed)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (guest_span(g, BLKIF_WRITE, i * 4096ull % (g->sectors * 512 & ~4095ull), 4096, seed))
+			return 1;
+	return 0;
+}
+
+static int command(struct guest *g, int argc, char **argv)
+{
+	const char *c = argv[0];
+	uint64_t a = argc > 1 ? strtoull(argv[1], NULL, 0) : 0, b = argc > 2 ? strtoull(argv[2], NULL, 0) : 0;
+	uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 0;
+
+	if (!strcmp(c, "write") && argc == 4)
+		return guest_span(g, BLKIF_WRITE, a, b, seed);
+	if (!strcmp(c, "verify") && argc == 4)
+		return guest_span(g, BLKIF_READ, a, b, seed);
+	if (!strcmp(c, "barrier") && argc == 4)
+		return guest_span(g, BLKIF_WRITE_BARRIER, a, b, seed);
+	if (!strcmp(c, "read") && argc == 3)
+		return dump(g, a, b);
+	if (!strcmp(c, "flush") && argc <= 2)
+		return flushes(g, argc > 1 ? (unsigned)a : 1);
+	if (!strcmp(c, "single") && argc == 3)
+		return single(g, (unsigned)a, b);
+	if (!strcmp(c, "full") && argc == 2) {
+		int rc = guest_span(g, BLKIF_WRITE, 0, g->sectors * 512, a);
+
+		if (!rc)
+			rc = guest_do(g, BLKIF_FLUSH_DISKCACHE, 0, NULL, 0);
+		return rc ? 1 : guest_span(g, BLKIF_READ, 0, g->sectors * 512, a);
+	}
+	if (!strcmp(c, "load") && argc == 3)
+		return tdguest_load(g, atof(argv[1]), (unsigned)b);
+	if (!strcmp(c, "hostile") && argc == 2)
+		return tdguest_hostile(g, argv[1]);
+	fputs(usage, stderr);
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = { { "abi", 1, NULL, 'a' }, { "order", 1, NULL, 'o' }, { "devid", 1, NULL, 'd' },
+					       { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+	static struct td_err err;
+	static struct guest g;
+	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, rc;
+
+	while ((c = getopt_long(argc, argv, "+h", longs, NULL)) != -1)
+		if (c == 'a')
+			abi = blkif_abi_find(optarg);
+		else if (c == 'o')
+			order = atoi(optarg);
+		else if (c == 'd')
+			devid = atoi(optarg);
+		else
+			return fputs(usage, c == 'h' ? stdout : stderr), c == 'h' ? 0 : 2;
+	argc -= optind;
+	argv += optind;
+	if (argc == 2 && !strcmp(argv[0], "hostile") && !strcmp(argv[1], "list"))
+		return tdguest_hostile(NULL, "list");
+	if (argc < 3 || abi < 0 || order < 0 || order > BLKIF_MAX_RING_ORDER)
+		return fputs(usage, stderr), 2;
+	if (guest_connect(&g, atoi(argv[0]), atoi(argv[1]), devid, (enum blkif_abi)abi, (unsigned)order, &err)) {
+		fprintf(stderr, "tdguest: %s\n", err.text);
+		return 2;
+	}
+	rc = command(&g, argc - 2, argv + 2);
+	fflush(stdout);
+	guest_disconnect(&g);
+	return rc;
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The larger commands of tdguest; each returns its exit code. */
+#ifndef TESTS_TDGUEST_H
+#define TESTS_TDGUEST_H
+
+#include "tests/support/guest.h"
+
+int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t seed);
+int tdguest_load(struct guest *g, double seconds, unsigned depth);
+int tdguest_hostile(struct guest *g, const char *name); /* "list": prints the names; g is not used */
+
+#endif
