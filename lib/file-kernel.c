@@ -184,6 +184,15 @@ static int probe_direct(int fd, struct td_stat *st)
 	return try_alignment(fd, st);
 }
 
+static int check_kind(const struct stat *s, const char *path, unsigned flags, struct td_err *err)
+{
+	if (S_ISDIR(s->st_mode))
+		return open_failed(EISDIR, path, flags, err);
+	if (!S_ISREG(s->st_mode) && !S_ISBLK(s->st_mode))
+		return td_fail(err, EINVAL, "%s is neither a file nor a block device", path);
+	return 0;
+}
+
 static int probe(int fd, const char *path, unsigned flags, struct td_stat *st, struct td_err *err)
 {
 	struct stat s;
@@ -193,10 +202,9 @@ static int probe(int fd, const char *path, unsigned flags, struct td_stat *st, s
 	memset(st, 0, sizeof *st);
 	if (fstat(fd, &s) < 0)
 		return td_fail(err, errno, "cannot stat %s: %s", path, strerror(errno));
-	if (S_ISDIR(s.st_mode))
-		return open_failed(EISDIR, path, flags, err);
-	if (!S_ISREG(s.st_mode) && !S_ISBLK(s.st_mode))
-		return td_fail(err, EINVAL, "%s is neither a file nor a block device", path);
+	rc = check_kind(&s, path, flags, err);
+	if (rc < 0)
+		return rc;
 	st->blockdev = S_ISBLK(s.st_mode);
 	st->mem_align = st->off_align = st->logical = 1;
 	if (st->blockdev) {
@@ -228,9 +236,15 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 
 	if (flags & TD_FILE_DIRECT)
 		how |= O_DIRECT;
-	/* an exclusive open of a device also keeps off what the kernel itself uses: mounts, device mapper, md */
-	if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)) && stat(path, &s) == 0 && S_ISBLK(s.st_mode))
-		how |= O_EXCL;
+	/* looked at before the open too: that of a directory or a FIFO with O_DIRECT fails as if the file system could not do it */
+	if (stat(path, &s) == 0) {
+		rc = check_kind(&s, path, flags, err);
+		if (rc < 0)
+			return rc;
+		/* an exclusive open of a device also keeps off what the kernel itself uses: mounts, device mapper, md */
+		if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)) && S_ISBLK(s.st_mode))
+			how |= O_EXCL;
+	}
 	fd = open(path, how);
 	if (fd < 0 && errno == EBUSY)
 		return td_fail(err, EBUSY, "%s is in use: mounted, or claimed by another user of the device", path);

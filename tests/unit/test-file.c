@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Opening image files: what is refused and in what words, and who keeps whom off. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/file.h"
+#include "tests/support/on-fiber.h"
+#include "tests/support/suite.h"
+
+static struct ev_loop *loop;
+static struct td_io *io;
+static char dir[64], image[128];
+static struct td_err err;
+
+static void begin(void)
+{
+	int fd;
+
+	strcpy(dir, "test-file.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(image, sizeof image, "%s/disk.img", dir);
+	fd = open(image, O_RDWR | O_CREAT, 0600);
+	ck_assert_int_eq(ftruncate(fd, 1 << 20), 0);
+	close(fd);
+	loop = ev_loop_new(EVFLAG_AUTO);
+	ck_assert_int_eq(td_io_new(loop, "threads", false, &io, NULL), 0);
+}
+
+static void end(void)
+{
+	char cmd[128];
+
+	td_io_free(io);
+	ev_loop_destroy(loop);
+	snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+	ck_assert_int_eq(system(cmd), 0);
+}
+
+struct open_args {
+	const char *path;
+	unsigned flags;
+	struct td_file *f;
+	int rc;
+};
+
+static void open_it(void *arg)
+{
+	struct open_args *a = arg;
+
+	err.code = 0;
+	err.text[0] = 0;
+	a->rc = td_file_open(io, a->path, a->flags, &a->f, &err);
+}
+
+static void close_it(void *arg)
+{
+	td_file_close(arg);
+}
+
+static int try_open(const char *path, unsigned flags, struct td_file **f)
+{
+	struct open_args a = {.path = path, .flags = flags};
+
+	on_fiber(loop, open_it, &a);
+	*f = a.f;
+	if (a.rc < 0) {
+		ck_assert_ptr_null(a.f);
+		ck_assert_int_eq(err.code, -a.rc);
+		ck_assert_ptr_nonnull(strstr(err.text, path)); /* every text names the file */
+	}
+	return a.rc;
+}
+
+static void must_close(struct td_file *f)
+{
+	on_fiber(loop, close_it, f);
+}
+
+static void refused(const char *path, unsigned flags, int code, const char *word)
+{
+	struct td_file *f;
+
+	ck_assert_int_eq(try_open(path, flags, &f), -code);
+	ck_assert_msg(strstr(err.text, word) != NULL, "'%s' has no '%s'", err.text, word);
+}
+
+/* --- refusals ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(what_is_no_image_is_refused_by_name)
+{
+	char path[128];
+
+	begin();
+	snprintf(path, sizeof path, "%s/missing", dir);
+	refused(path, 0, ENOENT, "No such file");
+	refused(path, TD_FILE_DIRECT, ENOENT, "No such file");
+	for (unsigned flags = 0; flags <= (TD_FILE_DIRECT | TD_FILE_RDONLY); flags++)
+		refused(dir, flags & (TD_FILE_DIRECT | TD_FILE_RDONLY), EISDIR, "directory");
+	snprintf(path, sizeof path, "%s/fifo", dir);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	refused(path, 0, EINVAL, "neither a file nor a block device");
+	refused(path, TD_FILE_RDONLY, EINVAL, "neither a file nor a block device");
+	refused(path, TD_FILE_DIRECT, EINVAL, "neither a file nor a block device");
+	refused("/dev/null", 0, EINVAL, "neither a file nor a block device");
+	refused("/dev/null", TD_FILE_DIRECT, EINVAL, "neither a file nor a block device");
+	snprintf(path, sizeof path, "%s/disk.img/below", dir);
+	refused(path, 0, ENOTDIR, "Not a directory");
+	end();
+}
+END_TEST
+
+static void as_nobody(void)
+{
+	begin();
+	ck_assert_int_eq(chmod(image, 0400), 0);
+	ck_assert_int_eq(chmod(dir, 0755), 0);
+	ck_assert_int_eq(chown(image, 65534, 65534), 0);
+}
+
+START_TEST(a_file_that_may_not_be_written_says_so)
+{
+	struct td_file *f;
+
+	if (geteuid() != 0)
+		return; /* only root can become another */
+	as_nobody();
+	ck_assert_int_eq(seteuid(65534), 0);
+	/* the threads of the pool are of this process: glibc changes them all */
+	refused(image, 0, EACCES, "open it read-only");
+	ck_assert_int_eq(try_open(image, TD_FILE_RDONLY, &f), 0);
+	must_close(f);
+	ck_assert_int_eq(seteuid(0), 0);
+	end();
+}
+END_TEST
+
+START_TEST(a_file_says_what_it_is)
+{
+	struct td_file *f;
+
+	begin();
+	ck_assert_int_eq(try_open(image, 0, &f), 0);
+	ck_assert(f->st.size == 1 << 20 && !f->st.blockdev);
+	ck_assert(f->st.off_align == 1 && f->st.mem_align == 1 && f->st.physical >= 512);
+	ck_assert_int_eq(truncate(image, 2 << 20), 0);
+	ck_assert_uint_eq(f->st.size, 1 << 20);
+	must_close(f);
+	if (try_open(image, TD_FILE_DIRECT, &f) == 0) {
+		ck_assert(f->st.off_align >= 512 && f->st.mem_align >= 512 && f->st.off_align <= 4096);
+		ck_assert_uint_ge(f->st.physical, f->st.off_align);
+		must_close(f);
+	}
+	must_close(NULL);
+	end();
+}
+END_TEST
+
+static void write_and_read(void *arg)
+{
+	struct td_file *f = arg;
+	char buf[4097], back[4097];
+	uint64_t size;
+
+	memset(buf, 0x3c, sizeof buf);
+	ck_assert_int_eq(td_file_rw(f, TD_IO_WRITE, buf + 1, 4096, 4096, TD_IO_DSYNC), 0); /* misaligned memory, any engine */
+	ck_assert_int_eq(td_file_rw(f, TD_IO_READ, back + 1, 4096, 4096, 0), 0);
+	ck_assert_mem_eq(buf + 1, back + 1, 4096);
+	ck_assert_int_eq(truncate(image, 3 << 20), 0);
+	ck_assert_int_eq(td_file_size(f, &size), 0);
+	ck_assert(size == 3 << 20 && f->st.size == 3 << 20);
+}
+
+START_TEST(a_file_can_be_read_and_written_on_a_fiber)
+{
+	struct td_file *f;
+
+	begin();
+	for (unsigned flags = 0; flags <= TD_FILE_DIRECT; flags += TD_FILE_DIRECT) {
+		if (try_open(image, flags, &f) < 0)
+			continue;
+		on_fiber(loop, write_and_read, f);
+		must_close(f);
+		ck_assert_int_eq(truncate(image, 1 << 20), 0);
+	}
+	end();
+}
+END_TEST
+
+/* --- locks ---------------------------------------------------------------------------------------------------------- */
+
+/* Opens the image in a child, which holds it until it is killed. */
+static pid_t held_by_child(unsigned flags)
+{
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		struct ev_loop *l = ev_loop_new(EVFLAG_AUTO);
+		struct open_args a = {.path = image, .flags = flags};
+
+		loop = l;
+		if (td_io_new(l, "threads", false, &io, NULL) < 0)
+			_exit(1);
+		on_fiber(l, open_it, &a);
+		c = a.rc < 0 ? 'n' : 'y';
+		if (write(ready[1], &c, 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	ck_assert_int_eq(c, 'y');
+	close(ready[0]);
+	close(ready[1]);
+	return pid;
+}
+
+static void release(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+START_TEST(a_second_writer_is_told_who_the_first_is)
+{
+	struct td_file *f;
+	char who[32];
+	pid_t pid;
+
+	begin();
+	pid = held_by_child(0);
+	snprintf(who, sizeof who, "(pid %d)", (int)pid);
+	refused(image, 0, EBUSY, who);
+	ck_assert_ptr_nonnull(strstr(err.text, "one writer"));
+	refused(image, TD_FILE_RDONLY, EBUSY, who);
+	refused(image, TD_FILE_PARENT | TD_FILE_RDONLY, EBUSY, who);
+	refused(image, TD_FILE_SHARED, EBUSY, who);
+	release(pid); /* kill -9 leaves no lock behind */
+	ck_assert_int_eq(try_open(image, 0, &f), 0);
+	refused(image, 0, EBUSY, "by this tapdisk");
+	must_close(f);
+	end();
+}
+END_TEST
+
+START_TEST(a_parent_is_shared_by_readers_and_kept_from_writers)
+{
+	struct td_file *a, *b, *c;
+	char who[32];
+	pid_t pid;
+
+	begin();
+	pid = held_by_child(TD_FILE_PARENT | TD_FILE_RDONLY);
+	snprintf(who, sizeof who, "(pid %d)", (int)pid);
+	ck_assert_int_eq(try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &a), 0);
+	ck_assert_int_eq(try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &b), 0);
+	ck_assert_int_eq(try_open(image, TD_FILE_RDONLY, &c), 0);
+	must_close(a);
+	must_close(b);
+	must_close(c);
+	refused(image, 0, EBUSY, who);
+	release(pid);
+	ck_assert_int_eq(try_open(image, 0, &a), 0);
+	must_close(a);
+	end();
+}
+END_TEST
+
+START_TEST(shared_goes_with_shared_and_not_with_a_sole_writer)
+{
+	struct td_file *f;
+	pid_t pid;
+
+	begin();
+	pid = held_by_child(TD_FILE_SHARED);
+	ck_assert_int_eq(try_open(image, TD_FILE_SHARED, &f), 0);
+	must_close(f);
+	refused(image, 0, EBUSY, "one writer");
+	release(pid);
+	end();
+}
+END_TEST
+
+/* The image is $IMAGE in cmd. */
+static int shell(const char *cmd)
+{
+	setenv("IMAGE", image, 1);
+	return system(cmd);
+}
+
+START_TEST(qemu_and_we_keep_off_each_other)
+{
+	struct td_file *f;
+
+	begin();
+	if (shell("command -v qemu-io >/dev/null")) {
+		end();
+		return;
+	}
+	ck_assert_int_eq(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);
+	ck_assert_int_eq(try_open(image, 0, &f), 0);
+	ck_assert_int_ne(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);
+	must_close(f);
+	ck_assert_int_eq(try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &f), 0);
+	ck_assert_int_eq(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);      /* its readers do not mind */
+	ck_assert_int_ne(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"), 0); /* its writers do */
+	must_close(f);
+	ck_assert_int_eq(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"), 0);
+	end();
+}
+END_TEST
+
+START_TEST(a_qemu_that_writes_keeps_us_off)
+{
+	struct td_file *f;
+	FILE *q;
+	int rc = 0;
+
+	begin();
+	if (shell("command -v qemu-io >/dev/null")) {
+		end();
+		return;
+	}
+	q = popen("exec qemu-io -f raw $IMAGE >/dev/null 2>&1", "w");
+	ck_assert_ptr_nonnull(q);
+	for (int i = 0; i < 200 && rc == 0; i++) { /* until it has opened it */
+		usleep(20000);
+		rc = try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &f);
+		if (!rc)
+			must_close(f);
+	}
+	ck_assert_int_eq(rc, -EBUSY);
+	ck_assert_ptr_nonnull(strstr(err.text, "qemu-io"));
+	refused(image, 0, EBUSY, "qemu-io");
+	fputs("quit\n", q);
+	pclose(q);
+	ck_assert_int_eq(try_open(image, 0, &f), 0);
+	must_close(f);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("file");
+
+	SUITE_ADD(s, what_is_no_image_is_refused_by_name);
+	SUITE_ADD(s, a_file_that_may_not_be_written_says_so);
+	SUITE_ADD(s, a_file_says_what_it_is);
+	SUITE_ADD(s, a_file_can_be_read_and_written_on_a_fiber);
+	SUITE_ADD(s, a_second_writer_is_told_who_the_first_is);
+	SUITE_ADD(s, a_parent_is_shared_by_readers_and_kept_from_writers);
+	SUITE_ADD(s, shared_goes_with_shared_and_not_with_a_sole_writer);
+	SUITE_ADD(s, qemu_and_we_keep_off_each_other);
+	SUITE_ADD(s, a_qemu_that_writes_keeps_us_off);
+	return suite_run(s);
+}
