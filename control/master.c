@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "control/device.h"
 
@@ -97,6 +98,21 @@ static void frontend_event(struct master *m, const char *token)
 		device_mark(d);
 }
 
+static void lost(struct master *m, const char *why)
+{
+	td_log(LOG_ERR, "xenstored is lost (%s); the guests' disks go on, and are taken over by the next tapback", why);
+	m->lost = true;
+	ev_io_stop(m->loop, &m->io);
+	ev_io_stop(m->loop, &m->hangup);
+	ev_break(m->loop, EVBREAK_ALL);
+}
+
+/* xenstored never speaks first, so whatever comes is its end. */
+static void on_hangup(struct ev_loop *loop, ev_io *w, int revents)
+{
+	lost(w->data, "it has hung up");
+}
+
 static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct master *m = w->data;
@@ -112,10 +128,7 @@ static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 	}
 	if (errno == EAGAIN)
 		return;
-	td_log(LOG_ERR, "xenstored is lost (%s); the guests' disks go on, and are taken over by the next tapback", strerror(errno));
-	m->lost = true;
-	ev_io_stop(loop, w);
-	ev_break(loop, EVBREAK_ALL);
+	lost(m, strerror(errno));
 }
 
 static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
@@ -153,6 +166,10 @@ int master_open(struct master *m, struct ev_loop *loop, const struct master_opti
 	ev_io_init(&m->io, on_store, store_fd(m->store), EV_READ);
 	m->io.data = m;
 	ev_io_start(loop, &m->io);
+	ev_io_init(&m->hangup, on_hangup, store_hangup_fd(), EV_READ);
+	m->hangup.data = m;
+	if (m->hangup.fd >= 0)
+		ev_io_start(loop, &m->hangup);
 	ev_prepare_init(&m->prepare, on_prepare);
 	m->prepare.data = m;
 	ev_prepare_start(loop, &m->prepare);
@@ -166,6 +183,9 @@ void master_close(struct master *m)
 	td_list_each_safe(l, next, &m->devices)
 		device_free(td_entry(l, struct device, link));
 	ev_io_stop(m->loop, &m->io);
+	ev_io_stop(m->loop, &m->hangup);
+	if (m->hangup.fd >= 0)
+		close(m->hangup.fd);
 	ev_prepare_stop(m->loop, &m->prepare);
 	store_close(m->store);
 	m->store = NULL;

@@ -30,7 +30,7 @@ struct master {
 	struct td_list devices; /* struct device by link */
 	struct td_list dirty;   /* those to look at, by dirty */
 	char root[64];          /* backend/<name> */
-	ev_io io;
+	ev_io io, hangup;
 	ev_prepare prepare;
 	bool lost;              /* xenstored went away */
 };

@@ -48,6 +48,12 @@ int store_fd(struct store *s); /* readable when there are events */
 /* The next event: path and token, one block to free: NULL with EAGAIN when there is none, other errno: xenstored is lost. */
 char **store_event(struct store *s);
 
+/*
+ * A descriptor that hangs up when xenstored dies (libxenstore itself does not tell who only listens); -1 where that cannot be told,
+ * as in a driver domain.  The caller's to close.
+ */
+int store_hangup_fd(void);
+
 /* A plain decimal number (no sign, space or leading zero) of at most max. */
 bool store_decimal(const char *text, uint64_t max, uint64_t *out);
 

@@ -4,3 +4,8 @@ TESTS += tests/it/tap-ctl-completion.sh tests/it/tap-ctl-life.sh tests/it/tap-ct
 EXTRA_DIST += tests/it/tap-ctl-completion.sh tests/it/tap-ctl-life.sh tests/it/tap-ctl-errors.sh tests/it/tap-ctl-dead.sh tests/it/tap-ctl-names.sh
 TESTS += tests/it/ring.sh
 EXTRA_DIST += tests/it/ring.sh
+
+# the xenstore side, against a real xenstored
+TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh
+TESTS += $(TAPBACK_TESTS)
+EXTRA_DIST += tests/it/xs.sh $(TAPBACK_TESTS)

@@ -5,3 +5,17 @@ noinst_PROGRAMS += tests/support/tdguest
 tests_support_tdguest_SOURCES = tests/support/tdguest.c tests/support/tdguest.h tests/support/tdguest-load.c \
 	tests/support/tdguest-hostile.c tests/support/guest.c tests/support/guest.h
 tests_support_tdguest_LDADD = $(TAPDISK_LIBS)
+
+# the xenstore side: xenstored without Xen, and a tapdisk without a disk
+EXTRA_DIST += tests/support/xsnox.c
+if HAVE_XEN
+check_PROGRAMS += tests/support/tapdisk-standin
+check_SCRIPTS += tests/support/xsnox.so
+endif
+tests_support_tapdisk_standin_SOURCES = tests/support/tapdisk-standin.c
+tests_support_tapdisk_standin_LDADD = $(TD_LIBS)
+# loaded into a program that is not ours: without the sanitizers
+tests/support/xsnox.so: $(srcdir)/tests/support/xsnox.c
+	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -std=gnu11 -D_GNU_SOURCE $(WARN_FLAGS) $(XEN_CFLAGS) $(CFLAGS) -fPIC -shared \
+		-o $@ $(srcdir)/tests/support/xsnox.c -ldl
+CLEANFILES += tests/support/xsnox.so

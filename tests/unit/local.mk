@@ -41,3 +41,12 @@ tests_unit_test_blkif_abi_SOURCES = tests/unit/test-blkif-abi.c
 tests_unit_test_blkif_abi_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_xport_mem_SOURCES = tests/unit/test-xport-mem.c
 tests_unit_test_xport_mem_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+
+# xl's disk syntax
+if HAVE_CHECK
+check_PROGRAMS += tests/unit/test-xl-disk
+TESTS += tests/unit/test-xl-disk
+endif
+tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/xl-disk.c control/xl-disk.h
+tests_unit_test_xl_disk_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_xl_disk_LDADD = $(TD_LIBS) $(CHECK_LIBS)

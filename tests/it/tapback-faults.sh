@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Tapdisks that die, hang, refuse or are not there; directories that vanish.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+. "$top_srcdir/tests/it/xs.sh" || exit 99
+xs_start
+standin_start 1
+standin_start 2
+tapback_start --timeout=2
+disk_up 9/51712 2 # a good neighbour
+
+# --- killed: noticed at once, said everywhere, and the pieces can be taken away
+D=1/51712 B=$(be 1/51712) E=/local/domain/0/error/backend/vbd3/1/51712/error
+disk_up $D 1
+sleep 0.3
+t=${EPOCHREALTIME/./}
+kill -KILL "${standin[1]}"
+wait_key $B/state 5
+t=$(((${EPOCHREALTIME/./} - t) / 1000))
+[ $t -lt 1000 ] || fail "noticed after $t ms"
+echo "tapdisk's death noticed after $t ms"
+has "error node" "$(get $E)" "tapdisk ${standin[1]} is not running"
+grep -q "tapdisk ${standin[1]} is not running" "$WORK/tapback.log" || fail "the log does not say it"
+# the guest has it mounted and does not close: taken away all the same
+ask_to_close $D
+wait_key $B/state 6
+xenstore-rm "$(fe $D)"
+xenstore-rm $B
+wait_key $E -
+is "the neighbour" "$(get "$(be 9/51712)/state")" 4
+
+# --- refused, with the tapdisk's own text
+echo '{"fail": {"connect": [22, "grant 8 cannot be mapped"]}}' >"$WORK/conf.1"
+standin_start 1
+D=1/51728 B=$(be 1/51728)
+disk $D script=/x
+wait_key $B/state 2
+hotplug $D "${standin[1]}"
+guest_ring $D
+wait_key $B/state 5
+is "its own text" "$(get $B/tapdisk-error)" "grant 8 cannot be mapped"
+# the guest tries again, and then it works: nothing of the error is left
+echo '{}' >"$WORK/conf.1"
+guest $D state=6
+wait_key $B/state 6
+guest $D state=1
+wait_key $B/state 2
+guest $D state=3
+wait_key $B/state 4
+is "error gone" "$(get $B/tapdisk-error) $(get /local/domain/0/error/backend/vbd3/1/51728/error)" "- -"
+guest $D state=6
+wait_key $B/state 6
+
+# --- read-only in xenstore, writable in the tapdisk; no image; no such process
+D=1/51744 B=$(be 1/51744)
+for what in ro:mode=r:read-only closed:mode=w:"no image open" nobody:mode=w:"is not running"; do
+	IFS=: read -r kind key why <<<"$what"
+	[ $kind != closed ] || echo '{"info": {"state": 2}}' >"$WORK/conf.1"
+	pid=${standin[1]}
+	[ $kind != nobody ] || pid=4194303
+	disk $D script=/x $key
+	wait_key $B/state 2
+	hotplug $D "$pid"
+	guest_ring $D
+	wait_key $B/state 5
+	has $kind "$(get $B/tapdisk-error)" "$why"
+	xenstore-rm "$(fe $D)"
+	wait_key $B/state 6
+	xenstore-rm $B
+	wait_key /local/domain/0/error/backend/vbd3/1/51744/error -
+	echo '{}' >"$WORK/conf.1"
+done
+
+# --- hangs: its own disk alone suffers
+echo '{"hang": ["info"]}' >"$WORK/conf.1"
+D=1/51760 B=$(be 1/51760)
+disk $D script=/x
+wait_key $B/state 2
+hotplug $D "${standin[1]}"
+guest_ring $D
+t=${EPOCHREALTIME/./}
+disk_up 9/51728 2
+t=$(((${EPOCHREALTIME/./} - t) / 1000))
+[ $t -lt 1500 ] || fail "another disk took $t ms beside a hung tapdisk"
+is "the hung one" "$(get $B/state)" 2
+wait_key $B/state 5
+has "hung" "$(get $B/tapdisk-error)" "did not answer in time"
+# connect hangs: the ring counts as connected until the tapdisk has let go of it
+echo '{"hang": ["connect", "disconnect"]}' >"$WORK/conf.1"
+D=1/51776 B=$(be 1/51776)
+disk $D script=/x
+wait_key $B/state 2
+hotplug $D "${standin[1]}"
+guest_ring $D
+wait_key $B/state 5
+guest $D state=6
+stays $B/state 5
+echo '{}' >"$WORK/conf.1"
+wait_key $B/state 6
+
+# --- directories vanish at any point, and come back
+D=3/51712 B=$(be 3/51712)
+for step in 1 2 3 4 5 6; do
+	: >"$WORK/log.1"
+	disk $D script=/x
+	wait_key $B/state 2
+	[ $step -lt 2 ] || hotplug $D "${standin[1]}"
+	if [ $step -ge 3 ]; then
+		guest_ring $D
+		[ $step -lt 4 ] || wait_key $B/state 4
+		[ $step -lt 5 ] || ask_to_close $D
+		[ $step -lt 6 ] || guest $D state=5
+	fi
+	: >"$WORK/tapback.log"
+	xenstore-rm $B
+	[ $((step % 2)) = 0 ] || xenstore-rm "$(fe $D)"
+	until_true 5 grep -q 'vbd3/3/51712: removed' "$WORK/tapback.log"
+	[ $step -lt 4 ] || has "ring let go, step $step" "$(asked 1)" disconnect
+	stays $B -
+	xenstore-rm "$(fe $D)" 2>/dev/null
+done
+# the frontend alone goes, as when the guest dies
+disk_up $D 1
+xenstore-rm "$(fe $D)"
+wait_key $B/state 6
+# gone and back so fast that nobody sees it gone
+disk 3/51728 script=/x
+disk_up 3/51744 1
+B=$(be 3/51744)
+kill -STOP $TAPBACK
+xenstore-rm $B
+disk 3/51744 script=/x
+kill -CONT $TAPBACK
+wait_key $B/state 2
+has "the old ring" "$(asked 1)" disconnect
+# all disks of a domain, and the whole type
+xenstore-rm /local/domain/0/backend/vbd3/3
+until_true 5 grep -q 'vbd3/3/51728: removed' "$WORK/tapback.log"
+is "the neighbour" "$(get "$(be 9/51712)/state")" 4
+xenstore-rm /local/domain/0/backend/vbd3
+until_true 5 grep -q 'vbd3/9/51712: removed' "$WORK/tapback.log"
+disk 9/51712 script=/x
+wait_key "$(be 9/51712)/state" 2
