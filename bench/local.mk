@@ -1,1 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+noinst_PROGRAMS += bench/ringbench
+bench_ringbench_SOURCES = bench/ringbench.c tests/support/guest.c tests/support/guest.h
+bench_ringbench_LDADD = $(TAPDISK_LIBS)
+EXTRA_DIST += bench/run
+.PHONY: bench
+bench: all
+	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'

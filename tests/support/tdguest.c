@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "lib/ctl-client.h"
 #include "tests/support/guest.h"
 #include "tests/support/tdguest.h"
 
@@ -20,6 +21,7 @@ static const char usage[] =
 	"  single COUNT SEED     COUNT writes of 4 KiB, one at a time\n"
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
 	"  load SECONDS DEPTH    random reads and writes, every read compared; prints IOPS\n"
+	"  promise               what the disk's cache mode promises, in the tapdisk's words\n"
 	"  hostile CASE          what no honest guest sends; `hostile list' names the cases\n"
 	"Exits 0 when all went well, 1 when data or an answer was wrong, 2 when it could not be tried.\n";
 
@@ -109,6 +111,17 @@ static int single(struct guest *g, unsigned count, uint64_t seed)
 	return 0;
 }
 
+static int promise(struct guest *g)
+{
+	json_t *info = NULL;
+
+	if (td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, 10, NULL, NULL, &info, NULL))
+		return 2;
+	puts(json_string_value(json_object_get(info, "promise")));
+	json_decref(info);
+	return 0;
+}
+
 static int command(struct guest *g, int argc, char **argv)
 {
 	const char *c = argv[0];
@@ -136,6 +149,8 @@ static int command(struct guest *g, int argc, char **argv)
 	}
 	if (!strcmp(c, "load") && argc == 3)
 		return tdguest_load(g, atof(argv[1]), (unsigned)b);
+	if (!strcmp(c, "promise") && argc == 1)
+		return promise(g);
 	if (!strcmp(c, "hostile") && argc == 2)
 		return tdguest_hostile(g, argv[1]);
 	fputs(usage, stderr);

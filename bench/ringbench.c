@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block of BS bytes.
+ *
+ *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin] PID MINOR
+ *
+ * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core) and switches (its voluntary
+ * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/support/guest.h"
+
+#define SUB     32             /* buckets for each power of two of nanoseconds: 3 % */
+#define BUCKETS (64 * SUB)
+
+struct job {
+	bool random, write, spin;
+	unsigned bs, depth, order;
+	double seconds;
+	uint64_t blocks, next;
+};
+
+static uint64_t histogram[BUCKETS], done;
+static uint64_t start_ns[BLKIF_MAX_SLOTS];
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void count(uint64_t ns)
+{
+	int top = ns < SUB ? 0 : 63 - __builtin_clzll(ns) - 5;
+
+	histogram[top * SUB + (int)(ns >> top)]++; /* ns >> top is below 2 * SUB */
+	done++;
+}
+
+static double percentile(double p)
+{
+	uint64_t want = (uint64_t)((double)done * p), seen = 0;
+
+	for (int top = 0; top < 58; top++)
+		for (int i = top ? SUB : 0; i < 2 * SUB; i++) {
+			seen += histogram[top * SUB + i];
+			if (seen > want)
+				return (double)((uint64_t)i << top) / 1000;
+		}
+	return 0;
+}
+
+static uint64_t rnd(void)
+{
+	static uint64_t x = 88172645463325252;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return x;
+}
+
+static void issue(struct guest *g, struct job *j, uint64_t t)
+{
+	int slot = guest_slot(g);
+	uint64_t block = j->random ? rnd() % j->blocks : j->next++ % j->blocks;
+
+	start_ns[slot] = t;
+	guest_queue(g, slot, j->write ? BLKIF_WRITE : BLKIF_READ, block * (j->bs / 512), j->bs);
+}
+
+static int run(struct guest *g, struct job *j)
+{
+	uint64_t t = now_ns(), end = t + (uint64_t)(j->seconds * 1e9);
+	unsigned inflight = 0;
+	int slot, status;
+
+	for (unsigned i = 0; i < g->slots; i++)
+		memset((char *)g->mem + (size_t)guest_ref(g, (int)i) * 4096, (int)i, j->bs);
+	while (t < end || inflight) {
+		for (; t < end && inflight < j->depth; inflight++)
+			issue(g, j, t);
+		guest_push(g);
+		if (!j->spin && guest_wait(g, 60000)) {
+			fprintf(stderr, "ringbench: no answer for a minute\n");
+			return 1;
+		}
+		bool some = guest_reap(g, &slot, &status);
+
+		if (some)
+			t = now_ns();
+		for (; some; some = guest_reap(g, &slot, &status), inflight--) {
+			if (status) {
+				fprintf(stderr, "ringbench: a request failed with status %d\n", status);
+				return 1;
+			}
+			count(t - start_ns[slot]);
+		}
+	}
+	return 0;
+}
+
+/* Ticks of CPU and voluntary switches of all the tapdisk's threads are those of its main thread in what is measured here. */
+static double cpu_ticks(pid_t pid)
+{
+	char path[64], line[1024], *p;
+	unsigned long u = 0, s = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	p = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	if (p)
+		sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &u, &s);
+	fclose(f);
+	return (double)(u + s);
+}
+
+static unsigned long switches(pid_t pid)
+{
+	char path[64], line[256];
+	unsigned long n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "voluntary_ctxt_switches: %lu", &n);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static int parse(int argc, char **argv, struct job *j)
+{
+	static const struct option longs[] = { { "rw", 1, NULL, 'r' }, { "bs", 1, NULL, 'b' }, { "depth", 1, NULL, 'd' },
+					       { "seconds", 1, NULL, 's' }, { "order", 1, NULL, 'o' }, { "spin", 0, NULL, 'p' },
+					       { NULL, 0, NULL, 0 } };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		switch (c) {
+		case 'r':
+			j->random = !strncmp(optarg, "rand", 4);
+			j->write = strstr(optarg, "write") != NULL;
+			break;
+		case 'b':
+			j->bs = (unsigned)atoi(optarg);
+			break;
+		case 'd':
+			j->depth = (unsigned)atoi(optarg);
+			break;
+		case 's':
+			j->seconds = atof(optarg);
+			break;
+		case 'o':
+			j->order = (unsigned)atoi(optarg);
+			break;
+		case 'p':
+			j->spin = true;
+			break;
+		default:
+			return -1;
+		}
+	return argc - optind == 2 && j->bs && j->bs % 512 == 0 && j->bs <= GUEST_BYTES && j->order <= BLKIF_MAX_RING_ORDER ? 0 : -1;
+}
+
+int main(int argc, char **argv)
+{
+	static struct guest g;
+	static struct td_err err;
+	struct job j = { .random = true, .bs = 4096, .depth = 32, .seconds = 2 };
+	double cpu, elapsed;
+	unsigned long sw;
+	uint64_t t;
+	int rc;
+
+	if (parse(argc, argv, &j)) {
+		fprintf(stderr, "usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at most %u] [--depth N]\n"
+				"                 [--seconds S] [--order 0..4] [--spin] PID MINOR\n", GUEST_BYTES);
+		return 2;
+	}
+	if (guest_connect(&g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712, BLKIF_NATIVE, j.order, &err)) {
+		fprintf(stderr, "ringbench: %s\n", err.text);
+		return 2;
+	}
+	j.blocks = g.sectors / (j.bs / 512);
+	if (!j.blocks || j.depth < 1 || j.depth > g.slots) {
+		fprintf(stderr, "ringbench: the disk is smaller than a block, or the ring (%u slots) than the depth\n", g.slots);
+		return 2;
+	}
+	cpu = cpu_ticks(g.pid);
+	sw = switches(g.pid);
+	t = now_ns();
+	rc = run(&g, &j);
+	elapsed = (double)(now_ns() - t) / 1e9;
+	printf("iops=%.0f p50_us=%.1f p99_us=%.1f cpu=%.1f switches=%.0f\n", (double)done / elapsed, percentile(0.5), percentile(0.99),
+	       (cpu_ticks(g.pid) - cpu) / (double)sysconf(_SC_CLK_TCK) / elapsed * 100, (double)(switches(g.pid) - sw) / elapsed);
+	guest_disconnect(&g);
+	return rc;
+}
