@@ -4,6 +4,7 @@
 #define TESTS_ON_FIBER_H
 
 #include <check.h>
+#include <unistd.h>
 
 #include "lib/fiber.h"
 
@@ -26,8 +27,10 @@ static inline void on_fiber(struct ev_loop *loop, void (*fn)(void *arg), void *a
 	struct on_fiber o = {fn, arg, false};
 
 	ck_assert_int_eq(td_fiber_start(loop, on_fiber_main, &o), 0);
-	while (!o.done)
-		ev_run(loop, EVRUN_ONCE);
+	while (!o.done) {
+		ev_run(loop, EVRUN_NOWAIT); /* a waiting one would sleep on after what was fed before it has been done */
+		usleep(o.done ? 0 : 50);
+	}
 }
 
 #endif

@@ -9,7 +9,7 @@
 #define SUITE_ADD(s, test)                                                                                          \
 	do {                                                                                                        \
 		TCase *tc_ = tcase_create(#test);                                                                   \
-		tcase_set_timeout(tc_, 60);                                                                         \
+		tcase_set_timeout(tc_, 20);                                                                         \
 		tcase_add_test(tc_, test);                                                                          \
 		suite_add_tcase(s, tc_);                                                                            \
 	} while (0)
