@@ -9,3 +9,6 @@ EXTRA_DIST += tests/it/ring.sh
 TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh
 TESTS += $(TAPBACK_TESTS)
 EXTRA_DIST += tests/it/xs.sh $(TAPBACK_TESTS)
+HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh
+TESTS += $(HOTPLUG_TESTS)
+EXTRA_DIST += $(HOTPLUG_TESTS)

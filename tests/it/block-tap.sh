@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The hotplug script, with a real xenstored, tap-ctl and tapdisk.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+. "$top_srcdir/tests/it/xs.sh" || exit 99
+xs_start
+export TAP_CTL=$top_builddir/control/tap-ctl
+: >"$WORK/tapback.log"
+D=1/51712 B=$(be 1/51712)
+script() { XENBUS_PATH=backend/vbd3/$1 XENBUS_TYPE=vbd3 XENBUS_BASE_PATH=backend "$top_builddir/control/block-tap" "$2"; }
+ring_row() { tap_ctl list -m "$(get $B/minor)"; }
+nothing_left() { is "what is left" "$(tap_ctl list)$(procs tapdisk)" ""; }
+img=$WORK/a.img
+truncate -s 8M "$img"
+mode=none # the default mode wants O_DIRECT, which not every /tmp has
+"$TAP_CTL" create -a aio:"$img" >"$WORK/marker" 2>"$WORK/why" || mode=writeback
+[ $mode != none ] || { row=$(tap_ctl list) && row=${row#pid=} && tap_ctl destroy -p "${row%% *}" -m 0; }
+nothing_left
+
+# --- add, and what it writes
+disk $D "params=aio:cache=$mode:$img"
+expect 0 script $D add
+is status "$(get $B/hotplug-status)" connected
+pid=$(get $B/pid) minor=$(get $B/minor)
+is path "$(get $B/physical-device-path)" "$TAPDISK_CONTROL_DIR/nbd$pid.$minor"
+is row "$(tap_ctl list)" "pid=$pid minor=$minor state=0 args=aio:$img"
+# again: the same disk, not another
+expect 0 script $D add
+is "added twice" "$(tap_ctl list | wc -l) $(get $B/pid)" "1 $pid"
+# the same image for another guest
+disk 2/51712 "params=cache=$mode:$img"
+expect 1 script 2/51712 add
+is status "$(get "$(be 2/51712)/hotplug-status")" error
+has "who has it" "$(get "$(be 2/51712)/hotplug-error")" "$img"
+is "only the first is left" "$(tap_ctl list | wc -l) $(procs tapdisk)" "1 $pid"
+expect 0 script $D remove
+is "keys" "$(get $B/pid) $(get $B/hotplug-status)" "- -"
+nothing_left
+expect 0 script $D remove # twice
+expect 0 script 2/51712 remove # never added
+xenstore-rm "$(be 2/51712)"
+
+# --- params in all their ways; read-only; options as keys; odd paths
+odd="$WORK/a b:c=d,e'\$x.img"
+truncate -s 1M "$odd"
+try() # PARAMS PATH KEY=VALUE...
+{
+	local p=$1 path=$2
+
+	shift 2
+	xenstore-rm $B
+	disk $D "params=$p" "$@"
+	expect 0 script $D add
+	is "row of $p" "$(tap_ctl list)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=aio:$path"
+}
+try "$img" "$img" cache=$mode
+expect 0 script $D remove
+try "raw:$img" "$img" cache=writeback
+has mode "$(tap_ctl list --json)" '"writeback"'
+expect 0 script $D remove
+try "aio:cache=writethrough:$odd" "$odd"
+expect 0 script $D remove
+try "cache=writeback:$img" "$img" mode=r
+has "read-only" "$(tap_ctl list --json)$(tap_ctl stats -p "$(get $B/pid)" -m "$(get $B/minor)")" "$img"
+# a read-only disk has no writer's lock: a second reader comes in
+disk 2/51712 "params=cache=writeback:$img" mode=r
+expect 0 script 2/51712 add
+expect 0 script 2/51712 remove
+expect 0 script $D remove
+try "unsafe=yes:cache=unsafe:$img" "$img"
+expect 0 script $D remove
+try "$img" "$img" cache=unsafe unsafe=1
+expect 0 script $D remove
+nothing_left
+
+# --- refused, with a reason, and nothing left
+refused() # WHY KEY=VALUE...
+{
+	local why=$1
+
+	shift
+	xenstore-rm $B
+	disk $D "$@"
+	expect 1 script $D add
+	is "status ($why)" "$(get $B/hotplug-status)" error
+	has "$*" "$(get $B/hotplug-error)" "$why"
+	has "stderr" "$ERR" "$why"
+	nothing_left
+}
+refused "$WORK/none.img" "params=aio:$WORK/none.img"
+refused "$WORK" "params=aio:$WORK"
+refused "unsafe" "params=cache=unsafe:$img"
+refused "wrong" "params=cache=wrong:$img"
+refused "nosuch" "params=nosuch:$img"
+refused "neither a type nor" "params=colour=red:$img"
+refused "no path" "params=aio:relative.img"
+refused "no path" "params="
+refused "no params" mode=w
+refused "shared" "params=cache=writeback:$img" "mode=w!"
+expect 1 script 7/1 add
+is "no directory is made" "$(get "$(be 7/1)/hotplug-status")" -
+expect 1 script $D sideways
+expect 22 "$top_builddir/control/block-tap" add
+
+# --- a dead tapdisk's disk is removed as well; many at once do not meet
+try "cache=writeback:$img" "$img"
+kill -KILL "$(get $B/pid)"
+expect 0 script $D remove
+nothing_left
+for i in {1..8}; do
+	truncate -s 1M "$WORK/m$i"
+	disk 5/$i "params=cache=writeback:$WORK/m$i"
+done
+for i in {1..8}; do script 5/$i add 2>"$WORK/err$i" & done
+wait
+for i in {1..8}; do is "disk $i: $(cat "$WORK/err$i")" "$(get "$(be 5/$i)/hotplug-status")" connected; done
+is "eight tapdisks" "$(tap_ctl list | sort -u | wc -l)" 8
+for i in {1..8}; do script 5/$i remove & done
+wait
+nothing_left
