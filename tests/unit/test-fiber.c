@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Fibers: waits, wakes that come early, late and twice, time, many at once, and I/O from within. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/fiber.h"
+#include "tests/support/fault-io.h"
+#include "tests/support/on-fiber.h"
+#include "tests/support/suite.h"
+
+static struct ev_loop *loop;
+static struct td_fiber *fiber;
+static int step;
+
+static void begin(void)
+{
+	loop = ev_loop_new(EVFLAG_AUTO);
+	step = 0;
+	fiber = NULL;
+}
+
+static void end(void)
+{
+	ck_assert_ptr_null(td_fiber_self());
+	ev_loop_destroy(loop);
+}
+
+static void turns(int n)
+{
+	while (n--)
+		ev_run(loop, EVRUN_NOWAIT);
+}
+
+static void wait_twice(void *arg)
+{
+	fiber = td_fiber_self();
+	step = 1;
+	td_fiber_wait();
+	step = 2;
+	td_fiber_wait();
+	step = 3;
+}
+
+START_TEST(a_fiber_runs_until_it_waits_and_goes_on_from_the_loop)
+{
+	begin();
+	ck_assert_int_eq(td_fiber_start(loop, wait_twice, NULL), 0);
+	ck_assert_int_eq(step, 1);
+	turns(3);
+	ck_assert_int_eq(step, 1);
+	td_fiber_wake(fiber);
+	ck_assert_int_eq(step, 1); /* never inside the waker */
+	turns(1);
+	ck_assert_int_eq(step, 2);
+	td_fiber_wake(fiber);
+	td_fiber_wake(fiber); /* twice is once */
+	turns(2);
+	ck_assert_int_eq(step, 3);
+	end();
+}
+END_TEST
+
+static void early(void *arg)
+{
+	td_fiber_wake(td_fiber_self());
+	td_fiber_wait();
+	step = 1;
+	td_fiber_wake(td_fiber_self());
+	ck_assert(td_fiber_wait_for(10));
+	step = 2;
+}
+
+START_TEST(a_wake_before_the_wait_is_not_lost)
+{
+	begin();
+	ck_assert_int_eq(td_fiber_start(loop, early, NULL), 0);
+	ck_assert_int_eq(step, 2);
+	end();
+}
+END_TEST
+
+static void timed(void *arg)
+{
+	double t = ev_time();
+
+	fiber = td_fiber_self();
+	ck_assert(!td_fiber_wait_for(0.05));
+	ck_assert(ev_time() - t >= 0.04);
+	step = 1;
+	ck_assert(td_fiber_wait_for(100));
+	step = 2;
+	ck_assert(!td_fiber_wait_for(0));
+	ck_assert(!td_fiber_wait_for(-1));
+	step = 3;
+	td_fiber_wait(); /* nothing of the timers comes after them */
+	step = 4;
+}
+
+START_TEST(a_wait_for_a_time_ends_in_time_or_with_a_wake)
+{
+	begin();
+	ck_assert_int_eq(td_fiber_start(loop, timed, NULL), 0);
+	for (int i = 0; i < 100 && step < 1; i++)
+		ev_run(loop, EVRUN_ONCE);
+	td_fiber_wake(fiber);
+	for (int i = 0; i < 10 && step < 3; i++)
+		ev_run(loop, EVRUN_ONCE);
+	ck_assert_int_eq(step, 3);
+	turns(5);
+	ck_assert_int_eq(step, 3);
+	td_fiber_wake(fiber);
+	turns(1);
+	ck_assert_int_eq(step, 4);
+	end();
+}
+END_TEST
+
+static void wait_a_little(void *arg)
+{
+	fiber = td_fiber_self();
+	td_fiber_wait_for(0.001);
+	step++;
+	td_fiber_wait();
+	step++;
+}
+
+START_TEST(a_wake_and_the_end_of_the_time_in_one_turn_are_one)
+{
+	begin();
+	for (int i = 0; i < 100; i++) {
+		double until;
+
+		step = 0;
+		ck_assert_int_eq(td_fiber_start(loop, wait_a_little, NULL), 0);
+		until = ev_time() + 0.002;
+		while (ev_time() < until)
+			;
+		td_fiber_wake(fiber);
+		turns(3);
+		ck_assert_int_eq(step, 1); /* not resumed twice */
+		td_fiber_wake(fiber);
+		turns(2);
+		ck_assert_int_eq(step, 2);
+	}
+	end();
+}
+END_TEST
+
+static void inner(void *arg)
+{
+	ck_assert_ptr_ne(td_fiber_self(), arg);
+	step++;
+}
+
+static void outer(void *arg)
+{
+	fiber = td_fiber_self();
+	ck_assert_int_eq(td_fiber_start(loop, inner, fiber), 0);
+	ck_assert_ptr_eq(td_fiber_self(), fiber);
+	step++;
+	td_fiber_wait();
+	step++;
+}
+
+START_TEST(a_fiber_may_start_a_fiber)
+{
+	begin();
+	ck_assert_int_eq(td_fiber_start(loop, outer, NULL), 0);
+	ck_assert_int_eq(step, 2);
+	td_fiber_wake(fiber);
+	turns(1);
+	ck_assert_int_eq(step, 3);
+	end();
+}
+END_TEST
+
+static struct td_fiber *many[500];
+
+static void one_of_many(void *arg)
+{
+	char stack[8192];
+	int me = *(int *)arg;
+
+	many[me] = td_fiber_self();
+	memset(stack, me, sizeof stack);
+	td_fiber_wait();
+	for (size_t i = 0; i < sizeof stack; i++)
+		ck_assert_int_eq(stack[i], (char)me);
+	step++;
+}
+
+START_TEST(five_hundred_fibers_have_each_its_own_stack)
+{
+	int n[500];
+
+	begin();
+	for (int i = 0; i < 500; i++) {
+		n[i] = i;
+		ck_assert_int_eq(td_fiber_start(loop, one_of_many, &n[i]), 0);
+	}
+	for (int i = 499; i >= 0; i -= 2)
+		td_fiber_wake(many[i]);
+	turns(2);
+	ck_assert_int_eq(step, 250);
+	for (int i = 0; i < 500; i += 2)
+		td_fiber_wake(many[i]);
+	turns(2);
+	ck_assert_int_eq(step, 500);
+	end();
+}
+END_TEST
+
+static struct fault_io fio;
+
+static long twice(void *arg)
+{
+	return *(int *)arg * 2;
+}
+
+static void await_things(void *arg)
+{
+	int n = 21;
+
+	ck_assert_int_eq(td_await_call(fio.io, twice, &n), 42);
+	n = -EPERM;
+	ck_assert_int_eq(td_await_call(fio.io, twice, &n), -2 * EPERM);
+	td_fiber_wake(td_fiber_self()); /* somebody else's */
+	n = 4;
+	ck_assert_int_eq(td_await_call(fio.io, twice, &n), 8);
+	step = 1;
+}
+
+START_TEST(a_wake_meant_for_another_wait_does_not_end_an_operation)
+{
+	begin();
+	fault_io_new(&fio, loop, 1, 1);
+	ck_assert_int_eq(td_fiber_start(loop, await_things, NULL), 0);
+	turns(10);
+	ck_assert_int_eq(step, 1);
+	fault_io_free(&fio);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("fiber");
+
+	SUITE_ADD(s, a_fiber_runs_until_it_waits_and_goes_on_from_the_loop);
+	SUITE_ADD(s, a_wake_before_the_wait_is_not_lost);
+	SUITE_ADD(s, a_wait_for_a_time_ends_in_time_or_with_a_wake);
+	SUITE_ADD(s, a_wake_and_the_end_of_the_time_in_one_turn_are_one);
+	SUITE_ADD(s, a_fiber_may_start_a_fiber);
+	SUITE_ADD(s, five_hundred_fibers_have_each_its_own_stack);
+	SUITE_ADD(s, a_wake_meant_for_another_wait_does_not_end_an_operation);
+	return suite_run(s);
+}
