@@ -55,10 +55,15 @@ int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struc
 
 		why.code = 0;
 		why.text[0] = 0;
-		rc = one_line(line, set, arg, &why);
+		if (strlen(line) == sizeof line - 1 && line[sizeof line - 2] != '\n') /* its rest would be taken for a line of its own */
+			rc = td_fail(&why, EINVAL, "the line is too long: at most %zu characters", sizeof line - 2);
+		else
+			rc = one_line(line, set, arg, &why);
 		if (rc < 0)
 			td_fail(err, -rc, "%s, line %d: %.1000s", path, n, why.text);
 	}
+	if (!rc && ferror(f))
+		rc = td_fail(err, EIO, "cannot read %s", path);
 	fclose(f);
 	return rc;
 }

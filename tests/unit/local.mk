@@ -14,7 +14,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-align tests/unit/test-io tests/unit/test-file tests/unit/test-vbd tests/unit/test-list tests/unit/test-fiber tests/unit/test-request
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-align tests/unit/test-io tests/unit/test-file tests/unit/test-vbd tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -36,6 +36,8 @@ tests_unit_test_fiber_SOURCES = tests/unit/test-fiber.c tests/support/fault-io.c
 tests_unit_test_fiber_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_request_SOURCES = tests/unit/test-request.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
 tests_unit_test_request_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_options_SOURCES = tests/unit/test-options.c tests/support/suite.h
+tests_unit_test_options_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_SOURCES = tests/unit/test-cache.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
 tests_unit_test_cache_LDADD = $(UNIT_PARTS_LIBS)
 endif
