@@ -181,7 +181,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
 		goto fail;
 	}
-	free(v->spec);
+	free(v->spec); /* which spec may be */
 	v->spec = copy;
 	v->opt = *o;
 	v->leaf = leaf;
@@ -193,7 +193,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	cache_resume(&v->cache);
 	if (v->ring)
 		blkif_run(v->ring);
-	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, spec, (unsigned long long)v->disk.sectors,
+	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
 	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
 	return 0;
 fail:

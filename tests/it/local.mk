@@ -12,3 +12,7 @@ EXTRA_DIST += tests/it/xs.sh $(TAPBACK_TESTS)
 HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh
 TESTS += $(HOTPLUG_TESTS)
 EXTRA_DIST += $(HOTPLUG_TESTS)
+
+# who may include whom
+TESTS += tests/it/includes.sh
+EXTRA_DIST += tests/it/includes.sh
