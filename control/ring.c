@@ -78,17 +78,20 @@ static const char *word(json_t *o, const char *key)
 /* For admins: how the tapdisk sees its disk.  A pause does not show: the ring is held, not failed. */
 static void say_state(struct device *d, json_t *ev)
 {
+	json_t *ring = json_object_get(ev, "ring");
 	long long state = number(ev, "state", 0);
 	const char *reason = word(ev, "reason"), *now = "running";
 
-	if (!strcmp(word(ev, "ring"), "broken"))
+	if (!strcmp(word(ring, "state"), "broken")) {
 		now = "broken";
-	else if (state & TD_STATE_FAILED)
+		reason = word(ring, "reason");
+	} else if (state & TD_STATE_FAILED) {
 		now = "failed";
-	else if (state & TD_STATE_NO_SPACE)
+	} else if (state & TD_STATE_NO_SPACE) {
 		now = "no-space";
-	else if (state & TD_STATE_CLOSED)
+	} else if (state & TD_STATE_CLOSED) {
 		now = "closed";
+	}
 	if (!strcmp(d->said, now))
 		return;
 	if (strcmp(now, "running") || d->said[0])
@@ -116,6 +119,12 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 	if (number(ev, "minor", -1) != d->minor || d->phase != DEV_CONNECTED || !d->ring)
 		return;
 	say_state(d, ev);
+	if (!json_object_get(ev, "ring") && !d->call) {
+		/* somebody has closed it by force (tap-ctl close -f): the next question makes sure, and the guest hears of it */
+		d->verified = false;
+		device_mark(d);
+		return;
+	}
 	sectors = number(ev, "sectors", 0);
 	if (sectors > 0 && d->sectors > 0 && sectors != d->sectors) {
 		td_log(LOG_NOTICE, "%s: the disk has %lld sectors now, %lld before", d->dir, sectors, d->sectors);
@@ -232,10 +241,10 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 
 	d->call = NULL;
 	device_mark(d);
-	if (err == -ETIMEDOUT && d->ring) {
-		/* a guest's ring may be live in there: no reason to close it */
+	if (err && d->ring && err != -ENOENT && err != -ECONNREFUSED && err != -ENODEV) {
+		/* a guest's ring may be live in there: only a tapdisk that is gone for sure is a reason to close it */
 		td_log_limited(&d->limit, LOG_WARNING, "%s: %s; asking again", d->dir, text);
-		again_in(d, RETRY_S);
+		again_in(d, err == -ENODATA || err == -ECONNRESET ? SETTLE_S : RETRY_S);
 		return;
 	}
 	if (err) {

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "control/master.h"
@@ -191,6 +192,17 @@ static void report_ready(int fd)
 	}
 }
 
+/* Two descriptors a disk: the usual soft limit would end it at some 500 disks. */
+static void raise_limit(void)
+{
+	struct rlimit r;
+
+	if (!getrlimit(RLIMIT_NOFILE, &r)) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+}
+
 static int serve(const struct options *o, struct td_err *err)
 {
 	struct ev_loop *loop;
@@ -206,6 +218,7 @@ static int serve(const struct options *o, struct td_err *err)
 	rc = lock_all(o, err);
 	if (rc)
 		return rc;
+	raise_limit();
 	loop = ev_default_loop(EVFLAG_AUTO);
 	if (!loop)
 		return td_fail(err, ENOMEM, "cannot make an event loop");

@@ -125,7 +125,7 @@ wait_key $B/state 4
 is "-b and discard-enable=0" "$(get $B/feature-flush-cache) $(get $B/feature-barrier) $(get $B/feature-discard)" "1 0 -"
 
 # --- a disk that grows, and trouble in the tapdisk
-echo '{"event": {"minor": 257, "state": 0, "sectors": 4096, "ring": "connected"}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 257, "state": 0, "sectors": 4096, "ring": {"domid": 4, "devid": 51728, "state": "connected"}}}' >"$WORK/conf.1"
 guest $D state=4
 xenstore-watch -n 2 $B/state >"$WORK/watched" &
 w=$!
@@ -133,11 +133,25 @@ sleep 0.2
 kill -USR1 "${standin[1]}"
 wait_key $B/sectors 4096
 wait $w # the state was written again, which is what blkfront listens for
-echo '{"event": {"minor": 257, "state": 1024, "reason": "no space on /x", "sectors": 4096}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 257, "state": 1024, "reason": "no space on /x", "sectors": 4096, "ring": {"state": "connected"}}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state no-space
 is reason "$(get $B/reason)" "no space on /x"
 is "state" "$(get $B/state)" 4
+echo '{"event": {"minor": 257, "state": 0, "ring": {"state": "broken", "reason": "req_prod ran away"}}}' >"$WORK/conf.1"
+kill -USR1 "${standin[1]}"
+wait_key $B/tapdisk-state broken
+is reason "$(get $B/reason)" "req_prod ran away"
+# of another disk: nothing to do with this one
+echo '{"event": {"minor": 258, "state": 2048, "ring": {"state": "connected"}}}' >"$WORK/conf.1"
+kill -USR1 "${standin[1]}"
+stays $B/tapdisk-state broken
+# closed by force behind the guest's back: it is told
+echo '{"event": {"minor": 257, "state": 2}, "info": {"state": 2, "ring": null}}' >"$WORK/conf.1"
+kill -USR1 "${standin[1]}"
+wait_key $B/state 5
+has "closed by force" "$(get $B/tapdisk-error)" "no image open"
+echo '{}' >"$WORK/conf.1"
 
 # --- other backend types, one domain only, a second daemon
 expect 16 "$top_builddir/control/tapback" -d

@@ -54,10 +54,10 @@ static json_t *info(int minor, json_t *ring)
 			      "physical_sector_size", 4096, "flush", 1, "barrier", 1, "discard", 1, "discard_granularity", 4096);
 	json_t *over = config("info");
 
-	json_object_update(r, over);
-	json_decref(over);
 	if (ring)
 		json_object_set(r, "ring", ring);
+	json_object_update(r, over);
+	json_decref(over);
 	return r;
 }
 
