@@ -458,6 +458,24 @@ START_TEST(r2_a_producer_that_goes_back_stops_the_ring)
 }
 END_TEST
 
+START_TEST(r2_a_producer_that_takes_back_what_is_under_way_stops_the_ring)
+{
+	begin(BLKIF_NATIVE, 1);
+	img.at_once = false;
+	for (unsigned i = 0; i < 3; i++)
+		put(desc(BLKIF_READ, i, 0, 1));
+	kick();
+	turns(2);
+	g.prod--;
+	kick();
+	turns(2);
+	ck_assert(blkif_is_broken(ring));
+	test_image_drain(&img);
+	turns(2);
+	expect_stopped();
+}
+END_TEST
+
 START_TEST(r2_unanswered_requests_count)
 {
 	begin(BLKIF_NATIVE, 1);
@@ -920,6 +938,7 @@ int main(void)
 	SUITE_ADD(s, r1_a_request_that_changes_after_it_was_taken_changes_nothing);
 	SUITE_ADD(s, r2_a_producer_that_runs_away_stops_the_ring);
 	SUITE_ADD(s, r2_a_producer_that_goes_back_stops_the_ring);
+	SUITE_ADD(s, r2_a_producer_that_takes_back_what_is_under_way_stops_the_ring);
 	SUITE_ADD(s, r2_unanswered_requests_count);
 	SUITE_ADD(s, r2_our_own_index_is_never_read_back);
 	SUITE_ADD(s, r3_every_byte_of_a_response_is_written);
