@@ -29,7 +29,7 @@ case_blockdev_4k() {
 	g d1 150 "fs_write xvda 4" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the guest's file system is not right (sector-size $s)"; }
 	say "sector-size $s, physical $(key "$(be d1 xvda)" physical-sector-size)"
 	if [ "$s" = 512 ]; then
-		g d1 60 "dd if=/dev/urandom of=/tmp/p bs=512 count=5 2>/dev/null; dd if=/tmp/p of=/dev/xvda bs=512 seek=100001 oflag=direct 2>/dev/null && dd if=/dev/xvda bs=512 skip=100001 count=5 iflag=direct 2>/dev/null | cmp - /tmp/p" || die "512-byte writes on 4096-byte sectors are wrong"
+		g d1 60 "dd if=/dev/urandom of=/tmp/p bs=512 count=5 2>/dev/null; dd if=/tmp/p of=/dev/xvda bs=512 seek=260097 oflag=direct 2>/dev/null && dd if=/dev/xvda bs=512 skip=260097 count=5 iflag=direct 2>/dev/null | cmp - /tmp/p" || die "512-byte writes on 4096-byte sectors are wrong"
 	fi
 	guest_stop d1; image_holds /dev/vdc /tmp/sums || die "the disk is not what the guest wrote"
 }

@@ -17,9 +17,11 @@ vdev_of() { local i=0 m; for m in $MODES; do i=$((i + 1)); [ "$m" != "$1" ] || e
 image_holds() { # image_holds PATH SUMS
 	local bad; mkdir -p /mnt/outside
 	e2fsck -fn "$1" >/tmp/fsck 2>&1 || { sed 's/^/# | /' /tmp/fsck; return 1; }
-	mount -t ext4 -o loop,ro "$1" /mnt/outside || return 1
+	# through a loop device also for a disk: its sectors may be larger than the file system's blocks
+	local loop; loop=$(losetup -r -f --show "$1") || return 1
+	mount -t ext4 -o ro "$loop" /mnt/outside || { losetup -d "$loop"; echo "# $1 cannot be mounted"; return 1; }
 	bad=$(cd /mnt/outside && sed -n 's/^sum //p' "$2" | sha256sum -c 2>&1 | grep -v ': OK$')
-	umount /mnt/outside
+	umount /mnt/outside; losetup -d "$loop"
 	[ -z "$bad" ] || { sed 's/^/# | /' <<<"$bad"; return 1; }
 }
 
@@ -28,16 +30,14 @@ disk_case() { # disk_case MODE
 	local v img=/data/$1.img; v=$(vdev_of "$1")
 	g m1 150 "fs_write $v 6" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the guest's file system on $v is not right"; }
 	[ "$(grep -c '^sum ' /tmp/sums)" -ge 42 ] || die "the guest verified too few files"
-	if [ "$BACKEND" = tap ]; then
-		[ "$(key "$(be m1 "$v")" cache-mode)" = "$1" ] || die "xenstore says cache-mode=$(key "$(be m1 "$v")" cache-mode)"
-		tap-ctl stats -p "$(disk_pid m1 "$v")" -m "$(disk_minor m1 "$v")" | grep -q "\"$1\"" || die "tap-ctl stats does not tell the mode $1"
-		# the promise not to cache, as the kernel sees it: pages of the image in dom0's page cache
-		local pages; pages=$(fincore -n -o PAGES "$img" | tr -d ' '); say "$1: $pages pages of the image are in dom0's page cache"
-		case $1 in
-		none | directsync) [ "$pages" -lt 16 ] || die "$1 left $pages pages in the page cache" ;;
-		*) [ "$pages" -gt 1000 ] || die "$1 has only $pages pages in the page cache: is it $1?" ;;
-		esac
-	fi
+	[ "$(key "$(be m1 "$v")" cache-mode)" = "$1" ] || die "xenstore says cache-mode=$(key "$(be m1 "$v")" cache-mode)"
+	tap-ctl stats -p "$(disk_pid m1 "$v")" -m "$(disk_minor m1 "$v")" | grep -q "\"$1\"" || die "tap-ctl stats does not tell the mode $1"
+	# the promise not to cache, as the kernel sees it: pages of the image in dom0's page cache
+	local pages; pages=$(fincore -n -o PAGES "$img" | tr -d ' '); say "$1: $pages pages of the image are in dom0's page cache"
+	case $1 in
+	none | directsync) [ "$pages" -lt 16 ] || die "$1 left $pages pages in the page cache" ;;
+	*) [ "$pages" -gt 1000 ] || die "$1 has only $pages pages in the page cache: is it $1?" ;;
+	esac
 	image_holds "$img" /tmp/sums || die "the image is not what the guest wrote"
 }
 case_disk_none() { disk_case none; }
@@ -54,9 +54,6 @@ count() { # count GUEST VDEV N PID
 	SENT_WRITES=$(sed -n 's/^sent writes=\([0-9]*\).*/\1/p' /tmp/sent)
 	SENT_FLUSHES=$(sed -n 's/^sent .*flushes=\([0-9]*\).*/\1/p' /tmp/sent)
 	CACHE=$(sed -n 's/^sent .*cache=\(.*\)/\1/p' /tmp/sent)
-}
-counters() { # the tapdisk's own: flushes that the ring has brought it
-	tap-ctl stats -p "$(disk_pid "$1" "$2")" -m "$(disk_minor "$1" "$2")"
 }
 count_case() { # count_case MODE
 	modes_guest

@@ -2,9 +2,9 @@
 # What cases are written with.  They run in dom0, in bash, and end with die when something is not as it must be.
 # State that outlives a case (guests that several cases share) is in files in /tmp: NAME.id, NAME.seq, NAME.cfg.
 
-BACKEND=$(cat /lab/backend)
 MODES="none writethrough writeback directsync unsafe"
 say() { local up; read -r up _ </proc/uptime; echo "# [${up%.*} s] $*"; }
+now_ms() { local up; read -r up _ </proc/uptime; echo $((10#${up/./} * 10)); }
 die() { echo "# $NAME: $*"; exit 1; }
 wait_for() { # wait_for SECONDS COMMAND...: until it succeeds
 	local end=$((SECONDS + $1)); shift
@@ -20,19 +20,13 @@ tapback_start() { # tapback_start TYPE: the daemon for backend/TYPE
 }
 tapback_pid() { cat "/run/tapback-$1.pid" 2>/dev/null; }
 backend_start() {
-	if [ "$BACKEND" = blkback ]; then modprobe xen-blkback; return; fi
 	# wherever the project was installed, xl looks in its own folder
 	for s in /usr/local/etc/xen/scripts/block-tap /opt/*/etc/xen/scripts/block-tap; do [ -e "$s" ] && ln -sf "$s" /etc/xen/scripts/; done
 	[ -x /etc/xen/scripts/block-tap ] || { say "block-tap is not installed"; return 1; }
 	tapback_start vbd && tapback_start vbd3
 }
 disk() { # disk VDEV TARGET [ACCESS]: xl's words for a disk of ours; target last, as it takes the rest of the line
-	if [ "$BACKEND" = blkback ]; then
-		local file=${2##*:} loop; loop=$(losetup -j "$file" | cut -d: -f1)
-		echo "format=raw,vdev=$1,access=${3:-rw},target=${loop:-$(losetup -f --show "$file")}"
-	else
-		echo "format=raw,vdev=$1,access=${3:-rw},script=block-tap,target=$2"
-	fi
+	echo "format=raw,vdev=$1,access=${3:-rw},script=block-tap,target=$2"
 }
 image() { rm -f "/data/$1"; truncate -s "${2:-96}M" "/data/$1"; echo "/data/$1"; }
 target() { # target MODE PATH
@@ -127,6 +121,6 @@ evidence() { # what one wants to see after a failure
 		[ -s $f ] && tail -n 12 $f | cut -c1-200 | sed "s|^|# | ${f##*/}: |"
 	done
 	for f in /tmp/*.id; do [ -s "$f" ] && tail -n 6 "$(guest_log "$(basename "$f" .id)")" | tr -d '\r' | cut -c1-160 | sed 's/^/# | guest: /'; done
-	[ "$BACKEND" = tap ] && tap-ctl list 2>&1 | sed 's/^/# | tap-ctl list: /'
+	tap-ctl list 2>&1 | sed 's/^/# | tap-ctl list: /'
 	xenstore-ls /local/domain/0/backend 2>/dev/null | head -60 >>/var/log/xenstore.evidence
 }
