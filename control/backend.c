@@ -88,7 +88,8 @@ int backend_check_frontend(const char *dir, const struct backend *b, unsigned do
 	char home[40];
 
 	if (b->frontend_id != (int64_t)domid)
-		return td_fail(err, EINVAL, "frontend-id of %s is not %u, the domain that the directory is named after", dir, domid);
+		return td_fail(err, EINVAL, "frontend-id of %s is not %u, the domain that the directory is named after", dir,
+		               domid);
 	snprintf(home, sizeof home, "/local/domain/%u/", domid);
 	if (strncmp(b->frontend, home, strlen(home)) || !b->frontend[strlen(home)] || strlen(b->frontend) > STORE_PATH - 64 ||
 	    strstr(b->frontend, "//") || strstr(b->frontend, "/.") || b->frontend[strlen(b->frontend) - 1] == '/')

@@ -11,28 +11,28 @@
 #include "control/store.h"
 
 enum xenbus { /* the states that both ends write */
-	XB_MISSING = -1,
-	XB_UNKNOWN = 0,
-	XB_INITIALISING = 1,
-	XB_INITWAIT = 2,
-	XB_INITIALISED = 3,
-	XB_CONNECTED = 4,
-	XB_CLOSING = 5,
-	XB_CLOSED = 6,
+	      XB_MISSING = -1,
+	      XB_UNKNOWN = 0,
+	      XB_INITIALISING = 1,
+	      XB_INITWAIT = 2,
+	      XB_INITIALISED = 3,
+	      XB_CONNECTED = 4,
+	      XB_CLOSING = 5,
+	      XB_CLOSED = 6,
 };
 
 enum shutdown { SHUTDOWN_NONE, SHUTDOWN_NORMAL, SHUTDOWN_FORCE };
 
 struct backend {
 	bool exists;
-	int state;                 /* enum xenbus */
-	int64_t frontend_id;       /* -1 absent, -2 nonsense */
-	bool online;               /* absent counts as yes */
-	bool script;               /* the toolstack names a hotplug script: libxl's order */
-	bool hotplugged;           /* hotplug-status=connected */
-	bool read_only, discard;   /* mode, discard-enable */
+	int state;               /* enum xenbus */
+	int64_t frontend_id;     /* -1 absent, -2 nonsense */
+	bool online;             /* absent counts as yes */
+	bool script;             /* the toolstack names a hotplug script: libxl's order */
+	bool hotplugged;         /* hotplug-status=connected */
+	bool read_only, discard; /* mode, discard-enable */
 	bool cdrom, removable;
-	enum shutdown shutdown;    /* xenopsd's shutdown-request */
+	enum shutdown shutdown; /* xenopsd's shutdown-request */
 	bool shutdown_done;
 	char frontend[STORE_PATH]; /* "" when absent */
 	pid_t pid;                 /* of the tapdisk; 0: unknown */

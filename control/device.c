@@ -22,8 +22,8 @@
  *         v  frontend closed, or the toolstack wants it gone          |
  *        CLOSED [6] --------------------------------------------------+
  *
- * The directory may vanish at any point (the ring is disconnected first), and may come back as [1]: a new disk of the same number.
- * A live ring is never let go for any other reason than those above.
+ * The directory may vanish at any point (the ring is disconnected first), and may come back as [1]: a new disk of the same
+ * number. A live ring is never let go for any other reason than those above.
  */
 #include "control/device.h"
 
@@ -123,7 +123,7 @@ void device_state(struct device *d, int state)
 	if (d->b.state == state)
 		return;
 	td_log(LOG_DEBUG, "%s: backend state %d -> %d", d->dir, d->b.state, state);
-	device_write(d, "state", (const char[]){ (char)('0' + state), 0 });
+	device_write(d, "state", (const char[]){(char)('0' + state), 0});
 	d->b.state = state;
 }
 
@@ -294,7 +294,8 @@ static void look_closed(struct device *d, int fe)
 		store_remove(d->m->store, d->dir, NULL);
 		return;
 	}
-	if (d->refused || toolstack_closes(b) || b->state != XB_CLOSED || (fe != XB_INITIALISING && fe != XB_INITWAIT && fe != XB_INITIALISED))
+	if (d->refused || toolstack_closes(b) || b->state != XB_CLOSED ||
+	    (fe != XB_INITIALISING && fe != XB_INITWAIT && fe != XB_INITIALISED))
 		return;
 	if (features_offer(d->m->store, d->dir, b->state))
 		return;

@@ -15,15 +15,15 @@ struct device {
 	struct td_list link, dirty; /* master's lists */
 	struct master *m;
 	unsigned domid, devid;
-	char dir[96];               /* backend/<name>/<domid>/<devid> */
-	char *frontend;             /* its path, watched; NULL: not yet known */
+	char dir[96];   /* backend/<name>/<domid>/<devid> */
+	char *frontend; /* its path, watched; NULL: not yet known */
 	enum phase phase;
-	bool libxl;                 /* the toolstack's order */
-	bool refused;               /* the directory makes no sense: nothing but its removal helps */
-	bool ring;                  /* the tapdisk has the guest's ring, or may have it */
-	bool verified;              /* ... and has said so to this daemon */
-	bool disconnecting;         /* the ring is to go, whatever the guest says */
-	pid_t pid;                  /* the tapdisk; 0: none yet */
+	bool libxl;         /* the toolstack's order */
+	bool refused;       /* the directory makes no sense: nothing but its removal helps */
+	bool ring;          /* the tapdisk has the guest's ring, or may have it */
+	bool verified;      /* ... and has said so to this daemon */
+	bool disconnecting; /* the ring is to go, whatever the guest says */
+	pid_t pid;          /* the tapdisk; 0: none yet */
 	int minor;
 	struct backend b;           /* as of the last look */
 	struct tapdisk_call *call;  /* the one question that is open */

@@ -62,14 +62,17 @@ static int write_disk(struct store *s, const char *dir, const struct backend *b,
 {
 	const char *mode = json_string_value(json_object_get(info, "mode"));
 	int flags = (b->cdrom ? VDISK_CDROM : 0) | (b->removable ? VDISK_REMOVABLE : 0) |
-		    (yes(info, "read_only") || b->read_only ? VDISK_READONLY : 0);
-	const struct { const char *key; long long value; } keys[] = {
-		{ "feature-flush-cache", yes(info, "flush") },
-		{ "feature-barrier", yes(info, "barrier") && !no_barrier },
-		{ "sector-size", number(info, "sector_size", 512) },
-		{ "physical-sector-size", number(info, "physical_sector_size", 512) },
-		{ "sectors", number(info, "sectors", 0) },
-		{ "info", flags },
+	            (yes(info, "read_only") || b->read_only ? VDISK_READONLY : 0);
+	const struct {
+		const char *key;
+		long long value;
+	} keys[] = {
+	        {"feature-flush-cache", yes(info, "flush")},
+	        {"feature-barrier", yes(info, "barrier") && !no_barrier},
+	        {"sector-size", number(info, "sector_size", 512)},
+	        {"physical-sector-size", number(info, "physical_sector_size", 512)},
+	        {"sectors", number(info, "sectors", 0)},
+	        {"info", flags},
 	};
 	int rc = 0;
 

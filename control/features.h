@@ -9,8 +9,8 @@
 
 #include "control/backend.h"
 
-/* What a frontend reads while the backend is in InitWait, and that state in place of `from'; one transaction.  0 or -errno; -ESTALE
- * when the toolstack has changed the state meanwhile. */
+/* What a frontend reads while the backend is in InitWait, and that state in place of `from'; one transaction.  0 or -errno;
+ * -ESTALE when the toolstack has changed the state meanwhile. */
 int features_offer(struct store *s, const char *dir, int from);
 
 /*

@@ -26,7 +26,7 @@ static int need(struct store *s, const char *path, const char *key, uint64_t min
 		return td_fail(err, EINVAL, "the frontend has not written %s", key);
 	if (v < (int64_t)min)
 		return td_fail(err, EINVAL, "the frontend's %s is not a number from %llu to %llu", key, (unsigned long long)min,
-			       (unsigned long long)max);
+		               (unsigned long long)max);
 	*out = (uint32_t)v;
 	return 0;
 }
@@ -51,10 +51,12 @@ static int read_refs(struct store *s, const char *path, struct frontend *f, stru
 
 static int read_abi(struct store *s, const char *path, struct frontend *f, struct td_err *err)
 {
-	static const struct { const char *protocol, *abi; } known[] = {
-		{ "x86_64-abi", "x86_64" },
-		{ "x86_32-abi", "x86_32" },
-		{ "arm-abi", "native" },
+	static const struct {
+		const char *protocol, *abi;
+	} known[] = {
+	        {"x86_64-abi", "x86_64"},
+	        {"x86_32-abi", "x86_32"},
+	        {"arm-abi", "native"},
 	};
 	char *v = store_read(s, path, "protocol");
 

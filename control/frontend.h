@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the guest wrote into its frontend directory.  A guest may write anything at any time: every value is read once, is a bounded
- * decimal number or one of the known words, and no path in it is followed.
+ * What the guest wrote into its frontend directory.  A guest may write anything at any time: every value is read once, is a
+ * bounded decimal number or one of the known words, and no path in it is followed.
  */
 #ifndef TD_CONTROL_FRONTEND_H
 #define TD_CONTROL_FRONTEND_H

@@ -14,7 +14,8 @@
 
 static struct device *find(struct master *m, unsigned domid, unsigned devid)
 {
-	td_list_each(l, &m->devices) {
+	td_list_each(l, &m->devices)
+	{
 		struct device *d = td_entry(l, struct device, link);
 
 		if (d->domid == domid && d->devid == devid)
@@ -81,8 +82,7 @@ static void backend_event(struct master *m, const char *path)
 		return;
 	}
 	/* something above the disks was made or removed: all of them may be concerned */
-	td_list_each(l, &m->devices)
-		device_mark(td_entry(l, struct device, link));
+	td_list_each(l, &m->devices) device_mark(td_entry(l, struct device, link));
 	if (n == 1)
 		scan_domain(m, domid);
 	else
@@ -180,8 +180,7 @@ void master_close(struct master *m)
 {
 	if (!m->store)
 		return;
-	td_list_each_safe(l, next, &m->devices)
-		device_free(td_entry(l, struct device, link));
+	td_list_each_safe(l, next, &m->devices) device_free(td_entry(l, struct device, link));
 	ev_io_stop(m->loop, &m->io);
 	ev_io_stop(m->loop, &m->hangup);
 	if (m->hangup.fd >= 0)

@@ -2,8 +2,8 @@
 /*
  * All disks of one backend type: finds them in xenstore and tells each when to look again.
  *
- * Nothing is done in the middle of an event: an event marks a disk, and before the loop sleeps each marked disk looks at the whole of
- * what it needs.  So lost, repeated and reordered events do no harm, and a guest that storms costs one look a turn.
+ * Nothing is done in the middle of an event: an event marks a disk, and before the loop sleeps each marked disk looks at the
+ * whole of what it needs.  So lost, repeated and reordered events do no harm, and a guest that storms costs one look a turn.
  */
 #ifndef TD_CONTROL_MASTER_H
 #define TD_CONTROL_MASTER_H
@@ -16,11 +16,11 @@
 enum order { ORDER_AUTO, ORDER_LIBXL, ORDER_XENOPSD };
 
 struct master_options {
-	const char *name;   /* backend type: the directory backend/<name> */
-	int only_domid;     /* -1: all */
+	const char *name; /* backend type: the directory backend/<name> */
+	int only_domid;   /* -1: all */
 	bool no_barrier;
 	enum order order;
-	double timeout_s;   /* for a tapdisk's answer */
+	double timeout_s; /* for a tapdisk's answer */
 };
 
 struct master {
@@ -32,7 +32,7 @@ struct master {
 	char root[64];          /* backend/<name> */
 	ev_io io, hangup;
 	ev_prepare prepare;
-	bool lost;              /* xenstored went away */
+	bool lost; /* xenstored went away */
 };
 
 /* Watches and scans; disks are served from the loop.  Stops the loop when xenstored is lost (then m->lost). */

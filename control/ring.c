@@ -11,7 +11,7 @@
 #include "control/frontend.h"
 #include "td/ctl.h"
 
-#define RETRY_S  1.0 /* after a tapdisk did not answer, or could not let go of a ring */
+#define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */
 #define SETTLE_S 0.2 /* after a watch that ended as soon as it had begun */
 
 static void again_in(struct device *d, double seconds)
@@ -57,8 +57,10 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 void ring_disconnect(struct device *d)
 {
 	d->disconnecting = true;
-	ask(d, json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid", (json_int_t)d->domid, "devid",
-			 (json_int_t)d->devid), on_disconnect);
+	ask(d,
+	    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid", (json_int_t)d->domid, "devid",
+	              (json_int_t)d->devid),
+	    on_disconnect);
 }
 
 static long long number(json_t *o, const char *key, long long otherwise)
@@ -95,8 +97,8 @@ static void say_state(struct device *d, json_t *ev)
 	if (!strcmp(d->said, now))
 		return;
 	if (strcmp(now, "running") || d->said[0])
-		td_log_limited(&d->limit, strcmp(now, "running") ? LOG_ERR : LOG_NOTICE, "%s: tapdisk %d: %s%s%s", d->dir, (int)d->pid,
-			       now, *reason ? ": " : "", reason);
+		td_log_limited(&d->limit, strcmp(now, "running") ? LOG_ERR : LOG_NOTICE, "%s: tapdisk %d: %s%s%s", d->dir,
+		               (int)d->pid, now, *reason ? ": " : "", reason);
 	snprintf(d->said, sizeof d->said, "%s", now);
 	device_write(d, "tapdisk-state", now);
 	device_write(d, "reason", *reason ? reason : NULL);
@@ -152,8 +154,8 @@ static void publish(struct device *d)
 	d->b.state = XB_CONNECTED;
 	d->sectors = number(d->info, "sectors", 0);
 	device_error(d, NULL);
-	td_log_limited(&d->limit, LOG_INFO, "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir, (int)d->pid,
-		       d->minor, word(d->info, "args"), word(d->info, "mode"), d->sectors);
+	td_log_limited(&d->limit, LOG_INFO, "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir,
+	               (int)d->pid, d->minor, word(d->info, "args"), word(d->info, "mode"), d->sectors);
 }
 
 static void on_connect(void *arg, int err, json_t *reply, const char *text)
@@ -192,8 +194,9 @@ static void connect_frontend(struct device *d)
 	refs = json_array();
 	for (unsigned i = 0; i < f.pages; i++)
 		json_array_append_new(refs, json_integer(f.refs[i]));
-	ask(d, json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
-			 "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi),
+	ask(d,
+	    json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
+	              "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi),
 	    on_connect);
 }
 
@@ -202,10 +205,12 @@ static int fit(struct device *d, struct td_err *err)
 {
 	if (number(d->info, "state", 0) & TD_STATE_CLOSED)
 		return td_fail(err, ENODEV, "minor %d of tapdisk %d has no image open; was its hotplug script run?", d->minor,
-			       (int)d->pid);
+		               (int)d->pid);
 	if (d->b.read_only && !json_is_true(json_object_get(d->info, "read_only")))
-		return td_fail(err, EROFS, "the guest's disk is to be read-only, but tapdisk %d has minor %d open for writing; "
-			       "open it with tap-ctl open -R", (int)d->pid, d->minor);
+		return td_fail(err, EROFS,
+		               "the guest's disk is to be read-only, but tapdisk %d has minor %d open for writing; "
+		               "open it with tap-ctl open -R",
+		               (int)d->pid, d->minor);
 	return 0;
 }
 
@@ -269,7 +274,9 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 void ring_connect(struct device *d)
 {
 	if (!d->b.pid) {
-		device_fail(d, "no tapdisk: neither physical-device-path (.../nbd<pid>.<minor>) nor pid and minor are in the directory");
+		device_fail(
+		        d,
+		        "no tapdisk: neither physical-device-path (.../nbd<pid>.<minor>) nor pid and minor are in the directory");
 		return;
 	}
 	d->pid = d->b.pid;

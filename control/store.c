@@ -149,8 +149,8 @@ int store_remove(struct store *s, const char *dir, const char *key)
 int store_owner(struct store *s, const char *path, unsigned owner, unsigned reader)
 {
 	struct xs_permissions p[2] = {
-		{ .id = owner, .perms = XS_PERM_NONE },
-		{ .id = reader, .perms = XS_PERM_READ },
+	        {.id = owner, .perms = XS_PERM_NONE},
+	        {.id = reader, .perms = XS_PERM_READ},
 	};
 
 	return xs_set_permissions(s->xs, s->t, path, p, 2) ? 0 : -errno;
@@ -201,7 +201,7 @@ char **store_event(struct store *s)
 
 int store_hangup_fd(void)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	const char *path = xs_daemon_socket();
 	int fd;
 

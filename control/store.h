@@ -49,8 +49,8 @@ int store_fd(struct store *s); /* readable when there are events */
 char **store_event(struct store *s);
 
 /*
- * A descriptor that hangs up when xenstored dies (libxenstore itself does not tell who only listens); -1 where that cannot be told,
- * as in a driver domain.  The caller's to close.
+ * A descriptor that hangs up when xenstored dies (libxenstore itself does not tell who only listens); -1 where that cannot be
+ * told, as in a driver domain.  The caller's to close.
  */
 int store_hangup_fd(void);
 

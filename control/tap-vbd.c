@@ -19,7 +19,7 @@
 #endif
 
 #define PATIENCE_S 10 /* libxl's, with a backend */
-#define START_S    2  /* a guest that runs has taken notice of a new disk by then */
+#define START_S 2     /* a guest that runs has taken notice of a new disk by then */
 
 struct options {
 	const char *type, *script;
@@ -28,17 +28,17 @@ struct options {
 };
 
 static const char usage_text[] =
-	"usage: tap-vbd [OPTION...] attach DOMAIN DISK   give the domain a disk\n"
-	"       tap-vbd [OPTION...] detach DOMAIN VDEV   take it away\n"
-	"       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
-	"DOMAIN is an id or a name.  DISK is what xl's disk= takes:\n"
-	"  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  '/srv/a.img,raw,xvdb,rw'\n"
-	"with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, on-enospc=pause|report.\n"
-	"  -f, --force         detach: do not insist on the guest's letting go of it\n"
-	"  -t, --timeout=S     seconds to wait for the other side (10)\n"
-	"  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"
-	"  -s, --script=FILE   hotplug script (" XENSCRIPTDIR "/block-tap)\n"
-	"  -h, --help          this text\n";
+        "usage: tap-vbd [OPTION...] attach DOMAIN DISK   give the domain a disk\n"
+        "       tap-vbd [OPTION...] detach DOMAIN VDEV   take it away\n"
+        "       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
+        "DOMAIN is an id or a name.  DISK is what xl's disk= takes:\n"
+        "  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  '/srv/a.img,raw,xvdb,rw'\n"
+        "with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, on-enospc=pause|report.\n"
+        "  -f, --force         detach: do not insist on the guest's letting go of it\n"
+        "  -t, --timeout=S     seconds to wait for the other side (10)\n"
+        "  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"
+        "  -s, --script=FILE   hotplug script (" XENSCRIPTDIR "/block-tap)\n"
+        "  -h, --help          this text\n";
 
 static int find_domain(struct store *s, const char *arg, unsigned *domid, struct td_err *err)
 {
@@ -131,7 +131,7 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 		char *text = state == -ETIMEDOUT ? NULL : error_node(s, &v);
 
 		rc = td_fail(err, state == -ETIMEDOUT ? ETIMEDOUT : EIO, "%s",
-			     text ? text : "the backend does not answer; does `tapback' run, and for this type?");
+		             text ? text : "the backend does not answer; does `tapback' run, and for this type?");
 		free(text);
 		/* nobody is there to close it */
 		vbd_remove(s, &v, NULL);
@@ -168,8 +168,10 @@ static int detach(struct store *s, const struct options *o, const char *domain, 
 	if (rc)
 		return rc;
 	if (vbd_wait(s, &v, 1u << 6 | 1u, o->timeout_s) == -ETIMEDOUT && !o->force)
-		return td_fail(err, EBUSY, "the guest has not let go of %s within %g s; is it mounted there?  The disk goes on; "
-			       "try again later, or with --force", vdev, o->timeout_s);
+		return td_fail(err, EBUSY,
+		               "the guest has not let go of %s within %g s; is it mounted there?  The disk goes on; "
+		               "try again later, or with --force",
+		               vdev, o->timeout_s);
 	/* the directory has to go even when the script is in trouble, but that has to be said */
 	vbd_script(s, &v, "remove", &late);
 	rc = vbd_remove(s, &v, err);
@@ -178,7 +180,7 @@ static int detach(struct store *s, const struct options *o, const char *domain, 
 
 static void print_disk(struct store *s, const char *type, unsigned domid, unsigned devid)
 {
-	static const char *const names[] = { "?", "new", "waiting", "?", "connected", "closing", "closed" };
+	static const char *const names[] = {"?", "new", "waiting", "?", "connected", "closing", "closed"};
 	char *params, *mode, *why, name[24];
 	int64_t state;
 	struct vbd v;
@@ -225,18 +227,24 @@ static int list(struct store *s, const struct options *o, const char *domain, st
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "force", no_argument, NULL, 'f' },	   { "timeout", required_argument, NULL, 't' },
-		{ "name", required_argument, NULL, 'n' },  { "script", required_argument, NULL, 's' },
-		{ "help", no_argument, NULL, 'h' },	   {},
+	        {"force", no_argument, NULL, 'f'},      {"timeout", required_argument, NULL, 't'},
+	        {"name", required_argument, NULL, 'n'}, {"script", required_argument, NULL, 's'},
+	        {"help", no_argument, NULL, 'h'},       {},
 	};
 	uint64_t v;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "ft:n:s:h", longs, NULL)) != -1) {
 		switch (c) {
-		case 'f': o->force = true; break;
-		case 'n': o->type = optarg; break;
-		case 's': o->script = optarg; break;
+		case 'f':
+			o->force = true;
+			break;
+		case 'n':
+			o->type = optarg;
+			break;
+		case 's':
+			o->script = optarg;
+			break;
 		case 'h':
 			fputs(usage_text, stdout);
 			return 1;
@@ -274,7 +282,7 @@ static int run(const struct options *o, int argc, char **argv, struct td_err *er
 
 int main(int argc, char **argv)
 {
-	struct options o = { .type = "vbd3", .script = XENSCRIPTDIR "/block-tap", .timeout_s = PATIENCE_S };
+	struct options o = {.type = "vbd3", .script = XENSCRIPTDIR "/block-tap", .timeout_s = PATIENCE_S};
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 
@@ -283,7 +291,7 @@ int main(int argc, char **argv)
 	argc -= optind;
 	argv += optind;
 	if (argc < 1 || !((!strcmp(argv[0], "list") && argc <= 2) ||
-			  ((!strcmp(argv[0], "attach") || !strcmp(argv[0], "detach")) && argc == 3))) {
+	                  ((!strcmp(argv[0], "attach") || !strcmp(argv[0], "detach")) && argc == 3))) {
 		fputs(usage_text, stderr);
 		return EINVAL;
 	}

@@ -26,19 +26,18 @@ struct options {
 	const char *pidfile;
 };
 
-static const char usage_text[] =
-	"usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--order=ORDER] [--timeout=S]\n"
-	"  -d, --foreground      stay in the foreground, log to stderr too\n"
-	"  -v, --verbose         log every step\n"
-	"  -n, --name=NAME       backend type to serve: backend/NAME in xenstore (vbd3)\n"
-	"  -p, --pidfile=FILE    write the daemon's pid there, and refuse to run beside another\n"
-	"  -x, --domain=DOMID    serve this domain only\n"
-	"  -b, --no-barrier      do not offer feature-barrier\n"
-	"      --order=ORDER     libxl: wait for the guest before the hotplug script has run;\n"
-	"                        xenopsd: after it, and remove the node in the end;\n"
-	"                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
-	"      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
-	"  -h, --help            this text\n";
+static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--order=ORDER] [--timeout=S]\n"
+                                 "  -d, --foreground      stay in the foreground, log to stderr too\n"
+                                 "  -v, --verbose         log every step\n"
+                                 "  -n, --name=NAME       backend type to serve: backend/NAME in xenstore (vbd3)\n"
+                                 "  -p, --pidfile=FILE    write the daemon's pid there, and refuse to run beside another\n"
+                                 "  -x, --domain=DOMID    serve this domain only\n"
+                                 "  -b, --no-barrier      do not offer feature-barrier\n"
+                                 "      --order=ORDER     libxl: wait for the guest before the hotplug script has run;\n"
+                                 "                        xenopsd: after it, and remove the node in the end;\n"
+                                 "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
+                                 "      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
+                                 "  -h, --help            this text\n";
 
 static int bad(const char *what, const char *arg)
 {
@@ -48,7 +47,7 @@ static int bad(const char *what, const char *arg)
 
 static int parse_value(struct options *o, int c, const char *arg)
 {
-	static const char *const orders[] = { [ORDER_AUTO] = "auto", [ORDER_LIBXL] = "libxl", [ORDER_XENOPSD] = "xenopsd" };
+	static const char *const orders[] = {[ORDER_AUTO] = "auto", [ORDER_LIBXL] = "libxl", [ORDER_XENOPSD] = "xenopsd"};
 	uint64_t v;
 
 	switch (c) {
@@ -76,22 +75,32 @@ static int parse_value(struct options *o, int c, const char *arg)
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "foreground", no_argument, NULL, 'd' },	{ "debug", no_argument, NULL, 'd' },
-		{ "verbose", no_argument, NULL, 'v' },		{ "name", required_argument, NULL, 'n' },
-		{ "pidfile", required_argument, NULL, 'p' },	{ "domain", required_argument, NULL, 'x' },
-		{ "no-barrier", no_argument, NULL, 'b' },	{ "nobarrier", no_argument, NULL, 'b' },
-		{ "order", required_argument, NULL, 'O' },	{ "timeout", required_argument, NULL, 'T' },
-		{ "help", no_argument, NULL, 'h' },		{},
+	        {"foreground", no_argument, NULL, 'd'},    {"debug", no_argument, NULL, 'd'},
+	        {"verbose", no_argument, NULL, 'v'},       {"name", required_argument, NULL, 'n'},
+	        {"pidfile", required_argument, NULL, 'p'}, {"domain", required_argument, NULL, 'x'},
+	        {"no-barrier", no_argument, NULL, 'b'},    {"nobarrier", no_argument, NULL, 'b'},
+	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
+	        {"help", no_argument, NULL, 'h'},          {},
 	};
 	int c, rc;
 
 	while ((c = getopt_long(argc, argv, "dvn:p:x:bh", longs, NULL)) != -1) {
 		switch (c) {
-		case 'd': o->foreground = true; break;
-		case 'v': o->verbose = true; break;
-		case 'n': o->master.name = optarg; break;
-		case 'p': o->pidfile = optarg; break;
-		case 'b': o->master.no_barrier = true; break;
+		case 'd':
+			o->foreground = true;
+			break;
+		case 'v':
+			o->verbose = true;
+			break;
+		case 'n':
+			o->master.name = optarg;
+			break;
+		case 'p':
+			o->pidfile = optarg;
+			break;
+		case 'b':
+			o->master.no_barrier = true;
+			break;
 		case 'h':
 			fputs(usage_text, stdout);
 			return 1;
@@ -243,7 +252,7 @@ static int serve(const struct options *o, struct td_err *err)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .master = { .name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT } };
+	struct options o = {.master = {.name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT}};
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 

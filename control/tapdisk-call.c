@@ -48,9 +48,10 @@ static void finish(struct tapdisk_call *c, int err, json_t *reply, const char *t
 	char own[160];
 
 	if (!text) {
-		const char *why = err == -ETIMEDOUT ? "did not answer in time" :
-				  err == -ENOENT || err == -ECONNREFUSED ? "is not running (any more)" :
-				  err == -ENODATA || err == -ECONNRESET || err == -EPIPE ? "has died" : strerror(-err);
+		const char *why = err == -ETIMEDOUT                                        ? "did not answer in time"
+		                  : err == -ENOENT || err == -ECONNREFUSED                 ? "is not running (any more)"
+		                  : err == -ENODATA || err == -ECONNRESET || err == -EPIPE ? "has died"
+		                                                                           : strerror(-err);
 
 		snprintf(own, sizeof own, "tapdisk %d %s", (int)c->pid, why);
 		text = own;
@@ -93,7 +94,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct tapdisk_call *c = td_entry(w, struct tapdisk_call, io);
 	json_t *msg = NULL;
-	int rc = td_msg_recv(c->fd, &msg, NULL, &(int){ 0 });
+	int rc = td_msg_recv(c->fd, &msg, NULL, &(int){0});
 
 	if (rc == -EAGAIN || rc == -EINTR)
 		return;
@@ -108,7 +109,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 
 static void start(struct tapdisk_call *c)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	int n = snprintf(a.sun_path, sizeof a.sun_path, "%s/ctl%d", td_ctl_dir(), (int)c->pid), rc = 0;
 
 	if (n >= (int)sizeof a.sun_path) {

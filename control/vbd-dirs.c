@@ -28,8 +28,8 @@ static int write_params(struct store *s, const struct vbd *v, const struct xl_di
 {
 	char *params = NULL;
 	int rc = asprintf(&params, "%s:%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format, d->cache ? "cache=" : "",
-			  d->cache ? d->cache : "", d->cache ? ":" : "", d->unsafe ? "unsafe=yes:" : "", d->on_enospc ? "on-enospc=" : "",
-			  d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "", d->target);
+	                  d->cache ? d->cache : "", d->cache ? ":" : "", d->unsafe ? "unsafe=yes:" : "",
+	                  d->on_enospc ? "on-enospc=" : "", d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "", d->target);
 
 	if (rc < 0)
 		return -ENOMEM;
@@ -64,15 +64,26 @@ static int write_both(struct store *s, const struct vbd *v, const struct xl_disk
 	const char *devtype = d->cdrom ? "cdrom" : "disk";
 	char domid[16], devid[16], back[128];
 	const char *const bkv[][2] = {
-		{ "frontend", v->front }, { "frontend-id", domid }, { "online", "1" }, { "removable", d->removable ? "1" : "0" },
-		{ "bootable", "1" }, { "dev", d->vdev }, { "type", v->type }, { "script", v->script },
-		{ "mode", d->shared ? "w!" : d->read_only ? "r" : "w" }, { "device-type", devtype }, { "specification", "xen" },
-		{ "discard-enable", d->discard && !d->read_only ? "1" : "0" }, { "direct-io-safe", d->direct_io_safe ? "1" : "0" },
-		{ "state", "1" },
+	        {"frontend", v->front},
+	        {"frontend-id", domid},
+	        {"online", "1"},
+	        {"removable", d->removable ? "1" : "0"},
+	        {"bootable", "1"},
+	        {"dev", d->vdev},
+	        {"type", v->type},
+	        {"script", v->script},
+	        {"mode", d->shared      ? "w!"
+	                 : d->read_only ? "r"
+	                                : "w"},
+	        {"device-type", devtype},
+	        {"specification", "xen"},
+	        {"discard-enable", d->discard && !d->read_only ? "1" : "0"},
+	        {"direct-io-safe", d->direct_io_safe ? "1" : "0"},
+	        {"state", "1"},
 	};
 	const char *const fkv[][2] = {
-		{ "backend", back }, { "backend-id", "0" }, { "virtual-device", devid }, { "device-type", devtype }, { "trusted", "1" },
-		{ "state", "1" },
+	        {"backend", back},        {"backend-id", "0"}, {"virtual-device", devid},
+	        {"device-type", devtype}, {"trusted", "1"},    {"state", "1"},
 	};
 	int rc;
 
@@ -109,7 +120,8 @@ int vbd_make(struct store *s, const struct vbd *v, const struct xl_disk *d, stru
 		rc = end(s, rc);
 	} while (rc == 1);
 	if (rc == -EEXIST)
-		return td_fail(err, EEXIST, "domain %u has a %s already; detach it first, or take another vdev", v->domid, d->vdev);
+		return td_fail(err, EEXIST, "domain %u has a %s already; detach it first, or take another vdev", v->domid,
+		               d->vdev);
 	return rc ? td_fail(err, -rc, "cannot write %s and %s: %s", v->back, v->front, strerror(-rc)) : 0;
 }
 
@@ -161,7 +173,7 @@ static double now(void)
 int vbd_wait(struct store *s, const struct vbd *v, unsigned states, double seconds)
 {
 	double limit = now() + seconds;
-	struct pollfd p = { .fd = store_fd(s), .events = POLLIN };
+	struct pollfd p = {.fd = store_fd(s), .events = POLLIN};
 	char path[128], **ev;
 	int64_t state;
 
@@ -186,7 +198,7 @@ int vbd_wait(struct store *s, const struct vbd *v, unsigned states, double secon
 
 static void exec_script(const struct vbd *v, const char *what)
 {
-	char *argv[] = { (char *)v->script, (char *)what, NULL };
+	char *argv[] = {(char *)v->script, (char *)what, NULL};
 
 	setenv("XENBUS_PATH", v->back, 1);
 	setenv("XENBUS_TYPE", v->type, 1);
@@ -211,7 +223,7 @@ static int run_script(const struct vbd *v, const char *what)
 	if (!pid)
 		exec_script(v, what);
 	while (!(got = waitpid(pid, &status, WNOHANG)) && now() < limit)
-		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 	if (got == pid)
 		return status;
 	kill(-pid, SIGKILL);

@@ -148,7 +148,7 @@ static int set_vdev(struct xl_disk *d, const char *v, struct td_err *err)
 
 static int set_format(struct xl_disk *d, const char *v, struct td_err *err)
 {
-	static const char *const known[] = { "raw", "aio", "vhd", "qcow2", "qcow" };
+	static const char *const known[] = {"raw", "aio", "vhd", "qcow2", "qcow"};
 
 	for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
 		if (!strcmp(v, known[i]))
@@ -184,8 +184,10 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 	/* ours is the one that fits; xl's own knows no better for a tap disk */
 	if (!strcmp(key, "script"))
 		return 0;
-	return td_fail(err, EINVAL, "unknown key '%s'; known are target, format, vdev, access, devtype, backendtype, script, discard, "
-		       "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc", key);
+	return td_fail(err, EINVAL,
+	               "unknown key '%s'; known are target, format, vdev, access, devtype, backendtype, script, discard, "
+	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc",
+	               key);
 }
 
 /* A flag, or false. */
@@ -207,9 +209,11 @@ static bool set_flag(struct xl_disk *d, const char *v)
 /* A target with its format in front; *prefixed tells that the next field is then the vdev. */
 static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct td_err *err)
 {
-	static const struct { const char *prefix, *format; } old[] = {
-		{ "raw:", "raw" }, { "aio:", "raw" }, { "file:", "raw" }, { "phy:", "raw" },
-		{ "vhd:", "vhd" }, { "qcow2:", "qcow2" }, { "qcow:", "qcow" },
+	static const struct {
+		const char *prefix, *format;
+	} old[] = {
+	        {"raw:", "raw"}, {"aio:", "raw"},     {"file:", "raw"},  {"phy:", "raw"},
+	        {"vhd:", "vhd"}, {"qcow2:", "qcow2"}, {"qcow:", "qcow"},
 	};
 
 	*prefixed = false;
@@ -275,10 +279,14 @@ static int one(struct xl_disk *d, char *f, unsigned *position, struct td_err *er
 		if (prefixed && !rc)
 			(*position)++;
 		return rc;
-	case 1: return *f ? set_format(d, f, err) : 0;
-	case 2: return *f ? set_vdev(d, f, err) : 0;
-	case 3: return *f ? set_access(d, f, err) : 0;
-	default: return *f ? td_fail(err, EINVAL, "'%s': a disk has no fifth field without a name", f) : 0;
+	case 1:
+		return *f ? set_format(d, f, err) : 0;
+	case 2:
+		return *f ? set_vdev(d, f, err) : 0;
+	case 3:
+		return *f ? set_access(d, f, err) : 0;
+	default:
+		return *f ? td_fail(err, EINVAL, "'%s': a disk has no fifth field without a name", f) : 0;
 	}
 }
 

@@ -17,14 +17,14 @@
 #include "td/log.h"
 
 struct xl_disk {
-	char *target;             /* a path; never NULL nor empty */
-	char *format;             /* "raw", "vhd", "qcow2", ... */
-	char *vdev;               /* as written: "xvda" */
-	uint32_t devid;           /* its number in xenstore */
+	char *target;   /* a path; never NULL nor empty */
+	char *format;   /* "raw", "vhd", "qcow2", ... */
+	char *vdev;     /* as written: "xvda" */
+	uint32_t devid; /* its number in xenstore */
 	bool read_only, shared, unsafe, cdrom, removable;
-	bool discard;             /* true unless no-discard */
+	bool discard; /* true unless no-discard */
 	bool direct_io_safe;
-	char *cache, *on_enospc;  /* NULL: not given */
+	char *cache, *on_enospc; /* NULL: not given */
 };
 
 /* 0 or -EINVAL with text (-ENOMEM).  xl_disk_free takes one of a failed parse, too. */

@@ -6,8 +6,8 @@
  *
  *   tapdisk-standin CONFIG LOG
  *
- * CONFIG is a JSON object, read again for each request: {"info": {...} (put over the answer of info), "fail": {OP: [ERRNO, TEXT]},
- * "hang": [OP, ...] (never answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
+ * CONFIG is a JSON object, read again for each request: {"info": {...} (put over the answer of info), "fail": {OP: [ERRNO,
+ * TEXT]}, "hang": [OP, ...] (never answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
  */
 #include <errno.h>
 #include <ev.h>
@@ -49,9 +49,10 @@ static void reply(int fd, json_t *msg)
 
 static json_t *info(int minor, json_t *ring)
 {
-	json_t *r = json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i}", "err", 0, "minor", minor, "state", 0, "args",
-			      "aio:/standin", "mode", "none", "read_only", 0, "sectors", (json_int_t)2048, "sector_size", 512,
-			      "physical_sector_size", 4096, "flush", 1, "barrier", 1, "discard", 1, "discard_granularity", 4096);
+	json_t *r =
+	        json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i}", "err", 0, "minor", minor, "state", 0, "args",
+	                  "aio:/standin", "mode", "none", "read_only", 0, "sectors", (json_int_t)2048, "sector_size", 512,
+	                  "physical_sector_size", 4096, "flush", 1, "barrier", 1, "discard", 1, "discard_granularity", 4096);
 	json_t *over = config("info");
 
 	if (ring)
@@ -87,8 +88,7 @@ static bool hangs(const char *op)
 	bool yes = false;
 	size_t i;
 
-	json_array_foreach(all, i, v)
-		yes = yes || !strcmp(json_string_value(v), op);
+	json_array_foreach(all, i, v) yes = yes || !strcmp(json_string_value(v), op);
 	json_decref(all);
 	return yes;
 }
@@ -136,7 +136,7 @@ static void on_message(struct ev_loop *loop, ev_io *w, int revents)
 	json_t *req = NULL;
 	const char *op;
 
-	if (td_msg_recv(w->fd, &req, NULL, &(int){ 0 })) {
+	if (td_msg_recv(w->fd, &req, NULL, &(int){0})) {
 		for (int i = 0; i < n_watchers; i++)
 			if (watchers[i] == w->fd)
 				watchers[i] = watchers[--n_watchers];
@@ -175,7 +175,7 @@ static void on_event(struct ev_loop *loop, ev_signal *w, int revents)
 int main(int argc, char **argv)
 {
 	struct ev_loop *loop = ev_default_loop(0);
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	ev_signal usr1;
 	ev_io listener;
 	int fd;

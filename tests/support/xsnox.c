@@ -4,8 +4,8 @@
  *
  *   XENSTORED_RUNDIR=D XENSTORED_ROOTDIR=D LD_PRELOAD=xsnox.so xenstored --no-fork --pid-file D/pid
  *
- * Clients set XENSTORED_RUNDIR=D and are domain 0.  What xenstored asks of the hypervisor is answered here: every domain exists, a
- * domain's ring is a page of its own that nobody else sees, and no event ever comes.
+ * Clients set XENSTORED_RUNDIR=D and are domain 0.  What xenstored asks of the hypervisor is answered here: every domain exists,
+ * a domain's ring is a page of its own that nobody else sees, and no event ever comes.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
