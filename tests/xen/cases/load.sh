@@ -49,3 +49,26 @@ case_restart() {
 	wait
 	taken_away xvdf "$pid" vbd
 }
+
+# No space: the disk waits, says so, and goes on by itself when there is space again; the guest sees no error.
+case_no_space() {
+	plug_guest
+	local pid b; b=$(be p1 xvdf)
+	rm -f /data/small.fs; truncate -s 48M /data/small.fs; mkdir -p /small
+	mke2fs -q -t ext4 -O ^has_journal -m 0 /data/small.fs && mount -t ext4 -o loop /data/small.fs /small || die "no small file system"
+	truncate -s 32M /small/sparse.img
+	dd if=/dev/zero of=/small/filler bs=1M count=$(($(stat -f -c '%a*%S/1048576' /small) - 5)) 2>/dev/null; sync
+	attach "$(disk xvdf "$(target none /small/sparse.img)")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed"; }
+	pid=$(disk_pid p1 xvdf)
+	g p1 30 "load_start xvdf 16" || die "no load"
+	wait_for 90 eval 'tap-ctl list -p '"$pid"' | grep -q "state=0x4.. "' || die "the file system is full ($(df -m /small | tail -1)), and tap-ctl lists: $(tap-ctl list -p "$pid")"
+	say "$(tap-ctl list -p "$pid"); xenstore: $(xenstore-ls "$b" | grep -iE 'reason|tapdisk-state' | tr '\n' ' ')"
+	wait_for 5 eval "xenstore-ls $b | grep -qi 'no space\|space'" || die "xenstore does not say that there is no space"
+	state_is "$b" 4 || die "the backend is in state $(key "$b" state)"
+	rm /small/filler
+	wait_for 60 eval 'tap-ctl list -p '"$pid"' | grep -q "state=0 "' || die "there is space again, and tap-ctl lists: $(tap-ctl list -p "$pid")"
+	g p1 90 "load_stop xvdf" >/tmp/load || { sed 's/^/# | /' /tmp/load; die "the guest saw errors or other bytes than it wrote"; }
+	say "$(tail -1 /tmp/load)"
+	detach xvdf || die "xl block-detach failed"
+	taken_away xvdf "$pid" vbd; umount /small; rm /data/small.fs
+}
