@@ -171,6 +171,20 @@ int tc_cmd_unpause(const struct tc_args *a, struct td_err *err)
 	return td_ctl_call(a->pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
 }
 
+int tc_cmd_resize(const struct tc_args *a, struct td_err *err)
+{
+	json_t *reply;
+	char size[32];
+	int ret = td_ctl_call(a->pid, disk_request("resize", a->minor), NULL, 0, TC_SLOW, NULL, NULL, &reply, err);
+
+	if (!ret) {
+		snprintf(size, sizeof size, "%lld", (long long)json_integer_value(json_object_get(reply, "sectors")) * 512);
+		ret = tc_put_line(size, err);
+	}
+	json_decref(reply);
+	return ret;
+}
+
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err)
 {
 	json_t *reply, *stats;

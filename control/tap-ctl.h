@@ -96,6 +96,7 @@ int tc_cmd_create(const struct tc_args *a, struct td_err *err);
 int tc_cmd_destroy(const struct tc_args *a, struct td_err *err);
 int tc_cmd_pause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_unpause(const struct tc_args *a, struct td_err *err);
+int tc_cmd_resize(const struct tc_args *a, struct td_err *err);
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
 int tc_cmd_later(const struct tc_args *a, struct td_err *err);
 

@@ -91,6 +91,12 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 	return set_one(o, word, (size_t)(eq - word), eq + 1, false, err);
 }
 
+bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
+{
+	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->shared == b->shared &&
+	       a->read_only == b->read_only;
+}
+
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)
 {
 	bool raw = !strcmp(type, "aio");

@@ -20,6 +20,8 @@ int options_default(struct vbd_options *o, struct td_err *err);
 /* One word "key=value".  EINVAL for an unknown one, with the list of the known. */
 int options_add(struct vbd_options *o, const char *word, struct td_err *err);
 
+bool options_equal(const struct vbd_options *a, const struct vbd_options *b);
+
 /* Do they go together, for a disk of this type?  Nothing is made weaker in silence: what does not work is refused. */
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err);
 

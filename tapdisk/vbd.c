@@ -381,8 +381,8 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 		rc = start(v, spec ? spec : v->spec, &opt, false, err);
 		if (rc < 0)
 			v->state |= TD_STATE_RESUME_FAILED;
-	} else if (spec && strcmp(spec, v->spec)) {
-		rc = td_fail(err, EBUSY, "minor %d is not paused: pause it before its image is changed", v->minor);
+	} else if ((spec && strcmp(spec, v->spec)) || !options_equal(&opt, &v->opt)) {
+		rc = td_fail(err, EBUSY, "minor %d is not paused: pause it before its image or its options are changed", v->minor);
 	}
 	unlock(v);
 	v->changed(v);

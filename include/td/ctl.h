@@ -16,6 +16,7 @@
  * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
  * pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info
+ * resize      minor                                              as info     (looks at the image's size; 22 when it has shrunk)
  * stats       minor                                              stats: {...}, the line that tap-ctl prints
  * info        minor                                              {minor, state, args, mode, promise, read_only, sectors (512 B),
  *                sector_size, physical_sector_size, flush: bool, barrier: bool, discard: bool, discard_granularity,

@@ -53,6 +53,23 @@ expect 0 tap_ctl unpause -p "$P" -m 0 -a "aio:$WORK/b.img"
 expect 0 tap_ctl list
 is "list after unpause -a" "$OUT" "pid=$P minor=0 state=0 args=aio:$WORK/b.img"
 
+# an image that grows, and one that shrinks
+truncate -s 32M "$WORK/b.img"
+expect 0 tap_ctl resize -p "$P" -m 0
+is "resize" "$OUT" 33554432
+truncate -s 16M "$WORK/b.img"
+expect 22 tap_ctl resize -p "$P" -m 0
+has "resize of what has shrunk" "$ERR" "has shrunk"
+truncate -s 32M "$WORK/b.img"
+
+# a mode is changed while the disk is paused, or not at all
+expect 16 tap_ctl unpause -p "$P" -m 0 -o cache=writeback
+has "unpause of what is not paused" "$ERR" "pause it before"
+expect 0 tap_ctl pause -p "$P" -m 0
+expect 0 tap_ctl unpause -p "$P" -m 0 -o cache=writethrough
+expect 0 tap_ctl list --json
+has "the new mode" "$OUT" writethrough
+
 # what nobody knows
 expect 19 tap_ctl close -p "$P" -m 7
 expect 19 tap_ctl pause -p "$P" -m 7
