@@ -5,5 +5,6 @@ include tests/it/local.mk
 include tests/support/local.mk
 include tests/xen/local.mk
 TEST_EXTENSIONS = .sh
-SH_LOG_COMPILER = bash
+# a hang is a failure, with its log, and not the end of the whole run
+SH_LOG_COMPILER = timeout -k 10 300 bash
 AM_TESTS_ENVIRONMENT = top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir;

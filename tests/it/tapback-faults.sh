@@ -126,7 +126,7 @@ wait_key $B/state 6
 disk 3/51728 script=/x
 disk_up 3/51744 1
 B=$(be 3/51744)
-kill -STOP $TAPBACK
+tapback_freeze
 xenstore-rm $B
 disk 3/51744 script=/x
 kill -CONT $TAPBACK

@@ -5,6 +5,7 @@
 #   xs_start                     xenstored; skips the test where there is none
 #   tapback_start ARG...         the daemon, in the foreground, its log in $WORK/tapback.log; $TAPBACK is its pid
 #   tapback_stop SIGNAL          ends it
+#   tapback_freeze               stops it where it stands; kill -CONT $TAPBACK lets it go on
 #   standin_start N              a stand-in for a tapdisk: ${standin[N]} is its pid, $WORK/conf.N and log.N its files
 #   be D, fe D                   directories of a disk D=DOMID/DEVID
 #   disk D KEY=VALUE...          makes both directories, as the toolstack does: KEYs of the backend; script= makes it libxl's order
@@ -48,6 +49,18 @@ tapback_stop()
 	kill -"$1" "$TAPBACK" || fail "tapback is not running: $(tail -5 "$WORK/tapback.log")"
 	wait "$TAPBACK" 2>/dev/null
 	return 0
+}
+
+# Stops the daemon, but not in the middle of a message: xenstored would wait for the rest of it, and so would everybody else.
+tapback_freeze()
+{
+	for _ in $(seq 50); do
+		kill -STOP "$TAPBACK" || fail "tapback is not running"
+		timeout 1 xenstore-exists / && return
+		kill -CONT "$TAPBACK"
+		sleep 0.1
+	done
+	fail "tapback could not be stopped between two messages"
 }
 
 declare -A standin
