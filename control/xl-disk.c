@@ -168,8 +168,6 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return set(&d->cache, v, "cache", err);
 	if (!strcmp(key, "on-enospc"))
 		return set(&d->on_enospc, v, "on-enospc", err);
-	if (!strcmp(key, "polling"))
-		return set(&d->polling, v, "polling", err);
 	if (!strcmp(key, "unsafe"))
 		return set_yes(&d->unsafe, key, v, err);
 	if (!strcmp(key, "shared"))
@@ -188,7 +186,7 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return 0;
 	return td_fail(err, EINVAL,
 	               "unknown key '%s'; known are target, format, vdev, access, devtype, backendtype, script, discard, "
-	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, polling",
+	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc",
 	               key);
 }
 
@@ -323,6 +321,5 @@ void xl_disk_free(struct xl_disk *d)
 	free(d->vdev);
 	free(d->cache);
 	free(d->on_enospc);
-	free(d->polling);
 	memset(d, 0, sizeof *d);
 }

@@ -24,7 +24,7 @@ struct xl_disk {
 	bool read_only, shared, unsafe, cdrom, removable;
 	bool discard; /* true unless no-discard */
 	bool direct_io_safe;
-	char *cache, *on_enospc, *polling; /* NULL: not given */
+	char *cache, *on_enospc; /* NULL: not given */
 };
 
 /* 0 or -EINVAL with text (-ENOMEM).  xl_disk_free takes one of a failed parse, too. */

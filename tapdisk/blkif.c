@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "lib/pool.h"
 
@@ -77,8 +76,6 @@ struct blkif {
 	ev_io event;
 	ev_prepare respond;      /* never started: fed at TD_PRI_RING */
 	ev_idle more;            /* the ring is looked at again in the next turn, without sleeping */
-	bool polling;            /* `more' stays until poll_until, and the guest need not send events */
-	uint64_t poll_until;     /* ns of CLOCK_MONOTONIC */
 	ev_timer storm, trim;
 	unsigned turn, rounds;   /* the loop's iteration, and looks at the ring in it */
 	unsigned empty_events;
@@ -101,22 +98,6 @@ static void ring_break(struct blkif *b, const char *why)
 	snprintf(b->why, sizeof b->why, "%s", why);
 	td_log(LOG_ERR, "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s", b->p.domid, b->p.devid, why);
 	b->disk->broken(b->disk->owner, b->why);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-/* After work, more is likely: the loop stays awake for a while, in which neither side pays for waking the other. */
-static void poll_on(struct blkif *b)
-{
-	b->polling = true;
-	b->poll_until = now_ns() + b->disk->polling_us * UINT64_C(1000);
-	ev_idle_start(b->loop, &b->more);
 }
 
 /* --- answering ------------------------------------------------------------------------------------------------------ */
@@ -235,8 +216,6 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 		b->n.kicks_out++;
 		b->x->ops->notify(b->x);
 	}
-	if (old != b->rsp_prod && b->state == RUNNING && b->disk->polling_us)
-		poll_on(b);
 	ring_take(b);
 	if (!b->inflight)
 		b->disk->idle(b->disk->owner);
@@ -381,11 +360,8 @@ static bool take_batch(struct blkif *b, uint32_t prod)
 		*tail = take_one(b);
 		tail = &(*tail)->next;
 	}
-	if (first) {
-		if (b->disk->polling_us)
-			poll_on(b);
+	if (first)
 		submit_all(b, first);
-	}
 	return true;
 }
 
@@ -417,23 +393,15 @@ static void ring_take(struct blkif *b)
 		}
 		if (!take_batch(b, read_prod(b)))
 			return;
-	} while (b->polling ? read_prod(b) != b->req_cons : final_check(b));
+	} while (final_check(b));
 	if (b->inflight && !ev_is_active(&b->trim))
 		ev_timer_again(b->loop, &b->trim);
 }
 
 static void on_more(struct ev_loop *loop, ev_idle *w, int revents)
 {
-	struct blkif *b = w->data;
-
-	if (b->polling && now_ns() < b->poll_until) {
-		if (read_prod(b) != b->req_cons)
-			ring_take(b);
-		return;
-	}
-	b->polling = false;
 	ev_idle_stop(loop, w);
-	ring_take(b);
+	ring_take(w->data);
 }
 
 static void on_event(struct ev_loop *loop, ev_io *w, int revents)
@@ -592,7 +560,6 @@ void blkif_hold(struct blkif *b)
 	if (b->state != RUNNING)
 		return;
 	b->state = HELD;
-	b->polling = false;
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);

@@ -22,7 +22,6 @@ struct blkif_disk {
 	struct cache *cache;
 	uint64_t sectors; /* of 512 bytes */
 	bool read_only;
-	unsigned polling_us; /* how long the ring is watched awake after a request; 0: not at all */
 	void *owner;
 	void (*broken)(void *owner, const char *why); /* once, when the guest has broken the protocol */
 	void (*idle)(void *owner);                    /* nothing is in flight any more */

@@ -3,12 +3,9 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "lib/conf.h"
-
-#define POLLING_MAX 1000u /* us; longer than a fast disk takes, it would only burn the CPU */
 
 static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -48,17 +45,6 @@ static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *er
 	return 0;
 }
 
-static int set_polling(struct vbd_options *o, const char *v, struct td_err *err)
-{
-	char *end;
-	unsigned long us = strtoul(v, &end, 10);
-
-	if (*v < '0' || *v > '9' || *end || us > POLLING_MAX)
-		return td_fail(err, EINVAL, "polling=%.100s: say how many microseconds, from 0 (none) to %u", v, POLLING_MAX);
-	o->polling_us = (unsigned)us;
-	return 0;
-}
-
 static const struct {
 	const char *key;
 	int (*set)(struct vbd_options *o, const char *v, struct td_err *err);
@@ -68,7 +54,6 @@ static const struct {
 	{"unsafe", set_unsafe, false},
 	{"on-enospc", set_on_enospc, false},
 	{"shared", set_shared, true},
-	{"polling", set_polling, false},
 };
 
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)
@@ -109,7 +94,7 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
 	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->shared == b->shared &&
-	       a->read_only == b->read_only && a->polling_us == b->polling_us;
+	       a->read_only == b->read_only;
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

@@ -12,7 +12,6 @@ struct vbd_options {
 	bool report_enospc;
 	bool shared;        /* other hosts write it too (w!) */
 	bool read_only;
-	unsigned polling_us; /* us that a ring is watched awake after a request; 0: it sleeps at once */
 };
 
 /* The host's defaults: tapdisk.conf over what is built in. */

@@ -188,7 +188,6 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	v->cache.report_enospc = o->report_enospc;
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
-	v->disk.polling_us = o->polling_us;
 	v->state = 0;
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
 	cache_resume(&v->cache);

@@ -54,7 +54,7 @@ try() # PARAMS PATH KEY=VALUE...
 }
 try "$img" "$img" cache=$mode
 expect 0 script $D remove
-try "raw:polling=150:$img" "$img" cache=writeback
+try "raw:$img" "$img" cache=writeback
 has mode "$(tap_ctl list --json)" '"writeback"'
 expect 0 script $D remove
 try "aio:cache=writethrough:$odd" "$odd"

@@ -686,46 +686,6 @@ START_TEST(a_request_without_an_event_is_found_when_others_are_answered)
 }
 END_TEST
 
-START_TEST(a_polled_ring_needs_no_event_until_it_sleeps)
-{
-	uint64_t until;
-	uint32_t event;
-
-	begin(BLKIF_NATIVE, 1);
-	bdisk.polling_us = 20000;
-	put(desc(BLKIF_READ, 1, 0, 1));
-	kick();
-	turns(2);
-	ck_assert_uint_eq(nresponses(), 1);
-	event = g.ring.sring.req_event;
-	put(desc(BLKIF_READ, 2, 0, 1)); /* without an event */
-	g.ring.sring.req_prod = g.prod;
-	turns(3);
-	ck_assert_uint_eq(nresponses(), 2);
-	ck_assert_uint_eq(g.ring.sring.req_event, event); /* none is asked for while it looks by itself */
-	/* then it sleeps: the next request's event is asked for, and a request that came at the last moment is not lost */
-	until = (uint64_t)(ev_time() * 1000) + 5000;
-	while (g.ring.sring.req_event != g.prod + 1 && ev_time() * 1000 < (double)until)
-		turns(1);
-	ck_assert_uint_eq(g.ring.sring.req_event, g.prod + 1);
-	put(desc(BLKIF_READ, 3, 0, 1));
-	kick();
-	turns(3);
-	ck_assert_uint_eq(nresponses(), 3);
-	/* a ring that is held in the meantime looks again when it goes on */
-	blkif_hold(ring);
-	put(desc(BLKIF_READ, 4, 0, 1));
-	g.ring.sring.req_prod = g.prod;
-	turns(3);
-	ck_assert_uint_eq(nresponses(), 3);
-	blkif_run(ring);
-	turns(3);
-	ck_assert_uint_eq(nresponses(), 4);
-	bdisk.polling_us = 0;
-	end();
-}
-END_TEST
-
 START_TEST(r8_a_storm_of_empty_events_is_answered_ever_later)
 {
 	unsigned before;
@@ -989,7 +949,6 @@ int main(void)
 	SUITE_ADD(s, the_guest_is_notified_by_the_rule_of_the_ring);
 	SUITE_ADD(s, an_event_is_asked_for_with_the_next_request);
 	SUITE_ADD(s, a_request_without_an_event_is_found_when_others_are_answered);
-	SUITE_ADD(s, a_polled_ring_needs_no_event_until_it_sleeps);
 	SUITE_ADD(s, r8_a_storm_of_empty_events_is_answered_ever_later);
 	SUITE_ADD(s, events_for_requests_that_were_found_already_are_no_storm);
 	SUITE_ADD(s, a_busy_guest_leaves_the_loop_to_others);

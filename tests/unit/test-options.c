@@ -127,8 +127,7 @@ START_TEST(words_are_checked_one_by_one)
 		{"cache", "key=value"}, {"=none", "key=value"}, {"", "key=value"},
 		{"cache=", "none, writethrough, writeback, directsync, unsafe"}, {"cache=NONE", "the modes are"},
 		{"unsafe=1", "yes or no"}, {"shared=", "yes or no"}, {"on-enospc=stop", "pause"},
-		{"colour=red", "cache, unsafe, on-enospc, shared, polling"},
-		{"polling=", "microseconds"}, {"polling=1001", "from 0 (none) to 1000"}, {"polling=-1", "microseconds"}, {"cach=none", "unknown option 'cach'"},
+		{"colour=red", "cache, unsafe, on-enospc, shared"}, {"cach=none", "unknown option 'cach'"},
 		{"caches=none", "unknown option 'caches'"}};
 	char longest[5000];
 
@@ -147,8 +146,6 @@ START_TEST(words_are_checked_one_by_one)
 	ck_assert(!opt.shared);
 	ck_assert_int_eq(add("on-enospc=report"), 0);
 	ck_assert_int_eq(add("on-enospc=pause"), 0);
-	ck_assert_int_eq(add("polling=100"), 0);
-	ck_assert_uint_eq(opt.polling_us, 100);
 	ck_assert(!opt.report_enospc);
 }
 END_TEST
