@@ -313,6 +313,8 @@ static void flush_done(struct td_req *flush, int err)
 	struct cache *c = td_entry(flush, struct cache, flush_req);
 
 	c->flush_running = false;
+	if (!err && c->sticky)
+		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what this flush was to hear */
 	if (err)
 		fail_sticky(c, err);
 	else

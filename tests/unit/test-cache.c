@@ -315,6 +315,24 @@ static void break_flush(void)
 	ck_assert_int_eq(cache.sticky, -EIO);
 }
 
+/* The kernel tells of a write-back error once: the durable write may have taken what the running flush would have been told. */
+START_TEST(a_durable_write_that_fails_takes_the_running_flush_with_it)
+{
+	struct guest_req *f;
+
+	begin("writeback");
+	wr(0);
+	test_image_drain(&img);
+	f = fl(); /* with the image, item 0 */
+	submit(TD_WRITE, TD_FUA, 1);
+	test_image_complete(&img, 1, -EIO);
+	ck_assert_int_eq(reqs[nreq - 1].err, -EIO);
+	test_image_complete(&img, 0, 0);
+	ck_assert_int_eq(f->err, -EIO);
+	end();
+}
+END_TEST
+
 START_TEST(a_failed_flush_fails_all_later_writes_and_flushes_but_no_read)
 {
 	for (const struct td_cache_mode *m = td_cache_modes; m->name; m++) {
@@ -843,6 +861,7 @@ int main(void)
 	SUITE_ADD(s, a_second_flush_with_nothing_new_fails_with_the_first);
 	SUITE_ADD(s, one_flush_answers_all_that_waited_for_it);
 	SUITE_ADD(s, a_failed_write_counts_as_a_change);
+	SUITE_ADD(s, a_durable_write_that_fails_takes_the_running_flush_with_it);
 	SUITE_ADD(s, a_failed_flush_fails_all_later_writes_and_flushes_but_no_read);
 	SUITE_ADD(s, a_failed_flush_fails_the_flushes_that_arrived_while_it_ran);
 	SUITE_ADD(s, sticky_survives_a_pause_and_not_a_new_open);
