@@ -49,10 +49,17 @@ static void null_submit(struct td_image *image, struct td_req *req)
 	td_req_done(req, 0);
 }
 
+static int null_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+{
+	out[0] = (struct td_extent){off, len, TD_EXTENT_HOLE | TD_EXTENT_ZERO};
+	return 1;
+}
+
 const struct td_driver td_driver_null = {
 	.name = "null",
 	.type = 100,
 	.open = null_open,
 	.close = null_close,
 	.submit = null_submit,
+	.extents = null_extents,
 };

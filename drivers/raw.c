@@ -78,6 +78,13 @@ static int raw_resize(struct td_image *image, struct td_err *err)
 	return 1;
 }
 
+static int raw_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+{
+	struct raw *r = image->priv;
+
+	return td_file_extents(r->file, off, len, out, max);
+}
+
 static void raw_done(struct td_iop *op, int err)
 {
 	td_req_done(op->data, err);
@@ -145,4 +152,5 @@ const struct td_driver td_driver_raw = {
 	.close = raw_close,
 	.submit = raw_submit,
 	.resize = raw_resize,
+	.extents = raw_extents,
 };

@@ -293,3 +293,39 @@ int td_kernel_truncate(struct td_io *io, int fd, uint64_t size)
 {
 	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }
+
+/* A block device has no holes to be asked for: its lseek knows neither SEEK_DATA nor SEEK_HOLE. */
+static int seek(int fd, uint64_t off, uint64_t end, int whence, uint64_t *at)
+{
+	off_t r = lseek(fd, (off_t)off, whence);
+
+	if (r < 0 && errno != ENXIO)
+		return errno == EINVAL ? -EOPNOTSUPP : -errno;
+	*at = r < 0 || (uint64_t)r > end ? end : (uint64_t)r; /* ENXIO: nothing but a hole from off on */
+	return 0;
+}
+
+int td_kernel_extents(struct td_io *io, int fd, uint64_t off, uint64_t len, struct td_extent *out, int max)
+{
+	uint64_t end = off + len, data = 0, hole = 0;
+	int n = 0, rc;
+
+	while (off < end && n < max) {
+		rc = seek(fd, off, end, SEEK_DATA, &data);
+		if (rc < 0)
+			return n ? n : rc;
+		if (data > off) {
+			out[n++] = (struct td_extent){off, data - off, TD_EXTENT_HOLE | TD_EXTENT_ZERO};
+			off = data;
+			continue;
+		}
+		rc = seek(fd, off, end, SEEK_HOLE, &hole);
+		if (rc < 0)
+			return n ? n : rc;
+		if (hole == off)
+			continue; /* punched in between */
+		out[n++] = (struct td_extent){off, hole - off, 0};
+		off = hole;
+	}
+	return n;
+}

@@ -39,6 +39,20 @@ static long size_run(void *arg)
 	return rc;
 }
 
+struct extents_call {
+	struct td_file *f;
+	uint64_t off, len;
+	struct td_extent *out;
+	int max;
+};
+
+static long extents_run(void *arg)
+{
+	struct extents_call *c = arg;
+
+	return c->f->io->ops->extents(c->f->io, c->f->fd, c->off, c->len, c->out, c->max);
+}
+
 int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_file **out, struct td_err *err)
 {
 	struct td_file *f = calloc(1, sizeof *f);
@@ -79,6 +93,13 @@ int td_file_size(struct td_file *f, uint64_t *size)
 
 	*size = f->st.size;
 	return rc;
+}
+
+int td_file_extents(struct td_file *f, uint64_t off, uint64_t len, struct td_extent *out, int max)
+{
+	struct extents_call c = {f, off, len, out, max};
+
+	return f->io->ops->extents ? (int)td_await_call(f->io, extents_run, &c) : -EOPNOTSUPP;
 }
 
 void td_file_io(struct td_io *io, struct td_iop *op)

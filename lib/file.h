@@ -27,6 +27,9 @@ void td_file_close(struct td_file *f); /* on a fiber; nothing in flight; NULL is
 /* The size now; on a fiber.  0 or -errno. */
 int td_file_size(struct td_file *f, uint64_t *size);
 
+/* Data and holes; on a fiber.  As td_io_ops.extents: -EOPNOTSUPP where the store cannot tell. */
+int td_file_extents(struct td_file *f, uint64_t off, uint64_t len, struct td_extent *out, int max);
+
 /* One operation on f (op->file), through the engine io of the caller's queue.  As td_iop_queue(). */
 void td_file_io(struct td_io *io, struct td_iop *op);
 
@@ -42,5 +45,6 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, 
 void td_kernel_close(struct td_io *io, int fd);
 int td_kernel_size(struct td_io *io, int fd, uint64_t *size);
 int td_kernel_truncate(struct td_io *io, int fd, uint64_t size);
+int td_kernel_extents(struct td_io *io, int fd, uint64_t off, uint64_t len, struct td_extent *out, int max);
 
 #endif

@@ -219,4 +219,5 @@ const struct td_io_ops td_io_aio = {
 	.close = td_kernel_close,
 	.size = td_kernel_size,
 	.truncate = td_kernel_truncate,
+	.extents = td_kernel_extents,
 };

@@ -64,4 +64,5 @@ const struct td_io_ops td_io_threads = {
 	.close = td_kernel_close,
 	.size = td_kernel_size,
 	.truncate = td_kernel_truncate,
+	.extents = td_kernel_extents,
 };

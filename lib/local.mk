@@ -3,6 +3,7 @@ noinst_LIBRARIES += lib/libtd.a
 lib_libtd_a_SOURCES = lib/align.c \
 	lib/conf.c lib/conf.h \
 	lib/ctl-client.c lib/ctl-client.h \
+	lib/extent.c \
 	lib/fiber.c lib/fiber.h \
 	lib/file.c lib/file.h lib/file-kernel.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \

@@ -68,6 +68,12 @@ struct td_driver {
 	int (*resize)(struct td_image *image, struct td_err *err);
 	/* Optional: the next image down the chain, as type:path into spec (TD_SPEC_MAX bytes); 0 none, 1 yes, -errno. */
 	int (*backing)(struct td_image *image, char *spec, struct td_err *err);
+	/*
+	 * Optional; on a fiber, while requests go on: what this image alone holds in [off, off + len), a range within its size.
+	 * Fills at most max extents (max >= 1) in order from off, without gaps or overlap, none beyond off + len, all of len > 0; they may
+	 * end early.  Their number (at least 1), or -errno.  Without it all is data.  When in doubt: data, which is never wrong.
+	 */
+	int (*extents)(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max);
 };
 
 #define TD_SPEC_MAX 4160 /* bytes of "type:path" with a path of 4,095 */
@@ -96,6 +102,13 @@ void td_image_close(struct td_image *image);
 void td_submit(struct td_image *image, struct td_req *req);
 /* A driver has finished: exactly once a request. */
 void td_req_done(struct td_req *req, int err);
+
+/*
+ * What a chain shows in [off, off + len), a range within leaf's size; on a fiber; the caller sees to it that the images stay open
+ * meanwhile.  As td_driver.extents, for the whole chain: no TD_EXTENT_PARENT, neighbours differ, and a driver's failure is data.
+ * Their number, at least 1; they may end early.
+ */
+int td_extents(struct td_image *leaf, uint64_t off, uint64_t len, struct td_extent *out, int max);
 
 /*
  * Splitting: td_req_split(req) opens it with one reference held by the splitter; each child made by td_req_child() holds

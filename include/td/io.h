@@ -83,6 +83,18 @@ struct td_stat {
 	uint32_t discard_gran;  /* bytes; 0: no discard */
 };
 
+/* A range of a file or an image, and what can be said of it without reading it; no flag: data. */
+struct td_extent {
+	uint64_t off, len; /* bytes */
+	unsigned flags;    /* TD_EXTENT_* */
+};
+
+enum {
+	TD_EXTENT_HOLE = 1u << 0,   /* takes no space */
+	TD_EXTENT_ZERO = 1u << 1,   /* reads as zeroes */
+	TD_EXTENT_PARENT = 1u << 2, /* a driver's word, alone: not in this image; the one below it shows, or zeroes where there is none */
+};
+
 /* How to open; enum values may be or'ed. */
 enum {
 	TD_FILE_RDONLY = 1u << 0,
@@ -107,6 +119,8 @@ struct td_io_ops {
 	void (*close)(struct td_io *io, int fd);
 	int (*size)(struct td_io *io, int fd, uint64_t *size);     /* the size now: files and devices grow */
 	int (*truncate)(struct td_io *io, int fd, uint64_t size);
+	/* Optional: HOLE|ZERO and data in [off, off + len), in order from off without gaps; at most max; their number, -EOPNOTSUPP, -errno. */
+	int (*extents)(struct td_io *io, int fd, uint64_t off, uint64_t len, struct td_extent *out, int max);
 };
 
 struct td_io_counters { /* since td_io_new, as handed to the kernel */
