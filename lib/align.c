@@ -3,14 +3,15 @@
  * What direct I/O does not take as it comes.  Two cases:
  *
  * - A misaligned buffer, or a read that is not whole blocks: through an aligned bounce buffer.
- * - A write to a store whose block is larger than 512 bytes.  A part of a block is read, changed and written back (RMW).
- *   Nothing else may write to that block in between, or its data would be undone.  So on such a store every write is tracked, in
- *   order of arrival, and
- *     A1 a write starts only when no earlier write that touches one of its blocks is still there, if either is an RMW;
- *     A2 a write leaves the list only when its data is with the store;
- *     A3 two whole-block writes never wait for each other: the guest that sends them at once gets what it asked for.
+ * - A write of a part of a block: the block is read, changed and written back (RMW).  Nothing else may change that block in
+ *   between, or its change would be undone.  So every change of a direct file is on a list, in order of arrival, and
+ *     A1 a change starts only when no earlier one that touches one of its blocks is still there, if either is an RMW;
+ *     A2 a change leaves the list only when it is with the store;
+ *     A3 changes that are no RMW never wait for each other: the guest that sends them at once gets what it asked for.
+ *   A change is a WRITE, and no less a PUNCH, ZERO or DISCARD: what an RMW had read before it would come back.
  *
- * All in the file's home thread.  Memory comes from the heap: this is not the hot path of a store with 512-byte blocks.
+ * All in the file's home thread.  Whole, aligned blocks take no memory and, while there is no RMW, cost a list entry; the
+ * others' memory comes from the heap.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,11 +22,9 @@
 struct align_op {
 	struct td_iop inner;  /* what goes to the engine */
 	struct td_iop *outer; /* the caller's */
-	struct td_io *io;
-	struct td_list link;  /* td_file.writes */
-	uint64_t from, to;    /* bytes: outer's range, widened to blocks */
-	bool rmw, started, reading;
-	char *bounce;         /* to - from bytes, or NULL where the caller's memory will do */
+	uint64_t from;        /* bytes: where inner begins */
+	bool rmw, reading;
+	char *bounce;
 	struct iovec iov;
 };
 
@@ -39,15 +38,14 @@ static bool memory_ok(const struct td_iop *op)
 	return true;
 }
 
-bool td_align_ok(const struct td_iop *op)
+static bool whole_blocks(const struct td_iop *op)
 {
-	const struct td_stat *st = &op->file->st;
+	return (op->off | op->len) % op->file->st.off_align == 0;
+}
 
-	if (op->op != TD_IO_READ && op->op != TD_IO_WRITE)
-		return true;
-	if (op->op == TD_IO_WRITE && st->off_align > 512)
-		return false;
-	return (op->off | op->len) % st->off_align == 0 && memory_ok(op);
+static bool is_rmw(const struct td_iop *op)
+{
+	return op->op == TD_IO_WRITE && !whole_blocks(op);
 }
 
 static long no_memory(struct td_iop *op)
@@ -79,46 +77,13 @@ static void copy(struct align_op *a, bool to_bounce)
 	}
 }
 
-static bool conflict(const struct align_op *a, const struct align_op *b)
-{
-	return (a->rmw || b->rmw) && a->from < b->to && b->from < a->to; /* A1, A3 */
-}
-
-static void start(struct align_op *a)
-{
-	a->started = true;
-	a->reading = a->rmw || a->outer->op == TD_IO_READ;
-	if (!a->reading && a->bounce)
-		copy(a, true);
-	a->inner.op = a->reading ? TD_IO_READ : TD_IO_WRITE;
-	a->inner.flags = a->reading ? TD_IO_EOF_ZERO : a->outer->flags;
-	td_iop_queue(a->io, &a->inner);
-}
-
-/* Starts those tracked writes that nothing earlier stands in the way of any more. */
-static void start_ready(struct td_file *f)
-{
-	td_list_each(l, &f->writes) {
-		struct align_op *a = td_entry(l, struct align_op, link);
-		bool free_to_go = !a->started;
-
-		for (struct td_list *e = f->writes.next; free_to_go && e != l; e = e->next)
-			free_to_go = !conflict(a, td_entry(e, struct align_op, link));
-		if (free_to_go)
-			start(a);
-	}
-}
-
 static void finish(struct align_op *a, int err)
 {
 	struct td_iop *outer = a->outer;
-	bool tracked = !td_list_empty(&a->link);
 
-	td_list_del(&a->link); /* A2 */
 	free(a->bounce);
 	free(a);
-	if (tracked)
-		start_ready(outer->file);
+	td_align_end(outer);
 	outer->done(outer, err);
 }
 
@@ -134,7 +99,7 @@ static void inner_done(struct td_iop *inner, int err)
 		a->reading = false;
 		a->inner.op = TD_IO_WRITE;
 		a->inner.flags = a->outer->flags;
-		td_iop_queue(a->io, &a->inner);
+		td_iop_queue(a->inner.io, &a->inner);
 	} else if (a->reading) {
 		copy(a, false);
 		a->outer->moved = moved >= want ? a->outer->len : moved > before ? moved - before : 0;
@@ -144,40 +109,115 @@ static void inner_done(struct td_iop *inner, int err)
 	}
 }
 
-void td_align_io(struct td_io *io, struct td_iop *op)
+/* Through a bounce buffer. */
+static void bounce(struct td_io *io, struct td_iop *op)
 {
-	struct td_file *f = op->file;
-	uint64_t block = f->st.off_align;
+	const struct td_stat *st = &op->file->st;
+	uint64_t block = st->off_align, to = (op->off + op->len + block - 1) / block * block;
 	struct align_op *a = calloc(1, sizeof *a);
 
 	if (!a) {
 		fail_later(io, op);
 		return;
 	}
-	td_list_init(&a->link);
 	a->outer = op;
-	a->io = io;
 	a->from = op->off / block * block;
-	a->to = (op->off + op->len + block - 1) / block * block;
-	a->rmw = op->op == TD_IO_WRITE && (op->off | op->len) % block;
-	if (a->rmw || op->op == TD_IO_READ || !memory_ok(op)) {
-		if (posix_memalign((void **)&a->bounce, f->st.mem_align < 4096 ? 4096 : f->st.mem_align, a->to - a->from)) {
-			free(a);
-			fail_later(io, op);
-			return;
-		}
-		a->iov = (struct iovec){a->bounce, a->to - a->from};
-	}
-	a->inner = (struct td_iop){.file = f,
-				   .off = a->from,
-				   .len = a->to - a->from,
-				   .iov = a->bounce ? &a->iov : op->iov,
-				   .iovcnt = a->bounce ? 1 : op->iovcnt,
-				   .done = inner_done};
-	if (op->op == TD_IO_READ || block <= 512) {
-		start(a);
+	a->rmw = is_rmw(op);
+	a->reading = a->rmw || op->op == TD_IO_READ;
+	if (posix_memalign((void **)&a->bounce, st->mem_align < 4096 ? 4096 : st->mem_align, to - a->from)) {
+		free(a);
+		fail_later(io, op);
 		return;
 	}
-	td_list_add(&f->writes, &a->link);
-	start_ready(f);
+	a->iov = (struct iovec){a->bounce, to - a->from};
+	a->inner = (struct td_iop){.op = a->reading ? TD_IO_READ : TD_IO_WRITE,
+				   .flags = a->reading ? TD_IO_EOF_ZERO : op->flags,
+				   .file = op->file,
+				   .off = a->from,
+				   .len = to - a->from,
+				   .iov = &a->iov,
+				   .iovcnt = 1,
+				   .done = inner_done};
+	if (!a->reading)
+		copy(a, true);
+	td_iop_queue(io, &a->inner);
+}
+
+/* --- the order of changes ------------------------------------------------------------------------------------------- */
+
+/* Do they touch a common block, and is one of them an RMW?  A1, A3. */
+static bool conflict(const struct td_iop *a, const struct td_iop *b)
+{
+	uint64_t block = a->file->st.off_align;
+
+	return (a->rmw || b->rmw) && a->off / block <= (b->off + b->len - 1) / block && b->off / block <= (a->off + a->len - 1) / block;
+}
+
+static bool must_wait(const struct td_file *f, const struct td_iop *op)
+{
+	if (!f->rmws)
+		return false;
+	for (const struct td_list *l = f->changes.next; l != &op->at_file; l = l->next)
+		if (conflict(op, td_entry(l, struct td_iop, at_file)))
+			return true;
+	return false;
+}
+
+static void start(struct td_io *io, struct td_iop *op)
+{
+	if (op->op == TD_IO_WRITE && !(whole_blocks(op) && memory_ok(op)))
+		bounce(io, op);
+	else
+		td_iop_queue(io, op);
+	op->change = TD_CHANGE_STARTED; /* nothing completes while it is queued */
+}
+
+void td_align_end(struct td_iop *op)
+{
+	struct td_file *f = op->file;
+
+	if (op->change == TD_CHANGE_NONE)
+		return;
+	op->change = TD_CHANGE_NONE;
+	td_list_del(&op->at_file); /* A2 */
+	f->rmws -= op->rmw;
+	if (!f->held)
+		return;
+	td_list_each(l, &f->changes) {
+		struct td_iop *next = td_entry(l, struct td_iop, at_file);
+
+		if (next->change == TD_CHANGE_HELD && !must_wait(f, next)) {
+			f->held--;
+			start(next->io, next);
+		}
+	}
+}
+
+static void change(struct td_io *io, struct td_iop *op)
+{
+	struct td_file *f = op->file;
+
+	op->rmw = is_rmw(op);
+	f->rmws += op->rmw;
+	td_list_add(&f->changes, &op->at_file);
+	if (!must_wait(f, op)) {
+		start(io, op);
+		return;
+	}
+	op->change = TD_CHANGE_HELD;
+	op->io = io;
+	f->held++;
+}
+
+void td_align_io(struct td_io *io, struct td_iop *op)
+{
+	op->change = TD_CHANGE_NONE;
+	if (op->op == TD_IO_SYNC || op->op == TD_IO_CALL)
+		td_iop_queue(io, op);
+	else if (op->op != TD_IO_READ)
+		change(io, op);
+	else if (whole_blocks(op) && memory_ok(op))
+		td_iop_queue(io, op);
+	else
+		bounce(io, op);
 }

@@ -64,7 +64,7 @@ int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_f
 	f->fd = -1;
 	f->flags = flags;
 	f->io = io;
-	td_list_init(&f->writes);
+	td_list_init(&f->changes);
 	rc = (int)td_await_call(io, open_run, &c);
 	if (rc < 0)
 		goto fail;
@@ -104,7 +104,7 @@ int td_file_extents(struct td_file *f, uint64_t off, uint64_t len, struct td_ext
 
 void td_file_io(struct td_io *io, struct td_iop *op)
 {
-	if (op->file->st.off_align <= 1 || td_align_ok(op))
+	if (op->file->st.off_align <= 1)
 		td_iop_queue(io, op);
 	else
 		td_align_io(io, op);

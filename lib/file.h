@@ -3,7 +3,7 @@
  * An open image file or block device: what drivers read and write through.
  *
  * td_file_io() hides the alignment that direct I/O asks for: what is aligned goes straight to the engine; a misaligned buffer is
- * bounced; a write that covers part of a block of the store is a read-modify-write, serialised against every write that
+ * bounced; a write that covers part of a block of the store is a read-modify-write, serialised against every change that
  * touches the same block.
  */
 #ifndef TD_LIB_FILE_H
@@ -17,7 +17,8 @@ struct td_file {
 	struct td_stat st;      /* st.size is what it was at open or at the last td_file_size() */
 	struct td_io *io;       /* the engine that opened it */
 	char *path;
-	struct td_list writes;  /* lib/align.c: tracked writes in order of arrival; only where off_align > 512 */
+	struct td_list changes; /* lib/align.c: td_iop.at_file of those that are not with the store yet, in order of arrival; direct only */
+	unsigned rmws, held;    /* of these, the read-modify-writes, and those that wait */
 };
 
 /* Opens and locks; on a fiber.  -EBUSY (with the holder's pid where it can be found) when another has it. */
@@ -36,9 +37,9 @@ void td_file_io(struct td_io *io, struct td_iop *op);
 /* The same on a fiber, waiting for the end: 0 or -errno.  buf needs no alignment. */
 int td_file_rw(struct td_file *f, enum td_io_op op, void *buf, uint64_t off, uint64_t len, unsigned flags);
 
-/* --- lib/align.c, for lib/file.c --- */
-bool td_align_ok(const struct td_iop *op);
+/* --- lib/align.c, for lib/file.c and lib/io.c --- */
 void td_align_io(struct td_io *io, struct td_iop *op);
+void td_align_end(struct td_iop *op); /* the engine is done with it; what it stood in the way of starts */
 
 /* --- lib/file-kernel.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);

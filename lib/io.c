@@ -38,6 +38,8 @@ static void finish(struct td_iop *op, int err)
 {
 	iov_restore(op);
 	op->io->inflight--;
+	if (op->change)
+		td_align_end(op);
 	op->done(op, err);
 }
 
@@ -122,6 +124,7 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 	op->first = 0;
 	op->skipped = 0;
 	op->tries = 0;
+	op->change = TD_CHANGE_NONE;
 	io->inflight++;
 	if (op->op == TD_IO_SYNC && (op->file->flags & TD_FILE_NOSYNC)) {
 		td_list_add(&io->nosync, &op->link);

@@ -60,6 +60,9 @@ struct td_iop {
 
 	/* the engine's own, from here on */
 	struct td_list link;
+	struct td_list at_file; /* lib/align.c: among the changes of a direct file, when `change' says so */
+	enum { TD_CHANGE_NONE, TD_CHANGE_HELD, TD_CHANGE_STARTED } change;
+	bool rmw;               /* the change is a read-modify-write */
 	struct td_io *io;
 	uint64_t moved; /* bytes transferred so far; in done(), without what TD_IO_EOF_ZERO made up */
 	int first;      /* index of the iovec where the rest starts */

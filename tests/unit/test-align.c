@@ -53,7 +53,7 @@ static void begin(uint32_t off_align, uint32_t mem_align)
 
 static void end(void)
 {
-	ck_assert(td_list_empty(&f->writes));
+	ck_assert(td_list_empty(&f->changes) && !f->rmws && !f->held);
 	fio.manual = false;
 	on_fiber(loop, close_it, NULL);
 	fault_io_free(&fio);
@@ -271,6 +271,84 @@ START_TEST(an_rmw_waits_for_a_whole_block_in_flight)
 }
 END_TEST
 
+/* What an RMW has read must not come back over a range that was punched, zeroed or discarded meanwhile. */
+START_TEST(a_punch_waits_for_an_rmw_and_an_rmw_for_a_punch)
+{
+	static const enum td_io_op what[] = {TD_IO_PUNCH, TD_IO_ZERO, TD_IO_DISCARD};
+	struct op o[3];
+
+	for (unsigned i = 0; i < 3; i++) {
+		begin(4096, 512);
+		fio.manual = true;
+		memset(mem, 5, 512);
+		start(&o[0], TD_IO_WRITE, mem, 4096, 512, 0);
+		start(&o[1], what[i], NULL, 4096 + 1024, 2048, 0);
+		start(&o[2], TD_IO_WRITE, mem, 8192 - 512, 512, 0);
+		turns(2);
+		ck_assert_uint_eq(fio.nrunning, 1);
+		for (unsigned n = 0; n < 5; n++) {
+			fault_io_complete(&fio, 0);
+			turns(2);
+			ck_assert_uint_eq(fio.nrunning, n < 4);
+			ck_assert_int_eq(o[0].done, n >= 1);
+			ck_assert_int_eq(o[1].done, n >= 2);
+		}
+		ck_assert(o[0].done && o[1].done && o[2].done);
+		expect_log(2, what[i], 4096 + 1024, 2048);
+		ck_assert(file->data[4096] == 5 && file->data[4608] == (unsigned char)(9 * 7) && file->data[8192 - 512] == 5);
+		if (what[i] != TD_IO_DISCARD)
+			for (unsigned b = 4096 + 1024; b < 4096 + 3072; b++)
+				ck_assert_uint_eq(file->data[b], 0);
+		end();
+	}
+}
+END_TEST
+
+START_TEST(punches_and_whole_blocks_go_side_by_side)
+{
+	struct op o[3];
+
+	begin(4096, 512);
+	fio.manual = true;
+	start(&o[0], TD_IO_WRITE, mem, 4096, 4096, 0);
+	start(&o[1], TD_IO_PUNCH, NULL, 4096 + 512, 1024, 0);
+	start(&o[2], TD_IO_ZERO, NULL, 0, 8192, 0);
+	turns(2);
+	ck_assert_uint_eq(fio.nrunning, 3);
+	while (fault_io_complete(&fio, 0))
+		;
+	end();
+}
+END_TEST
+
+/* A format's header may be shorter than a sector: on 512-byte blocks it is an RMW like any other. */
+START_TEST(parts_of_512_byte_blocks_are_one_after_the_other)
+{
+	struct op o[4];
+
+	begin(512, 512);
+	fio.manual = true;
+	memset(mem, 1, 8);
+	memset(mem + 512, 2, 8);
+	memset(mem + 1024, 3, 512);
+	start(&o[0], TD_IO_WRITE, mem, 512, 8, 0);
+	start(&o[1], TD_IO_WRITE, mem + 512, 512 + 8, 8, 0);
+	start(&o[2], TD_IO_WRITE, mem + 1024, 1024, 512, 0);
+	start(&o[3], TD_IO_PUNCH, NULL, 512, 512, 0);
+	turns(2);
+	ck_assert_uint_eq(fio.nrunning, 2); /* the first's read; and the other block's write */
+	for (int i = 0; i < 6; i++) {
+		fault_io_complete(&fio, 0);
+		turns(2);
+		if (o[1].done && !o[3].done)
+			ck_assert(file->data[512] == 1 && file->data[519] == 1 && file->data[520] == 2 && file->data[528] == 7);
+	}
+	ck_assert(o[0].done && o[1].done && o[2].done && o[3].done);
+	ck_assert(file->data[512] == 0 && file->data[520] == 0 && file->data[1024] == 3);
+	end();
+}
+END_TEST
+
 START_TEST(an_error_goes_to_its_own_write_and_the_next_goes_on)
 {
 	struct op o[2];
@@ -302,7 +380,7 @@ struct job {
 	struct op op;
 	unsigned char *buf;
 	unsigned from, n; /* sectors */
-	bool running;
+	bool running, zero;
 };
 
 static bool overlaps_busy(unsigned from, unsigned n)
@@ -324,6 +402,14 @@ static void random_start(struct job *j)
 		return;
 	if (rand() % 4 == 0 && j->n > 8 && j->from % 8 == 0)
 		j->n = j->n / 8 * 8; /* some whole blocks too */
+	j->zero = write && rand() % 4 == 0;
+	if (j->zero) {
+		memset(busy + j->from, 1, j->n);
+		memset(model + j->from * 512, 0, j->n * 512);
+		start(&j->op, rand() % 2 ? TD_IO_PUNCH : TD_IO_ZERO, NULL, j->from * 512, j->n * 512, 0);
+		j->running = true;
+		return;
+	}
 	if (write) {
 		memset(busy + j->from, 1, j->n);
 		for (unsigned i = 0; i < j->n * 512; i++)
@@ -339,7 +425,7 @@ static void random_end(struct job *j)
 	j->running = false;
 	ck_assert_int_eq(j->op.err, 0);
 	ck_assert_int_eq(j->op.done, 1);
-	if (j->op.iop.op == TD_IO_WRITE)
+	if (j->op.iop.op != TD_IO_READ)
 		memset(busy + j->from, 0, j->n);
 }
 
@@ -417,6 +503,9 @@ int main(void)
 	SUITE_ADD(s, writes_to_one_block_are_one_after_the_other);
 	SUITE_ADD(s, whole_blocks_never_wait_for_each_other);
 	SUITE_ADD(s, an_rmw_waits_for_a_whole_block_in_flight);
+	SUITE_ADD(s, a_punch_waits_for_an_rmw_and_an_rmw_for_a_punch);
+	SUITE_ADD(s, punches_and_whole_blocks_go_side_by_side);
+	SUITE_ADD(s, parts_of_512_byte_blocks_are_one_after_the_other);
 	SUITE_ADD(s, an_error_goes_to_its_own_write_and_the_next_goes_on);
 	SUITE_ADD(s, random_writes_of_sectors_on_blocks_of_4096);
 	SUITE_ADD(s, random_reads_see_what_was_written);
