@@ -105,6 +105,13 @@ static bool discard_range(const struct td_file *f, struct td_req *req)
 	return to > from;
 }
 
+/* A device asked to keep its space writes zeroes itself, no faster than we would; what is not whole blocks it refuses. */
+static bool zeroes_op(const struct td_file *f, const struct td_req *req, struct td_iop *op)
+{
+	op->op = req->flags & TD_UNMAP ? TD_IO_PUNCH : TD_IO_ZERO;
+	return !f->st.blockdev || (op->op == TD_IO_PUNCH && (req->off | req->len) % f->st.logical == 0);
+}
+
 static void raw_submit(struct td_image *image, struct td_req *req)
 {
 	struct raw *r = image->priv;
@@ -137,7 +144,10 @@ static void raw_submit(struct td_image *image, struct td_req *req)
 		}
 		break;
 	case TD_WRITE_ZEROES:
-		op->op = TD_IO_ZERO; /* -EOPNOTSUPP goes up: whoever asked writes the zeroes then */
+		if (!zeroes_op(r->file, req, op)) {
+			td_req_done(req, -EOPNOTSUPP);
+			return;
+		}
 		break;
 	}
 	td_file_io(req->io, op);

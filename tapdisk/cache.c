@@ -146,7 +146,7 @@ static void send_now(struct cache *c, struct td_req *req)
 	op->req = req;
 	op->c = c;
 	op->child.op = req->op;
-	op->child.flags = fua && req->op != TD_READ ? TD_FUA : 0; /* C1 */
+	op->child.flags = (fua && req->op != TD_READ ? TD_FUA : 0) | (req->flags & TD_UNMAP); /* C1 */
 	op->child.off = req->off;
 	op->child.len = req->len;
 	op->child.iov = req->iov;

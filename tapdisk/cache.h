@@ -64,7 +64,8 @@ void cache_fini(struct cache *c); /* nothing is in it */
 void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image, struct td_io *io, bool fresh);
 void cache_detach(struct cache *c); /* quiesced, nothing with the image: it goes away; what is held stays held */
 
-/* Takes a READ, WRITE or FLUSH, with TD_FUA, TD_PREFLUSH or TD_BARRIER.  Completes it through done(), maybe at once. */
+/* Takes any request, with TD_FUA or TD_UNMAP; a WRITE or FLUSH with TD_PREFLUSH or TD_BARRIER.  Completes it through done(), maybe at
+ * once. */
 void cache_submit(struct cache *c, struct td_req *req);
 
 /* Stops sending; idle() is called each time that the image has nothing left.  Resume sends what was held. */

@@ -17,7 +17,15 @@ enum {
 	/* the flags below are known above the cache-mode layer only; no driver sees them */
 	TD_PREFLUSH = 1u << 1, /* flush, write, flush (a blkif FLUSH that carries data) */
 	TD_BARRIER = 1u << 2,  /* as PREFLUSH, and nothing passes it in either direction */
+	/* for drivers again */
+	TD_UNMAP = 1u << 3,    /* on WRITE_ZEROES: the range need not keep its space */
 };
+
+/*
+ * DISCARD is a hint: 0 too where nothing is given back; what the range reads as afterwards is undefined.
+ * WRITE_ZEROES: the range reads as zeroes.  Without TD_UNMAP it has its space afterwards, so that a later write finds some.
+ * -EOPNOTSUPP, with nothing changed, where a driver could do it no faster than by writing zeroes: whoever asked writes them then.
+ */
 
 struct td_image;
 
