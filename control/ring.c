@@ -9,6 +9,7 @@
 #include "control/device.h"
 #include "control/features.h"
 #include "control/frontend.h"
+#include "control/machine.h"
 #include "td/ctl.h"
 
 #define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */
@@ -77,10 +78,38 @@ static const char *word(json_t *o, const char *key)
 	return v ? v : "";
 }
 
+/* This disk's ring among those that an answer or an event tells of; NULL: the tapdisk does not have it. */
+static json_t *own_ring(const struct device *d, json_t *o)
+{
+	json_t *r;
+	size_t i;
+
+	json_array_foreach(json_object_get(o, "rings"), i, r)
+	{
+		if (number(r, "domid", -1) == d->domid && number(r, "devid", -1) == d->devid)
+			return r;
+	}
+	return NULL;
+}
+
+/* Others have rings on it, and they are all of the same machine. */
+static bool beside(const struct device *d, json_t *o)
+{
+	json_t *r;
+	size_t i;
+
+	json_array_foreach(json_object_get(o, "rings"), i, r)
+	{
+		if (!machine_same(d->m->store, d->domid, (unsigned)number(r, "domid", 0)))
+			return false;
+	}
+	return i > 0;
+}
+
 /* For admins: how the tapdisk sees its disk.  A pause does not show: the ring is held, not failed. */
 static void say_state(struct device *d, json_t *ev)
 {
-	json_t *ring = json_object_get(ev, "ring");
+	json_t *ring = own_ring(d, ev);
 	long long state = number(ev, "state", 0);
 	const char *reason = word(ev, "reason"), *now = "running";
 
@@ -102,12 +131,33 @@ static void say_state(struct device *d, json_t *ev)
 	snprintf(d->said, sizeof d->said, "%s", now);
 	device_write(d, "tapdisk-state", now);
 	device_write(d, "reason", *reason ? reason : NULL);
+	if (!strcmp(now, "broken")) {
+		/* nothing of this guest's is taken any more: as its kernel's backends do, the toolstack and the guest are told */
+		device_error(d, reason);
+		if (d->b.state < XB_CLOSING)
+			device_state(d, XB_CLOSING);
+	}
+}
+
+/* The guest is told of a new size; also of one that the disk got while no daemon was there to see. */
+static void see_size(struct device *d, long long sectors)
+{
+	int rc;
+
+	if (sectors <= 0 || d->sectors <= 0 || sectors == d->sectors)
+		return;
+	rc = features_resize(d->m->store, d->dir, (uint64_t)sectors);
+	if (rc && rc != -ESTALE) {
+		td_log(LOG_ERR, "%s: cannot tell the guest of %lld sectors: %s", d->dir, sectors, strerror(-rc));
+		return;
+	}
+	td_log(LOG_NOTICE, "%s: the disk has %lld sectors now, %lld before", d->dir, sectors, d->sectors);
+	d->sectors = sectors;
 }
 
 static void on_watch(void *arg, json_t *ev, const char *text)
 {
 	struct device *d = arg;
-	long long sectors;
 
 	if (!ev) {
 		/* most likely its death: the next question tells, and is asked at once */
@@ -121,18 +171,13 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 	if (number(ev, "minor", -1) != d->minor || d->phase != DEV_CONNECTED || !d->ring)
 		return;
 	say_state(d, ev);
-	if (!json_object_get(ev, "ring") && !d->call) {
+	if (!own_ring(d, ev) && !d->call) {
 		/* somebody has closed it by force (tap-ctl close -f): the next question makes sure, and the guest hears of it */
 		d->verified = false;
 		device_mark(d);
 		return;
 	}
-	sectors = number(ev, "sectors", 0);
-	if (sectors > 0 && d->sectors > 0 && sectors != d->sectors) {
-		td_log(LOG_NOTICE, "%s: the disk has %lld sectors now, %lld before", d->dir, sectors, d->sectors);
-		d->sectors = sectors;
-		features_resize(d->m->store, d->dir, (uint64_t)sectors);
-	}
+	see_size(d, number(ev, "sectors", 0));
 }
 
 /* The ring is live: tells the guest. */
@@ -195,8 +240,9 @@ static void connect_frontend(struct device *d)
 	for (unsigned i = 0; i < f.pages; i++)
 		json_array_append_new(refs, json_integer(f.refs[i]));
 	ask(d,
-	    json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
-	              "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi),
+	    json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s,s:b}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
+	              "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi, "beside",
+	              beside(d, d->info)),
 	    on_connect);
 }
 
@@ -224,6 +270,8 @@ static bool taken_over(struct device *d, bool mine)
 		d->sectors = sectors > 0 ? sectors : 0;
 		if (d->b.state == XB_CONNECTED && store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
 			publish(d);
+		else if (d->b.state == XB_CONNECTED)
+			see_size(d, number(d->info, "sectors", 0));
 		if (!d->verified)
 			again_in(d, RETRY_S);
 		else
@@ -240,8 +288,7 @@ static bool taken_over(struct device *d, bool mine)
 static void on_info(void *arg, int err, json_t *reply, const char *text)
 {
 	struct device *d = arg;
-	json_t *ring = json_object_get(reply, "ring");
-	bool mine = number(ring, "domid", -1) == d->domid && number(ring, "devid", -1) == d->devid;
+	bool mine = own_ring(d, reply) != NULL;
 	struct td_err why = {};
 
 	d->call = NULL;

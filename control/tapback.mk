@@ -9,6 +9,7 @@ control_tapback_SOURCES = control/tapback.c \
 	control/ring.c \
 	control/backend.c control/backend.h \
 	control/frontend.c control/frontend.h \
+	control/machine.c control/machine.h \
 	control/features.c control/features.h \
 	control/tapdisk-call.c control/tapdisk-call.h \
 	control/store.c control/store.h

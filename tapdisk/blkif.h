@@ -53,6 +53,7 @@ void blkif_hold(struct blkif *b);
 void blkif_run(struct blkif *b);
 
 unsigned blkif_inflight(const struct blkif *b); /* taken and not answered */
+bool blkif_owns(const struct blkif *b, const struct td_req *req); /* is it one of this ring's? */
 bool blkif_is_broken(const struct blkif *b);
 const char *blkif_why(const struct blkif *b);   /* the reason, when broken */
 const struct blkif_params *blkif_params(const struct blkif *b);

@@ -127,9 +127,14 @@ static struct cache_op *op_get(struct cache *c)
 	return calloc(1, sizeof *op); /* kept when done: after the first burst nothing is allocated */
 }
 
+static bool leaving(const struct cache *c, const struct td_req *req)
+{
+	return c->leaves && c->leaves(c, req);
+}
+
 static bool parked(const struct cache *c, const struct td_req *req)
 {
-	return c->quiesced || (c->out_of_space && req->op == TD_WRITE);
+	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && !leaving(c, req));
 }
 
 static void send_now(struct cache *c, struct td_req *req)
@@ -236,6 +241,24 @@ static void space_again(struct cache *c)
 		send_waiting(c);
 }
 
+static bool any_write(const struct td_list *of)
+{
+	td_list_each(l, of)
+		if (td_entry(l, struct td_req, link)->op != TD_READ)
+			return true;
+	return false;
+}
+
+/* The write that was sent to see has been answered. */
+static void probed(struct cache *c, int err)
+{
+	c->probe = NULL;
+	if (err != -ENOSPC && err != -EDQUOT)
+		space_again(c);
+	else if (!any_write(&c->waiting)) /* it was a leaving frontend's, and so were all that waited */
+		space_end(c);
+}
+
 static void op_done(struct td_req *child, int err)
 {
 	struct cache_op *op = td_entry(child, struct cache_op, child);
@@ -248,7 +271,7 @@ static void op_done(struct td_req *child, int err)
 	c->at_image--;
 	if (write)
 		c->written++; /* C2; a failed write may have changed something too */
-	if (write && (err == -ENOSPC || err == -EDQUOT) && !c->report_enospc && !c->going) {
+	if (write && (err == -ENOSPC || err == -EDQUOT) && !c->report_enospc && !leaving(c, req)) {
 		no_space(c, req, err); /* C7 */
 		return;
 	}
@@ -258,7 +281,7 @@ static void op_done(struct td_req *child, int err)
 	probe = c->probe == req;
 	finish(c, req, err);
 	if (probe && c->out_of_space)
-		space_again(c);
+		probed(c, err);
 	check_idle(c);
 }
 
@@ -500,7 +523,12 @@ static void cancel_list(struct cache *c, struct td_list *of, int err)
 	struct td_list *l;
 
 	td_list_init(&now);
-	td_list_splice(&now, of);
+	td_list_each_safe(at, next, of) {
+		if (!leaving(c, td_entry(at, struct td_req, link)))
+			continue;
+		td_list_del(at);
+		td_list_add(&now, at);
+	}
 	while ((l = td_list_pop(&now))) {
 		struct td_req *req = td_entry(l, struct td_req, link);
 
@@ -514,16 +542,18 @@ void cache_cancel(struct cache *c, int err)
 {
 	struct td_req *b = c->barrier;
 
-	if (c->out_of_space) /* first, or a barrier that gets as far as its write below would wait for space that nobody looks for */
-		space_end(c);
 	cancel_list(c, &c->held, err);
 	cancel_list(c, &c->waiting, err);
 	if (c->quiesced)
 		cancel_list(c, &c->flushes, err);
-	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN) {
+	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN && leaving(c, b)) {
 		c->barrier = NULL;
 		answer(c, b, err);
+		release_held(c);
 	}
+	/* what others have let in is still looked after by the timer; with nothing of that kind left, nobody would look for space */
+	if (c->out_of_space && !c->probe && !any_write(&c->waiting))
+		space_end(c);
 }
 
 bool cache_dirty(const struct cache *c)

@@ -18,7 +18,8 @@ struct cache {
 	struct ev_loop *loop;
 	struct td_io *io;        /* the engine that goes with the mode, on the home queue */
 	bool report_enospc;      /* hand ENOSPC to the guest instead of waiting for space */
-	bool going;              /* a frontend is leaving: nothing waits for space */
+	/* optional: is this the request of a frontend that leaves?  Such a one is not kept waiting for space. */
+	bool (*leaves)(const struct cache *c, const struct td_req *req);
 
 	/* a request that is taken and not answered is with the image, or the barrier, or on exactly one of these */
 	struct td_list held;     /* behind a barrier or a pause, in order of arrival; not counted in `active' */
@@ -75,7 +76,7 @@ bool cache_image_idle(const struct cache *c);
 /* Quiesced and the image idle: makes all durable before the image is closed; idle() is called, and sticky tells. */
 void cache_flush(struct cache *c);
 
-/* Answers all that is neither with the image nor on its way there with err: for a frontend that leaves. */
+/* Of the requests that c->leaves names, answers with err those that are neither with the image nor on their way there. */
 void cache_cancel(struct cache *c, int err);
 
 /* Is there a change that no flush has covered yet, in a mode where that means something? */

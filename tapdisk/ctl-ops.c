@@ -57,17 +57,39 @@ static int get_options(const json_t *req, struct vbd_options *o, struct td_err *
 
 /* --- answers -------------------------------------------------------------------------------------------------------- */
 
-static void put_ring(json_t *o, const struct vbd *v)
+static const char *ring_state(const struct blkif *b)
 {
-	json_t *r;
+	return blkif_is_broken(b) ? "broken" : "connected";
+}
 
-	if (!v->ring)
-		return;
-	r = json_pack("{s:i, s:i, s:s}", "domid", blkif_params(v->ring)->domid, "devid", (int)blkif_params(v->ring)->devid, "state",
-		      blkif_is_broken(v->ring) ? "broken" : "connected");
-	if (blkif_is_broken(v->ring))
-		json_object_set_new(r, "reason", json_string(blkif_why(v->ring)));
-	json_object_set_new(o, "ring", r);
+static void put_rings(json_t *o, const struct vbd *v)
+{
+	json_t *rings = json_array();
+
+	td_list_each(l, &v->rings) {
+		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
+		json_t *r = json_pack("{s:i, s:I, s:s}", "domid", blkif_params(b)->domid, "devid", (json_int_t)blkif_params(b)->devid,
+				      "state", ring_state(b));
+
+		if (blkif_is_broken(b))
+			json_object_set_new(r, "reason", json_string(blkif_why(b)));
+		json_array_append_new(rings, r);
+	}
+	json_object_set_new(o, "rings", rings);
+}
+
+/* All of them in one word. */
+static const char *rings_state(const struct vbd *v)
+{
+	const char *word = NULL;
+
+	td_list_each(l, &v->rings) {
+		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
+
+		if (!word || blkif_is_broken(b))
+			word = ring_state(b);
+	}
+	return word;
 }
 
 static void put_state(json_t *o, const struct vbd *v)
@@ -78,7 +100,7 @@ static void put_state(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "state", json_integer(vbd_state(v)));
 	if (reason)
 		json_object_set_new(o, "reason", json_string(reason));
-	put_ring(o, v);
+	put_rings(o, v);
 }
 
 static void put_info(json_t *o, const struct vbd *v)
@@ -122,8 +144,8 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
 		}
 		/* a list tells whether there is a guest, info tells which */
-		if (d->ring)
-			json_object_set_new(row, "ring", json_string(blkif_is_broken(d->ring) ? "broken" : "connected"));
+		if (rings_state(d))
+			json_object_set_new(row, "ring", json_string(rings_state(d)));
 		ctl_send(call, json_pack("{s:o}", "row", row));
 	}
 	return 0;
@@ -257,7 +279,7 @@ static int op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	} else {
 		rc = td_fail(err, EINVAL, "transport '%.40s': xen, or mem with three descriptors", transport);
 	}
-	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, err);
+	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, json_is_true(json_object_get(call->req, "beside")), err);
 }
 
 static int op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)

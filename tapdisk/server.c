@@ -36,9 +36,9 @@ static void end_fiber(void *arg)
 		struct vbd *v = td_entry(l, struct vbd, link);
 		struct td_err err = {0};
 
-		if (v->ring) {
+		if (vbd_ring(v)) {
 			td_log(LOG_WARNING, "minor %d: domain %u uses it: the signal is ignored until the disk is detached", v->minor,
-			       blkif_params(v->ring)->domid);
+			       blkif_params(vbd_ring(v))->domid);
 			in_use = true;
 		} else if (v->spec && vbd_close(v, false, 0, &err) < 0) {
 			td_log(LOG_ERR, "%s", err.text);

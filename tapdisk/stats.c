@@ -19,10 +19,10 @@ static json_t *images_json(const struct vbd *v)
 	return a;
 }
 
-static json_t *ring_json(const struct vbd *v)
+static json_t *ring_json(const struct blkif *b)
 {
-	const struct blkif_params *p = blkif_params(v->ring);
-	const struct blkif_stats *n = blkif_stats(v->ring);
+	const struct blkif_params *p = blkif_params(b);
+	const struct blkif_stats *n = blkif_stats(b);
 
 	return json_pack("{s:s, s:i, s:i, s:[I,I], s:[I,I], s:{s:I, s:I, s:I}, s:i, s:s}", "pool", "td-xenblkif", "domid", p->domid,
 			 "devid", (int)p->devid, "reqs", (json_int_t)n->taken, (json_int_t)n->answered, "kicks", (json_int_t)n->kicks_in,
@@ -62,8 +62,8 @@ json_t *stats_json(const struct vbd *v)
 		      "reqs_outstanding", (int)(v->cache.active), "read_caching", "false");
 	if (!j)
 		return NULL;
-	if (v->ring)
-		json_object_set_new(j, "xenbus", ring_json(v));
+	if (vbd_ring(v))
+		json_object_set_new(j, "xenbus", ring_json(vbd_ring(v)));
 	if (v->spec)
 		json_object_set_new(j, "cache", cache_json(v));
 	if (v->cache.io)

@@ -6,7 +6,7 @@
  *               ^                |  \--close--\    \--close--\
  *               +----------------+-------------+--------------+      CLOSED > vbd_free
  *
- *   state         images   cache layer   ring, if there is one      shown
+ *   state         images   cache layer   rings, if there are any    shown
  *   CLOSED        -        quiesced      -                          0x2
  *   OPEN          open     running       running                    0
  *   PAUSED        -        quiesced      held                       0x2a (and 0x200 after an unpause that failed)
@@ -82,14 +82,38 @@ static bool wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double
 	return ready(v);
 }
 
+static struct blkif *ring_of(struct td_list *l)
+{
+	return td_entry(l, struct vbd_ring, link)->blkif;
+}
+
+struct blkif *vbd_ring(const struct vbd *v)
+{
+	return td_list_empty(&v->rings) ? NULL : ring_of(v->rings.next);
+}
+
+static void run_rings(struct vbd *v)
+{
+	td_list_each(l, &v->rings)
+		blkif_run(ring_of(l));
+}
+
+static bool any_live_ring(const struct vbd *v)
+{
+	td_list_each(l, &v->rings)
+		if (!blkif_is_broken(ring_of(l)))
+			return true;
+	return false;
+}
+
 static bool image_idle(const struct vbd *v)
 {
 	return cache_image_idle(&v->cache);
 }
 
-static bool ring_idle(const struct vbd *v)
+static bool leaving_idle(const struct vbd *v)
 {
-	return !v->ring || !blkif_inflight(v->ring);
+	return !blkif_inflight(v->leaving);
 }
 
 static double deadline(int timeout)
@@ -104,6 +128,13 @@ static void on_cache_changed(struct cache *c)
 	struct vbd *v = c->owner;
 
 	v->changed(v);
+}
+
+static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
+{
+	const struct vbd *v = c->owner;
+
+	return v->leaving && blkif_owns(v->leaving, req);
 }
 
 static void on_cache_idle(struct cache *c)
@@ -125,7 +156,7 @@ static void on_ring_broken(void *owner, const char *why)
 
 bool vbd_busy(const struct vbd *v)
 {
-	return v->spec || v->ring || v->locked || v->users;
+	return v->spec || !td_list_empty(&v->rings) || v->locked || v->users;
 }
 
 unsigned vbd_state(const struct vbd *v)
@@ -139,8 +170,9 @@ const char *vbd_reason(const struct vbd *v)
 		return "a flush to disk failed: writes and flushes fail until the disk is closed and opened again";
 	if (v->cache.out_of_space)
 		return "no space: writes are held until there is space again";
-	if (v->ring && blkif_is_broken(v->ring))
-		return blkif_why(v->ring);
+	td_list_each(l, &v->rings)
+		if (blkif_is_broken(ring_of(l)))
+			return blkif_why(ring_of(l));
 	return NULL;
 }
 
@@ -171,7 +203,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		rc = chain_open(spec, file_flags(o), io, &leaf, err);
 	if (rc < 0)
 		return rc;
-	if (v->ring && leaf->info.size / 512 < v->disk.sectors) {
+	if (vbd_ring(v) && leaf->info.size / 512 < v->disk.sectors) {
 		rc = td_fail(err, EINVAL, "%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink", spec,
 			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
 		goto fail;
@@ -191,8 +223,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	v->state = 0;
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
 	cache_resume(&v->cache);
-	if (v->ring)
-		blkif_run(v->ring);
+	run_rings(v);
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
 	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
 	return 0;
@@ -207,13 +238,12 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 	struct td_image *leaf = v->leaf;
 	int rc = 0;
 
-	if (v->ring)
-		blkif_hold(v->ring);
+	td_list_each(l, &v->rings)
+		blkif_hold(ring_of(l));
 	cache_quiesce(&v->cache);
 	if (!wait_until(v, image_idle, until)) {
 		cache_resume(&v->cache);
-		if (v->ring)
-			blkif_run(v->ring);
+		run_rings(v);
 		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
@@ -229,22 +259,18 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 	return rc;
 }
 
-static void drop_ring(struct vbd *v)
+/* Holds a ring for good, answers what cannot go on, and lets go of it: for a guest that leaves, or is made to. */
+static void drop_ring(struct vbd *v, struct vbd_ring *r)
 {
-	blkif_disconnect(v->ring);
-	v->ring = NULL;
-	v->transport = NULL;
-}
-
-/* Holds the ring for good and answers what cannot go on: for a guest that leaves, or is made to. */
-static void empty_ring(struct vbd *v)
-{
-	blkif_hold(v->ring);
-	v->cache.going = true;
+	blkif_hold(r->blkif);
+	v->leaving = r->blkif;
 	if (v->cache.quiesced || v->cache.out_of_space)
 		cache_cancel(&v->cache, -EIO);
-	wait_until(v, ring_idle, 0);
-	v->cache.going = false;
+	wait_until(v, leaving_idle, 0);
+	v->leaving = NULL;
+	blkif_disconnect(r->blkif);
+	td_list_del(&r->link);
+	free(r);
 }
 
 /* --- operations ----------------------------------------------------------------------------------------------------- */
@@ -263,16 +289,18 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	v->changed = changed;
 	td_list_init(&v->link);
 	td_list_init(&v->lockers);
+	td_list_init(&v->rings);
 	cache_init(&v->cache, q->loop, v);
 	v->cache.changed = on_cache_changed;
 	v->cache.idle = on_cache_idle;
+	v->cache.leaves = on_cache_leaves;
 	v->disk = (struct blkif_disk){.cache = &v->cache, .owner = v, .broken = on_ring_broken, .idle = on_ring_idle};
 	return v;
 }
 
 void vbd_free(struct vbd *v)
 {
-	assert(v->magic == VBD_MAGIC && !v->ring && !v->leaf && !v->locked);
+	assert(v->magic == VBD_MAGIC && td_list_empty(&v->rings) && !v->leaf && !v->locked);
 	cache_fini(&v->cache);
 	/* empty again: allocated, and nobody's */
 	if (v->marker >= 0 && ftruncate(v->marker, 0) < 0)
@@ -304,17 +332,15 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 {
 	int rc = 0;
 
-	if (v->ring && !force)
+	if (vbd_ring(v) && !force)
 		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it there first, or force (-f)", v->minor,
-			       blkif_params(v->ring)->domid, blkif_params(v->ring)->devid);
+			       blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid);
 	if (v->leaf)
 		rc = settle(v, until, err);
 	if (v->leaf)
 		return rc; /* it goes on */
-	if (v->ring) {
-		empty_ring(v);
-		drop_ring(v);
-	}
+	while (!td_list_empty(&v->rings))
+		drop_ring(v, td_entry(v->rings.next, struct vbd_ring, link));
 	free(v->spec);
 	v->spec = NULL;
 	v->state = TD_STATE_CLOSED;
@@ -332,10 +358,10 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);
 	} else {
 		/* a guest that is just leaving may need a moment; its disconnect must come in */
-		if (v->ring && !force && !blkif_is_broken(v->ring)) {
+		if (!force && any_live_ring(v)) {
 			unlock(v);
 			v->users++;
-			for (int i = 0; v->ring && i < (timeout > 0 ? timeout : DETACH_WAIT) * 10; i++)
+			for (int i = 0; vbd_ring(v) && i < (timeout > 0 ? timeout : DETACH_WAIT) * 10; i++)
 				td_fiber_wait_for(0.1);
 			v->users--;
 			lock(v);
@@ -408,60 +434,86 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 	return rc < 0 ? rc : 0;
 }
 
-/* The ring of another tapdisk process, or of another guest, is not ours to replace. */
-static int connect_locked(struct vbd *v, struct td_xport *x, const struct blkif_params *p, struct td_err *err)
+static struct vbd_ring *find_ring(const struct vbd *v, unsigned domid, unsigned devid)
 {
-	int rc;
+	td_list_each(l, &v->rings)
+		if (blkif_params(ring_of(l))->domid == domid && blkif_params(ring_of(l))->devid == devid)
+			return td_entry(l, struct vbd_ring, link);
+	return NULL;
+}
+
+/* Whether one more guest may come. */
+static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside, struct td_err *err)
+{
+	const struct blkif_params *other = vbd_ring(v) ? blkif_params(vbd_ring(v)) : NULL;
 
 	if (!v->spec)
 		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
-	if (v->ring)
-		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u", v->minor, blkif_params(v->ring)->domid,
-			       blkif_params(v->ring)->devid);
-	rc = blkif_connect(v->queue->loop, x, p, &v->disk, &v->ring, err);
-	if (rc < 0)
-		return rc;
-	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u pages, %s", v->minor, p->domid, p->devid, p->pages,
-	       blkif_abi_name(p->abi));
-	if (v->leaf)
-		blkif_run(v->ring);
+	if (find_ring(v, p->domid, p->devid))
+		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u already, in another way", v->minor, p->domid, p->devid);
+	if (other && !beside && !v->opt.read_only)
+		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u, and a second machine may not write it too", v->minor,
+			       other->domid, other->devid);
 	return 0;
 }
 
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, struct td_err *err)
+static int connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, struct td_err *err)
 {
-	int rc;
+	struct vbd_ring *r = calloc(1, sizeof *r);
+	int rc = r ? blkif_connect(v->queue->loop, x, p, &v->disk, &r->blkif, err) : td_fail(err, ENOMEM, "out of memory for a ring");
+
+	if (rc < 0) {
+		free(r);
+		return rc;
+	}
+	r->transport = transport;
+	td_list_add(&v->rings, &r->link);
+	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u pages, %s", v->minor, p->domid, p->devid, p->pages,
+	       blkif_abi_name(p->abi));
+	if (v->leaf)
+		blkif_run(r->blkif);
+	return 0;
+}
+
+/* Is it that ring, as it is?  One over shared memory never is: its descriptors are new. */
+static bool same_ring(const struct vbd_ring *r, const char *transport, const struct blkif_params *p)
+{
+	return r && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
+	       !memcmp(blkif_params(r->blkif), p, sizeof *p);
+}
+
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool beside, struct td_err *err)
+{
+	bool there;
+	int rc = 0;
 
 	lock(v);
-	if (v->ring && !blkif_is_broken(v->ring) && !strcmp(transport, "xen") && v->transport && !strcmp(v->transport, "xen") &&
-	    !memcmp(blkif_params(v->ring), p, sizeof *p)) {
+	there = same_ring(find_ring(v, p->domid, p->devid), transport, p);
+	if (!there)
+		rc = check_connect(v, p, beside, err);
+	if (!there && !rc)
+		rc = connect_locked(v, x, transport, p, err);
+	if (there || rc < 0)
 		x->ops->close(x);
-		unlock(v);
-		return 0;
-	}
-	rc = connect_locked(v, x, p, err);
-	if (rc < 0)
-		x->ops->close(x);
-	else
-		v->transport = transport;
 	unlock(v);
-	if (!rc)
+	if (!there && !rc)
 		v->changed(v);
 	return rc;
 }
 
 int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err)
 {
+	struct vbd_ring *r;
 	int rc = 0;
 
 	lock(v);
-	if (v->ring && (blkif_params(v->ring)->domid != domid || blkif_params(v->ring)->devid != devid)) {
-		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
-			     blkif_params(v->ring)->domid, blkif_params(v->ring)->devid, domid, devid);
-	} else if (v->ring) {
-		empty_ring(v);
-		drop_ring(v);
+	r = find_ring(v, domid, devid);
+	if (r) {
+		drop_ring(v, r);
 		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
+	} else if (vbd_ring(v)) {
+		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
+			     blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid, domid, devid);
 	}
 	unlock(v);
 	v->changed(v);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One disk: a minor number, its chain of images, its cache layer, and the ring of the guest that uses it.
+ * One disk: a minor number, its chain of images, its cache layer, and the rings of the guests that use it.
  * Everything runs in the main thread; what may wait runs on a fiber, one such operation a disk at a time (others queue).
  * The state diagram stands at the top of vbd.c.
  */
@@ -14,6 +14,16 @@
 
 #define VBD_MAGIC 0x76626420u
 
+/*
+ * A guest's ring.  A disk has one as a rule; a second belongs to the same machine (a guest and its stub domain, or the two ends of
+ * a migration to the same host), and a read-only disk has one for each reader.  All go through the one cache layer.
+ */
+struct vbd_ring {
+	struct td_list link; /* vbd.rings */
+	struct blkif *blkif;
+	const char *transport; /* "xen" or "mem" */
+};
+
 struct vbd {
 	unsigned magic;
 	int minor;
@@ -25,9 +35,9 @@ struct vbd {
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct cache cache;
-	struct blkif_disk disk; /* what the ring sees of us */
-	struct blkif *ring;     /* NULL: no guest */
-	const char *transport;  /* "xen" or "mem" */
+	struct blkif_disk disk; /* what the rings see of us */
+	struct td_list rings;   /* struct vbd_ring, in order of their connection */
+	struct blkif *leaving;  /* the ring that is being disconnected, or NULL */
 	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */
@@ -48,10 +58,14 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
 int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
 int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size again */
 
-/* Takes x over, also on failure.  0 too when the ring is connected in just this way already. */
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, struct td_err *err);
+/*
+ * Takes x over, also on failure.  0 too when the ring is connected in just this way already.  beside: the toolstack's word that the
+ * others' rings are of the same machine; without it -EBUSY when there are any, unless the disk is read-only.
+ */
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool beside, struct td_err *err);
 int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err);
 
+struct blkif *vbd_ring(const struct vbd *v); /* the first one, or NULL */
 unsigned vbd_state(const struct vbd *v);     /* TD_STATE_*, all of them */
 const char *vbd_reason(const struct vbd *v); /* why it does not serve, or NULL */
 

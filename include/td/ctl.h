@@ -20,12 +20,13 @@
  * stats       minor                                              stats: {...}, the line that tap-ctl prints
  * info        minor                                              {minor, state, args, mode, promise, read_only, sectors (512 B),
  *                sector_size, physical_sector_size, flush: bool, barrier: bool, discard: bool, discard_granularity,
- *                max_ring_order, ring: {domid, devid, state: "connected"|"broken", reason} or absent}
+ *                max_ring_order, rings: [{domid, devid, state: "connected"|"broken", reason}, ...]}
  * connect     minor, domid, devid, transport "xen"|"mem",        -           (0 when connected in the same way already;
- *             refs: [n, ...], port, abi                                       16 when to another frontend)
- *                (abi: "native", "x86_64" or "x86_32"; fds for mem: memfd, kick, call)
+ *             refs: [n, ...], port, abi, beside                               16 when another frontend has it)
+ *                (abi: "native", "x86_64" or "x86_32"; fds for mem: memfd, kick, call; beside: true when the toolstack says that the
+ *                 frontends that have it are of the same machine, as a guest and its stub domain are; a read-only disk needs no such word)
  * disconnect  minor, domid, devid                                -           (drains, unmaps; 0 when not connected)
- * watch       minor (optional)                                   events {minor, state, reason, sectors, ring}, one for each change,
+ * watch       minor (optional)                                   events {minor, state, reason, sectors, rings}, one for each change,
  *                                                                and one at the start for each disk
  * ping        -                                                  pid, version
  *

@@ -6,7 +6,8 @@ TESTS += tests/it/ring.sh
 EXTRA_DIST += tests/it/ring.sh
 
 # the xenstore side, against a real xenstored
-TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh
+TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh \
+	tests/it/tapback-share.sh
 TESTS += $(TAPBACK_TESTS)
 EXTRA_DIST += tests/it/xs.sh $(TAPBACK_TESTS)
 HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh

@@ -22,7 +22,7 @@ for kv in kthread-pid=${standin[1]} feature-flush-cache=1 feature-barrier=1 sect
 done
 for k in feature-persistent feature-max-indirect-segments multi-queue-max-queues; do is $k "$(get $B/$k)" -; done
 has "connect" "$(grep connect "$WORK/log.1")" \
-	'"abi":"x86_64","devid":51712,"domid":1,"minor":64,"op":"connect","port":5,"refs":[8],"transport":"xen"'
+	'"abi":"x86_64","beside":false,"devid":51712,"domid":1,"minor":64,"op":"connect","port":5,"refs":[8],"transport":"xen"'
 guest $D state=4
 # unplug while busy: the ring stays until the guest lets go
 ask_to_close $D
@@ -125,7 +125,7 @@ wait_key $B/state 4
 is "-b and discard-enable=0" "$(get $B/feature-flush-cache) $(get $B/feature-barrier) $(get $B/feature-discard)" "1 0 -"
 
 # --- a disk that grows, and trouble in the tapdisk
-echo '{"event": {"minor": 257, "state": 0, "sectors": 4096, "ring": {"domid": 4, "devid": 51728, "state": "connected"}}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 257, "state": 0, "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
 guest $D state=4
 xenstore-watch -n 2 $B/state >"$WORK/watched" &
 w=$!
@@ -133,21 +133,31 @@ sleep 0.2
 kill -USR1 "${standin[1]}"
 wait_key $B/sectors 4096
 wait $w # the state was written again, which is what blkfront listens for
-echo '{"event": {"minor": 257, "state": 1024, "reason": "no space on /x", "sectors": 4096, "ring": {"state": "connected"}}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 257, "state": 1024, "reason": "no space on /x", "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state no-space
 is reason "$(get $B/reason)" "no space on /x"
 is "state" "$(get $B/state)" 4
-echo '{"event": {"minor": 257, "state": 0, "ring": {"state": "broken", "reason": "req_prod ran away"}}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 257, "state": 0, "rings": [{"domid": 9, "devid": 1, "state": "connected"}, {"domid": 4, "devid": 51728, "state": "broken", "reason": "req_prod ran away"}]}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state broken
 is reason "$(get $B/reason)" "req_prod ran away"
 # of another disk: nothing to do with this one
-echo '{"event": {"minor": 258, "state": 2048, "ring": {"state": "connected"}}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 258, "state": 2048, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 stays $B/tapdisk-state broken
+# the toolstack and the guest are told that a broken ring serves no more; the guest may close it and come back with another
+is "a broken ring" "$(get $B/state) $(get $B/tapdisk-error) $(get /local/domain/0/error/backend/vbd3/$D/error)" \
+	"5 req_prod ran away req_prod ran away"
+guest $D state=6
+wait_key $B/state 6
+guest $D state=1
+wait_key $B/state 2
+guest_ring $D
+wait_key $B/state 4
+is "mended" "$(get $B/tapdisk-error)" -
 # closed by force behind the guest's back: it is told
-echo '{"event": {"minor": 257, "state": 2}, "info": {"state": 2, "ring": null}}' >"$WORK/conf.1"
+echo '{"event": {"minor": 257, "state": 2}, "info": {"state": 2, "rings": []}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/state 5
 has "closed by force" "$(get $B/tapdisk-error)" "no image open"

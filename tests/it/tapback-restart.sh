@@ -26,6 +26,14 @@ for sig in TERM KILL; do
 	is "events" "$(wc -l <"$WORK/watched")" 1 # the one that a watch starts with
 done
 
+# a disk that grows while nobody is there: the guest is told by the next daemon
+tapback_stop KILL
+echo '{"info": {"sectors": 4096}}' >"$WORK/conf.1"
+tapback_start --timeout=2
+wait_key $B/sectors 4096
+is "and nothing else" "$(get $B/state)" 4
+echo '{}' >"$WORK/conf.1"
+
 # a tapdisk that hangs while the daemon is away and comes back: its guest is left alone
 tapback_stop KILL
 echo '{"hang": ["info"]}' >"$WORK/conf.1"

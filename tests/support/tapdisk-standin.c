@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The control side of a tapdisk without a disk, for tests of tapback where there are no grants to map: the real socket, the real
- * messages, and for each minor that anybody asks for a ring that is a note of
- * who has it.
+ * messages, and for each minor that anybody asks for rings that are notes of
+ * who has them.
  *
  *   tapdisk-standin CONFIG LOG
  *
@@ -27,7 +27,7 @@
 
 static int watchers[MAX_WATCHERS], n_watchers;
 static const char *config_path, *log_path;
-static json_t *rings; /* minor: {domid, devid, state} */
+static json_t *rings; /* minor: [{domid, devid, state}, ...] */
 
 struct conn {
 	ev_io io;
@@ -47,7 +47,7 @@ static void reply(int fd, json_t *msg)
 	json_decref(msg);
 }
 
-static json_t *info(int minor, json_t *ring)
+static json_t *info(int minor, json_t *list)
 {
 	json_t *r =
 	        json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i}", "err", 0, "minor", minor, "state", 0, "args",
@@ -55,21 +55,34 @@ static json_t *info(int minor, json_t *ring)
 	                  "physical_sector_size", 4096, "flush", 1, "barrier", 1, "discard", 1, "discard_granularity", 4096);
 	json_t *over = config("info");
 
-	if (ring)
-		json_object_set(r, "ring", ring);
+	if (list)
+		json_object_set(r, "rings", list);
 	json_object_update(r, over);
 	json_decref(over);
 	return r;
 }
 
-static json_t *connect_ring(json_t *req, json_t *ring, const char *minor)
+static json_t *connect_ring(json_t *req, json_t *list, const char *minor)
 {
 	json_t *dom = json_object_get(req, "domid"), *dev = json_object_get(req, "devid");
 
-	if (ring)
+	if (json_array_size(list) && !json_is_true(json_object_get(req, "beside")))
 		return json_pack("{s:i,s:s}", "err", EBUSY, "text", "a ring is connected already");
-	json_object_set_new(rings, minor, json_pack("{s:O,s:O,s:s}", "domid", dom, "devid", dev, "state", "connected"));
+	if (!list)
+		json_object_set_new(rings, minor, list = json_array());
+	json_array_append_new(list, json_pack("{s:O,s:O,s:s}", "domid", dom, "devid", dev, "state", "connected"));
 	return json_pack("{s:i}", "err", 0);
+}
+
+static void disconnect_ring(json_t *req, json_t *list)
+{
+	for (size_t i = json_array_size(list); i--;) {
+		json_t *r = json_array_get(list, i);
+
+		if (json_equal(json_object_get(r, "domid"), json_object_get(req, "domid")) &&
+		    json_equal(json_object_get(r, "devid"), json_object_get(req, "devid")))
+			json_array_remove(list, i);
+	}
 }
 
 static json_t *failure(const char *op)
@@ -109,19 +122,19 @@ static void answer(int fd, json_t *req)
 {
 	const char *op = json_string_value(json_object_get(req, "op"));
 	int minor = (int)json_integer_value(json_object_get(req, "minor"));
-	json_t *r = failure(op), *ring;
+	json_t *r = failure(op), *list;
 	char key[16];
 
 	snprintf(key, sizeof key, "%d", minor);
-	ring = json_object_get(rings, key);
+	list = json_object_get(rings, key);
 	if (r) {
 		reply(fd, r);
 	} else if (!strcmp(op, "info")) {
-		reply(fd, info(minor, ring));
+		reply(fd, info(minor, list));
 	} else if (!strcmp(op, "connect")) {
-		reply(fd, connect_ring(req, ring, key));
+		reply(fd, connect_ring(req, list, key));
 	} else if (!strcmp(op, "disconnect")) {
-		json_object_del(rings, key);
+		disconnect_ring(req, list);
 		reply(fd, json_pack("{s:i}", "err", 0));
 	} else if (!strcmp(op, "watch") && n_watchers < MAX_WATCHERS) {
 		watchers[n_watchers++] = fd;

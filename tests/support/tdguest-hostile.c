@@ -79,7 +79,7 @@ static int overrun(struct guest *g)
 		info = NULL;
 		if (td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, 10, NULL, NULL, &info, NULL))
 			break;
-		state = json_string_value(json_object_get(json_object_get(info, "ring"), "state"));
+		state = json_string_value(json_object_get(json_array_get(json_object_get(info, "rings"), 0), "state"));
 	}
 	printf("overrun: ring %s\n", state ? state : "unknown");
 	int rc = !state || strcmp(state, "broken");

@@ -754,6 +754,17 @@ START_TEST(idle_is_told_even_when_nothing_was_there)
 }
 END_TEST
 
+static bool all_leave(const struct cache *c, const struct td_req *req)
+{
+	return true;
+}
+
+/* In these tests, a guest of two: those below sector 100. */
+static bool low_leave(const struct cache *c, const struct td_req *req)
+{
+	return req->off < 100 * 512;
+}
+
 START_TEST(cancel_answers_all_that_the_image_does_not_have)
 {
 	struct guest_req *w, *b, *h;
@@ -763,6 +774,7 @@ START_TEST(cancel_answers_all_that_the_image_does_not_have)
 	b = submit(TD_WRITE, TD_BARRIER, 2);
 	h = rd(3);
 	cache_quiesce(&cache);
+	cache.leaves = all_leave;
 	cache_cancel(&cache, -EIO);
 	ck_assert(!w->done && b->done && h->done && b->err == -EIO && h->err == -EIO);
 	test_image_drain(&img);
@@ -788,6 +800,7 @@ START_TEST(cancel_while_paused_answers_each_kind)
 	rd(4);
 	wr(5);
 	fl();
+	cache.leaves = all_leave;
 	cache_cancel(&cache, -EIO);
 	ck_assert_uint_eq(nanswered, nreq);
 	end();
@@ -804,7 +817,7 @@ START_TEST(cancel_without_space_reaches_a_barrier_behind_the_writes)
 	submit(TD_WRITE, TD_BARRIER, 2);
 	wr(3);
 	rd(4);
-	cache.going = true;
+	cache.leaves = all_leave;
 	cache_cancel(&cache, -EIO);
 	ck_assert(!cache.out_of_space && !ev_is_active(&cache.retry));
 	while (img.npending)
@@ -818,9 +831,53 @@ START_TEST(a_leaving_guest_does_not_wait_for_space)
 {
 	begin("none");
 	wr(1);
-	cache.going = true;
+	cache.leaves = all_leave;
 	test_image_complete(&img, 0, -ENOSPC);
 	ck_assert_int_eq(reqs[0].err, -ENOSPC);
+	end();
+}
+END_TEST
+
+START_TEST(cancel_leaves_the_requests_of_others_alone)
+{
+	struct guest_req *mine, *theirs, *b, *behind;
+
+	begin("none");
+	mine = wr(1);
+	theirs = wr(101);
+	cache_quiesce(&cache);
+	behind = wr(2);
+	b = submit(TD_WRITE, TD_BARRIER, 102);
+	cache.leaves = low_leave;
+	test_image_drain(&img);
+	cache_cancel(&cache, -EIO);
+	ck_assert(mine->done && !mine->err && theirs->done && !theirs->err);
+	ck_assert(behind->done && behind->err == -EIO && !b->done);
+	cache_resume(&cache);
+	test_image_drain(&img);
+	ck_assert(b->done && !b->err);
+	end();
+}
+END_TEST
+
+START_TEST(a_guest_that_leaves_a_full_disk_leaves_the_others_waiting)
+{
+	struct guest_req *mine, *theirs, *b, *late;
+
+	begin("none");
+	theirs = wr(101);
+	test_image_complete(&img, 0, -ENOSPC);
+	mine = wr(1);
+	b = submit(TD_WRITE, TD_BARRIER, 2);
+	late = wr(103);
+	cache.leaves = low_leave;
+	cache_cancel(&cache, -EIO);
+	ck_assert(mine->done && b->done && b->err == -EIO && !theirs->done && !late->done);
+	ck_assert(cache.out_of_space && ev_is_active(&cache.retry));
+	cache.leaves = NULL;
+	retry_now();
+	test_image_drain(&img);
+	ck_assert(theirs->done && !theirs->err && late->done && !late->err && !cache.out_of_space);
 	end();
 }
 END_TEST
@@ -887,6 +944,8 @@ int main(void)
 	SUITE_ADD(s, cancel_while_paused_answers_each_kind);
 	SUITE_ADD(s, cancel_without_space_reaches_a_barrier_behind_the_writes);
 	SUITE_ADD(s, a_leaving_guest_does_not_wait_for_space);
+	SUITE_ADD(s, cancel_leaves_the_requests_of_others_alone);
+	SUITE_ADD(s, a_guest_that_leaves_a_full_disk_leaves_the_others_waiting);
 	SUITE_ADD(s, dirty_means_that_a_flush_would_do_something);
 	return suite_run(s);
 }

@@ -27,6 +27,7 @@ static unsigned nchanged;
 
 /* --- a guest -------------------------------------------------------------------------------------------------------- */
 
+/* Two of them; the tests speak as the one that is `me'. */
 static struct guest {
 	struct td_xport x;
 	union {
@@ -38,11 +39,17 @@ static struct guest {
 	unsigned closed;
 	uint32_t prod, cons;
 	int last; /* status of the last response */
-} g;
+} gs[2], *me = gs;
+#define g (*me)
+
+static struct guest *of(struct td_xport *x)
+{
+	return td_entry(x, struct guest, x);
+}
 
 static void *x_map(struct td_xport *x, const uint32_t *refs, unsigned n, struct td_err *e)
 {
-	return g.ring.bytes;
+	return of(x)->ring.bytes;
 }
 
 static void x_unmap(struct td_xport *x, void *r, unsigned n)
@@ -51,7 +58,7 @@ static void x_unmap(struct td_xport *x, void *r, unsigned n)
 
 static int x_bind(struct td_xport *x, uint32_t port, struct td_err *e)
 {
-	return g.kick;
+	return of(x)->kick;
 }
 
 static void x_unbind(struct td_xport *x)
@@ -62,7 +69,7 @@ static bool x_ack(struct td_xport *x)
 {
 	eventfd_t n;
 
-	return eventfd_read(g.kick, &n) == 0;
+	return eventfd_read(of(x)->kick, &n) == 0;
 }
 
 static void x_notify(struct td_xport *x)
@@ -73,14 +80,14 @@ static void x_copy(struct td_xport *x, struct td_copy *c, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
 		if (c[i].to_guest)
-			memcpy(g.page + c[i].off, c[i].local, c[i].len);
+			memcpy(of(x)->page + c[i].off, c[i].local, c[i].len);
 		else
-			memcpy(c[i].local, g.page + c[i].off, c[i].len);
+			memcpy(c[i].local, of(x)->page + c[i].off, c[i].len);
 }
 
 static void x_close(struct td_xport *x)
 {
-	g.closed++;
+	of(x)->closed++;
 }
 
 static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close};
@@ -122,7 +129,7 @@ static unsigned answers(void)
 struct call {
 	enum { OPEN, CLOSE, FORCE, PAUSE, UNPAUSE, RESIZE, CONNECT, DISCONNECT } what;
 	const char *spec, *mode;
-	bool read_only;
+	bool read_only, beside;
 	int timeout, rc;
 	unsigned domid;
 	unsigned order; /* when it ended; 0: not yet */
@@ -160,7 +167,7 @@ static void run_call(void *arg)
 		c->rc = vbd_resize(v, &e);
 		break;
 	case CONNECT:
-		c->rc = vbd_connect(v, &g.x, "mem", &p, &e);
+		c->rc = vbd_connect(v, &g.x, "mem", &p, c->beside, &e);
 		break;
 	case DISCONNECT:
 		c->rc = vbd_disconnect(v, c->domid, 0, &e);
@@ -209,10 +216,13 @@ static void begin(void)
 	file = fault_io_file(&fio, "disk", SECTORS * 512);
 	queue = (struct queue){.loop = loop, .buffered = fio.io};
 	v = vbd_new(&queue, 5, -1, changed);
-	memset(&g, 0, sizeof g);
-	g.x.ops = &x_ops;
-	g.kick = eventfd(0, EFD_NONBLOCK);
-	g.ring.sring.req_event = g.ring.sring.rsp_event = 1;
+	memset(gs, 0, sizeof gs);
+	for (me = gs + 2; me-- > gs;) {
+		g.x.ops = &x_ops;
+		g.kick = eventfd(0, EFD_NONBLOCK);
+		g.ring.sring.req_event = g.ring.sring.rsp_event = 1;
+	}
+	me = gs;
 	nended = nchanged = 0;
 }
 
@@ -237,7 +247,8 @@ static void end(void)
 	turns(2);
 	fault_io_free(&fio);
 	ev_loop_destroy(loop);
-	close(g.kick);
+	close(gs[0].kick);
+	close(gs[1].kick);
 }
 
 /* --- states --------------------------------------------------------------------------------------------------------- */
@@ -471,6 +482,84 @@ START_TEST(one_guest_at_a_time_and_only_it_lets_go)
 	ck_assert_uint_eq(answers(), 0);
 	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
 	ck_assert_uint_eq(answers(), 1);
+	end();
+}
+END_TEST
+
+START_TEST(a_guest_and_its_stub_domain_use_one_disk)
+{
+	begin_connected();
+	me = gs + 1;
+	ck_assert_int_eq(DO(.what = CONNECT, .domid = 3, .beside = true), 0);
+	for (me = gs; me < gs + 2; me++) {
+		put(BLKIF_WRITE, 0, 1);
+		ck_assert_uint_eq(answers(), 1);
+		ck_assert_int_eq(g.last, BLKIF_OKAY);
+	}
+	/* held and run together */
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	for (me = gs; me < gs + 2; me++) {
+		put(BLKIF_READ, 0, 1);
+		ck_assert_uint_eq(answers(), 1);
+	}
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	for (me = gs; me < gs + 2; me++)
+		ck_assert_uint_eq(answers(), 2);
+	/* one goes, the disk is still in use */
+	me = gs;
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_uint_eq(gs[0].closed, 1);
+	ck_assert_uint_eq(gs[1].closed, 0);
+	ck_assert_int_eq(DO(.what = CLOSE, .timeout = 1), -EBUSY);
+	me = gs + 1;
+	put(BLKIF_READ, 0, 1);
+	ck_assert_uint_eq(answers(), 3);
+	ck_assert_int_eq(DO(.what = CONNECT, .domid = 3, .beside = true), -EBUSY); /* not twice */
+	ck_assert_int_eq(DO(.what = FORCE), 0);
+	ck_assert_uint_eq(gs[1].closed, 2);
+	end();
+}
+END_TEST
+
+START_TEST(a_guest_that_leaves_a_paused_disk_takes_nothing_of_the_others)
+{
+	struct call pause = {.what = PAUSE};
+
+	begin_connected();
+	me = gs + 1;
+	ck_assert_int_eq(DO(.what = CONNECT, .domid = 3, .beside = true), 0);
+	fio.manual = true;
+	for (me = gs; me < gs + 2; me++)
+		put(BLKIF_WRITE_BARRIER, 8, 1); /* one is under way, the other held behind it */
+	turns(3);
+	begin_call(&pause);
+	turns(3);
+	fio.manual = false;
+	while (fault_io_complete(&fio, 0))
+		;
+	ck_assert_int_eq(end_call(&pause), 0);
+	me = gs;
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_uint_eq(answers(), 1);
+	me = gs + 1;
+	ck_assert_uint_eq(answers(), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_uint_eq(answers(), 1);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	end();
+}
+END_TEST
+
+START_TEST(a_read_only_disk_has_as_many_guests_as_want_it)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .read_only = true), 0);
+	for (me = gs; me < gs + 2; me++) {
+		ck_assert_int_eq(DO(.what = CONNECT, .domid = (unsigned)(me - gs) + 7), 0);
+		put(BLKIF_READ, 0, 1);
+		ck_assert_uint_eq(answers(), 1);
+	}
+	me = gs;
 	end();
 }
 END_TEST
@@ -728,6 +817,9 @@ int main(void)
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
 	SUITE_ADD(s, one_guest_at_a_time_and_only_it_lets_go);
+	SUITE_ADD(s, a_guest_and_its_stub_domain_use_one_disk);
+	SUITE_ADD(s, a_guest_that_leaves_a_paused_disk_takes_nothing_of_the_others);
+	SUITE_ADD(s, a_read_only_disk_has_as_many_guests_as_want_it);
 	SUITE_ADD(s, a_close_waits_a_moment_for_the_guest_and_then_refuses);
 	SUITE_ADD(s, force_closes_under_a_guest_when_the_image_is_done);
 	SUITE_ADD(s, a_guest_leaves_a_paused_disk);
