@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 noinst_LIBRARIES += lib/libtd.a
 lib_libtd_a_SOURCES = lib/align.c \
+	lib/bytes.h \
 	lib/conf.c lib/conf.h \
 	lib/ctl-client.c lib/ctl-client.h \
 	lib/extent.c \

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The bytes of a VHD file: its block table checked as a whole, and the bits of bitmaps. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "drivers/vhd-format.h"
+
+int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t file_size, const char *path, struct td_err *err)
+{
+	uint64_t from = (uint64_t)entry * VHD_SECTOR, to = from + l->bitmap_bytes + l->block_size;
+
+	/* the block that was being appended when the power went may be short, but its bitmap is there */
+	if (from + l->bitmap_bytes > file_size)
+		return td_fail(err, EINVAL, "%s: block %u lies at sector %u, beyond the end of the file (%llu bytes)", path, block, entry,
+			       (unsigned long long)file_size);
+	for (unsigned i = 0; i < l->metas; i++)
+		if (from < l->meta[i].to && l->meta[i].from < to)
+			return td_fail(err, EINVAL, "%s: block %u lies at sector %u, over the %s (bytes %llu to %llu)", path, block, entry,
+				       l->meta[i].what, (unsigned long long)l->meta[i].from, (unsigned long long)l->meta[i].to);
+	return 0;
+}
+
+/*
+ * Sorts in place by the byte at `shift' and then each bucket by the next: linear, since a table of a million entries is checked at
+ * every open.
+ */
+static void sort_sectors(uint32_t *v, uint32_t n, int shift)
+{
+	uint32_t at[256], end[256], sum = 0, count[256] = {0}; /* of 32 bits: this runs on a fiber's stack */
+
+	for (uint32_t i = 0; i < n; i++)
+		count[v[i] >> shift & 255]++;
+	for (int b = 0; b < 256; b++) {
+		at[b] = sum;
+		end[b] = sum += count[b];
+	}
+	for (int b = 0; b < 256; b++)
+		while (at[b] < end[b]) {
+			int to = v[at[b]] >> shift & 255;
+			uint32_t t = v[at[to]];
+
+			v[at[to]++] = v[at[b]];
+			if (to != b)
+				v[at[b]] = t;
+		}
+	for (int b = 0; shift && b < 256; b++)
+		if (count[b] > 1)
+			sort_sectors(v + end[b] - count[b], count[b], shift - 8);
+}
+
+static int overlap(const struct vhd_layout *l, const uint32_t *bat, uint32_t a, uint32_t b, const char *path, struct td_err *err)
+{
+	uint32_t first = VHD_UNUSED, second = VHD_UNUSED;
+
+	for (uint32_t i = 0; i < l->blocks; i++)
+		if (bat[i] == a && first == VHD_UNUSED)
+			first = i;
+		else if (bat[i] == b)
+			second = i;
+	return td_fail(err, EINVAL, "%s: the blocks %u (at sector %u) and %u (at sector %u) overlap", path, first, a, second, b);
+}
+
+int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file_size, const char *path, struct td_err *err)
+{
+	uint32_t unit = (l->bitmap_bytes + l->block_size) / VHD_SECTOR, *used, n = 0;
+	bool sorted = true;
+	int rc = 0;
+
+	used = malloc(4ull * l->blocks + 4);
+	if (!used)
+		return td_fail(err, ENOMEM, "%s: no memory to check its block table", path);
+	for (uint32_t i = 0; i < l->blocks && !rc; i++) {
+		if (bat[i] == VHD_UNUSED)
+			continue;
+		rc = vhd_entry_check(l, i, bat[i], file_size, path, err);
+		sorted = sorted && (!n || used[n - 1] <= bat[i]);
+		used[n++] = bat[i];
+	}
+	if (!rc && !sorted)
+		sort_sectors(used, n, 24);
+	for (uint32_t i = 1; i < n && !rc; i++)
+		if (used[i] - used[i - 1] < unit)
+			rc = overlap(l, bat, used[i - 1], used[i], path, err);
+	free(used);
+	return rc;
+}
+
+/* --- bits --- */
+
+static void bits_put(uint8_t *map, uint64_t from, uint64_t to, bool on)
+{
+	uint64_t n = from;
+
+	for (; n < to && n % 8; n++)
+		map[n / 8] = (uint8_t)(on ? map[n / 8] | 0x80 >> n % 8 : map[n / 8] & ~(0x80 >> n % 8));
+	if (to > n && to - n >= 8) {
+		memset(map + n / 8, on ? 0xff : 0, (to - n) / 8);
+		n += (to - n) / 8 * 8;
+	}
+	for (; n < to; n++)
+		map[n / 8] = (uint8_t)(on ? map[n / 8] | 0x80 >> n % 8 : map[n / 8] & ~(0x80 >> n % 8));
+}
+
+void vhd_bits_set(uint8_t *map, uint64_t from, uint64_t to)
+{
+	bits_put(map, from, to, true);
+}
+
+void vhd_bits_clear(uint8_t *map, uint64_t from, uint64_t to)
+{
+	bits_put(map, from, to, false);
+}
+
+uint64_t vhd_bits_run(const uint8_t *map, uint64_t from, uint64_t to, bool *set)
+{
+	bool on = vhd_bit(map, from);
+	uint64_t n = from + 1, same = on ? UINT64_MAX : 0, word;
+
+	*set = on;
+	while (n < to) {
+		if (n % 8 == 0 && to - n >= 64) {
+			memcpy(&word, map + n / 8, 8);
+			if (word == same) {
+				n += 64;
+				continue;
+			}
+		}
+		if (n % 8 == 0 && to - n >= 8 && map[n / 8] == (uint8_t)same) {
+			n += 8;
+			continue;
+		}
+		if (vhd_bit(map, n) != on)
+			break;
+		n++;
+	}
+	return n - from;
+}
