@@ -122,6 +122,8 @@ static void say_state(struct device *d, json_t *ev)
 		now = "no-space";
 	} else if (state & TD_STATE_CLOSED) {
 		now = "closed";
+	} else if (*reason) {
+		now = "stalled";
 	}
 	if (!strcmp(d->said, now))
 		return;

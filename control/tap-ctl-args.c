@@ -54,6 +54,19 @@ static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_ar
 	return 0;
 }
 
+/* One of the disk's options by another name. */
+static int parse_request_timeout(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, struct tc_args *a,
+                                 struct td_err *err)
+{
+	char option[40];
+	int seconds, ret = parse_number(cmd, o, text, 0, &seconds, err);
+
+	if (ret)
+		return ret;
+	snprintf(option, sizeof option, "request-timeout=%d", seconds);
+	return parse_option(cmd, option, a, err);
+}
+
 static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, struct tc_args *a, struct td_err *err)
 {
 	switch (o->what) {
@@ -63,6 +76,8 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		return parse_number(cmd, o, text, 0, &a->minor, err);
 	case TC_TIMEOUT:
 		return parse_number(cmd, o, text, 0, &a->timeout, err);
+	case TC_REQUEST_TIMEOUT:
+		return parse_request_timeout(cmd, o, text, a, err);
 	case TC_ARGS:
 		a->args = text;
 		return 0;
@@ -90,6 +105,7 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		a->help = true;
 		return 0;
 	case TC_NAME:
+		a->name = text;
 		return 0;
 	case TC_LATER:
 		break;

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* create and destroy: several steps, and whole in each case. */
+/*
+ * create and destroy: several steps, and whole in each case.
+ *
+ * create, killed at any point, leaves nothing behind that stays: before the attach the marker has our pid in it, with which the next
+ * list knows it for a dead one's; the tapdisk is on a leash, whose end tells it to close what it has, remove its marker and end.  A
+ * disk counts as made when its name has been printed: then the leash is let go.
+ */
 #include "control/tap-ctl.h"
 
 #include <errno.h>
@@ -36,13 +42,13 @@ static void create_undo(pid_t pid, int minor, bool attached)
 static int create_steps(const struct tc_args *a, struct td_err *err)
 {
 	char *path = NULL;
-	int minor = -1, ret;
+	int minor = -1, leash = -1, ret;
 	bool attached = false;
 	pid_t pid = -1;
 
-	ret = tc_allocate(&minor, &path, err);
+	ret = tc_allocate(true, &minor, &path, err);
 	if (!ret) {
-		ret = tc_spawn(&pid, err);
+		ret = tc_spawn(&pid, &leash, err);
 		if (ret)
 			pid = -1; /* tc_spawn has seen to its child */
 	}
@@ -54,8 +60,12 @@ static int create_steps(const struct tc_args *a, struct td_err *err)
 		ret = tc_open(a, pid, minor, err);
 	if (!ret)
 		ret = tc_put_line(path, err);
+	if (!ret)
+		ret = tc_release(leash, err);
 	if (ret)
 		create_undo(pid, minor, attached);
+	if (leash >= 0)
+		close(leash);
 	free(path);
 	return ret;
 }

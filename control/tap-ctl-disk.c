@@ -89,6 +89,8 @@ int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 	json_t *req = disk_request("open", minor);
 	int ret = disk_image(a, req, err);
 
+	if (!ret && a->name && json_object_set_new(req, "name", json_string(a->name)))
+		ret = td_fail(err, EILSEQ, "the name '%s' is not UTF-8 text", a->name);
 	if (!ret && a->read_only)
 		ret = json_object_set_new(req, "read_only", json_true());
 	if (ret) {

@@ -23,7 +23,7 @@ static char *marker_path(int minor)
 	return asprintf(&path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) < 0 ? NULL : path;
 }
 
-int tc_allocate(int *minor, char **path, struct td_err *err)
+int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 {
 	int ret = td_ctl_mkdirs(err);
 
@@ -35,6 +35,8 @@ int tc_allocate(int *minor, char **path, struct td_err *err)
 			return td_fail(err, ENOMEM, "no memory");
 		fd = open(p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd >= 0) {
+			if (making)
+				dprintf(fd, "%d\n", (int)getpid());
 			close(fd);
 			*minor = n;
 			if (path)
@@ -131,7 +133,7 @@ void tc_markers(void (*fn)(int minor, void *arg), void *arg)
 int tc_cmd_allocate(const struct tc_args *a, struct td_err *err)
 {
 	char *path;
-	int minor, ret = tc_allocate(&minor, &path, err);
+	int minor, ret = tc_allocate(false, &minor, &path, err);
 
 	if (ret)
 		return ret;

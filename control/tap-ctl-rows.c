@@ -45,12 +45,15 @@ static bool row_passes(const json_t *row, const struct tc_args *a)
 {
 	const json_t *pid = json_object_get(row, "pid"), *minor = json_object_get(row, "minor");
 	const char *args = json_string_value(json_object_get(row, "args")), *colon = args ? strchr(args, ':') : NULL;
+	const char *name = json_string_value(json_object_get(row, "name"));
 
 	if (a->pid >= 0 && (!pid || json_integer_value(pid) != a->pid))
 		return false;
 	if (a->minor >= 0 && (!minor || json_integer_value(minor) != a->minor))
 		return false;
 	if (a->type && (!colon || !same_type(a->type, args, colon - args)))
+		return false;
+	if (a->name && (!name || strcmp(name, a->name)))
 		return false;
 	return !a->file || (colon && !strcmp(colon + 1, a->file));
 }

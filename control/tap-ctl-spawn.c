@@ -55,9 +55,9 @@ static int spawn_program(char *path, struct td_err *err)
 	return td_fail(err, ENOENT, "there is no program " LIBEXECDIR "/tapdisk: install it, or set TAPDISK to where it is");
 }
 
-static void __attribute__((noreturn)) spawn_child(const char *path, int fd)
+static void __attribute__((noreturn)) spawn_child(const char *path, int fd, bool leash)
 {
-	char *argv[] = {(char *)"tapdisk", (char *)"--spawn-fd", (char *)"3", NULL};
+	char *argv[] = {(char *)"tapdisk", (char *)"--spawn-fd", (char *)"3", leash ? (char *)"--leash" : NULL, NULL};
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), code;
 	sigset_t none;
 	json_t *msg;
@@ -105,7 +105,7 @@ static int spawn_wait(int fd, struct td_err *err)
 	return ret;
 }
 
-int tc_spawn(pid_t *pid, struct td_err *err)
+int tc_spawn(pid_t *pid, int *leash, struct td_err *err)
 {
 	char path[PATH_MAX];
 	int sv[2], ret;
@@ -120,7 +120,7 @@ int tc_spawn(pid_t *pid, struct td_err *err)
 	fflush(stdout);
 	*pid = fork();
 	if (*pid == 0)
-		spawn_child(path, sv[1]);
+		spawn_child(path, sv[1], leash != NULL);
 	if (*pid < 0)
 		ret = td_fail(err, errno, "cannot start a process: %s", strerror(errno));
 	close(sv[1]);
@@ -129,8 +129,20 @@ int tc_spawn(pid_t *pid, struct td_err *err)
 		if (ret)
 			tc_reap(*pid, 0);
 	}
-	close(sv[0]);
+	if (!ret && leash)
+		*leash = sv[0];
+	else
+		close(sv[0]);
 	return ret;
+}
+
+int tc_release(int leash, struct td_err *err)
+{
+	json_t *msg = json_pack("{s:s}", "op", "release");
+	int ret = td_msg_send(leash, msg, NULL, 0);
+
+	json_decref(msg);
+	return ret ? td_fail(err, ECONNRESET, "the new tapdisk has died: see the system log") : 0;
 }
 
 static bool reaped_within(pid_t pid, int ms)
@@ -162,7 +174,7 @@ int tc_cmd_spawn(const struct tc_args *a, struct td_err *err)
 {
 	char text[64];
 	pid_t pid;
-	int ret = tc_spawn(&pid, err);
+	int ret = tc_spawn(&pid, NULL, err);
 
 	if (ret)
 		return ret;

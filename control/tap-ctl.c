@@ -33,7 +33,7 @@
 	        {'D', "buffered", NULL, "use the host's page cache: the same as -o cache=writeback", TC_BUFFERED},               \
 	        {'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},                                      \
 	        {'s', "failover", NULL, "go over to the secondary when space runs out; not in this version", TC_LATER},          \
-	        {'t', "request-timeout", "SECONDS", "fail requests after a time; not in this version", TC_LATER},                \
+	        {'t', "request-timeout", "SECONDS", "say so when the store has not answered for that long", TC_REQUEST_TIMEOUT}, \
 	        {'C', "changed-blocks", "PATH", "keep a log of changed blocks; not in this version", TC_LATER},                  \
 	        {'E', "encrypted", NULL, "read a key on stdin; not in this version", TC_LATER},                                  \
 	        {'e', "stack", "N", "stack on the parents of another disk; not in this version", TC_LATER},                      \
@@ -49,12 +49,13 @@ static const struct tc_opt opts_none[] = {OPT_HELP};
 static const struct tc_opt opts_list[] = {
         {'p', "pid", "PID", "only that tapdisk's disks", TC_PID},          {'m', "minor", "N", "only that disk", TC_MINOR},
         {'t', "type", "TYPE", "only images of that type", TC_TYPE},        {'f', "file", "PATH", "only that image", TC_FILE},
+        {'n', "name", "NAME", "only disks of that name (create -d)", TC_NAME},
         {1, "json", NULL, "a JSON array with all that is known", TC_JSON}, OPT_HELP};
 static const struct tc_opt opts_minor[] = {OPT_MINOR, OPT_HELP};
 static const struct tc_opt opts_disk[] = {OPT_PID, OPT_MINOR, OPT_HELP};
 static const struct tc_opt opts_open[] = {OPT_PID, OPT_MINOR, OPT_IMAGE, OPT_HELP};
 static const struct tc_opt opts_create[] = {
-        OPT_IMAGE, {'d', "name", "NAME", "accepted for the sake of old scripts; without effect", TC_NAME}, OPT_HELP};
+        OPT_IMAGE, {'d', "name", "NAME", "a name to find it by: list -n NAME", TC_NAME}, OPT_HELP};
 static const struct tc_opt opts_close[] = {
         OPT_PID,
         OPT_MINOR,

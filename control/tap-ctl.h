@@ -25,6 +25,7 @@ enum tc_what {
 	TC_BUFFERED,
 	TC_OPTION,
 	TC_TIMEOUT,
+	TC_REQUEST_TIMEOUT,
 	TC_FORCE,
 	TC_JSON,
 	TC_NAME,
@@ -41,7 +42,7 @@ struct tc_opt {
 struct tc_args {
 	pid_t pid;                      /* -1: not given, as below */
 	int minor, timeout;             /* timeout: s */
-	const char *args, *type, *file; /* NULL: not given */
+	const char *args, *type, *file, *name; /* NULL: not given */
 	json_t *options;                /* array of "key=value"; NULL: none */
 	bool read_only, buffered, force, json, help;
 };
@@ -66,15 +67,19 @@ void tc_usage(bool to_stderr);
 /* type:path with a relative path of a file made absolute, since a tapdisk stands in `/'.  *spec: to be freed. */
 int tc_spec(const char *args, char **spec, struct td_err *err);
 
-/* tap-ctl-marker.c.  path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.
+/* tap-ctl-marker.c.  making: the number is for a disk that this process is making; the marker is swept when it dies over that.
+ * path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.
  * tc_marker_sweep removes the marker if a dead tapdisk left it; true when it did. */
-int tc_allocate(int *minor, char **path, struct td_err *err);
+int tc_allocate(bool making, int *minor, char **path, struct td_err *err);
 int tc_free(int minor, struct td_err *err);
 bool tc_marker_sweep(int minor);
 void tc_markers(void (*fn)(int minor, void *arg), void *arg);
 
-/* tap-ctl-spawn.c.  tc_reap: sees the end of a child that tc_spawn made, by force after a grace, and removes its socket. */
-int tc_spawn(pid_t *pid, struct td_err *err);
+/* tap-ctl-spawn.c.  leash: NULL, or where to put a descriptor: the tapdisk gives up and ends when that is closed, as by our death,
+ * before tc_release (0 or -errno with text).  tc_reap: sees the end of a child that tc_spawn made, by force after a grace, and removes
+ * its socket. */
+int tc_spawn(pid_t *pid, int *leash, struct td_err *err);
+int tc_release(int leash, struct td_err *err);
 void tc_reap(pid_t pid, int grace_ms);
 
 /* tap-ctl-disk.c.  gone: set when the process is dead and what it left has been removed. */

@@ -63,14 +63,14 @@ static long long ctl_now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-/* What /proc says of pid: whether it runs (a zombie does not), and whether its name is a tapdisk's. */
-static bool ctl_running(pid_t pid, bool *tapdisk)
+/* What /proc says of pid: whether it runs (a zombie does not), and whether `like' is in its name. */
+static bool ctl_running_as(pid_t pid, const char *like, bool *is)
 {
 	char path[64], line[256], *name, *end;
 	ssize_t n;
 	int fd;
 
-	*tapdisk = false;
+	*is = false;
 	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -85,8 +85,13 @@ static bool ctl_running(pid_t pid, bool *tapdisk)
 	if (!name || !end || end[1] != ' ')
 		return true;
 	*end = 0;
-	*tapdisk = strstr(name, "tapdisk") != NULL;
+	*is = strstr(name, like) != NULL;
 	return end[2] != 'Z' && end[2] != 'X';
+}
+
+static bool ctl_running(pid_t pid, bool *tapdisk)
+{
+	return ctl_running_as(pid, "tapdisk", tapdisk);
 }
 
 /* Connects to DIR/ctl<pid>, also where DIR is longer than a socket's address may be.  0 or -errno. */
@@ -321,6 +326,7 @@ enum td_marker td_ctl_marker(int minor, pid_t *pid)
 	enum td_marker what;
 	pid_t holder;
 	ssize_t n;
+	bool making;
 	int fd;
 
 	if (pid)
@@ -339,7 +345,10 @@ enum td_marker td_ctl_marker(int minor, pid_t *pid)
 		holder = (pid_t)atoi(text);
 		if (pid)
 			*pid = holder;
-		what = ctl_marker_locked(fd, holder) ? TD_MARKER_HELD : TD_MARKER_STALE;
+		if (ctl_running_as(holder, "tap-ctl", &making) && making)
+			what = TD_MARKER_FREE; /* create is about to attach it: nor is its lock tried */
+		else
+			what = ctl_marker_locked(fd, holder) ? TD_MARKER_HELD : TD_MARKER_STALE;
 	}
 	close(fd);
 	return what;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The control operations of td/ctl.h: what each takes and answers. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -38,6 +39,7 @@ static int get_timeout(const json_t *req)
 static int get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
 {
 	const json_t *words = json_object_get(req, "options");
+	const char *name = json_string_value(json_object_get(req, "name"));
 	int rc = options_default(o, err);
 	const json_t *w;
 	size_t i;
@@ -52,6 +54,9 @@ static int get_options(const json_t *req, struct vbd_options *o, struct td_err *
 			return rc;
 	}
 	o->read_only = json_is_true(json_object_get(req, "read_only"));
+	if (name && strlen(name) >= sizeof o->name)
+		return td_fail(err, ENAMETOOLONG, "the disk's name is longer than %zu bytes", sizeof o->name - 1);
+	snprintf(o->name, sizeof o->name, "%s", name ? name : "");
 	return 0;
 }
 
@@ -92,6 +97,12 @@ static const char *rings_state(const struct vbd *v)
 	return word;
 }
 
+static void put_name(json_t *o, const struct vbd *v)
+{
+	if (v->opt.name[0])
+		json_object_set_new(o, "name", json_string(v->opt.name));
+}
+
 static void put_state(json_t *o, const struct vbd *v)
 {
 	const char *reason = vbd_reason(v);
@@ -110,6 +121,7 @@ static void put_info(json_t *o, const struct vbd *v)
 	put_state(o, v);
 	if (!v->spec)
 		return;
+	put_name(o, v);
 	json_object_set_new(o, "args", json_string(v->spec));
 	json_object_set_new(o, "mode", json_string(m->name));
 	json_object_set_new(o, "promise", json_string(m->promise));
@@ -142,6 +154,7 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 		if (d->spec) {
 			json_object_set_new(row, "args", json_string(d->spec));
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
+			put_name(row, d);
 		}
 		/* a list tells whether there is a guest, info tells which */
 		if (rings_state(d))

@@ -11,6 +11,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/queue.c tapdisk/queue.h \
 	tapdisk/server.c tapdisk/server.h \
 	tapdisk/stats.c tapdisk/stats.h \
+	tapdisk/stall.c tapdisk/stall.h \
 	tapdisk/vbd.c tapdisk/vbd.h \
 	tapdisk/xport-mem.c tapdisk/xport-xen.c
 tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)

@@ -14,20 +14,26 @@
 #include "tapdisk/server.h"
 
 static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"
-			    "       tapdisk --spawn-fd N   (as tap-ctl spawn starts it)\n"
+			    "       tapdisk --spawn-fd N [--leash] [--orphan SECONDS]   (as tap-ctl starts it)\n"
 			    "Serves guest disks; tap-ctl(8) tells it which.\n"
 			    "  -f, --foreground  log to stderr too\n"
 			    "  -v, --debug       log more\n"
 			    "      --spawn-fd N  report on socket N when ready\n"
+			    "      --leash       give up when that socket hangs up before it has said release\n"
+			    "      --orphan S    end when nobody has attached a disk within S seconds (600)\n"
 			    "  -h, --help  -V, --version\n";
 
-static int spawn_fd = -1;
+#define ORPHAN 600 /* s: who starts a tapdisk attaches a disk soon, or is dead */
+
+static int spawn_fd = -1, orphan = ORPHAN;
+static bool leash;
 
 static int parse(int argc, char **argv)
 {
 	static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'v'},
 					      {"spawn-fd", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
-					      {"version", no_argument, NULL, 'V'}, {0}};
+					      {"leash", no_argument, NULL, 'l'},      {"orphan", required_argument, NULL, 'o'},
+					      {"version", no_argument, NULL, 'V'},    {0}};
 	int c, foreground = 0;
 
 	while ((c = getopt_long(argc, argv, "fvhV", longs, NULL)) != -1)
@@ -40,6 +46,12 @@ static int parse(int argc, char **argv)
 			break;
 		case 's':
 			spawn_fd = atoi(optarg);
+			break;
+		case 'l':
+			leash = true;
+			break;
+		case 'o':
+			orphan = atoi(optarg);
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -73,8 +85,8 @@ static void report(const struct td_err *err)
 	if (msg)
 		td_msg_send(spawn_fd, msg, NULL, 0);
 	json_decref(msg);
-	close(spawn_fd);
-	spawn_fd = -1;
+	if (!leash)
+		close(spawn_fd);
 }
 
 /* Core dumps would hold guests' data; descriptors: a disk takes a few, and one process may have many. */
@@ -112,6 +124,10 @@ int main(int argc, char **argv)
 	if (rc < 0)
 		return -rc;
 	td_log(LOG_INFO, "tapdisk %s is ready", PACKAGE_VERSION);
+	if (spawn_fd >= 0)
+		server_orphan(orphan);
+	if (spawn_fd >= 0 && leash)
+		server_leash(spawn_fd);
 	server_run();
 	ctl_stop();
 	queue_fini(&server.queue);

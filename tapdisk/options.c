@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/conf.h"
@@ -45,6 +46,17 @@ static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *er
 	return 0;
 }
 
+static int set_request_timeout(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	char *end;
+	long n = strtol(v, &end, 10);
+
+	if (end == v || *end || n < 0 || n > 86400)
+		return td_fail(err, EINVAL, "request-timeout=%.100s: say a number of seconds, 0 for none, a day at most", v);
+	o->request_timeout = (int)n;
+	return 0;
+}
+
 static const struct {
 	const char *key;
 	int (*set)(struct vbd_options *o, const char *v, struct td_err *err);
@@ -53,6 +65,7 @@ static const struct {
 	{"cache", set_cache, false},
 	{"unsafe", set_unsafe, false},
 	{"on-enospc", set_on_enospc, false},
+	{"request-timeout", set_request_timeout, false},
 	{"shared", set_shared, true},
 };
 
@@ -93,7 +106,7 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
-	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->shared == b->shared &&
+	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout && a->shared == b->shared &&
 	       a->read_only == b->read_only;
 }
 

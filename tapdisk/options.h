@@ -4,6 +4,7 @@
 #define TAPDISK_OPTIONS_H
 
 #include "td/cache.h"
+#include "td/ctl.h"
 #include "td/log.h"
 
 struct vbd_options {
@@ -12,6 +13,8 @@ struct vbd_options {
 	bool report_enospc;
 	bool shared;        /* other hosts write it too (w!) */
 	bool read_only;
+	int request_timeout; /* s after which a store that does not answer is told of; 0: never */
+	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
 };
 
 /* The host's defaults: tapdisk.conf over what is built in. */

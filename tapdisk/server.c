@@ -11,13 +11,15 @@
 
 #include "lib/ctl-client.h"
 #include "lib/fiber.h"
+#include "lib/msg.h"
 #include "td/ctl.h"
 
 struct server server;
 
 #define LINGER 0.2 /* s from the last detach to the end, for its answer to be read */
 
-static ev_timer end_timer;
+static ev_timer end_timer, orphan_timer;
+static ev_io leash;
 static ev_signal term, intr;
 static bool ending;
 
@@ -93,13 +95,72 @@ static void on_changed(struct vbd *v)
 		server.changed(v);
 }
 
+static void on_orphan(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	if (server.had_disk)
+		return;
+	td_log(LOG_WARNING, "nobody has attached a disk since the start: ending");
+	ev_break(loop, EVBREAK_ALL);
+}
+
+void server_orphan(int seconds)
+{
+	ev_timer_init(&orphan_timer, on_orphan, seconds, 0);
+	ev_timer_start(server.queue.loop, &orphan_timer);
+}
+
+static void marker_path(int minor, char *path, size_t size)
+{
+	snprintf(path, size, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor);
+}
+
+static void give_up_fiber(void *arg)
+{
+	char path[4200];
+
+	td_list_each_safe(l, tmp, &server.disks) {
+		struct vbd *v = td_entry(l, struct vbd, link);
+		struct td_err err = {0};
+
+		if (vbd_close(v, true, 0, &err) < 0 && err.code != ENODEV)
+			td_log(LOG_ERR, "%s", err.text);
+		/* ours by its lock */
+		marker_path(v->minor, path, sizeof path);
+		unlink(path);
+	}
+	ev_break(server.queue.loop, EVBREAK_ALL);
+}
+
+static void on_leash(struct ev_loop *loop, ev_io *w, int revents)
+{
+	json_t *msg = NULL;
+	int rc = td_msg_recv(w->fd, &msg, NULL, NULL);
+
+	json_decref(msg);
+	if (rc == -EAGAIN || rc == -EINTR)
+		return;
+	ev_io_stop(loop, w);
+	close(w->fd);
+	if (!rc) /* it has nothing to say but that it is done */
+		return;
+	td_log(LOG_WARNING, "the tap-ctl that was making this disk has died: giving it up");
+	if (td_fiber_start(loop, give_up_fiber, NULL) < 0)
+		ev_break(loop, EVBREAK_ALL);
+}
+
+void server_leash(int fd)
+{
+	ev_io_init(&leash, on_leash, fd, EV_READ);
+	ev_io_start(server.queue.loop, &leash);
+}
+
 /* The marker is ours while we hold its lock; the pid in it is for people and for those who find it after a crash. */
 static int take_marker(int minor, int *out, struct td_err *err)
 {
 	char path[4200], pid[32];
 	int fd, n;
 
-	snprintf(path, sizeof path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor);
+	marker_path(minor, path, sizeof path);
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return td_fail(err, errno, "cannot open the marker %s: %s%s", path, strerror(errno),
@@ -138,6 +199,7 @@ int server_attach(int minor, struct td_err *err)
 	td_list_add(at, &v->link);
 	server.had_disk = true;
 	ev_timer_stop(server.queue.loop, &end_timer);
+	ev_timer_stop(server.queue.loop, &orphan_timer);
 	return 0;
 }
 

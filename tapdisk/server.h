@@ -17,6 +17,14 @@ extern struct server server;
 void server_init(struct ev_loop *loop);
 void server_run(void); /* until the last disk is detached, or a signal asks for the end and no guest is connected */
 
+/* Ends the process when no disk has been attached within that time: who started it has died. */
+void server_orphan(int seconds);
+/*
+ * fd (taken over): a socket to a tap-ctl that makes a disk in several steps.  If it hangs up before it has sent {"op": "release"}, it was
+ * killed at one of them and nobody knows of this process: its disks are closed, their markers removed, and it ends.
+ */
+void server_leash(int fd);
+
 struct vbd *server_find(int minor); /* NULL */
 
 /* EEXIST: it is here already; EBUSY: another tapdisk has it; ENOENT: not allocated. */

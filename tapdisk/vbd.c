@@ -123,6 +123,13 @@ static double deadline(int timeout)
 
 /* --- what the layers tell us ---------------------------------------------------------------------------------------- */
 
+static void on_stall(struct stall *s)
+{
+	struct vbd *v = td_entry(s, struct vbd, stall);
+
+	v->changed(v);
+}
+
 static void on_cache_changed(struct cache *c)
 {
 	struct vbd *v = c->owner;
@@ -170,6 +177,8 @@ const char *vbd_reason(const struct vbd *v)
 		return "a flush to disk failed: writes and flushes fail until the disk is closed and opened again";
 	if (v->cache.out_of_space)
 		return "no space: writes are held until there is space again";
+	if (v->stall.stalled)
+		return "the store does not answer: its requests wait";
 	td_list_each(l, &v->rings)
 		if (blkif_is_broken(ring_of(l)))
 			return blkif_why(ring_of(l));
@@ -224,6 +233,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
 	cache_resume(&v->cache);
 	run_rings(v);
+	stall_watch(&v->stall, o->request_timeout);
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
 	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
 	return 0;
@@ -254,6 +264,7 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 				     v->spec, strerror(-v->cache.sticky));
 	}
 	v->leaf = NULL;
+	stall_watch(&v->stall, 0);
 	cache_detach(&v->cache);
 	chain_close(leaf);
 	return rc;
@@ -291,6 +302,7 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	td_list_init(&v->lockers);
 	td_list_init(&v->rings);
 	cache_init(&v->cache, q->loop, v);
+	stall_init(&v->stall, q->loop, &v->cache, on_stall);
 	v->cache.changed = on_cache_changed;
 	v->cache.idle = on_cache_idle;
 	v->cache.leaves = on_cache_leaves;
@@ -401,6 +413,7 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	lock(v);
 	opt = o ? *o : v->opt;
 	opt.read_only = v->opt.read_only;
+	memcpy(opt.name, v->opt.name, sizeof opt.name);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume", v->minor);
 	} else if (!v->leaf) {

@@ -11,6 +11,7 @@
 #include "tapdisk/cache.h"
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
+#include "tapdisk/stall.h"
 
 #define VBD_MAGIC 0x76626420u
 
@@ -35,6 +36,7 @@ struct vbd {
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct cache cache;
+	struct stall stall;
 	struct blkif_disk disk; /* what the rings see of us */
 	struct td_list rings;   /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;  /* the ring that is being disconnected, or NULL */

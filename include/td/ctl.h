@@ -7,12 +7,13 @@
  * `watch' alone goes on: after {"err": 0} it sends {"event": {...}} until the connection ends; its end is the tapdisk's death.
  *
  * op          takes                                              answers
- * list        -                                                  rows {minor, state, args, mode, reason, ring} one a disk
- *                (args, mode: absent without an image; args is type:path; ring: "connected", "running", "broken" or absent;
+ * list        -                                                  rows {minor, state, args, mode, name, reason, ring} one a disk
+ *                (args, mode: absent without an image; name: absent without one; args is type:path; ring: "connected", "running", "broken" or absent;
  *                 reason: text when the disk is held or failed)
  * attach      minor                                              -           (17 when it has it already)
  * detach      minor                                              last: true when this was the process's last disk; it exits
- * open        minor, args, read_only, options: ["k=v", ...]      as info     (114 when open)
+ * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
+ *             name (what its maker knows it by; TD_NAME_MAX)
  * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
  * pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info
@@ -41,6 +42,7 @@
 #define TD_CTL_DIR_ENV "TAPDISK_CONTROL_DIR" /* another control directory, for tests and builds; */
 #define TD_CTL_DIR     "/run/blktap-control" /* this one without it */
 #define TD_MINOR_MAX   16384                 /* minors are 0..TD_MINOR_MAX-1 */
+#define TD_NAME_MAX    128                   /* bytes of a disk's name, with its end */
 #define TD_CTL_TIMEOUT 10                    /* s after which a tapdisk that does not answer is passed over */
 
 enum { /* as clients know them */

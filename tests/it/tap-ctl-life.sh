@@ -107,6 +107,13 @@ is create "$OUT" "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-0"
 P=$(procs tapdisk)
 expect 0 tap_ctl list
 is "list after create" "$OUT" "pid=$P minor=0 state=0 args=aio:$A"
+expect 0 tap_ctl list -n some-name
+is "list -n" "$OUT" "pid=$P minor=0 state=0 args=aio:$A"
+expect 0 tap_ctl list --json
+has "the name" "$OUT" '"name": "some-name"'
+expect 0 tap_ctl list -n other-name
+is "list -n of nobody" "$OUT" ""
+expect 36 tap_ctl create -a "aio:$WORK/b.img" -d "$(printf %200s x)"
 expect 0 tap_ctl create -a "raw:$WORK/b.img" -o cache=writeback -R
 is "second create" "$OUT" "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-1"
 for type in aio raw; do

@@ -80,7 +80,7 @@ START_TEST(a_bad_line_is_named_with_its_file_and_number)
 	static const struct { const char *text, *where, *what; } t[] = {
 		{"# fine\n\ncache none\n", "line 3", "key = value"},
 		{"cache=none\ncache=fast\n", "line 2", "cache=fast"},
-		{"speed=high\n", "line 1", "cache, unsafe, on-enospc"},
+		{"speed=high\n", "line 1", "cache, unsafe, on-enospc, request-timeout"},
 		{"\n=none\n", "line 2", "unknown option ''"},
 		{"shared=yes\n", "line 1", "unknown option 'shared'"}, /* a disk's own affair */
 		{"unsafe=maybe\n", "line 1", "yes or no"}};
@@ -127,7 +127,7 @@ START_TEST(words_are_checked_one_by_one)
 		{"cache", "key=value"}, {"=none", "key=value"}, {"", "key=value"},
 		{"cache=", "none, writethrough, writeback, directsync, unsafe"}, {"cache=NONE", "the modes are"},
 		{"unsafe=1", "yes or no"}, {"shared=", "yes or no"}, {"on-enospc=stop", "pause"},
-		{"colour=red", "cache, unsafe, on-enospc, shared"}, {"cach=none", "unknown option 'cach'"},
+		{"colour=red", "cache, unsafe, on-enospc, request-timeout, shared"}, {"request-timeout=soon", "number of seconds"}, {"request-timeout=-1", "number of seconds"}, {"cach=none", "unknown option 'cach'"},
 		{"caches=none", "unknown option 'caches'"}};
 	char longest[5000];
 

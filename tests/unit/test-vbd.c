@@ -130,7 +130,7 @@ struct call {
 	enum { OPEN, CLOSE, FORCE, PAUSE, UNPAUSE, RESIZE, CONNECT, DISCONNECT } what;
 	const char *spec, *mode;
 	bool read_only, beside;
-	int timeout, rc;
+	int timeout, request_timeout, rc;
 	unsigned domid;
 	unsigned order; /* when it ended; 0: not yet */
 };
@@ -140,7 +140,8 @@ static unsigned nended;
 static void run_call(void *arg)
 {
 	struct call *c = arg;
-	struct vbd_options o = {.mode = td_cache_mode_find(c->mode ? c->mode : "writeback"), .unsafe = true, .read_only = c->read_only};
+	struct vbd_options o = {.mode = td_cache_mode_find(c->mode ? c->mode : "writeback"), .unsafe = true, .read_only = c->read_only,
+				.request_timeout = c->request_timeout};
 	struct blkif_params p;
 	struct td_err e;
 
@@ -459,6 +460,42 @@ START_TEST(a_last_flush_that_fails_is_told_to_who_closes)
 	fault_io_rule(&fio, 1, -EIO);
 	ck_assert_int_eq(DO(.what = PAUSE), 0);
 	ck_assert_uint_eq(vbd_state(v), 0x2a | TD_STATE_FAILED);
+	end();
+}
+END_TEST
+
+START_TEST(a_store_that_does_not_answer_is_told_of)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .request_timeout = 3600), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert_ptr_null(vbd_reason(v)); /* at rest */
+	fio.manual = true;
+	put(BLKIF_READ, 0, 1);
+	turns(3);
+	nchanged = 0;
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert(!v->stall.stalled);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert(v->stall.stalled && nchanged == 1);
+	ck_assert_ptr_nonnull(strstr(vbd_reason(v), "does not answer"));
+	ck_assert_uint_eq(answers(), 0); /* told, and nothing given up */
+	/* one comes back, and another is under way: slow is not stalled */
+	put(BLKIF_READ, 8, 1);
+	turns(3);
+	fault_io_complete(&fio, 0);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert(!v->stall.stalled && nchanged == 2);
+	fio.manual = false;
+	while (fault_io_complete(&fio, 0))
+		;
+	ck_assert_uint_eq(answers(), 2);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert(!ev_is_active(&v->stall.timer)); /* nothing wakes a paused disk */
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert(ev_is_active(&v->stall.timer));
 	end();
 }
 END_TEST
@@ -817,6 +854,7 @@ int main(void)
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
 	SUITE_ADD(s, one_guest_at_a_time_and_only_it_lets_go);
+	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
 	SUITE_ADD(s, a_guest_and_its_stub_domain_use_one_disk);
 	SUITE_ADD(s, a_guest_that_leaves_a_paused_disk_takes_nothing_of_the_others);
 	SUITE_ADD(s, a_read_only_disk_has_as_many_guests_as_want_it);
