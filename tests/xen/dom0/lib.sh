@@ -124,3 +124,23 @@ evidence() { # what one wants to see after a failure
 	tap-ctl list 2>&1 | sed 's/^/# | tap-ctl list: /'
 	xenstore-ls /local/domain/0/backend 2>/dev/null | head -60 >>/var/log/xenstore.evidence
 }
+
+# After a failure: nothing of it may make the next case fail too.
+start_over() {
+	local t n d p
+	guests_only
+	for t in vbd vbd3; do
+		for n in $(xenstore-list /local/domain/0/backend/$t 2>/dev/null); do
+			for d in $(xenstore-list "/local/domain/0/backend/$t/$n"); do
+				xenstore-rm "$(key "/local/domain/0/backend/$t/$n/$d" frontend)" 2>/dev/null
+				xenstore-rm "/local/domain/0/backend/$t/$n/$d"
+			done
+		done
+		kill -9 "$(tapback_pid $t)"
+	done
+	for p in $(pidof tapdisk); do kill -9 "$p"; done
+	wait_for 5 eval '[ "$(tapdisks)" = 0 ]'
+	rm -rf $CTL /run/tapback-*.pid
+	umount /small /mnt/outside 2>/dev/null
+	backend_start || say "the backend does not start again"
+} >/dev/null 2>&1
