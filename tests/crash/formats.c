@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/crash/formats.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "drivers/drivers.h"
+
+const struct format formats[] = {
+	{.name = "raw-file", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .initial = TAG_ZERO, .qemu = "raw"},
+	{.name = "raw-file-4k", .type = "aio", .sectors = 256, .edge = 8, .align = 4096, .initial = TAG_ZERO, .qemu = "raw"},
+	{.name = "raw-device", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .blockdev = true, .initial = TAG_FILLED, .qemu = "raw"},
+	{.name = "raw-device-4k", .type = "aio", .sectors = 256, .edge = 8, .align = 4096, .blockdev = true, .initial = TAG_FILLED,
+	 .qemu = "raw"},
+	{.name = NULL},
+};
+
+#define DIR_NAME "/sim/" /* of the files in the simulated disk */
+#define DEVICE_SLACK 16  /* MiB that a block device is larger than the image on it may become */
+
+const struct format *format_find(const char *name)
+{
+	for (const struct format *f = formats; f->name; f++)
+		if (!strcmp(f->name, name))
+			return f;
+	return NULL;
+}
+
+bool format_has_driver(const struct format *f)
+{
+	static struct td_err err;
+
+	err.code = 0;
+	return td_driver_find(f->type, &err);
+}
+
+/* --- templates ------------------------------------------------------------------------------------------------------------ */
+
+static int load(const char *path, struct pages *p)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	unsigned char buf[PAGE];
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	pages_init(p, (uint64_t)st.st_size);
+	for (uint64_t off = 0; (n = pread(fd, buf, sizeof buf, (off_t)off)) > 0; off += (uint64_t)n)
+		if (buf[0] || memcmp(buf, buf + 1, (size_t)n - 1))
+			pages_write(p, off, buf, (size_t)n);
+	close(fd);
+	return 0;
+}
+
+static int store(const char *path, const struct pages *p)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc = 0;
+	unsigned char buf[PAGE];
+
+	if (fd < 0 || ftruncate(fd, (off_t)p->size) < 0)
+		rc = -errno;
+	for (size_t i = 0; i < p->n && !rc; i++) {
+		size_t n = p->size - i * PAGE < PAGE ? (size_t)(p->size - i * PAGE) : PAGE;
+
+		pages_read(p, i * PAGE, buf, n);
+		if (p->page[i] && pwrite(fd, buf, n, (off_t)(i * PAGE)) != (ssize_t)n)
+			rc = -EIO;
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static void remove_dir(const char *dir)
+{
+	char cmd[128];
+
+	snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+	if (system(cmd) < 0)
+		return;
+}
+
+static int add_file(struct template *t, const char *dir, const char *name)
+{
+	char path[160];
+
+	if (t->n == SIM_FILES)
+		return -E2BIG;
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	snprintf(t->name[t->n], sizeof t->name[0], DIR_NAME "%.50s", name);
+	return load(path, &t->file[t->n++]);
+}
+
+static int from_commands(const struct format *f, struct template *t)
+{
+	char dir[] = "/tmp/crashlab.XXXXXX", cmd[2048];
+	struct dirent *e;
+	DIR *d;
+	int rc;
+
+	if (!mkdtemp(dir))
+		return -errno;
+	snprintf(cmd, sizeof cmd, "cd %s && { %s\n} >&2", dir, f->create);
+	rc = system(cmd);
+	rc = rc < 0 ? -errno : WEXITSTATUS(rc) == 127 ? -ENOENT : rc ? -EINVAL : 0;
+	if (!rc)
+		rc = add_file(t, dir, "leaf");
+	d = rc ? NULL : opendir(dir);
+	while (d && !rc && (e = readdir(d)))
+		if (e->d_name[0] != '.' && strcmp(e->d_name, "leaf"))
+			rc = add_file(t, dir, e->d_name);
+	if (d)
+		closedir(d);
+	remove_dir(dir);
+	return rc;
+}
+
+/* On a block device the image stands at the start, and what lay there before is all that follows. */
+static void on_device(struct template *t, const struct format *f)
+{
+	struct pages device;
+	unsigned char buf[PAGE];
+
+	pages_init(&device, f->create ? t->file[0].size + ((uint64_t)DEVICE_SLACK << 20) : f->sectors * SECTOR);
+	pages_fill(&device, 0xee);
+	for (uint64_t off = 0; f->create && off < t->file[0].size; off += PAGE) {
+		size_t n = t->file[0].size - off < PAGE ? (size_t)(t->file[0].size - off) : PAGE;
+
+		pages_read(&t->file[0], off, buf, n);
+		pages_write(&device, off, buf, n);
+	}
+	pages_free(&t->file[0]);
+	t->file[0] = device;
+	t->blockdev[0] = true;
+}
+
+int format_template(const struct format *f, struct template *t)
+{
+	int rc = 0;
+
+	memset(t, 0, sizeof *t);
+	if (f->create) {
+		rc = from_commands(f, t);
+	} else {
+		pages_init(&t->file[0], f->sectors * SECTOR);
+		strcpy(t->name[0], DIR_NAME "leaf");
+		t->n = 1;
+	}
+	if (!rc && f->blockdev)
+		on_device(t, f);
+	if (rc)
+		template_free(t);
+	return rc;
+}
+
+void template_free(struct template *t)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		pages_free(&t->file[i]);
+	t->n = 0;
+}
+
+/* --- a second opinion ----------------------------------------------------------------------------------------------------- */
+
+/* The last line that a command said, for the verdict. */
+static int command(const char *cmd, char *text, size_t len)
+{
+	FILE *p = popen(cmd, "re");
+	char line[256];
+	int rc;
+
+	if (!p)
+		return -errno;
+	while (fgets(line, sizeof line, p))
+		snprintf(text, len, "%.*s", (int)strcspn(line, "\n"), line);
+	rc = pclose(p);
+	return WIFEXITED(rc) ? WEXITSTATUS(rc) : -EIO;
+}
+
+static int compare(const char *path, const uint64_t *sector, const uint32_t *tag, size_t n, uint64_t seed, char *text, size_t len)
+{
+	unsigned char buf[SECTOR];
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = fd < 0 ? -errno : 0;
+
+	for (size_t i = 0; i < n && !rc; i++) {
+		ssize_t got = pread(fd, buf, sizeof buf, (off_t)(sector[i] * SECTOR));
+
+		if (got != sizeof buf || sector_tag(buf, seed, sector[i]) != tag[i]) {
+			snprintf(text, len, "qemu-img reads something else than our driver in sector %llu", (unsigned long long)sector[i]);
+			rc = 1;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, const uint32_t *tag,
+		size_t n, uint64_t seed, char *text, size_t len)
+{
+	char dir[] = "/tmp/crashlab.XXXXXX", path[160], cmd[512];
+	int rc = 0;
+
+	text[0] = 0;
+	if (!mkdtemp(dir))
+		return -errno;
+	for (unsigned i = 0; i < t->n && !rc; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, t->name[i] + strlen(DIR_NAME));
+		rc = store(path, &files[i]);
+	}
+	if (!rc && f->checkable) {
+		snprintf(cmd, sizeof cmd, "cd %s && qemu-img check -q -f %s leaf 2>&1", dir, f->qemu);
+		rc = command(cmd, text, len);
+		rc = rc == 127 ? -ENOENT : rc == 3 ? 0 : rc; /* 3: leaked clusters alone, which are allowed */
+	}
+	if (!rc) {
+		snprintf(cmd, sizeof cmd, "cd %s && qemu-img convert -f %s -O raw leaf out 2>&1", dir, f->qemu);
+		rc = command(cmd, text, len);
+		rc = rc == 127 ? -ENOENT : rc;
+	}
+	if (!rc) {
+		snprintf(path, sizeof path, "%s/out", dir);
+		rc = compare(path, sector, tag, n, seed, text, len);
+	}
+	remove_dir(dir);
+	return rc;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The formats that the lab cuts: a new one is a new line in the table of formats.c.  One whose driver this build does not have is
+ * reported as missing.
+ */
+#ifndef CRASH_FORMATS_H
+#define CRASH_FORMATS_H
+
+#include <stdbool.h>
+
+#include "tests/crash/pages.h"
+#include "tests/crash/sim.h"
+
+/* A disk as it is before the run: the leaf first, then what it needs. */
+struct template {
+	struct pages file[SIM_FILES];
+	char name[SIM_FILES][64]; /* in the simulated disk */
+	bool blockdev[SIM_FILES];
+	unsigned n;
+};
+
+struct format {
+	const char *name;
+	const char *type;      /* the driver's */
+	uint64_t sectors;      /* of the guest's disk */
+	uint32_t edge;         /* sectors: block or cluster */
+	uint32_t align;        /* bytes: the store's blocks under direct I/O */
+	bool blockdev;
+	uint32_t initial;      /* what a sector reads at first: TAG_* */
+	uint64_t initial_every; /* see struct gtrace */
+	const char *qemu;      /* qemu-img's name of the format; NULL: it cannot tell */
+	bool checkable;        /* qemu-img check knows it */
+	const char *missing_cache; /* modes that the driver refuses, separated by commas; NULL: none */
+	/* Commands that make the image "leaf" (and others) in the current directory; NULL: `sectors' of zeroes. */
+	const char *create;
+};
+
+extern const struct format formats[]; /* ends with name == NULL */
+
+const struct format *format_find(const char *name);
+bool format_has_driver(const struct format *f);
+
+/* 0, or -errno with the reason on stderr: -ENOENT when a tool is missing. */
+int format_template(const struct format *f, struct template *t);
+void template_free(struct template *t);
+
+/* Has qemu-img look at an image: 0 sound, 1 not (text says why), -errno when it cannot be run. */
+int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, const uint32_t *tag,
+		size_t n, uint64_t seed, char *text, size_t len);
+
+#endif

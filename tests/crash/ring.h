@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The lab's guest: a frontend on the memory transport in the tapdisk's own thread.  It is told of an answer in the moment of the
+ * notification, so that no event of the disk stands between the two.
+ */
+#ifndef CRASH_RING_H
+#define CRASH_RING_H
+
+#include "tapdisk/vbd.h"
+#include "tests/crash/rng.h"
+
+struct ring;
+
+/* told: called in the notification; it may reap, and nothing else. */
+struct ring *ring_new(struct ev_loop *loop, void (*told)(void *arg), void *arg);
+void ring_free(struct ring *r); /* disconnected */
+
+/* On a fiber, with the disk open; as domain 1, device 1. */
+int ring_connect(struct ring *r, struct vbd *v, struct td_err *err);
+
+bool ring_room(const struct ring *r);
+/* Memory for a request called `name', of n sectors; segments: whole pages, or ragged by rng. */
+unsigned char *ring_build(struct ring *r, size_t name, uint32_t n, struct rng *rng);
+void ring_put(struct ring *r, size_t name, uint8_t op, uint64_t sector); /* its data goes to the guest's pages */
+void ring_push(struct ring *r);
+
+bool ring_reap(struct ring *r, size_t *name, int *status); /* status: 0, or BLKIF_* */
+unsigned char *ring_data(struct ring *r, size_t name, uint32_t n); /* what a read has brought */
+void ring_release(struct ring *r, size_t name);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The simulated disk: an I/O engine in memory that logs what it is asked.  Nothing happens by itself: an operation completes when
+ * the lab says so, in an order that the lab's seed chooses.
+ *
+ * Of direct I/O it insists on what the kernel insists on; a misaligned operation fails with EINVAL.
+ */
+#ifndef CRASH_SIM_H
+#define CRASH_SIM_H
+
+#include "tests/crash/pages.h"
+#include "tests/crash/rng.h"
+#include "tests/crash/trace.h"
+#include "td/io.h"
+
+#define SIM_FILES 6
+
+enum sim_fault_kind { SIM_NONE, SIM_EIO, SIM_ENOSPC, SIM_EINTR, SIM_EAGAIN, SIM_SHORT_READ, SIM_SHORT_WRITE, SIM_ESTALE, SIM_SYNC, SIM_KINDS };
+
+/* The k-th call that the kind is about fails (1: the first), and the times - 1 calls after it. */
+struct sim_fault {
+	enum sim_fault_kind kind;
+	uint32_t k, times;
+};
+
+struct sim_file {
+	char name[64];
+	struct pages now;
+	bool blockdev;
+	unsigned openers;
+	bool written; /* one of them writes */
+};
+
+struct sim {
+	struct td_io *io;
+	struct sim_file file[SIM_FILES];
+	unsigned nfiles;
+	uint32_t off_align;   /* bytes, of direct I/O */
+	uint32_t *clock;      /* the run's events */
+	struct flog *log;     /* NULL: nothing is logged */
+	struct rng rng;
+
+	struct sim_fault fault;
+	uint32_t ncalls, nreads, nwrites, nsyncs;
+	unsigned nfired;      /* faults that happened */
+	bool hard;            /* one of them cannot be hidden from the guest */
+
+	struct td_list queued, running; /* td_iop.link; before and after the commit */
+	unsigned nrunning;
+};
+
+void sim_init(struct sim *s, struct ev_loop *loop, uint32_t *clock, struct flog *log, uint64_t seed);
+void sim_free(struct sim *s); /* nothing is running */
+
+/* The file is borrowed: of must stay. */
+void sim_add(struct sim *s, const char *name, const struct pages *of, bool blockdev);
+
+/* Completes one that is running, at random; false when there is none. */
+bool sim_step(struct sim *s);
+
+#endif
