@@ -11,6 +11,7 @@
 #include "control/tap-ctl-rows.h"
 #include "lib/ctl-client.h"
 #include "lib/msg.h"
+#include "lib/shm-dir.h"
 
 #define RETRY_MS 50 /* for a tapdisk that has too many callers just now, or is about to end */
 
@@ -223,6 +224,7 @@ int tc_cmd_list(const struct tc_args *a, struct td_err *err)
 	ret = list_tapdisks(&l);
 	if (!ret)
 		tc_markers(list_marker, &l);
+	td_shm_sweep(0); /* of those whose socket is gone already */
 	if (!ret) {
 		tc_rows_filter(&l.rows, a);
 		tc_rows_sort(&l.rows);

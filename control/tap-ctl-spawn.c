@@ -17,6 +17,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/msg.h"
+#include "lib/shm-dir.h"
 
 #define SPAWN_FD 3 /* the child's end of the socket: the first after stdio */
 
@@ -168,6 +169,7 @@ void tc_reap(pid_t pid, int grace_ms)
 	}
 	if (snprintf(path, sizeof path, "%s/ctl%d", td_ctl_dir(), (int)pid) < (int)sizeof path)
 		unlink(path);
+	td_shm_sweep(pid);
 }
 
 int tc_cmd_spawn(const struct tc_args *a, struct td_err *err)

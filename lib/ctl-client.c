@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "lib/msg.h"
+#include "lib/shm-dir.h"
 
 /* How long a process that looks like a tapdisk may stand between bind and listen before it counts as one that is going away. */
 #define CTL_STARTING_MS 1000
@@ -89,7 +90,7 @@ static bool ctl_running_as(pid_t pid, const char *like, bool *is)
 	return end[2] != 'Z' && end[2] != 'X';
 }
 
-static bool ctl_running(pid_t pid, bool *tapdisk)
+bool td_ctl_running(pid_t pid, bool *tapdisk)
 {
 	return ctl_running_as(pid, "tapdisk", tapdisk);
 }
@@ -119,6 +120,7 @@ static void ctl_remove_socket(pid_t pid)
 
 	if (snprintf(path, sizeof path, "%s/ctl%d", td_ctl_dir(), (int)pid) < (int)sizeof path)
 		unlink(path);
+	td_shm_sweep(pid);
 }
 
 /* A socket on which no one listens: its process is dead, or only just starting.  True when another try is worth while. */
@@ -127,7 +129,7 @@ static bool ctl_refused(pid_t pid, long long since)
 	struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
 	bool tapdisk;
 
-	if (!ctl_running(pid, &tapdisk) || !tapdisk) {
+	if (!td_ctl_running(pid, &tapdisk) || !tapdisk) {
 		ctl_remove_socket(pid);
 		return false;
 	}
@@ -313,7 +315,7 @@ static bool ctl_marker_locked(int fd, pid_t pid)
 	bool tapdisk;
 
 	while (flock(fd, LOCK_SH | LOCK_NB) < 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
-		if (pid <= 0 || ctl_running(pid, &tapdisk) || ctl_now_ms() - since > CTL_ENDING_MS)
+		if (pid <= 0 || td_ctl_running(pid, &tapdisk) || ctl_now_ms() - since > CTL_ENDING_MS)
 			return true;
 		nanosleep(&pause, NULL);
 	}

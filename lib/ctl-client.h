@@ -18,7 +18,10 @@ const char *td_ctl_dir(void);
 /* Makes the control directory and its tapdisk/ (0700) where they are missing.  0 or -errno with text. */
 int td_ctl_mkdirs(struct td_err *err);
 
-/* A connection to tapdisk pid.  -ENOENT when there is none; a dead one's socket is removed on the way. */
+/* What /proc says of pid: whether it runs (a zombie does not), and whether its name is a tapdisk's. */
+bool td_ctl_running(pid_t pid, bool *tapdisk);
+
+/* A connection to tapdisk pid.  -ENOENT when there is none; a dead one's socket and statistics are removed on the way. */
 int td_ctl_connect(pid_t pid, int timeout_s, struct td_err *err);
 
 /*

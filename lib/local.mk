@@ -12,6 +12,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/msg.c lib/msg.h \
 	lib/pool.c lib/pool.h \
 	lib/request.c \
+	lib/shm-dir.c lib/shm-dir.h \
 	lib/workers.c lib/workers.h
 # what a program that stands on lib links
 TD_LIBS = lib/libtd.a $(JANSSON_LIBS) $(EV_LIBS) $(AIO_LIBS)

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "lib/pool.h"
+#include "tapdisk/stats.h"
 
 #define ROUNDS_MAX  32    /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
 #define STORM       64    /* events in a row without a request, after which they are answered later */
@@ -45,6 +46,7 @@ struct blkif_req {
 	void *buf;         /* the request's data, contiguous; NULL without */
 	struct iovec iov;
 	int err;
+	uint64_t start;    /* ns; 0: it is no request to the disk, as a malformed one is none */
 	struct blkif_req *next; /* on the free list, or on the list of those that are done */
 };
 
@@ -82,10 +84,11 @@ struct blkif {
 	uint64_t event_seen, trim_seen; /* n.taken at the last event, and at the last look for idleness */
 	struct td_log_limit limit;
 	struct blkif_stats n;
+	struct stats_source stats;
 	char why[160];
 };
 
-static void ring_take(struct blkif *b);
+static void ring_take(struct blkif *b, uint64_t now);
 
 static void ring_break(struct blkif *b, const char *why)
 {
@@ -169,7 +172,7 @@ static void copy_reads(struct blkif *b)
 		}
 }
 
-static void put_response(struct blkif *b, struct blkif_req *r)
+static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 {
 	struct inflight *t = &b->table[r->index];
 	int16_t status = r->err == 0 ? BLKIF_OKAY : r->err == -EOPNOTSUPP ? BLKIF_EOPNOTSUPP : BLKIF_ERROR;
@@ -180,6 +183,8 @@ static void put_response(struct blkif *b, struct blkif_req *r)
 		b->n.errors++;
 	blkif_put_response(b->p.abi, b->ring, b->slots, b->rsp_prod++, t->desc.id, op, status);
 	t->taken = 0;
+	if (r->start)
+		stats_end(&b->stats, r->req.op, r->req.len, now - r->start, r->err);
 	if (r->buf)
 		td_pool_put(b->pool, r->buf);
 	r->buf = NULL;
@@ -204,11 +209,13 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 	struct blkif *b = w->data;
 	uint32_t old = b->rsp_prod;
 	struct blkif_req *r, *next;
+	uint64_t now;
 
 	copy_reads(b);
+	now = stats_now();
 	for (r = b->done; r; r = next) {
 		next = r->next;
-		put_response(b, r);
+		put_response(b, r, now);
 	}
 	b->done = NULL;
 	b->done_tail = &b->done;
@@ -216,7 +223,8 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 		b->n.kicks_out++;
 		b->x->ops->notify(b->x);
 	}
-	ring_take(b);
+	ring_take(b, now);
+	stats_publish(&b->stats);
 	if (!b->inflight)
 		b->disk->idle(b->disk->owner);
 }
@@ -303,7 +311,7 @@ static int prepare(struct blkif *b, struct blkif_req *r)
 	return 0;
 }
 
-static struct blkif_req *take_one(struct blkif *b)
+static struct blkif_req *take_one(struct blkif *b, uint64_t now)
 {
 	struct blkif_req *r = b->free;
 	struct inflight *t = &b->table[r->index];
@@ -317,6 +325,9 @@ static struct blkif_req *take_one(struct blkif *b)
 	b->inflight++;
 	b->n.taken++;
 	r->err = prepare(b, r);
+	r->start = r->err ? 0 : now;
+	if (!r->err)
+		stats_begin(&b->stats, r->req.op);
 	r->next = NULL;
 	return r;
 }
@@ -346,8 +357,8 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	}
 }
 
-/* Takes all that is there; false when the ring is broken. */
-static bool take_batch(struct blkif *b, uint32_t prod)
+/* Takes all that is there; false when the ring is broken.  now: the time, or 0 where it is still to be looked up. */
+static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 {
 	struct blkif_req *first = NULL, **tail = &first;
 
@@ -355,13 +366,16 @@ static bool take_batch(struct blkif *b, uint32_t prod)
 		ring_break(b, "it says that it has put more requests into the ring than the ring holds");
 		return false;
 	}
+	if (prod == b->req_cons)
+		return true;
 	b->ncopies = 0;
+	now = now ? now : stats_now();
 	while (b->req_cons != prod) {
-		*tail = take_one(b);
+		*tail = take_one(b, now);
 		tail = &(*tail)->next;
 	}
-	if (first)
-		submit_all(b, first);
+	stats_taken(&b->stats);
+	submit_all(b, first);
 	return true;
 }
 
@@ -378,7 +392,7 @@ static bool final_check(struct blkif *b)
 	return read_prod(b) != b->req_cons;
 }
 
-static void ring_take(struct blkif *b)
+static void ring_take(struct blkif *b, uint64_t now)
 {
 	if (b->state != RUNNING)
 		return;
@@ -391,8 +405,9 @@ static void ring_take(struct blkif *b)
 			ev_idle_start(b->loop, &b->more);
 			return;
 		}
-		if (!take_batch(b, read_prod(b)))
+		if (!take_batch(b, read_prod(b), now))
 			return;
+		now = 0;
 	} while (final_check(b));
 	if (b->inflight && !ev_is_active(&b->trim))
 		ev_timer_again(b->loop, &b->trim);
@@ -400,8 +415,11 @@ static void ring_take(struct blkif *b)
 
 static void on_more(struct ev_loop *loop, ev_idle *w, int revents)
 {
+	struct blkif *b = w->data;
+
 	ev_idle_stop(loop, w);
-	ring_take(w->data);
+	ring_take(b, 0);
+	stats_publish(&b->stats);
 }
 
 static void on_event(struct ev_loop *loop, ev_io *w, int revents)
@@ -416,7 +434,8 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 	if (!b->x->ops->ack(b->x))
 		return;
 	b->n.kicks_in++;
-	ring_take(b);
+	ring_take(b, 0);
+	stats_publish(&b->stats);
 	/* since the last event, not in this one: a request may have been found before its event came */
 	b->empty_events = b->n.taken == b->event_seen ? b->empty_events + 1 : 0;
 	b->event_seen = b->n.taken;
@@ -497,6 +516,7 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 {
 	struct blkif *b = calloc(1, sizeof *b);
 	int rc = -ENOMEM, fd;
+	char name[32];
 
 	if (!b)
 		return td_fail(err, ENOMEM, "out of memory for a ring");
@@ -520,6 +540,8 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	if (fd < 0)
 		goto fail;
 	ev_io_set(&b->event, fd, EV_READ);
+	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid);
+	stats_source_open(&b->stats, disk->stats, name);
 	*out = b;
 	return 0;
 fail:
@@ -547,6 +569,7 @@ void blkif_disconnect(struct blkif *b)
 		b->x->ops->unmap_ring(b->x, b->ring, b->p.pages);
 		b->x->ops->close(b->x);
 	}
+	stats_source_close(&b->stats);
 	td_pool_free(b->pool);
 	free(b->copies);
 	free(b->reqs);
@@ -572,7 +595,8 @@ void blkif_run(struct blkif *b)
 	b->state = RUNNING;
 	ev_io_start(b->loop, &b->event);
 	/* what came while the ring was held has no event of its own */
-	ring_take(b);
+	ring_take(b, 0);
+	stats_publish(&b->stats);
 }
 
 bool blkif_owns(const struct blkif *b, const struct td_req *req)

@@ -16,10 +16,12 @@
 #include "td/xport.h"
 
 struct blkif;
+struct stats;
 
 /* What the ring must know of its disk; the disk keeps it up to date. */
 struct blkif_disk {
 	struct cache *cache;
+	struct stats *stats;
 	uint64_t sectors; /* of 512 bytes */
 	bool read_only;
 	void *owner;

@@ -232,7 +232,27 @@ static int op_resize(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 
 static int op_stats(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	json_object_set_new(answer, "stats", stats_json(v));
+	json_object_set_new(answer, "stats", stats_json(v, json_is_true(json_object_get(call->req, "full"))));
+	return 0;
+}
+
+static int op_stats_all(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	td_list_each(l, &server.disks) {
+		struct vbd *d = td_entry(l, struct vbd, link);
+		json_t *row = json_object();
+
+		if (!d->spec) {
+			json_decref(row);
+			continue;
+		}
+		put_state(row, d);
+		json_object_set_new(row, "args", json_string(d->spec));
+		json_object_set_new(row, "mode", json_string(d->opt.mode->name));
+		json_object_set_new(row, "size", json_integer((json_int_t)d->disk.sectors * 512));
+		json_object_set_new(row, "stats", stats_json(d, true));
+		ctl_send(call, json_pack("{s:o}", "row", row));
+	}
 	return 0;
 }
 
@@ -348,6 +368,7 @@ static const struct op ops[] = {
 	{"open", op_open, true},          {"close", op_close, true},
 	{"pause", op_pause, true},        {"unpause", op_unpause, true},
 	{"resize", op_resize, true},      {"stats", op_stats, true},
+	{"stats_all", op_stats_all, false},
 	{"info", op_info, true},          {"connect", op_connect, true},
 	{"disconnect", op_disconnect, true}, {"watch", op_watch, false},
 };

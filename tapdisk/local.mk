@@ -7,9 +7,11 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/cache.c tapdisk/cache.h \
 	tapdisk/chain.c tapdisk/chain.h \
 	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c \
+	tapdisk/histogram.c tapdisk/histogram.h \
 	tapdisk/options.c tapdisk/options.h \
 	tapdisk/queue.c tapdisk/queue.h \
 	tapdisk/server.c tapdisk/server.h \
+	tapdisk/shm.c tapdisk/shm.h \
 	tapdisk/stats.c tapdisk/stats.h \
 	tapdisk/stall.c tapdisk/stall.h \
 	tapdisk/vbd.c tapdisk/vbd.h \

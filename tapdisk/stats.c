@@ -1,6 +1,128 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tapdisk/stats.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#include "tapdisk/vbd.h"
+
+/* --- counting ------------------------------------------------------------------------------------------------------- */
+
+static void add(struct stats_count *to, const struct stats_count *n)
+{
+	to->done += n->done;
+	to->errors += n->errors;
+	to->sectors += n->sectors;
+	to->ns += n->ns;
+	to->under_way += n->under_way;
+}
+
+struct stats_count stats_sum(const struct stats *s, unsigned kind)
+{
+	struct stats_count sum = s->gone[kind];
+
+	td_list_each(l, &s->sources)
+		add(&sum, &td_entry(l, struct stats_source, link)->kind[kind]);
+	return sum;
+}
+
+static unsigned under_way(const struct stats *s)
+{
+	unsigned n = 0;
+
+	td_list_each(l, &s->sources)
+		for (unsigned i = 0; i < STATS_KINDS; i++)
+			n += td_entry(l, struct stats_source, link)->kind[i].under_way;
+	return n;
+}
+
+void stats_taken(struct stats_source *src)
+{
+	struct stats *s = src->disk;
+	unsigned n = under_way(s), i = n ? 31 - (unsigned)__builtin_clz(n) : 0;
+
+	if (n > s->most)
+		s->most = n;
+	s->depth[i < STATS_DEPTHS ? i : STATS_DEPTHS - 1] += src->begun;
+	src->begun = 0;
+}
+
+void stats_open(struct stats *s, int minor)
+{
+	char name[32];
+
+	memset(s, 0, sizeof *s);
+	td_list_init(&s->sources);
+	snprintf(name, sizeof name, "vdi-%d", minor);
+	shm_open_file(&s->shm, name);
+}
+
+void stats_close(struct stats *s)
+{
+	shm_close_file(&s->shm);
+}
+
+void stats_source_open(struct stats_source *src, struct stats *disk, const char *name)
+{
+	memset(src, 0, sizeof *src);
+	src->disk = disk;
+	td_list_add(&disk->sources, &src->link);
+	if (name)
+		shm_open_file(&src->shm, name);
+}
+
+void stats_source_close(struct stats_source *src)
+{
+	if (!src->disk)
+		return;
+	for (unsigned i = 0; i < STATS_KINDS; i++)
+		add(&src->disk->gone[i], &src->kind[i]);
+	td_list_del(&src->link);
+	shm_close_file(&src->shm);
+	src->disk = NULL;
+}
+
+/* --- for other programs --------------------------------------------------------------------------------------------- */
+
+static void show_dir(struct shm_dir *to, const struct stats_count *n)
+{
+	to->submitted = n->done + n->under_way;
+	to->completed = n->done;
+	to->sectors = n->sectors;
+	to->ticks = n->ns / 1000;
+}
+
+/* Flushes and discards show in what is outstanding and in the errors alone, as libxenstat has no place for them. */
+static void show(struct shm_counters *to, const struct stats_count n[STATS_KINDS])
+{
+	uint64_t outstanding = 0, errors = 0;
+
+	for (unsigned i = 0; i < STATS_KINDS; i++) {
+		outstanding += n[i].under_way;
+		errors += n[i].errors;
+	}
+	to->outstanding = outstanding;
+	to->io_errors = errors;
+	show_dir(&to->read, &n[STATS_READ]);
+	show_dir(&to->write, &n[STATS_WRITE]);
+}
+
+void stats_publish(const struct stats_source *src)
+{
+	const struct stats *s = src->disk;
+	struct stats_count sum[STATS_KINDS];
+
+	if (src->shm.at)
+		show(src->shm.at, src->kind);
+	if (!s->shm.at)
+		return;
+	for (unsigned i = 0; i < STATS_KINDS; i++)
+		sum[i] = stats_sum(s, i);
+	show(s->shm.at, sum);
+}
+
+/* --- as JSON -------------------------------------------------------------------------------------------------------- */
+
 /* The first keys are what clients of the older tap-ctl parse, in its order and spelling; what follows them is ours. */
 
 static json_t *image_json(const struct td_image *i)
@@ -48,24 +170,64 @@ static json_t *engine_json(const struct td_io *io)
 			 "fdatasyncs", (json_int_t)n->syncs);
 }
 
-json_t *stats_json(const struct vbd *v)
+static json_t *kind_json(const struct stats *s, unsigned kind, bool full)
 {
-	unsigned long long secs[2] = {0, 0};
+	const struct stats_count n = stats_sum(s, kind);
+	const struct histogram *h = &s->took[kind];
+	json_t *j = json_pack("{s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "submitted", (json_int_t)(n.done + n.under_way),
+			      "completed", (json_int_t)n.done, "errors", (json_int_t)n.errors, "sectors", (json_int_t)n.sectors,
+			      "latency_ns", "sum", (json_int_t)n.ns, "mean", (json_int_t)(n.done ? n.ns / n.done : 0), "p50",
+			      (json_int_t)histogram_percentile(h, 0.5), "p99", (json_int_t)histogram_percentile(h, 0.99), "p99.9",
+			      (json_int_t)histogram_percentile(h, 0.999), "max", (json_int_t)h->max);
+	json_t *buckets;
+
+	if (!j || !full)
+		return j;
+	buckets = json_array();
+	for (unsigned i = 0; i < HIST_BUCKETS; i++)
+		if (h->bucket[i])
+			json_array_append_new(buckets,
+					      json_pack("[I,I]", (json_int_t)histogram_end(i), (json_int_t)h->bucket[i]));
+	json_object_set_new(j, "histogram", buckets);
+	return j;
+}
+
+static json_t *requests_json(const struct stats *s, bool full)
+{
+	return json_pack("{s:o, s:o, s:o, s:o}", "read", kind_json(s, STATS_READ, full), "write", kind_json(s, STATS_WRITE, full),
+			 "flush", kind_json(s, STATS_FLUSH, full), "discard", kind_json(s, STATS_DISCARD, full));
+}
+
+static json_t *queue_json(const struct stats *s)
+{
+	unsigned last = STATS_DEPTHS;
+	json_t *depths = json_array();
+
+	while (last && !s->depth[last - 1])
+		last--;
+	for (unsigned i = 0; i < last; i++)
+		json_array_append_new(depths, json_integer((json_int_t)s->depth[i]));
+	return json_pack("{s:i, s:i, s:o}", "now", (int)under_way(s), "most", (int)s->most, "depths", depths);
+}
+
+json_t *stats_json(const struct vbd *v, bool full)
+{
+	const struct stats *s = &v->stats;
+	struct stats_count n[2] = {stats_sum(s, STATS_READ), stats_sum(s, STATS_WRITE)};
 	json_t *j;
 
-	if (v->leaf) {
-		secs[0] = v->leaf->n.hits[0];
-		secs[1] = v->leaf->n.hits[1];
-	}
-	j = json_pack("{s:s, s:[I,I], s:o, s:i, s:i, s:i, s:s}", "name", v->spec ? v->spec : "", "secs", (json_int_t)secs[0],
-		      (json_int_t)secs[1], "images", images_json(v), "FIXME_enospc_redirect_count", 0, "nbd_mirror_failed", 0,
-		      "reqs_outstanding", (int)(v->cache.active), "read_caching", "false");
+	j = json_pack("{s:s, s:[I,I], s:o, s:i, s:i, s:i, s:s}", "name", v->spec ? v->spec : "", "secs", (json_int_t)n[0].sectors,
+		      (json_int_t)n[1].sectors, "images", images_json(v), "FIXME_enospc_redirect_count", 0, "nbd_mirror_failed", 0,
+		      "reqs_outstanding", (int)under_way(s), "read_caching", "false");
 	if (!j)
 		return NULL;
 	if (vbd_ring(v))
 		json_object_set_new(j, "xenbus", ring_json(vbd_ring(v)));
-	if (v->spec)
+	if (v->spec) {
+		json_object_set_new(j, "requests", requests_json(s, full));
+		json_object_set_new(j, "queue", queue_json(s));
 		json_object_set_new(j, "cache", cache_json(v));
+	}
 	if (v->cache.io)
 		json_object_set_new(j, "engine", engine_json(v->cache.io));
 	return j;

@@ -230,6 +230,8 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
 	v->state = 0;
+	if (fresh)
+		stats_open(&v->stats, v->minor);
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
 	cache_resume(&v->cache);
 	run_rings(v);
@@ -298,6 +300,7 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	v->queue = q;
 	v->state = TD_STATE_CLOSED;
 	v->changed = changed;
+	td_list_init(&v->stats.sources);
 	td_list_init(&v->link);
 	td_list_init(&v->lockers);
 	td_list_init(&v->rings);
@@ -306,7 +309,7 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	v->cache.changed = on_cache_changed;
 	v->cache.idle = on_cache_idle;
 	v->cache.leaves = on_cache_leaves;
-	v->disk = (struct blkif_disk){.cache = &v->cache, .owner = v, .broken = on_ring_broken, .idle = on_ring_idle};
+	v->disk = (struct blkif_disk){.cache = &v->cache, .stats = &v->stats, .owner = v, .broken = on_ring_broken, .idle = on_ring_idle};
 	return v;
 }
 
@@ -353,6 +356,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		return rc; /* it goes on */
 	while (!td_list_empty(&v->rings))
 		drop_ring(v, td_entry(v->rings.next, struct vbd_ring, link));
+	stats_close(&v->stats);
 	free(v->spec);
 	v->spec = NULL;
 	v->state = TD_STATE_CLOSED;

@@ -12,6 +12,7 @@
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
 #include "tapdisk/stall.h"
+#include "tapdisk/stats.h"
 
 #define VBD_MAGIC 0x76626420u
 
@@ -37,6 +38,7 @@ struct vbd {
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct cache cache;
 	struct stall stall;
+	struct stats stats;     /* from open to close */
 	struct blkif_disk disk; /* what the rings see of us */
 	struct td_list rings;   /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;  /* the ring that is being disconnected, or NULL */

@@ -18,7 +18,9 @@
  * pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info
  * resize      minor                                              as info     (looks at the image's size; 22 when it has shrunk)
- * stats       minor                                              stats: {...}, the line that tap-ctl prints
+ * stats       minor, full                                        stats: {...}, the line that tap-ctl prints; full: with histograms
+ * stats_all   -                                                  rows {minor, state, reason, args, mode, size (bytes), ring, stats}, one
+ *                an open disk; the stats are full
  * info        minor                                              {minor, state, args, mode, promise, read_only, sectors (512 B),
  *                sector_size, physical_sector_size, flush: bool, barrier: bool, discard: bool, discard_granularity,
  *                max_ring_order, rings: [{domid, devid, state: "connected"|"broken", reason}, ...]}

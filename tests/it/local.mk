@@ -17,3 +17,8 @@ EXTRA_DIST += $(HOTPLUG_TESTS)
 # who may include whom
 TESTS += tests/it/includes.sh
 EXTRA_DIST += tests/it/includes.sh
+
+# statistics
+STATS_TESTS = tests/it/stats.sh
+TESTS += $(STATS_TESTS)
+EXTRA_DIST += $(STATS_TESTS)

@@ -62,3 +62,11 @@ endif
 tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/xl-disk.c control/xl-disk.h
 tests_unit_test_xl_disk_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_xl_disk_LDADD = $(TD_LIBS) $(CHECK_LIBS)
+
+if HAVE_CHECK
+# what a disk has done, and where others read it
+check_PROGRAMS += tests/unit/test-stats
+TESTS += tests/unit/test-stats
+endif
+tests_unit_test_stats_SOURCES = tests/unit/test-stats.c tests/support/suite.h
+tests_unit_test_stats_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tapdisk/blkif.h"
+#include "tapdisk/stats.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 
@@ -36,6 +37,7 @@ static struct test_image img;
 static char disk[TEST_IMAGE_SECTORS * 512];
 static struct cache cache;
 static struct blkif_disk bdisk;
+static struct stats stats;
 static struct blkif *ring;
 static unsigned nbroken, nidle;
 
@@ -165,7 +167,8 @@ static void begin(enum blkif_abi abi, unsigned pages)
 	cache.changed = nothing;
 	cache_attach(&cache, td_cache_mode_find("none"), img.image, &img.io, true);
 	cache_resume(&cache);
-	bdisk = (struct blkif_disk){.cache = &cache, .sectors = TEST_IMAGE_SECTORS, .broken = on_broken, .idle = on_idle};
+	td_list_init(&stats.sources);
+	bdisk = (struct blkif_disk){.cache = &cache, .stats = &stats, .sectors = TEST_IMAGE_SECTORS, .broken = on_broken, .idle = on_idle};
 	nbroken = nidle = 0;
 	ck_assert_int_eq(try_connect(abi, pages, NULL), 0);
 	blkif_run(ring);
