@@ -8,6 +8,7 @@ export TAP_CTL=$top_builddir/control/tap-ctl
 D=1/51712 B=$(be 1/51712)
 script() { XENBUS_PATH=backend/vbd3/$1 XENBUS_TYPE=vbd3 XENBUS_BASE_PATH=backend "$top_builddir/control/block-tap" "$2"; }
 ring_row() { tap_ctl list -m "$(get $B/minor)"; }
+none() { [ -z "$(procs tapdisk)" ]; }
 nothing_left() { is "what is left" "$(tap_ctl list)$(procs tapdisk)" ""; }
 img=$WORK/a.img
 truncate -s 8M "$img"
@@ -94,6 +95,7 @@ refused "nosuch" "params=nosuch:$img"
 refused "neither a type nor" "params=colour=red:$img"
 refused "no path" "params=aio:relative.img"
 refused "no path" "params="
+refused "no path" "params=aio:"
 refused "no params" mode=w
 refused "shared" "params=cache=writeback:$img" "mode=w!"
 expect 1 script 7/1 add
@@ -116,4 +118,87 @@ for i in {1..8}; do is "disk $i: $(cat "$WORK/err$i")" "$(get "$(be 5/$i)/hotplu
 is "eight tapdisks" "$(tap_ctl list | sort -u | wc -l)" 8
 for i in {1..8}; do script 5/$i remove & done
 wait
+nothing_left
+
+# --- one machine shares: a guest and its stub domain, and a guest that arrives here; the last one that goes ends the tapdisk
+put /local/domain/1 vm=/vm/1
+put /local/domain/2 target=1 vm=/vm/2
+put /local/domain/3 vm=/vm/1
+put /local/domain/4 vm=/vm/4
+put /local/domain/6 target=1 vm=/vm/6
+try "cache=writeback:$img" "$img"
+pid=$(get $B/pid)
+ln -s "$img" "$WORK/link"
+for d in 2 3; do
+	xenstore-rm "$(be $d/51712)" 2>/dev/null
+	disk $d/51712 "params=aio:cache=writeback:$WORK/link"
+	expect 0 script $d/51712 add
+	is "domain $d" "$(get "$(be $d/51712)/pid") $(get "$(be $d/51712)/minor")" "$pid $(get $B/minor)"
+done
+is "one tapdisk" "$(procs tapdisk)" "$pid"
+# but not another machine, nor the same guest twice, nor with another promise or access
+other() # WHY D KEY=VALUE...
+{
+	local why=$1 d=$2
+
+	shift 2
+	disk $d "$@"
+	expect 1 script $d add
+	has "$d $*" "$(get "$(be $d)/hotplug-error")" "$why"
+	xenstore-rm "$(be $d)"
+}
+other "in use" 4/51712 "params=cache=writeback:$img"
+other "in use" 1/51728 "params=cache=writeback:$img"
+other "this disk wants" 6/51712 "params=cache=writethrough:$img"
+other "this disk wants" 6/51712 "params=cache=writeback:$img" mode=r
+expect 0 script $D remove
+expect 0 script 2/51712 remove
+is "still there for the last" "$(procs tapdisk)" "$pid"
+is "its row" "$(tap_ctl list)" "pid=$pid minor=$(get "$(be 3/51712)/minor") state=0 args=aio:$img"
+expect 0 script 3/51712 remove
+nothing_left
+
+# --- killed at any point, it leaves nothing, or what the next run takes away
+for i in $(seq 8); do
+	xenstore-rm $B
+	disk $D "params=cache=writeback:$img"
+	XENBUS_PATH=backend/vbd3/$D setsid "$top_builddir/control/block-tap" add 2>/dev/null &
+	p=$!
+	sleep "0.$(printf %02d $((i * 6)))"
+	kill -KILL $p 2>/dev/null && wait $p 2>/dev/null
+	if [ $((i % 2)) = 0 ]; then
+		expect 0 script $D add
+		is "one after a killed add ($i)" "$(tap_ctl list)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=aio:$img"
+	fi
+	expect 0 script $D remove
+	until_true 10 none
+	nothing_left
+done
+# as if killed between the making and the telling
+expect 0 tap_ctl create -d backend/vbd3/$D -a "aio:$img" -o cache=writeback
+expect 0 script $D add
+is "the leftover is gone" "$(tap_ctl list)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=aio:$img"
+expect 0 script $D remove
+expect 0 tap_ctl create -d backend/vbd3/$D -a "aio:$img" -o cache=writeback
+expect 0 script $D remove
+nothing_left
+
+# --- runs for one image wait for each other; one that takes too long says so
+cat >"$WORK/slow-ctl" <<E
+#!/bin/sh
+[ "\$1" != create ] || sleep 2
+exec "$TAP_CTL" "\$@"
+E
+chmod +x "$WORK/slow-ctl"
+rm -f "$TAPDISK_CONTROL_DIR"/hotplug-*.lock
+TAP_CTL=$WORK/slow-ctl script $D add 2>"$WORK/err1" &
+until_true 5 eval 'ls "$TAPDISK_CONTROL_DIR"/hotplug-*.lock >/dev/null 2>&1 && ! flock -n "$(ls "$TAPDISK_CONTROL_DIR"/hotplug-*.lock | head -1)" true'
+disk 4/51712 "params=cache=writeback:$img"
+BLOCK_TAP_PATIENCE=0 expect 1 script 4/51712 add
+has "locked" "$(get "$(be 4/51712)/hotplug-error")" "another hotplug script"
+wait $!
+is "the slow one" "$(get $B/hotplug-status)" connected
+expect 0 script $D remove
+TAP_CTL=$WORK/slow-ctl BLOCK_TAP_PATIENCE=1 expect 1 script $D add
+has "too slow" "$(get $B/hotplug-error)" "within 1 s"
 nothing_left
