@@ -2,6 +2,7 @@
 sbin_PROGRAMS += control/tap-ctl
 control_tap_ctl_SOURCES = control/tap-ctl.c control/tap-ctl.h \
 	control/tap-ctl-args.c \
+	control/tap-ctl-ask.c control/tap-ctl-ask.h \
 	control/tap-ctl-create.c \
 	control/tap-ctl-disk.c \
 	control/tap-ctl-list.c \
