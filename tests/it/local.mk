@@ -22,3 +22,7 @@ EXTRA_DIST += tests/it/includes.sh
 STATS_TESTS = tests/it/stats.sh
 TESTS += $(STATS_TESTS)
 EXTRA_DIST += $(STATS_TESTS)
+
+# what storage managers do
+TESTS += tests/it/sm-sequences.sh tests/it/sm-many.sh
+EXTRA_DIST += tests/it/sm-sequences.sh tests/it/sm-many.sh tests/it/sm-client.py tests/it/sm-sequences.py tests/it/sm-many.py
