@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct td_driver *const drivers[] = {&td_driver_raw, &td_driver_null};
+static const struct td_driver *const drivers[] = {&td_driver_raw, &td_driver_null, &td_driver_qcow2};
 
 /* Types that hosts write and that this build has no driver for. */
-static const char *const known[] = {"vhd", "qcow", "qcow2", "nbd", "ram", "rbd", "vdi", "log"};
+static const char *const known[] = {"vhd", "qcow", "nbd", "ram", "rbd", "vdi", "log"};
 
 const struct td_driver *td_driver_find(const char *type, struct td_err *err)
 {

@@ -2,3 +2,16 @@
 noinst_LIBRARIES += drivers/libdrivers.a
 drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/null.c drivers/raw.c \
 	drivers/vhd-format.c drivers/vhd-format.h drivers/vhd-bat.c drivers/vhd-name.c
+# qcow2
+drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
+	drivers/qcow-discard.c \
+	drivers/qcow-flush.c \
+	drivers/qcow-format.c drivers/qcow-format.h \
+	drivers/qcow-map.c \
+	drivers/qcow-page.c \
+	drivers/qcow-read.c \
+	drivers/qcow-refcount.c \
+	drivers/qcow-write.c \
+	drivers/qcow-zip.c
+# what a program that stands on the drivers links, before TD_LIBS
+DRIVERS_LIBS = drivers/libdrivers.a $(ZLIB_LIBS) $(ZSTD_LIBS)

@@ -5,7 +5,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/conf.c lib/conf.h \
 	lib/ctl-client.c lib/ctl-client.h \
 	lib/extent.c \
-	lib/fiber.c lib/fiber.h \
+	lib/fiber.c lib/fiber.h lib/fiber-lock.c lib/fiber-lock.h \
 	lib/file.c lib/file.h lib/file-kernel.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
 	lib/log.c \
@@ -13,6 +13,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/pool.c lib/pool.h \
 	lib/request.c \
 	lib/shm-dir.c lib/shm-dir.h \
+	lib/sibling.c lib/sibling.h \
 	lib/workers.c lib/workers.h
 # what a program that stands on lib links
 TD_LIBS = lib/libtd.a $(JANSSON_LIBS) $(EV_LIBS) $(AIO_LIBS)

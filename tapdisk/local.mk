@@ -17,7 +17,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/vbd.c tapdisk/vbd.h \
 	tapdisk/xport-mem.c tapdisk/xport-xen.c
 tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
-TAPDISK_LIBS = tapdisk/libtapdisk.a drivers/libdrivers.a $(TD_LIBS) $(XEN_LIBS)
+TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)
 
 libexec_PROGRAMS += tapdisk/tapdisk
 tapdisk_tapdisk_SOURCES = tapdisk/main.c

@@ -26,3 +26,6 @@ EXTRA_DIST += $(STATS_TESTS)
 # what storage managers do
 TESTS += tests/it/sm-sequences.sh tests/it/sm-many.sh
 EXTRA_DIST += tests/it/sm-sequences.sh tests/it/sm-many.sh tests/it/sm-client.py tests/it/sm-sequences.py tests/it/sm-many.py
+# qcow images, judged by qemu-img
+EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh
+TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh

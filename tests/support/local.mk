@@ -19,3 +19,8 @@ tests/support/xsnox.so: $(srcdir)/tests/support/xsnox.c
 	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -std=gnu11 -D_GNU_SOURCE $(WARN_FLAGS) $(XEN_CFLAGS) $(CFLAGS) -fPIC -shared \
 		-o $@ $(srcdir)/tests/support/xsnox.c -ldl
 CLEANFILES += tests/support/xsnox.so
+
+# an image through the drivers, without a process around them
+check_PROGRAMS += tests/support/tdimg
+tests_support_tdimg_SOURCES = tests/support/tdimg.c
+tests_support_tdimg_LDADD = $(TAPDISK_LIBS)

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing.  What is mapped and ours goes in place, at once.  The rest is a fiber's: it locks the guest clusters, takes host clusters in
+ * a row, writes the guest's bytes together with what belongs around them (read from below; what is overwritten is not read), and only
+ * then changes the mapping (Q2).  Other requests go on meanwhile; those for the same clusters wait.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "drivers/qcow.h"
+#include "lib/fiber.h"
+
+#define SUBS 32
+
+/* --- in place ---------------------------------------------------------------------------------------------------------- */
+
+static void whole_done(struct td_iop *iop, int err)
+{
+	struct td_req *req = iop->data;
+
+	qcow_land(req->image->priv, (unsigned)req->state[0]);
+	td_req_done(req, err);
+}
+
+static void part_done(struct td_iop *iop, int err)
+{
+	struct qcow_op *op = td_entry(iop, struct qcow_op, iop);
+	struct td_req *req = op->req;
+
+	qcow_land(op->q, op->epoch);
+	qcow_op_put(op);
+	td_req_put(req, err);
+}
+
+static void write_whole(struct qcow *q, struct td_req *req, uint64_t host)
+{
+	struct td_iop *op = &req->iop;
+	unsigned epoch;
+
+	qcow_fly(q, &epoch);
+	req->state[0] = epoch;
+	*op = (struct td_iop){.op = TD_IO_WRITE, .flags = req->flags & TD_FUA ? TD_IO_DSYNC : 0, .file = q->data, .off = host,
+			      .len = req->len, .iov = req->iov, .iovcnt = req->iovcnt, .done = whole_done, .data = req};
+	td_file_io(req->io, op);
+}
+
+static void write_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, uint64_t host)
+{
+	struct qcow_op *op;
+	int rc = qcow_op_get(q, req, skip, len, &op);
+
+	req->pending++;
+	if (rc < 0) {
+		td_req_put(req, rc);
+		return;
+	}
+	op->iop.op = TD_IO_WRITE;
+	op->iop.flags = req->flags & TD_FUA ? TD_IO_DSYNC : 0;
+	op->iop.file = q->data;
+	op->iop.off = host;
+	op->iop.done = part_done;
+	qcow_fly(q, &op->epoch);
+	td_file_io(req->io, &op->iop);
+}
+
+bool qcow_write_fast(struct qcow *q, struct td_req *req)
+{
+	uint64_t end = req->off + req->len;
+	struct qcow_run run;
+
+	/* a durable write is one whose mapping is durable too */
+	if (q->broken || ((req->flags & TD_FUA) && !qcow_clean(q)))
+		return false;
+	for (uint64_t at = req->off; at < end; at += run.len) {
+		qcow_map(q, at, end - at, &run);
+		if (run.kind != QCOW_RUN_DATA || !run.own)
+			return false;
+		if (run.len == req->len) {
+			write_whole(q, req, run.host);
+			return true;
+		}
+	}
+	td_req_split(req);
+	for (uint64_t at = req->off; at < end; at += run.len) {
+		qcow_map(q, at, end - at, &run);
+		write_part(q, req, at - req->off, run.len, run.host);
+	}
+	td_req_put(req, 0);
+	return true;
+}
+
+/* --- one fiber at a time changes a cluster ------------------------------------------------------------------------------- */
+
+static bool overlaps(struct qcow *q, uint64_t from, uint64_t to)
+{
+	td_list_each(l, &q->ranges) {
+		struct qcow_range *r = td_entry(l, struct qcow_range, link);
+
+		if (r->from < to && from < r->to)
+			return true;
+	}
+	return false;
+}
+
+void qcow_range_lock(struct qcow *q, struct qcow_range *r, uint64_t from, uint64_t to)
+{
+	while (overlaps(q, from, to))
+		td_cond_wait(&q->range_free);
+	r->from = from;
+	r->to = to;
+	td_list_add(&q->ranges, &r->link);
+}
+
+void qcow_range_unlock(struct qcow *q, struct qcow_range *r)
+{
+	td_list_del(&r->link);
+	td_cond_wake(&q->range_free);
+}
+
+/* --- allocating ---------------------------------------------------------------------------------------------------------- */
+
+/* A write of guest bytes into clusters [c0, c0 + n), which are locked, with what has to stand around them. */
+struct alloc {
+	struct qcow *q;
+	struct td_req *req;
+	uint64_t off, end;  /* the guest's bytes */
+	uint64_t c0, n;     /* guest clusters */
+	uint64_t host;      /* offset of the first one's place in the data file */
+	uint64_t lo, hi;    /* guest offsets: the units that are valid afterwards */
+	bool fresh;         /* the place reads as zeroes */
+	bool taken;         /* the place was taken just now */
+	uint8_t *head, *tail;
+};
+
+static uint64_t down(uint64_t x, unsigned bits)
+{
+	return x >> bits << bits;
+}
+
+static uint64_t up(uint64_t x, unsigned bits)
+{
+	return down(x + (UINT64_C(1) << bits) - 1, bits);
+}
+
+/* Does [from, to) read as zeroes now?  1, 0 or -errno. */
+static int reads_zero(struct qcow *q, uint64_t from, uint64_t to)
+{
+	struct qcow_run run;
+
+	if (to > q->image->info.size)
+		to = q->image->info.size;
+	for (uint64_t at = from; at < to; at += run.len) {
+		int rc = qcow_map_wait(q, at, to - at, &run);
+
+		if (rc < 0)
+			return rc;
+		if (run.kind != QCOW_RUN_ZERO && (run.kind != QCOW_RUN_NONE || !qcow_backing_zero(q, at)))
+			return 0;
+	}
+	return 1;
+}
+
+/* What stands in [from, to) now, in new memory; NULL in *buf where the place has it already. */
+static int surroundings(struct alloc *a, uint64_t from, uint64_t to, uint8_t **buf)
+{
+	int zero = from == to ? 1 : reads_zero(a->q, from, to);
+
+	*buf = NULL;
+	if (zero < 0 || from == to || (zero && a->fresh))
+		return zero < 0 ? zero : 0;
+	if (posix_memalign((void **)buf, 4096, to - from)) {
+		*buf = NULL;
+		return -ENOMEM;
+	}
+	if (!zero)
+		return qcow_read_buf(a->q, a->req->io, *buf, from, to - from);
+	memset(*buf, 0, to - from);
+	return 0;
+}
+
+static int write_data(struct alloc *a)
+{
+	struct iovec *iov = calloc((size_t)a->req->iovcnt + 2, sizeof *iov);
+	uint64_t from = a->head ? a->lo : a->off, to = a->tail ? a->hi : a->end;
+	struct td_iop op = {.op = TD_IO_WRITE, .file = a->q->data, .off = a->host + (from - (a->c0 << a->q->cbits)), .len = to - from,
+			    .iov = iov};
+	int n = 0, rc;
+
+	if (!iov)
+		return -ENOMEM;
+	if (a->head)
+		iov[n++] = (struct iovec){a->head, a->off - a->lo};
+	n += qcow_slice(a->req->iov, a->req->iovcnt, a->off - a->req->off, a->end - a->off, iov + n, a->req->iovcnt);
+	if (a->tail)
+		iov[n++] = (struct iovec){a->tail, a->hi - a->end};
+	op.iovcnt = n;
+	rc = td_await_file(a->req->io, &op);
+	free(iov);
+	return rc;
+}
+
+static uint64_t bits(const struct alloc *a, uint64_t cluster)
+{
+	uint64_t start = cluster << a->q->cbits, end = start + qcow_csize(a->q), bitmap = 0;
+
+	for (uint64_t at = down(a->lo > start ? a->lo : start, a->q->ubits); at < a->hi && at < end; at += UINT64_C(1) << a->q->ubits)
+		bitmap |= UINT64_C(1) << ((at - start) >> a->q->ubits);
+	return bitmap;
+}
+
+/* The mapping changes: in memory, now that the data is in the file. */
+static int link_clusters(struct alloc *a)
+{
+	struct qcow *q = a->q;
+	struct qcow_page *page;
+	uint8_t *at;
+	int rc = qcow_l2_entry(q, a->c0 << q->cbits, &page, &at);
+
+	if (rc < 0)
+		return rc;
+	for (uint64_t i = 0; i < a->n; i++, at += q->esize) {
+		uint64_t old = td_get_be64(at), host = a->host + (i << q->cbits);
+
+		td_put_be64(at, host | QCOW_COPIED);
+		if (q->ext) {
+			uint64_t set = bits(a, a->c0 + i), map = old & QCOW_ZIPPED ? 0 : td_get_be64(at + 8);
+
+			td_put_be64(at + 8, (map | set) & ~(set << SUBS));
+		}
+		if (a->taken)
+			qcow_release_entry(q, old);
+	}
+	qcow_page_dirty(q, page);
+	return 0;
+}
+
+static int fill(struct alloc *a)
+{
+	int rc = surroundings(a, a->lo, a->off, &a->head);
+
+	if (!rc)
+		rc = surroundings(a, a->end, a->hi, &a->tail);
+	if (!rc)
+		rc = write_data(a);
+	if (!rc)
+		rc = link_clusters(a);
+	free(a->head);
+	free(a->tail);
+	if (rc && a->taken)
+		qcow_release(a->q, a->host >> a->q->cbits, a->n);
+	return rc;
+}
+
+/* Is the cluster of this L2 entry one that has a place of its own, without being simply written in place? */
+static bool has_place(const struct qcow *q, uint64_t entry)
+{
+	return !(entry & QCOW_ZIPPED) && (entry & QCOW_COPIED);
+}
+
+/* May [off, ...) be written where it is?  *len: how far. */
+static int in_place(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run)
+{
+	int rc = qcow_map_wait(q, off, len, run);
+
+	return rc < 0 ? rc : run->kind == QCOW_RUN_DATA && run->own;
+}
+
+/* How many clusters from c0 on, at most n, need a new place, by the page at hand. */
+static uint64_t count_placeless(const struct qcow *q, const uint8_t *at, uint64_t n)
+{
+	uint64_t i = 0;
+
+	while (i < n && !has_place(q, td_get_be64(at + i * q->esize)))
+		i++;
+	return i;
+}
+
+/* Finds the place for as many of the clusters [c0, c0 + n) as it can have in one piece; sets a's. */
+static int find_place(struct alloc *a)
+{
+	struct qcow *q = a->q;
+	struct qcow_page *page;
+	uint64_t cluster, got, entry;
+	uint8_t *at;
+	int rc = qcow_l2_own(q, a->c0 << q->cbits);
+
+	if (!rc)
+		rc = qcow_l2_entry(q, a->c0 << q->cbits, &page, &at);
+	if (rc)
+		return rc;
+	entry = td_get_be64(at);
+	if (q->external || has_place(q, entry)) {
+		a->host = q->external ? a->c0 << q->cbits : entry & QCOW_OFFSET;
+		a->n = 1;
+		return 0;
+	}
+	a->n = count_placeless(q, at, q->ext ? 1 : a->n);
+	rc = qcow_alloc(q, a->n, &cluster, &got, &a->fresh);
+	if (rc)
+		return rc;
+	a->host = cluster << q->cbits;
+	a->n = got;
+	a->taken = true;
+	return 0;
+}
+
+/* With extended entries only the units that are touched become valid, unless the rest is to move to the new place. */
+static int choose_units(struct alloc *a)
+{
+	struct qcow *q = a->q;
+	uint64_t start = a->c0 << q->cbits, end = (a->c0 + a->n) << q->cbits;
+	struct qcow_page *page;
+	uint64_t entry;
+	uint8_t *at;
+	int rc;
+
+	if (a->end > end)
+		a->end = end;
+	a->lo = start;
+	a->hi = end;
+	if (!q->ext)
+		return 0;
+	rc = qcow_l2_entry(q, start, &page, &at);
+	if (rc)
+		return rc;
+	entry = td_get_be64(at);
+	if ((entry & QCOW_ZIPPED) || (a->taken && (entry & QCOW_OFFSET)))
+		return 0;
+	a->lo = down(a->off, q->ubits);
+	a->hi = up(a->end, q->ubits);
+	if (!a->taken) {
+		uint64_t map = td_get_be64(at + 8);
+
+		/* a unit that is there already needs nothing around the guest's bytes */
+		if (map >> ((a->lo - start) >> q->ubits) & 1)
+			a->lo = a->off;
+		if (map >> ((a->hi - 1 - start) >> q->ubits) & 1)
+			a->hi = a->end;
+	}
+	return 0;
+}
+
+/* Clusters from that of off on, as many as one page of the L2 table tells of. */
+static void bound(struct alloc *a)
+{
+	struct qcow *q = a->q;
+	uint64_t per_page = q->pages.size / q->esize, c1 = ((a->end - 1) >> q->cbits) + 1, stop;
+
+	a->c0 = a->off >> q->cbits;
+	stop = (a->c0 / per_page + 1) * per_page;
+	a->n = (c1 < stop ? c1 : stop) - a->c0;
+}
+
+/* Writes from off on, as far as one piece of the file goes; *next is where to go on. */
+static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t *next)
+{
+	struct alloc a = {.q = q, .req = req, .off = off, .end = req->off + req->len};
+	struct qcow_range range;
+	struct qcow_run run;
+	int rc;
+
+	bound(&a);
+	qcow_range_lock(q, &range, a.c0, a.c0 + a.n);
+	rc = in_place(q, off, a.end - off, &run);
+	if (rc > 0) { /* another request was faster */
+		qcow_range_unlock(q, &range);
+		*next = off;
+		return 1;
+	}
+	if (!rc)
+		rc = find_place(&a);
+	if (!rc)
+		rc = choose_units(&a);
+	if (!rc)
+		rc = fill(&a);
+	else if (a.taken)
+		qcow_release(q, a.host >> q->cbits, a.n);
+	qcow_range_unlock(q, &range);
+	*next = a.end;
+	return rc;
+}
+
+static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_run *run, uint64_t off, struct iovec *iov)
+{
+	struct td_iop op = {.op = TD_IO_WRITE, .file = q->data, .off = run->host, .len = run->len, .iov = iov};
+	unsigned epoch;
+	int rc;
+
+	qcow_fly(q, &epoch);
+	op.iovcnt = qcow_slice(req->iov, req->iovcnt, off - req->off, run->len, iov, req->iovcnt);
+	rc = td_await_file(req->io, &op);
+	qcow_land(q, epoch);
+	return rc;
+}
+
+/* All of req, without completing it. */
+static int write_slow(struct qcow *q, struct td_req *req)
+{
+	struct iovec *iov = calloc((size_t)req->iovcnt, sizeof *iov);
+	uint64_t end = req->off + req->len, next;
+	int rc = iov ? 0 : -ENOMEM;
+
+	for (uint64_t at = req->off; rc >= 0 && at < end; at = next) {
+		struct qcow_run run;
+
+		rc = q->broken ? q->broken : in_place(q, at, end - at, &run);
+		if (rc > 0) {
+			next = at + run.len;
+			rc = write_mapped(q, req, &run, at, iov);
+		} else if (!rc) {
+			rc = write_some(q, req, at, &next);
+		}
+	}
+	free(iov);
+	return rc < 0 ? rc : 0;
+}
+
+int qcow_write(struct qcow *q, struct td_req *req)
+{
+	return write_slow(q, req);
+}

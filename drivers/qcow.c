@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The qcow2 driver: opening and closing an image, and which way a request takes.
+ *
+ * A read or write of what is mapped in memory goes to the file at once, as does a flush when no metadata waits.  All else goes to
+ * fibers, of which there are QCOW_FIBERS at most; they are kept.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "drivers/drivers.h"
+#include "drivers/qcow.h"
+#include "lib/fiber.h"
+#include "lib/sibling.h"
+
+/* --- fibers -------------------------------------------------------------------------------------------------------------- */
+
+static int change(struct qcow *q, struct td_req *req)
+{
+	int rc = q->broken;
+
+	if (!rc)
+		rc = req->op == TD_WRITE ? qcow_write(q, req) : qcow_discard(q, req);
+	if (!rc && (req->flags & TD_FUA))
+		rc = qcow_flush(q);
+	return rc;
+}
+
+static void process(struct qcow *q, struct td_req *req)
+{
+	switch (req->op) {
+	case TD_READ:
+		qcow_read(q, req);
+		break;
+	case TD_FLUSH:
+		td_req_done(req, qcow_flush(q));
+		break;
+	default:
+		td_req_done(req, change(q, req));
+	}
+}
+
+static void fiber(void *arg)
+{
+	struct qcow *q = arg;
+
+	while (!q->closing) {
+		struct td_list *l = td_list_pop(&q->slow);
+
+		if (l) {
+			process(q, td_entry(l, struct td_req, link));
+			continue;
+		}
+		q->nidle++;
+		td_cond_wait(&q->work);
+		q->nidle--;
+	}
+	q->nfibers--;
+	td_cond_wake(&q->idle);
+}
+
+static void to_fiber(struct qcow *q, struct td_req *req)
+{
+	td_list_add(&q->slow, &req->link);
+	if (q->nidle) {
+		td_cond_wake(&q->work);
+	} else if (q->nfibers < QCOW_FIBERS) {
+		q->nfibers++;
+		if (td_fiber_start(q->io->loop, fiber, q) == 0)
+			return;
+		q->nfibers--;
+		if (q->nfibers) /* one of them takes it */
+			return;
+		td_list_del(&req->link);
+		td_req_done(req, -ENOMEM);
+	}
+}
+
+static void sync_done(struct td_iop *op, int err)
+{
+	struct td_req *req = op->data;
+	struct qcow *q = req->image->priv;
+
+	if (err && !q->broken)
+		q->broken = err;
+	td_req_done(req, err);
+}
+
+static void submit(struct td_image *image, struct td_req *req)
+{
+	struct qcow *q = image->priv;
+
+	if (req->op == TD_READ && qcow_read_fast(q, req))
+		return;
+	if (req->op == TD_WRITE && qcow_write_fast(q, req))
+		return;
+	if (req->op != TD_READ && q->broken) {
+		td_req_done(req, q->broken);
+	} else if (req->op == TD_FLUSH && qcow_clean(q) && !q->external) {
+		req->iop = (struct td_iop){.op = TD_IO_SYNC, .file = q->file, .done = sync_done, .data = req};
+		td_file_io(req->io, &req->iop);
+	} else {
+		to_fiber(q, req);
+	}
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------------------- */
+
+static int read_header(struct qcow *q, struct td_err *err)
+{
+	const char *name = q->image->path;
+	size_t len;
+	uint8_t *cluster;
+	int rc;
+
+	if (q->file->st.size < QCOW_HEADER_MIN)
+		return td_fail(err, EINVAL, "%s is not a qcow2 image", name);
+	rc = td_file_rw(q->file, TD_IO_READ, q->first, 0, QCOW_SECTOR, TD_IO_EOF_ZERO);
+	if (rc)
+		return td_fail(err, -rc, "cannot read the header of %s: %s", name, strerror(-rc));
+	rc = qcow_header_decode(q->first, q->file->st.size < QCOW_SECTOR ? q->file->st.size : QCOW_SECTOR, name, &q->h, err);
+	if (rc)
+		return rc;
+	len = qcow_cluster(&q->h);
+	if (posix_memalign((void **)&cluster, 4096, len))
+		return -ENOMEM;
+	rc = td_file_rw(q->file, TD_IO_READ, cluster, 0, len, TD_IO_EOF_ZERO);
+	if (rc)
+		td_fail(err, -rc, "cannot read the header of %s: %s", name, strerror(-rc));
+	else
+		rc = qcow_extensions_decode(cluster, len < q->file->st.size ? len : q->file->st.size, name, &q->h, err);
+	free(cluster);
+	return rc ? rc : qcow_tables_check(&q->h, q->file->st.size, name, err);
+}
+
+/* What this driver does not do, and what must not be written to. */
+static int check_use(struct qcow *q, struct td_err *err)
+{
+	const char *name = q->image->path;
+
+	if (q->h.crypt)
+		return td_fail(err, ENOTSUP, "%s is encrypted (%s), which cannot be opened yet", name, q->h.crypt == QCOW_LUKS ? "LUKS" : "AES");
+	if (q->h.size < QCOW_SECTOR)
+		return td_fail(err, EINVAL, "%s is a disk of %llu bytes: resize it first", name, (unsigned long long)q->h.size);
+	if (q->writable && (q->h.incompat & QCOW_INCOMPAT_CORRUPT))
+		return td_fail(err, EROFS, "%s is marked as corrupt: it can be opened read-only; `qemu-img check -r all' repairs it", name);
+	if (q->writable && (q->h.incompat & QCOW_INCOMPAT_DIRTY))
+		return td_fail(err, EROFS, "%s was not closed after its last use and its refcounts are out of date: repair it with "
+					   "`qemu-img check -r all', or open it read-only", name);
+	if (q->writable && (q->image->file_flags & TD_FILE_SHARED))
+		return td_fail(err, EINVAL, "%s: a qcow2 image cannot be shared by writers", name);
+	return 0;
+}
+
+static int open_data(struct qcow *q, struct td_err *err)
+{
+	char path[TD_PATH_MAX];
+	int rc;
+
+	q->data = q->file;
+	q->external = q->h.incompat & QCOW_INCOMPAT_DATA;
+	if (!q->external)
+		return 0;
+	q->data = NULL;
+	if (!q->h.data_file[0])
+		return td_fail(err, EINVAL, "%s has an external data file, but does not name it", q->image->path);
+	rc = td_sibling(q->image->path, q->h.data_file, "data file", path, err);
+	return rc ? rc : td_file_open(q->io, path, q->image->file_flags, &q->data, err);
+}
+
+/* One offset of the L1 or refcount table; it names a cluster of metadata that no other names. */
+static int check_entry(struct qcow *q, const char *what, uint32_t i, uint64_t e, uint64_t reserved, struct td_err *err)
+{
+	uint64_t off = e & ~(reserved | QCOW_COPIED);
+	const char *why = NULL;
+	int rc = 0;
+
+	if ((e & reserved) || (off & (qcow_csize(q) - 1)))
+		why = "which is not a cluster's";
+	else if (off >= q->file->st.size)
+		why = "beyond the end of the file";
+	else if (off && (qcow_is_meta(q, off) || (rc = qcow_meta_add(q, off)) == -EEXIST))
+		why = "where other metadata is";
+	if (why)
+		return td_fail(err, EUCLEAN, "%s is corrupt: entry %u of its %s table is %#llx, %s", q->image->path, i, what, (unsigned long long)e, why);
+	return rc;
+}
+
+static int load_table(struct qcow *q, struct qcow_table *t, const char *what, uint64_t off, uint32_t n, uint64_t reserved, struct td_err *err)
+{
+	uint64_t bytes = (uint64_t)n * 8;
+	uint8_t *buf = NULL;
+	int rc = qcow_table_init(t, n, off);
+
+	if (rc || !n)
+		return rc;
+	if (posix_memalign((void **)&buf, 4096, bytes))
+		return -ENOMEM;
+	rc = td_file_rw(q->file, TD_IO_READ, buf, off, bytes, TD_IO_EOF_ZERO);
+	if (rc)
+		td_fail(err, -rc, "cannot read the %s table of %s: %s", what, q->image->path, strerror(-rc));
+	for (uint32_t i = 0; !rc && i < n; i++) {
+		t->entry[i] = td_get_be64(buf + 8 * (size_t)i);
+		if (t->entry[i])
+			rc = check_entry(q, what, i, t->entry[i], reserved, err);
+	}
+	free(buf);
+	return rc;
+}
+
+static int load_tables(struct qcow *q, struct td_err *err)
+{
+	int rc;
+
+	/* both are placed before the entries of either are looked at: they may point to each other */
+	q->l1 = (struct qcow_table){.off = q->h.l1_off, .n = q->h.l1_size};
+	q->ref = (struct qcow_table){.off = q->h.ref_off, .n = (uint32_t)((uint64_t)q->h.ref_clusters << q->cbits >> 3)};
+	rc = load_table(q, &q->l1, "L1", q->l1.off, q->l1.n, QCOW_L1_RESERVED, err);
+	if (!rc && q->writable)
+		rc = load_table(q, &q->ref, "refcount", q->ref.off, q->ref.n, QCOW_REF_RESERVED, err);
+	else
+		q->ref.n = 0;
+	return rc;
+}
+
+/* Those features whose data we do not keep up to date are not to be believed from now on. */
+static int clear_autoclear(struct qcow *q, struct td_err *err)
+{
+	uint64_t keep = q->h.autoclear & QCOW_AUTOCLEAR_RAW;
+	int rc;
+
+	if (q->h.version < 3 || keep == q->h.autoclear)
+		return 0;
+	q->h.autoclear = keep;
+	td_put_be64(q->first + QCOW_H_AUTOCLEAR, keep);
+	rc = qcow_header_write(q);
+	return rc ? td_fail(err, -rc, "cannot write the header of %s: %s", q->image->path, strerror(-rc)) : 0;
+}
+
+static void init(struct qcow *q, struct td_image *image)
+{
+	q->image = image;
+	q->io = image->io;
+	q->writable = !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
+	td_lock_init(&q->alloc_lock);
+	td_lock_init(&q->l1_lock);
+	td_lock_init(&q->wb_lock);
+	td_lock_init(&q->zip_lock);
+	td_list_init(&q->slow);
+	td_list_init(&q->ranges);
+	td_cond_init(&q->range_free);
+	td_cond_init(&q->work);
+	td_cond_init(&q->idle);
+	td_cond_init(&q->drained);
+}
+
+static void geometry(struct qcow *q)
+{
+	q->cbits = q->h.cluster_bits;
+	q->ext = qcow_extl2(&q->h);
+	q->ubits = q->ext ? q->cbits - 5 : q->cbits;
+	q->esize = q->ext ? 16 : 8;
+	q->l2_bits = qcow_l2_bits(&q->h);
+}
+
+static void fill_info(struct td_image *image, const struct qcow *q)
+{
+	image->info.size = q->h.size / QCOW_SECTOR * QCOW_SECTOR;
+	image->info.physical = q->data->st.physical;
+	image->info.discard = q->writable;
+	image->info.discard_gran = (uint32_t)qcow_csize(q);
+}
+
+static void release(struct qcow *q)
+{
+	while (q->ops) {
+		struct qcow_op *op = q->ops;
+
+		q->ops = op->next;
+		free(op->iov);
+		free(op);
+	}
+	qcow_pages_fini(q);
+	qcow_table_fini(&q->l1);
+	qcow_table_fini(&q->ref);
+	free(q->freed.at);
+	free(q->ready.at);
+	free(q->first);
+	free(q->zip);
+	if (q->data != q->file)
+		td_file_close(q->data);
+	td_file_close(q->file);
+}
+
+static int qcow_open(struct td_image *image, struct td_err *err)
+{
+	struct qcow *q = image->priv;
+	int rc;
+
+	init(q, image);
+	rc = td_file_open(q->io, image->path, image->file_flags, &q->file, err);
+	if (rc)
+		return rc;
+	if (posix_memalign((void **)&q->first, 4096, 4096)) {
+		q->first = NULL;
+		rc = -ENOMEM;
+		goto fail;
+	}
+	rc = read_header(q, err);
+	if (rc)
+		goto fail;
+	geometry(q);
+	rc = check_use(q, err);
+	if (!rc)
+		rc = open_data(q, err);
+	if (!rc)
+		rc = qcow_pages_init(q);
+	if (!rc)
+		rc = load_tables(q, err);
+	if (!rc)
+		rc = qcow_find_end(q);
+	if (!rc && q->writable)
+		rc = clear_autoclear(q, err);
+	if (rc)
+		goto fail;
+	fill_info(image, q);
+	return 0;
+fail:
+	release(q);
+	return rc;
+}
+
+static void qcow_close(struct td_image *image)
+{
+	struct qcow *q = image->priv;
+
+	q->closing = true;
+	td_cond_wake(&q->work);
+	do {
+		while (q->nfibers || q->reaping)
+			td_cond_wait(&q->idle);
+		if (!qcow_clean(q) || q->freed.n)
+			qcow_flush(q);
+	} while (!q->broken && !q->wb_err && (!qcow_clean(q) || q->freed.n || q->reaping));
+	if (!qcow_clean(q))
+		td_log(LOG_ERR, "%s: its last changes could not be written: check the disk's contents", image->path);
+	while (q->reaping)
+		td_cond_wait(&q->idle);
+	release(q);
+}
+
+/* The type names that a backing file's format stands for. */
+static const struct {
+	const char *format, *type;
+} formats[] = {{"raw", "aio"}, {"file", "aio"}, {"host_device", "aio"}, {"qcow2", "qcow2"}, {"qcow", "qcow"}, {"vpc", "vhd"}, {"vhd", "vhd"}};
+
+static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
+{
+	struct qcow *q = image->priv;
+	char path[TD_PATH_MAX];
+	int rc;
+
+	if (!q->h.backing[0])
+		return 0;
+	rc = td_sibling(image->path, q->h.backing, "backing file", path, err);
+	if (rc)
+		return rc;
+	if (!q->h.backing_format[0])
+		return td_fail(err, EINVAL, "%s does not say what format its backing file has, and a raw disk could pretend to be any: record it with "
+					    "`qemu-img rebase -u -b %s -F FORMAT %s'", image->path, q->h.backing, image->path);
+	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+		if (!strcmp(q->h.backing_format, formats[i].format)) {
+			snprintf(spec, TD_SPEC_MAX, "%s:%s", formats[i].type, path);
+			return 1;
+		}
+	return td_fail(err, ENOTSUP, "%s: its backing file has the format '%s': raw, qcow2, qcow and vpc are known", image->path,
+		       q->h.backing_format);
+}
+
+static unsigned extent_flags(enum qcow_kind kind)
+{
+	return kind == QCOW_RUN_NONE ? TD_EXTENT_PARENT : kind == QCOW_RUN_ZERO ? TD_EXTENT_ZERO | TD_EXTENT_HOLE : 0;
+}
+
+static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+{
+	struct qcow *q = image->priv;
+	uint64_t end = off + len;
+	struct qcow_run run;
+	int n = 0;
+
+	for (uint64_t at = off; at < end; at += run.len) {
+		int rc = qcow_map_wait(q, at, end - at, &run);
+
+		if (rc < 0)
+			return n ? n : rc;
+		if (n && out[n - 1].flags == extent_flags(run.kind))
+			out[n - 1].len += run.len;
+		else if (n == max)
+			break;
+		else
+			out[n++] = (struct td_extent){at, run.len, extent_flags(run.kind)};
+	}
+	return n;
+}
+
+const struct td_driver td_driver_qcow2 = {
+	.name = "qcow2",
+	.type = 6,
+	.priv_size = sizeof(struct qcow),
+	.open = qcow_open,
+	.close = qcow_close,
+	.submit = submit,
+	.backing = qcow_backing,
+	.extents = qcow_extents,
+};
