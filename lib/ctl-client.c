@@ -114,12 +114,33 @@ static int ctl_connect_path(int fd, pid_t pid)
 	return ret;
 }
 
-static void ctl_remove_socket(pid_t pid)
+/* Is `name' PREFIX<pid>, or with a minor PREFIX<pid>.<minor>? */
+static bool ctl_name_is(const char *name, const char *prefix, pid_t pid, bool minor)
 {
-	char path[PATH_MAX];
+	char want[64];
+	int n = snprintf(want, sizeof want, "%s%d%s", prefix, (int)pid, minor ? "." : "");
 
-	if (snprintf(path, sizeof path, "%s/ctl%d", td_ctl_dir(), (int)pid) < (int)sizeof path)
-		unlink(path);
+	if (!minor)
+		return !strcmp(name, want);
+	return !strncmp(name, want, (size_t)n) && name[n] && name[n + strspn(name + n, "0123456789")] == 0;
+}
+
+void td_ctl_remove_sockets(pid_t pid)
+{
+	static const char *const of_a_disk[] = {"nbd", "nbd-old", "nbdserver", "nbdserver-new"};
+	DIR *dir = opendir(td_ctl_dir());
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		bool its = ctl_name_is(e->d_name, "ctl", pid, false) || ctl_name_is(e->d_name, "nbdclient", pid, false);
+
+		for (size_t i = 0; i < sizeof of_a_disk / sizeof *of_a_disk; i++)
+			its |= ctl_name_is(e->d_name, of_a_disk[i], pid, true);
+		if (its)
+			unlinkat(dirfd(dir), e->d_name, 0);
+	}
+	if (dir)
+		closedir(dir);
 	td_shm_sweep(pid);
 }
 
@@ -130,7 +151,7 @@ static bool ctl_refused(pid_t pid, long long since)
 	bool tapdisk;
 
 	if (!td_ctl_running(pid, &tapdisk) || !tapdisk) {
-		ctl_remove_socket(pid);
+		td_ctl_remove_sockets(pid);
 		return false;
 	}
 	if (ctl_now_ms() - since > CTL_STARTING_MS)

@@ -21,6 +21,9 @@ int td_ctl_mkdirs(struct td_err *err);
 /* What /proc says of pid: whether it runs (a zombie does not), and whether its name is a tapdisk's. */
 bool td_ctl_running(pid_t pid, bool *tapdisk);
 
+/* Removes what a tapdisk of that pid has left: its sockets ctl<pid> and the NBD server's, and its statistics. */
+void td_ctl_remove_sockets(pid_t pid);
+
 /* A connection to tapdisk pid.  -ENOENT when there is none; a dead one's socket and statistics are removed on the way. */
 int td_ctl_connect(pid_t pid, int timeout_s, struct td_err *err);
 

@@ -497,6 +497,20 @@ bool cache_image_idle(const struct cache *c)
 	return !c->at_image && !c->flush_running;
 }
 
+bool cache_enter(struct cache *c)
+{
+	if (c->quiesced)
+		return false;
+	c->at_image++;
+	return true;
+}
+
+void cache_leave(struct cache *c)
+{
+	c->at_image--;
+	check_idle(c);
+}
+
 void cache_quiesce(struct cache *c)
 {
 	c->quiesced = true;

@@ -27,7 +27,7 @@ struct cache {
 	struct td_list flushes;  /* for the next fdatasync */
 	struct td_list covered;  /* by the fdatasync that is running */
 	unsigned active;
-	unsigned at_image;       /* READs and WRITEs that the image has */
+	unsigned at_image;       /* requests but FLUSHes that the image has, and those who are within cache_enter() */
 
 	struct td_req *barrier;  /* the one under way, or NULL */
 	bool releasing;          /* held requests are being let go */
@@ -68,6 +68,10 @@ void cache_detach(struct cache *c); /* quiesced, nothing with the image: it goes
 /* Takes any request, with TD_FUA or TD_UNMAP; a WRITE or FLUSH with TD_PREFLUSH or TD_BARRIER.  Completes it through done(), maybe at
  * once. */
 void cache_submit(struct cache *c, struct td_req *req);
+
+/* For a look at c->image beside requests: false when there is none just now; else it stays until cache_leave(). */
+bool cache_enter(struct cache *c);
+void cache_leave(struct cache *c);
 
 /* Stops sending; idle() is called each time that the image has nothing left.  Resume sends what was held. */
 void cache_quiesce(struct cache *c);

@@ -209,7 +209,7 @@ int ctl_start(struct ev_loop *loop, struct td_err *err)
 		return rc;
 	if ((size_t)snprintf(sa.sun_path, sizeof sa.sun_path, "%s/ctl%d", td_ctl_dir(), (int)getpid()) >= sizeof sa.sun_path)
 		return td_fail(err, ENAMETOOLONG, "the control directory's name %s is too long for a socket", td_ctl_dir());
-	unlink(sa.sun_path); /* a dead process had our pid */
+	td_ctl_remove_sockets(getpid()); /* a dead process had our pid */
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(sa.sun_path, 0600) < 0 || listen(fd, 64) < 0) {
 		rc = td_fail(err, errno, "cannot listen on %s: %s", sa.sun_path, strerror(errno));

@@ -123,12 +123,15 @@ int main(int argc, char **argv)
 	report(&err);
 	if (rc < 0)
 		return -rc;
+	if (nbd_passed_start(loop, &err) < 0)
+		td_log(LOG_ERR, "%s", err.text);
 	td_log(LOG_INFO, "tapdisk %s is ready", PACKAGE_VERSION);
 	if (spawn_fd >= 0)
 		server_orphan(orphan);
 	if (spawn_fd >= 0 && leash)
 		server_leash(spawn_fd);
 	server_run();
+	nbd_passed_stop();
 	ctl_stop();
 	queue_fini(&server.queue);
 	td_log(LOG_INFO, "tapdisk ends");

@@ -38,7 +38,11 @@ static void end_fiber(void *arg)
 		struct vbd *v = td_entry(l, struct vbd, link);
 		struct td_err err = {0};
 
-		if (vbd_ring(v)) {
+		if (!vbd_ring(v) && nbd_clients(v->nbd)) {
+			td_log(LOG_WARNING, "minor %d: %u NBD clients use it: the signal is ignored until the disk is closed", v->minor,
+			       nbd_clients(v->nbd));
+			in_use = true;
+		} else if (vbd_ring(v)) {
 			td_log(LOG_WARNING, "minor %d: domain %u uses it: the signal is ignored until the disk is detached", v->minor,
 			       blkif_params(vbd_ring(v))->domid);
 			in_use = true;
@@ -190,6 +194,10 @@ int server_attach(int minor, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	v = vbd_new(&server.queue, minor, fd, on_changed);
+	if (v && !(v->nbd = nbd_new(server.queue.loop, &v->nbd_disk, minor))) {
+		vbd_free(v);
+		return td_fail(err, ENOMEM, "out of memory for minor %d", minor);
+	}
 	if (!v) {
 		close(fd);
 		return td_fail(err, ENOMEM, "out of memory for minor %d", minor);

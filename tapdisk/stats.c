@@ -152,6 +152,15 @@ static json_t *ring_json(const struct blkif *b)
 			 (json_int_t)n->copy_errors, "ring_pages", (int)p->pages, "abi", blkif_abi_name(p->abi));
 }
 
+static json_t *nbd_json(const struct nbd *n)
+{
+	const struct nbd_stats *s = nbd_stats(n);
+
+	return json_pack("{s:i, s:I, s:[I,I], s:I, s:I}", "clients", (int)nbd_clients(n), "clients_so_far", (json_int_t)s->clients, "reqs",
+			 (json_int_t)s->taken, (json_int_t)s->answered, "errors", (json_int_t)s->errors, "dropped",
+			 (json_int_t)s->dropped);
+}
+
 static json_t *cache_json(const struct vbd *v)
 {
 	const struct cache *c = &v->cache;
@@ -223,6 +232,8 @@ json_t *stats_json(const struct vbd *v, bool full)
 		return NULL;
 	if (vbd_ring(v))
 		json_object_set_new(j, "xenbus", ring_json(vbd_ring(v)));
+	if (v->nbd && v->spec)
+		json_object_set_new(j, "nbd", nbd_json(v->nbd));
 	if (v->spec) {
 		json_object_set_new(j, "requests", requests_json(s, full));
 		json_object_set_new(j, "queue", queue_json(s));

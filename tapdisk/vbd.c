@@ -116,6 +116,11 @@ static bool leaving_idle(const struct vbd *v)
 	return !blkif_inflight(v->leaving);
 }
 
+static bool nbd_idle(const struct vbd *v)
+{
+	return !nbd_inflight(v->nbd);
+}
+
 static double deadline(int timeout)
 {
 	return timeout > 0 ? ev_time() + timeout : 0;
@@ -141,7 +146,7 @@ static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
 {
 	const struct vbd *v = c->owner;
 
-	return v->leaving && blkif_owns(v->leaving, req);
+	return (v->leaving && blkif_owns(v->leaving, req)) || (v->nbd_leaving && nbd_owns(v->nbd, req));
 }
 
 static void on_cache_idle(struct cache *c)
@@ -192,6 +197,26 @@ static unsigned file_flags(const struct vbd_options *o)
 	return o->mode->file_flags | (o->read_only ? TD_FILE_RDONLY : 0) | (o->shared ? TD_FILE_SHARED : 0);
 }
 
+static void tell_nbd(struct vbd *v)
+{
+	v->nbd_disk.name = v->spec;
+	v->nbd_disk.size = v->leaf->info.size;
+	v->nbd_disk.preferred = v->leaf->info.physical;
+	v->nbd_disk.read_only = v->opt.read_only;
+	v->nbd_disk.trim = v->leaf->info.discard;
+}
+
+/* Guests without NBD go on without its sockets; who needs them hears it from the log, and from its own connect(). */
+static void start_nbd(struct vbd *v, bool fresh)
+{
+	struct td_err err = {0};
+
+	tell_nbd(v);
+	if (v->nbd && fresh && nbd_listen(v->nbd, &err) < 0)
+		td_log(LOG_ERR, "minor %d: no NBD server: %s", v->minor, err.text);
+	nbd_run(v->nbd);
+}
+
 /* Opens spec and lets requests through.  fresh: not after a pause. */
 static int start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
 {
@@ -212,7 +237,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		rc = chain_open(spec, file_flags(o), io, &leaf, err);
 	if (rc < 0)
 		return rc;
-	if (vbd_ring(v) && leaf->info.size / 512 < v->disk.sectors) {
+	if ((vbd_ring(v) || nbd_clients(v->nbd)) && leaf->info.size / 512 < v->disk.sectors) {
 		rc = td_fail(err, EINVAL, "%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink", spec,
 			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
 		goto fail;
@@ -235,6 +260,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
 	cache_resume(&v->cache);
 	run_rings(v);
+	start_nbd(v, fresh);
 	stall_watch(&v->stall, o->request_timeout);
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
 	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
@@ -252,10 +278,12 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 
 	td_list_each(l, &v->rings)
 		blkif_hold(ring_of(l));
+	nbd_hold(v->nbd);
 	cache_quiesce(&v->cache);
 	if (!wait_until(v, image_idle, until)) {
 		cache_resume(&v->cache);
 		run_rings(v);
+		nbd_run(v->nbd);
 		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
@@ -286,6 +314,17 @@ static void drop_ring(struct vbd *v, struct vbd_ring *r)
 	free(r);
 }
 
+/* NBD's clients hear the end of what can still be done, an error for the rest, and are let go. */
+static void drop_nbd(struct vbd *v)
+{
+	v->nbd_leaving = true;
+	cache_cancel(&v->cache, -ESHUTDOWN);
+	nbd_cancel(v->nbd);
+	wait_until(v, nbd_idle, 0);
+	v->nbd_leaving = false;
+	nbd_close(v->nbd);
+}
+
 /* --- operations ----------------------------------------------------------------------------------------------------- */
 
 struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(struct vbd *v))
@@ -310,12 +349,14 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	v->cache.idle = on_cache_idle;
 	v->cache.leaves = on_cache_leaves;
 	v->disk = (struct blkif_disk){.cache = &v->cache, .stats = &v->stats, .owner = v, .broken = on_ring_broken, .idle = on_ring_idle};
+	v->nbd_disk = (struct nbd_disk){.cache = &v->cache, .stats = &v->stats, .owner = v, .idle = on_ring_idle};
 	return v;
 }
 
 void vbd_free(struct vbd *v)
 {
 	assert(v->magic == VBD_MAGIC && td_list_empty(&v->rings) && !v->leaf && !v->locked);
+	nbd_free(v->nbd);
 	cache_fini(&v->cache);
 	/* empty again: allocated, and nobody's */
 	if (v->marker >= 0 && ftruncate(v->marker, 0) < 0)
@@ -356,6 +397,8 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		return rc; /* it goes on */
 	while (!td_list_empty(&v->rings))
 		drop_ring(v, td_entry(v->rings.next, struct vbd_ring, link));
+	if (v->nbd)
+		drop_nbd(v);
 	stats_close(&v->stats);
 	free(v->spec);
 	v->spec = NULL;
@@ -441,8 +484,10 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
 	else if (v->leaf->driver->resize)
 		rc = v->leaf->driver->resize(v->leaf, err);
-	if (rc > 0)
+	if (rc > 0) {
 		v->disk.sectors = v->leaf->info.size / 512;
+		tell_nbd(v);
+	}
 	unlock(v);
 	if (rc > 0) {
 		td_log(LOG_INFO, "minor %d: %s has %llu sectors now", v->minor, v->spec, (unsigned long long)v->disk.sectors);

@@ -9,6 +9,7 @@
 
 #include "tapdisk/blkif.h"
 #include "tapdisk/cache.h"
+#include "tapdisk/nbd.h"
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
 #include "tapdisk/stall.h"
@@ -42,6 +43,9 @@ struct vbd {
 	struct blkif_disk disk; /* what the rings see of us */
 	struct td_list rings;   /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;  /* the ring that is being disconnected, or NULL */
+	struct nbd_disk nbd_disk; /* what NBD's clients see of us */
+	struct nbd *nbd;        /* taken over from who sets it while the disk is closed; NULL: no NBD server */
+	bool nbd_leaving;       /* its clients are being let go */
 	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */

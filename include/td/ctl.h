@@ -35,6 +35,7 @@
  *
  * `state' is an or of TD_STATE_*.  Files, all in the control directory (0700):
  *   ctl<pid>              the socket; SOCK_SEQPACKET
+ *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd.h)
  *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a
  *                         flock on it and it contains "<pid>\n".  A marker with a pid and no flock is a dead tapdisk's.
  */

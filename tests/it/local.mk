@@ -29,3 +29,7 @@ EXTRA_DIST += tests/it/sm-sequences.sh tests/it/sm-many.sh tests/it/sm-client.py
 # qcow images, judged by qemu-img
 EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh
 TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
+# NBD, by its usual clients
+NBD_TESTS = tests/it/nbd-tools.sh
+TESTS += $(NBD_TESTS)
+EXTRA_DIST += tests/it/nbd-lib.sh $(NBD_TESTS) tests/support/nbd-commands.py

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * NBD requests: checked, handed to the cache layer, answered.  What a client may ask is bounded here:
+ *
+ * N1 every number of a request is checked before anything is done with it, and what breaks a rule is answered with an error; only a
+ *    request without its magic ends the connection, for nothing that follows can be understood
+ * N2 the data of a refused write is read and thrown away, so that the next request is found; the answer comes after it, since clients
+ *    look for none while they send
+ * N3 a request is answered once.  A long read is answered in chunks where the client understands them; where it does not, alone and in
+ *    order, and when it fails after its head has gone, the connection ends: there is no other way to say so
+ * N4 only bytes that were read go out
+ */
+#include "tapdisk/nbd-conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+static void req_done(struct td_req *req, int err);
+
+/* --- counting ------------------------------------------------------------------------------------------------------- */
+
+/* ns; one look at the clock a turn. */
+static uint64_t now(struct nbd *n)
+{
+	if (n->turn != ev_iteration(n->loop) || !n->now) {
+		n->turn = ev_iteration(n->loop);
+		n->now = stats_now();
+	}
+	return n->now;
+}
+
+static const enum td_op op_of[] = {
+	[NBD_CMD_READ] = TD_READ,
+	[NBD_CMD_WRITE] = TD_WRITE,
+	[NBD_CMD_FLUSH] = TD_FLUSH,
+	[NBD_CMD_TRIM] = TD_DISCARD,
+	[NBD_CMD_WRITE_ZEROES] = TD_WRITE_ZEROES,
+};
+
+static void count_begin(struct nbd_req *r)
+{
+	struct nbd *n = r->conn->n;
+
+	if (r->type == NBD_CMD_BLOCK_STATUS)
+		return;
+	r->start = now(n);
+	stats_begin(&n->stats, op_of[r->type]);
+}
+
+static void count_end(struct nbd_req *r, int err)
+{
+	struct nbd *n = r->conn->n;
+
+	if (r->start)
+		stats_end(&n->stats, op_of[r->type], r->type == NBD_CMD_FLUSH ? 0 : r->len, now(n) - r->start, err);
+	r->start = 0;
+}
+
+static void count_answer(struct nbd_req *r, int err)
+{
+	struct nbd *n = r->conn->n;
+
+	n->n.answered++;
+	n->n.errors += err != 0;
+	count_end(r, err);
+}
+
+/* --- requests and their buffers ------------------------------------------------------------------------------------- */
+
+static struct nbd_req *req_get(struct nbd_conn *c)
+{
+	struct nbd_req *r = c->free;
+
+	c->free = r->next;
+	r->next = r->whole = NULL;
+	r->cut = r->pieces = 0;
+	r->err = 0;
+	r->start = 0;
+	r->data = r->head_len = 0;
+	return r;
+}
+
+static void put_buffers(struct nbd_req *r)
+{
+	struct nbd_conn *c = r->conn;
+
+	for (unsigned i = 0; i < r->bufs; i++)
+		td_pool_put(c->pool, r->iov[i].iov_base);
+	c->held -= r->bufs;
+	r->bufs = 0;
+}
+
+void nbd_req_put(struct nbd_req *r)
+{
+	count_end(r, -ECANCELED); /* unless it is answered */
+	put_buffers(r);
+	r->next = r->conn->free;
+	r->conn->free = r;
+}
+
+uint32_t nbd_piece(void)
+{
+	unsigned share = nbd_share();
+
+	return NBD_BUF * (share < NBD_PIECE ? share : NBD_PIECE);
+}
+
+bool nbd_take_buffers(struct nbd_req *r, uint32_t len)
+{
+	struct nbd_conn *c = r->conn;
+	unsigned n = (len + NBD_BUF - 1) / NBD_BUF;
+
+	if (c->held + n > nbd_share() || n > NBD_PIECE)
+		return false;
+	for (unsigned i = 0; i < n; i++) {
+		void *buf = td_pool_get(c->pool);
+
+		assert(buf); /* the pool has as many as a share can be */
+		r->iov[i] = (struct iovec){buf, len < NBD_BUF ? len : NBD_BUF};
+		len -= (uint32_t)r->iov[i].iov_len;
+	}
+	r->bufs = n;
+	c->held += n;
+	return true;
+}
+
+/* --- replies -------------------------------------------------------------------------------------------------------- */
+
+static uint32_t wire_error(int err)
+{
+	switch (-err) {
+	case 0:
+		return 0;
+	case EPERM:
+	case EROFS:
+	case EACCES:
+		return NBD_EPERM;
+	case ENOMEM:
+		return NBD_ENOMEM;
+	case EINVAL:
+		return NBD_EINVAL;
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+		return NBD_ENOSPC;
+	case EOVERFLOW:
+		return NBD_EOVERFLOW;
+	case EOPNOTSUPP:
+		return NBD_ENOTSUP;
+	case ESHUTDOWN:
+		return NBD_ESHUTDOWN;
+	default:
+		return NBD_EIO;
+	}
+}
+
+uint8_t *nbd_chunk(struct nbd_req *r, uint16_t type, uint16_t flags, uint32_t len)
+{
+	uint8_t *p = nbd_put32(r->head, NBD_STRUCTURED_MAGIC);
+
+	p = nbd_put16(p, flags);
+	p = nbd_put16(p, type);
+	p = nbd_put64(p, r->cookie);
+	return nbd_put32(p, len);
+}
+
+static void simple_head(struct nbd_req *r, int err)
+{
+	uint8_t *p = nbd_put32(r->head, NBD_SIMPLE_MAGIC);
+
+	p = nbd_put32(p, wire_error(err));
+	nbd_put64(p, r->cookie);
+	r->head_len = NBD_SIMPLE_SIZE;
+}
+
+static void data_chunk(struct nbd_req *r, uint16_t flags)
+{
+	nbd_put64(nbd_chunk(r, NBD_CHUNK_DATA, flags, 8 + r->len), r->off);
+	r->head_len = NBD_CHUNK_SIZE + 8;
+	r->data = r->len;
+}
+
+static void last_chunk(struct nbd_req *r, int err)
+{
+	const char *text = err ? strerror(-err) : "";
+	uint16_t n = (uint16_t)strnlen(text, NBD_HEAD_MAX - NBD_CHUNK_SIZE - 6);
+
+	if (err) {
+		uint8_t *p = nbd_chunk(r, NBD_CHUNK_ERROR, NBD_CHUNK_DONE, 6u + n);
+
+		memcpy(nbd_put16(nbd_put32(p, wire_error(err)), n), text, n);
+		r->head_len = NBD_CHUNK_SIZE + 6u + n;
+	} else {
+		nbd_chunk(r, NBD_CHUNK_NONE, NBD_CHUNK_DONE, 0);
+		r->head_len = NBD_CHUNK_SIZE;
+	}
+}
+
+static void queue_reply(struct nbd_req *r)
+{
+	struct nbd_conn *c = r->conn;
+
+	if (!r->data)
+		put_buffers(r);
+	r->next = NULL;
+	*c->replies_tail = r;
+	c->replies_tail = &r->next;
+	nbd_conn_kick(c);
+}
+
+void nbd_reply(struct nbd_req *r, int err)
+{
+	struct nbd_conn *c = r->conn;
+
+	count_answer(r, err);
+	if (r->type == NBD_CMD_BLOCK_STATUS && !err) {
+		/* nbd-status.c has made it */
+	} else if (c->hs.structured && (r->type == NBD_CMD_READ || r->type == NBD_CMD_BLOCK_STATUS)) {
+		if (!err && r->bufs)
+			data_chunk(r, NBD_CHUNK_DONE);
+		else
+			last_chunk(r, err);
+	} else {
+		simple_head(r, err);
+		r->data = !err && r->type == NBD_CMD_READ ? r->len : 0;
+	}
+	queue_reply(r);
+}
+
+/* --- down to the image and back ------------------------------------------------------------------------------------- */
+
+static void submit(struct nbd_req *r, enum td_op op, unsigned flags)
+{
+	struct nbd_conn *c = r->conn;
+
+	r->req.op = op;
+	r->req.flags = flags | (op != TD_READ && op != TD_FLUSH && (r->flags & NBD_CMD_FUA) ? TD_FUA : 0);
+	r->req.off = op == TD_FLUSH ? 0 : r->off;
+	r->req.len = op == TD_FLUSH ? 0 : r->len;
+	r->req.iov = r->iov;
+	r->req.iovcnt = (int)r->bufs;
+	r->req.done = req_done;
+	c->inflight++;
+	c->n->inflight++;
+	cache_submit(c->n->disk->cache, &r->req);
+}
+
+static unsigned char zeroes[1 << 20] __attribute__((aligned(4096))); /* never written */
+
+/* Where the image knows no shorter way: zeroes as data, one stretch after the other (r->cut: how far). */
+static void write_zeroes(struct nbd_req *r)
+{
+	uint64_t left = r->len - r->cut;
+	int n = 0;
+
+	r->req.len = 0;
+	for (; left && n < (int)NBD_PIECE; n++) {
+		size_t len = left < sizeof zeroes ? (size_t)left : sizeof zeroes;
+
+		r->iov[n] = (struct iovec){zeroes, len};
+		left -= len;
+		r->req.len += len;
+	}
+	r->req.op = TD_WRITE;
+	r->req.flags &= TD_FUA;
+	r->req.off = r->off + r->cut;
+	r->req.iov = r->iov;
+	r->req.iovcnt = n;
+	r->cut += (uint32_t)r->req.len;
+	r->conn->inflight++;
+	r->conn->n->inflight++;
+	cache_submit(r->conn->n->disk->cache, &r->req);
+}
+
+static void zeroes_done(struct nbd_req *r, int err)
+{
+	bool unable = r->req.op == TD_WRITE_ZEROES && err == -EOPNOTSUPP;
+
+	if ((unable && !(r->flags & NBD_CMD_FAST_ZERO)) || (!err && r->req.op == TD_WRITE && r->cut < r->len))
+		write_zeroes(r);
+	else
+		nbd_reply(r, err);
+}
+
+static void whole_check(struct nbd_req *w)
+{
+	struct nbd_conn *c = w->conn;
+
+	if (w->pieces || w->cut < w->len || c->whole == w)
+		return;
+	if (w->type == NBD_CMD_READ && !c->hs.structured && !w->err) { /* its pieces have said it all */
+		count_answer(w, 0);
+		nbd_req_put(w);
+	} else {
+		nbd_reply(w, w->err);
+	}
+}
+
+static void piece_done(struct nbd_req *r, int err)
+{
+	struct nbd_req *w = r->whole;
+	struct nbd_conn *c = r->conn;
+
+	w->pieces--;
+	if (err && !w->err)
+		w->err = err;
+	if (err || r->type == NBD_CMD_WRITE) {
+		if (err && r->type == NBD_CMD_READ && !c->hs.structured && r->off != w->off)
+			nbd_conn_drop(c, "a long read failed in its middle (a client without structured replies cannot be told otherwise)");
+		nbd_req_put(r);
+	} else if (c->hs.structured) {
+		data_chunk(r, 0);
+		queue_reply(r);
+	} else {
+		if (r->off == w->off)
+			simple_head(r, 0);
+		r->data = r->len;
+		queue_reply(r);
+	}
+	whole_check(w);
+	nbd_conn_kick(c);
+}
+
+static void req_done(struct td_req *req, int err)
+{
+	struct nbd_req *r = td_entry(req, struct nbd_req, req);
+	struct nbd *n = r->conn->n;
+
+	r->conn->inflight--;
+	n->inflight--;
+	if (r->whole)
+		piece_done(r, err);
+	else if (r->type == NBD_CMD_WRITE_ZEROES)
+		zeroes_done(r, err);
+	else
+		nbd_reply(r, r->type == NBD_CMD_TRIM && err == -EOPNOTSUPP ? 0 : err); /* a hint */
+	if (!n->inflight)
+		n->disk->idle(n->disk->owner);
+}
+
+bool nbd_owns(const struct nbd *n, const struct td_req *req)
+{
+	return n && req->done == req_done && td_entry(req, const struct nbd_req, req)->conn->n == n;
+}
+
+/* --- taking --------------------------------------------------------------------------------------------------------- */
+
+static int check_flags(const struct nbd_conn *c, const struct nbd_req *r)
+{
+	static const uint16_t allowed[] = {
+		[NBD_CMD_READ] = NBD_CMD_FUA | NBD_CMD_DF,
+		[NBD_CMD_WRITE] = NBD_CMD_FUA,
+		[NBD_CMD_FLUSH] = NBD_CMD_FUA,
+		[NBD_CMD_TRIM] = NBD_CMD_FUA,
+		[NBD_CMD_WRITE_ZEROES] = NBD_CMD_FUA | NBD_CMD_NO_HOLE | NBD_CMD_FAST_ZERO,
+		[NBD_CMD_BLOCK_STATUS] = NBD_CMD_FUA | NBD_CMD_REQ_ONE,
+	};
+
+	if (r->type > NBD_CMD_BLOCK_STATUS || !allowed[r->type] || (r->flags & ~allowed[r->type]))
+		return -EINVAL;
+	if ((r->flags & NBD_CMD_DF) && !c->hs.structured)
+		return -EINVAL;
+	return r->type == NBD_CMD_BLOCK_STATUS && !c->hs.allocation ? -EINVAL : 0;
+}
+
+/* N1.  0, or the error to answer with. */
+static int check(const struct nbd_conn *c, const struct nbd_req *r)
+{
+	const struct nbd_disk *d = c->n->disk;
+	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE, beyond = r->off > d->size || r->len > d->size - r->off;
+	int err = check_flags(c, r);
+
+	if (err || r->type == NBD_CMD_FLUSH) /* its offset and length mean nothing */
+		return err;
+	if (d->read_only && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS)
+		return -EPERM;
+	if ((r->off | r->len) % 512 || (data && r->len > NBD_LENGTH_MAX) || (r->type == NBD_CMD_BLOCK_STATUS && !r->len))
+		return -EINVAL;
+	if (beyond)
+		return r->type == NBD_CMD_WRITE || r->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
+	if ((r->flags & NBD_CMD_DF) && r->len > nbd_piece())
+		return -EOVERFLOW;
+	return 0;
+}
+
+/* Starts a checked request; false when there is no room for its data. */
+static bool start(struct nbd_conn *c, struct nbd_req *r)
+{
+	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE;
+
+	if (data && r->len > nbd_piece()) {
+		count_begin(r);
+		c->whole = r;
+		return true;
+	}
+	if ((data && !nbd_take_buffers(r, r->len)) || (r->type == NBD_CMD_BLOCK_STATUS && !nbd_take_buffers(r, NBD_BUF)))
+		return false;
+	count_begin(r);
+	switch (r->type) {
+	case NBD_CMD_READ:
+		submit(r, TD_READ, 0);
+		break;
+	case NBD_CMD_WRITE:
+		c->filling = r;
+		c->filled = 0;
+		break;
+	case NBD_CMD_FLUSH:
+		submit(r, TD_FLUSH, 0);
+		break;
+	case NBD_CMD_TRIM:
+		submit(r, TD_DISCARD, 0);
+		break;
+	case NBD_CMD_WRITE_ZEROES:
+		submit(r, TD_WRITE_ZEROES, r->flags & NBD_CMD_NO_HOLE ? 0 : TD_UNMAP);
+		break;
+	default:
+		nbd_status_add(r);
+	}
+	return true;
+}
+
+bool nbd_take(struct nbd_conn *c, const uint8_t *p)
+{
+	struct nbd_req *r;
+	int err;
+
+	if (nbd_get32(p) != NBD_REQUEST_MAGIC) {
+		nbd_conn_drop(c, "a request without its magic");
+		return true;
+	}
+	if (nbd_get16(p + 6) == NBD_CMD_DISC) {
+		nbd_conn_end(c);
+		return true;
+	}
+	if (!c->free)
+		return false;
+	r = req_get(c);
+	r->flags = nbd_get16(p + 4);
+	r->type = nbd_get16(p + 6);
+	r->cookie = nbd_get64(p + 8);
+	r->off = nbd_get64(p + 16);
+	r->len = nbd_get32(p + 24);
+	err = check(c, r);
+	if (!err && (r->len || r->type == NBD_CMD_FLUSH)) {
+		if (!start(c, r)) {
+			nbd_req_put(r);
+			return false;
+		}
+	} else if (r->type == NBD_CMD_WRITE && r->len) {
+		r->err = err;
+		c->refused = r;
+		c->skip = r->len; /* N2 */
+	} else {
+		nbd_reply(r, err);
+	}
+	c->big = r->type == NBD_CMD_WRITE && r->len >= NBD_BIG;
+	c->n->n.taken++;
+	if (!ev_is_active(&c->n->trim))
+		ev_timer_again(c->n->loop, &c->n->trim);
+	return true;
+}
+
+void nbd_filled(struct nbd_conn *c)
+{
+	struct nbd_req *r = c->filling;
+
+	c->filling = NULL;
+	submit(r, TD_WRITE, 0);
+}
+
+static bool cut_one(struct nbd_conn *c, struct nbd_req *w)
+{
+	uint32_t left = w->len - w->cut, len = left < nbd_piece() ? left : nbd_piece();
+	struct nbd_req *r;
+
+	if (!c->free)
+		return false;
+	r = req_get(c);
+	if (!nbd_take_buffers(r, len)) {
+		nbd_req_put(r);
+		return false;
+	}
+	r->whole = w;
+	r->type = w->type;
+	r->flags = w->flags;
+	r->cookie = w->cookie;
+	r->off = w->off + w->cut;
+	r->len = len;
+	w->cut += len;
+	w->pieces++;
+	if (r->type == NBD_CMD_READ) {
+		submit(r, TD_READ, 0);
+	} else {
+		c->filling = r;
+		c->filled = 0;
+	}
+	return true;
+}
+
+bool nbd_cut(struct nbd_conn *c)
+{
+	struct nbd_req *w = c->whole;
+
+	if (w->type == NBD_CMD_READ && !c->hs.structured && c->inflight)
+		return false; /* N3: alone, and one piece after the other */
+	if (w->err && w->cut < w->len) { /* the rest is not worth while */
+		if (w->type == NBD_CMD_WRITE)
+			c->skip = w->len - w->cut;
+		w->cut = w->len;
+		return true;
+	}
+	if (w->cut == w->len) {
+		c->whole = NULL;
+		whole_check(w);
+		return true;
+	}
+	return cut_one(c, w);
+}
