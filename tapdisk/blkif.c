@@ -599,6 +599,11 @@ void blkif_run(struct blkif *b)
 	stats_publish(&b->stats);
 }
 
+void blkif_look(struct blkif *b)
+{
+	ring_take(b);
+}
+
 bool blkif_owns(const struct blkif *b, const struct td_req *req)
 {
 	return req->done == req_done && td_entry(req, struct blkif_req, req)->ring == b;

@@ -53,6 +53,7 @@ void blkif_disconnect(struct blkif *b); /* nothing in flight; NULL is fine */
 
 void blkif_hold(struct blkif *b);
 void blkif_run(struct blkif *b);
+void blkif_look(struct blkif *b); /* takes what is in a running ring, event or not */
 
 unsigned blkif_inflight(const struct blkif *b); /* taken and not answered */
 bool blkif_owns(const struct blkif *b, const struct td_req *req); /* is it one of this ring's? */

@@ -31,6 +31,8 @@
 #include "td/ctl.h"
 
 #define PAUSED_STATE  (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
+#define LEAVE_QUIET   0.1 /* s without a request, after which a leaving guest has no more */
+#define LEAVE_LIMIT   2   /* s in which a leaving guest gets its last answers */
 #define DETACH_WAIT   5 /* s that a close waits for the guest to let go */
 
 /* --- one operation at a time ---------------------------------------------------------------------------------------- */
@@ -300,11 +302,38 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 	return rc;
 }
 
-/* Holds a ring for good, answers what cannot go on, and lets go of it: for a guest that leaves, or is made to. */
+/*
+ * Serves a leaving ring until it is quiet.  Linux's blkfront lets go of a disk in use with requests in the ring, pushes those that wait
+ * behind them as the answers come, and its thread for all devices hangs for good on one that never gets an answer: so no request that
+ * is in the ring may be left, and after the last answer the guest is given a moment.
+ */
+static void see_off(struct vbd *v)
+{
+	const struct blkif_stats *n = blkif_stats(v->leaving);
+	uint64_t taken = n->taken, answered = n->answered;
+	double until = ev_time() + LEAVE_LIMIT;
+
+	blkif_run(v->leaving); /* if it was held */
+	for (;;) {
+		blkif_look(v->leaving);
+		if (v->cache.quiesced || v->cache.out_of_space)
+			cache_cancel(&v->cache, -EIO);
+		if (leaving_idle(v) && n->taken == taken && n->answered == answered)
+			return;
+		taken = n->taken;
+		answered = n->answered;
+		if (ev_time() >= until) /* or a guest that goes on for ever would */
+			return;
+		td_fiber_wait_for(LEAVE_QUIET);
+	}
+}
+
+/* Answers all that is in a ring and lets go of it: for a guest that leaves, or is made to. */
 static void drop_ring(struct vbd *v, struct vbd_ring *r)
 {
-	blkif_hold(r->blkif);
 	v->leaving = r->blkif;
+	see_off(v);
+	blkif_hold(r->blkif);
 	if (v->cache.quiesced || v->cache.out_of_space)
 		cache_cancel(&v->cache, -EIO);
 	wait_until(v, leaving_idle, 0);

@@ -641,6 +641,49 @@ START_TEST(force_closes_under_a_guest_when_the_image_is_done)
 }
 END_TEST
 
+/* Linux's blkfront closes with requests in the ring, and sends those that wait behind them when the answers come. */
+START_TEST(a_guest_that_leaves_in_the_middle_of_work_gets_every_answer)
+{
+	struct call leave = {.what = DISCONNECT};
+
+	begin_connected();
+	fio.manual = true;
+	put(BLKIF_WRITE, 0, 1);
+	turns(3);
+	put(BLKIF_WRITE, 8, 1);
+	put(BLKIF_READ, 16, 1); /* pushed, and not seen yet */
+	begin_call(&leave);
+	turns(3);
+	while (fault_io_complete(&fio, 0))
+		;
+	ck_assert_uint_eq(answers(), 3);
+	put(BLKIF_WRITE, 24, 1);
+	turns(3);
+	while (fault_io_complete(&fio, 0))
+		;
+	fio.manual = false;
+	ck_assert_int_eq(end_call(&leave), 0);
+	ck_assert_uint_eq(answers(), 4);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	end();
+}
+END_TEST
+
+/* the same of a disk that cannot serve it: errors, but answers */
+START_TEST(a_guest_that_leaves_a_paused_disk_gets_every_answer)
+{
+	begin_connected();
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	put(BLKIF_WRITE, 0, 1);
+	put(BLKIF_READ, 8, 1);
+	ck_assert_uint_eq(answers(), 0);
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_uint_eq(answers(), 2);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	end();
+}
+END_TEST
+
 START_TEST(a_guest_leaves_a_paused_disk)
 {
 	struct call pause = {.what = PAUSE};
@@ -860,6 +903,8 @@ int main(void)
 	SUITE_ADD(s, a_read_only_disk_has_as_many_guests_as_want_it);
 	SUITE_ADD(s, a_close_waits_a_moment_for_the_guest_and_then_refuses);
 	SUITE_ADD(s, force_closes_under_a_guest_when_the_image_is_done);
+	SUITE_ADD(s, a_guest_that_leaves_in_the_middle_of_work_gets_every_answer);
+	SUITE_ADD(s, a_guest_that_leaves_a_paused_disk_gets_every_answer);
 	SUITE_ADD(s, a_guest_leaves_a_paused_disk);
 	SUITE_ADD(s, a_guest_leaves_a_disk_without_space);
 	SUITE_ADD(s, a_pause_without_space_holds_the_writes_and_goes_on);

@@ -37,7 +37,9 @@ case_detach_busy() {
 	local pid b; attach "$(disk xvdf "$(target none "$(image busy.img)")")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed"; }
 	pid=$(disk_pid p1 xvdf); b=$(be p1 xvdf)
 	g p1 60 "disk_there xvdf 10; mkfs.ext4 -q -F /dev/xvdf && mount -t ext4 /dev/xvdf /mnt && dd if=/dev/urandom of=/mnt/one bs=64k count=16 conv=fsync 2>/dev/null" || die "the guest cannot mount it"
-	g p1 60 "sha256sum </mnt/one; (while dd if=/dev/zero of=/mnt/two bs=64k count=8 conv=fsync; do :; done) >/dev/null 2>&1 &" >/tmp/one || die "no sum"
+	g p1 60 "sha256sum </mnt/one; for i in 1 2 3 4; do (while dd if=/dev/zero of=/mnt/two\$i bs=64k count=8 conv=fsync; do :; done) >/dev/null 2>&1 & done" >/tmp/one || die "no sum"
+	# a tapdisk that is late answers with the guest's driver closing already: requests wait in the ring, and others behind them
+	sleep 1; kill -STOP "$pid"; (sleep 3; kill -CONT "$pid") &
 	detach xvdf; say "xl block-detach of the busy disk: status $?, $(tail -1 /tmp/detach.out | cut -c1-120)"
 	if ! absent "$b" && ! state_is "$b" 6; then
 		! gone "$pid" || die "the guest has not let go, and the tapdisk is gone"
@@ -51,6 +53,11 @@ case_detach_busy() {
 	[ "$(sha256sum </mnt/outside/one)" = "$(cat /tmp/one)" ] || { umount /mnt/outside; die "a synced file is lost"; }
 	umount /mnt/outside; e2fsck -fn /data/busy.img >/tmp/fsck 2>&1 || { sed 's/^/# | /' /tmp/fsck; die "the image is damaged"; }
 	g p1 60 "sync_writes xvda 3" >/dev/null || die "the guest's other disk was disturbed"
+	# the guest's thread for devices hangs when the backend leaves a request without an answer
+	attach "$(disk xvdf "$(target none "$(image busy.img)")")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed afterwards"; }
+	g p1 60 "disk_there xvdf 20 && sync_writes xvdf 3" >/dev/null || die "the guest takes no disks any more"
+	pid=$(disk_pid p1 xvdf); detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed afterwards"; }
+	taken_away xvdf "$pid" vbd
 }
 
 # vbd3, by our own command: without libxl.
