@@ -49,6 +49,7 @@ struct device *device_new(struct master *m, unsigned domid, unsigned devid)
 	d->m = m;
 	d->domid = domid;
 	d->devid = devid;
+	d->sectors = -1;
 	snprintf(d->dir, sizeof d->dir, "%s/%u/%u", m->root, domid, devid);
 	td_list_init(&d->dirty);
 	td_list_add(&m->devices, &d->link);
@@ -265,8 +266,8 @@ static void look_wait(struct device *d, int fe)
 	else if (fe == XB_CLOSING) {
 		device_state(d, XB_CLOSING);
 		d->phase = DEV_CLOSING;
-	} else if (b->hotplugged && (fe == XB_INITIALISED || fe == XB_CONNECTED))
-		ring_connect(d);
+	} else if (b->hotplugged && (fe == XB_INITIALISED || fe == XB_CONNECTED) && (b->pid || !b->cdrom))
+		ring_connect(d); /* a drive without a tapdisk is an empty one: the guest waits for its medium */
 }
 
 static void look_connected(struct device *d, int fe)
@@ -313,7 +314,7 @@ static void renew(struct device *d)
 	d->phase = DEV_NEW;
 	d->refused = d->verified = d->disconnecting = false;
 	d->pid = 0;
-	d->sectors = 0;
+	d->sectors = -1;
 	d->said[0] = 0;
 	look_new(d);
 }

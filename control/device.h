@@ -30,7 +30,7 @@ struct device {
 	struct tapdisk_call *watch; /* events, and the tapdisk's death */
 	double watched_at;          /* ev_now() */
 	json_t *info;               /* the tapdisk's answer, while connecting */
-	long long sectors;          /* as published; 0: unknown */
+	long long sectors;          /* as published; -1: unknown */
 	char said[96];              /* tapdisk-state as last written */
 	ev_timer retry;             /* a tapdisk that hangs is asked again */
 	struct td_log_limit limit;  /* the guest can cause most lines */

@@ -156,6 +156,9 @@ int master_open(struct master *m, struct ev_loop *loop, const struct master_opti
 	rc = store_open(&m->store, err);
 	if (rc)
 		return rc;
+	/* xenopsd looks for it once a disk, and stays with what it saw: so it is not taken back at the end */
+	if (opt->shutdown_request && (rc = store_write(m->store, "control", "feature-shutdown-request", "1")))
+		td_log(LOG_ERR, "cannot write control/feature-shutdown-request: %s", strerror(-rc));
 	rc = store_watch(m->store, m->root, "b");
 	if (rc) {
 		store_close(m->store);

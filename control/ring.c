@@ -146,7 +146,7 @@ static void see_size(struct device *d, long long sectors)
 {
 	int rc;
 
-	if (sectors <= 0 || d->sectors <= 0 || sectors == d->sectors)
+	if (sectors < 0 || d->sectors < 0 || sectors == d->sectors)
 		return;
 	rc = features_resize(d->m->store, d->dir, (uint64_t)sectors);
 	if (rc && rc != -ESTALE) {
@@ -179,7 +179,7 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 		device_mark(d);
 		return;
 	}
-	see_size(d, number(ev, "sectors", 0));
+	see_size(d, number(ev, "sectors", -1));
 }
 
 /* The ring is live: tells the guest. */
@@ -254,7 +254,7 @@ static int fit(struct device *d, struct td_err *err)
 	if (number(d->info, "state", 0) & TD_STATE_CLOSED)
 		return td_fail(err, ENODEV, "minor %d of tapdisk %d has no image open; was its hotplug script run?", d->minor,
 		               (int)d->pid);
-	if (d->b.read_only && !json_is_true(json_object_get(d->info, "read_only")))
+	if ((d->b.read_only || d->b.cdrom) && !json_is_true(json_object_get(d->info, "read_only")))
 		return td_fail(err, EROFS,
 		               "the guest's disk is to be read-only, but tapdisk %d has minor %d open for writing; "
 		               "open it with tap-ctl open -R",
@@ -269,11 +269,11 @@ static bool taken_over(struct device *d, bool mine)
 		int64_t sectors = store_read_number(d->m->store, d->dir, "sectors", INT64_MAX);
 
 		d->verified = d->watch != NULL;
-		d->sectors = sectors > 0 ? sectors : 0;
+		d->sectors = sectors >= 0 ? sectors : -1;
 		if (d->b.state == XB_CONNECTED && store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
 			publish(d);
 		else if (d->b.state == XB_CONNECTED)
-			see_size(d, number(d->info, "sectors", 0));
+			see_size(d, number(d->info, "sectors", -1));
 		if (!d->verified)
 			again_in(d, RETRY_S);
 		else

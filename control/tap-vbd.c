@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "control/vbd-dirs.h"
+#include "control/vbd-media.h"
 
 #ifndef XENSCRIPTDIR
 #define XENSCRIPTDIR "/etc/xen/scripts"
@@ -30,6 +31,8 @@ struct options {
 static const char usage_text[] =
         "usage: tap-vbd [OPTION...] attach DOMAIN DISK   give the domain a disk\n"
         "       tap-vbd [OPTION...] detach DOMAIN VDEV   take it away\n"
+        "       tap-vbd [OPTION...] insert DOMAIN VDEV [TYPE:]FILE   change the medium in a CD drive\n"
+        "       tap-vbd [OPTION...] eject DOMAIN VDEV    take it out\n"
         "       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
         "DOMAIN is an id or a name.  DISK is what xl's disk= takes:\n"
         "  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  '/srv/a.img,raw,xvdb,rw'\n"
@@ -178,6 +181,22 @@ static int detach(struct store *s, const struct options *o, const char *domain, 
 	return rc || !late.code ? rc : td_fail(err, late.code, "detached, but: %s", late.text);
 }
 
+static int media(struct store *s, const struct options *o, const char *domain, const char *vdev, const char *medium, struct td_err *err)
+{
+	struct vbd v;
+	unsigned domid;
+	uint32_t devid;
+	int rc;
+
+	if (!xl_vdev_number(vdev, &devid))
+		return td_fail(err, EINVAL, "'%s' is not a virtual device such as xvdd", vdev);
+	rc = find_domain(s, domain, &domid, err);
+	if (rc)
+		return rc;
+	vbd_init(&v, o->type, o->script, domid, devid);
+	return vbd_media(s, &v, medium, err);
+}
+
 static void print_disk(struct store *s, const char *type, unsigned domid, unsigned devid)
 {
 	static const char *const names[] = {"?", "new", "waiting", "?", "connected", "closing", "closed"};
@@ -274,10 +293,27 @@ static int run(const struct options *o, int argc, char **argv, struct td_err *er
 		rc = attach(s, o, argv[1], argv[2], err);
 	else if (!strcmp(argv[0], "detach"))
 		rc = detach(s, o, argv[1], argv[2], err);
+	else if (!strcmp(argv[0], "insert"))
+		rc = media(s, o, argv[1], argv[2], argv[3], err);
+	else if (!strcmp(argv[0], "eject"))
+		rc = media(s, o, argv[1], argv[2], NULL, err);
 	else
 		rc = list(s, o, argc > 1 ? argv[1] : NULL, err);
 	store_close(s);
 	return rc;
+}
+
+static bool well_formed(int argc, char **argv)
+{
+	static const struct {
+		const char *command;
+		int min, max;
+	} known[] = {{"list", 1, 2}, {"attach", 3, 3}, {"detach", 3, 3}, {"insert", 4, 4}, {"eject", 3, 3}};
+
+	for (unsigned i = 0; argc && i < sizeof known / sizeof *known; i++)
+		if (!strcmp(argv[0], known[i].command))
+			return argc >= known[i].min && argc <= known[i].max;
+	return false;
 }
 
 int main(int argc, char **argv)
@@ -290,8 +326,7 @@ int main(int argc, char **argv)
 		return rc > 0 ? 0 : -rc;
 	argc -= optind;
 	argv += optind;
-	if (argc < 1 || !((!strcmp(argv[0], "list") && argc <= 2) ||
-	                  ((!strcmp(argv[0], "attach") || !strcmp(argv[0], "detach")) && argc == 3))) {
+	if (!well_formed(argc, argv)) {
 		fputs(usage_text, stderr);
 		return EINVAL;
 	}

@@ -26,7 +26,7 @@ struct options {
 	const char *pidfile;
 };
 
-static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--order=ORDER] [--timeout=S]\n"
+static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--order=ORDER] [--timeout=S] [--shutdown-request]\n"
                                  "  -d, --foreground      stay in the foreground, log to stderr too\n"
                                  "  -v, --verbose         log every step\n"
                                  "  -n, --name=NAME       backend type to serve: backend/NAME in xenstore (vbd3)\n"
@@ -37,6 +37,7 @@ static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [
                                  "                        xenopsd: after it, and remove the node in the end;\n"
                                  "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
                                  "      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
+                                 "      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
                                  "  -h, --help            this text\n";
 
 static int bad(const char *what, const char *arg)
@@ -80,6 +81,7 @@ static int parse(struct options *o, int argc, char **argv)
 	        {"pidfile", required_argument, NULL, 'p'}, {"domain", required_argument, NULL, 'x'},
 	        {"no-barrier", no_argument, NULL, 'b'},    {"nobarrier", no_argument, NULL, 'b'},
 	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
+	        {"shutdown-request", no_argument, NULL, 'S'},
 	        {"help", no_argument, NULL, 'h'},          {},
 	};
 	int c, rc;
@@ -100,6 +102,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'b':
 			o->master.no_barrier = true;
+			break;
+		case 'S':
+			o->master.shutdown_request = true;
 			break;
 		case 'h':
 			fputs(usage_text, stdout);

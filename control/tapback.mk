@@ -18,6 +18,7 @@ control_tapback_LDADD = $(TD_LIBS) $(XENSTORE_LIBS)
 
 control_tap_vbd_SOURCES = control/tap-vbd.c \
 	control/vbd-dirs.c control/vbd-dirs.h \
+	control/vbd-media.c control/vbd-media.h \
 	control/xl-disk.c control/xl-disk.h \
 	control/store.c control/store.h
 control_tap_vbd_CPPFLAGS = $(AM_CPPFLAGS) -DXENSCRIPTDIR='"$(xenscriptdir)"'

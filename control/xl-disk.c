@@ -303,11 +303,13 @@ int xl_disk_parse(const char *text, struct xl_disk *d, struct td_err *err)
 		one(d, f, &position, err);
 	if (err->code)
 		return -err->code;
-	if (!d->target || !*d->target)
+	if (!d->target && d->cdrom && !(d->target = strdup("")))
+		return td_fail(err, ENOMEM, "out of memory");
+	if ((!d->target || !*d->target) && !d->cdrom) /* a drive may be empty */
 		return td_fail(err, EINVAL, "no target: the path of the image, as in target=/srv/disk.img");
 	if (!d->vdev)
 		return td_fail(err, EINVAL, "no vdev: the disk's name in the guest, as in vdev=xvda");
-	if (d->target[0] != '/')
+	if (d->target[0] != '/' && *d->target)
 		return td_fail(err, EINVAL, "target '%s' is not an absolute path", d->target);
 	if (d->read_only && d->shared)
 		return td_fail(err, EINVAL, "a read-only disk needs no shared=yes");

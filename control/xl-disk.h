@@ -17,7 +17,7 @@
 #include "td/log.h"
 
 struct xl_disk {
-	char *target;   /* a path; never NULL nor empty */
+	char *target;   /* a path; never NULL, and "" only for a CD drive without a medium */
 	char *format;   /* "raw", "vhd", "qcow2", ... */
 	char *vdev;     /* as written: "xvda" */
 	uint32_t devid; /* its number in xenstore */

@@ -5,7 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct td_driver *const drivers[] = {&td_driver_raw, &td_driver_null, &td_driver_qcow2};
+static const struct td_driver *const drivers[] = {
+	&td_driver_raw,
+	&td_driver_null,
+	&td_driver_empty,
+	&td_driver_qcow2,
+};
 
 /* Types that hosts write and that this build has no driver for. */
 static const char *const known[] = {"vhd", "qcow", "nbd", "ram", "rbd", "vdi", "log"};

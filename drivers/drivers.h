@@ -8,6 +8,7 @@
 extern const struct td_driver td_driver_raw;
 extern const struct td_driver td_driver_null;
 extern const struct td_driver td_driver_qcow2;
+extern const struct td_driver td_driver_empty;
 
 /*
  * The driver of a type name (or its alias).  NULL and err: ENOENT for a name that nobody knows, ENOSYS for a known type that this

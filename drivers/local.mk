@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 noinst_LIBRARIES += drivers/libdrivers.a
-drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/null.c drivers/raw.c \
+drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/empty.c drivers/null.c drivers/raw.c \
 	drivers/vhd-format.c drivers/vhd-format.h drivers/vhd-bat.c drivers/vhd-name.c
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \

@@ -117,6 +117,8 @@ static int open_failed(int e, const char *path, unsigned flags, struct td_err *e
 	if (e == EINVAL && (flags & TD_FILE_DIRECT))
 		return td_fail(err, EINVAL, "%s: its file system does not support O_DIRECT, which cache=none and cache=directsync need: "
 					    "ask for cache=writethrough (safe) or cache=writeback instead", path);
+	if (e == ENOMEDIUM)
+		return td_fail(err, e, "%s: there is no medium in the drive", path);
 	if (e == EISDIR)
 		return td_fail(err, EISDIR, "%s is a directory: name an image file or a block device", path);
 	if (e == EROFS || e == EACCES || e == EPERM)

@@ -148,7 +148,7 @@ static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
 {
 	const struct vbd *v = c->owner;
 
-	return (v->leaving && blkif_owns(v->leaving, req)) || (v->nbd_leaving && nbd_owns(v->nbd, req));
+	return v->all_leave || (v->leaving && blkif_owns(v->leaving, req)) || (v->nbd_leaving && nbd_owns(v->nbd, req));
 }
 
 static void on_cache_idle(struct cache *c)
@@ -226,6 +226,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	struct td_image *leaf;
 	struct td_io *io;
 	const char *path;
+	bool shrunk;
 	char *copy;
 	int rc;
 
@@ -239,7 +240,9 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		rc = chain_open(spec, file_flags(o), io, &leaf, err);
 	if (rc < 0)
 		return rc;
-	if ((vbd_ring(v) || nbd_clients(v->nbd)) && leaf->info.size / 512 < v->disk.sectors) {
+	shrunk = leaf->info.size / 512 < v->disk.sectors;
+	/* a CD may be taken out; of a disk, what was written is lost */
+	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
 		rc = td_fail(err, EINVAL, "%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink", spec,
 			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
 		goto fail;
@@ -260,6 +263,11 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	if (fresh)
 		stats_open(&v->stats, v->minor);
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
+	if (shrunk && !fresh) {
+		v->all_leave = true; /* their places were checked against the old size */
+		cache_cancel(&v->cache, -EIO);
+		v->all_leave = false;
+	}
 	cache_resume(&v->cache);
 	run_rings(v);
 	start_nbd(v, fresh);

@@ -46,6 +46,7 @@ struct vbd {
 	struct nbd_disk nbd_disk; /* what NBD's clients see of us */
 	struct nbd *nbd;        /* taken over from who sets it while the disk is closed; NULL: no NBD server */
 	bool nbd_leaving;       /* its clients are being let go */
+	bool all_leave;         /* every request is answered with an error: the medium that they were for is gone */
 	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */

@@ -163,6 +163,12 @@ wait_key $B/state 5
 has "closed by force" "$(get $B/tapdisk-error)" "no image open"
 echo '{}' >"$WORK/conf.1"
 
+# --- xenopsd is told that shutdown-request is answered only when asked to: other backends of this domain may not
+is "the flag" "$(get /local/domain/0/control/feature-shutdown-request)" -
+tapback_stop TERM
+tapback_start --shutdown-request
+is "the flag" "$(get /local/domain/0/control/feature-shutdown-request)" 1
+
 # --- other backend types, one domain only, a second daemon
 expect 16 "$top_builddir/control/tapback" -d
 has "second daemon" "$ERR" "another tapback"

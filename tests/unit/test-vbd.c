@@ -601,6 +601,43 @@ START_TEST(a_read_only_disk_has_as_many_guests_as_want_it)
 }
 END_TEST
 
+START_TEST(a_medium_is_taken_out_and_another_put_in)
+{
+	struct call pause = {.what = PAUSE};
+
+	begin();
+	fault_io_file(&fio, "small", SECTORS * 256);
+	ck_assert_int_eq(DO(.what = OPEN, .read_only = true), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	/* one is under way, another is asked for meanwhile: it may not reach what is not there any more */
+	fio.manual = true;
+	put(BLKIF_READ, SECTORS - 8, 1);
+	turns(3);
+	begin_call(&pause);
+	turns(3);
+	put(BLKIF_READ, SECTORS - 8, 1);
+	fio.manual = false;
+	fault_io_complete(&fio, 0);
+	ck_assert_int_eq(end_call(&pause), 0);
+	ck_assert_uint_eq(answers(), 1);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .spec = "empty:drive"), 0);
+	ck_assert_uint_eq(v->disk.sectors, 0);
+	ck_assert_uint_eq(answers(), 2);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	put(BLKIF_READ, 0, 1);
+	ck_assert_uint_eq(answers(), 3);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	put(BLKIF_FLUSH_DISKCACHE, 0, 0);
+	ck_assert_uint_eq(answers(), 4);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .spec = "aio:small"), 0);
+	put(BLKIF_READ, 0, 1);
+	ck_assert_uint_eq(answers(), 5);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	end();
+}
+END_TEST
+
 START_TEST(a_close_waits_a_moment_for_the_guest_and_then_refuses)
 {
 	struct call close = {.what = CLOSE, .timeout = 1}, leave = {.what = DISCONNECT};
@@ -901,6 +938,7 @@ int main(void)
 	SUITE_ADD(s, a_guest_and_its_stub_domain_use_one_disk);
 	SUITE_ADD(s, a_guest_that_leaves_a_paused_disk_takes_nothing_of_the_others);
 	SUITE_ADD(s, a_read_only_disk_has_as_many_guests_as_want_it);
+	SUITE_ADD(s, a_medium_is_taken_out_and_another_put_in);
 	SUITE_ADD(s, a_close_waits_a_moment_for_the_guest_and_then_refuses);
 	SUITE_ADD(s, force_closes_under_a_guest_when_the_image_is_done);
 	SUITE_ADD(s, a_guest_that_leaves_in_the_middle_of_work_gets_every_answer);

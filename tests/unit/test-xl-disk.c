@@ -56,6 +56,10 @@ START_TEST(by_position)
 	ck_assert_uint_eq(d.devid, 22 << 8);
 	ck_assert(d.cdrom && d.read_only);
 	xl_disk_free(&d);
+	d = good("vdev=xvdd,devtype=cdrom"); /* an empty drive */
+	ck_assert_str_eq(d.target, "");
+	ck_assert_str_eq(d.format, "raw");
+	xl_disk_free(&d);
 }
 END_TEST
 

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# CD drives: read-only, empty, and with media that come and go.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+. "$top_srcdir/tests/it/xs.sh" || exit 99
+xs_start
+export TAP_CTL=$top_builddir/control/tap-ctl
+guest=$top_builddir/tests/support/tdguest
+script() { XENBUS_PATH=backend/vbd3/$1 "$top_builddir/control/block-tap" "$2"; }
+vbd() { "$top_builddir/control/tap-vbd" -s "$top_builddir/control/block-tap" "$@"; }
+put /local/domain/1 name=guest one=1
+D=1/51760 B=$(be 1/51760)
+iso=$WORK/a.iso
+head -c 1M /dev/urandom >"$iso"
+head -c 3M /dev/urandom >"$WORK/b.iso"
+mode="cache=writeback" # not every /tmp has O_DIRECT
+printf 'cache = writeback\n' >"$WORK/conf"
+export TAPDISK_CONF=$WORK/conf
+
+# --- the hotplug script: an empty drive, whatever the params say of it; always read-only
+for params in "params=" "params=aio:" none=; do
+	xenstore-rm $B
+	disk $D "$params" device-type=cdrom mode=w
+	expect 0 script $D add
+	is "an empty drive" "$(tap_ctl list)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=empty:drive"
+	expect 0 script $D remove
+done
+xenstore-rm $B
+disk $D "params=aio:$mode:$iso" device-type=cdrom mode=w
+expect 0 script $D add
+expect 1 "$guest" "$(get $B/pid)" "$(get $B/minor)" write 0 512 1
+"$guest" "$(get $B/pid)" "$(get $B/minor)" read 0 1048576 | cmp - "$iso" || fail "the guest reads something else"
+expect 0 script $D remove
+is "all is gone" "$(tap_ctl list)" ""
+
+# --- media, as a person changes them
+tapback_start
+xenstore-rm $B
+xenstore-rm "$(fe $D)"
+expect 0 vbd attach guest 'vdev=xvdd,devtype=cdrom'
+pid=$(get $B/pid) minor=$(get $B/minor)
+expect 1 "$guest" "$pid" "$minor" read 0 512
+expect 0 vbd insert guest xvdd "$iso"
+is "params" "$(get $B/params)" "aio:$iso"
+is "the same tapdisk" "$(tap_ctl list)" "pid=$pid minor=$minor state=0 args=aio:$iso"
+"$guest" "$pid" "$minor" read 0 1048576 | cmp - "$iso" || fail "the guest reads something else"
+expect 1 "$guest" "$pid" "$minor" write 0 512 1
+# straight to another one
+expect 0 vbd insert guest xvdd "raw:$WORK/b.iso"
+"$guest" "$pid" "$minor" read 0 3145728 | cmp - "$WORK/b.iso" || fail "the guest reads something else"
+expect 0 vbd eject guest xvdd
+is "params" "$(get $B/params)" ""
+expect 1 "$guest" "$pid" "$minor" read 0 512
+expect 0 vbd eject guest xvdd
+# one that cannot be read: said, and the drive is empty
+expect 0 vbd insert guest xvdd "$iso"
+expect 2 vbd insert guest xvdd "$WORK/none.iso"
+has "why" "$ERR" "$WORK/none.iso"
+is "empty" "$(tap_ctl list) $(get $B/params)" "pid=$pid minor=$minor state=0 args=empty:drive "
+expect 22 vbd insert guest xvdd
+expect 19 vbd eject guest xvde
+expect 0 vbd detach guest xvdd
+is "all is gone" "$(tap_ctl list)" ""
+truncate -s 1M "$WORK/d.img"
+expect 0 vbd attach guest "vdev=xvdb,target=$WORK/d.img"
+expect 22 vbd eject guest xvdb
+has "a disk stays in" "$ERR" "no CD drive"
+expect 0 vbd detach guest xvdb
+
+# --- what the guest sees of it; and a drive for which a toolstack has not started any tapdisk
+standin_start 1
+echo '{"info": {"sectors": 0, "read_only": true}}' >"$WORK/conf.1"
+disk $D device-type=cdrom mode=r removable=1
+put $B hotplug-status=connected
+wait_key $B/state 2
+guest_ring $D
+stays $B/state 2
+hotplug $D "${standin[1]}"
+wait_key $B/state 4
+is "an empty drive" "$(get $B/sectors) $(get $B/info) $(get $B/feature-discard)" "0 7 -"
+guest $D state=4
+event() { echo "{\"event\": {\"minor\": $(minor $D), \"state\": 0, \"sectors\": $1, \"rings\": [{\"domid\": 1, \"devid\": 51760, \"state\": \"connected\"}]}}" >"$WORK/conf.1"; }
+for n in 2048 6144 0 2048; do
+	event $n
+	kill -USR1 "${standin[1]}"
+	wait_key $B/sectors $n
+done
+is "connected all the time" "$(get $B/state)" 4
+# writable in the tapdisk: a CD is not given to a guest like that
+D=1/51776 B=$(be 1/51776)
+echo '{}' >"$WORK/conf.1"
+disk $D device-type=cdrom script=/x
+wait_key $B/state 2
+hotplug $D "${standin[1]}"
+guest_ring $D
+wait_key $B/state 5
+has "writable" "$(get $B/tapdisk-error)" "read-only"
