@@ -8,7 +8,7 @@ export TAP_CTL=$top_builddir/control/tap-ctl
 D=1/51712 B=$(be 1/51712)
 script() { XENBUS_PATH=backend/vbd3/$1 XENBUS_TYPE=vbd3 XENBUS_BASE_PATH=backend "$top_builddir/control/block-tap" "$2"; }
 ring_row() { tap_ctl list -m "$(get $B/minor)"; }
-none() { [ -z "$(procs tapdisk)" ]; }
+none() { [ -z "$(procs tapdisk)$(procs tap-ctl)" ]; }
 nothing_left() { is "what is left" "$(tap_ctl list)$(procs tapdisk)" ""; }
 img=$WORK/a.img
 truncate -s 8M "$img"

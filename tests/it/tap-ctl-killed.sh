@@ -3,7 +3,7 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
 truncate -s 1M "$WORK/a.img"
-none() { [ -z "$(procs tapdisk)" ]; }
+none() { [ -z "$(procs tapdisk)$(procs tap-ctl)" ]; } # the child of a killed one is a tapdisk soon
 nothing_left()
 {
 	until_true 20 none
