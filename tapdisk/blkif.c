@@ -601,7 +601,8 @@ void blkif_run(struct blkif *b)
 
 void blkif_look(struct blkif *b)
 {
-	ring_take(b);
+	ring_take(b, 0);
+	stats_publish(&b->stats);
 }
 
 bool blkif_owns(const struct blkif *b, const struct td_req *req)
