@@ -2,3 +2,4 @@
 # Each program's part stands in a file of its own.
 include control/tap-ctl.mk
 include control/tapback.mk
+include control/vhd-util.mk

@@ -2,6 +2,9 @@
 noinst_LIBRARIES += drivers/libdrivers.a
 drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/empty.c drivers/null.c drivers/raw.c \
 	drivers/vhd-format.c drivers/vhd-format.h drivers/vhd-bat.c drivers/vhd-name.c
+# VHD offline
+drivers_libdrivers_a_SOURCES += drivers/vhd-image.c drivers/vhd-image.h drivers/vhd-image-parent.c drivers/vhd-image-write.c \
+	drivers/vhd-create.c drivers/vhd-resize.c drivers/vhd-move.c drivers/vhd-check.c drivers/vhd-check.h
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-discard.c \

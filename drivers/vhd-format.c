@@ -131,6 +131,36 @@ int vhd_footer_decode(const uint8_t b[VHD_FOOTER], struct vhd_footer *f, const c
 	return footer_check(f, path, err);
 }
 
+int vhd_footer_pick(const uint8_t first[VHD_FOOTER], const uint8_t last[VHD_FOOTER], uint64_t file_size, struct vhd_footer *f,
+		    enum vhd_footers *state, const char *path, struct td_err *err)
+{
+	struct vhd_footer a, z;
+	bool a_ok = vhd_footer_decode(first, &a, path, NULL) == 0 && a.type != VHD_FIXED, z_ok = vhd_footer_decode(last, &z, path, NULL) == 0;
+
+	if (vhd_footer_poisoned(first))
+		return vhd_footer_decode(first, &a, path, err);
+	if (z_ok && z.type == VHD_FIXED) {
+		if (a_ok)
+			return td_fail(err, EINVAL, "%s: its first sector says that it is a %s disk, its last that it is a fixed one; nothing is "
+						    "believed of a file that contradicts itself", path,
+				       a.type == VHD_DIFF ? "differencing" : "dynamic");
+		if (z.size > file_size - VHD_FOOTER)
+			return td_fail(err, EINVAL, "%s: its footer gives the disk %llu bytes, but the file has only %llu: it was cut off", path,
+				       (unsigned long long)z.size, (unsigned long long)file_size);
+		*f = z;
+		*state = VHD_FOOTERS_GOOD;
+		return 0;
+	}
+	if (!a_ok && !z_ok) { /* whichever was one says why it is none */
+		int rc = vhd_footer_decode(vhd_footer_seen(last) && !vhd_footer_seen(first) ? last : first, &a, path, err);
+
+		return rc < 0 ? rc : td_fail(err, EINVAL, "%s is not a VHD: there is no footer at its end", path);
+	}
+	*f = a_ok ? a : z;
+	*state = !a_ok ? VHD_FOOTERS_FIRST_LOST : memcmp(first, last, VHD_FOOTER) ? VHD_FOOTERS_LAST_LOST : VHD_FOOTERS_GOOD;
+	return 0;
+}
+
 int vhd_header_decode(const uint8_t b[VHD_HEADER], struct vhd_header *h, const char *path, struct td_err *err)
 {
 	if (memcmp(b, header_cookie, 8))

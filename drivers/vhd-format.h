@@ -125,6 +125,19 @@ bool vhd_footer_seen(const uint8_t b[VHD_FOOTER]);
 bool vhd_footer_poisoned(const uint8_t b[VHD_FOOTER]);
 void vhd_footer_poison(uint8_t b[VHD_FOOTER], bool poisoned);
 
+/*
+ * Which footer is the file's?  first, last: the file's first and last 512 bytes.  The copy at 0 is written before and the one at the end
+ * after everything else, so that of a disk with blocks the copy counts; a fixed disk has only the one at the end, and its sector 0 is the
+ * guest's, who may write anything there: a file that could be taken for both is refused.  *state: VHD_FOOTERS_*.
+ */
+enum vhd_footers {
+	VHD_FOOTERS_GOOD,       /* as they should be */
+	VHD_FOOTERS_LAST_LOST,  /* the one at the end is missing or stale: not closed, or cut off.  Repairable */
+	VHD_FOOTERS_FIRST_LOST, /* the copy at 0 is bad, and *f the one at the end.  Repairable */
+};
+int vhd_footer_pick(const uint8_t first[VHD_FOOTER], const uint8_t last[VHD_FOOTER], uint64_t file_size, struct vhd_footer *f,
+		    enum vhd_footers *state, const char *path, struct td_err *err);
+
 int vhd_footer_decode(const uint8_t b[VHD_FOOTER], struct vhd_footer *f, const char *path, struct td_err *err);
 void vhd_footer_encode(const struct vhd_footer *f, uint8_t b[VHD_FOOTER]); /* with the checksum */
 int vhd_header_decode(const uint8_t b[VHD_HEADER], struct vhd_header *h, const char *path, struct td_err *err);

@@ -33,10 +33,24 @@ static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 	return cmd == F_OFD_GETLK && fl.l_type != F_UNLCK ? -EAGAIN : 0;
 }
 
+/* Around the bytes that readers and parents hold; and without QEMU's "I write", which would keep new parents off. */
+static int lock_beneath(int fd)
+{
+	int rc = ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
+
+	if (!rc)
+		rc = ofd(fd, F_OFD_SETLK, F_WRLCK, QEMU_WRITES + 1, QEMU_UNSHARES_WRITE - QEMU_WRITES - 1);
+	return rc ? rc : ofd(fd, F_OFD_SETLK, F_WRLCK, QEMU_UNSHARES_WRITE + 1, 0);
+}
+
 static int lock_file(int fd, unsigned flags)
 {
 	int rc;
 
+	if (flags & TD_FILE_LOOK)
+		return 0;
+	if (flags & TD_FILE_BENEATH)
+		return lock_beneath(fd);
 	if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)))
 		return ofd(fd, F_OFD_SETLK, F_WRLCK, 0, 0);
 	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, READERS_FROM, READERS_LEN);
@@ -123,7 +137,7 @@ static int open_failed(int e, const char *path, unsigned flags, struct td_err *e
 		return td_fail(err, EISDIR, "%s is a directory: name an image file or a block device", path);
 	if (e == EROFS || e == EACCES || e == EPERM)
 		return td_fail(err, e, "cannot open %s for %s: %s; check its owner and mode, or open it read-only", path,
-			       flags & TD_FILE_RDONLY ? "reading" : "writing", strerror(e));
+			       flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK) ? "reading" : "writing", strerror(e));
 	return td_fail(err, e, "cannot open %s: %s", path, strerror(e));
 }
 
@@ -232,7 +246,7 @@ static int probe(int fd, const char *path, unsigned flags, struct td_stat *st, s
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out, struct td_stat *st, struct td_err *err)
 {
 	/* O_NONBLOCK: a FIFO must not hold us up; files and devices do not mind */
-	int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (flags & (TD_FILE_RDONLY | TD_FILE_PARENT) ? O_RDONLY : O_RDWR);
+	int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK) ? O_RDONLY : O_RDWR);
 	struct stat s;
 	int fd, rc;
 
@@ -244,7 +258,7 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 		if (rc < 0)
 			return rc;
 		/* an exclusive open of a device also keeps off what the kernel itself uses: mounts, device mapper, md */
-		if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)) && S_ISBLK(s.st_mode))
+		if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED | TD_FILE_BENEATH | TD_FILE_LOOK)) && S_ISBLK(s.st_mode))
 			how |= O_EXCL;
 	}
 	fd = open(path, how);

@@ -105,6 +105,8 @@ enum {
 	TD_FILE_NOSYNC = 1u << 2, /* TD_IO_SYNC and TD_IO_DSYNC cost no system call and promise nothing (cache=unsafe) */
 	TD_FILE_SHARED = 1u << 3, /* no lock: other hosts write too (w!) */
 	TD_FILE_PARENT = 1u << 4, /* a shared read lock: others may read it, nobody may write it */
+	TD_FILE_BENEATH = 1u << 5, /* writes that no child can see: locks out writers, but not those who have it as a parent */
+	TD_FILE_LOOK = 1u << 6,    /* read-only, without a lock: for who looks at an image that may be in use */
 };
 
 /*

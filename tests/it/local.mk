@@ -33,3 +33,8 @@ TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
 NBD_TESTS = tests/it/nbd-tools.sh
 TESTS += $(NBD_TESTS)
 EXTRA_DIST += tests/it/nbd-lib.sh $(NBD_TESTS) tests/support/nbd-commands.py
+
+# VHD offline
+VHD_UTIL_TESTS = tests/it/vhd-util.sh
+TESTS += $(VHD_UTIL_TESTS)
+EXTRA_DIST += $(VHD_UTIL_TESTS)
