@@ -225,6 +225,16 @@ static int by_value(const void *a, const void *b)
 
 #define CUTS_MAX 1000
 
+/* Anywhere, or just after an answer, when a promise is fresh. */
+static uint32_t pick_cut(const struct run *r, struct rng *rng)
+{
+	const struct gop *op = r->guest.nops ? &r->guest.op[rng_below(rng, r->guest.nops)] : NULL;
+
+	if (op && op->ack != NEVER && rng_chance(rng, 40))
+		return op->ack + 1;
+	return (uint32_t)rng_below(rng, r->clock + 1);
+}
+
 /* At random places, in order; the last is the end. */
 static bool cut_at_random(struct campaign *c, const struct run *r, unsigned ncuts)
 {
@@ -236,7 +246,7 @@ static bool cut_at_random(struct campaign *c, const struct run *r, unsigned ncut
 	bool good = true;
 
 	for (unsigned i = 0; i < ncuts; i++)
-		at[i] = (uint32_t)rng_below(&rng, r->clock + 1);
+		at[i] = pick_cut(r, &rng);
 	at[ncuts - 1] = r->clock;
 	qsort(at, ncuts, sizeof *at, by_value);
 	exam_init(&e, c, r, unit);
@@ -372,7 +382,7 @@ bool campaign_one_fault(struct campaign *c, uint64_t seed)
 	c->what = "seed";
 	work_random(&w, &d, seed);
 	w.n = w.n < 20 ? w.n : 20;
-	good = go_on(c, run_and_cut(c, &w, seed, c->cuts_per_run < 4 ? c->cuts_per_run : 4));
+	good = go_on(c, run_and_cut(c, &w, seed, c->cuts_per_run < 6 ? c->cuts_per_run : 6));
 	if (c->faults == before)
 		c->fault.kind = SIM_NONE; /* a pass without it */
 	return good;

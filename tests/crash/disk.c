@@ -88,6 +88,9 @@ static void op_ended(struct disk *d, uint32_t i)
 			memmove(d->inflight + k, d->inflight + k + 1, (--d->ninflight - k) * sizeof *d->inflight);
 			break;
 		}
+	if (op->write_back)
+		for (size_t k = 0; k < f->npending; k++)
+			f->pending[k].doubtful |= !f->pending[k].durable && d->log->op[f->pending[k].op].end < op->begin; /* D5 */
 	if (op->res < 0 || (op->kind == FOP_WRITE && !op->res))
 		return;
 	f->pending[f->npending++] = (struct pending){i, op->dsync, false}; /* D2 */

@@ -104,26 +104,40 @@ static bool succeeded(const struct gop *op, uint32_t at)
 	return op->ack < at && !op->status;
 }
 
-/* The newest flush that was answered before the cut: what was acknowledged before it was issued is promised. */
-static uint32_t promise_mark(const struct gtrace *t, uint32_t at)
+/*
+ * The newest flush that was answered before the cut, or one whose own data shows that it has come as far: what was acknowledged before
+ * it was issued is promised.
+ */
+static uint32_t promise_mark(const struct judge *j, uint32_t at)
 {
 	uint32_t mark = 0;
 
-	for (size_t i = 0; i < t->nops; i++)
-		if (is_flush(&t->op[i]) && succeeded(&t->op[i], at) && t->op[i].issue > mark)
-			mark = t->op[i].issue;
+	for (size_t i = 0; i < j->t->nops; i++) {
+		const struct gop *op = &j->t->op[i];
+
+		if (is_flush(op) && (succeeded(op, at) || j->visible[i]) && op->issue > mark)
+			mark = op->issue;
+	}
 	return mark;
 }
 
-/* I2: the last barrier on the ring that something visible came after; nops when there is none. */
-static size_t passed_barrier(const struct judge *j)
+/* The newest request on the ring of which something is on the disk. */
+static size_t last_visible(const struct judge *j)
 {
-	size_t last = 0, barrier = j->t->nops;
+	size_t last = 0;
 
 	for (size_t i = 0; i < j->t->nops; i++)
 		if (j->visible[i] && (j->t->op[i].flags & GOP_RING))
 			last = i;
-	for (size_t i = 0; i < last; i++) {
+	return last;
+}
+
+/* I2: the last barrier on the ring that something visible came after, or is of; nops when there is none. */
+static size_t passed_barrier(const struct judge *j, size_t last)
+{
+	size_t barrier = j->t->nops;
+
+	for (size_t i = 0; i <= last && i < j->t->nops; i++) {
 		const struct gop *op = &j->t->op[i];
 
 		/* one that failed, or may have, holds nothing together */
@@ -136,8 +150,8 @@ static size_t passed_barrier(const struct judge *j)
 static void find_promises(struct judge *j, uint32_t at)
 {
 	const struct gtrace *t = j->t;
-	uint32_t mark = promise_mark(t, at);
-	size_t barrier = passed_barrier(j);
+	uint32_t mark = promise_mark(j, at);
+	size_t last = last_visible(j), barrier = passed_barrier(j, last);
 
 	for (size_t i = 0; i < t->nops; i++) {
 		const struct gop *op = &t->op[i];
@@ -145,7 +159,7 @@ static void find_promises(struct judge *j, uint32_t at)
 
 		j->promised[i] = changes(op) && op->issue < at && !(op->ack != NEVER && op->status) &&
 				 ((succeeded(op, at) && (own || op->ack < mark)) ||
-				  (barrier < t->nops && i <= barrier && (op->flags & GOP_RING)));
+				  (barrier < t->nops && (i < barrier || (i == barrier && i < last)) && (op->flags & GOP_RING)));
 	}
 }
 

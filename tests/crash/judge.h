@@ -4,7 +4,8 @@
  *
  * I1 A sector holds the last value acknowledged before the last completed FLUSH or BARRIER, or one issued later; where each
  *    write is promised, the last acknowledged value, or one issued later.
- * I2 Nothing issued after a barrier is visible without all that came before it.
+ * I2 Nothing issued after a barrier, and nothing of the barrier itself, is visible without all that came before it; and nothing of a
+ *    FLUSH that carries data without what was acknowledged before it was issued.
  * I3 A sector is never torn.
  * I4 A sector never written reads its parent or zeroes, whatever lay on the store before.
  * I7 A request fails only where something was made to fail; after a FLUSH that failed, no write and no flush succeeds.
@@ -31,7 +32,7 @@ void judge_free(struct judge *j);
 /* The sectors that requests have touched, ascending, with a neighbour on each side; the judge's memory. */
 const uint64_t *judge_sectors(const struct judge *j, size_t *n);
 
-/* tag[i]: what the i-th of `sector' reads after a cut at event `at'.  settled: not a cut, the image was closed well. */
+/* tag[i]: what the i-th of `sector' reads after a cut at event `at'. */
 void judge_cut(struct judge *j, uint32_t at, const uint64_t *sector, const uint32_t *tag, size_t n, struct verdict *v);
 
 /* A read that the guest made: data as it came. */

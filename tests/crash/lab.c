@@ -24,6 +24,8 @@
 
 #define SPIN 60 /* s of CPU time in one run, after which it spins */
 
+static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGPROF};
+
 static struct campaign c = {.cuts_per_run = 24, .only_cut = -1};
 
 static const struct option options[] = {
@@ -45,31 +47,33 @@ static void usage(void)
 	exit(2);
 }
 
-static void result(void)
+static int result(char *buf, size_t len)
 {
-	printf("RESULT\t%s\t%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%016llx\n", c.format->name, c.mode,
-	       (unsigned long long)c.runs, (unsigned long long)c.cuts, (unsigned long long)c.faults, (unsigned long long)c.violations,
-	       (unsigned long long)c.qemu, (unsigned long long)c.at, (unsigned long long)c.digest);
-	fflush(stdout);
+	return snprintf(buf, len, "RESULT\t%s\t%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%016llx\n", c.format->name, c.mode,
+			(unsigned long long)c.runs, (unsigned long long)c.cuts, (unsigned long long)c.faults,
+			(unsigned long long)c.violations, (unsigned long long)c.qemu, (unsigned long long)c.at, (unsigned long long)c.digest);
 }
 
-/* I6.  What is at work is told, and that is all that a process in this state can do. */
+/* I6.  What is at work is told, and that is all that a process in this state can do: its heap may be what is broken. */
 static void on_crash(int sig)
 {
-	char replay[256];
+	static char text[1024], replay[256];
+	int n;
 
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		signal(signals[i], SIG_DFL);
 	campaign_replay(&c, replay, sizeof replay);
 	c.violations++;
-	printf("VIOLATION I6: %s, cache=%s, %s %llu: the tapdisk %s\n  replay: %s\n", c.format->name, c.mode, c.what, (unsigned long long)c.at,
-	       sig == SIGPROF ? "spins" : strsignal(sig), replay);
-	result();
+	n = snprintf(text, sizeof text, "VIOLATION I6: %s, cache=%s, %s %llu: the tapdisk %s\n  replay: %s\n", c.format->name, c.mode, c.what,
+		     (unsigned long long)c.at, sig == SIGPROF ? "spins" : "crashed", replay);
+	n += result(text + n, sizeof text - (size_t)n);
+	if (write(1, text, (size_t)n) < 0)
+		_exit(4);
 	_exit(3);
 }
 
 static void watch(void)
 {
-	static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGPROF};
-
 	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
 		signal(signals[i], on_crash);
 }
@@ -164,7 +168,7 @@ static void parse(int argc, char **argv, char *kind, uint64_t *from, uint64_t *t
 int main(int argc, char **argv)
 {
 	uint64_t from = 0, to = 0;
-	char kind = 0;
+	char kind = 0, line[256];
 	bool go_on = true;
 
 	parse(argc, argv, &kind, &from, &to);
@@ -187,7 +191,8 @@ int main(int argc, char **argv)
 			: c.fault.kind	? campaign_one_fault(&c, n)
 					: campaign_random(&c, n);
 	}
-	result();
+	result(line, sizeof line);
+	fputs(line, stdout);
 	template_free(&c.template);
 	return c.dead ? 3 : c.violations != 0;
 }

@@ -29,8 +29,8 @@ for format in raw-file raw-file-4k raw-device raw-device-4k; do
 done
 
 # what once went wrong: zeroes beside a running read-modify-write were undone by it
-for seed in 2 3 7; do
-	out=$("$lab" --format raw-device-4k --mode none --seed $seed --cuts 200) || { fail "seed $seed"; tail -40 <<<"$out"; }
+for seed in 10 13; do
+	out=$("$lab" --format raw-file-4k --mode none --seed $seed --cuts 200) || { fail "seed $seed"; tail -40 <<<"$out"; }
 done
 
 a=$("$lab" --format raw-file-4k --mode none --seed 1-20 | digest)

@@ -9,3 +9,19 @@ tests_crash_crashlab_SOURCES = tests/crash/lab.c tests/crash/campaign.c tests/cr
 tests_crash_crashlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/lab.sh
 EXTRA_DIST += tests/crash/lab.sh
+EXTRA_DIST += tests/crash/plant
+
+# CC, and what compiles one source and links crashlab with it in front of the libraries, for tests/crash/plant
+CRASH_ENV = SRC='$(abs_top_srcdir)' CC='$(CC)' \
+	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
+	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)'
+
+# BUGS=NAME or BUGS='--sample 8'
+.PHONY: check-crash-bugs
+check-crash-bugs: tests/crash/crashlab
+	@$(CRASH_ENV) python3 '$(abs_top_srcdir)/tests/crash/plant' $(BUGS)
+clean-local: clean-crash
+.PHONY: clean-crash
+clean-crash:
+	rm -rf tests/crash/planted tests/crash/out
+EXTRA_DIST += $(srcdir)/tests/crash/bugs

@@ -202,6 +202,7 @@ static void fail_write(struct sim *s, struct td_iop *op, long res)
 		len = 0;
 	if (op->cb.align == SIZE_MAX)
 		return;
+	s->log->op[op->cb.align].write_back = s->fault.kind == SIM_SYNC && !(op->file->flags & TD_FILE_DIRECT);
 	if (len) {
 		s->log->op[op->cb.align].dsync = false;
 		log_end(s, op, (long)len);

@@ -134,7 +134,7 @@ static void submit_direct(struct machine *m, struct direct *d, size_t i)
 	size_t len = (size_t)op->n * SECTOR, skew = rng_chance(&m->rng, 30) ? 8 : 0;
 
 	*d = (struct direct){.busy = true, .gop = i, .m = m};
-	d->req = (struct td_req){.op = ops[op->kind], .flags = op->flags & GOP_FUA ? TD_FUA : 0, .off = op->sector * SECTOR, .len = len,
+	d->req = (struct td_req){.op = ops[op->kind], .flags = (op->flags & GOP_FUA ? TD_FUA : 0) | (op->flags & GOP_UNMAP ? TD_UNMAP : 0), .off = op->sector * SECTOR, .len = len,
 				 .done = direct_done};
 	if (op->kind == GOP_WRITE) {
 		d->mem = aligned_alloc(4096, (len + skew + 4095) / 4096 * 4096);

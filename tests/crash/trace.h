@@ -28,6 +28,7 @@ struct fop {
 	uint32_t begin, end; /* events; end is NEVER for what did not end */
 	int64_t res;         /* bytes moved (0 where none are), or -errno */
 	bool transient;      /* it failed before it began (EINTR, EAGAIN): asking again makes up for it */
+	bool write_back;     /* a durable write that failed, and may have been told of what an earlier one had left in the page cache */
 };
 
 struct flog_event {
@@ -55,6 +56,7 @@ enum {
 	GOP_FUA = 1u << 0,      /* durable when it is acknowledged */
 	GOP_PREFLUSH = 1u << 1, /* a FLUSH that carries data */
 	GOP_BARRIER = 1u << 2,
+	GOP_UNMAP = 1u << 4,    /* WRITE_ZEROES that may give the space back */
 	GOP_RING = 1u << 3,     /* on the ring: in order with the other requests there, if there is a barrier */
 };
 

@@ -49,7 +49,19 @@ static uint32_t length(struct rng *r, const struct work_disk *d)
 	return n < d->sectors / 2 ? n : (uint32_t)(d->sectors / 2);
 }
 
-static struct plan draw(struct rng *r, const struct work_disk *d, const struct work *w, unsigned flushes)
+/* A request beside the ring. */
+static void draw_beside(struct rng *r, struct plan *p)
+{
+	unsigned dice = (unsigned)rng_below(r, 16);
+
+	p->flags = rng_chance(r, 60) ? GOP_FUA : 0;
+	p->kind = dice < 8 ? GOP_WRITE : dice < 13 ? GOP_ZERO : GOP_DISCARD;
+	if (p->kind == GOP_ZERO && rng_chance(r, 50))
+		p->flags |= GOP_UNMAP;
+}
+
+/* flushes, beside: percent. */
+static struct plan draw(struct rng *r, const struct work_disk *d, const struct work *w, unsigned flushes, unsigned beside)
 {
 	struct plan p = {.kind = GOP_WRITE, .flags = GOP_RING};
 	unsigned dice = (unsigned)rng_below(r, 100);
@@ -74,11 +86,10 @@ static struct plan draw(struct rng *r, const struct work_disk *d, const struct w
 			p.n = 0;
 			p.sector = 0;
 		}
-	} else if (dice < 40 && d->extras) {
-		p.flags = rng_chance(r, 60) ? GOP_FUA : 0;
-		p.kind = dice < 32 ? GOP_WRITE : dice < 37 ? GOP_ZERO : GOP_DISCARD;
-	} else if (dice < 41) {
+	} else if (dice < 25) {
 		p = (struct plan){.kind = GOP_SETTLE, .flags = PLAN_PAUSE};
+	} else if (d->extras && rng_chance(r, beside)) {
+		draw_beside(r, &p);
 	}
 	if (rng_chance(r, 3))
 		p.flags |= PLAN_DRAIN;
@@ -89,13 +100,14 @@ void work_random(struct work *w, const struct work_disk *d, uint64_t seed)
 {
 	struct rng r = rng_seed(seed, 'w');
 	unsigned n = 5 + (unsigned)rng_below(&r, rng_chance(&r, 30) ? 130 : 40), flushes = (unsigned)rng_below(&r, 30);
+	unsigned beside = (unsigned)rng_below(&r, rng_chance(&r, 30) ? 90 : 30);
 
 	memset(w, 0, sizeof *w);
 	w->depth = 1u << rng_below(&r, 6);
 	w->eager = 10 + (unsigned)rng_below(&r, 85);
 	w->ragged = rng_chance(&r, 30);
 	while (w->n < n) {
-		struct plan p = draw(&r, d, w, flushes);
+		struct plan p = draw(&r, d, w, flushes, beside);
 
 		w->op[w->n++] = p;
 	}
