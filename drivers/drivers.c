@@ -13,7 +13,7 @@ static const struct td_driver *const drivers[] = {
 };
 
 /* Types that hosts write and that this build has no driver for. */
-static const char *const known[] = {"vhd", "qcow", "nbd", "ram", "rbd", "vdi", "log"};
+static const char *const known[] = {"qcow", "nbd", "ram", "rbd", "vdi", "log"};
 
 const struct td_driver *td_driver_find(const char *type, struct td_err *err)
 {

@@ -6,6 +6,7 @@
 #include "td/block.h"
 
 extern const struct td_driver td_driver_raw;
+extern const struct td_driver td_driver_vhd;
 extern const struct td_driver td_driver_null;
 extern const struct td_driver td_driver_qcow2;
 extern const struct td_driver td_driver_empty;

@@ -5,6 +5,13 @@ drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/empty
 # VHD offline
 drivers_libdrivers_a_SOURCES += drivers/vhd-image.c drivers/vhd-image.h drivers/vhd-image-parent.c drivers/vhd-image-write.c \
 	drivers/vhd-create.c drivers/vhd-resize.c drivers/vhd-move.c drivers/vhd-check.c drivers/vhd-check.h
+# VHD
+drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
+	drivers/vhd-alloc.c \
+	drivers/vhd-crypt.c \
+	drivers/vhd-io.c \
+	drivers/vhd-map.c \
+	drivers/vhd-parent.c
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-discard.c \
@@ -17,4 +24,4 @@ drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-write.c \
 	drivers/qcow-zip.c
 # what a program that stands on the drivers links, before TD_LIBS
-DRIVERS_LIBS = drivers/libdrivers.a $(ZLIB_LIBS) $(ZSTD_LIBS)
+DRIVERS_LIBS = drivers/libdrivers.a $(ZLIB_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS)

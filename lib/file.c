@@ -102,6 +102,28 @@ int td_file_extents(struct td_file *f, uint64_t off, uint64_t len, struct td_ext
 	return f->io->ops->extents ? (int)td_await_call(f->io, extents_run, &c) : -EOPNOTSUPP;
 }
 
+struct truncate_call {
+	struct td_file *f;
+	uint64_t size;
+};
+
+static long truncate_run(void *arg)
+{
+	struct truncate_call *c = arg;
+
+	return c->f->io->ops->truncate(c->f->io, c->f->fd, c->size);
+}
+
+int td_file_truncate(struct td_file *f, uint64_t size)
+{
+	struct truncate_call c = {f, size};
+	int rc = (int)td_await_call(f->io, truncate_run, &c);
+
+	if (!rc)
+		f->st.size = size;
+	return rc;
+}
+
 void td_file_io(struct td_io *io, struct td_iop *op)
 {
 	if (op->file->st.off_align <= 1)

@@ -27,6 +27,8 @@ void td_file_close(struct td_file *f); /* on a fiber; nothing in flight; NULL is
 
 /* The size now; on a fiber.  0 or -errno. */
 int td_file_size(struct td_file *f, uint64_t *size);
+/* Makes it `size' bytes long; on a fiber.  0 or -errno. */
+int td_file_truncate(struct td_file *f, uint64_t size);
 
 /* Data and holes; on a fiber.  As td_io_ops.extents: -EOPNOTSUPP where the store cannot tell. */
 int td_file_extents(struct td_file *f, uint64_t off, uint64_t len, struct td_extent *out, int max);

@@ -10,6 +10,12 @@
 int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io, struct td_image **out,
 		  struct td_err *err)
 {
+	return td_image_open_how(driver, path, &(struct td_how){.flags = flags}, io, out, err);
+}
+
+int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,
+		      struct td_image **out, struct td_err *err)
+{
 	struct td_image *image = calloc(1, sizeof *image + driver->priv_size);
 	int rc = -ENOMEM;
 
@@ -17,13 +23,16 @@ int td_image_open(const struct td_driver *driver, const char *path, unsigned fla
 		goto fail;
 	image->magic = TD_IMAGE_MAGIC;
 	image->driver = driver;
-	image->file_flags = flags;
+	image->file_flags = how->flags;
+	image->key = how->key;
+	image->dirs = how->dirs;
 	image->io = io;
 	image->priv = image + 1;
 	rc = driver->open(image, err);
 	if (rc < 0)
 		goto fail;
 	assert(image->info.size % 512 == 0);
+	image->key = NULL;
 	*out = image;
 	return 0;
 fail:

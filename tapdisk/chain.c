@@ -2,42 +2,66 @@
 #include "tapdisk/chain.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "drivers/drivers.h"
 
-static int open_one(const char *spec, unsigned flags, struct td_io *io, struct td_image **out, struct td_err *err)
+static int open_one(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **out, struct td_err *err)
 {
 	const char *path;
 	const struct td_driver *d = td_driver_parse(spec, &path, err);
 
-	return d ? td_image_open(d, path, flags, io, out, err) : -err->code;
+	return d ? td_image_open_how(d, path, how, io, out, err) : -err->code;
 }
 
-int chain_open(const char *spec, unsigned flags, struct td_io *io, struct td_image **leaf, struct td_err *err)
+/* The leaf's own directory, and those that are allowed beside it; to be freed. */
+static char *parent_dirs(const char *spec, const char *more)
 {
-	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with other leaves */
-	unsigned parent = (flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
-	struct td_image *image = NULL;
-	char below[TD_SPEC_MAX];
-	int rc = open_one(spec, flags, io, leaf, err);
+	const char *path = strchr(spec, ':'), *slash = strrchr(spec, '/');
+	char *dirs;
 
-	if (rc < 0)
+	if (!path || !slash || slash < path)
+		return strdup(more ? more : "");
+	path++;
+	return asprintf(&dirs, "%.*s/%s%s", (int)(slash - path), path, more ? ":" : "", more ? more : "") < 0 ? NULL : dirs;
+}
+
+int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf, struct td_err *err)
+{
+	struct td_how top = *how, below = *how;
+	struct td_image *image = NULL;
+	char name[TD_SPEC_MAX];
+	char *dirs = parent_dirs(spec, how->dirs);
+	int rc;
+
+	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with other leaves */
+	below.flags = (how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
+	below.dirs = top.dirs = dirs;
+	rc = dirs ? open_one(spec, &top, io, leaf, err) : td_fail(err, ENOMEM, "no memory to open %s", spec);
+	if (rc < 0) {
+		free(dirs);
 		return rc;
+	}
 	image = *leaf;
 	for (int depth = 1; image->driver->backing; depth++) {
-		rc = image->driver->backing(image, below, err);
+		rc = image->driver->backing(image, name, err);
 		if (rc <= 0)
 			break;
 		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP, "%s: more than %d images stand under it: a loop?", spec, CHAIN_MAX)
-					: open_one(below, parent, io, &image->backing, err);
+					: open_one(name, &below, io, &image->backing, err);
 		if (rc < 0)
 			break;
 		image = image->backing;
 	}
+	for (image = *leaf; image; image = image->backing)
+		image->dirs = NULL;
 	if (rc < 0) {
 		chain_close(*leaf);
 		*leaf = NULL;
 	}
+	free(dirs);
 	return rc < 0 ? rc : 0;
 }
 

@@ -7,8 +7,11 @@
 
 #define CHAIN_MAX 64 /* images; deeper is a loop, or a mistake */
 
-/* Opens "type:path" and all that is under it, on a fiber.  flags: TD_FILE_* of the leaf. */
-int chain_open(const char *spec, unsigned flags, struct td_io *io, struct td_image **leaf, struct td_err *err);
+/*
+ * Opens "type:path" and all that is under it, on a fiber.  how: the leaf's flags, the key of all that is encrypted, and the directories where
+ * parents may be beside the leaf's own (NULL: nowhere else).
+ */
+int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf, struct td_err *err);
 void chain_close(struct td_image *leaf); /* leaf first; NULL is fine */
 
 #endif

@@ -57,16 +57,27 @@ static int set_request_timeout(struct vbd_options *o, const char *v, struct td_e
 	return 0;
 }
 
+/* The host's to say, not a disk's: who names an image does not widen what the image may reach. */
+static int set_parent_dirs(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (*v != '/' || strstr(v, ":/") != strchr(v, ':') || strlen(v) >= sizeof o->parent_dirs)
+		return td_fail(err, EINVAL, "parent-dirs=%.100s: say absolute directories, with colons between, in less than %zu bytes", v,
+			       sizeof o->parent_dirs);
+	strcpy(o->parent_dirs, v);
+	return 0;
+}
+
 static const struct {
 	const char *key;
 	int (*set)(struct vbd_options *o, const char *v, struct td_err *err);
-	bool per_disk_only;
+	bool per_disk_only, conf_only;
 } known[] = {
-	{"cache", set_cache, false},
-	{"unsafe", set_unsafe, false},
-	{"on-enospc", set_on_enospc, false},
-	{"request-timeout", set_request_timeout, false},
-	{"shared", set_shared, true},
+	{"cache", set_cache, false, false},
+	{"unsafe", set_unsafe, false, false},
+	{"on-enospc", set_on_enospc, false, false},
+	{"request-timeout", set_request_timeout, false, false},
+	{"shared", set_shared, true, false},
+	{"parent-dirs", set_parent_dirs, false, true},
 };
 
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)
@@ -74,7 +85,7 @@ static int set_one(struct vbd_options *o, const char *key, size_t len, const cha
 	char list[128] = "";
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-		if (conf && known[i].per_disk_only)
+		if (conf ? known[i].per_disk_only : known[i].conf_only)
 			continue;
 		if (strlen(known[i].key) == len && !strncmp(known[i].key, key, len))
 			return known[i].set(o, value, err);

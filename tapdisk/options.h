@@ -4,6 +4,7 @@
 #define TAPDISK_OPTIONS_H
 
 #include "td/cache.h"
+#include "td/block.h"
 #include "td/ctl.h"
 #include "td/log.h"
 
@@ -15,6 +16,8 @@ struct vbd_options {
 	bool read_only;
 	int request_timeout; /* s after which a store that does not answer is told of; 0: never */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
+	char parent_dirs[1024]; /* where parents may be beside the leaf's own directory: absolute, colons between */
+	struct td_key key;      /* of an encrypted image */
 };
 
 /* The host's defaults: tapdisk.conf over what is built in. */

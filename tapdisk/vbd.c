@@ -237,7 +237,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	if (!rc)
 		rc = queue_engine(v->queue, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
 	if (!rc)
-		rc = chain_open(spec, file_flags(o), io, &leaf, err);
+		rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs}, io, &leaf, err);
 	if (rc < 0)
 		return rc;
 	shrunk = leaf->info.size / 512 < v->disk.sectors;

@@ -88,12 +88,27 @@ struct td_driver {
 
 #define TD_IMAGE_MAGIC 0x7464696du
 
+/* The key of an encrypted image. */
+struct td_key {
+	uint8_t bytes[64];
+	unsigned len; /* 32 or 64; 0: none */
+};
+
+/* How an image is opened. */
+struct td_how {
+	unsigned flags;           /* TD_FILE_*: how to open its file */
+	const struct td_key *key; /* or NULL */
+	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
+};
+
 struct td_image {
 	unsigned magic;
 	const struct td_driver *driver;
 	char *path;
 	unsigned file_flags;    /* TD_FILE_*: how to open its file */
 	struct td_io *io;       /* the home queue's engine, for open and close */
+	const struct td_key *key; /* of td_how, as long as open runs */
+	const char *dirs;       /* of td_how, as long as open and backing run */
 	struct td_image *backing; /* next image down the chain, or NULL */
 	struct td_image_info info;
 	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */
@@ -101,7 +116,9 @@ struct td_image {
 	void *priv;             /* the driver's */
 };
 
-/* Opens on a fiber; flags: TD_FILE_*.  td_image_close takes NULL and half-open images. */
+/* Opens on a fiber; td_image_close takes NULL and half-open images.  td_image_open: with flags (TD_FILE_*) alone. */
+int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,
+		      struct td_image **out, struct td_err *err);
 int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io,
 		  struct td_image **out, struct td_err *err);
 void td_image_close(struct td_image *image);

@@ -152,7 +152,7 @@ static int file_open(struct td_io *io, const char *path, unsigned flags, int *fd
 		if (!f->file[i].data || strcmp(f->file[i].name, path))
 			continue;
 		*st = (struct td_stat){.size = f->file[i].size, .mem_align = 1, .off_align = 1, .logical = 1, .physical = 4096,
-				       .discard_gran = 4096};
+				       .discard_gran = 4096, .blockdev = f->file[i].blockdev};
 		if (flags & TD_FILE_DIRECT) {
 			st->mem_align = f->mem_align;
 			st->off_align = f->off_align;

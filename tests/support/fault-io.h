@@ -8,7 +8,7 @@
 
 #include "td/io.h"
 
-#define FAULT_FILES 4
+#define FAULT_FILES 48
 #define FAULT_RULES 64
 #define FAULT_LOG   65536
 
@@ -16,6 +16,7 @@ struct fault_file {
 	char name[64];
 	unsigned char *data;
 	uint64_t size;
+	bool blockdev;
 };
 
 /* What happens to the k-th READ, WRITE, SYNC, PUNCH or ZERO (1: the first) since fault_io_new() or fault_io_clear(). */

@@ -70,3 +70,12 @@ TESTS += tests/unit/test-stats
 endif
 tests_unit_test_stats_SOURCES = tests/unit/test-stats.c tests/support/suite.h
 tests_unit_test_stats_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+
+# the VHD driver
+if HAVE_CHECK
+check_PROGRAMS += tests/unit/test-vhd-model
+TESTS += tests/unit/test-vhd-model
+endif
+VHD_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/vhd-make.c tests/support/vhd-make.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c $(VHD_TEST_PARTS)
+tests_unit_test_vhd_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)

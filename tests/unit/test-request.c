@@ -168,8 +168,8 @@ START_TEST(drivers_are_found_by_type)
 {
 	static const struct { const char *spec; int err; const char *word; } bad[] = {
 		{"aio", EINVAL, "type:path"}, {":x", EINVAL, "type:path"}, {"aio:", EINVAL, "type:path"}, {"", EINVAL, "type:path"},
-		{"bogus:/x", ENOENT, "aio, raw, null"}, {"AIO:/x", ENOENT, "unknown"}, {"vhd:/x", ENOSYS, "no driver"},
-		{"rbd:/x", ENOSYS, "no driver"}, {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:/x", ENOENT, "unknown"}};
+		{"bogus:/x", ENOENT, "aio, raw, vhd, null"}, {"AIO:/x", ENOENT, "unknown"}, {"rbd:/x", ENOSYS, "no driver"},
+		{"vdi:/x", ENOSYS, "no driver"}, {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:/x", ENOENT, "unknown"}};
 	struct td_err err = {0};
 	const char *path;
 	char spec[5000];

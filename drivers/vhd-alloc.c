@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * New blocks and new bits, and the order in which they become part of the image.  A write to sectors that are not in the image goes to
+ * their place in the file at once; that they are there now is known in memory alone until a commit writes it down.  These hold at
+ * every moment, so that the power may go at any:
+ *
+ * V1 A bit goes into the file only when the data that it stands for is durable.  A sector then shows what was there before the write, or
+ *    the write; never what lay in the file or on the device by chance.
+ * V2 A BAT entry goes into the file only when the bitmap at its place is durable, all clear at first.  Bits that lay there by chance
+ *    never count.
+ * V3 A place is handed out once: above all blocks and all metadata.  One is given back only when its block never got into bat[].
+ * V4 Bits and entries are never taken back.  So whatever is true of the file once stays true: a batmap's bit, which sums up
+ *    a bitmap, is written at close, when all bitmaps are durable; after a cut the batmap knows too little, never too much.
+ * V5 A FLUSH, or a write with FUA, that needs metadata is answered by a commit that began after it: freeze what is dirty, sync (V1, V2),
+ *    write what was frozen, sync.  What becomes dirty meanwhile is the next commit's, since the first sync does not cover it.
+ * V6 When a sync fails, what it should have covered may be lost without another sign.  Nothing that was frozen is written, and the
+ *    image fails every write and flush until it is opened again.
+ * V7 The copy of the footer at 0 rules while the image is open.  The footer at the end gives way to the first new block; it is written
+ *    again at close, when all else is durable.  Meanwhile the file is always longer than its last block, so that the guest's bytes never
+ *    stand where a reader looks for a footer.
+ *
+ * A bitmap is hot while the file does not know all that it knows: a write that will set bits is under way, or it is dirty, or being
+ * committed.  There are at most hot_max, which bounds the memory and what is lost with a guest that never flushes; a timer also commits
+ * what has been dirty for a while.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "drivers/vhd.h"
+#include "lib/bytes.h"
+#include "lib/fiber.h"
+
+#define LATER     2.0        /* s that anything stays dirty at most before a commit is begun */
+#define GROW      (32u << 20) /* bytes by which a file is made longer: writes beyond its end would wait for each other in the kernel */
+#define BATCH     32         /* metadata writes under way at once */
+#define PER_SECTOR (VHD_SECTOR / 4) /* BAT entries */
+
+static size_t frozen_bytes(const struct vhd *v)
+{
+	return (size_t)v->hot_max * (v->l.bitmap_bytes + VHD_SECTOR);
+}
+
+static void on_later(struct ev_loop *loop, ev_timer *w, int revents);
+
+int vhd_alloc_init(struct vhd *v)
+{
+	v->hot_max = v->nbm / 4 > 4 ? v->nbm / 4 : 4;
+	ev_timer_init(&v->later, on_later, LATER, 0);
+	v->later.data = v;
+	v->frozen = mmap(NULL, frozen_bytes(v), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (v->frozen == MAP_FAILED)
+		v->frozen = NULL;
+	v->frozen_bat = calloc(v->hot_max, sizeof *v->frozen_bat);
+	v->bat_dirty = calloc(1, v->bat_sectors / 8 + 1);
+	return v->frozen && v->frozen_bat && v->bat_dirty ? 0 : -ENOMEM;
+}
+
+void vhd_alloc_fini(struct vhd *v)
+{
+	if (v->frozen)
+		munmap(v->frozen, frozen_bytes(v));
+	free(v->frozen_bat);
+	free(v->bat_dirty);
+}
+
+/* --- hot and cold --------------------------------------------------------------------------------------------------- */
+
+int vhd_wait_room(struct vhd *v)
+{
+	/* what waits for a commit must not wait for the timer */
+	if (v->dirty && !v->committing)
+		vhd_commit(v, NULL);
+	vhd_wait(&v->room);
+	return v->failed;
+}
+
+static bool heat(struct vhd *v, struct vhd_bitmap *bm)
+{
+	if (bm->dirty || bm->committing || bm->writers)
+		return true;
+	if (v->nhot == v->hot_max)
+		return false;
+	td_list_del(&bm->link);
+	td_list_add(&v->hot, &bm->link);
+	v->nhot++;
+	return true;
+}
+
+static void cool(struct vhd *v, struct vhd_bitmap *bm)
+{
+	if (bm->dirty || bm->committing || bm->writers)
+		return;
+	td_list_del(&bm->link);
+	td_list_add(&v->cold, &bm->link);
+	v->nhot--;
+	vhd_map_full(v, bm);
+	vhd_wake(&v->room);
+}
+
+static void soil(struct vhd *v, struct vhd_bitmap *bm)
+{
+	bm->dirty = true;
+	if (!v->dirty) {
+		v->dirty = true;
+		ev_timer_start(v->image->io->loop, &v->later);
+	}
+	if (v->nhot > v->hot_max / 2 && !v->committing)
+		vhd_commit(v, NULL);
+}
+
+bool vhd_write_begin(struct vhd *v, struct vhd_bitmap *bm)
+{
+	if (!heat(v, bm))
+		return false;
+	bm->writers++;
+	return true;
+}
+
+void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_t n, int err)
+{
+	uint32_t from = first / 8 / VHD_SECTOR, to = (first + n - 1) / 8 / VHD_SECTOR + 1;
+
+	if (!err) {
+		vhd_bits_set(bm->bits, first, (uint64_t)first + n);
+		if (bm->dirty_from == bm->dirty_to)
+			bm->dirty_from = from, bm->dirty_to = to;
+		bm->dirty_from = from < bm->dirty_from ? from : bm->dirty_from;
+		bm->dirty_to = to > bm->dirty_to ? to : bm->dirty_to;
+		soil(v, bm);
+	}
+	bm->writers--;
+	cool(v, bm);
+}
+
+/* --- blocks --------------------------------------------------------------------------------------------------------- */
+
+/* Makes the file reach beyond `end' (V7); a device has the size that it has, and may have grown. */
+static int grow(struct vhd *v, uint64_t end)
+{
+	int rc = 0;
+
+	if (v->file->st.blockdev) {
+		if (end + VHD_FOOTER > v->eof)
+			rc = td_file_size(v->file, &v->eof);
+		return rc ? rc : end + VHD_FOOTER > v->eof ? -ENOSPC : 0;
+	}
+	while (end + VHD_FOOTER > v->eof && !rc) {
+		if (v->growing) {
+			vhd_wait(&v->growers);
+			continue;
+		}
+		v->growing = true;
+		v->tail_lost = true;
+		rc = td_file_truncate(v->file, end + GROW);
+		if (!rc)
+			v->eof = end + GROW;
+		v->growing = false;
+		vhd_wake(&v->growers);
+	}
+	return rc;
+}
+
+/* A place for a block; its data is at a multiple of 4,096, which every store likes (V3). */
+static uint64_t take_place(struct vhd *v)
+{
+	uint64_t place;
+
+	if (v->nplaces)
+		return v->place[--v->nplaces];
+	place = td_round_up(v->next + v->l.bitmap_bytes, 4096) - v->l.bitmap_bytes;
+	v->next = place + v->l.bitmap_bytes + v->l.block_size;
+	return place;
+}
+
+static void give_back(struct vhd *v, uint64_t place)
+{
+	if (v->nplaces < VHD_PLACES)
+		v->place[v->nplaces++] = place;
+}
+
+/*
+ * The bitmap, clear (V2).  In a file, sectors without a bit are zeroes too, for readers that do not look at bits: below what the file
+ * had when it was opened, blocks may lie that a cut left without an entry.
+ */
+static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place)
+{
+	uint64_t data = place + v->l.bitmap_bytes, to = data + v->l.block_size;
+
+	if (to / VHD_SECTOR >= VHD_UNUSED)
+		return -EFBIG;
+	if (!v->file->st.blockdev && !v->diff && data < v->stale) {
+		int rc = vhd_zero(v, TD_IO_PUNCH, data, (to < v->stale ? to : v->stale) - data);
+
+		if (rc < 0)
+			return rc;
+	}
+	return td_file_rw(v->file, TD_IO_WRITE, bm->bits, place, v->l.bitmap_bytes, 0);
+}
+
+int vhd_alloc(struct vhd *v, uint32_t block)
+{
+	struct vhd_bitmap *bm = vhd_map_find(v, block);
+	uint64_t place;
+	int rc;
+
+	if (bm) { /* somebody does it */
+		vhd_wait(&bm->waiters);
+		return 0;
+	}
+	if (v->nhot == v->hot_max || !(bm = vhd_map_new(v, block)))
+		return vhd_wait_room(v);
+	heat(v, bm);
+	bm->writers = 1;
+	bm->state = VHD_BM_ALLOCATING;
+	bm->dirty_from = bm->dirty_to = 0;
+	memset(bm->bits, 0, v->l.bitmap_bytes);
+	place = take_place(v);
+	rc = grow(v, place + v->l.bitmap_bytes + v->l.block_size);
+	if (!rc)
+		rc = prepare(v, bm, place);
+	bm->writers = 0;
+	bm->state = VHD_BM_READY;
+	if (rc < 0) {
+		give_back(v, place);
+		cool(v, bm);
+		vhd_map_drop(v, bm);
+		return rc;
+	}
+	v->bat[block] = (uint32_t)(place / VHD_SECTOR);
+	vhd_bits_set(v->bat_dirty, block / PER_SECTOR, block / PER_SECTOR + 1);
+	soil(v, bm);
+	vhd_wake(&bm->waiters);
+	return 0;
+}
+
+/* --- commits -------------------------------------------------------------------------------------------------------- */
+
+struct batch {
+	struct td_iop op[BATCH];
+	struct iovec iov[BATCH];
+	unsigned n, pending;
+	int err;
+	struct td_fiber *fiber;
+};
+
+static void batch_done(struct td_iop *op, int err)
+{
+	struct batch *b = op->data;
+
+	if (err && !b->err)
+		b->err = err;
+	if (--b->pending == 0)
+		td_fiber_wake(b->fiber);
+}
+
+static void batch_wait(struct batch *b)
+{
+	while (b->pending)
+		td_fiber_wait();
+	b->n = 0;
+}
+
+static void batch_write(struct vhd *v, struct batch *b, void *buf, uint64_t off, uint64_t len)
+{
+	struct td_iop *op = &b->op[b->n];
+
+	b->iov[b->n] = (struct iovec){buf, len};
+	*op = (struct td_iop){.op = TD_IO_WRITE, .file = v->file, .off = off, .len = len, .iov = &b->iov[b->n], .iovcnt = 1,
+			      .done = batch_done, .data = b};
+	b->n++;
+	b->pending++;
+	td_file_io(v->image->io, op);
+	if (b->n == BATCH)
+		batch_wait(b);
+}
+
+static void freeze_table(struct vhd *v, uint8_t *to)
+{
+	uint64_t n;
+	bool set;
+
+	v->nfrozen_bat = 0;
+	for (uint64_t s = 0; s < v->bat_sectors; s += n) {
+		n = vhd_bits_run(v->bat_dirty, s, v->bat_sectors, &set);
+		for (uint64_t i = s; set && i < s + n; i++, to += VHD_SECTOR) {
+			assert(v->nfrozen_bat < v->hot_max);
+			v->frozen_bat[v->nfrozen_bat++] = (uint32_t)i;
+			for (unsigned e = 0; e < PER_SECTOR; e++)
+				td_put_be32(to + 4 * e, v->bat[i * PER_SECTOR + e]);
+		}
+		vhd_bits_clear(v->bat_dirty, s, s + n);
+	}
+}
+
+/* Takes a picture of all that is dirty; what changes from now on is dirty again. */
+static void freeze(struct vhd *v)
+{
+	uint8_t *to = v->frozen;
+
+	td_list_each(l, &v->hot) {
+		struct vhd_bitmap *bm = td_entry(l, struct vhd_bitmap, link);
+		size_t len = (size_t)(bm->dirty_to - bm->dirty_from) * VHD_SECTOR;
+
+		if (!bm->dirty)
+			continue;
+		memcpy(to, bm->bits + (size_t)bm->dirty_from * VHD_SECTOR, len);
+		bm->frozen = to;
+		bm->frozen_from = bm->dirty_from;
+		bm->frozen_to = bm->dirty_to;
+		bm->dirty_from = bm->dirty_to = 0;
+		bm->dirty = false;
+		bm->committing = true;
+		to += len;
+	}
+	v->frozen_table = to;
+	freeze_table(v, to);
+	v->dirty = false;
+}
+
+static int write_frozen(struct vhd *v)
+{
+	struct batch b = {.fiber = td_fiber_self()};
+
+	td_list_each(l, &v->hot) { /* what is being committed stays on it */
+		struct vhd_bitmap *bm = td_entry(l, struct vhd_bitmap, link);
+		size_t len = (size_t)(bm->frozen_to - bm->frozen_from) * VHD_SECTOR;
+
+		if (bm->committing && len)
+			batch_write(v, &b, bm->frozen, (uint64_t)v->bat[bm->block] * VHD_SECTOR + (uint64_t)bm->frozen_from * VHD_SECTOR, len);
+	}
+	for (uint32_t i = 0; i < v->nfrozen_bat; i++)
+		batch_write(v, &b, v->frozen_table + (size_t)i * VHD_SECTOR, v->l.table_off + (uint64_t)v->frozen_bat[i] * VHD_SECTOR, VHD_SECTOR);
+	batch_wait(&b);
+	return b.err;
+}
+
+/* The commit is over: what it wrote is clean, or as dirty as before. */
+static void thaw(struct vhd *v, int err)
+{
+	td_list_each_safe(l, tmp, &v->hot) {
+		struct vhd_bitmap *bm = td_entry(l, struct vhd_bitmap, link);
+
+		if (!bm->committing)
+			continue;
+		bm->committing = false;
+		if (err) {
+			bm->dirty_from = bm->dirty ? 0 : bm->frozen_from;
+			bm->dirty_to = bm->dirty ? v->l.bitmap_bytes / VHD_SECTOR : bm->frozen_to;
+			bm->dirty = true;
+		}
+		cool(v, bm);
+	}
+	for (uint32_t i = 0; err && i < v->nfrozen_bat; i++)
+		vhd_bits_set(v->bat_dirty, v->frozen_bat[i], v->frozen_bat[i] + 1);
+	v->dirty = v->dirty || err;
+}
+
+static int sync_file(struct vhd *v)
+{
+	struct td_iop op = {.op = TD_IO_SYNC, .file = v->file};
+	int rc = td_await_file(v->image->io, &op);
+
+	if (rc < 0 && !v->broken) {
+		v->broken = rc; /* V6 */
+		td_log(LOG_ERR, "%s: a sync of the image failed: %s", v->image->path, strerror(-rc));
+	}
+	return v->broken;
+}
+
+/* One commit (V5), on a fiber. */
+static int commit_once(struct vhd *v)
+{
+	bool metadata = v->dirty;
+	int rc = v->broken;
+
+	ev_timer_stop(v->image->io->loop, &v->later);
+	if (rc)
+		return rc;
+	if (metadata)
+		freeze(v);
+	rc = sync_file(v);
+	if (!metadata)
+		return rc;
+	if (!rc)
+		rc = write_frozen(v);
+	if (!rc)
+		rc = sync_file(v);
+	thaw(v, rc);
+	if (v->dirty && !v->broken)
+		ev_timer_start(v->image->io->loop, &v->later);
+	return rc;
+}
+
+static void commit_main(void *arg)
+{
+	struct vhd *v = arg;
+
+	while (v->kicked || !td_list_empty(&v->commits)) {
+		struct td_list now;
+		struct td_list *l;
+		int rc;
+
+		td_list_init(&now);
+		td_list_splice(&now, &v->commits);
+		v->kicked = false;
+		rc = commit_once(v);
+		while ((l = td_list_pop(&now)))
+			td_req_done(td_entry(l, struct td_req, link), rc);
+		v->failed = rc;
+		v->kicked = !rc && v->dirty && v->nhot > v->hot_max / 2;
+		vhd_wake(&v->room);
+	}
+	v->committing = false;
+	vhd_wake(&v->settled);
+}
+
+void vhd_commit(struct vhd *v, struct td_req *req)
+{
+	if (req)
+		td_list_add(&v->commits, &req->link);
+	if (v->committing)
+		return;
+	v->committing = true;
+	v->kicked = !req;
+	if (td_fiber_start(v->image->io->loop, commit_main, v) == 0)
+		return;
+	v->committing = v->kicked = false;
+	if (req) {
+		td_list_del(&req->link);
+		td_req_done(req, -ENOMEM);
+	}
+}
+
+static void on_later(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	vhd_commit(w->data, NULL);
+}
+
+/* --- close ---------------------------------------------------------------------------------------------------------- */
+
+int vhd_put_batmap(struct vhd *v)
+{
+	uint8_t header[VHD_SECTOR];
+	int rc;
+
+	v->batmap.checksum = vhd_batmap_checksum(&v->batmap, v->full);
+	vhd_batmap_encode(&v->batmap, header);
+	rc = td_file_rw(v->file, TD_IO_WRITE, v->full, v->batmap.off, (uint64_t)v->batmap.sectors * VHD_SECTOR, 0);
+	if (!rc)
+		rc = td_file_rw(v->file, TD_IO_WRITE, header, v->l.batmap_header, sizeof header, 0);
+	if (!rc)
+		v->full_dirty = false;
+	return rc;
+}
+
+/* V7: the footer stands before the file is cut to it, so that a cut of the power in between leaves a file that is only too long. */
+static int put_tail(struct vhd *v)
+{
+	uint64_t at = v->file->st.blockdev ? v->eof - VHD_FOOTER : v->next;
+	int rc = td_file_rw(v->file, TD_IO_WRITE, v->tail, at, VHD_FOOTER, 0);
+
+	if (!rc && !v->file->st.blockdev)
+		rc = td_file_truncate(v->file, at + VHD_FOOTER);
+	if (!rc) {
+		v->eof = at + VHD_FOOTER;
+		v->tail_lost = false;
+	}
+	return rc;
+}
+
+int vhd_settle(struct vhd *v)
+{
+	bool last = false;
+	int rc = 0;
+
+	while (v->committing)
+		vhd_wait(&v->settled);
+	if (v->dirty)
+		rc = commit_once(v);
+	if (!rc && v->has_batmap && v->full_dirty && !v->broken) {
+		rc = vhd_put_batmap(v); /* V4 */
+		last = true;
+	}
+	if (!rc && v->tail_lost && !v->broken) {
+		rc = put_tail(v);
+		last = true;
+	}
+	if (!rc && last)
+		rc = sync_file(v);
+	ev_timer_stop(v->image->io->loop, &v->later);
+	return rc;
+}
