@@ -88,7 +88,7 @@ static void open_it(void)
 {
 	struct td_err err = {0};
 
-	if (chain_open(spec, flags, io, &leaf, &err) < 0)
+	if (chain_open(spec, &(struct td_how){.flags = flags}, io, &leaf, &err) < 0)
 		die(err.text, "");
 }
 
