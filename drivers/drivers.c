@@ -7,6 +7,7 @@
 
 static const struct td_driver *const drivers[] = {
 	&td_driver_raw,
+	&td_driver_vhd,
 	&td_driver_null,
 	&td_driver_empty,
 	&td_driver_qcow2,
