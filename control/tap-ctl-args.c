@@ -43,6 +43,17 @@ static int parse_number(const struct tc_cmd *cmd, const struct tc_opt *o, const 
 	return 0;
 }
 
+static int parse_seconds(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, double *v, struct td_err *err)
+{
+	char *end;
+	double n = strtod(text, &end);
+
+	if (end == text || *end || !(n >= 0.1 && n <= 86400))
+		return td_fail(err, EINVAL, "%s: -%c takes seconds from 0.1 to 86400, not '%s'", cmd->name, o->letter, text);
+	*v = n;
+	return 0;
+}
+
 static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_args *a, struct td_err *err)
 {
 	if (!strchr(text, '=') || *text == '=')
@@ -101,6 +112,13 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 	case TC_JSON:
 		a->json = true;
 		return 0;
+	case TC_BATCH:
+		a->batch = true;
+		return 0;
+	case TC_COUNT:
+		return parse_number(cmd, o, text, 1, &a->count, err);
+	case TC_DELAY:
+		return parse_seconds(cmd, o, text, &a->delay, err);
 	case TC_HELP:
 		a->help = true;
 		return 0;

@@ -71,6 +71,16 @@ static const struct tc_opt opts_unpause[] = {
         {'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},
         {'c', "changed-blocks", "PATH", "keep a log of changed blocks; not in this version", TC_LATER},
         OPT_HELP};
+static const struct tc_opt opts_top[] = {
+        OPT_PID,
+        OPT_MINOR,
+        {'b', "batch", NULL, "print lines, also on a terminal", TC_BATCH},
+        {'n', "count", "N", "end after N looks", TC_COUNT},
+        {'d', "delay", "SECONDS", "from one look to the next; 2 without it", TC_DELAY},
+        {1, "json", NULL, "print JSON, one object a look", TC_JSON},
+        OPT_HELP};
+static const struct tc_opt opts_metrics[] = {
+        {'f', "file", "PATH", "put them into this file, whole, instead of printing them", TC_FILE}, OPT_HELP};
 static const struct tc_opt opts_job[] = {OPT_PID,
                                          OPT_MINOR,
                                          {'a', "args", "TYPE:PATH", "an image", TC_ARGS},
@@ -92,6 +102,8 @@ const struct tc_cmd tc_cmds[] = {
         {"unpause", "open the image again, or another, and go on", opts_unpause, "pm", tc_cmd_unpause},
         {"resize", "see that an image has grown, and tell its guest; prints the size in bytes", opts_disk, "pm", tc_cmd_resize},
         {"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},
+        {"top", "show what all disks do, live", opts_top, "", tc_cmd_top},
+        {"metrics", "print the counters of all disks for Prometheus", opts_metrics, "", tc_cmd_metrics},
         {"commit", "not in this version", opts_job, "", tc_cmd_later},
         {"query", "not in this version", opts_job, "", tc_cmd_later},
         {"cancel", "not in this version", opts_job, "", tc_cmd_later},

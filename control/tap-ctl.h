@@ -28,6 +28,9 @@ enum tc_what {
 	TC_REQUEST_TIMEOUT,
 	TC_FORCE,
 	TC_JSON,
+	TC_BATCH,
+	TC_COUNT,
+	TC_DELAY,
 	TC_NAME,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused, never ignored */
@@ -44,7 +47,9 @@ struct tc_args {
 	int minor, timeout;             /* timeout: s */
 	const char *args, *type, *file, *name; /* NULL: not given */
 	json_t *options;                /* array of "key=value"; NULL: none */
-	bool read_only, buffered, force, json, help;
+	int count;                      /* of top; 0: no end */
+	double delay;                   /* of top; s; 0: not given */
+	bool read_only, buffered, force, json, batch, help;
 };
 
 struct tc_cmd {
@@ -103,6 +108,8 @@ int tc_cmd_pause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_unpause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_resize(const struct tc_args *a, struct td_err *err);
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
+int tc_cmd_top(const struct tc_args *a, struct td_err *err);
+int tc_cmd_metrics(const struct tc_args *a, struct td_err *err);
 int tc_cmd_later(const struct tc_args *a, struct td_err *err);
 
 #endif

@@ -7,6 +7,10 @@ control_tap_ctl_SOURCES = control/tap-ctl.c control/tap-ctl.h \
 	control/tap-ctl-disk.c \
 	control/tap-ctl-list.c \
 	control/tap-ctl-marker.c \
+	control/tap-ctl-metrics.c \
+	control/tap-ctl-rate.c control/tap-ctl-rate.h \
 	control/tap-ctl-rows.c control/tap-ctl-rows.h \
-	control/tap-ctl-spawn.c
+	control/tap-ctl-screen.c control/tap-ctl-screen.h \
+	control/tap-ctl-spawn.c \
+	control/tap-ctl-top.c
 control_tap_ctl_LDADD = $(TD_LIBS)

@@ -19,7 +19,7 @@ TESTS += tests/it/includes.sh
 EXTRA_DIST += tests/it/includes.sh
 
 # statistics
-STATS_TESTS = tests/it/stats.sh
+STATS_TESTS = tests/it/stats.sh tests/it/tap-ctl-top.sh tests/it/tap-ctl-metrics.sh
 TESTS += $(STATS_TESTS)
 EXTRA_DIST += $(STATS_TESTS)
 
