@@ -3,3 +3,4 @@
 include control/tap-ctl.mk
 include control/tapback.mk
 include control/vhd-util.mk
+include control/units.mk

@@ -29,12 +29,5 @@ xenscript_SCRIPTS = control/block-tap
 control/block-tap: $(srcdir)/control/block-tap.in Makefile
 	$(AM_V_GEN)$(MKDIR_P) control && sed -e 's|@sbindir[@]|$(sbindir)|g' -e 's|@bindir[@]|$(bindir)|g' \
 		$(srcdir)/control/block-tap.in >$@.tmp && chmod +x $@.tmp && mv $@.tmp $@
-EXTRA_DIST += control/block-tap.in control/tapback.service.in
+EXTRA_DIST += control/block-tap.in
 CLEANFILES += control/block-tap
-
-if HAVE_SYSTEMD
-systemdsystemunit_DATA = control/tapback.service
-endif
-control/tapback.service: $(srcdir)/control/tapback.service.in Makefile
-	$(AM_V_GEN)$(MKDIR_P) control && sed -e 's|@sbindir[@]|$(sbindir)|g' $(srcdir)/control/tapback.service.in >$@.tmp && mv $@.tmp $@
-CLEANFILES += control/tapback.service
