@@ -2,7 +2,9 @@
 noinst_PROGRAMS += bench/ringbench
 bench_ringbench_SOURCES = bench/ringbench.c tests/support/guest.c tests/support/guest.h
 bench_ringbench_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/run
-.PHONY: bench
+EXTRA_DIST += bench/run bench/nbd
+.PHONY: bench bench-nbd
 bench: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
+bench-nbd: all
+	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/nbd'

@@ -14,6 +14,7 @@ HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh tests/it/cdrom.sh
 TESTS += $(HOTPLUG_TESTS)
 EXTRA_DIST += $(HOTPLUG_TESTS)
 
+include tests/it/nbd.mk
 # who may include whom
 TESTS += tests/it/includes.sh
 EXTRA_DIST += tests/it/includes.sh
@@ -29,10 +30,6 @@ EXTRA_DIST += tests/it/sm-sequences.sh tests/it/sm-many.sh tests/it/sm-client.py
 # qcow images, judged by qemu-img
 EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh
 TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
-# NBD, by its usual clients
-NBD_TESTS = tests/it/nbd-tools.sh
-TESTS += $(NBD_TESTS)
-EXTRA_DIST += tests/it/nbd-lib.sh $(NBD_TESTS) tests/support/nbd-commands.py
 
 # VHD offline
 VHD_UTIL_TESTS = tests/it/vhd-util.sh
