@@ -9,4 +9,4 @@ bashcompletion_DATA = doc/bash-completion/tap-ctl
 CLEANFILES += doc/bash-completion/tap-ctl
 doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/tap-ctl.bash-completion $@
-dist_man_MANS += doc/tapback.8 doc/tap-vbd.8 doc/block-tap.7
+dist_man_MANS += doc/tapback.8 doc/tap-vbd.8 doc/block-tap.7 doc/tapdisk-cache.7

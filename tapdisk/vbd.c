@@ -500,6 +500,11 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	memcpy(opt.name, v->opt.name, sizeof opt.name);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume", v->minor);
+	} else if (!v->leaf && vbd_ring(v) && opt.mode->advertise_flush && !v->opt.mode->advertise_flush) {
+		/* it does not flush, since it was told that it need not */
+		rc = td_fail(err, EBUSY, "minor %d: domain %u was told under cache=%s that there is no cache, which cache=%s is: detach the disk "
+			     "there first", v->minor, blkif_params(vbd_ring(v))->domid, v->opt.mode->name, opt.mode->name);
+		v->state |= TD_STATE_RESUME_FAILED;
 	} else if (!v->leaf) {
 		rc = start(v, spec ? spec : v->spec, &opt, false, err);
 		if (rc < 0)

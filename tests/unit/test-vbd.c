@@ -464,6 +464,30 @@ START_TEST(a_last_flush_that_fails_is_told_to_who_closes)
 }
 END_TEST
 
+START_TEST(a_guest_that_was_told_of_no_cache_is_not_given_one)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .mode = "writethrough"), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(err.text, "no cache"));
+	ck_assert_uint_eq(vbd_state(v), 0x22a);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_str_eq(v->opt.mode->name, "writethrough");
+	/* the other way is a stronger promise */
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"), 0);
+	memset(&g.ring, 0, sizeof g.ring);
+	g.prod = g.cons = 0;
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writethrough"), 0);
+	end();
+}
+END_TEST
+
 START_TEST(a_store_that_does_not_answer_is_told_of)
 {
 	begin();
@@ -934,6 +958,7 @@ int main(void)
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
 	SUITE_ADD(s, one_guest_at_a_time_and_only_it_lets_go);
+	SUITE_ADD(s, a_guest_that_was_told_of_no_cache_is_not_given_one);
 	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
 	SUITE_ADD(s, a_guest_and_its_stub_domain_use_one_disk);
 	SUITE_ADD(s, a_guest_that_leaves_a_paused_disk_takes_nothing_of_the_others);
