@@ -148,8 +148,9 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const str
 	uint32_t space;
 	int rc;
 
-	*h = (struct vhd_header){.data_offset = UINT64_MAX, .table_off = VHD_FOOTER + VHD_HEADER, .version = 0x00010000, .block_size = VHD_BLOCK};
-	h->entries = (uint32_t)((table + VHD_BLOCK - 1) / VHD_BLOCK);
+	*h = (struct vhd_header){.data_offset = UINT64_MAX, .table_off = VHD_FOOTER + VHD_HEADER, .version = 0x00010000,
+				 .block_size = n->block_size ? n->block_size : VHD_BLOCK};
+	h->entries = (uint32_t)((table + h->block_size - 1) / h->block_size);
 	end = h->table_off + td_round_up(4ull * h->entries, VHD_SECTOR);
 	rc = write_bat(v, h->table_off, end - h->table_off, err);
 	if (!rc)

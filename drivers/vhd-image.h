@@ -99,6 +99,7 @@ struct vhd_new {
 	const char *path;
 	uint64_t size;        /* bytes; 0 for a snapshot: the parent's */
 	uint64_t table_size;  /* bytes of disk that the block table has room for; 0: as many as size */
+	uint32_t block_size;  /* bytes, a power of two; 0: 2 MiB */
 	bool fixed;
 	const char *parent;   /* of a snapshot */
 	bool parent_raw;
@@ -114,6 +115,8 @@ int vhd_reparent(struct vhd_image *v, const char *parent, bool raw, struct td_er
 /* To `size' bytes.  journal: a file to be made, from which vhd_revert restores; NULL: only what is safe without one. */
 int vhd_resize(const char *path, uint64_t size, const char *journal, struct td_err *err);
 int vhd_revert(const char *path, const char *journal, struct td_err *err);
+/* The journal alone, as vhd_resize makes it. */
+int vhd_journal_of(const char *path, const char *journal, struct td_err *err);
 
 /* --- vhd-move.c --- */
 /* on: called with what is done of the whole, now and then; may be NULL. */

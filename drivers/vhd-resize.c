@@ -330,9 +330,31 @@ static int grow_fixed(struct vhd_image *v, uint64_t size, struct td_err *err)
 	return rc ? rc : vhd_sync(v, err);
 }
 
-static int grow(struct vhd_image *v, uint64_t size, const char *journal, struct td_err *err)
+static int make_journal(const struct vhd_image *v, const char *path, struct td_err *err)
 {
 	struct journal j = {0};
+	int rc = journal_fill(&j, v, err);
+
+	if (!rc)
+		rc = journal_write(&j, path, err);
+	free(j.b);
+	return rc;
+}
+
+int vhd_journal_of(const char *path, const char *journal, struct td_err *err)
+{
+	struct vhd_image *v;
+	int rc = vhd_image_open(path, VHD_READ, &v, err);
+
+	if (rc < 0)
+		return rc;
+	rc = make_journal(v, journal, err);
+	vhd_image_close(v);
+	return rc;
+}
+
+static int grow(struct vhd_image *v, uint64_t size, const char *journal, struct td_err *err)
+{
 	int rc = 0;
 
 	if (size < v->size)
@@ -340,12 +362,8 @@ static int grow(struct vhd_image *v, uint64_t size, const char *journal, struct 
 			       (unsigned long long)(v->size >> 20), (unsigned long long)(size >> 20));
 	if (size == v->size)
 		return 0;
-	if (journal) {
-		rc = journal_fill(&j, v, err);
-		if (!rc)
-			rc = journal_write(&j, journal, err);
-	}
-	free(j.b);
+	if (journal)
+		rc = make_journal(v, journal, err);
 	if (!rc)
 		rc = v->footer.type == VHD_FIXED ? grow_fixed(v, size, err) : grow_dynamic(v, size, journal != NULL, err);
 	if (!rc && journal)
