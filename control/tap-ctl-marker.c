@@ -73,8 +73,11 @@ static int marker_remove(int minor, const char *path, bool stale)
 		ret = -ENODEV;
 	else if (stale && !st.st_size)
 		ret = -EBUSY;
-	else if (unlink(path) < 0)
-		ret = errno == ENOENT ? -ENODEV : -errno;
+	else {
+		td_ctl_ring_sweep(minor); /* while the number is still nobody else's */
+		if (unlink(path) < 0)
+			ret = errno == ENOENT ? -ENODEV : -errno;
+	}
 	close(fd);
 	return ret;
 }

@@ -343,6 +343,48 @@ static bool ctl_marker_locked(int fd, pid_t pid)
 	return false;
 }
 
+int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, char *path)
+{
+	return snprintf(path, PATH_MAX, "%s/ring%d.%u.%u", td_ctl_dir(), minor, domid, devid) < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+/* Calls fn, if there is one, with each record's name; true if there was any. */
+static bool ctl_each_ring(int minor, void (*fn)(int dir, const char *name))
+{
+	DIR *dir = opendir(td_ctl_dir());
+	unsigned domid, devid;
+	struct dirent *de;
+	bool any = false;
+	char rest;
+	int m;
+
+	if (!dir)
+		return false;
+	while ((de = readdir(dir)))
+		if (sscanf(de->d_name, "ring%d.%u.%u%c", &m, &domid, &devid, &rest) == 3 && m == minor) {
+			any = true;
+			if (fn)
+				fn(dirfd(dir), de->d_name);
+		}
+	closedir(dir);
+	return any;
+}
+
+bool td_ctl_ring_any(int minor)
+{
+	return ctl_each_ring(minor, NULL);
+}
+
+static void ctl_ring_remove(int dir, const char *name)
+{
+	unlinkat(dir, name, 0);
+}
+
+void td_ctl_ring_sweep(int minor)
+{
+	ctl_each_ring(minor, ctl_ring_remove);
+}
+
 enum td_marker td_ctl_marker(int minor, pid_t *pid)
 {
 	char path[PATH_MAX], text[24];

@@ -38,6 +38,14 @@ int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s,
  * returns that.  It does not connect. */
 int td_ctl_each(int (*fn)(pid_t pid, void *arg), void *arg);
 
+/*
+ * The record of a ring's requests in flight (tapdisk/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; are there any of this
+ * minor; and taking them away.
+ */
+int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, char *path);
+bool td_ctl_ring_any(int minor);
+void td_ctl_ring_sweep(int minor);
+
 /* Marker of a minor number (td/ctl.h); pid may be NULL.  It takes no lock of an allocated one, and waits up to 2 s for that of a
  * process that is just being killed. */
 enum td_marker { TD_MARKER_NONE, TD_MARKER_FREE /* allocated, no tapdisk */, TD_MARKER_HELD, TD_MARKER_STALE };

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "lib/pool.h"
+#include "tapdisk/inflight.h"
 #include "tapdisk/stats.h"
 
 #define ROUNDS_MAX  32    /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
@@ -28,17 +29,7 @@
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_AFTER  5.0   /* s without a request, after which buffers are given back */
 
-/*
- * The requests taken and not answered.  This table alone says what a ring owes its guest, and holds no pointer, so that it can
- * live in shared memory one day.
- */
-struct inflight {
-	struct blkif_desc desc;
-	uint64_t seq;    /* order of arrival */
-	uint32_t taken;  /* 0: the entry is free */
-};
-
-/* Beside each entry, what this process needs to work on it. */
+/* Beside each entry of the table of requests in flight, what this process needs to work on it. */
 struct blkif_req {
 	struct td_req req;
 	struct blkif *ring;
@@ -65,12 +56,13 @@ struct blkif {
 	unsigned slots;
 	uint32_t req_cons, rsp_prod; /* ours: the guest's copies are not believed */
 
-	struct inflight *table;
+	struct inflight table;   /* entry[i] and reqs[i] are one request */
 	struct blkif_req *reqs;
 	struct blkif_req *free;
 	struct blkif_req *done, **done_tail; /* to be answered in this turn */
 	unsigned inflight;
-	uint64_t seq;
+	bool taken_over;          /* from a dead process, and not run yet */
+	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when the ring runs */
 	struct td_pool *pool;
 	struct td_copy *copies;  /* slots * BLKIF_MAX_SEGS */
 	unsigned ncopies;
@@ -159,13 +151,13 @@ static void copy_reads(struct blkif *b)
 	b->ncopies = 0;
 	for (struct blkif_req *r = b->done; r; r = r->next)
 		if (is_read_back(r))
-			add_copies(b, &b->table[r->index].desc, r->buf, true);
+			add_copies(b, &b->table.entry[r->index].desc, r->buf, true);
 	if (!b->ncopies)
 		return;
 	b->x->ops->copy(b->x, b->copies, b->ncopies);
 	for (struct blkif_req *r = b->done; r; r = r->next)
 		if (is_read_back(r)) {
-			unsigned n = b->table[r->index].desc.nr_segs;
+			unsigned n = b->table.entry[r->index].desc.nr_segs;
 
 			r->err = copies_result(b, c, n);
 			c += n;
@@ -174,17 +166,23 @@ static void copy_reads(struct blkif *b)
 
 static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 {
-	struct inflight *t = &b->table[r->index];
+	struct inflight_entry *t = &b->table.entry[r->index];
 	int16_t status = r->err == 0 ? BLKIF_OKAY : r->err == -EOPNOTSUPP ? BLKIF_EOPNOTSUPP : BLKIF_ERROR;
 	/* Linux wants an INDIRECT answered under the name of what is in it */
 	uint8_t op = t->desc.op == BLKIF_INDIRECT ? t->desc.nr_segs : t->desc.op;
 
 	if (status != BLKIF_OKAY)
 		b->n.errors++;
+	inflight_answer(t, b->rsp_prod);
 	blkif_put_response(b->p.abi, b->ring, b->slots, b->rsp_prod++, t->desc.id, op, status);
-	t->taken = 0;
 	if (r->start)
 		stats_end(&b->stats, r->req.op, r->req.len, now - r->start, r->err);
+}
+
+/* Its response has been pushed. */
+static void retire(struct blkif *b, struct blkif_req *r)
+{
+	inflight_free(&b->table.entry[r->index]);
 	if (r->buf)
 		td_pool_put(b->pool, r->buf);
 	r->buf = NULL;
@@ -213,16 +211,19 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 
 	copy_reads(b);
 	now = stats_now();
-	for (r = b->done; r; r = next) {
-		next = r->next;
+	for (r = b->done; r; r = r->next)
 		put_response(b, r, now);
-	}
-	b->done = NULL;
-	b->done_tail = &b->done;
 	if (old != b->rsp_prod && push(b, old)) {
 		b->n.kicks_out++;
 		b->x->ops->notify(b->x);
 	}
+	for (r = b->done; r; r = next) {
+		next = r->next;
+		retire(b, r);
+	}
+	b->table.head->rsp_prod = b->rsp_prod;
+	b->done = NULL;
+	b->done_tail = &b->done;
 	ring_take(b, now);
 	stats_publish(&b->stats);
 	if (!b->inflight)
@@ -291,7 +292,7 @@ static int translate(struct blkif *b, const struct blkif_desc *d, struct td_req 
 /* Checks one copied request and makes it ready; 0, or the error to answer with. */
 static int prepare(struct blkif *b, struct blkif_req *r)
 {
-	const struct blkif_desc *d = &b->table[r->index].desc;
+	const struct blkif_desc *d = &b->table.entry[r->index].desc;
 	int n = translate(b, d, &r->req);
 
 	if (n < 0)
@@ -311,24 +312,29 @@ static int prepare(struct blkif *b, struct blkif_req *r)
 	return 0;
 }
 
-static struct blkif_req *take_one(struct blkif *b, uint64_t now)
+/* Checks a request that stands in the table, and starts its clock. */
+static void begin(struct blkif *b, struct blkif_req *r, uint64_t now)
 {
-	struct blkif_req *r = b->free;
-	struct inflight *t = &b->table[r->index];
-
-	b->free = r->next;
-	blkif_get_request(b->p.abi, b->ring, b->slots, b->req_cons, &t->desc); /* R1 */
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	t->seq = b->seq++;
-	t->taken = 1;
-	b->req_cons++;
-	b->inflight++;
 	b->n.taken++;
 	r->err = prepare(b, r);
 	r->start = r->err ? 0 : now;
 	if (!r->err)
 		stats_begin(&b->stats, r->req.op);
 	r->next = NULL;
+}
+
+static struct blkif_req *take_one(struct blkif *b, uint64_t now)
+{
+	struct blkif_req *r = b->free;
+	struct inflight_entry *t = &b->table.entry[r->index];
+
+	b->free = r->next;
+	blkif_get_request(b->p.abi, b->ring, b->slots, b->req_cons, &t->desc); /* R1 */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	inflight_take(&b->table, t);
+	b->req_cons++;
+	b->inflight++;
+	begin(b, r, now);
 	return r;
 }
 
@@ -343,7 +349,7 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	/* judged before any is submitted: a completion inside a submit may use b->copies again */
 	for (struct blkif_req *i = r; i; i = i->next)
 		if (!i->err && i->req.op == TD_WRITE) {
-			unsigned n = b->table[i->index].desc.nr_segs;
+			unsigned n = b->table.entry[i->index].desc.nr_segs;
 
 			i->err = copies_result(b, c, n);
 			c += n;
@@ -466,13 +472,12 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 
 /* --- coming and going ----------------------------------------------------------------------------------------------- */
 
-static int alloc_table(struct blkif *b)
+static int alloc_requests(struct blkif *b)
 {
-	b->table = calloc(b->slots, sizeof *b->table);
 	b->reqs = calloc(b->slots, sizeof *b->reqs);
 	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS, sizeof *b->copies);
 	b->pool = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
-	if (!b->table || !b->reqs || !b->copies || !b->pool)
+	if (!b->reqs || !b->copies || !b->pool)
 		return -ENOMEM;
 	for (unsigned i = b->slots; i-- > 0;) {
 		struct blkif_req *r = &b->reqs[i];
@@ -506,13 +511,88 @@ static int check_fresh(struct blkif *b, struct td_err *err)
 	uint32_t rsp_prod = b->ring->rsp_prod;
 
 	if (rsp_prod)
-		return td_fail(err, EBUSY, "domain %u, device %u: its ring has been served before (%u responses) and cannot be taken over "
-					   "in flight: the guest must detach the disk first", b->p.domid, b->p.devid, rsp_prod);
+		return td_fail(err, EBUSY, "domain %u, device %u: its ring has been served before (%u responses): only who has the record of "
+					   "what is in flight there can go on; else the guest must detach the disk first", b->p.domid,
+			       b->p.devid, rsp_prod);
 	return 0;
 }
 
-int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, struct blkif_disk *disk,
-		  struct blkif **out, struct td_err *err)
+static int by_seq(const void *a, const void *b)
+{
+	const struct inflight_entry *x = *(struct inflight_entry *const *)a, *y = *(struct inflight_entry *const *)b;
+
+	return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+/* Splits the requests into those that a dead process owed, in the guest's order, and the free ones. */
+static unsigned sort_out(struct blkif *b)
+{
+	struct inflight_entry *owed[BLKIF_MAX_SLOTS];
+	struct blkif_req **tail = &b->replay;
+	unsigned n = 0;
+
+	b->free = NULL;
+	for (unsigned i = b->slots; i-- > 0;) {
+		struct inflight_entry *e = &b->table.entry[i];
+
+		if (inflight_owed(&b->table, e, b->rsp_prod)) {
+			owed[n++] = e;
+			continue;
+		}
+		inflight_free(e);
+		b->reqs[i].next = b->free;
+		b->free = &b->reqs[i];
+	}
+	qsort(owed, n, sizeof owed[0], by_seq);
+	for (unsigned i = 0; i < n; i++) {
+		*tail = &b->reqs[owed[i] - b->table.entry];
+		tail = &(*tail)->next;
+	}
+	*tail = NULL;
+	return n;
+}
+
+/*
+ * Goes on where a dead process stopped.  Its rsp_prod is believed only within what it can be: the guest may have changed it, and
+ * would then be told that its ring is broken.
+ */
+static int adopt(struct blkif *b, struct td_err *err)
+{
+	uint32_t rsp_prod = __atomic_load_n(&b->ring->rsp_prod, __ATOMIC_ACQUIRE);
+	uint32_t next = (uint32_t)b->table.head->next;
+
+	b->req_cons = next;
+	b->rsp_prod = rsp_prod;
+	b->inflight = sort_out(b);
+	if (next - rsp_prod > b->slots || b->inflight != next - rsp_prod)
+		return td_fail(err, EPROTO, "domain %u, device %u: its ring says %u responses, the record of the last tapdisk %u requests, %u of them "
+					    "not answered: it cannot be taken over", b->p.domid, b->p.devid, rsp_prod, next, b->inflight);
+	b->table.head->rsp_prod = rsp_prod;
+	b->taken_over = true;
+	td_log(LOG_NOTICE, "domain %u, device %u: taken over, with %u requests in flight", b->p.domid, b->p.devid, b->inflight);
+	return 0;
+}
+
+static int open_table(struct blkif *b, const struct blkif_keep *keep, struct td_err *err)
+{
+	struct inflight_ring id = {.domid = b->p.domid, .devid = b->p.devid, .port = b->p.port, .abi = b->p.abi, .pages = b->p.pages,
+				   .slots = b->slots};
+	int rc;
+
+	memcpy(id.refs, b->p.refs, sizeof id.refs);
+	if (keep && keep->take_over) {
+		rc = inflight_adopt(&b->table, keep->path, &id, err);
+		return rc < 0 ? rc : adopt(b, err);
+	}
+	rc = check_fresh(b, err);
+	if (rc < 0)
+		return rc;
+	rc = inflight_new(&b->table, keep ? keep->path : NULL, &id);
+	return rc < 0 ? td_fail(err, ENOMEM, "out of memory for a ring of %u pages", b->p.pages) : 0;
+}
+
+int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
+		  struct blkif_disk *disk, struct blkif **out, struct td_err *err)
 {
 	struct blkif *b = calloc(1, sizeof *b);
 	int rc = -ENOMEM, fd;
@@ -527,14 +607,14 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	b->done_tail = &b->done;
 	b->slots = blkif_slots(p->abi, p->pages);
 	init_watchers(b);
-	if (alloc_table(b) < 0) {
+	if (alloc_requests(b) < 0) {
 		td_fail(err, ENOMEM, "out of memory for a ring of %u pages", p->pages);
 		goto fail;
 	}
 	rc = -EIO;
 	b->x = x;
 	b->ring = x->ops->map_ring(x, p->refs, p->pages, err);
-	if (!b->ring || check_fresh(b, err) < 0)
+	if (!b->ring || open_table(b, keep, err) < 0)
 		goto fail;
 	fd = x->ops->bind(x, p->port, err);
 	if (fd < 0)
@@ -551,6 +631,7 @@ fail:
 	if (b->ring)
 		x->ops->unmap_ring(x, b->ring, p->pages);
 	b->ring = NULL;
+	inflight_close(&b->table, keep && keep->take_over); /* one who tries again needs what is owed */
 	blkif_disconnect(b);
 	return rc;
 }
@@ -573,7 +654,7 @@ void blkif_disconnect(struct blkif *b)
 	td_pool_free(b->pool);
 	free(b->copies);
 	free(b->reqs);
-	free(b->table);
+	inflight_close(&b->table, false);
 	b->magic = 0;
 	free(b);
 }
@@ -588,12 +669,35 @@ void blkif_hold(struct blkif *b)
 	ev_timer_stop(b->loop, &b->storm);
 }
 
+/* Does what a dead process owed. */
+static void replay(struct blkif *b)
+{
+	struct blkif_req *first = b->replay;
+	uint64_t now = stats_now();
+
+	b->replay = NULL;
+	b->ncopies = 0;
+	for (struct blkif_req *r = first, *next; r; r = next) {
+		next = r->next;
+		begin(b, r, now);
+		r->next = next;
+	}
+	stats_taken(&b->stats);
+	submit_all(b, first);
+}
+
 void blkif_run(struct blkif *b)
 {
 	if (b->state != HELD)
 		return;
 	b->state = RUNNING;
 	ev_io_start(b->loop, &b->event);
+	if (b->replay)
+		replay(b);
+	if (b->taken_over) {
+		b->taken_over = false;
+		b->x->ops->notify(b->x); /* who died may have pushed responses, and not told of them any more */
+	}
 	/* what came while the ring was held has no event of its own */
 	ring_take(b, 0);
 	stats_publish(&b->stats);

@@ -46,9 +46,18 @@ struct blkif_stats {
 	uint64_t copy_errors;      /* grants that could not be copied */
 };
 
-/* Maps the ring (held at first).  Takes x over when it succeeds. */
-int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, struct blkif_disk *disk,
-		  struct blkif **out, struct td_err *err);
+/* Where the record of what is in flight stands, for a successor (tapdisk/inflight.h). */
+struct blkif_keep {
+	const char *path;
+	bool take_over; /* from a process that is dead, whose record is there; else the ring must be new */
+};
+
+/*
+ * Maps the ring (held at first).  Takes x over when it succeeds.  keep may be NULL: no successor is possible.  A take-over that fails
+ * leaves the record, so that it can be tried again.
+ */
+int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
+		  struct blkif_disk *disk, struct blkif **out, struct td_err *err);
 void blkif_disconnect(struct blkif *b); /* nothing in flight; NULL is fine */
 
 void blkif_hold(struct blkif *b);

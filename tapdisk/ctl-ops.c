@@ -298,6 +298,7 @@ static int op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	const char *transport = json_string_value(json_object_get(call->req, "transport"));
 	struct blkif_params p;
 	struct td_xport *x;
+	unsigned how = 0;
 	int rc = get_params(call->req, &p, err);
 
 	if (rc < 0)
@@ -312,7 +313,9 @@ static int op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	} else {
 		rc = td_fail(err, EINVAL, "transport '%.40s': xen, or mem with three descriptors", transport);
 	}
-	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, json_is_true(json_object_get(call->req, "beside")), err);
+	how |= json_is_true(json_object_get(call->req, "beside")) ? VBD_BESIDE : 0;
+	how |= json_is_true(json_object_get(call->req, "take-over")) ? VBD_TAKE_OVER : 0;
+	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, how, err);
 }
 
 static int op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)

@@ -21,11 +21,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "drivers/drivers.h"
+#include "lib/ctl-client.h"
 #include "lib/fiber.h"
 #include "tapdisk/chain.h"
 #include "td/ctl.h"
@@ -561,10 +563,19 @@ static int check_connect(const struct vbd *v, const struct blkif_params *p, bool
 	return 0;
 }
 
-static int connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, struct td_err *err)
+static int connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
+			  struct td_err *err)
 {
+	char path[PATH_MAX];
+	struct blkif_keep keep = {.path = path, .take_over = take_over};
+	bool record = v->marker >= 0; /* without a number of its own, nobody would find it */
 	struct vbd_ring *r = calloc(1, sizeof *r);
-	int rc = r ? blkif_connect(v->queue->loop, x, p, &v->disk, &r->blkif, err) : td_fail(err, ENOMEM, "out of memory for a ring");
+	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, path) : 0;
+
+	if (rc < 0)
+		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
+	else
+		rc = blkif_connect(v->queue->loop, x, p, record ? &keep : NULL, &v->disk, &r->blkif, err);
 
 	if (rc < 0) {
 		free(r);
@@ -586,7 +597,7 @@ static bool same_ring(const struct vbd_ring *r, const char *transport, const str
 	       !memcmp(blkif_params(r->blkif), p, sizeof *p);
 }
 
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool beside, struct td_err *err)
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err)
 {
 	bool there;
 	int rc = 0;
@@ -594,9 +605,9 @@ int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const 
 	lock(v);
 	there = same_ring(find_ring(v, p->domid, p->devid), transport, p);
 	if (!there)
-		rc = check_connect(v, p, beside, err);
+		rc = check_connect(v, p, how & VBD_BESIDE, err);
 	if (!there && !rc)
-		rc = connect_locked(v, x, transport, p, err);
+		rc = connect_locked(v, x, transport, p, how & VBD_TAKE_OVER, err);
 	if (there || rc < 0)
 		x->ops->close(x);
 	unlock(v);

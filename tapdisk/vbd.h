@@ -67,11 +67,16 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
 int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
 int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size again */
 
+enum {
+	VBD_BESIDE = 1u << 0,    /* the toolstack's word that the others' rings are of the same machine */
+	VBD_TAKE_OVER = 1u << 1, /* the ring of a dead tapdisk that had this minor, with what was in flight (tapdisk/inflight.h) */
+};
+
 /*
- * Takes x over, also on failure.  0 too when the ring is connected in just this way already.  beside: the toolstack's word that the
- * others' rings are of the same machine; without it -EBUSY when there are any, unless the disk is read-only.
+ * Takes x over, also on failure.  0 too when the ring is connected in just this way already.  how: VBD_*; without BESIDE -EBUSY when
+ * another ring is there, unless the disk is read-only.
  */
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool beside, struct td_err *err);
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err);
 int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err);
 
 struct blkif *vbd_ring(const struct vbd *v); /* the first one, or NULL */

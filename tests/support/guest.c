@@ -48,7 +48,7 @@ static int make_memory(struct guest *g, struct td_err *err)
 	return 0;
 }
 
-static int ask_connect(struct guest *g, struct td_err *err)
+static int ask_connect(struct guest *g, bool take_over, struct td_err *err)
 {
 	json_t *refs = json_array(), *info = NULL;
 	int rc;
@@ -56,8 +56,9 @@ static int ask_connect(struct guest *g, struct td_err *err)
 	for (unsigned i = 0; i < 1u << g->order; i++)
 		json_array_append_new(refs, json_integer(i));
 	rc = td_ctl_call(g->pid,
-			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:i,s:s}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
-				   g->devid, "transport", "mem", "refs", refs, "port", 1, "abi", blkif_abi_name(g->abi)),
+			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:i,s:s,s:b}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
+				   g->devid, "transport", "mem", "refs", refs, "port", 1, "abi", blkif_abi_name(g->abi),
+				   "take-over", take_over),
 			 (int[]){ g->memfd, g->kick, g->call }, 3, CALL_TIMEOUT, NULL, NULL, NULL, err);
 	if (!rc)
 		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, CALL_TIMEOUT, NULL, NULL,
@@ -79,10 +80,16 @@ int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_a
 	g->slots = blkif_slots(abi, 1u << order);
 	rc = make_memory(g, err);
 	if (!rc)
-		rc = ask_connect(g, err);
+		rc = ask_connect(g, false, err);
 	if (rc)
 		release(g);
 	return rc;
+}
+
+int guest_take_over(struct guest *g, pid_t pid, struct td_err *err)
+{
+	g->pid = pid;
+	return ask_connect(g, true, err);
 }
 
 void guest_disconnect(struct guest *g)

@@ -6,6 +6,11 @@ tests_support_tdguest_SOURCES = tests/support/tdguest.c tests/support/tdguest.h 
 	tests/support/tdguest-hostile.c tests/support/guest.c tests/support/guest.h
 tests_support_tdguest_LDADD = $(TAPDISK_LIBS)
 
+# a guest whose tapdisks are killed
+check_PROGRAMS += tests/support/tdsurvive
+tests_support_tdsurvive_SOURCES = tests/support/tdsurvive.c tests/support/guest.c tests/support/guest.h
+tests_support_tdsurvive_LDADD = $(TAPDISK_LIBS)
+
 # the xenstore side: xenstored without Xen, and a tapdisk without a disk
 EXTRA_DIST += tests/support/xsnox.c
 if HAVE_XEN

@@ -140,7 +140,7 @@ static int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err)
 
 	g.abi = abi;
 	g.slots = blkif_slots(abi, pages);
-	return blkif_connect(loop, &g.x, &p, &bdisk, &ring, err);
+	return blkif_connect(loop, &g.x, &p, NULL, &bdisk, &ring, err);
 }
 
 /* The first byte of a sector that nobody has written. */
