@@ -3,10 +3,12 @@ dist_man_MANS += doc/tapdisk.8 doc/tapdisk.conf.5
 tapdiskconfdir = $(sysconfdir)/tapdisk
 dist_tapdiskconf_DATA = doc/tapdisk.conf
 dist_man_MANS += doc/tap-ctl.8
-# installed under the command's name, which is how bash finds it
-EXTRA_DIST += doc/tap-ctl.bash-completion
-bashcompletion_DATA = doc/bash-completion/tap-ctl
-CLEANFILES += doc/bash-completion/tap-ctl
+# installed under the commands' names, which is how bash finds them
+EXTRA_DIST += doc/tap-ctl.bash-completion doc/programs.bash-completion
+bashcompletion_DATA = doc/bash-completion/tap-ctl doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/vhd-util
+CLEANFILES += $(bashcompletion_DATA)
 doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/tap-ctl.bash-completion $@
+doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/vhd-util: $(srcdir)/doc/programs.bash-completion
+	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/programs.bash-completion $@
 dist_man_MANS += doc/tapback.8 doc/tap-vbd.8 doc/block-tap.7 doc/tapdisk-cache.7

@@ -35,3 +35,8 @@ TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
 VHD_UTIL_TESTS = tests/it/vhd-util.sh
 TESTS += $(VHD_UTIL_TESTS)
 EXTRA_DIST += $(VHD_UTIL_TESTS)
+
+# what is said of the programs, against the programs
+WORDS_TESTS = tests/it/man.sh tests/it/completion.sh
+TESTS += $(WORDS_TESTS)
+EXTRA_DIST += $(WORDS_TESTS)
