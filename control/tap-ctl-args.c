@@ -125,6 +125,9 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 	case TC_NAME:
 		a->name = text;
 		return 0;
+	case TC_KEY:
+		a->key = true;
+		return 0;
 	case TC_LATER:
 		break;
 	}

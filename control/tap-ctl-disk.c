@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
@@ -84,6 +85,29 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 	return 0;
 }
 
+/* Reads the key to its end from standard input, and puts it into req in hexadecimal. */
+static int put_key(json_t *req, struct td_err *err)
+{
+	unsigned char key[65];
+	char hex[2 * sizeof key + 1];
+	size_t n = 0;
+	ssize_t got;
+
+	while (n < sizeof key && (got = read(STDIN_FILENO, key + n, sizeof key - n)) != 0) {
+		if (got < 0 && errno != EINTR)
+			return td_fail(err, errno, "cannot read the key from standard input: %s", strerror(errno));
+		n += got > 0 ? (size_t)got : 0;
+	}
+	if (n != 32 && n != 64)
+		return td_fail(err, EINVAL, "the key on standard input has %s%zu bytes: it must be 32 or 64", n == sizeof key ? "at least " : "", n);
+	for (size_t i = 0; i < n; i++)
+		snprintf(hex + 2 * i, 3, "%02x", key[i]);
+	json_object_set_new(req, "key", json_string(hex));
+	explicit_bzero(key, sizeof key);
+	explicit_bzero(hex, sizeof hex);
+	return 0;
+}
+
 int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 {
 	json_t *req = disk_request("open", minor);
@@ -91,6 +115,8 @@ int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 
 	if (!ret && a->name && json_object_set_new(req, "name", json_string(a->name)))
 		ret = td_fail(err, EILSEQ, "the name '%s' is not UTF-8 text", a->name);
+	if (!ret && a->key)
+		ret = put_key(req, err);
 	if (!ret && a->read_only)
 		ret = json_object_set_new(req, "read_only", json_true());
 	if (ret) {

@@ -32,6 +32,7 @@ enum tc_what {
 	TC_COUNT,
 	TC_DELAY,
 	TC_NAME,
+	TC_KEY,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused, never ignored */
 };
@@ -49,6 +50,7 @@ struct tc_args {
 	json_t *options;                /* array of "key=value"; NULL: none */
 	int count;                      /* of top; 0: no end */
 	double delay;                   /* of top; s; 0: not given */
+	bool key; /* read one from standard input */
 	bool read_only, buffered, force, json, batch, help;
 };
 

@@ -36,6 +36,20 @@ static int get_timeout(const json_t *req)
 	return json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) < 86400 ? (int)json_integer_value(j) : 0;
 }
 
+static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
+{
+	const char *hex = json_string_value(json_object_get(req, "key"));
+	size_t n = hex ? strlen(hex) : 0;
+
+	if (!hex)
+		return 0;
+	if ((n != 64 && n != 128) || strspn(hex, "0123456789abcdef") != n)
+		return td_fail(err, EINVAL, "'key' is not 32 or 64 bytes in hexadecimal");
+	for (key->len = 0; key->len < n / 2; key->len++)
+		sscanf(hex + 2 * key->len, "%2hhx", &key->bytes[key->len]);
+	return 0;
+}
+
 static int get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
 {
 	const json_t *words = json_object_get(req, "options");
@@ -57,7 +71,7 @@ static int get_options(const json_t *req, struct vbd_options *o, struct td_err *
 	if (name && strlen(name) >= sizeof o->name)
 		return td_fail(err, ENAMETOOLONG, "the disk's name is longer than %zu bytes", sizeof o->name - 1);
 	snprintf(o->name, sizeof o->name, "%s", name ? name : "");
-	return 0;
+	return get_key(req, &o->key, err);
 }
 
 /* --- answers -------------------------------------------------------------------------------------------------------- */

@@ -440,6 +440,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		drop_nbd(v);
 	stats_close(&v->stats);
 	free(v->spec);
+	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	v->spec = NULL;
 	v->state = TD_STATE_CLOSED;
 	v->cache.sticky = 0;
@@ -499,6 +500,7 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	lock(v);
 	opt = o ? *o : v->opt;
 	opt.read_only = v->opt.read_only;
+	opt.key = v->opt.key;
 	memcpy(opt.name, v->opt.name, sizeof opt.name);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume", v->minor);

@@ -13,7 +13,8 @@
  * attach      minor                                              -           (17 when it has it already)
  * detach      minor                                              last: true when this was the process's last disk; it exits
  * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
- *             name (what its maker knows it by; TD_NAME_MAX)
+ *             name (what its maker knows it by; TD_NAME_MAX),
+ *             key (of an encrypted image: 32 or 64 bytes in hexadecimal; an unpause has it still)
  * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
  * pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info

@@ -40,3 +40,6 @@ EXTRA_DIST += $(VHD_UTIL_TESTS)
 WORDS_TESTS = tests/it/man.sh tests/it/completion.sh
 TESTS += $(WORDS_TESTS)
 EXTRA_DIST += $(WORDS_TESTS)
+# VHDs under a tapdisk
+TESTS += tests/it/vhd.sh
+EXTRA_DIST += tests/it/vhd.sh

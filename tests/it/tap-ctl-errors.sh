@@ -42,10 +42,11 @@ refuse 22 "TYPE:PATH" create -a :/x
 refuse 22 "TYPE:PATH" create -a aio:
 refuse 22 "KEY=VALUE" create -a aio:/x -o cache
 refuse 22 "leave one out" create -a "aio:$WORK/a.img" -D -o cache=none
-for opt in "-2 aio:/y" -s "-C /l" -E "-e 3" -r; do
+for opt in "-2 aio:/y" -s "-C /l" "-e 3" -r; do
 	# shellcheck disable=SC2086
 	refuse 95 "not in this version" create -a "aio:$WORK/a.img" $opt
 done
+refuse 22 "0 bytes" create -a "aio:$WORK/a.img" -E </dev/null
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -t soon
 for cmd in commit query cancel; do
 	refuse 95 "not in this version" $cmd -p 1 -m 0
