@@ -4,3 +4,4 @@ include control/tap-ctl.mk
 include control/tapback.mk
 include control/vhd-util.mk
 include control/units.mk
+include control/td-qcow.mk

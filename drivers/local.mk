@@ -14,13 +14,17 @@ drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
 	drivers/vhd-parent.c
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
+	drivers/qcow-check.c drivers/qcow-check.h \
+	drivers/qcow-create.c \
 	drivers/qcow-discard.c \
 	drivers/qcow-flush.c \
 	drivers/qcow-format.c drivers/qcow-format.h \
+	drivers/qcow-image.c drivers/qcow-image.h \
 	drivers/qcow-map.c \
 	drivers/qcow-page.c \
 	drivers/qcow-read.c \
 	drivers/qcow-refcount.c \
+	drivers/qcow-snapshot.c \
 	drivers/qcow-write.c \
 	drivers/qcow-zip.c
 # what a program that stands on the drivers links, before TD_LIBS

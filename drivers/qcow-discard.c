@@ -16,7 +16,7 @@
 /* What a cluster that holds nothing looks like; false: this image cannot say so. */
 static bool nothing(const struct qcow *q, uint64_t off, uint64_t *entry, uint64_t *map)
 {
-	bool below = !qcow_backing_zero(q, off);
+	bool below = !q->forget && !qcow_backing_zero(q, off);
 
 	*entry = 0;
 	*map = 0;
@@ -45,7 +45,7 @@ static int clear_entries(struct qcow *q, uint64_t from, uint64_t to)
 			continue;
 		if (old == entry && (!q->ext || td_get_be64(at + 8) == map))
 			continue;
-		if (!(old & (QCOW_OFFSET | QCOW_ZIPPED | QCOW_COPIED)) && (old & QCOW_ZERO) && !entry && !q->ext)
+		if (!(old & (QCOW_OFFSET | QCOW_ZIPPED | QCOW_COPIED)) && (old & QCOW_ZERO) && !entry && !q->ext && !q->forget)
 			continue; /* zeroes by mark are as good */
 		td_put_be64(at, entry);
 		if (q->ext)
@@ -73,7 +73,7 @@ static int punch_data(struct qcow *q, uint64_t from, uint64_t to, enum td_io_op 
 /* Nothing to clear where nothing stands and nothing shows through. */
 static bool is_nothing(struct qcow *q, uint64_t off, uint64_t end)
 {
-	return !(q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET) && qcow_backing_zero(q, off) && end >> q->l2_bits == off >> q->l2_bits;
+	return !(q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET) && (q->forget || qcow_backing_zero(q, off)) && end >> q->l2_bits == off >> q->l2_bits;
 }
 
 static int clear_clusters(struct qcow *q, uint64_t from, uint64_t to)
@@ -88,7 +88,7 @@ static int clear_clusters(struct qcow *q, uint64_t from, uint64_t to)
 			stop = to;
 		if (is_nothing(q, c << q->cbits, (stop << q->cbits) - 1))
 			continue;
-		if (q->h.version < 3 && !qcow_backing_zero(q, c << q->cbits))
+		if (q->h.version < 3 && !q->forget && !qcow_backing_zero(q, c << q->cbits))
 			continue; /* kept: this version has no mark for zeroes */
 		qcow_range_lock(q, &range, c, stop);
 		rc = q->broken ? q->broken : qcow_l2_own(q, c << q->cbits);

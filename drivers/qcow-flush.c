@@ -274,7 +274,8 @@ static void freed_move(struct qcow_freed_list *to, struct qcow_freed_list *from)
 
 void qcow_release(struct qcow *q, uint64_t cluster, uint64_t n)
 {
-	freed_add(&q->freed, cluster, n); /* without memory it is a leak, which a check finds */
+	if (n)
+		freed_add(&q->freed, cluster, n); /* without memory it is a leak, which a check finds */
 }
 
 static int write_back(struct qcow *q)

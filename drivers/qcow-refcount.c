@@ -302,6 +302,69 @@ int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, boo
 	return rc < 0 ? rc : 0;
 }
 
+/* A block for a range that lies ahead, in the next free cluster, whose own count is durable first (Q5). */
+static int block_ahead(struct qcow *q, uint32_t index)
+{
+	uint64_t at, got;
+	uint8_t *buf;
+	int rc = append(q, 1, &at, &got);
+
+	if (rc)
+		return rc;
+	if (posix_memalign((void **)&buf, 4096, qcow_csize(q)))
+		return -ENOMEM;
+	memset(buf, 0, qcow_csize(q));
+	rc = td_file_rw(q->file, TD_IO_WRITE, buf, at << q->cbits, qcow_csize(q), 0);
+	free(buf);
+	if (!rc)
+		rc = qcow_flush(q);
+	if (!rc)
+		rc = qcow_meta_add(q, at << q->cbits);
+	if (rc)
+		return rc;
+	qcow_pages_forget(q, at << q->cbits, qcow_csize(q));
+	qcow_table_set(&q->ref, index, at << q->cbits);
+	return 0;
+}
+
+/* Makes the next block that n clusters from the end on need; 1: there are all. */
+static int next_block(struct qcow *q, uint64_t n)
+{
+	uint64_t from = q->end / per_block(q), to = (q->end + n - 1) / per_block(q);
+
+	for (uint64_t i = from; i <= to; i++) {
+		if (i >= q->ref.n) {
+			q->end = (uint64_t)q->ref.n * per_block(q) > q->end ? (uint64_t)q->ref.n * per_block(q) : q->end;
+			return grow_table(q);
+		}
+		if (!q->ref.entry[i])
+			return i == from ? new_block(q, (uint32_t)i) : block_ahead(q, (uint32_t)i);
+	}
+	return 1;
+}
+
+int qcow_alloc_row(struct qcow *q, uint64_t n, uint64_t *cluster)
+{
+	struct qcow_page *page;
+	int rc = 0;
+
+	td_lock(&q->alloc_lock);
+	while (!rc)
+		rc = room_for(q, n) ? next_block(q, n) : -ENOSPC;
+	*cluster = q->end;
+	for (uint64_t i = 0; rc > 0 && i < n; i++) {
+		int err = count_page(q, *cluster + i, &page);
+
+		if (!err)
+			err = take(q, page, *cluster + i, 1);
+		if (err)
+			rc = err;
+	}
+	q->end += rc > 0 ? n : 0;
+	td_unlock(&q->alloc_lock);
+	return rc < 0 ? rc : 0;
+}
+
 /* --- giving back ------------------------------------------------------------------------------------------------------ */
 
 static int punch(struct qcow *q, uint64_t first, uint64_t n)

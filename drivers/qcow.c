@@ -12,6 +12,7 @@
 
 #include "drivers/drivers.h"
 #include "drivers/qcow.h"
+#include "drivers/qcow-check.h"
 #include "lib/fiber.h"
 #include "lib/sibling.h"
 
@@ -145,13 +146,30 @@ static int check_use(struct qcow *q, struct td_err *err)
 	if (q->h.size < QCOW_SECTOR)
 		return td_fail(err, EINVAL, "%s is a disk of %llu bytes: resize it first", name, (unsigned long long)q->h.size);
 	if (q->writable && (q->h.incompat & QCOW_INCOMPAT_CORRUPT))
-		return td_fail(err, EROFS, "%s is marked as corrupt: it can be opened read-only; `qemu-img check -r all' repairs it", name);
-	if (q->writable && (q->h.incompat & QCOW_INCOMPAT_DIRTY))
-		return td_fail(err, EROFS, "%s was not closed after its last use and its refcounts are out of date: repair it with "
-					   "`qemu-img check -r all', or open it read-only", name);
+		return td_fail(err, EROFS, "%s is marked as corrupt: it can be opened read-only; `td-qcow check -r all' repairs it", name);
 	if (q->writable && (q->image->file_flags & TD_FILE_SHARED))
 		return td_fail(err, EINVAL, "%s: a qcow2 image cannot be shared by writers", name);
 	return 0;
+}
+
+/* Its last user has left it with counts that are out of date (lazy refcounts): they are counted anew. */
+static int repair_dirty(struct qcow *q, struct td_err *err)
+{
+	struct qcow_check c = {.fix_errors = true};
+	uint64_t size;
+	int rc;
+
+	if (!q->writable || !(q->h.incompat & QCOW_INCOMPAT_DIRTY))
+		return 0;
+	td_log(LOG_NOTICE, "%s was not closed after its last use: its refcounts are being made anew", q->image->path);
+	rc = qcow_check(q->file, &q->h, &c, err);
+	if (rc)
+		return rc;
+	if (c.corruptions)
+		return td_fail(err, EUCLEAN, "%s was not closed after its last use, and %llu errors in it cannot be repaired: see `td-qcow check'; "
+					     "it can be opened read-only", q->image->path, (unsigned long long)c.corruptions);
+	rc = td_file_size(q->file, &size);
+	return rc ? rc : read_header(q, err);
 }
 
 static int open_data(struct qcow *q, struct td_err *err)
@@ -313,6 +331,8 @@ static int qcow_open(struct td_image *image, struct td_err *err)
 		goto fail;
 	geometry(q);
 	rc = check_use(q, err);
+	if (!rc)
+		rc = repair_dirty(q, err);
 	if (!rc)
 		rc = open_data(q, err);
 	if (!rc)

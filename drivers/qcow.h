@@ -96,6 +96,7 @@ struct qcow {
 	unsigned l2_bits;            /* bits of the disk that an L2 table covers */
 	unsigned esize;              /* bytes of an L2 entry: 8 or 16 */
 	bool ext, external, writable;
+	bool forget;                 /* a discard leaves nothing, so that what is below shows again: for a commit */
 	int broken;                  /* -errno that every write meets from now on: the image was found corrupt */
 
 	struct qcow_table l1, ref;
@@ -182,6 +183,8 @@ int qcow_sync(struct td_file *f);
 /* --- qcow-refcount.c; all fiber --- */
 /* Takes up to n clusters in a row; how many is *got.  fresh: they read as zeroes. */
 int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, bool *fresh);
+/* Exactly n clusters in a row, for a table: slow, and for an image at rest. */
+int qcow_alloc_row(struct qcow *q, uint64_t n, uint64_t *cluster);
 int qcow_find_end(struct qcow *q);
 void qcow_reap(struct qcow *q); /* starts the reaper where there is something for it */
 

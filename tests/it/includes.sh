@@ -21,7 +21,7 @@ check include 'td/[a-z-]+\.h'
 check lib 'config\.h|td/[a-z-]+\.h|lib/[a-z-]+\.h'
 check drivers 'config\.h|td/[a-z-]+\.h|lib/[a-z-]+\.h|drivers/[a-z0-9-]+\.h'
 check tapdisk 'config\.h|td/[a-z-]+\.h|lib/[a-z-]+\.h|tapdisk/[a-z-]+\.h|drivers/drivers\.h'
-check control 'config\.h|td/(ctl|log|list|cache)\.h|lib/[a-z-]+\.h|control/[a-z-]+\.h|drivers/vhd-(format|image|check)\.h'
+check control 'config\.h|td/(ctl|log|list|cache)\.h|lib/[a-z-]+\.h|control/[a-z-]+\.h|drivers/(qcow-image|vhd-(format|image|check))\.h'
 
 # what a program links says the same: nothing under control/ knows tapdisk's library
 for mk in control/*.mk; do

@@ -44,3 +44,5 @@ EXTRA_DIST += $(WORDS_TESTS)
 TESTS += tests/it/vhd.sh
 EXTRA_DIST += tests/it/vhd.sh
 EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py
+EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
+TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh

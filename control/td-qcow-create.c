@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* td-qcow create and snapshot. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "control/td-qcow.h"
+#include "lib/sibling.h"
+
+static int bad(struct td_err *err, const char *key, const char *value, const char *known)
+{
+	return td_fail(err, EINVAL, "%s=%.100s: it is %s", key, value, known);
+}
+
+static int set_power(struct td_qcow *t, const char *key, const char *value, uint64_t least, uint64_t most, unsigned *bits, const char *known)
+{
+	uint64_t v;
+	int rc = td_qcow_size(value, &v, t->err);
+
+	if (rc)
+		return rc;
+	if (v < least || v > most || (v & (v - 1)))
+		return bad(t->err, key, value, known);
+	*bits = (unsigned)__builtin_ctzll(v);
+	return 0;
+}
+
+static int set_bool(struct td_qcow *t, const char *key, const char *value, bool *out)
+{
+	if (strcmp(value, "on") && strcmp(value, "off"))
+		return bad(t->err, key, value, "on or off");
+	*out = !strcmp(value, "on");
+	return 0;
+}
+
+static int set_word(struct td_qcow *t, const char *key, const char *value, const char *const *words, unsigned *out, const char *known)
+{
+	for (unsigned i = 0; words[i]; i++)
+		if (!strcmp(words[i], value)) {
+			*out = i;
+			return 0;
+		}
+	return bad(t->err, key, value, known);
+}
+
+static int set_option(struct td_qcow *t, struct qcow_create *o, const char *key, const char *value)
+{
+	static const char *const zip[] = {"zlib", "zstd", NULL}, *const prealloc[] = {"off", "metadata", "falloc", "full", NULL},
+					 *const compat[] = {"", "", "0.10", "1.1", NULL}, *const versions[] = {"", "", "v2", "v3", NULL};
+	unsigned v = 0;
+	int rc = 0;
+
+	if (!strcmp(key, "cluster_size"))
+		return set_power(t, key, value, 512, 2u << 20, &o->cluster_bits, "a power of two from 512 to 2M");
+	if (!strcmp(key, "refcount_bits"))
+		return set_power(t, key, value, 1, 64, &o->refcount_order, "a power of two from 1 to 64");
+	if (!strcmp(key, "lazy_refcounts"))
+		return set_bool(t, key, value, &o->lazy);
+	if (!strcmp(key, "extended_l2"))
+		return set_bool(t, key, value, &o->extended_l2);
+	if (!strcmp(key, "data_file_raw"))
+		return set_bool(t, key, value, &o->data_raw);
+	if (!strcmp(key, "compression_type"))
+		return set_word(t, key, value, zip, &o->compression, "zlib or zstd");
+	if (!strcmp(key, "compat"))
+		return set_word(t, key, value, value[0] == 'v' ? versions : compat, &o->version, "0.10 or 1.1");
+	if (!strcmp(key, "preallocation")) {
+		rc = set_word(t, key, value, prealloc, &v, "off, metadata, falloc or full");
+		o->prealloc = rc ? QCOW_PREALLOC_OFF : (enum qcow_prealloc)v;
+		return rc;
+	}
+	if (!strcmp(key, "data_file"))
+		o->data_file = value;
+	else if (!strcmp(key, "backing_file"))
+		o->backing = value;
+	else if (!strcmp(key, "backing_fmt"))
+		o->backing_format = value;
+	else if (!strcmp(key, "size"))
+		return td_qcow_size(value, &o->size, t->err);
+	else
+		return td_fail(t->err, EINVAL, "unknown option '%.100s': the options are cluster_size, refcount_bits, compat, lazy_refcounts, extended_l2, "
+					       "compression_type, data_file, data_file_raw, preallocation, backing_file, backing_fmt and size", key);
+	return 0;
+}
+
+/* "a=b,c=d", in place. */
+static int set_options(struct td_qcow *t, struct qcow_create *o, char *list)
+{
+	char *save, *value;
+	int rc = 0;
+
+	for (char *p = strtok_r(list, ",", &save); p && !rc; p = strtok_r(NULL, ",", &save)) {
+		value = strchr(p, '=');
+		if (!value)
+			return td_fail(t->err, EINVAL, "'%.100s' is not of the form option=value", p);
+		*value++ = 0;
+		rc = set_option(t, o, p, value);
+	}
+	return rc;
+}
+
+/* An empty file at path: made, or emptied where that is wanted.  A device is left as it is. */
+static int make_file(const char *path, bool force, struct td_err *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644), rc = 0;
+	struct stat s;
+
+	if (fd < 0 || fstat(fd, &s) < 0)
+		rc = td_fail(err, errno, "cannot create %s: %s", path, strerror(errno));
+	else if (S_ISREG(s.st_mode) && s.st_size && !force)
+		rc = td_fail(err, EEXIST, "%s is there already, with %lld bytes: --force makes an image of it, and its contents are gone", path,
+			     (long long)s.st_size);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* How large a disk the backing file shows. */
+static int backing_size(struct td_qcow *t, const char *path, const char *format, uint64_t *size)
+{
+	struct qcow_info info = {.snapshots = NULL};
+	struct stat s;
+	int rc, fd;
+
+	if (!strcmp(format, "qcow2")) {
+		rc = qcow_image_info(path, &info, t->io, t->err);
+		free(info.snapshots);
+		*size = info.h.size;
+		return rc;
+	}
+	if (strcmp(format, "raw"))
+		return td_fail(t->err, EINVAL, "the size of a backing file of the format %s is not known here: say it", format);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &s) < 0)
+		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", path, strerror(errno));
+	else {
+		*size = (uint64_t)(S_ISBLK(s.st_mode) ? lseek(fd, 0, SEEK_END) : s.st_size);
+		*size = td_round_up(*size, 512);
+		rc = 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int create(struct td_qcow *t, const char *path, struct qcow_create *o, bool force)
+{
+	char below[TD_PATH_MAX], data[TD_PATH_MAX];
+	uint64_t size = 0;
+	int rc = 0;
+
+	if (o->backing && !o->backing_format)
+		return td_fail(t->err, EINVAL, "say what format the backing file has (-F raw, qcow2, qcow or vpc): a raw disk could pretend to be any");
+	if (o->backing)
+		rc = td_sibling(path, o->backing, "backing file", below, t->err);
+	if (!rc && o->backing && !o->size)
+		rc = backing_size(t, below, o->backing_format, &size);
+	else if (!rc && o->backing && access(below, R_OK) < 0)
+		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", below, strerror(errno));
+	if (!o->size)
+		o->size = size;
+	if (!rc && o->data_file)
+		rc = td_sibling(path, o->data_file, "data file", data, t->err);
+	if (!rc)
+		rc = make_file(path, force, t->err);
+	if (!rc && o->data_file)
+		rc = make_file(data, true, t->err); /* a data file that is there keeps its contents */
+	return rc ? rc : qcow_image_create(path, o, t->io, t->err);
+}
+
+static const struct option longs[] = {{"force", no_argument, NULL, 'f'}, {NULL, 0, NULL, 0}};
+
+int td_qcow_create(struct td_qcow *t)
+{
+	struct qcow_create o = {.version = 3, .cluster_bits = 16, .refcount_order = 4};
+	bool force = false;
+	int c, rc = 0;
+
+	while (!rc && (c = getopt_long(t->argc, t->argv, "fo:b:F:", longs, NULL)) != -1) {
+		if (c == 'f')
+			force = true;
+		else if (c == 'o')
+			rc = set_options(t, &o, optarg);
+		else if (c == 'b')
+			o.backing = optarg;
+		else if (c == 'F')
+			o.backing_format = optarg;
+		else
+			return td_qcow_usage(t);
+	}
+	if (!rc && (t->argc - optind < 1 || t->argc - optind > 2))
+		return td_qcow_usage(t);
+	if (!rc && t->argc - optind == 2)
+		rc = td_qcow_size(t->argv[optind + 1], &o.size, t->err);
+	if (!rc && !o.size && !o.backing)
+		rc = td_fail(t->err, EINVAL, "how large is %s to be?", t->argv[optind]);
+	return -(rc ? rc : create(t, t->argv[optind], &o, force));
+}
+
+/* The name by which the image at `path' is to know its parent: as short as it can be. */
+static int name_of(const char *path, const char *parent, const char **name, struct td_err *err)
+{
+	const char *slash = strrchr(path, '/');
+	size_t dir = slash ? (size_t)(slash - path + 1) : 0;
+	char out[TD_PATH_MAX];
+
+	*name = !strncmp(parent, path, dir) ? parent + dir : parent;
+	return td_sibling(path, *name, "backing file", out, err);
+}
+
+int td_qcow_snapshot(struct td_qcow *t)
+{
+	struct qcow_create o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .backing_format = "qcow2"};
+	bool force = false;
+	int c, rc;
+
+	while ((c = getopt_long(t->argc, t->argv, "fF:", longs, NULL)) != -1) {
+		if (c == 'f')
+			force = true;
+		else if (c == 'F')
+			o.backing_format = optarg;
+		else
+			return td_qcow_usage(t);
+	}
+	if (t->argc - optind != 2)
+		return td_qcow_usage(t);
+	rc = name_of(t->argv[optind + 1], t->argv[optind], &o.backing, t->err);
+	return -(rc ? rc : create(t, t->argv[optind + 1], &o, force));
+}
