@@ -95,19 +95,47 @@ static void blame(struct verdict *v, const char *rule, const char *text)
 	snprintf(v->text, sizeof v->text, "%s", text);
 }
 
+/* QEMU has to read what our driver read; or, where that is too much to ask, what may be there. */
+static void compare(struct exam *e, const uint64_t *sector, const uint32_t *theirs, size_t n, struct verdict *v)
+{
+	char text[128];
+
+	if (e->c->format->qemu_differs) {
+		judge_cut(e->judge, e->at, sector, theirs, n, v);
+		if (v->rule) {
+			snprintf(text, sizeof text, "qemu-img: %.100s", v->text);
+			memcpy(v->text, text, sizeof text);
+		}
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (theirs[i] != e->tag[i]) {
+			blame(v, "I5", "qemu-img reads something else than our driver");
+			v->sector = sector[i];
+			return;
+		}
+}
+
 static void ask_qemu(struct exam *e, const struct pages *files, const uint64_t *sector, size_t n, struct verdict *v)
 {
 	struct campaign *c = e->c;
 	char text[256];
+	uint32_t *theirs;
 	int rc;
 
 	if (!c->qemu_every || !c->format->qemu || c->cuts % c->qemu_every)
 		return;
-	rc = format_qemu(c->format, &c->template, files, sector, e->tag, n, e->r->guest.seed, text, sizeof text);
+	theirs = malloc((n + 1) * sizeof *theirs);
+	if (!theirs)
+		abort();
+	rc = format_qemu(c->format, &c->template, files, sector, theirs, n, e->r->guest.seed, text, sizeof text);
 	if (rc >= 0)
 		c->qemu++;
 	if (rc > 0)
 		blame(v, "I5", text);
+	else if (!rc)
+		compare(e, sector, theirs, n, v);
+	free(theirs);
 }
 
 static bool examine(struct exam *e, const struct pages *files, unsigned depth, struct rng *rng);

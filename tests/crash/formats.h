@@ -29,8 +29,9 @@ struct format {
 	uint32_t initial;      /* what a sector reads at first: TAG_* */
 	uint64_t initial_every; /* see struct gtrace */
 	const char *qemu;      /* qemu-img's name of the format; NULL: it cannot tell */
+	bool qemu_differs;     /* after a cut QEMU may rightly read another of the possible values (it looks at no bitmap of a VHD) */
 	bool checkable;        /* qemu-img check knows it */
-	const char *missing_cache; /* modes that the driver refuses, separated by commas; NULL: none */
+	bool space_fails;      /* a FLUSH whose metadata finds no space fails, instead of waiting for it: the guest is told, at least */
 	/* Commands that make the image "leaf" (and others) in the current directory; NULL: `sectors' of zeroes. */
 	const char *create;
 };
@@ -42,10 +43,15 @@ bool format_has_driver(const struct format *f);
 
 /* 0, or -errno with the reason on stderr: -ENOENT when a tool is missing. */
 int format_template(const struct format *f, struct template *t);
+/* Makes the file of a parent: sectors, of which those with s / every odd hold TAG_INITIAL.  0 or -errno. */
+int format_pattern(const char *path, uint64_t sectors, uint64_t every);
 void template_free(struct template *t);
 
-/* Has qemu-img look at an image: 0 sound, 1 not (text says why), -errno when it cannot be run. */
-int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, const uint32_t *tag,
-		size_t n, uint64_t seed, char *text, size_t len);
+/*
+ * Has qemu-img look at an image: 0 sound, and tag[i] is what it reads in sector[i]; 1 not (text says why), -errno when it cannot be
+ * run.
+ */
+int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, uint32_t *tag, size_t n,
+		uint64_t seed, char *text, size_t len);
 
 #endif

@@ -88,7 +88,7 @@ static void restart_watch(void)
 static void list(void)
 {
 	for (const struct format *f = formats; f->name; f++)
-		printf("%s\t%s\t%s\n", f->name, format_has_driver(f) ? "present" : "missing", f->missing_cache ? f->missing_cache : "");
+		printf("%s\t%s\n", f->name, format_has_driver(f) ? "present" : "missing");
 	exit(0);
 }
 
@@ -171,6 +171,8 @@ int main(int argc, char **argv)
 	char kind = 0, line[256];
 	bool go_on = true;
 
+	if (argc == 5 && !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
+		return format_pattern(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10)) != 0;
 	parse(argc, argv, &kind, &from, &to);
 	td_log_level(-1);
 	if (c.verbose)

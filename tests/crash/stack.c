@@ -325,7 +325,7 @@ static void finish(struct machine *m)
 	vbd_free(m->v);
 	ring_free(m->ring);
 	m->r->nfired = m->sim.nfired;
-	m->r->guest.hard_fault = m->sim.hard || (m->r->report_enospc && m->sim.nfired);
+	m->r->guest.hard_fault = m->sim.hard || ((m->r->report_enospc || m->r->format->space_fails) && m->sim.nfired && m->sim.fault.kind == SIM_ENOSPC);
 	sim_free(&m->sim);
 }
 

@@ -71,10 +71,16 @@ static uint64_t word(uint64_t key, unsigned i)
 	return x ^ x >> 29;
 }
 
+/* What was there at first is the same for every run. */
+static uint64_t key_of(uint64_t seed, uint64_t tag, uint64_t sector)
+{
+	return mix64((tag == TAG_INITIAL ? 0 : seed) ^ tag << 40 ^ sector);
+}
+
 /* Word 0: who; word 1: where; the others follow from both and their place. */
 void sector_fill(void *buf, uint64_t seed, uint32_t tag, uint64_t sector)
 {
-	uint64_t *w = buf, key = mix64(seed ^ ((uint64_t)tag << 40) ^ sector);
+	uint64_t *w = buf, key = key_of(seed, tag, sector);
 
 	w[0] = MAGIC ^ tag;
 	w[1] = sector;
@@ -102,7 +108,7 @@ uint32_t sector_tag(const void *buf, uint64_t seed, uint64_t sector)
 	tag = w[0] ^ MAGIC;
 	if (tag > TAG_FILLED || w[1] != sector)
 		return TAG_TORN;
-	key = mix64(seed ^ (tag << 40) ^ sector);
+	key = key_of(seed, tag, sector);
 	for (unsigned i = 2; i < WORDS; i++)
 		if (w[i] != word(key, i))
 			return TAG_TORN;
