@@ -330,7 +330,7 @@ static int read_iov(struct nbd_conn *c, struct iovec *iov)
 	memmove(c->input, c->input + c->in_at, c->in_len - c->in_at);
 	c->in_len -= c->in_at;
 	c->in_at = 0;
-	ahead = c->big && c->in_len < NBD_REQUEST_SIZE ? NBD_REQUEST_SIZE - c->in_len : NBD_IN - c->in_len;
+	ahead = c->big && !c->skip && c->in_len < NBD_REQUEST_SIZE ? NBD_REQUEST_SIZE - c->in_len : NBD_IN - c->in_len;
 	iov[n++] = (struct iovec){c->input + c->in_len, ahead};
 	return n;
 }

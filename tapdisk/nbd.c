@@ -12,6 +12,7 @@
 #include "tapdisk/nbd-conn.h"
 
 #define TRIM_AFTER 5.0 /* s without a request, after which buffers are given back */
+#define ACCEPTS    16  /* clients let in in one turn */
 #define LAST_WORDS 2.0 /* s that clients have, at a close, to read what they have been answered */
 
 static const struct {
@@ -45,14 +46,13 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct nbd *n = w->data;
 	size_t i = (size_t)(w - n->listen);
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd;
 
-	if (fd < 0)
-		return;
-	if (kinds[i].passed)
-		nbd_receive(loop, &n->receivers, fd, kinds[i].oldstyle ? got_old : got_new, n);
-	else
-		nbd_conn_new(n, fd, kinds[i].oldstyle);
+	for (unsigned k = 0; k < ACCEPTS && (fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0; k++)
+		if (kinds[i].passed)
+			nbd_receive(loop, &n->receivers, fd, kinds[i].oldstyle ? got_old : got_new, n);
+		else
+			nbd_conn_new(n, fd, kinds[i].oldstyle);
 }
 
 static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+include tests/unit/nbd.mk
 
 # messages and the control client
 if HAVE_CHECK
