@@ -54,6 +54,21 @@ fi
 nbd_destroy
 [ -z "$(ls "$TAPDISK_CONTROL_DIR" | grep nbd)" ] || fail "sockets are left: $(ls "$TAPDISK_CONTROL_DIR")"
 
+# an image over a parent: what NBD shows is the chain, and its holes
+dd if=/dev/urandom of="$WORK/parent.img" bs=1M count=2 seek=3 status=none
+truncate -s 48M "$WORK/parent.img"
+expect 0 qemu-img create -q -f qcow2 -b "$WORK/parent.img" -F raw "$WORK/leaf.qcow2"
+expect 0 qemu-io -f qcow2 -c 'write -P 5 10M 1M' -c 'write -z 4M 64k' "$WORK/leaf.qcow2"
+expect 0 qemu-img convert -O raw "$WORK/leaf.qcow2" "$WORK/leaf.raw"
+nbd_disk "qcow2:$WORK/leaf.qcow2" -o cache=writeback
+map=$(nbdinfo --map "$URI" | awk '{ printf "%s+%s:%s ", $1, $2, $3 }')
+is "the map of a chain" "$map" "0+3145728:3 3145728+1048576:0 4194304+65536:3 4259840+983040:0 5242880+5242880:3 10485760+1048576:0 11534336+38797312:3 "
+expect 0 nbdcopy "$URI" "$WORK/back.img"
+cmp "$WORK/leaf.raw" "$WORK/back.img" || fail "what NBD shows of a chain is not what qemu-img does"
+expect 0 $nbd_python "$top_srcdir/tests/support/nbd-commands.py" "$URI" -
+nbd_destroy
+expect 0 qemu-img check -q "$WORK/leaf.qcow2"
+
 # direct I/O too, where the store can
 if dd if="$WORK/d.img" of=/dev/null iflag=direct count=1 status=none 2>/dev/null; then
 	nbd_disk "aio:$WORK/d.img"
