@@ -327,7 +327,8 @@ int vhd_layout(const struct vhd_footer *f, const struct vhd_header *h, uint64_t 
 	add_meta(l, 0, VHD_FOOTER, "copy of the footer");
 	add_meta(l, f->data_offset, VHD_HEADER, "header");
 	add_meta(l, h->table_off, l->table_bytes, "block table");
-	rc = layout_locators(h, file_size, l, path, err);
+	/* of a disk without a parent they mean nothing: vhd-lib leaves those of the chain that it made one disk of */
+	rc = f->type == VHD_DIFF ? layout_locators(h, file_size, l, path, err) : 0;
 	return rc < 0 ? rc : meta_apart(l, path, err);
 }
 

@@ -32,7 +32,7 @@ EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh
 TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
 
 # VHD offline
-VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh
+VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh tests/it/vhd-util-foreign.sh
 TESTS += $(VHD_UTIL_TESTS)
 EXTRA_DIST += $(VHD_UTIL_TESTS)
 
@@ -46,3 +46,4 @@ EXTRA_DIST += tests/it/vhd.sh
 EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py
 EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
 TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
+EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py tests/it/vhd-lib-judge.js
