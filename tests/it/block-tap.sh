@@ -23,6 +23,7 @@ expect 0 script $D add
 is status "$(get $B/hotplug-status)" connected
 pid=$(get $B/pid) minor=$(get $B/minor)
 is path "$(get $B/physical-device-path)" "$TAPDISK_CONTROL_DIR/nbd$pid.$minor"
+[ -S "$(get $B/physical-device-path)" ] || fail "no NBD server at physical-device-path, which device models of HVM guests open"
 is row "$(tap_ctl list)" "pid=$pid minor=$minor state=0 args=aio:$img"
 # again: the same disk, not another
 expect 0 script $D add
@@ -71,6 +72,20 @@ try "unsafe=yes:cache=unsafe:$img" "$img"
 expect 0 script $D remove
 try "$img" "$img" cache=unsafe unsafe=1
 expect 0 script $D remove
+nothing_left
+
+# --- formats, with what libxl puts in front of a script's target; a path from the root of xenstore
+"$top_builddir/control/vhd-util" create -n "$WORK/f.vhd" -s 8 || fail "vhd-util"
+formats=vhd
+! command -v qemu-img >/dev/null || { qemu-img create -q -f qcow2 "$WORK/f.qcow2" 8M && formats="vhd qcow2"; }
+for f in $formats; do
+	xenstore-rm $B
+	disk $D "params=aio:$f:cache=writethrough:$WORK/f.$f" hotplug-error=old
+	XENBUS_PATH=$B expect 0 "$top_builddir/control/block-tap" add
+	is "row of $f" "$(tap_ctl list -n backend/vbd3/$D)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=$f:$WORK/f.$f"
+	is "an error of an earlier run" "$(get $B/hotplug-error)" -
+	XENBUS_PATH=$B expect 0 "$top_builddir/control/block-tap" remove
+done
 nothing_left
 
 # --- refused, with a reason, and nothing left
