@@ -22,6 +22,7 @@ struct device {
 	bool refused;       /* the directory makes no sense: nothing but its removal helps */
 	bool ring;          /* the tapdisk has the guest's ring, or may have it */
 	bool verified;      /* ... and has said so to this daemon */
+	bool again;         /* a connect was refused as busy, and is tried once more */
 	bool disconnecting; /* the ring is to go, whatever the guest says */
 	pid_t pid;          /* the tapdisk; 0: none yet */
 	int minor;

@@ -211,6 +211,12 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 
 	d->call = NULL;
 	device_mark(d);
+	/* another domain of this machine may have come in between our look at the rings and this: the next look shows it */
+	if (err == -EBUSY && !d->again) {
+		d->again = true;
+		return;
+	}
+	d->again = false;
 	if (err && err != -ETIMEDOUT) {
 		device_fail(d, text);
 		return;

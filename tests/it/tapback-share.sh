@@ -38,6 +38,28 @@ for d in 4/51712 5/51712 1/51728; do
 	has "$d" "$(last)" '"beside":false'
 	has "$d" "$(get "$(be $d)/tapdisk-error")" "a ring is connected already"
 done
+# both at the same moment: neither had a ring when the other was looked at
+put /local/domain/11 vm=/vm/11
+put /local/domain/12 target=11 vm=/vm/12
+for d in 11/51712 12/51712; do
+	disk $d script=/x
+	wait_key "$(be $d)/state" 2
+done
+for i in 1 2 3; do
+	tapback_freeze
+	for d in 11/51712 12/51712; do
+		put "$(be $d)" "physical-device-path=$TAPDISK_CONTROL_DIR/nbd${standin[1]}.8" hotplug-status=connected
+		guest_ring $d
+	done
+	kill -CONT $TAPBACK
+	for d in 11/51712 12/51712; do wait_key "$(be $d)/state" 4; done
+	for d in 11/51712 12/51712; do
+		guest $d state=6
+		wait_key "$(be $d)/state" 6
+		guest $d state=1
+		wait_key "$(be $d)/state" 2
+	done
+done
 # one goes: the others stay
 put "$(be 2/51712)" online=0 state=5
 guest 2/51712 state=6
