@@ -157,7 +157,7 @@ static int create(struct td_qcow *t, const char *path, struct qcow_create *o, bo
 	if (o->backing && !o->backing_format)
 		return td_fail(t->err, EINVAL, "say what format the backing file has (-F raw, qcow2, qcow or vpc): a raw disk could pretend to be any");
 	if (o->backing)
-		rc = td_sibling(path, o->backing, "backing file", below, t->err);
+		rc = td_sibling(path, o->backing, "backing file", NULL, below, t->err);
 	if (!rc && o->backing && !o->size)
 		rc = backing_size(t, below, o->backing_format, &size);
 	else if (!rc && o->backing && access(below, R_OK) < 0)
@@ -165,7 +165,7 @@ static int create(struct td_qcow *t, const char *path, struct qcow_create *o, bo
 	if (!o->size)
 		o->size = size;
 	if (!rc && o->data_file)
-		rc = td_sibling(path, o->data_file, "data file", data, t->err);
+		rc = td_sibling(path, o->data_file, "data file", NULL, data, t->err);
 	if (!rc)
 		rc = make_file(path, force, t->err);
 	if (!rc && o->data_file)
@@ -210,7 +210,7 @@ static int name_of(const char *path, const char *parent, const char **name, stru
 	char out[TD_PATH_MAX];
 
 	*name = !strncmp(parent, path, dir) ? parent + dir : parent;
-	return td_sibling(path, *name, "backing file", out, err);
+	return td_sibling(path, *name, "backing file", NULL, out, err);
 }
 
 int td_qcow_snapshot(struct td_qcow *t)

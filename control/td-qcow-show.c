@@ -81,7 +81,7 @@ static int info_json(const char *path, const struct qcow_info *i)
 		json_object_set_new(j, "encrypted", json_true());
 	if (h->backing[0]) {
 		json_object_set_new(j, "backing-filename", json_string(h->backing));
-		if (td_sibling(path, h->backing, "", full, NULL) == 0)
+		if (td_sibling(path, h->backing, "", NULL, full, NULL) == 0)
 			json_object_set_new(j, "full-backing-filename", json_string(full));
 		if (h->backing_format[0])
 			json_object_set_new(j, "backing-filename-format", json_string(h->backing_format));

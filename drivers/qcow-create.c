@@ -234,7 +234,7 @@ int qcow_image_create(const char *path, const struct qcow_create *o, struct td_i
 	int rc = fill_header(path, o, &m.h, err);
 
 	if (!rc && o->data_file)
-		rc = td_sibling(path, o->data_file, "data file", data, err);
+		rc = td_sibling(path, o->data_file, "data file", NULL, data, err);
 	if (!rc)
 		rc = td_file_open(io, path, 0, &m.file, err);
 	if (!rc && o->data_file)

@@ -184,7 +184,7 @@ static int open_data(struct qcow *q, struct td_err *err)
 	q->data = NULL;
 	if (!q->h.data_file[0])
 		return td_fail(err, EINVAL, "%s has an external data file, but does not name it", q->image->path);
-	rc = td_sibling(q->image->path, q->h.data_file, "data file", path, err);
+	rc = td_sibling(q->image->path, q->h.data_file, "data file", q->image->dirs, path, err);
 	return rc ? rc : td_file_open(q->io, path, q->image->file_flags, &q->data, err);
 }
 
@@ -384,7 +384,7 @@ static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
 
 	if (!q->h.backing[0])
 		return 0;
-	rc = td_sibling(image->path, q->h.backing, "backing file", path, err);
+	rc = td_sibling(image->path, q->h.backing, "backing file", image->dirs, path, err);
 	if (rc)
 		return rc;
 	if (!q->h.backing_format[0])

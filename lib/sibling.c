@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/path.h"
+
 /* "nbd://host/x", "json:{...}": a word and a colon before any slash, as image tools write protocols. */
 static bool has_protocol(const char *name)
 {
@@ -22,20 +24,39 @@ static bool climbs(const char *name)
 	return false;
 }
 
-int td_sibling(const char *image, const char *name, const char *what, char *out, struct td_err *err)
+/* Below the directory of an image that is named from the process's own directory: for tools. */
+static bool plain(const char *name)
+{
+	return name[0] != '/' && !climbs(name);
+}
+
+static bool within(const char *image, const char *out, const char *dirs)
 {
 	const char *slash = strrchr(image, '/');
-	int dir = slash ? (int)(slash - image + 1) : 0, n;
+	size_t n = (size_t)(slash - image);
+
+	return dirs ? td_path_within(out, dirs) : !strncmp(out, image, n) && out[n] == '/';
+}
+
+int td_sibling(const char *image, const char *name, const char *what, const char *dirs, char *out, struct td_err *err)
+{
+	const char *slash = strrchr(image, '/');
+	int rc, n;
 
 	if (!name[0])
 		return td_fail(err, EINVAL, "%s: the name of its %s is empty", image, what);
 	if (has_protocol(name))
 		return td_fail(err, EPERM, "%s: its %s is '%.200s': only plain file names are followed", image, what, name);
-	if (climbs(name) || (name[0] == '/' && (!dir || strncmp(name, image, (size_t)dir))))
-		return td_fail(err, EPERM, "%s: its %s is '%.1023s', outside of the image's directory, where nothing is opened on an image's word: "
-					   "put both into one directory, and rebase the image to the name alone", image, what, name);
-	n = name[0] == '/' ? snprintf(out, TD_PATH_MAX, "%s", name) : snprintf(out, TD_PATH_MAX, "%.*s%s", dir, image, name);
-	if (n >= TD_PATH_MAX)
-		return td_fail(err, ENAMETOOLONG, "%s: the path of its %s is longer than %d bytes", image, what, TD_PATH_MAX - 1);
+	if (image[0] == '/') {
+		rc = td_path_resolve(image, name, out, TD_PATH_MAX);
+	} else {
+		n = snprintf(out, TD_PATH_MAX, "%.*s%s", slash ? (int)(slash - image + 1) : 0, image, name);
+		rc = n < TD_PATH_MAX ? 0 : -ENAMETOOLONG;
+	}
+	if (rc)
+		return td_fail(err, -rc, "%s: the path of its %s is longer than %d bytes", image, what, TD_PATH_MAX - 1);
+	if (image[0] == '/' ? !within(image, out, dirs) : !plain(name))
+		return td_fail(err, EPERM, "%s: its %s is '%.1023s', and nothing is opened there on an image's word: move it into the image's directory "
+					   "and rebase the image, or name its directory in tapdisk.conf with parent-dirs", image, what, name);
 	return 0;
 }

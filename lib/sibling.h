@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The names of other files that an image holds: its backing file, its data file.  They come from whoever made the image, perhaps a
- * hostile guest's owner, so that only plain names within the image's own directory (or below it) are followed.
+ * stranger, so that only plain names are followed, and only into directories where such files may be.
  */
 #ifndef TD_LIB_SIBLING_H
 #define TD_LIB_SIBLING_H
@@ -14,9 +14,9 @@
 
 /*
  * The path of `name', as it stands in the image at path `image', into out (TD_PATH_MAX bytes).  Relative names start from the image's
- * directory, whatever the process's; absolute ones must lie below it.  0, or -EINVAL, -EPERM or -ENAMETOOLONG.  what: "backing
- * file", for the error.  Looks at no file system.  Any thread.
+ * directory, whatever the process's.  It must lie in one of `dirs' (absolute, colons between; NULL: the image's own directory) or below.
+ * 0, or -EINVAL, -EPERM or -ENAMETOOLONG.  what: "backing file", for the error.  By the text alone; any thread.
  */
-int td_sibling(const char *image, const char *name, const char *what, char *out, struct td_err *err);
+int td_sibling(const char *image, const char *name, const char *what, const char *dirs, char *out, struct td_err *err);
 
 #endif
