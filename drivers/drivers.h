@@ -9,6 +9,7 @@ extern const struct td_driver td_driver_raw;
 extern const struct td_driver td_driver_vhd;
 extern const struct td_driver td_driver_null;
 extern const struct td_driver td_driver_qcow2;
+extern const struct td_driver td_driver_qcow;
 extern const struct td_driver td_driver_empty;
 
 /*

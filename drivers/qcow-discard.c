@@ -78,7 +78,7 @@ static bool is_nothing(struct qcow *q, uint64_t off, uint64_t end)
 
 static int clear_clusters(struct qcow *q, uint64_t from, uint64_t to)
 {
-	uint64_t per_page = q->pages.size / q->esize, stop;
+	uint64_t per_page = q->page_entries, stop;
 	struct qcow_range range;
 	int rc = 0;
 
@@ -183,6 +183,9 @@ int qcow_discard(struct qcow *q, struct td_req *req)
 	uint64_t from = (req->off + size - 1) >> q->cbits, to = end >> q->cbits;
 	bool must = req->op == TD_WRITE_ZEROES;
 	int rc = 0;
+
+	if (q->v1)
+		return must ? -EOPNOTSUPP : 0; /* nothing can be given back, and zeroes are written as data */
 
 	if (end == q->image->info.size)
 		to = (end + size - 1) >> q->cbits; /* the last cluster ends where the disk ends */

@@ -164,6 +164,11 @@ static void write_done(struct td_iop *iop, int err)
 		td_cond_wake(&w->done);
 }
 
+static uint64_t clip(uint64_t off, uint64_t len, uint64_t end)
+{
+	return off + len > end ? end - off : len;
+}
+
 static int write_set(struct qcow *q, const struct set *s)
 {
 	struct wave wave = {0};
@@ -180,6 +185,8 @@ static int write_set(struct qcow *q, const struct set *s)
 			;
 		o->wave = &wave;
 		o->iov = (struct iovec){s->buf + i * s->size, (j - i) * s->size};
+		if (s->table) /* what follows a table is not always its own */
+			o->iov.iov_len = clip(s->at[i].off, o->iov.iov_len, s->table->off + (uint64_t)s->table->n * 8);
 		o->iop = (struct td_iop){.op = TD_IO_WRITE, .file = q->file, .off = s->at[i].off, .len = o->iov.iov_len, .iov = &o->iov,
 					 .iovcnt = 1, .done = write_done};
 		wave.running++;
@@ -274,7 +281,7 @@ static void freed_move(struct qcow_freed_list *to, struct qcow_freed_list *from)
 
 void qcow_release(struct qcow *q, uint64_t cluster, uint64_t n)
 {
-	if (n)
+	if (n && !q->v1)
 		freed_add(&q->freed, cluster, n); /* without memory it is a leak, which a check finds */
 }
 

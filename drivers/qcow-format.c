@@ -123,8 +123,6 @@ int qcow_header_decode(const void *buf, size_t len, const char *name, struct qco
 	return rc ? rc : check_limits(h, name, err);
 }
 
-/* --- extensions ----------------------------------------------------------------------------------------------------- */
-
 static int text(char *to, size_t room, const uint8_t *p, size_t len, const char *what, const char *name, struct td_err *err)
 {
 	if (len >= room)
@@ -135,6 +133,47 @@ static int text(char *to, size_t room, const uint8_t *p, size_t len, const char 
 	to[len] = 0;
 	return 0;
 }
+
+/* --- version 1 -------------------------------------------------------------------------------------------------------------- */
+
+int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+{
+	const uint8_t *p = buf;
+	uint64_t l1;
+
+	memset(h, 0, sizeof *h);
+	if (len < 48 || td_get_be32(p) != QCOW_MAGIC || td_get_be32(p + 4) != 1)
+		return td_fail(err, EINVAL, "%s is not a qcow image of version 1%s", name,
+			       len >= 8 && td_get_be32(p) == QCOW_MAGIC ? ": open it as qcow2:" : "");
+	h->version = 1;
+	h->backing_off = td_get_be64(p + 8);
+	h->backing_len = td_get_be32(p + 16);
+	h->size = td_get_be64(p + 24);
+	h->cluster_bits = p[32];
+	h->l2_entry_bits = p[33];
+	h->crypt = td_get_be32(p + 36);
+	h->l1_off = td_get_be64(p + 40);
+	if (h->cluster_bits < 9 || h->cluster_bits > 16 || h->l2_entry_bits < 6 || h->l2_entry_bits > 13)
+		return td_fail(err, EINVAL, "%s: clusters of 2^%u bytes and L2 tables of 2^%u entries: 9 to 16 and 6 to 13 are possible", name,
+			       h->cluster_bits, h->l2_entry_bits);
+	if (h->crypt > QCOW_AES)
+		return td_fail(err, EINVAL, "%s: encryption method %u is unknown", name, h->crypt);
+	l1 = h->size > (uint64_t)INT64_MAX ? UINT64_MAX : qcow_l1_needed(h, h->size);
+	if (l1 > QCOW_L1_MAX / 8)
+		return td_fail(err, EFBIG, "%s: a disk of %llu bytes: with its tables at most %llu are opened", name, (unsigned long long)h->size,
+			       (unsigned long long)(QCOW_L1_MAX / 8) << qcow_l2_bits(h));
+	h->l1_size = (uint32_t)l1;
+	if (h->l1_off < 48 || h->l1_off % 8)
+		return td_fail(err, EINVAL, "%s: its L1 table stands at %#llx, where it cannot be", name, (unsigned long long)h->l1_off);
+	if (!h->backing_off)
+		return 0;
+	if (h->backing_len > QCOW_NAME_MAX || h->backing_off > len || h->backing_len > len - h->backing_off)
+		return td_fail(err, EINVAL, "%s: its backing file's name (%u bytes at %#llx) cannot be", name, h->backing_len,
+			       (unsigned long long)h->backing_off);
+	return text(h->backing, sizeof h->backing, p + h->backing_off, h->backing_len, "the backing file's name", name, err);
+}
+
+/* --- extensions ----------------------------------------------------------------------------------------------------- */
 
 static int bitmaps(const uint8_t *p, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
 {

@@ -54,8 +54,9 @@ enum { QCOW_ZLIB, QCOW_ZSTD };
 enum { QCOW_PLAIN, QCOW_AES, QCOW_LUKS };
 
 struct qcow_header {
-	uint32_t version;
+	uint32_t version;       /* 2 or 3; 1: see qcow1_header_decode */
 	unsigned cluster_bits;  /* 9..21 */
+	unsigned l2_entry_bits; /* version 1: an L2 table has 1 << this entries; else 0 */
 	uint64_t size;          /* of the disk */
 	uint32_t crypt;         /* QCOW_PLAIN, QCOW_AES, QCOW_LUKS */
 	uint32_t l1_size;       /* entries */
@@ -85,6 +86,12 @@ struct qcow_header {
  */
 int qcow_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err);
 
+/*
+ * The same of version 1: fixed fields, backing file's name and all limits; buf: the file's first len bytes, 2,048 or all.  Of h only
+ * version, cluster_bits, l2_entry_bits, size, crypt, l1_size, l1_off and backing mean anything.
+ */
+int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err);
+
 /* The extensions and names, from the file's first cluster (len bytes, cut off where the file ends). */
 int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err);
 
@@ -112,7 +119,7 @@ static inline bool qcow_extl2(const struct qcow_header *h)
 /* bits of a guest offset that one L2 table covers */
 static inline unsigned qcow_l2_bits(const struct qcow_header *h)
 {
-	return h->cluster_bits + h->cluster_bits - (qcow_extl2(h) ? 4 : 3);
+	return h->cluster_bits + (h->version == 1 ? h->l2_entry_bits : h->cluster_bits - (qcow_extl2(h) ? 4 : 3));
 }
 
 static inline uint64_t qcow_l1_needed(const struct qcow_header *h, uint64_t size)
@@ -146,6 +153,14 @@ static inline void qcow_zip_range(unsigned cluster_bits, uint64_t entry, uint64_
 
 	*off = entry & ((UINT64_C(1) << x) - 1);
 	*len = sectors * QCOW_SECTOR - (*off & (QCOW_SECTOR - 1));
+}
+
+#define QCOW1_ZIPPED (UINT64_C(1) << 63) /* version 1; it has neither refcounts nor any other flag */
+
+static inline void qcow1_zip_range(unsigned cluster_bits, uint64_t entry, uint64_t *off, uint64_t *len)
+{
+	*len = (entry & ~QCOW1_ZIPPED) >> (63 - cluster_bits);
+	*off = entry & ((UINT64_C(1) << (63 - cluster_bits)) - 1);
 }
 
 /* One refcount of a block (or of a part of one that starts at a whole byte); i counts from p. */

@@ -16,7 +16,7 @@ static uint64_t min64(uint64_t a, uint64_t b)
 /* Offset in its table of the entry of off. */
 static uint64_t entry_off(const struct qcow *q, uint64_t off)
 {
-	return (off >> q->cbits) % (qcow_csize(q) / q->esize) * q->esize;
+	return (off >> q->cbits) % q->l2_entries * q->esize;
 }
 
 /* A host offset that a standard entry may have. */
@@ -31,12 +31,20 @@ static bool host_ok(const struct qcow *q, uint64_t entry, uint64_t guest, const 
 	return host >> q->cbits < q->end && !(page->suspect && qcow_is_meta(q, host));
 }
 
+void qcow_zip_place(const struct qcow *q, uint64_t entry, uint64_t *off, uint64_t *len)
+{
+	if (q->v1)
+		qcow1_zip_range(q->cbits, entry, off, len);
+	else
+		qcow_zip_range(q->cbits, entry, off, len);
+}
+
 static void zip(const struct qcow *q, struct qcow_run *run)
 {
 	uint64_t off, len;
 
-	qcow_zip_range(q->cbits, run->entry, &off, &len);
-	run->kind = q->external || (run->entry & QCOW_COPIED) || !off || off >> q->cbits >= q->end || len > 2 * qcow_csize(q) ? QCOW_RUN_BAD
+	qcow_zip_place(q, run->entry, &off, &len);
+	run->kind = q->external || (!q->v1 && (run->entry & QCOW_COPIED)) || !off || off >> q->cbits >= q->end || len > 2 * qcow_csize(q) ? QCOW_RUN_BAD
 																 : QCOW_RUN_ZIP;
 }
 
@@ -57,6 +65,17 @@ static void standard(const struct qcow *q, uint64_t guest, const struct qcow_pag
 	} else {
 		run->kind = QCOW_RUN_NONE;
 	}
+}
+
+/* Version 1: an offset or nothing. */
+static void version1(const struct qcow *q, struct qcow_run *run)
+{
+	uint64_t e = run->entry;
+	bool ok = !(e & (qcow_csize(q) - 1)) && e >> q->cbits < q->end && (e >= q->l1.off + (uint64_t)q->l1.n * 8);
+
+	run->kind = !e ? QCOW_RUN_NONE : ok ? QCOW_RUN_DATA : QCOW_RUN_BAD;
+	run->host = e;
+	run->own = true;
 }
 
 /* One subcluster of an extended entry. */
@@ -87,8 +106,10 @@ static void unit(struct qcow *q, struct qcow_page *page, uint64_t off, struct qc
 	run->entry = td_get_be64(p);
 	run->own = false;
 	run->host = 0;
-	if (run->entry & QCOW_ZIPPED)
+	if (qcow_zipped(q, run->entry))
 		zip(q, run);
+	else if (q->v1)
+		version1(q, run);
 	else if (q->ext)
 		extended(q, off, page, td_get_be64(p + 8), run);
 	else
@@ -117,7 +138,7 @@ void qcow_map(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run)
 	}
 	run->host += inside;
 	/* as far as the page tells, and the same goes on */
-	stop = off | (((uint64_t)q->pages.size / q->esize << q->cbits) - 1);
+	stop = off | (((uint64_t)q->page_entries << q->cbits) - 1);
 	stop = min64(stop + 1, off + len);
 	for (at = off - inside + (UINT64_C(1) << q->ubits); at < stop; at += UINT64_C(1) << q->ubits) {
 		struct qcow_run next;
@@ -164,22 +185,28 @@ int qcow_l2_entry(struct qcow *q, uint64_t off, struct qcow_page **page, uint8_t
 	return rc;
 }
 
+/* An L2 table with the rest of its last cluster. */
+static uint64_t l2_bytes(const struct qcow *q)
+{
+	return td_round_up((uint64_t)q->l2_entries * q->esize, qcow_csize(q));
+}
+
 /* A new L2 table: zeroes, or a copy (Q3).  Written in full, so that writing it back needs no space. */
 static int write_l2(struct qcow *q, uint64_t from, uint64_t to)
 {
 	uint8_t *buf = NULL;
 	int rc = 0;
 
-	if (posix_memalign((void **)&buf, 4096, qcow_csize(q)))
+	if (posix_memalign((void **)&buf, 4096, l2_bytes(q)))
 		return -ENOMEM;
-	memset(buf, 0, qcow_csize(q));
+	memset(buf, 0, l2_bytes(q));
 	if (from)
 		rc = td_file_rw(q->file, TD_IO_READ, buf, from, qcow_csize(q), TD_IO_EOF_ZERO);
 	/* what a shared table's entries point to is shared too */
 	for (uint64_t i = 0; from && i < qcow_csize(q); i += q->esize)
 		td_put_be64(buf + i, td_get_be64(buf + i) & ~QCOW_COPIED);
 	if (!rc)
-		rc = td_file_rw(q->file, TD_IO_WRITE, buf, to, qcow_csize(q), 0);
+		rc = td_file_rw(q->file, TD_IO_WRITE, buf, to, l2_bytes(q), 0);
 	free(buf);
 	return rc;
 }
@@ -188,12 +215,13 @@ static int new_l2(struct qcow *q, uint32_t i)
 {
 	uint64_t old = q->l1.entry[i] & QCOW_OFFSET, cluster, got, off;
 	bool fresh;
-	int rc = qcow_alloc(q, 1, &cluster, &got, &fresh);
+	/* of version 1 a table may be several clusters, which always come in a row there */
+	int rc = qcow_alloc(q, l2_bytes(q) >> q->cbits, &cluster, &got, &fresh);
 
 	if (rc)
 		return rc;
 	off = cluster << q->cbits;
-	qcow_pages_forget(q, off, qcow_csize(q));
+	qcow_pages_forget(q, off, l2_bytes(q));
 	rc = write_l2(q, old, off);
 	if (!rc)
 		rc = qcow_meta_add(q, off);
@@ -201,10 +229,15 @@ static int new_l2(struct qcow *q, uint32_t i)
 		qcow_release(q, cluster, 1);
 		return rc;
 	}
-	qcow_table_set(&q->l1, i, off | QCOW_COPIED);
+	qcow_table_set(&q->l1, i, off | qcow_own(q));
 	if (old)
 		qcow_release(q, old >> q->cbits, 1);
 	return 0;
+}
+
+static bool l2_is_own(const struct qcow *q, uint32_t i)
+{
+	return q->v1 ? q->l1.entry[i] : q->l1.entry[i] & QCOW_COPIED;
 }
 
 int qcow_l2_own(struct qcow *q, uint64_t off)
@@ -212,10 +245,10 @@ int qcow_l2_own(struct qcow *q, uint64_t off)
 	uint32_t i = (uint32_t)(off >> q->l2_bits);
 	int rc = 0;
 
-	if (q->l1.entry[i] & QCOW_COPIED)
+	if (l2_is_own(q, i))
 		return 0;
 	td_lock(&q->l1_lock);
-	if (!(q->l1.entry[i] & QCOW_COPIED)) /* still */
+	if (!l2_is_own(q, i)) /* still */
 		rc = new_l2(q, i);
 	td_unlock(&q->l1_lock);
 	return rc;
@@ -225,6 +258,8 @@ void qcow_release_entry(struct qcow *q, uint64_t entry)
 {
 	uint64_t off, len;
 
+	if (q->v1)
+		return; /* nobody counts there: what is not used any more stays where it is */
 	if (entry & QCOW_ZIPPED) {
 		qcow_zip_range(q->cbits, entry, &off, &len);
 		qcow_release(q, off >> q->cbits, ((off + len - 1) >> q->cbits) - (off >> q->cbits) + 1);

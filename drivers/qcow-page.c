@@ -99,7 +99,7 @@ static struct qcow_page *victim(struct qcow *q)
 /* An L2 table that points into metadata is a trap: a guest's write would go there. */
 static bool points_into_metadata(struct qcow *q, const struct qcow_page *page)
 {
-	for (uint32_t i = 0; i < q->pages.size; i += q->esize) {
+	for (uint32_t i = 0; !q->v1 && i < q->pages.size; i += q->esize) {
 		uint64_t e = td_get_be64(page->data + i);
 
 		if (e && !(e & QCOW_ZIPPED) && (e & QCOW_OFFSET) && !q->external && qcow_is_meta(q, e & QCOW_OFFSET))

@@ -257,7 +257,7 @@ static int unzip(struct qcow *q, uint64_t entry)
 		q->zip = NULL;
 		return -ENOMEM;
 	}
-	qcow_zip_range(q->cbits, entry, &off, &len);
+	qcow_zip_place(q, entry, &off, &len);
 	from = off & ~(uint64_t)(QCOW_SECTOR - 1);
 	if (posix_memalign((void **)&buf, 4096, len + (off - from)))
 		return -ENOMEM;

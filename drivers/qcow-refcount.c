@@ -280,10 +280,24 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 	return rc;
 }
 
+/* Version 1 counts nothing: the end of the file is where the free clusters are.  (Never on a device: its end says nothing.) */
+static int append_v1(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got, bool *fresh)
+{
+	if (q->broken)
+		return q->broken;
+	*first = q->end;
+	*got = n;
+	*fresh = true;
+	q->end += n;
+	return 0;
+}
+
 int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, bool *fresh)
 {
 	int rc = 0;
 
+	if (q->v1)
+		return append_v1(q, n, cluster, got, fresh);
 	td_lock(&q->alloc_lock);
 	if (q->broken)
 		rc = q->broken;

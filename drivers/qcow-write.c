@@ -222,7 +222,7 @@ static int link_clusters(struct alloc *a)
 	for (uint64_t i = 0; i < a->n; i++, at += q->esize) {
 		uint64_t old = td_get_be64(at), host = a->host + (i << q->cbits);
 
-		td_put_be64(at, host | QCOW_COPIED);
+		td_put_be64(at, host | qcow_own(q));
 		if (q->ext) {
 			uint64_t set = bits(a, a->c0 + i), map = old & QCOW_ZIPPED ? 0 : td_get_be64(at + 8);
 
@@ -255,7 +255,7 @@ static int fill(struct alloc *a)
 /* Is the cluster of this L2 entry one that has a place of its own, without being simply written in place? */
 static bool has_place(const struct qcow *q, uint64_t entry)
 {
-	return !(entry & QCOW_ZIPPED) && (entry & QCOW_COPIED);
+	return !qcow_zipped(q, entry) && (q->v1 ? entry != 0 : (entry & QCOW_COPIED) != 0);
 }
 
 /* May [off, ...) be written where it is?  *len: how far. */
@@ -345,7 +345,7 @@ static int choose_units(struct alloc *a)
 static void bound(struct alloc *a)
 {
 	struct qcow *q = a->q;
-	uint64_t per_page = q->pages.size / q->esize, c1 = ((a->end - 1) >> q->cbits) + 1, stop;
+	uint64_t per_page = q->page_entries, c1 = ((a->end - 1) >> q->cbits) + 1, stop;
 
 	a->c0 = a->off >> q->cbits;
 	stop = (a->c0 / per_page + 1) * per_page;

@@ -109,6 +109,29 @@ static void submit(struct td_image *image, struct td_req *req)
 
 /* --- opening ------------------------------------------------------------------------------------------------------------- */
 
+/* Version 1: one block of fields, and the backing file's name somewhere behind them. */
+static int read_header_v1(struct qcow *q, struct td_err *err)
+{
+	size_t have = q->file->st.size < 4096 ? q->file->st.size : 4096;
+	uint8_t *buf;
+	int rc;
+
+	if (posix_memalign((void **)&buf, 4096, 4096))
+		return -ENOMEM;
+	rc = td_file_rw(q->file, TD_IO_READ, buf, 0, 4096, TD_IO_EOF_ZERO);
+	if (rc)
+		td_fail(err, -rc, "cannot read the header of %s: %s", q->image->path, strerror(-rc));
+	else
+		rc = qcow1_header_decode(buf, have, q->image->path, &q->h, err);
+	free(buf);
+	if (!rc && (q->h.l1_off > q->file->st.size || (uint64_t)q->h.l1_size * 8 > q->file->st.size - q->h.l1_off))
+		rc = td_fail(err, EINVAL, "%s: the L1 table (%u entries at %#llx) goes beyond the end of the file", q->image->path, q->h.l1_size,
+			     (unsigned long long)q->h.l1_off);
+	if (!rc && q->writable && q->file->st.blockdev)
+		rc = td_fail(err, EINVAL, "%s: a qcow image of version 1 cannot be written on a block device, where its end is not known", q->image->path);
+	return rc;
+}
+
 static int read_header(struct qcow *q, struct td_err *err)
 {
 	const char *name = q->image->path;
@@ -116,6 +139,8 @@ static int read_header(struct qcow *q, struct td_err *err)
 	uint8_t *cluster;
 	int rc;
 
+	if (q->v1)
+		return read_header_v1(q, err);
 	if (q->file->st.size < QCOW_HEADER_MIN)
 		return td_fail(err, EINVAL, "%s is not a qcow2 image", name);
 	rc = td_file_rw(q->file, TD_IO_READ, q->first, 0, QCOW_SECTOR, TD_IO_EOF_ZERO);
@@ -235,8 +260,8 @@ static int load_tables(struct qcow *q, struct td_err *err)
 	/* both are placed before the entries of either are looked at: they may point to each other */
 	q->l1 = (struct qcow_table){.off = q->h.l1_off, .n = q->h.l1_size};
 	q->ref = (struct qcow_table){.off = q->h.ref_off, .n = (uint32_t)((uint64_t)q->h.ref_clusters << q->cbits >> 3)};
-	rc = load_table(q, &q->l1, "L1", q->l1.off, q->l1.n, QCOW_L1_RESERVED, err);
-	if (!rc && q->writable)
+	rc = load_table(q, &q->l1, "L1", q->l1.off, q->l1.n, q->v1 ? QCOW1_ZIPPED : QCOW_L1_RESERVED, err);
+	if (!rc && q->writable && !q->v1)
 		rc = load_table(q, &q->ref, "refcount", q->ref.off, q->ref.n, QCOW_REF_RESERVED, err);
 	else
 		q->ref.n = 0;
@@ -261,6 +286,7 @@ static void init(struct qcow *q, struct td_image *image)
 {
 	q->image = image;
 	q->io = image->io;
+	q->v1 = !strcmp(image->driver->name, "qcow");
 	q->writable = !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
 	td_lock_init(&q->alloc_lock);
 	td_lock_init(&q->l1_lock);
@@ -281,13 +307,17 @@ static void geometry(struct qcow *q)
 	q->ubits = q->ext ? q->cbits - 5 : q->cbits;
 	q->esize = q->ext ? 16 : 8;
 	q->l2_bits = qcow_l2_bits(&q->h);
+	q->l2_entries = 1u << (q->l2_bits - q->cbits);
+	q->page_entries = (qcow_csize(q) < QCOW_PAGE ? (uint32_t)qcow_csize(q) : QCOW_PAGE) / q->esize;
+	if (q->page_entries > q->l2_entries)
+		q->page_entries = q->l2_entries;
 }
 
 static void fill_info(struct td_image *image, const struct qcow *q)
 {
 	image->info.size = q->h.size / QCOW_SECTOR * QCOW_SECTOR;
 	image->info.physical = q->data->st.physical;
-	image->info.discard = q->writable;
+	image->info.discard = q->writable && !q->v1;
 	image->info.discard_gran = (uint32_t)qcow_csize(q);
 }
 
@@ -376,6 +406,29 @@ static const struct {
 	const char *format, *type;
 } formats[] = {{"raw", "aio"}, {"file", "aio"}, {"host_device", "aio"}, {"qcow2", "qcow2"}, {"qcow", "qcow"}, {"vpc", "vhd"}, {"vhd", "vhd"}};
 
+/*
+ * Version 1 has no room for a format.  What does not look like qcow is raw; what does may be one, or a raw disk whose guest has written
+ * such a header to read other files of the host: nobody can tell.
+ */
+static int backing_v1(struct td_image *image, const char *path, char *spec, struct td_err *err)
+{
+	struct td_file *f;
+	uint8_t magic[4];
+	int rc = td_file_open(image->io, path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_PARENT | TD_FILE_RDONLY, &f, err);
+
+	if (rc)
+		return rc;
+	rc = td_file_rw(f, TD_IO_READ, magic, 0, sizeof magic, TD_IO_EOF_ZERO);
+	td_file_close(f);
+	if (rc)
+		return td_fail(err, -rc, "cannot read %s: %s", path, strerror(-rc));
+	if (td_get_be32(magic) == QCOW_MAGIC)
+		return td_fail(err, EINVAL, "%s cannot record what format its backing file %s has, which looks like a qcow: make a qcow2 of it with "
+					    "`qemu-img convert'", image->path, path);
+	snprintf(spec, TD_SPEC_MAX, "aio:%s", path);
+	return 1;
+}
+
 static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
 {
 	struct qcow *q = image->priv;
@@ -387,6 +440,8 @@ static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
 	rc = td_sibling(image->path, q->h.backing, "backing file", image->dirs, path, err);
 	if (rc)
 		return rc;
+	if (q->v1)
+		return backing_v1(image, path, spec, err);
 	if (!q->h.backing_format[0])
 		return td_fail(err, EINVAL, "%s does not say what format its backing file has, and a raw disk could pretend to be any: record it with "
 					    "`qemu-img rebase -u -b %s -F FORMAT %s'", image->path, q->h.backing, image->path);
@@ -428,6 +483,17 @@ static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 
 const struct td_driver td_driver_qcow2 = {
 	.name = "qcow2",
+	.type = 6,
+	.priv_size = sizeof(struct qcow),
+	.open = qcow_open,
+	.close = qcow_close,
+	.submit = submit,
+	.backing = qcow_backing,
+	.extents = qcow_extents,
+};
+
+const struct td_driver td_driver_qcow = {
+	.name = "qcow",
 	.type = 6,
 	.priv_size = sizeof(struct qcow),
 	.open = qcow_open,

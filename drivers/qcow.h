@@ -96,6 +96,8 @@ struct qcow {
 	unsigned l2_bits;            /* bits of the disk that an L2 table covers */
 	unsigned esize;              /* bytes of an L2 entry: 8 or 16 */
 	bool ext, external, writable;
+	bool v1;                     /* version 1: no refcounts, what is mapped is ours, nothing is given back */
+	uint32_t l2_entries, page_entries; /* of an L2 table, and of a page of one */
 	bool forget;                 /* a discard leaves nothing, so that what is below shows again: for a commit */
 	int broken;                  /* -errno that every write meets from now on: the image was found corrupt */
 
@@ -145,6 +147,18 @@ struct qcow {
 static inline uint64_t qcow_csize(const struct qcow *q)
 {
 	return UINT64_C(1) << q->cbits;
+}
+
+/* Is this L2 entry a compressed cluster's? */
+static inline bool qcow_zipped(const struct qcow *q, uint64_t entry)
+{
+	return q->v1 ? entry & QCOW1_ZIPPED : entry & QCOW_ZIPPED;
+}
+
+/* What stands in an L1 or L2 entry beside the offset of something that is ours alone. */
+static inline uint64_t qcow_own(const struct qcow *q)
+{
+	return q->v1 ? 0 : QCOW_COPIED;
 }
 
 /* --- qcow-page.c --- */
@@ -211,6 +225,7 @@ int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len,
 void qcow_op_put(struct qcow_op *op);
 void qcow_fly(struct qcow *q, unsigned *epoch);
 void qcow_land(struct qcow *q, unsigned epoch);
+void qcow_zip_place(const struct qcow *q, uint64_t entry, uint64_t *off, uint64_t *len);
 bool qcow_backing_zero(const struct qcow *q, uint64_t off); /* nothing below shows at or beyond off */
 
 /* --- qcow-write.c --- */

@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# qcow images of version 1, made by qemu-img: read as it reads them, and written so that it reads what we wrote.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/qcow-lib.sh"
+cd "$WORK" || exit 1
+SEED=${SEED:-$RANDOM}
+echo "SEED=$SEED"
+reference
+
+reads() # IMAGE RAW
+{
+	expect 0 tdimg -r "qcow:$WORK/$1" dump out.raw
+	expect 0 qemu-img compare -q -f raw -F raw out.raw "$2"
+}
+storm()
+{
+	expect 0 tdimg "qcow:$WORK/$1" storm "$SEED" "${STEPS:-150}" "$1.model"
+	expect 0 qemu-img compare -q -f qcow -F raw "$1" "$1.model"
+	SEED=$((SEED + 1))
+}
+qemu-img convert -q -f raw -O qcow ref.raw plain.qcow && reads plain.qcow ref.raw && storm plain.qcow
+qemu-img convert -q -c -f raw -O qcow ref.raw zip.qcow && reads zip.qcow ref.raw && storm zip.qcow
+qemu-img create -q -f qcow empty.qcow 48M && storm empty.qcow
+qemu-img create -q -f qcow -b ref.raw -F raw over.qcow 48M && reads over.qcow ref.raw 2>/dev/null
+storm over.qcow
+# past the page cache, where the file system lets us
+run tdimg -d "qcow:$WORK/empty.qcow" info
+[ "$RC" != 0 ] || expect 0 tdimg -d "qcow:$WORK/empty.qcow" storm "$SEED" 60 empty.qcow.model
+expect 0 qemu-img compare -q -f qcow -F raw empty.qcow empty.qcow.model
+
+# malformed ones: a reason, and no more
+bad() # WHAT TEXT OFFSET BYTES
+{
+	qemu-img create -q -f qcow bad.qcow 48M
+	printf "$4" | dd of=bad.qcow bs=1 seek="$3" conv=notrunc status=none
+	expect 1 tdimg -r "qcow:$WORK/bad.qcow" dump out.raw
+	has "$1" "$ERR" "$2"
+}
+bad "a qcow2" "open it as qcow2:" 7 '\x02'
+bad "tiny clusters" "clusters of 2^8" 32 '\x08'
+bad "huge clusters" "clusters of 2^255" 32 '\xff'
+bad "tiny L2 tables" "L2 tables of 2^5" 33 '\x05'
+bad "a disk of 8 EiB" "at most" 24 '\x7f'
+bad "an L1 table in the header" "cannot be" 47 '\x08'
+bad "an L1 table beyond the end" "beyond the end" 41 '\x7f'
+bad "encryption" "encrypted" 39 '\x01'
+bad "another encryption" "unknown" 39 '\x02'
+bad "a backing name beyond the header" "backing file" 8 '\x00\x00\x00\x00\x00\xff\x00\x00\x00\x00\x00\x10'
+qemu-img create -q -f qcow -b plain.qcow -F qcow on.qcow
+expect 1 tdimg -r "qcow:$WORK/on.qcow" info
+has "a backing file that may be anything" "$ERR" "qemu-img convert"
