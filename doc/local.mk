@@ -8,10 +8,6 @@ EXTRA_DIST += doc/tap-ctl.bash-completion doc/programs.bash-completion
 bashcompletion_DATA = doc/bash-completion/tap-ctl doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/vhd-util
 CLEANFILES += $(bashcompletion_DATA)
 dist_man_MANS += doc/td-qcow.8
-# installed under the command's name, which is how bash finds it
-EXTRA_DIST += doc/tap-ctl.bash-completion
-bashcompletion_DATA = doc/bash-completion/tap-ctl
-CLEANFILES += doc/bash-completion/tap-ctl
 doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/tap-ctl.bash-completion $@
 doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/vhd-util: $(srcdir)/doc/programs.bash-completion

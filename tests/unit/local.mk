@@ -82,9 +82,12 @@ tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c $(VHD_TEST_PARTS
 tests_unit_test_vhd_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 # VHD offline: the power is cut by linking its writes to the test
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-vhd-image
-TESTS += tests/unit/test-vhd-image
+check_PROGRAMS += tests/unit/test-vhd-image tests/unit/test-vhd-format
+TESTS += tests/unit/test-vhd-image tests/unit/test-vhd-format
 endif
+tests_unit_test_vhd_format_SOURCES = tests/unit/test-vhd-format.c tests/support/suite.h
+tests_unit_test_vhd_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_vhd_format_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_image_SOURCES = tests/unit/test-vhd-image.c tests/support/suite.h
 tests_unit_test_vhd_image_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_image_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
