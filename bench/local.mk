@@ -8,3 +8,7 @@ bench: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
 bench-nbd: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/nbd'
+EXTRA_DIST += bench/vhd
+.PHONY: bench-vhd
+bench-vhd: all
+	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/vhd'

@@ -74,8 +74,8 @@ tests_unit_test_stats_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # the VHD driver
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-vhd-model
-TESTS += tests/unit/test-vhd-model
+check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-model
+TESTS += tests/unit/test-vhd tests/unit/test-vhd-model
 endif
 VHD_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/vhd-make.c tests/support/vhd-make.h tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c $(VHD_TEST_PARTS)
@@ -92,3 +92,5 @@ tests_unit_test_vhd_image_SOURCES = tests/unit/test-vhd-image.c tests/support/su
 tests_unit_test_vhd_image_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_image_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_image_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync,--wrap=ftruncate,--wrap=ftruncate64
+tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c $(VHD_TEST_PARTS)
+tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
