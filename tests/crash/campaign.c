@@ -8,6 +8,7 @@
 #include "tests/crash/disk.h"
 
 #define ALL_SUBSETS 12  /* units in doubt up to which every subset is built */
+#define SOME_SUBSETS 33 /* built at random beyond that */
 #define RECUTS      2   /* recoveries of recoveries */
 #define FAULT_KS    600 /* of one kind in one run, at most */
 #define SHOWN       3   /* violations told in full */
@@ -46,7 +47,7 @@ static void print_file_history(const struct run *r, uint64_t sector, uint32_t at
 				printf("    file %u: fdatasync, from %u to %u%s\n", op->file, op->begin, op->end, op->res < 0 ? " (failed)" : "");
 			continue;
 		}
-		for (uint64_t o = 0; op->kind == FOP_WRITE && o + SECTOR <= op->len; o += SECTOR) {
+		for (uint64_t o = 0; op->kind == FOP_WRITE && op->data && o + SECTOR <= op->len; o += SECTOR) {
 			uint32_t tag = sector_tag(op->data + o, r->guest.seed, sector);
 
 			if (tag == TAG_TORN || tag == TAG_ZERO || tag == TAG_FILLED)
@@ -295,7 +296,32 @@ static bool cut_at_random(struct campaign *c, const struct run *r, unsigned ncut
 	return good;
 }
 
-/* At every event, with every subset of what is in doubt (or many, where there are too many). */
+/* Every subset of what is in doubt at `at' (or many, where there are too many). */
+static bool cut_in_every_way(struct exam *e, struct disk *d, uint32_t at, long *cut)
+{
+	struct campaign *c = e->c;
+	struct rng rng = rng_seed(e->r->seed + at, 'e');
+	struct fate fate = {.how = FATE_MASK, .rng = rng};
+	uint64_t subsets = 1;
+	bool good = true;
+
+	disk_to(d, at);
+	e->at = at;
+	for (uint64_t i = 0; i < subsets && good && !c->dead; i++, (*cut)++) {
+		fate.mask = subsets == SOME_SUBSETS ? rng_next(&rng) : i;
+		e->cut = *cut;
+		if (c->only_cut < 0 || c->only_cut == *cut || !i)
+			good = examine_fate(e, d, &fate, &rng);
+		if (!i && fate.ndecided) /* how many there are shows in the first */
+			subsets = fate.ndecided <= ALL_SUBSETS ? UINT64_C(1) << fate.ndecided : SOME_SUBSETS;
+	}
+	return good;
+}
+
+/*
+ * Before each event of the disk, and at the end.  Between two of them the disk stays as it is and the guest is promised more and more:
+ * what holds at the last moment has held all the time.
+ */
 static bool cut_everywhere(struct campaign *c, const struct run *r)
 {
 	struct exam e;
@@ -305,24 +331,8 @@ static bool cut_everywhere(struct campaign *c, const struct run *r)
 
 	exam_init(&e, c, r, 512);
 	disk_init(&d, &r->log, 512, c->template.file, c->template.blockdev, c->template.n);
-	for (uint32_t at = 1; at <= r->clock && good && !c->dead; at++) {
-		struct rng rng = rng_seed(r->seed + at, 'e');
-		struct fate fate = {.how = FATE_MASK, .rng = rng};
-		uint64_t subsets = 1;
-
-		disk_to(&d, at);
-		e.at = at;
-		for (uint64_t i = 0; i < subsets && good && !c->dead; i++, cut++) {
-			fate.mask = subsets > 1u << ALL_SUBSETS ? rng_next(&rng) : i;
-			e.cut = cut;
-			if (c->only_cut < 0 || c->only_cut == cut || !i)
-				good = examine_fate(&e, &d, &fate, &rng);
-			if (!i && fate.ndecided) /* how many there are shows in the first */
-				subsets = fate.ndecided <= ALL_SUBSETS ? UINT64_C(1) << fate.ndecided : (1u << ALL_SUBSETS) + 1;
-			if (subsets > 1u << ALL_SUBSETS && i == 256)
-				break;
-		}
-	}
+	for (size_t i = 0; i <= r->log.nevents && good && !c->dead; i++)
+		good = cut_in_every_way(&e, &d, i < r->log.nevents ? r->log.event[i].at : r->clock, &cut);
 	disk_free(&d);
 	exam_fini(&e);
 	return good;

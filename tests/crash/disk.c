@@ -35,12 +35,23 @@ void disk_free(struct disk *d)
 	memset(d, 0, sizeof *d);
 }
 
+static void put_data(struct pages *p, const struct fop *op, uint64_t len)
+{
+	if (op->data) {
+		pages_lend(p, op->off, op->data, (size_t)len);
+		return;
+	}
+	if (op->off + len > p->size)
+		pages_resize(p, op->off + len);
+	pages_zero(p, op->off, len);
+}
+
 /* What a completed operation does to a file as it is. */
 static void apply(struct pages *p, const struct fop *op)
 {
 	switch (op->kind) {
 	case FOP_WRITE:
-		pages_write(p, op->off, op->data, (size_t)op->res);
+		put_data(p, op, (uint64_t)op->res);
 		break;
 	case FOP_ZERO:
 	case FOP_DISCARD:
@@ -147,6 +158,11 @@ static void put_unit(struct build *b, uint64_t from, uint64_t to)
 {
 	unsigned char buf[PAGE];
 
+	if (pages_hole(&b->now, from) && pages_hole(b->out, from)) {
+		if (to > b->out->size)
+			pages_resize(b->out, to);
+		return;
+	}
 	pages_read(&b->now, from, buf, (size_t)(to - from));
 	pages_write(b->out, from, buf, (size_t)(to - from));
 }
@@ -192,7 +208,7 @@ static void build_op(struct build *b, const struct fop *op, uint64_t len, bool d
 		}
 	} else {
 		if (op->kind == FOP_WRITE)
-			pages_write(&b->now, off, op->data, (size_t)len);
+			put_data(&b->now, op, len);
 		else
 			pages_zero(&b->now, off, len);
 		decide_range(b, off, end, durable, op->kind);

@@ -9,7 +9,7 @@ tests_crash_crashlab_SOURCES = tests/crash/lab.c tests/crash/campaign.c tests/cr
 tests_crash_crashlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/lab.sh
 EXTRA_DIST += tests/crash/lab.sh
-EXTRA_DIST += tests/crash/plant
+EXTRA_DIST += tests/crash/plant tests/crash/README
 
 # CC, and what compiles one source and links crashlab with it in front of the libraries, for tests/crash/plant
 CRASH_ENV = SRC='$(abs_top_srcdir)' CC='$(CC)' \
@@ -25,3 +25,9 @@ clean-local: clean-crash
 clean-crash:
 	rm -rf tests/crash/planted tests/crash/out
 EXTRA_DIST += $(srcdir)/tests/crash/bugs
+
+# CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
+.PHONY: check-crash
+check-crash: all tests/crash/crashlab
+	@$(CRASH_ENV) CUTS='$(CUTS)' T='$(T)' BUGS='$(BUGS)' python3 '$(abs_top_srcdir)/tests/crash/run'
+EXTRA_DIST += tests/crash/run tests/crash/report.py

@@ -132,6 +132,32 @@ void pages_write(struct pages *p, uint64_t off, const void *buf, size_t len)
 	}
 }
 
+void pages_lend(struct pages *p, uint64_t off, const void *buf, size_t len)
+{
+	const unsigned char *in = buf;
+
+	if (off + len > p->size)
+		pages_resize(p, off + len);
+	while (len) {
+		size_t n = PAGE - off % PAGE < len ? PAGE - off % PAGE : len;
+
+		if (n == PAGE && !((uintptr_t)in & BORROWED)) {
+			drop(p->page[off / PAGE]);
+			p->page[off / PAGE] = (uintptr_t)in | BORROWED;
+		} else {
+			pages_write(p, off, in, n);
+		}
+		in += n;
+		off += n;
+		len -= n;
+	}
+}
+
+bool pages_hole(const struct pages *p, uint64_t off)
+{
+	return off / PAGE >= p->n || !p->page[off / PAGE];
+}
+
 void pages_zero(struct pages *p, uint64_t off, uint64_t len)
 {
 	uint64_t end = off + len < p->size ? off + len : p->size;

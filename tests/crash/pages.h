@@ -6,6 +6,7 @@
 #ifndef CRASH_PAGES_H
 #define CRASH_PAGES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,5 +30,10 @@ void pages_resize(struct pages *p, uint64_t size); /* what is beyond a smaller s
 void pages_read(const struct pages *p, uint64_t off, void *buf, size_t len); /* zeroes beyond the end */
 void pages_write(struct pages *p, uint64_t off, const void *buf, size_t len); /* grows */
 void pages_zero(struct pages *p, uint64_t off, uint64_t len); /* does not grow */
+
+/* As pages_write(), but buf stays as it is for as long as p and what borrows from it: whole pages are borrowed, not copied. */
+void pages_lend(struct pages *p, uint64_t off, const void *buf, size_t len);
+
+bool pages_hole(const struct pages *p, uint64_t off); /* nothing but zeroes, and no memory, in the page at off */
 
 #endif

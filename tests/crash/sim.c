@@ -26,6 +26,7 @@ static void sim_queue(struct td_io *io, struct td_iop *op)
 	td_list_add(&s->queued, &op->link);
 }
 
+/* NULL when it is nothing but zeroes. */
 static unsigned char *gather(const struct td_iop *op, uint64_t len)
 {
 	unsigned char *data = malloc(len + 1), *p = data;
@@ -36,7 +37,10 @@ static unsigned char *gather(const struct td_iop *op, uint64_t len)
 		memcpy(p, op->iov[i].iov_base, op->iov[i].iov_len);
 		p += op->iov[i].iov_len;
 	}
-	return data;
+	if (len && (data[0] || memcmp(data, data + 1, len - 1)))
+		return data;
+	free(data);
+	return NULL;
 }
 
 /* Writes down that an operation has gone to the disk: from now on it may be there after a cut. */

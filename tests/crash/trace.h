@@ -24,7 +24,7 @@ struct fop {
 	unsigned file;
 	bool dsync;          /* durable when it is done */
 	uint64_t off, len;   /* bytes; TRUNC: off is the new size */
-	unsigned char *data; /* WRITE: len bytes, owned */
+	unsigned char *data; /* WRITE: len bytes, owned; NULL: zeroes */
 	uint32_t begin, end; /* events; end is NEVER for what did not end */
 	int64_t res;         /* bytes moved (0 where none are), or -errno */
 	bool transient;      /* it failed before it began (EINTR, EAGAIN): asking again makes up for it */
