@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 dist_man_MANS += doc/tapdisk.8 doc/tapdisk.conf.5
 tapdiskconfdir = $(sysconfdir)/tapdisk
-dist_tapdiskconf_DATA = doc/tapdisk.conf
+# What an administrator has written there stays: a cache mode must not fall back to the default because of an installation.
+EXTRA_DIST += doc/tapdisk.conf
+install-data-local:
+	$(MKDIR_P) '$(DESTDIR)$(tapdiskconfdir)'
+	test -e '$(DESTDIR)$(tapdiskconfdir)/tapdisk.conf' || $(INSTALL_DATA) '$(srcdir)/doc/tapdisk.conf' '$(DESTDIR)$(tapdiskconfdir)/tapdisk.conf'
+uninstall-local:
+	! cmp -s '$(srcdir)/doc/tapdisk.conf' '$(DESTDIR)$(tapdiskconfdir)/tapdisk.conf' || rm -f '$(DESTDIR)$(tapdiskconfdir)/tapdisk.conf'
 dist_man_MANS += doc/tap-ctl.8
 # installed under the commands' names, which is how bash finds them
 EXTRA_DIST += doc/tap-ctl.bash-completion doc/programs.bash-completion
