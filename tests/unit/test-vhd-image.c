@@ -22,7 +22,6 @@ static struct td_err err;
 static char dir[64], made[512];
 static unsigned long seed;
 static uint64_t rng;
-static bool steady; /* what a sector is given depends on its number alone */
 
 static uint32_t rnd(uint32_t below)
 {
@@ -42,7 +41,8 @@ static void setup(void)
 {
 	const char *s = getenv("VHD_SEED");
 
-	strcpy(dir, "/tmp/vhd-image.XXXXXX");
+	/* thousands of small files: in memory, where there is any */
+	strcpy(dir, access("/dev/shm", W_OK) == 0 ? "/dev/shm/vhd-image.XXXXXX" : "/tmp/vhd-image.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	seed = s ? strtoul(s, NULL, 10) : (unsigned long)getpid() * 2654435761u % 1000000007u;
 	rng = seed * 0x9e3779b97f4a7c15u + 1;
@@ -130,7 +130,7 @@ static void scribble(struct vhd_image *v, uint8_t *model, unsigned runs)
 		if (n > sectors - first)
 			n = sectors - first;
 		for (uint64_t i = 0; i < n * 512; i += 4) {
-			uint32_t x = i % 512 ? (uint32_t)(first * 512 + i) : steady ? (uint32_t)(first + i / 512) * 2654435761u : rnd(UINT32_MAX);
+			uint32_t x = i % 512 ? (uint32_t)(first * 512 + i) : rnd(UINT32_MAX);
 
 			memcpy(buf + i, &x, 4);
 		}
@@ -273,6 +273,16 @@ static size_t nevents;
 static bool recording;
 static ino_t recorded;
 
+/* The fault_at'th recorded call fails with fault_errno, or is short. */
+enum { SHORT = -1 };
+static unsigned fault_at, calls;
+static int fault_errno;
+
+static bool fault_now(void)
+{
+	return fault_at && ++calls == fault_at;
+}
+
 static bool of_interest(int fd)
 {
 	struct stat st;
@@ -298,8 +308,15 @@ ssize_t __real_pwrite(int fd, const void *b, size_t n, off_t off);
 ssize_t __wrap_pwrite(int fd, const void *b, size_t n, off_t off);
 ssize_t __wrap_pwrite(int fd, const void *b, size_t n, off_t off)
 {
-	if (of_interest(fd))
+	if (of_interest(fd)) {
+		if (fault_now()) {
+			if (fault_errno == SHORT)
+				return __real_pwrite(fd, b, n / 2, off);
+			errno = fault_errno;
+			return -1;
+		}
 		record(WRITE, (uint64_t)off, n, b);
+	}
 	return __real_pwrite(fd, b, n, off);
 }
 
@@ -307,8 +324,15 @@ ssize_t __real_pwrite64(int fd, const void *b, size_t n, off_t off);
 ssize_t __wrap_pwrite64(int fd, const void *b, size_t n, off_t off);
 ssize_t __wrap_pwrite64(int fd, const void *b, size_t n, off_t off)
 {
-	if (of_interest(fd))
+	if (of_interest(fd)) {
+		if (fault_now()) {
+			if (fault_errno == SHORT)
+				return __real_pwrite64(fd, b, n / 2, off);
+			errno = fault_errno;
+			return -1;
+		}
 		record(WRITE, (uint64_t)off, n, b);
+	}
 	return __real_pwrite64(fd, b, n, off);
 }
 
@@ -316,8 +340,13 @@ int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 int __wrap_fdatasync(int fd)
 {
-	if (of_interest(fd))
+	if (of_interest(fd)) {
+		if (fault_errno != EINTR && fault_errno != SHORT && fault_now()) {
+			errno = fault_errno;
+			return -1;
+		}
 		record(SYNC, 0, 0, NULL);
+	}
 	return 0; /* nobody cuts the real power */
 }
 
@@ -332,8 +361,13 @@ int __real_ftruncate(int fd, off_t size);
 int __wrap_ftruncate(int fd, off_t size);
 int __wrap_ftruncate(int fd, off_t size)
 {
-	if (of_interest(fd))
+	if (of_interest(fd)) {
+		if (fault_errno != EINTR && fault_errno != SHORT && fault_now()) {
+			errno = fault_errno;
+			return -1;
+		}
 		record(TRUNCATE, 0, (uint64_t)size, NULL);
+	}
 	return __real_ftruncate(fd, size);
 }
 
@@ -341,8 +375,13 @@ int __real_ftruncate64(int fd, off_t size);
 int __wrap_ftruncate64(int fd, off_t size);
 int __wrap_ftruncate64(int fd, off_t size)
 {
-	if (of_interest(fd))
+	if (of_interest(fd)) {
+		if (fault_errno != EINTR && fault_errno != SHORT && fault_now()) {
+			errno = fault_errno;
+			return -1;
+		}
 		record(TRUNCATE, 0, (uint64_t)size, NULL);
+	}
 	return __real_ftruncate64(fd, size);
 }
 
@@ -463,7 +502,7 @@ static void cut_everywhere(const char *path, const uint8_t *before, uint64_t len
 	}
 	d.b = malloc(d.room);
 	for (size_t cut = 0; cut <= nevents; cut++)
-		for (int again = 0; again < 3; again++) {
+		for (int again = 0; again < 2; again++) {
 			disk_after(&d, before, len, cut);
 			spill(path, d.b, d.len);
 			old_or_new(path, old, new, size, cut);
@@ -476,42 +515,41 @@ static void cut_everywhere(const char *path, const uint8_t *before, uint64_t len
 	free(d.b);
 }
 
-static void change_set(struct vhd_image *v)
+static int change_set(struct vhd_image *v)
 {
 	v->footer.hidden = 1;
-	ok(vhd_image_put_footer(v, &err));
+	return vhd_image_put_footer(v, &err);
 }
 
-static void change_write(struct vhd_image *v)
+static int change_write(struct vhd_image *v)
 {
-	steady = true;
-	scribble(v, NULL, 30);
-	ok(vhd_image_flush(v, &err));
+	static uint8_t sector[512];
+	int rc = 0;
+
+	memset(sector, 0x77, sizeof sector);
+	for (uint64_t s = 0; s < v->size / 512 && !rc; s += 3)
+		rc = vhd_image_write(v, sector, s * 512, 512, &err);
+	return rc ? rc : vhd_image_flush(v, &err);
 }
 
-static void change_fill(struct vhd_image *v)
+static int change_fill(struct vhd_image *v)
 {
-	ok(vhd_fill(v, NULL, &err));
+	return vhd_fill(v, NULL, &err);
 }
 
-static void change_parent(struct vhd_image *v)
+static int change_parent(struct vhd_image *v)
 {
-	ok(vhd_reparent(v, in_dir("a.vhd"), false, &err));
+	return vhd_reparent(v, in_dir("a.vhd"), false, &err);
 }
 
-static void change_kill(struct vhd_image *v)
+static int change_kill(struct vhd_image *v)
 {
-	ok(vhd_kill_data(v, &err));
+	return vhd_kill_data(v, &err);
 }
 
-/* A child on a parent, both with data; the child is changed, and cut. */
-static void cut_change(void (*change)(struct vhd_image *v))
+static void make_pair(char path_a[128], char path_b[128])
 {
 	struct vhd_new a = {.size = 300 * 512, .block_size = 4096}, b = {.block_size = 4096};
-	char path_a[128], path_b[128];
-	uint64_t size, len;
-	uint8_t *before, *old, *new;
-	struct vhd_image *v;
 
 	strcpy(path_a, in_dir("a.vhd"));
 	strcpy(path_b, in_dir("b.vhd"));
@@ -521,11 +559,22 @@ static void cut_change(void (*change)(struct vhd_image *v))
 	write_some(path_a, NULL, 20);
 	ok(vhd_create(&b, &err));
 	write_some(path_b, NULL, 8);
+}
+
+/* A child on a parent, both with data; the child is changed, and cut. */
+static void cut_change(int (*change)(struct vhd_image *v))
+{
+	char path_a[128], path_b[128];
+	uint64_t size, len;
+	uint8_t *before, *old, *new;
+	struct vhd_image *v;
+
+	make_pair(path_a, path_b);
 	old = content(path_b, &size);
 	before = slurp(path_b, &len);
 	ok(vhd_image_open(path_b, VHD_WRITE | VHD_CHAIN, &v, &err));
 	start_recording(path_b);
-	change(v);
+	ok(change(v));
 	stop_recording();
 	vhd_image_close(v);
 	new = content(path_b, &size);
@@ -536,6 +585,72 @@ static void cut_change(void (*change)(struct vhd_image *v))
 	free(old);
 	free(new);
 }
+
+/* One call fails: an error that says so, and a good image; what is only interrupted or short goes on. */
+static bool one_fault(int (*change)(struct vhd_image *v), const char *path, const uint8_t *old, const uint8_t *new, uint64_t size)
+{
+	struct vhd_image *v;
+	bool soft = fault_errno == EINTR || fault_errno == SHORT;
+	int rc;
+
+	err.code = 0;
+	ok(vhd_image_open(path, VHD_WRITE | VHD_CHAIN, &v, &err));
+	calls = 0;
+	start_recording(path);
+	rc = change(v);
+	stop_recording();
+	forget_events();
+	vhd_image_close(v);
+	if (calls < fault_at || soft) {
+		ck_assert_msg(rc == 0, "seed %lu: call %u, errno %d: %s", seed, fault_at, fault_errno, err.text);
+		same_content(path, new, size, "after a fault that is none");
+	} else {
+		ck_assert_int_eq(rc, -fault_errno);
+		ck_assert_ptr_nonnull(strstr(err.text, path));
+		old_or_new(path, old, new, size, fault_at);
+		check_image(path, VHD_CHECK_NO_LAST | VHD_CHECK_NO_BITMAPS, "after a fault");
+		err.code = 0;
+		ok(vhd_repair(path, &err));
+		check_image(path, 0, "after a fault and a repair");
+		old_or_new(path, old, new, size, fault_at);
+	}
+	return calls >= fault_at;
+}
+
+START_TEST(faults)
+{
+	static int (*const changes[])(struct vhd_image *v) = {change_set, change_write, change_fill, change_parent, change_kill};
+	static const int errnos[] = {EIO, ENOSPC, EINTR, SHORT};
+	char path_a[128], path_b[128];
+	uint64_t size, len;
+	uint8_t *before, *old, *new;
+	struct vhd_image *v;
+
+	make_pair(path_a, path_b);
+	old = content(path_b, &size);
+	before = slurp(path_b, &len);
+	for (size_t c = 0; c < sizeof changes / sizeof *changes; c++) {
+		spill(path_b, before, len);
+		ok(vhd_image_open(path_b, VHD_WRITE | VHD_CHAIN, &v, &err));
+		ok(changes[c](v));
+		vhd_image_close(v);
+		new = content(path_b, &size);
+		for (size_t e = 0; e < sizeof errnos / sizeof *errnos; e++) {
+			bool hit = true;
+
+			fault_errno = errnos[e];
+			for (fault_at = 1; hit; fault_at += fault_at < 30 ? 1 : 7) {
+				spill(path_b, before, len);
+				hit = one_fault(changes[c], path_b, old, new, size);
+			}
+		}
+		fault_at = 0;
+		free(new);
+	}
+	free(before);
+	free(old);
+}
+END_TEST
 
 START_TEST(cut_set)
 {
@@ -570,21 +685,13 @@ END_TEST
 /* Under a cut coalesce the child shows the same all the time. */
 START_TEST(cut_coalesce)
 {
-	struct vhd_new a = {.size = 300 * 512, .block_size = 4096}, b = {.block_size = 4096};
 	char path_a[128], path_b[128];
 	uint64_t size, len, sectors;
 	uint8_t *before, *shown;
 	struct vhd_image *v, *to;
 	struct disk d;
 
-	strcpy(path_a, in_dir("a.vhd"));
-	strcpy(path_b, in_dir("b.vhd"));
-	a.path = b.parent = path_a;
-	b.path = path_b;
-	ok(vhd_create(&a, &err));
-	write_some(path_a, NULL, 10);
-	ok(vhd_create(&b, &err));
-	write_some(path_b, NULL, 10);
+	make_pair(path_a, path_b);
 	shown = content(path_b, &size);
 	before = slurp(path_a, &len);
 	ok(vhd_image_open(path_b, VHD_READ, &v, &err));
@@ -723,6 +830,7 @@ int main(void)
 	ADD(cut_reparent);
 	ADD(cut_kill_data);
 	ADD(cut_coalesce);
+	ADD(faults);
 	ADD(cut_resize_new_table);
 	ADD(cut_resize_fast);
 	ADD(cut_resize_fixed);
