@@ -78,6 +78,7 @@ void device_free(struct device *d)
 	ev_timer_stop(d->m->loop, &d->retry);
 	tapdisk_call_drop(d->call);
 	tapdisk_call_drop(d->watch);
+	revive_drop(d->revive);
 	json_decref(d->info);
 	forget_frontend(d);
 	free(d);
@@ -145,7 +146,7 @@ void device_fail(struct device *d, const char *why)
 	td_log_limited(&d->limit, LOG_ERR, "%s: %s", d->dir, why);
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
-	d->ring = d->verified = d->disconnecting = false;
+	d->ring = d->verified = d->disconnecting = d->take_over = false;
 	device_error(d, why);
 	if (d->b.state < XB_CLOSING)
 		device_state(d, XB_CLOSING);
@@ -312,7 +313,7 @@ static void renew(struct device *d)
 	d->watch = NULL;
 	forget_frontend(d);
 	d->phase = DEV_NEW;
-	d->refused = d->verified = d->disconnecting = false;
+	d->refused = d->verified = d->disconnecting = d->take_over = false;
 	d->pid = 0;
 	d->sectors = -1;
 	d->said[0] = 0;
@@ -325,7 +326,7 @@ void device_look(struct device *d)
 	int fe;
 
 	/* one question at a time: its answer is the next occasion */
-	if (d->call || ev_is_active(&d->retry))
+	if (d->call || d->revive || ev_is_active(&d->retry))
 		return;
 	there = backend_read(d->m->store, d->dir, &d->b);
 	if (!there || (d->b.state == XB_INITIALISING && d->phase != DEV_NEW)) {

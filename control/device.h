@@ -7,7 +7,11 @@
 
 #include "control/backend.h"
 #include "control/master.h"
+#include "control/revive.h"
 #include "control/tapdisk-call.h"
+
+#define DEVICE_DEATHS 5   /* tapdisks that may die */
+#define DEVICE_DEATHS_S 60 /* within so many seconds, before the disk is given up */
 
 enum phase { DEV_NEW, DEV_WAIT, DEV_CONNECTED, DEV_CLOSING, DEV_CLOSED };
 
@@ -30,6 +34,10 @@ struct device {
 	struct tapdisk_call *call;  /* the one question that is open */
 	struct tapdisk_call *watch; /* events, and the tapdisk's death */
 	double watched_at;          /* ev_now() */
+	struct revive *revive;      /* a successor for a dead tapdisk is being made */
+	bool take_over;             /* it is there, and is to get the ring */
+	double deaths[DEVICE_DEATHS]; /* ev_now() of the last ones, in a circle */
+	unsigned ndeaths;
 	json_t *info;               /* the tapdisk's answer, while connecting */
 	long long sectors;          /* as published; -1: unknown */
 	char said[96];              /* tapdisk-state as last written */

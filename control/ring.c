@@ -10,6 +10,7 @@
 #include "control/features.h"
 #include "control/frontend.h"
 #include "control/machine.h"
+#include "lib/ctl-client.h"
 #include "td/ctl.h"
 
 #define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */
@@ -205,6 +206,18 @@ static void publish(struct device *d)
 	               (int)d->pid, d->minor, word(d->info, "args"), word(d->info, "mode"), d->sectors);
 }
 
+/* A successor has the ring: the guest is not told of anything. */
+static void succeeded(struct device *d)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof pid, "%d", (int)d->pid);
+	d->take_over = false;
+	device_write(d, "kthread-pid", pid);
+	device_error(d, NULL);
+	td_log(LOG_NOTICE, "%s: tapdisk %d has taken the ring over", d->dir, (int)d->pid);
+}
+
 static void on_connect(void *arg, int err, json_t *reply, const char *text)
 {
 	struct device *d = arg;
@@ -231,14 +244,17 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	d->verified = d->watch != NULL;
-	publish(d);
+	if (d->take_over)
+		succeeded(d);
+	else
+		publish(d);
 }
 
 static void connect_frontend(struct device *d)
 {
 	struct td_err err = {};
 	struct frontend f;
-	json_t *refs;
+	json_t *refs, *req;
 
 	if (frontend_read(d->m->store, d->frontend, &f, &err)) {
 		device_fail(d, err.text);
@@ -247,11 +263,12 @@ static void connect_frontend(struct device *d)
 	refs = json_array();
 	for (unsigned i = 0; i < f.pages; i++)
 		json_array_append_new(refs, json_integer(f.refs[i]));
-	ask(d,
-	    json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s,s:b}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
+	req = json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s,s:b}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
 	              "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi, "beside",
-	              beside(d, d->info)),
-	    on_connect);
+	              beside(d, d->info));
+	if (d->take_over)
+		json_object_set_new(req, "take-over", json_true());
+	ask(d, req, on_connect);
 }
 
 /* Whether the disk may be given to the guest as it is open. */
@@ -293,6 +310,74 @@ static bool taken_over(struct device *d, bool mine)
 	return true;
 }
 
+/* --- a dead tapdisk ------------------------------------------------------------------------------------------------- */
+
+/* It has died too often lately: what kills it would kill the next. */
+static bool too_often(struct device *d)
+{
+	double now = ev_now(d->m->loop), *oldest = &d->deaths[d->ndeaths++ % DEVICE_DEATHS];
+	bool often = d->ndeaths > DEVICE_DEATHS && now - *oldest < DEVICE_DEATHS_S;
+
+	*oldest = now;
+	return often;
+}
+
+/* The hotplug script's remove, and whoever starts after us, find the successor in the directory. */
+static void note_successor(struct device *d)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "%d", (int)d->pid);
+	device_write(d, "pid", text);
+	snprintf(text, sizeof text, "%s/nbd%d.%d", td_ctl_dir(), (int)d->pid, d->minor);
+	device_write(d, "physical-device-path", text);
+}
+
+static void on_revived(void *arg, pid_t pid, const char *text)
+{
+	struct device *d = arg;
+	char why[640];
+
+	d->revive = NULL;
+	device_mark(d);
+	if (pid < 0) {
+		snprintf(why, sizeof why, "tapdisk %d is not running any more, and no other takes its place: %s", (int)d->pid, text);
+		device_fail(d, why);
+		return;
+	}
+	td_log(LOG_NOTICE, "%s: tapdisk %d takes the place of %d", d->dir, (int)pid, (int)d->pid);
+	tapdisk_call_drop(d->watch);
+	d->watch = NULL;
+	d->pid = pid;
+	d->take_over = true;
+	note_successor(d);
+}
+
+/* A guest waits for the answers of a tapdisk that has died. */
+static void bury(struct device *d, const char *text)
+{
+	char why[256];
+
+	if (d->m->opt.no_revive || d->disconnecting || d->b.state < XB_CONNECTED || d->b.state > XB_CLOSING) {
+		device_fail(d, text);
+		return;
+	}
+	if (too_often(d)) {
+		snprintf(why, sizeof why, "%s; it is the %dth to die within %d s: the disk is given up", text, DEVICE_DEATHS + 1, DEVICE_DEATHS_S);
+		device_fail(d, why);
+		return;
+	}
+	td_log(LOG_ERR, "%s: %s: starting another", d->dir, text);
+	device_write(d, "tapdisk-state", "died");
+	d->said[0] = 0;
+	d->verified = false;
+	d->revive = revive_start(d->m->loop, d->minor, on_revived, d);
+	if (!d->revive) {
+		snprintf(why, sizeof why, "%s, and tap-ctl cannot be run: %s", text, strerror(errno));
+		device_fail(d, why);
+	}
+}
+
 static void on_info(void *arg, int err, json_t *reply, const char *text)
 {
 	struct device *d = arg;
@@ -307,12 +392,20 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 		again_in(d, err == -ENODATA || err == -ECONNRESET ? SETTLE_S : RETRY_S);
 		return;
 	}
+	if (err && d->ring && (err == -ENOENT || err == -ECONNREFUSED)) {
+		bury(d, text);
+		return;
+	}
 	if (err) {
 		device_fail(d, text);
 		return;
 	}
 	json_decref(d->info);
 	d->info = json_incref(reply);
+	if (d->take_over) {
+		connect_frontend(d);
+		return;
+	}
 	if (d->phase == DEV_CONNECTED && taken_over(d, mine))
 		return;
 	if (d->phase != DEV_CONNECTED && mine) {

@@ -153,7 +153,7 @@ int tc_close(const struct tc_args *a, bool *gone, struct td_err *err)
 		struct remains after = remains_of(a->pid, a->minor); /* it may have died of the question itself */
 
 		if (after.marker)
-			tc_marker_sweep(a->minor);
+			tc_marker_sweep(a->minor, true);
 		if (before.socket || before.marker || after.marker)
 			return 0;
 	}

@@ -29,7 +29,7 @@ static void list_marker(int minor, void *arg)
 {
 	struct list *l = arg;
 
-	if (tc_marker_sweep(minor) || td_ctl_marker(minor, NULL) != TD_MARKER_FREE || list_has_minor(l, minor))
+	if (tc_marker_sweep(minor, false) || td_ctl_marker(minor, NULL) != TD_MARKER_FREE || list_has_minor(l, minor))
 		return;
 	tc_rows_add(&l->rows, json_pack("{s:i}", "minor", minor), l->err);
 }

@@ -74,7 +74,7 @@ static int marker_remove(int minor, const char *path, bool stale)
 	else if (stale && !st.st_size)
 		ret = -EBUSY;
 	else {
-		td_ctl_ring_sweep(minor); /* while the number is still nobody else's */
+		td_ctl_record_sweep(minor); /* while the number is still nobody else's */
 		if (unlink(path) < 0)
 			ret = errno == ENOENT ? -ENODEV : -errno;
 	}
@@ -104,12 +104,13 @@ int tc_free(int minor, struct td_err *err)
 	return ret;
 }
 
-bool tc_marker_sweep(int minor)
+bool tc_marker_sweep(int minor, bool by_name)
 {
 	bool swept = false;
 	char *path;
 
-	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE)
+	/* one with rings has guests that wait for a successor: free and destroy take that away, a look at it does not */
+	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE || (!by_name && td_ctl_ring_any(minor)))
 		return false;
 	path = marker_path(minor);
 	if (path)

@@ -100,6 +100,7 @@ const struct tc_cmd tc_cmds[] = {
         {"destroy", "close, detach and free in one", opts_wait, "pm", tc_cmd_destroy},
         {"pause", "hold the guest's requests and let go of the image", opts_wait, "pm", tc_cmd_pause},
         {"unpause", "open the image again, or another, and go on", opts_unpause, "pm", tc_cmd_unpause},
+        {"revive", "give the disk of a tapdisk that has died a new one; prints its pid", opts_minor, "m", tc_cmd_revive},
         {"resize", "see that an image has grown, and tell its guest; prints the size in bytes", opts_disk, "pm", tc_cmd_resize},
         {"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},
         {"top", "show what all disks do, live", opts_top, "", tc_cmd_top},

@@ -76,10 +76,11 @@ int tc_spec(const char *args, char **spec, struct td_err *err);
 
 /* tap-ctl-marker.c.  making: the number is for a disk that this process is making; the marker is swept when it dies over that.
  * path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.
- * tc_marker_sweep removes the marker if a dead tapdisk left it; true when it did. */
+ * tc_marker_sweep removes the marker, and the records, if a dead tapdisk left them; true when it did.  by_name: somebody wants this very
+ * disk gone; else one whose guest waits for a successor stays. */
 int tc_allocate(bool making, int *minor, char **path, struct td_err *err);
 int tc_free(int minor, struct td_err *err);
-bool tc_marker_sweep(int minor);
+bool tc_marker_sweep(int minor, bool by_name);
 void tc_markers(void (*fn)(int minor, void *arg), void *arg);
 
 /* tap-ctl-spawn.c.  leash: NULL, or where to put a descriptor: the tapdisk gives up and ends when that is closed, as by our death,
@@ -108,6 +109,7 @@ int tc_cmd_create(const struct tc_args *a, struct td_err *err);
 int tc_cmd_destroy(const struct tc_args *a, struct td_err *err);
 int tc_cmd_pause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_unpause(const struct tc_args *a, struct td_err *err);
+int tc_cmd_revive(const struct tc_args *a, struct td_err *err);
 int tc_cmd_resize(const struct tc_args *a, struct td_err *err);
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
 int tc_cmd_top(const struct tc_args *a, struct td_err *err);

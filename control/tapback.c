@@ -37,6 +37,7 @@ static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [
                                  "                        xenopsd: after it, and remove the node in the end;\n"
                                  "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
                                  "      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
+                                 "      --no-revive       a disk whose tapdisk dies fails, instead of getting a new tapdisk\n"
                                  "      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
                                  "  -h, --help            this text\n";
 
@@ -81,7 +82,7 @@ static int parse(struct options *o, int argc, char **argv)
 	        {"pidfile", required_argument, NULL, 'p'}, {"domain", required_argument, NULL, 'x'},
 	        {"no-barrier", no_argument, NULL, 'b'},    {"nobarrier", no_argument, NULL, 'b'},
 	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
-	        {"shutdown-request", no_argument, NULL, 'S'},
+	        {"shutdown-request", no_argument, NULL, 'S'}, {"no-revive", no_argument, NULL, 'N'},
 	        {"help", no_argument, NULL, 'h'},          {},
 	};
 	int c, rc;
@@ -102,6 +103,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'b':
 			o->master.no_barrier = true;
+			break;
+		case 'N':
+			o->master.no_revive = true;
 			break;
 		case 'S':
 			o->master.shutdown_request = true;

@@ -7,6 +7,7 @@ control_tapback_SOURCES = control/tapback.c \
 	control/master.c control/master.h \
 	control/device.c control/device.h \
 	control/ring.c \
+	control/revive.c control/revive.h \
 	control/backend.c control/backend.h \
 	control/frontend.c control/frontend.h \
 	control/machine.c control/machine.h \

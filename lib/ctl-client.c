@@ -380,9 +380,18 @@ static void ctl_ring_remove(int dir, const char *name)
 	unlinkat(dir, name, 0);
 }
 
-void td_ctl_ring_sweep(int minor)
+int td_ctl_disk_path(int minor, char *path)
 {
+	return snprintf(path, PATH_MAX, "%s/disk%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+void td_ctl_record_sweep(int minor)
+{
+	char path[PATH_MAX];
+
 	ctl_each_ring(minor, ctl_ring_remove);
+	if (!td_ctl_disk_path(minor, path))
+		unlink(path);
 }
 
 enum td_marker td_ctl_marker(int minor, pid_t *pid)

@@ -39,12 +39,15 @@ int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s,
 int td_ctl_each(int (*fn)(pid_t pid, void *arg), void *arg);
 
 /*
- * The record of a ring's requests in flight (tapdisk/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; are there any of this
- * minor; and taking them away.
+ * The record of a ring's requests in flight (tapdisk/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; and are there any of this
+ * minor.
  */
 int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, char *path);
 bool td_ctl_ring_any(int minor);
-void td_ctl_ring_sweep(int minor);
+/* The record of how a minor's disk is open (tapdisk/record.h). */
+int td_ctl_disk_path(int minor, char *path);
+/* Takes both kinds away. */
+void td_ctl_record_sweep(int minor);
 
 /* Marker of a minor number (td/ctl.h); pid may be NULL.  It takes no lock of an allocated one, and waits up to 2 s for that of a
  * process that is just being killed. */

@@ -199,6 +199,7 @@ static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	const char *spec = json_string_value(json_object_get(call->req, "args"));
+	const json_t *past;
 	struct vbd_options o;
 	int rc = get_options(call->req, &o, err);
 
@@ -206,7 +207,13 @@ static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 		return rc;
 	if (!spec)
 		return td_fail(err, EINVAL, "'args' is missing: type:path");
-	rc = vbd_open(v, spec, &o, err);
+	past = json_object_get(call->req, "past");
+	if (past)
+		rc = vbd_reopen(v, spec, &o, &(struct vbd_past){json_is_true(json_object_get(past, "paused")),
+								(uint64_t)json_integer_value(json_object_get(past, "sectors")),
+								-(int)json_integer_value(json_object_get(past, "sticky"))}, err);
+	else
+		rc = vbd_open(v, spec, &o, err);
 	if (!rc)
 		put_info(answer, v);
 	return rc;

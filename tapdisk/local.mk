@@ -13,6 +13,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/nbd-handshake.c tapdisk/nbd-handshake.h tapdisk/nbd-proto.h \
 	tapdisk/options.c tapdisk/options.h \
 	tapdisk/queue.c tapdisk/queue.h \
+	tapdisk/record.c tapdisk/record.h \
 	tapdisk/server.c tapdisk/server.h \
 	tapdisk/shm.c tapdisk/shm.h \
 	tapdisk/stats.c tapdisk/stats.h \

@@ -30,6 +30,7 @@
 #include "lib/ctl-client.h"
 #include "lib/fiber.h"
 #include "tapdisk/chain.h"
+#include "tapdisk/record.h"
 #include "td/ctl.h"
 
 #define PAUSED_STATE  (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
@@ -143,6 +144,8 @@ static void on_cache_changed(struct cache *c)
 {
 	struct vbd *v = c->owner;
 
+	if (c->sticky)
+		record_write(v);
 	v->changed(v);
 }
 
@@ -417,6 +420,8 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
 		rc = start(v, spec, o, true, err);
+	if (!rc)
+		record_write(v);
 	unlock(v);
 	if (!rc)
 		v->changed(v);
@@ -442,8 +447,49 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	free(v->spec);
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	v->spec = NULL;
+	record_remove(v);
 	v->state = TD_STATE_CLOSED;
 	v->cache.sticky = 0;
+	return rc;
+}
+
+/* Paused, without having been open. */
+static int start_paused(struct vbd *v, const char *spec, const struct vbd_options *o, uint64_t sectors, struct td_err *err)
+{
+	struct td_err why = {0};
+
+	v->spec = strdup(spec);
+	if (!v->spec)
+		return td_fail(err, ENOMEM, "out of memory for %s", spec);
+	v->opt = *o;
+	v->disk.sectors = sectors;
+	v->disk.read_only = o->read_only;
+	v->state = PAUSED_STATE;
+	stats_open(&v->stats, v->minor);
+	v->nbd_disk.name = v->spec;
+	v->nbd_disk.size = sectors * 512;
+	v->nbd_disk.read_only = o->read_only;
+	if (v->nbd && nbd_listen(v->nbd, &why) < 0)
+		td_log(LOG_ERR, "minor %d: no NBD server: %s", v->minor, why.text);
+	return 0;
+}
+
+int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err)
+{
+	int rc;
+
+	lock(v);
+	if (v->spec)
+		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
+	else
+		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : start(v, spec, o, true, err);
+	if (!rc) {
+		v->cache.sticky = past->sticky; /* what was lost is lost: whoever opens the disk anew says that it has been checked */
+		record_write(v);
+	}
+	unlock(v);
+	if (!rc)
+		v->changed(v);
 	return rc;
 }
 
@@ -484,8 +530,10 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 		rc = settle(v, deadline(timeout), err);
 		v->state = v->leaf ? 0 : PAUSED_STATE;
 		/* a flush that failed does not undo the pause; it shows in the state and stays with the disk */
-		if (!v->leaf)
+		if (!v->leaf) {
 			rc = 0;
+			record_write(v);
+		}
 	}
 	unlock(v);
 	v->changed(v);
@@ -513,6 +561,8 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 		rc = start(v, spec ? spec : v->spec, &opt, false, err);
 		if (rc < 0)
 			v->state |= TD_STATE_RESUME_FAILED;
+		else
+			record_write(v);
 	} else if ((spec && strcmp(spec, v->spec)) || !options_equal(&opt, &v->opt)) {
 		rc = td_fail(err, EBUSY, "minor %d is not paused: pause it before its image or its options are changed", v->minor);
 	}

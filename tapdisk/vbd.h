@@ -61,6 +61,13 @@ void vbd_free(struct vbd *v); /* not busy */
 
 /* The following may wait: on a fiber.  timeout in seconds; 0: no limit. */
 int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
+/* In the place of a dead process: as open, with what its record says beside (tapdisk/record.h). */
+struct vbd_past {
+	bool paused;      /* the image is not opened before the unpause */
+	uint64_t sectors; /* paused: the size that guests know */
+	int sticky;       /* -errno of a flush that failed, or 0 */
+};
+int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err);
 int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err);
 int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
 /* spec or o NULL: as before. */

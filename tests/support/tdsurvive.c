@@ -114,6 +114,18 @@ static int start_tapdisk(void)
 	return CTL(out, (char *)"open", (char *)"-p", pid, (char *)"-m", num, (char *)"-a", (char *)spec, (char *)"-o", option);
 }
 
+/* In the place of a dead one. */
+static int revive(void)
+{
+	char out[256], num[16];
+
+	snprintf(num, sizeof num, "%d", minor);
+	if (CTL(out, (char *)"revive", (char *)"-m", num))
+		return -1;
+	tapdisk = (pid_t)atoi(out);
+	return 0;
+}
+
 static void *killer(void *arg)
 {
 	uint64_t s = *(uint64_t *)arg;
@@ -127,7 +139,7 @@ static void *killer(void *arg)
 		kill(tapdisk, SIGKILL);
 		began = now_us();
 		waitpid(tapdisk, NULL, 0);
-		if (start_tapdisk() || guest_take_over(&g, tapdisk, &err) < 0) {
+		if (revive() || guest_take_over(&g, tapdisk, &err) < 0) {
 			fprintf(stderr, "tdsurvive: kill %d: no successor: %s\n", i, err.text);
 			atomic_store(&failed, true);
 			break;

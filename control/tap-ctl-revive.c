@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * revive: a new tapdisk in the place of one that has died, with the same disk open in the same way, so that its guests' rings can be
+ * taken over.  What to do stands in the record that the dead one left (tapdisk/record.h).
+ *
+ * Two that want it at once (two guests share a disk) find one successor: the second waits, and is given the first one's.
+ */
+#include "control/tap-ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+#include "lib/shm-dir.h"
+
+/* The record, locked until fd is closed.  It is replaced by renames: the lock must be on the one that has the name. */
+static int record_open(int minor, int *fd, json_t **record, struct td_err *err)
+{
+	char path[PATH_MAX];
+	struct stat held, named;
+	int rc = td_ctl_disk_path(minor, path);
+
+	if (rc)
+		return td_fail(err, -rc, "the control directory's name is too long");
+	for (;;) {
+		*fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		if (*fd < 0)
+			return td_fail(err, errno == ENOENT ? ENODEV : errno,
+			               "nothing is known of how minor %d was open (%s: %s): it was closed, or its image is encrypted",
+			               minor, path, strerror(errno));
+		if (flock(*fd, LOCK_EX) < 0 || fstat(*fd, &held) < 0) {
+			rc = td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
+			break;
+		}
+		if (!stat(path, &named) && held.st_ino == named.st_ino && held.st_dev == named.st_dev)
+			break;
+		close(*fd);
+	}
+	if (!rc && !(*record = json_loadfd(*fd, 0, NULL)))
+		rc = td_fail(err, EBADMSG, "%s makes no sense", path);
+	if (rc)
+		close(*fd);
+	return rc;
+}
+
+static int revive_open(pid_t pid, int minor, json_t *record, struct td_err *err)
+{
+	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:O}", "op", "open", "minor", minor, "args", json_object_get(record, "args"),
+	                        "options", json_object_get(record, "options"), "read_only", json_object_get(record, "read_only"), "name",
+	                        json_object_get(record, "name"), "past", record);
+
+	if (!req)
+		return td_fail(err, EBADMSG, "the record of minor %d makes no sense", minor);
+	return td_ctl_call(pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
+}
+
+static int revive_steps(int minor, json_t *record, pid_t *pid, struct td_err *err)
+{
+	int ret = tc_spawn(pid, NULL, err);
+
+	if (ret)
+		return ret;
+	ret = tc_attach(*pid, minor, err);
+	if (!ret)
+		ret = revive_open(*pid, minor, record, err);
+	if (ret)
+		tc_reap(*pid, 0); /* marker and record stay for a next try: a guest's ring waits for it */
+	return ret;
+}
+
+/* Somebody has been here before, who may have been killed between attach and open. */
+static int revive_finish(pid_t pid, int minor, json_t *record, struct td_err *err)
+{
+	json_t *info = NULL;
+	int ret = td_ctl_call(pid, json_pack("{s:s, s:i}", "op", "info", "minor", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, &info, err);
+	bool open = json_object_get(info, "args") != NULL;
+
+	json_decref(info);
+	return ret || open ? ret : revive_open(pid, minor, record, err);
+}
+
+/* The sockets of a dead process: the one who cannot connect to it takes them away. */
+static void sweep(pid_t dead)
+{
+	struct td_err scratch = {};
+	int fd = td_ctl_connect(dead, TD_CTL_TIMEOUT, &scratch);
+
+	if (fd >= 0)
+		close(fd);
+	td_shm_sweep(dead);
+}
+
+int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
+{
+	enum td_marker marker;
+	json_t *record = NULL;
+	char text[32];
+	pid_t pid = 0;
+	int fd, ret = record_open(a->minor, &fd, &record, err);
+
+	if (ret)
+		return ret;
+	marker = td_ctl_marker(a->minor, &pid);
+	if (marker == TD_MARKER_STALE) {
+		sweep(pid);
+		ret = revive_steps(a->minor, record, &pid, err);
+	} else if (marker == TD_MARKER_HELD) {
+		ret = revive_finish(pid, a->minor, record, err);
+	} else {
+		ret = td_fail(err, ENODEV, "minor %d has no tapdisk that died: its marker %s", a->minor,
+		              marker == TD_MARKER_NONE ? "is gone" : "was never taken");
+	}
+	json_decref(record);
+	close(fd);
+	if (ret)
+		return ret;
+	snprintf(text, sizeof text, "%d", (int)pid);
+	return tc_put_line(text, err);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tapdisk/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+#include "tapdisk/vbd.h"
+
+static json_t *words(const struct vbd_options *o)
+{
+	json_t *a = json_array();
+
+	json_array_append_new(a, json_sprintf("cache=%s", o->mode->name));
+	json_array_append_new(a, json_sprintf("unsafe=%s", o->unsafe ? "yes" : "no"));
+	json_array_append_new(a, json_sprintf("on-enospc=%s", o->report_enospc ? "report" : "pause"));
+	json_array_append_new(a, json_sprintf("shared=%s", o->shared ? "yes" : "no"));
+	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
+	return a;
+}
+
+/* Whole or not at all: it is written beside and renamed.  No sync: it need not outlive the machine. */
+static int replace(const char *path, const json_t *o)
+{
+	char beside[PATH_MAX + 4];
+	int fd, rc;
+
+	snprintf(beside, sizeof beside, "%s.new", path);
+	unlink(beside);
+	fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	rc = json_dumpfd(o, fd, JSON_COMPACT) < 0 ? -ENOSPC : 0;
+	close(fd);
+	if (!rc && rename(beside, path) < 0)
+		rc = -errno;
+	if (rc < 0)
+		unlink(beside);
+	return rc;
+}
+
+void record_write(const struct vbd *v)
+{
+	char path[PATH_MAX];
+	json_t *o;
+	int rc = td_ctl_disk_path(v->minor, path);
+
+	if (v->marker < 0 || !v->spec)
+		return;
+	if (v->opt.key.len) {
+		record_remove(v);
+		return;
+	}
+	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:I, s:i}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
+		      "name", v->opt.name, "paused", !v->leaf, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
+	if (!rc)
+		rc = o ? replace(path, o) : -EILSEQ;
+	json_decref(o);
+	if (rc < 0)
+		td_log(LOG_WARNING, "minor %d: cannot write its record: %s: if this process dies, no other can go on in its place", v->minor,
+		       strerror(-rc));
+}
+
+void record_remove(const struct vbd *v)
+{
+	char path[PATH_MAX];
+
+	if (v->marker >= 0 && !td_ctl_disk_path(v->minor, path))
+		unlink(path);
+}

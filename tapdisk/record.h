@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How a disk is open, in a file that outlives the process: disk<minor> in the control directory, so that a successor opens the same
+ * image in the same way (tap-ctl revive).  Written when a disk is opened, paused, resumed, and when a flush of it has failed; gone when
+ * it is closed.  A disk with a key has none: keys are in no file.  One JSON object:
+ *
+ *   args, options: [key=value, ...], read_only, name    as the control operation open takes them
+ *   paused: bool, sectors                               the image is closed; the guest knows the disk with that size
+ *   sticky: errno                                       a flush failed: writes and flushes go on failing
+ */
+#ifndef TAPDISK_RECORD_H
+#define TAPDISK_RECORD_H
+
+struct vbd;
+
+void record_write(const struct vbd *v); /* a failure is logged: without a record there is no successor */
+void record_remove(const struct vbd *v);
+
+#endif
