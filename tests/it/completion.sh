@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The completion of tapback, tap-vbd and vhd-util, against the programs.
+# The completion of tapback, tap-vbd, td-qcow and vhd-util, against the programs.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/doc/programs.bash-completion" || fail "the completion does not load"
 PATH=$top_builddir/control:$PATH
@@ -44,5 +44,13 @@ if [ -x "$top_builddir/control/vhd-util" ]; then
 	is "vhd-util create --s" "$GOT" " --size "
 	complete_line _vhd_util vhd-util check -n "$WORK/di"
 	is "vhd-util's files" "$GOT" " $WORK/disk.vhd "
+fi
+if [ -x "$top_builddir/control/td-qcow" ]; then
+	complete_line _td_qcow td-qcow ""
+	for cmd in create snapshot info check resize commit map; do has td-qcow "$GOT" " $cmd "; done
+	complete_line _td_qcow td-qcow resize -
+	is "td-qcow resize -" "$GOT" " --shrink "
+	complete_line _td_qcow td-qcow info "$WORK/di"
+	is "td-qcow's files" "$GOT" " $WORK/disk.vhd "
 fi
 exit 0

@@ -12,7 +12,7 @@ found=$(mandoc -Tlint -W style $pages 2>/dev/null | grep -v 'referenced manual n
 for page in $pages; do
 	for ref in $(sed -n 's/^\.Xr \([^ ]*\) \([1-9]\).*/\1.\2/p' "$page"); do
 		case $ref in
-		tap*|block-tap.*|vhd-util.*) [ -f "$ref" ] || fail "$page refers to $ref, which is not there" ;;
+		tap* | td-* | block-tap.* | vhd-util.*) [ -f "$ref" ] || fail "$page refers to $ref, which is not there" ;;
 		esac
 	done
 done
@@ -28,13 +28,13 @@ has_page()
 	fail "there is no man page of $1"
 }
 
-for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/control/{tap-ctl,tapback,tap-vbd,vhd-util}; do
-	[ -x "$program" ] || continue
+for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/control/*; do
+	[ -x "$program" ] && [ -f "$program" ] || continue
 	name=${program##*/}
-	[ "$name" != vhd-util ] || [ -f vhd-util.8 ] || continue # its page is still to come
 	page=$(has_page "$name") || exit 1
 	text=$(mandoc -Tascii "$page" | sed 's/.\x08//g')
 	case $name in
+	block-tap) ;; # a script that takes no options
 	tap-ctl | vhd-util)
 		for cmd in $("$program" --help 2>&1 </dev/null | sed -n 's/^  \([a-z]*\)  *[a-z].*/\1/p'); do
 			grep -qw -- "$cmd" <<<"$text" || fail "$page does not tell of the command $cmd"
@@ -44,7 +44,10 @@ for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/control/{tap-ctl,
 		for opt in $("$program" --help 2>&1 </dev/null | grep -o -- '--[a-z][a-z-]*' | sort -u); do
 			case $opt in
 			--help | --version) ;;
-			*) grep -q -- "$opt" <<<"$text" || fail "$page does not tell of $opt" ;;
+			*) # by this name or by its letter
+				letter=$("$program" --help 2>&1 </dev/null | sed -n "s/.*\\(-[a-zA-Z]\\), $opt.*/\\1/p" | head -1)
+				grep -qE -- "$opt${letter:+|(^|[^-a-z])$letter}" <<<"$text" || fail "$page does not tell of $opt"
+				;;
 			esac
 		done
 		;;
