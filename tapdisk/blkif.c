@@ -257,6 +257,18 @@ static int check_data(struct blkif *b, const struct blkif_desc *d)
 	return (int)sectors;
 }
 
+/* R4 for a DISCARD, which has a length of its own; a secure one is not offered. */
+static int check_discard(struct blkif *b, const struct blkif_desc *d, struct td_req *req)
+{
+	if (d->nr_segs)
+		return -EOPNOTSUPP;
+	if (!d->nr_sectors || d->sector > b->disk->sectors || d->nr_sectors > b->disk->sectors - d->sector)
+		return malformed(b, d, "what it discards is nothing, or reaches beyond the end of the disk");
+	req->off = d->sector * 512;
+	req->len = d->nr_sectors * 512;
+	return 0;
+}
+
 /* What the operation is to the layers below; -EOPNOTSUPP for what is not offered. */
 static int translate(struct blkif *b, const struct blkif_desc *d, struct td_req *req)
 {
@@ -281,6 +293,12 @@ static int translate(struct blkif *b, const struct blkif_desc *d, struct td_req 
 		if (!data)
 			return 0; /* allowed on a read-only disk too */
 		break;
+	case BLKIF_DISCARD:
+		if (!b->disk->discard)
+			return -EOPNOTSUPP;
+		req->op = TD_DISCARD;
+		req->flags = 0;
+		break;
 	default:
 		return -EOPNOTSUPP;
 	}
@@ -300,6 +318,8 @@ static int prepare(struct blkif *b, struct blkif_req *r)
 	r->req.off = r->req.len = 0;
 	if (r->req.op == TD_FLUSH) /* its sector number means nothing */
 		return 0;
+	if (r->req.op == TD_DISCARD)
+		return check_discard(b, d, &r->req);
 	n = check_data(b, d);
 	if (n < 0)
 		return n;

@@ -24,6 +24,7 @@ struct blkif_disk {
 	struct stats *stats;
 	uint64_t sectors; /* of 512 bytes */
 	bool read_only;
+	bool discard;     /* DISCARD is offered */
 	void *owner;
 	void (*broken)(void *owner, const char *why); /* once, when the guest has broken the protocol */
 	void (*idle)(void *owner);                    /* nothing is in flight any more */

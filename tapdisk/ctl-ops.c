@@ -145,7 +145,9 @@ static void put_info(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "physical_sector_size", json_integer(v->leaf ? v->leaf->info.physical : 512));
 	json_object_set_new(o, "flush", json_boolean(m->advertise_flush));
 	json_object_set_new(o, "barrier", json_boolean(m->advertise_flush));
-	json_object_set_new(o, "discard", json_false());
+	json_object_set_new(o, "discard", json_boolean(v->disk.discard));
+	if (v->disk.discard && v->leaf)
+		json_object_set_new(o, "discard_granularity", json_integer(v->leaf->info.discard_gran));
 	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
 }
 

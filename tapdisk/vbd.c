@@ -264,6 +264,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	v->cache.report_enospc = o->report_enospc;
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
+	v->disk.discard = leaf->info.discard && !o->read_only;
 	v->state = 0;
 	if (fresh)
 		stats_open(&v->stats, v->minor);

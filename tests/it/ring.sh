@@ -27,6 +27,12 @@ expect 0 "$guest" --order 1 "$pid" "$minor" barrier 512 65536 9
 expect 0 "$guest" "$pid" "$minor" verify 512 65536 9
 expect 0 "$guest" "$pid" "$minor" flush 5
 
+# a discard gives space back to the file system
+used=$(du -k "$WORK/d.img" | cut -f1)
+expect 0 "$guest" "$pid" "$minor" discard 8388608 8388608
+[ "$(du -k "$WORK/d.img" | cut -f1)" -le $((used - 8000)) ] || fail "a discard of 8 MiB has given nothing back"
+expect 1 "$guest" "$pid" "$minor" discard 8388608 33554432
+
 for case in $("$guest" hostile list); do
 	expect 0 "$guest" "$pid" "$minor" hostile "$case"
 done

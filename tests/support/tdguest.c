@@ -17,6 +17,7 @@ static const char usage[] =
 	"  verify OFF LEN SEED   reads, and compares every byte\n"
 	"  barrier OFF LEN SEED  as write, each request a WRITE_BARRIER\n"
 	"  read OFF LEN          to stdout\n"
+	"  discard OFF LEN       one DISCARD\n"
 	"  flush [COUNT]         FLUSH_DISKCACHE; prints the mean in microseconds\n"
 	"  single COUNT SEED     COUNT writes of 4 KiB, one at a time\n"
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
@@ -70,6 +71,21 @@ static int dump(struct guest *g, uint64_t off, uint64_t len)
 		len -= n;
 	}
 	return 0;
+}
+
+static int discard(struct guest *g, uint64_t off, uint64_t len)
+{
+	struct blkif_desc d = {.op = BLKIF_DISCARD, .sector = off / 512, .nr_sectors = len / 512};
+	int slot = guest_slot(g), status;
+
+	d.id = (uint64_t)slot;
+	guest_queue_raw(g, &d);
+	guest_push(g);
+	if (guest_wait(g, 30000) || !guest_reap(g, &slot, &status))
+		status = -ETIMEDOUT;
+	if (status)
+		printf("discard of %llu bytes at %llu: status %d\n", (unsigned long long)len, (unsigned long long)off, status);
+	return status != 0;
 }
 
 static double now(void)
@@ -134,6 +150,8 @@ static int command(struct guest *g, int argc, char **argv)
 		return guest_span(g, BLKIF_READ, a, b, seed);
 	if (!strcmp(c, "barrier") && argc == 4)
 		return guest_span(g, BLKIF_WRITE_BARRIER, a, b, seed);
+	if (!strcmp(c, "discard") && argc == 3)
+		return discard(g, a, b);
 	if (!strcmp(c, "read") && argc == 3)
 		return dump(g, a, b);
 	if (!strcmp(c, "flush") && argc <= 2)

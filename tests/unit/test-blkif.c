@@ -382,6 +382,51 @@ START_TEST(what_is_not_offered_is_not_supported)
 }
 END_TEST
 
+static int discard(uint64_t sector, uint64_t n, uint8_t flag)
+{
+	struct blkif_desc d = desc(BLKIF_DISCARD, 9, sector, 0);
+
+	d.nr_sectors = n;
+	d.nr_segs = flag;
+	return ask(d);
+}
+
+static struct td_req seen_discard;
+
+static void on_seen(struct test_image *t, struct td_req *req)
+{
+	if (req->op == TD_DISCARD)
+		seen_discard = *req;
+}
+
+START_TEST(a_discard_goes_down_within_the_disk_only)
+{
+	for (unsigned abi = 0; abi < 3; abi++) {
+		begin((enum blkif_abi)abi, 1);
+		bdisk.discard = true;
+		img.seen = on_seen;
+		ck_assert_int_eq(discard(8, TEST_IMAGE_SECTORS - 8, 0), BLKIF_OKAY);
+		ck_assert_uint_eq(seen_discard.off, 8 * 512);
+		ck_assert_uint_eq(seen_discard.len, (TEST_IMAGE_SECTORS - 8) * 512);
+		memset(&seen_discard, 0, sizeof seen_discard);
+		ck_assert_int_eq(discard(8, 8, 1), BLKIF_EOPNOTSUPP); /* a secure one is not offered */
+		ck_assert_int_eq(discard(8, 0, 0), BLKIF_ERROR);
+		ck_assert_int_eq(discard(8, TEST_IMAGE_SECTORS - 7, 0), BLKIF_ERROR);
+		ck_assert_int_eq(discard(TEST_IMAGE_SECTORS, 1, 0), BLKIF_ERROR);
+		ck_assert_int_eq(discard(8, UINT64_MAX - 7, 0), BLKIF_ERROR);
+		ck_assert_int_eq(discard(UINT64_MAX, 2, 0), BLKIF_ERROR);
+		ck_assert_int_eq(discard(8, UINT64_C(1) << 55, 0), BLKIF_ERROR); /* whose bytes would wrap */
+		bdisk.read_only = true;
+		ck_assert_int_eq(discard(8, 8, 0), BLKIF_ERROR);
+		bdisk.read_only = false;
+		ck_assert_uint_eq(seen_discard.len, 0);
+		img.at_once_err = -EOPNOTSUPP;
+		ck_assert_int_eq(discard(8, 8, 0), BLKIF_EOPNOTSUPP);
+		end();
+	}
+}
+END_TEST
+
 START_TEST(errors_of_the_disk_come_back)
 {
 	begin(BLKIF_NATIVE, 1);
@@ -937,6 +982,7 @@ int main(void)
 	SUITE_ADD(s, equal_ids_are_all_answered);
 	SUITE_ADD(s, flushes_and_barriers_with_and_without_data);
 	SUITE_ADD(s, what_is_not_offered_is_not_supported);
+	SUITE_ADD(s, a_discard_goes_down_within_the_disk_only);
 	SUITE_ADD(s, errors_of_the_disk_come_back);
 	SUITE_ADD(s, r1_a_request_that_changes_after_it_was_taken_changes_nothing);
 	SUITE_ADD(s, r2_a_producer_that_runs_away_stops_the_ring);
