@@ -4,6 +4,8 @@
  * the family has one concern a file.  The exit code is an errno, with one line of text on stderr.
  */
 #include "control/vhd-util.h"
+#include "drivers/vhd-image.h"
+#include "lib/conf.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -233,6 +235,16 @@ int vu_put(const void *buf, size_t len, struct td_err *err)
 	return 0;
 }
 
+/* Of the host's configuration one key is ours: where parents may be. */
+static int read_conf(const char *key, const char *value, void *arg, struct td_err *err)
+{
+	char *dirs = strcmp(key, "parent-dirs") ? NULL : strdup(value); /* to the end of the program */
+
+	if (dirs)
+		vhd_parent_dirs(dirs);
+	return 0;
+}
+
 static void dispatch(int argc, char **argv, struct td_err *err)
 {
 	struct vu_args a;
@@ -257,6 +269,8 @@ static void dispatch(int argc, char **argv, struct td_err *err)
 		if (strcmp(c->name, argv[at]))
 			continue;
 		rc = vu_parse(c, argc - at, argv + at, &a, err);
+		if (!rc)
+			rc = td_conf_read(read_conf, NULL, err);
 		if (!rc)
 			c->run(&a, err);
 		return;

@@ -371,8 +371,10 @@ int vhd_create(const struct vhd_new *n, struct td_err *err)
 		rc = open_parent(n, &parent, err);
 	if (!rc && parent)
 		rc = check_depth(n, parent, err);
-	if (!rc && parent && (vhd_canonical(n->path, a, err) < 0 || vhd_canonical(parent->path, b, err) < 0))
-		rc = -err->code;
+	if (!rc && parent)
+		rc = vhd_canonical(n->path, a, err);
+	if (!rc && parent)
+		rc = vhd_canonical(parent->path, b, err);
 	if (!rc && parent && !strcmp(a, b))
 		rc = td_fail(err, EINVAL, "%s cannot be a snapshot of itself", n->path);
 	if (!rc)

@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 #include "drivers/vhd-image.h"
-#include "lib/bytes.h"
+#include "lib/conf.h"
+#include "lib/path.h"
 
 /* Of a device mapper's device: the name that it keeps, which its node /dev/dm-N is not. */
 static bool mapper_name(const char *path, char out[VHD_PATH_MAX])
@@ -147,11 +148,35 @@ int vhd_image_parent_name(const struct vhd_image *v, char out[VHD_PATH_MAX], str
 	return each_name(v, first_name, out) ? 0 : td_fail(err, ENOENT, "%s names no parent", v->path);
 }
 
+static const char *parent_dirs;
+
+void vhd_parent_dirs(const char *dirs)
+{
+	parent_dirs = dirs;
+}
+
+static int allowed(const struct vhd_image *v, const char *parent, struct td_err *err)
+{
+	char own[VHD_PATH_MAX], *slash;
+	int rc = vhd_canonical((v->leaf ? v->leaf : v)->path, own, err);
+
+	if (rc < 0)
+		return rc;
+	slash = strrchr(own, '/');
+	slash[slash == own] = 0;
+	if (td_path_within(parent, own) || (parent_dirs && td_path_within(parent, parent_dirs)))
+		return 0;
+	return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in %s with "
+				    "parent-dirs", v->path, parent, td_conf_path());
+}
+
 int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_image **out, struct td_err *err)
 {
 	char path[VHD_PATH_MAX], want[37], got[37];
 	int rc = vhd_image_parent_path(v, path, err);
 
+	if (!rc && !(flags & VHD_FAST))
+		rc = allowed(v, path, err);
 	if (rc < 0)
 		return rc;
 	if (vhd_uuid_nil(v->header.parent_uuid))

@@ -172,6 +172,15 @@ static int publish(struct vhd_image *v, struct td_err *err)
 	return rc;
 }
 
+void vhd_image_drop(struct vhd_image *v)
+{
+	for (unsigned i = 0; i < v->pendings; i++)
+		free(v->pending[i].bitmap);
+	free(v->pending);
+	v->pending = NULL;
+	v->pendings = 0;
+}
+
 static int pending_of(struct vhd_image *v, uint32_t block, bool whole, struct vhd_pending **out, struct td_err *err)
 {
 	int rc = 0;

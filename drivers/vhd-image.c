@@ -199,6 +199,7 @@ static int open_chain(struct vhd_image *leaf, unsigned flags, struct td_err *err
 
 		if (rc < 0)
 			return rc;
+		v->parent->leaf = leaf;
 		for (struct vhd_image *u = leaf; u != v->parent; u = u->parent)
 			if (fstat(u->fd, &a) == 0 && fstat(v->parent->fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino &&
 			    a.st_rdev == b.st_rdev)
@@ -249,7 +250,7 @@ void vhd_image_close(struct vhd_image *v)
 		struct vhd_image *parent = v->parent;
 
 		td_kernel_close(NULL, v->fd);
-		free(v->pending);
+		vhd_image_drop(v);
 		free(v->bat);
 		free(v->map);
 		free(v->bitmap);

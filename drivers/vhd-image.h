@@ -47,6 +47,7 @@ struct vhd_image {
 	uint8_t *bitmap;          /* of one block, bitmap_block; VHD_UNUSED: of none */
 	uint32_t bitmap_block;
 	struct vhd_image *parent; /* with VHD_CHAIN */
+	const struct vhd_image *leaf; /* of a parent: the image at the top of the chain; NULL: itself */
 	struct vhd_pending *pending; /* vhd-image-write.c */
 	unsigned pendings;
 	bool changed;
@@ -70,7 +71,12 @@ uint32_t vhd_image_allocated(const struct vhd_image *v); /* blocks */
 int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], struct td_err *err);
 /* What the locators say, existing or not: the first that can be read. */
 int vhd_image_parent_name(const struct vhd_image *v, char out[VHD_PATH_MAX], struct td_err *err);
-/* Opens the parent by its path and looks at its uuid; flags as of vhd_image_open. */
+/*
+ * Opens the parent by its path and looks at its uuid; flags as of vhd_image_open.  An image names its parent itself, and may come from a
+ * stranger: unless only its headers are wanted (VHD_FAST), it must be in the leaf's directory or below, or in one of the directories that
+ * vhd_parent_dirs() was given: absolute, colons between; kept by reference.
+ */
+void vhd_parent_dirs(const char *dirs);
 int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_image **out, struct td_err *err);
 
 /* An absolute name that stays: of a device mapper's device that in /dev/mapper.  The last component need not exist. */
@@ -85,6 +91,8 @@ int vhd_sync(struct vhd_image *v, struct td_err *err);
 int vhd_image_write(struct vhd_image *v, const uint8_t *buf, uint64_t off, uint64_t len, struct td_err *err);
 /* All that was written is durable and reachable, and the batmap and the footer at the end are right again. */
 int vhd_image_flush(struct vhd_image *v, struct td_err *err);
+/* What was not flushed. */
+void vhd_image_drop(struct vhd_image *v);
 /* v->footer to its place or places, durable. */
 int vhd_image_put_footer(struct vhd_image *v, struct td_err *err);
 /* The one at the end alone: at the end of a device, behind the data of a file, which is cut there. */

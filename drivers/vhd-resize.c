@@ -60,10 +60,8 @@ static int journal_add(struct journal *j, const struct vhd_image *v, uint64_t fr
 	}
 	td_put_be64(j->b + j->len, from);
 	td_put_be64(j->b + j->len + 8, to - from);
-	if (vhd_pread(v, j->b + j->len + 16, to - from, from, err) < 0)
-		return -err->code;
 	j->len = need;
-	return 0;
+	return vhd_pread(v, j->b + need - (to - from), to - from, from, err);
 }
 
 /* All that a resize may change, in the order in which it goes back. */

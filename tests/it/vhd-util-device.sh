@@ -62,6 +62,8 @@ bytes() { dd if="$1" bs=1 skip="$2" count="$3" 2>/dev/null; }
 head -c 32M /dev/zero | tr '\0' '\356' >store
 device store
 D=$DEV
+export TAPDISK_CONF=$WORK/conf
+echo "parent-dirs = /dev" >conf
 expect 0 vhd_util create -n "$D" -s 20
 expect 0 vhd_util check -n "$D"
 is "the footer at the device's end" "$(bytes "$D" $((32 * 1048576 - 512)) 8)" conectix

@@ -131,6 +131,17 @@ expect 0 vhd_util query -n b.vhd -p -d
 is "modify -p -m" "$OUT" "$WORK/raw.img
 chain depth: 2"
 
+# --- an image does not choose a directory for its parents; the host may ---
+mkdir up && mv b.vhd up/
+expect 0 vhd_util modify -n up/b.vhd -p below/a.vhd
+expect 13 vhd_util copy -n up/b.vhd -o out2.img
+has "the refusal" "$ERR" "parent-dirs"
+expect 13 vhd_util coalesce -n up/b.vhd
+expect 0 vhd_util query -n up/b.vhd -p -d
+export TAPDISK_CONF=$WORK/conf
+echo "parent-dirs = /nowhere:$WORK/below" >conf
+expect 0 vhd_util coalesce -n up/b.vhd
+
 # --- a snapshot of an image without data stands on that image's parent, unless -e says not ---
 expect 0 vhd_util create -n base.vhd -s 4
 expect 0 vhd_util snapshot -n empty.vhd -p base.vhd
