@@ -2,8 +2,8 @@
 noinst_PROGRAMS += bench/ringbench
 bench_ringbench_SOURCES = bench/ringbench.c tests/support/guest.c tests/support/guest.h
 bench_ringbench_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/run bench/nbd
-.PHONY: bench bench-nbd
+EXTRA_DIST += bench/run bench/nbd bench/qcow
+.PHONY: bench bench-nbd bench-qcow
 bench: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
 bench-nbd: all
@@ -12,3 +12,5 @@ EXTRA_DIST += bench/vhd
 .PHONY: bench-vhd
 bench-vhd: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/vhd'
+bench-qcow: all
+	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/qcow'
