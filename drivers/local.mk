@@ -14,6 +14,7 @@ drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
 	drivers/vhd-parent.c
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
+	drivers/qcow-bitmap.c \
 	drivers/qcow-check.c drivers/qcow-check.h \
 	drivers/qcow-create.c \
 	drivers/qcow-discard.c \

@@ -95,6 +95,8 @@ static void submit(struct td_image *image, struct td_req *req)
 
 	if (req->op == TD_READ && qcow_read_fast(q, req))
 		return;
+	if (q->nbitmaps && req->len && req->op != TD_READ)
+		qcow_bitmaps_mark(q, req->off, req->len);
 	if (req->op == TD_WRITE && qcow_write_fast(q, req))
 		return;
 	if (req->op != TD_READ && q->broken) {
@@ -271,7 +273,7 @@ static int load_tables(struct qcow *q, struct td_err *err)
 /* Those features whose data we do not keep up to date are not to be believed from now on. */
 static int clear_autoclear(struct qcow *q, struct td_err *err)
 {
-	uint64_t keep = q->h.autoclear & QCOW_AUTOCLEAR_RAW;
+	uint64_t keep = q->h.autoclear & (QCOW_AUTOCLEAR_RAW | (q->h.nbitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0));
 	int rc;
 
 	if (q->h.version < 3 || keep == q->h.autoclear)
@@ -330,6 +332,7 @@ static void release(struct qcow *q)
 		free(op->iov);
 		free(op);
 	}
+	qcow_bitmaps_free(q);
 	qcow_pages_fini(q);
 	qcow_table_fini(&q->l1);
 	qcow_table_fini(&q->ref);
@@ -373,6 +376,9 @@ static int qcow_open(struct td_image *image, struct td_err *err)
 		rc = qcow_find_end(q);
 	if (!rc && q->writable)
 		rc = clear_autoclear(q, err);
+	if (!rc && (rc = qcow_bitmaps_open(q)))
+		td_fail(err, -rc, "cannot mark the dirty bitmaps of %s as in use: %s; `qemu-img bitmap --remove' takes them away", image->path,
+			strerror(-rc));
 	if (rc)
 		goto fail;
 	fill_info(image, q);
@@ -388,6 +394,7 @@ static void qcow_close(struct td_image *image)
 
 	q->closing = true;
 	td_cond_wake(&q->work);
+	qcow_bitmaps_close(q);
 	do {
 		while (q->nfibers || q->reaping)
 			td_cond_wait(&q->idle);

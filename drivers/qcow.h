@@ -8,6 +8,7 @@
  *   qcow-flush.c     metadata back to the file, in order; the crash invariants Q1-Q7 stand at its top
  *   qcow-refcount.c  host clusters: taken and given back
  *   qcow-map.c       guest offset > host offset, and changes of the mapping
+ *   qcow-bitmap.c    persistent dirty bitmaps
  *   qcow-read.c  qcow-write.c  qcow-discard.c  qcow-zip.c
  *
  * All of it runs in the home queue's thread.  Code that waits is marked "fiber"; between two waits nothing else runs, so that what is
@@ -138,6 +139,11 @@ struct qcow {
 	bool draining;
 	struct td_cond drained;
 
+	/* dirty bitmaps that are kept up to date */
+	struct qcow_bitmap *bitmaps;
+	uint32_t nbitmaps;
+	uint8_t *bitmap_dir; /* their directory, as on disk */
+
 	/* the last compressed cluster read */
 	struct td_lock zip_lock;
 	uint64_t zip_entry;
@@ -240,6 +246,12 @@ void qcow_range_unlock(struct qcow *q, struct qcow_range *r);
 
 /* --- qcow-discard.c; fiber --- */
 int qcow_discard(struct qcow *q, struct td_req *req); /* DISCARD and WRITE_ZEROES */
+
+/* --- qcow-bitmap.c; open and close: fiber --- */
+int qcow_bitmaps_open(struct qcow *q);
+void qcow_bitmaps_close(struct qcow *q); /* stores them */
+void qcow_bitmaps_free(struct qcow *q);
+void qcow_bitmaps_mark(struct qcow *q, uint64_t off, uint64_t len); /* changed, or about to be */
 
 /* --- qcow-zip.c: one cluster, in any thread; 0 or -EIO --- */
 int qcow_unzip(unsigned compression, const void *from, size_t len, void *to, size_t size);
