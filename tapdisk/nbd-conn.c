@@ -83,6 +83,8 @@ static void on_patience(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct nbd_conn *c = w->data;
 
+	if (c->n->held && !c->ending)
+		return; /* it is we who are slow: the timer comes again */
 	ev_timer_stop(loop, w);
 	if (!c->ending)
 		nbd_conn_drop(c, "its handshake takes too long");

@@ -94,6 +94,7 @@ struct nbd {
 	ev_io listen[4];
 	unsigned listening;     /* of these */
 	unsigned inflight, clients;
+	ev_timer retry;         /* of accept(), when there are no descriptors */
 	ev_timer trim;
 	uint64_t trim_seen;
 	struct stats_source stats;

@@ -28,16 +28,14 @@ static int bind_in_dir(int fd, const char *name)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	int dir = open(td_ctl_dir(), O_PATH | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	mode_t mask;
 
 	if (dir < 0)
 		return -errno;
 	snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d/%s", dir, name);
 	unlink(sa.sun_path); /* a dead process had our pid */
-	mask = umask(0177);  /* 0600 from the start */
-	if (bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+	/* nobody gets in before listen() */
+	if (bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(sa.sun_path, 0600) < 0)
 		rc = -errno;
-	umask(mask);
 	close(dir);
 	return rc;
 }

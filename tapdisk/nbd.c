@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 
 #define TRIM_AFTER 5.0 /* s without a request, after which buffers are given back */
 #define ACCEPTS    16  /* clients let in in one turn */
+#define RETRY_AFTER 1.0 /* s, when a client could not be let in */
 #define LAST_WORDS 2.0 /* s that clients have, at a close, to read what they have been answered */
 
 static const struct {
@@ -42,17 +44,40 @@ static void got_old(void *owner, int fd, const char *name)
 	nbd_conn_new(owner, fd, true);
 }
 
+static void listeners(struct nbd *n, bool on)
+{
+	for (unsigned i = 0; i < n->listening; i++)
+		if (on)
+			ev_io_start(n->loop, &n->listen[i]);
+		else
+			ev_io_stop(n->loop, &n->listen[i]);
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct nbd *n = w->data;
+
+	ev_timer_stop(loop, w);
+	listeners(n, !n->held);
+}
+
 static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct nbd *n = w->data;
 	size_t i = (size_t)(w - n->listen);
-	int fd;
+	int fd = -1;
 
+	errno = EAGAIN;
 	for (unsigned k = 0; k < ACCEPTS && (fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0; k++)
 		if (kinds[i].passed)
 			nbd_receive(loop, &n->receivers, fd, kinds[i].oldstyle ? got_old : got_new, n);
 		else
 			nbd_conn_new(n, fd, kinds[i].oldstyle);
+	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) { /* the client waits on; nor are we to spin */
+		td_log_limited(&n->limit, LOG_WARNING, "minor %d: cannot let an NBD client in: %s", n->minor, strerror(errno));
+		listeners(n, false);
+		ev_timer_again(loop, &n->retry);
+	}
 }
 
 static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
@@ -80,6 +105,9 @@ struct nbd *nbd_new(struct ev_loop *loop, const struct nbd_disk *disk, int minor
 	n->held = true;
 	td_list_init(&n->conns);
 	td_list_init(&n->receivers);
+	ev_init(&n->retry, on_retry);
+	n->retry.repeat = RETRY_AFTER;
+	n->retry.data = n;
 	ev_init(&n->trim, on_trim);
 	n->trim.repeat = TRIM_AFTER;
 	n->trim.data = n;
@@ -91,6 +119,7 @@ void nbd_free(struct nbd *n)
 	if (!n)
 		return;
 	assert(!n->listening && td_list_empty(&n->conns) && td_list_empty(&n->receivers));
+	ev_timer_stop(n->loop, &n->retry);
 	ev_timer_stop(n->loop, &n->trim);
 	free(n);
 }
@@ -137,8 +166,7 @@ void nbd_hold(struct nbd *n)
 	if (!n)
 		return;
 	n->held = true;
-	for (unsigned i = 0; i < n->listening; i++)
-		ev_io_stop(n->loop, &n->listen[i]);
+	listeners(n, false);
 	td_list_each(l, &n->conns)
 		ev_io_stop(n->loop, &td_entry(l, struct nbd_conn, link)->in);
 }
@@ -148,8 +176,7 @@ void nbd_run(struct nbd *n)
 	if (!n)
 		return;
 	n->held = false;
-	for (unsigned i = 0; i < n->listening; i++)
-		ev_io_start(n->loop, &n->listen[i]);
+	listeners(n, true);
 	td_list_each(l, &n->conns)
 		nbd_conn_kick(td_entry(l, struct nbd_conn, link));
 }

@@ -14,7 +14,7 @@ sockets()
 	ls "$TAPDISK_CONTROL_DIR" | grep -c "^nbd" || true
 }
 
-for case in pauses hundred passed grows shrink_refused many_opens; do
+for case in pauses hundred passed grows shrink_refused many_opens no_descriptors; do
 	nbd_disk "aio:$WORK/d.img" -o cache=writeback
 	client $case
 	nbd_destroy
