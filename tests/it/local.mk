@@ -10,7 +10,7 @@ TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/t
 	tests/it/tapback-share.sh
 TESTS += $(TAPBACK_TESTS)
 EXTRA_DIST += tests/it/xs.sh $(TAPBACK_TESTS)
-HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh tests/it/cdrom.sh
+HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh tests/it/cdrom.sh tests/it/readme.sh
 TESTS += $(HOTPLUG_TESTS)
 EXTRA_DIST += $(HOTPLUG_TESTS)
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What README says to write for a guest's disk opens that disk: each cell of its table, in a mode that every /tmp has.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+. "$top_srcdir/tests/it/xs.sh" || exit 99
+xs_start
+command -v qemu-img >/dev/null || skip "qemu-img is not installed"
+export TAP_CTL=$top_builddir/control/tap-ctl TAPDISK_CONF=$WORK/conf
+printf 'cache = writeback\n' >"$TAPDISK_CONF"
+put /local/domain/1 name=guest
+truncate -s 8M "$WORK/a.img"
+"$top_builddir/control/vhd-util" create -n "$WORK/a.vhd" -s 8 || fail "vhd-util"
+qemu-img create -q -f qcow2 "$WORK/a.qcow2" 8M || fail "qemu-img"
+D=1/51712
+tapback_start
+
+# The cell's words with a path of ours; PATH is what the table abbreviates
+image() # ROW
+{
+	case $1 in
+	VHD*) echo "$WORK/a.vhd" ;;
+	qcow2*) echo "$WORK/a.qcow2" ;;
+	*) echo "$WORK/a.img" ;;
+	esac
+}
+with_path() { sed "s#MODE#writethrough#; s#\\(target=[^/]*\\)\\(/.*\\|\\.\\.\\.\\)\$#\\1$(image "$1")#" <<<"$2"; }
+opened() # ROW CELL
+{
+	local type=aio
+
+	case $1 in VHD*) type=vhd ;; qcow2*) type=qcow2 ;; esac
+	is "$1: $2" "$(tap_ctl list | sed 's/.*args=//')" "$type:$(image "$1")"
+	case $1 in
+	*"another mode") has "$1: $2" "$(tap_ctl list --json)" '"mode": "writethrough"' ;;
+	unsafe) has "$1: $2" "$(tap_ctl list --json)" '"mode": "unsafe"' ;;
+	esac
+}
+# as libxl hands it over: params are the format and the target
+xl() # ROW CELL FORMAT-OF-PARAMS
+{
+	local words target access=w
+
+	words=$(with_path "$1" "$2")
+	target=${words#*target=}
+	[ "$words" != access=ro ] || { access=r target=$(image raw); }
+	disk $D "params=$3:$target" "mode=$access" script=/x
+	run env XENBUS_PATH=backend/vbd3/$D "$top_builddir/control/block-tap" add
+	cell_done "$1" "$2"
+	XENBUS_PATH=backend/vbd3/$D expect 0 "$top_builddir/control/block-tap" remove
+	xenstore-rm "$(be $D)"
+	xenstore-rm "$(fe $D)"
+}
+vbd() { "$top_builddir/control/tap-vbd" -s "$top_builddir/control/block-tap" "$@"; }
+# a mode that needs O_DIRECT is refused where there is none, by its name: that is an answer as well
+cell_done()
+{
+	case $RC:$ERR in
+	0:*) opened "$1" "$2" ;;
+	*O_DIRECT*) echo "($1: no O_DIRECT here)" ;;
+	*) fail "$1: '$2': $ERR" ;;
+	esac
+}
+cells=0
+while IFS='|' read -r row new old own; do
+	[ "$old" != "the same" ] || old=$new
+	for c in new old; do
+		cell=${!c} format=aio
+		[ "$cell" != - ] || continue
+		case $c:$cell in new:format=vhd*) format=vhd ;; esac
+		xl "$row" "$cell" $format
+		cells=$((cells + 1))
+	done
+	case $own in
+	*devtype=cdrom) continue ;; # tests/it/cdrom.sh
+	"access=w!"*) own="cache=none,access=w!" ;;
+	esac
+	case $own in *target=*) own=$(with_path "$row" "$own") ;; *) own="$own,target=$(image "$row")" ;; esac
+	case $own in *vdev=*) ;; *) own="vdev=xvda,$own" ;; esac
+	run vbd attach guest "$own"
+	cell_done "$row" "$own"
+	[ $RC != 0 ] || expect 0 vbd detach guest xvda
+	cells=$((cells + 1))
+done < <(sed -n '/^    a disk  /,/^$/p' "$top_srcdir/README" | sed '1d; /^$/d; /^    a block device/d; s/^    //; s/   */|/g')
+[ $cells -ge 24 ] || fail "only $cells cells of the table were found"
+is "all is gone" "$(tap_ctl list)" ""
