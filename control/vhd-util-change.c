@@ -24,8 +24,11 @@ int vu_create(const struct vu_args *a, struct td_err *err)
 
 int vu_snapshot(const struct vu_args *a, struct td_err *err)
 {
-	struct vhd_new n = {.path = a->val['n'], .parent = a->val['p'], .parent_raw = a->val['m'] != NULL,
-			    .parent_as_named = a->val['e'] != NULL, .replace = a->val['F'] != NULL};
+	struct vhd_new n = {.path = a->val['n'],
+	                    .parent = a->val['p'],
+	                    .parent_raw = a->val['m'] != NULL,
+	                    .parent_as_named = a->val['e'] != NULL,
+	                    .replace = a->val['F'] != NULL};
 	uint64_t limit = 0;
 	int rc = vu_mib(a, 'S', &n.table_size, err);
 
@@ -167,8 +170,9 @@ static bool same_file(const char *a, const char *b)
 }
 
 /*
- * Into the parent, or what -x and -a name.  The parent may be in use under this image: no reader of the image sees the difference.
- * What stands between the image and its ancestor goes on hiding the ancestor from its own children, so it must have nothing there.
+ * Into the parent, or what -x and -a name.  The parent may be in use under this image: no reader of the image sees the
+ * difference. What stands between the image and its ancestor goes on hiding the ancestor from its own children, so it must have
+ * nothing there.
  */
 static int into_ancestor(struct vhd_image *v, const char *ancestor, struct vhd_image **to, struct td_err *err)
 {
@@ -189,8 +193,11 @@ static int into_ancestor(struct vhd_image *v, const char *ancestor, struct vhd_i
 			rc = td_fail(err, ENOENT, "%s is not among the parents of %s", ancestor, v->path);
 			vhd_image_close(next);
 		} else if (!rc && vhd_image_allocated(next)) {
-			rc = td_fail(err, EOPNOTSUPP, "%s stands between %s and %s and has data, which would hide what is written below it: coalesce "
-						      "that first", next->path, v->path, ancestor);
+			rc = td_fail(
+			        err, EOPNOTSUPP,
+			        "%s stands between %s and %s and has data, which would hide what is written below it: coalesce "
+			        "that first",
+			        next->path, v->path, ancestor);
 			vhd_image_close(next);
 		}
 		if (rc < 0)
@@ -214,7 +221,7 @@ static int coalesce(const struct vu_args *a, struct td_err *err)
 		return rc;
 	if (a->val['x'])
 		rc = vhd_uuid_nil(v->header.parent_uuid) ? vhd_image_open_raw(a->val['x'], VHD_BENEATH, &to, err)
-							 : vhd_image_open(a->val['x'], VHD_BENEATH, &to, err);
+		                                         : vhd_image_open(a->val['x'], VHD_BENEATH, &to, err);
 	else if (a->val['a'])
 		rc = into_ancestor(v, a->val['a'], &to, err);
 	else
@@ -271,9 +278,10 @@ static int move_footer(struct vhd_image *v, uint64_t size, struct td_err *err)
 	uint8_t b[VHD_FOOTER];
 	int rc;
 
-	if (size % VHD_SECTOR || size < end + VHD_FOOTER || (v->blockdev && size > v->file_size) || (v->footer.type == VHD_FIXED && size != end + VHD_FOOTER))
+	if (size % VHD_SECTOR || size < end + VHD_FOOTER || (v->blockdev && size > v->file_size) ||
+	    (v->footer.type == VHD_FIXED && size != end + VHD_FOOTER))
 		return td_fail(err, EINVAL, "%s cannot have %llu bytes: its data needs %llu%s", v->path, (unsigned long long)size,
-			       (unsigned long long)end + VHD_FOOTER, v->blockdev ? ", and the device has less" : "");
+		               (unsigned long long)end + VHD_FOOTER, v->blockdev ? ", and the device has less" : "");
 	vhd_footer_encode(&v->footer, b);
 	rc = vhd_pwrite(v, b, sizeof b, size - VHD_FOOTER, err);
 	if (!rc)
@@ -341,10 +349,11 @@ static int copy_raw(struct vhd_image *v, const char *path, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	if (!to->blockdev && truncate(path, (off_t)v->size) < 0)
-		rc = td_fail(err, errno, "cannot make %s %llu bytes long: %s", path, (unsigned long long)v->size, strerror(errno));
+		rc = td_fail(err, errno, "cannot make %s %llu bytes long: %s", path, (unsigned long long)v->size,
+		             strerror(errno));
 	if (!rc && to->blockdev && to->file_size < v->size)
-		rc = td_fail(err, ENOSPC, "%s has only %llu bytes, and the disk has %llu", path, (unsigned long long)to->file_size,
-			     (unsigned long long)v->size);
+		rc = td_fail(err, ENOSPC, "%s has only %llu bytes, and the disk has %llu", path,
+		             (unsigned long long)to->file_size, (unsigned long long)v->size);
 	to->size = v->size;
 	if (!rc && !to->blockdev)
 		rc = vhd_copy(v, to, isatty(STDERR_FILENO) ? progress : NULL, &sectors, err);

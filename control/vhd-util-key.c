@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The command key.  An encrypted image stores no key, only SHA-256(nonce, key), so that a wrong one is noticed.  A key's file is named
- * IMAGE,aes-xts-plain,BITS.key, as key managers name it: the name says how long it must be.
+ * The command key.  An encrypted image stores no key, only SHA-256(nonce, key), so that a wrong one is noticed.  A key's file is
+ * named IMAGE,aes-xts-plain,BITS.key, as key managers name it: the name says how long it must be.
  */
 #include <errno.h>
 #include <openssl/evp.h>
@@ -18,7 +18,8 @@ static int from_hex(const char *text, uint8_t out[32], const char *what, struct 
 		unsigned v;
 		int n = 0;
 
-		if (strspn(text, "0123456789abcdefABCDEF") != 64 || text[64] || sscanf(text + 2 * i, "%2x%n", &v, &n) != 1 || n != 2)
+		if (strspn(text, "0123456789abcdefABCDEF") != 64 || text[64] || sscanf(text + 2 * i, "%2x%n", &v, &n) != 1 ||
+		    n != 2)
 			return td_fail(err, EINVAL, "key: the %s has 64 hexadecimal digits, not '%s'", what, text);
 		out[i] = (uint8_t)v;
 	}
@@ -35,7 +36,8 @@ static void print_hex(const uint8_t b[32], char end)
 /* The bytes that the name of the key's file promises for this image; 0: it is not named so. */
 static size_t promised(const char *image, const char *key)
 {
-	const char *base = strrchr(image, '/') ? strrchr(image, '/') + 1 : image, *name = strrchr(key, '/') ? strrchr(key, '/') + 1 : key;
+	const char *base = strrchr(image, '/') ? strrchr(image, '/') + 1 : image,
+	           *name = strrchr(key, '/') ? strrchr(key, '/') + 1 : key;
 	const char *ext = strstr(base, ".vhd");
 	size_t len = ext ? (size_t)(ext - base) : strlen(base);
 
@@ -66,8 +68,10 @@ static int hash_key(const char *image, const char *path, const uint8_t nonce[32]
 	int rc;
 
 	if (image && !want)
-		return td_fail(err, EINVAL, "the key %s is not of %s: its name has to be the image's, followed by ,aes-xts-plain,256.key or 512.key",
-			       path, image);
+		return td_fail(
+		        err, EINVAL,
+		        "the key %s is not of %s: its name has to be the image's, followed by ,aes-xts-plain,256.key or 512.key",
+		        path, image);
 	memcpy(text, nonce, 32);
 	rc = read_key(path, text + 32, &len, err);
 	if (!rc && want && len != want)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The volumes of a group: asked of lvs and pvs, whose JSON says where on which disk a volume begins, so that those that are not active
- * can be read too.
+ * The volumes of a group: asked of lvs and pvs, whose JSON says where on which disk a volume begins, so that those that are not
+ * active can be read too.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -111,8 +111,11 @@ static int add_segment(json_t *row, json_t *pvs, struct vu_targets *all, struct 
 
 int vu_lvm_volumes(const char *vg, struct vu_targets *all, struct td_err *err)
 {
-	char *lvs[] = {"lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o",
-		       "lv_name,lv_size,segtype,seg_start,seg_size,devices,vg_extent_size", (char *)vg, NULL};
+	char *lvs[] = {"lvs",      "--reportformat",
+	               "json",     "--units",
+	               "b",        "--nosuffix",
+	               "-o",       "lv_name,lv_size,segtype,seg_start,seg_size,devices,vg_extent_size",
+	               (char *)vg, NULL};
 	char *pvs[] = {"pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "pv_name,pe_start", NULL};
 	json_t *volumes = NULL, *disks = NULL, *row;
 	size_t i;

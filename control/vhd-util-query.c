@@ -159,8 +159,9 @@ static void good(const char *path, void *arg)
 
 static void print_json(int rc, struct report *r, const struct vhd_stats *s)
 {
-	json_t *o = json_pack("{s:b, s:o, s:i, s:i, s:i, s:I}", "valid", rc == 0, "findings", r->findings, "blocks", (int)s->blocks, "allocated",
-			      (int)s->allocated, "full", (int)s->full, "sectors", (json_int_t)s->sectors);
+	json_t *o =
+	        json_pack("{s:b, s:o, s:i, s:i, s:i, s:I}", "valid", rc == 0, "findings", r->findings, "blocks", (int)s->blocks,
+	                  "allocated", (int)s->allocated, "full", (int)s->full, "sectors", (json_int_t)s->sectors);
 
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
 	putchar('\n');
@@ -183,6 +184,7 @@ int vu_check(const struct vu_args *a, struct td_err *err)
 	if (a->json)
 		print_json(rc, &r, &s);
 	else if (a->val['s'] && !rc)
-		printf("blocks: %u\nallocated: %u\nfull: %u\nsectors: %llu\n", s.blocks, s.allocated, s.full, (unsigned long long)s.sectors);
+		printf("blocks: %u\nallocated: %u\nfull: %u\nsectors: %llu\n", s.blocks, s.allocated, s.full,
+		       (unsigned long long)s.sectors);
 	return rc;
 }

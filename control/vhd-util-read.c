@@ -32,7 +32,8 @@ static void print_sum(const uint8_t *b, size_t at, size_t len)
 	for (size_t i = 0; i < len; i++)
 		if (i < at || i >= at + 4)
 			sum += b[i];
-	printf("Checksum            : 0x%x|0x%x (%s)\n", td_get_be32(b + at), ~sum, td_get_be32(b + at) == ~sum ? "Good!" : "Bad!");
+	printf("Checksum            : 0x%x|0x%x (%s)\n", td_get_be32(b + at), ~sum,
+	       td_get_be32(b + at) == ~sum ? "Good!" : "Bad!");
 }
 
 static void print_time(const char *label, uint32_t timestamp)
@@ -47,7 +48,8 @@ static void print_time(const char *label, uint32_t timestamp)
 
 static void print_footer(const struct vhd_image *v)
 {
-	static const char *const types[] = {"None", "Reserved (deprecated)", "Fixed hard disk", "Dynamic hard disk", "Differencing hard disk"};
+	static const char *const types[] = {"None", "Reserved (deprecated)", "Fixed hard disk", "Dynamic hard disk",
+	                                    "Differencing hard disk"};
 	const struct vhd_footer *f = &v->footer;
 	uint64_t c = f->geometry >> 16, h = f->geometry >> 8 & 255, s = f->geometry & 255;
 	uint8_t b[VHD_FOOTER];
@@ -55,7 +57,8 @@ static void print_footer(const struct vhd_image *v)
 
 	printf("VHD Footer Summary:\n-------------------\n");
 	printf("Cookie              : conectix\n");
-	printf("Features            : (0x%08x) %s%s\n", f->features, f->features & 1 ? "<TEMP>" : "", f->features & 2 ? "<RESV>" : "");
+	printf("Features            : (0x%08x) %s%s\n", f->features, f->features & 1 ? "<TEMP>" : "",
+	       f->features & 2 ? "<RESV>" : "");
 	printf("File format version : Major: %u, Minor: %u\n", f->version >> 16, f->version & 0xffff);
 	printf("Data offset         : %s\n", num(f->data_offset));
 	print_time("Timestamp", f->timestamp);
@@ -135,7 +138,8 @@ static int print_locators(const struct vhd_image *v, struct td_err *err)
 		rc = vhd_pread(v, data, len, loc->off, err);
 		if (rc < 0)
 			break;
-		printf("locator:            : %d\n       code         : %s\n       data_space   : %s\n", i, code_name(loc->code), num(loc->space));
+		printf("locator:            : %d\n       code         : %s\n       data_space   : %s\n", i, code_name(loc->code),
+		       num(loc->space));
 		printf("       data_length  : %s\n       data_offset  : %s\n", num(loc->len), num(loc->off));
 		if (vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4), name) < 0)
 			printf("       decoding name failed\n\n");
@@ -162,7 +166,8 @@ static int print_headers(const struct vhd_image *v, struct td_err *err)
 	printf("Batmap offset       : %s\n", num(v->batmap.off));
 	printf("Batmap size (secs)  : %s\n", num(v->batmap.sectors));
 	printf("Batmap version      : 0x%08x\n", v->batmap.version);
-	printf("Checksum            : 0x%x|0x%x (%s)\n\n", v->batmap.checksum, vhd_batmap_checksum(&v->batmap, v->map), v->map_good ? "Good!" : "Bad!");
+	printf("Checksum            : 0x%x|0x%x (%s)\n\n", v->batmap.checksum, vhd_batmap_checksum(&v->batmap, v->map),
+	       v->map_good ? "Good!" : "Bad!");
 	return 0;
 }
 
@@ -173,8 +178,8 @@ static int block_range(const struct vhd_image *v, uint64_t block, uint64_t count
 	if (v->footer.type == VHD_FIXED)
 		return td_fail(err, EINVAL, "%s is a fixed disk, which has no blocks", v->path);
 	if (block > v->layout.blocks || count > v->layout.blocks - block)
-		return td_fail(err, ERANGE, "%s has %u blocks: %llu and %llu from it on are not all there", v->path, v->layout.blocks,
-			       (unsigned long long)block, (unsigned long long)count);
+		return td_fail(err, ERANGE, "%s has %u blocks: %llu and %llu from it on are not all there", v->path,
+		               v->layout.blocks, (unsigned long long)block, (unsigned long long)count);
 	return 0;
 }
 
@@ -183,8 +188,8 @@ static int sector_range(const struct vhd_image *v, uint64_t sector, uint64_t cou
 	uint64_t sectors = v->size / VHD_SECTOR;
 
 	if (sector > sectors || count > sectors - sector)
-		return td_fail(err, ERANGE, "%s has %llu sectors: %llu and %llu from it on are not all there", v->path, (unsigned long long)sectors,
-			       (unsigned long long)sector, (unsigned long long)count);
+		return td_fail(err, ERANGE, "%s has %llu sectors: %llu and %llu from it on are not all there", v->path,
+		               (unsigned long long)sectors, (unsigned long long)sector, (unsigned long long)count);
 	return 0;
 }
 
@@ -209,7 +214,8 @@ static int print_bat(struct vhd_image *v, uint64_t block, uint64_t count, struct
 	int rc = block_range(v, block, count, err);
 
 	for (uint64_t b = block; b < block + count && !rc; b++)
-		printf("block: %s: offset: %s\n", num(b), v->bat[b] == VHD_UNUSED ? "not allocated" : num((uint64_t)v->bat[b] * VHD_SECTOR));
+		printf("block: %s: offset: %s\n", num(b),
+		       v->bat[b] == VHD_UNUSED ? "not allocated" : num((uint64_t)v->bat[b] * VHD_SECTOR));
 	return rc;
 }
 
@@ -320,7 +326,8 @@ static int read_pieces(const struct vu_args *a, struct vhd_image *v, struct td_e
 	static const struct {
 		char letter;
 		int (*fn)(struct vhd_image *v, uint64_t at, uint64_t count, struct td_err *err);
-	} pieces[] = {{'t', translate}, {'b', print_bat}, {'m', print_bitmaps}, {'i', test_bitmap}, {'j', test_batmap}, {'d', print_data}};
+	} pieces[] = {{'t', translate},   {'b', print_bat},   {'m', print_bitmaps},
+	              {'i', test_bitmap}, {'j', test_batmap}, {'d', print_data}};
 	uint64_t count = 1, at = 0;
 	int rc = vu_number(a, 'c', 1ull << 33, &count, err);
 

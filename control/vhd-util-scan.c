@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The command scan: many images, a line each, or as trees.  A line's fields are `vhd capacity size hidden parent', or `vhd scan-error
- * error-message'; callers split them at spaces and equal signs.
+ * The command scan: many images, a line each, or as trees.  A line's fields are `vhd capacity size hidden parent', or `vhd
+ * scan-error error-message'; callers split them at spaces and equal signs.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -18,7 +18,7 @@
 
 struct image {
 	char *name;
-	char *parent;        /* or NULL */
+	char *parent; /* or NULL */
 	uint64_t capacity, size;
 	unsigned hidden, marker;
 	char hash[65];
@@ -187,7 +187,11 @@ static void print_line(const struct vu_args *a, const struct image *i, int depth
 	       (unsigned long long)i->size, i->hidden);
 	if (a->val['M'])
 		printf("marker=%u keyhash=%s ", i->marker, i->hash);
-	printf("parent=%s%s\n", !i->parent ? "none" : whole ? i->parent : base(i->parent), i->parent && !found ? " (not found in scan)" : "");
+	printf("parent=%s%s\n",
+	       !i->parent ? "none"
+	       : whole    ? i->parent
+	                  : base(i->parent),
+	       i->parent && !found ? " (not found in scan)" : "");
 }
 
 static void print_json(const struct scan *s)

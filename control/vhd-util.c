@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vhd-util: VHD images from the command line, as XenServer's storage manager calls it.  The commands, and what each takes; the rest of
- * the family has one concern a file.  The exit code is an errno, with one line of text on stderr.
+ * vhd-util: VHD images from the command line, as XenServer's storage manager calls it.  The commands, and what each takes; the
+ * rest of the family has one concern a file.  The exit code is an errno, with one line of text on stderr.
  */
 #include "control/vhd-util.h"
 #include "drivers/vhd-image.h"
@@ -15,114 +15,127 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NAME {'n', "name", "PATH", "the image"}
+#define NAME                                                                                                                     \
+	{                                                                                                                        \
+		'n', "name", "PATH", "the image"                                                                                 \
+	}
 
 static const struct vu_opt opts_create[] = {NAME,
-	{'s', "size", "MIB", "size of the disk"},
-	{'r', "fixed", NULL, "a fixed disk, with all its space"},
-	{'S', "max-size", "MIB", "room in the block table for a later resize"},
-	{'F', "force", NULL, "overwrite an existing file"}, {0}};
-static const struct vu_opt opts_snapshot[] = {NAME,
-	{'p', "parent", "PATH", "what it is a snapshot of"},
-	{'m', "raw", NULL, "the parent is a raw image"},
-	{'S', "max-size", "MIB", "room in the block table for a later resize"},
-	{'e', "empty", NULL, "name this parent even if it has no data of its own"},
-	{'l', "limit", NULL, "accepted; the limit of a chain is 30 images, or what follows"},
-	{'F', "force", NULL, "overwrite an existing file"}, {0}};
+                                            {'s', "size", "MIB", "size of the disk"},
+                                            {'r', "fixed", NULL, "a fixed disk, with all its space"},
+                                            {'S', "max-size", "MIB", "room in the block table for a later resize"},
+                                            {'F', "force", NULL, "overwrite an existing file"},
+                                            {0}};
+static const struct vu_opt opts_snapshot[] = {
+        NAME,
+        {'p', "parent", "PATH", "what it is a snapshot of"},
+        {'m', "raw", NULL, "the parent is a raw image"},
+        {'S', "max-size", "MIB", "room in the block table for a later resize"},
+        {'e', "empty", NULL, "name this parent even if it has no data of its own"},
+        {'l', "limit", NULL, "accepted; the limit of a chain is 30 images, or what follows"},
+        {'F', "force", NULL, "overwrite an existing file"},
+        {0}};
 static const struct vu_opt opts_query[] = {NAME,
-	{'v', "virtual", NULL, "size of the disk in MiB"},
-	{'s', "physical", NULL, "bytes of the file in use"},
-	{'p', "parent", NULL, "the parent's path"},
-	{'f', "fields", NULL, "the field hidden"},
-	{'d', "depth", NULL, "how many images the chain has"},
-	{'S', "max-size", NULL, "MiB that resize -f can reach"},
-	{'a', "allocated", NULL, "how many blocks have data"},
-	{'u', "uuid", NULL, "its uuid"}, {0}};
+                                           {'v', "virtual", NULL, "size of the disk in MiB"},
+                                           {'s', "physical", NULL, "bytes of the file in use"},
+                                           {'p', "parent", NULL, "the parent's path"},
+                                           {'f', "fields", NULL, "the field hidden"},
+                                           {'d', "depth", NULL, "how many images the chain has"},
+                                           {'S', "max-size", NULL, "MiB that resize -f can reach"},
+                                           {'a', "allocated", NULL, "how many blocks have data"},
+                                           {'u', "uuid", NULL, "its uuid"},
+                                           {0}};
 static const struct vu_opt opts_read[] = {NAME,
-	{'p', "headers", NULL, "print footer, header, locators and batmap header"},
-	{'t', "translate", "SECTOR", "where a sector of the disk stands in the file"},
-	{'b', "bat", "BLOCK", "the block's entry in the block table"},
-	{'m', "bitmap", "BLOCK", "the block's bitmap, as bytes"},
-	{'i', "test-bitmap", "SECTOR", "is the sector written"},
-	{'a', "batmap", NULL, "the batmap, as bytes"},
-	{'j', "test-batmap", "BLOCK", "is the block whole"},
-	{'d', "data", "BLOCK", "the block's data, as bytes"},
-	{'r', "read", "SECTOR", "sectors of the disk through its chain, as bytes"},
-	{'c', "count", "N", "how many of them; 1"},
-	{'B', "blocks", NULL, "a bit a block that has data, as bytes"},
-	{'x', "hex", NULL, "print numbers in hexadecimal"}, {0}};
-static const struct vu_opt opts_set[] = {NAME,
-	{'f', "field", "NAME", "hidden or marker"},
-	{'v', "value", "N", "0 to 255"}, {0}};
+                                          {'p', "headers", NULL, "print footer, header, locators and batmap header"},
+                                          {'t', "translate", "SECTOR", "where a sector of the disk stands in the file"},
+                                          {'b', "bat", "BLOCK", "the block's entry in the block table"},
+                                          {'m', "bitmap", "BLOCK", "the block's bitmap, as bytes"},
+                                          {'i', "test-bitmap", "SECTOR", "is the sector written"},
+                                          {'a', "batmap", NULL, "the batmap, as bytes"},
+                                          {'j', "test-batmap", "BLOCK", "is the block whole"},
+                                          {'d', "data", "BLOCK", "the block's data, as bytes"},
+                                          {'r', "read", "SECTOR", "sectors of the disk through its chain, as bytes"},
+                                          {'c', "count", "N", "how many of them; 1"},
+                                          {'B', "blocks", NULL, "a bit a block that has data, as bytes"},
+                                          {'x', "hex", NULL, "print numbers in hexadecimal"},
+                                          {0}};
+static const struct vu_opt opts_set[] = {NAME, {'f', "field", "NAME", "hidden or marker"}, {'v', "value", "N", "0 to 255"}, {0}};
 static const struct vu_opt opts_check[] = {NAME,
-	{'i', "ignore-footer", NULL, "the footer at the end may be missing"},
-	{'I', "ignore-uuid", NULL, "the parent may be another one"},
-	{'t', "ignore-time", NULL, "say nothing of a parent that was written since"},
-	{'B', "no-bitmaps", NULL, "do not read the blocks' bitmaps"},
-	{'p', "parents", NULL, "all images of the chain"},
-	{'b', "bitmaps", NULL, "read the blocks' bitmaps (which is done anyway)"},
-	{'s', "stats", NULL, "count blocks and sectors"}, {0}};
+                                           {'i', "ignore-footer", NULL, "the footer at the end may be missing"},
+                                           {'I', "ignore-uuid", NULL, "the parent may be another one"},
+                                           {'t', "ignore-time", NULL, "say nothing of a parent that was written since"},
+                                           {'B', "no-bitmaps", NULL, "do not read the blocks' bitmaps"},
+                                           {'p', "parents", NULL, "all images of the chain"},
+                                           {'b', "bitmaps", NULL, "read the blocks' bitmaps (which is done anyway)"},
+                                           {'s', "stats", NULL, "count blocks and sectors"},
+                                           {0}};
 static const struct vu_opt opts_name[] = {NAME, {0}};
 static const struct vu_opt opts_resize[] = {NAME,
-	{'s', "size", "MIB", "the new size"},
-	{'j', "journal", "PATH", "a journal to be made, for revert"},
-	{'f', "fast", NULL, "without a journal: what the block table has room for"}, {0}};
+                                            {'s', "size", "MIB", "the new size"},
+                                            {'j', "journal", "PATH", "a journal to be made, for revert"},
+                                            {'f', "fast", NULL, "without a journal: what the block table has room for"},
+                                            {0}};
 static const struct vu_opt opts_revert[] = {NAME, {'j', "journal", "PATH", "what resize -j was given"}, {0}};
 static const struct vu_opt opts_coalesce[] = {NAME,
-	{'a', "ancestor", "PATH", "into this image of the chain instead of the parent"},
-	{'o', "output", "PATH", "all of the chain into a new image"},
-	{'x', "parent", "PATH", "into this image, as if it were the parent"},
-	{'s', "sparse", NULL, "accepted: writes are as sparse as the data is"},
-	{'p', "progress", NULL, "show how far it is, also when stdout is no terminal"}, {0}};
-static const struct vu_opt opts_modify[] = {NAME,
-	{'p', "parent", "PATH", "name another parent"},
-	{'m', "raw", NULL, "which is a raw image"},
-	{'s', "size", "BYTES", "put the footer at the end of so many bytes: of a device that was or will be resized"},
-	{'z', "zero", NULL, "forget all data"}, {0}};
-static const struct vu_opt opts_scan[] = {
-	{'m', "match", "PATTERN", "a glob of files, or of names of volumes"},
-	{'f', "fast", NULL, "take the parent's name from the header"},
-	{'c', "continue", NULL, "go on, and exit with 0, after an image that cannot be read"},
-	{'l', "lvm", "VG", "the volumes of this group, active or not"},
-	{'p', "pretty", NULL, "as trees"},
-	{'a', "parents", NULL, "the parents of each, too"},
-	{'v', "verbose", NULL, "whole paths"},
-	{'M', "markers", NULL, "marker and key hash too"}, {0}};
+                                              {'a', "ancestor", "PATH", "into this image of the chain instead of the parent"},
+                                              {'o', "output", "PATH", "all of the chain into a new image"},
+                                              {'x', "parent", "PATH", "into this image, as if it were the parent"},
+                                              {'s', "sparse", NULL, "accepted: writes are as sparse as the data is"},
+                                              {'p', "progress", NULL, "show how far it is, also when stdout is no terminal"},
+                                              {0}};
+static const struct vu_opt opts_modify[] = {
+        NAME,
+        {'p', "parent", "PATH", "name another parent"},
+        {'m', "raw", NULL, "which is a raw image"},
+        {'s', "size", "BYTES", "put the footer at the end of so many bytes: of a device that was or will be resized"},
+        {'z', "zero", NULL, "forget all data"},
+        {0}};
+static const struct vu_opt opts_scan[] = {{'m', "match", "PATTERN", "a glob of files, or of names of volumes"},
+                                          {'f', "fast", NULL, "take the parent's name from the header"},
+                                          {'c', "continue", NULL, "go on, and exit with 0, after an image that cannot be read"},
+                                          {'l', "lvm", "VG", "the volumes of this group, active or not"},
+                                          {'p', "pretty", NULL, "as trees"},
+                                          {'a', "parents", NULL, "the parents of each, too"},
+                                          {'v', "verbose", NULL, "whole paths"},
+                                          {'M', "markers", NULL, "marker and key hash too"},
+                                          {0}};
 static const struct vu_opt opts_key[] = {
-	{'n', "name", "PATH", "the image"},
-	{'s', "set", NULL, "store the hash of the key -k, or the hash -H; the image must have no data"},
-	{'c', "check", NULL, "compare the key -k with the stored hash"},
-	{'C', "calculate", NULL, "print the hash of the key -k"},
-	{'p', "print", NULL, "print nonce and hash, or none"},
-	{'k', "key", "PATH", "a file with the key, of 32 or 64 bytes"},
-	{'H', "hash", "HEX", "the key's hash"},
-	{'N', "nonce", "HEX", "32 bytes that go before the key; zero"}, {0}};
+        {'n', "name", "PATH", "the image"},
+        {'s', "set", NULL, "store the hash of the key -k, or the hash -H; the image must have no data"},
+        {'c', "check", NULL, "compare the key -k with the stored hash"},
+        {'C', "calculate", NULL, "print the hash of the key -k"},
+        {'p', "print", NULL, "print nonce and hash, or none"},
+        {'k', "key", "PATH", "a file with the key, of 32 or 64 bytes"},
+        {'H', "hash", "HEX", "the key's hash"},
+        {'N', "nonce", "HEX", "32 bytes that go before the key; zero"},
+        {0}};
 static const struct vu_opt opts_copy[] = {NAME,
-	{'o', "output", "PATH", "a raw file or device"},
-	{'s', "stdout", NULL, "to standard output"},
-	{'e', "events", "N", "accepted; without effect"}, {0}};
+                                          {'o', "output", "PATH", "a raw file or device"},
+                                          {'s', "stdout", NULL, "to standard output"},
+                                          {'e', "events", "N", "accepted; without effect"},
+                                          {0}};
 
 const struct vu_cmd vu_cmds[] = {
-	{"create", "make an image", opts_create, "ns", false, vu_create},
-	{"snapshot", "make an image that stands on another", opts_snapshot, "np", false, vu_snapshot},
-	{"query", "print what is asked for", opts_query, "n", false, vu_query},
-	{"read", "print what is inside", opts_read, "n", false, vu_read},
-	{"set", "set a field", opts_set, "nfv", false, vu_set},
-	{"check", "look for what is wrong", opts_check, "n", false, vu_check},
-	{"repair", "restore footers and batmap", opts_name, "n", false, vu_repair},
-	{"resize", "make the disk larger", opts_resize, "ns", false, vu_resize},
-	{"revert", "undo a resize that was cut off", opts_revert, "nj", false, vu_revert},
-	{"fill", "give every block its space, with what it shows", opts_name, "n", false, vu_fill},
-	{"coalesce", "write an image's data into its parent", opts_coalesce, "n", false, vu_coalesce},
-	{"modify", "name another parent, move the footer, forget the data", opts_modify, "n", false, vu_modify},
-	{"scan", "list images", opts_scan, "", true, vu_scan},
-	{"key", "the hash of an encrypted image's key", opts_key, "", false, vu_key},
-	{"copy", "write what the disk shows into a raw image", opts_copy, "n", false, vu_copy},
-	{0},
+        {"create", "make an image", opts_create, "ns", false, vu_create},
+        {"snapshot", "make an image that stands on another", opts_snapshot, "np", false, vu_snapshot},
+        {"query", "print what is asked for", opts_query, "n", false, vu_query},
+        {"read", "print what is inside", opts_read, "n", false, vu_read},
+        {"set", "set a field", opts_set, "nfv", false, vu_set},
+        {"check", "look for what is wrong", opts_check, "n", false, vu_check},
+        {"repair", "restore footers and batmap", opts_name, "n", false, vu_repair},
+        {"resize", "make the disk larger", opts_resize, "ns", false, vu_resize},
+        {"revert", "undo a resize that was cut off", opts_revert, "nj", false, vu_revert},
+        {"fill", "give every block its space, with what it shows", opts_name, "n", false, vu_fill},
+        {"coalesce", "write an image's data into its parent", opts_coalesce, "n", false, vu_coalesce},
+        {"modify", "name another parent, move the footer, forget the data", opts_modify, "n", false, vu_modify},
+        {"scan", "list images", opts_scan, "", true, vu_scan},
+        {"key", "the hash of an encrypted image's key", opts_key, "", false, vu_key},
+        {"copy", "write what the disk shows into a raw image", opts_copy, "n", false, vu_copy},
+        {0},
 };
 
 #define OPT_DEBUG 126
-#define OPT_JSON  127
+#define OPT_JSON 127
 
 static void help(const struct vu_cmd *cmd)
 {
@@ -133,8 +146,8 @@ static void help(const struct vu_cmd *cmd)
 		snprintf(left, sizeof left, "-%c, --%s%s%s", o->letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
 		printf("  %-26s %s%s\n", left, o->help, strchr(cmd->need, o->letter) ? " (needed)" : "");
 	}
-	printf("  %-26s %s\n  %-26s %s\n  %-26s %s\n", "    --json", "print JSON, where there is something to print", "    --debug",
-	       "accepted; errors have one line on stderr anyway", "-h, --help", "this");
+	printf("  %-26s %s\n  %-26s %s\n  %-26s %s\n", "    --json", "print JSON, where there is something to print",
+	       "    --debug", "accepted; errors have one line on stderr anyway", "-h, --help", "this");
 }
 
 /* getopt's two notations of one table. */
@@ -145,7 +158,8 @@ static void tables(const struct vu_opt *opts, char *letters, struct option *long
 		*letters++ = o->letter;
 		if (o->arg)
 			*letters++ = ':';
-		*longs++ = (struct option){.name = o->name, .has_arg = o->arg ? required_argument : no_argument, .val = o->letter};
+		*longs++ =
+		        (struct option){.name = o->name, .has_arg = o->arg ? required_argument : no_argument, .val = o->letter};
 	}
 	*letters++ = 'h';
 	*letters = 0;
@@ -171,7 +185,7 @@ int vu_parse(const struct vu_cmd *cmd, int argc, char **argv, struct vu_args *a,
 		}
 		if (c == ':' || c == '?')
 			return td_fail(err, EINVAL, "%s: %s %s; see vhd-util %s -h", cmd->name, argv[optind - 1],
-				       c == ':' ? "needs a value" : "is no option of it", cmd->name);
+			               c == ':' ? "needs a value" : "is no option of it", cmd->name);
 		if (c == OPT_JSON)
 			a->json = true;
 		else if (c != OPT_DEBUG)

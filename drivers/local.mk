@@ -4,7 +4,7 @@ drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/empty
 	drivers/vhd-format.c drivers/vhd-format.h drivers/vhd-bat.c drivers/vhd-name.c
 # VHD offline
 drivers_libdrivers_a_SOURCES += drivers/vhd-image.c drivers/vhd-image.h drivers/vhd-image-parent.c drivers/vhd-image-write.c \
-	drivers/vhd-create.c drivers/vhd-resize.c drivers/vhd-move.c drivers/vhd-check.c drivers/vhd-check.h
+	drivers/vhd-create.c drivers/vhd-reparent.c drivers/vhd-resize.c drivers/vhd-journal.c drivers/vhd-move.c drivers/vhd-check.c drivers/vhd-check.h
 # VHD
 drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
 	drivers/vhd-alloc.c \

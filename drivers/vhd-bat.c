@@ -6,24 +6,26 @@
 
 #include "drivers/vhd-format.h"
 
-int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t file_size, const char *path, struct td_err *err)
+int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t file_size, const char *path,
+                    struct td_err *err)
 {
 	uint64_t from = (uint64_t)entry * VHD_SECTOR, to = from + l->bitmap_bytes + l->block_size;
 
 	/* the block that was being appended when the power went may be short, but its bitmap is there */
 	if (from + l->bitmap_bytes > file_size)
-		return td_fail(err, EINVAL, "%s: block %u lies at sector %u, beyond the end of the file (%llu bytes)", path, block, entry,
-			       (unsigned long long)file_size);
+		return td_fail(err, EINVAL, "%s: block %u lies at sector %u, beyond the end of the file (%llu bytes)", path,
+		               block, entry, (unsigned long long)file_size);
 	for (unsigned i = 0; i < l->metas; i++)
 		if (from < l->meta[i].to && l->meta[i].from < to)
-			return td_fail(err, EINVAL, "%s: block %u lies at sector %u, over the %s (bytes %llu to %llu)", path, block, entry,
-				       l->meta[i].what, (unsigned long long)l->meta[i].from, (unsigned long long)l->meta[i].to);
+			return td_fail(err, EINVAL, "%s: block %u lies at sector %u, over the %s (bytes %llu to %llu)", path,
+			               block, entry, l->meta[i].what, (unsigned long long)l->meta[i].from,
+			               (unsigned long long)l->meta[i].to);
 	return 0;
 }
 
 /*
- * Sorts in place by the byte at `shift' and then each bucket by the next: linear, since a table of a million entries is checked at
- * every open.
+ * Sorts in place by the byte at `shift' and then each bucket by the next: linear, since a table of a million entries is checked
+ * at every open.
  */
 static void sort_sectors(uint32_t *v, uint32_t n, int shift)
 {

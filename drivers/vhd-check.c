@@ -39,8 +39,11 @@ static void check_footers(struct check *c, const struct vhd_image *v)
 	if (v->state == VHD_FOOTERS_FIRST_LOST)
 		find(c, true, "%s: the copy of the footer at its start is bad; vhd-util repair restores it", v->path);
 	if (v->state == VHD_FOOTERS_LAST_LOST && !(c->flags & VHD_CHECK_NO_LAST))
-		find(c, true, "%s: the footer at its end is missing or differs from the copy at its start: it was not closed; vhd-util repair "
-			      "restores it", v->path);
+		find(c, true,
+		     "%s: the footer at its end is missing or differs from the copy at its start: it was not closed; vhd-util "
+		     "repair "
+		     "restores it",
+		     v->path);
 }
 
 /* Blocks that reach into the footer or beyond the file: those that meet each other or metadata are refused by the open. */
@@ -52,8 +55,8 @@ static void check_end(struct check *c, const struct vhd_image *v)
 		uint64_t end = (uint64_t)v->bat[i] * VHD_SECTOR + v->layout.bitmap_bytes + v->layout.block_size;
 
 		if (v->bat[i] != VHD_UNUSED && end > limit && (v->state == VHD_FOOTERS_GOOD || v->blockdev))
-			find(c, true, "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte %llu)", v->path, i,
-			     (unsigned long long)v->bat[i] * VHD_SECTOR, (unsigned long long)end, (unsigned long long)limit);
+			find(c, true, "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte %llu)", v->path,
+			     i, (unsigned long long)v->bat[i] * VHD_SECTOR, (unsigned long long)end, (unsigned long long)limit);
 	}
 }
 
@@ -115,7 +118,8 @@ static void check_time(struct check *c, const struct vhd_image *v, const char *p
 		return;
 	strftime(then, sizeof then, "%Y-%m-%d %H:%M:%S", gmtime_r(&recorded, &tm));
 	strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", gmtime_r(&st.st_mtime, &tm));
-	find(c, false, "%s: its parent %s was written at %s UTC, and had been at %s when it became the parent", v->path, parent, now, then);
+	find(c, false, "%s: its parent %s was written at %s UTC, and had been at %s when it became the parent", v->path, parent,
+	     now, then);
 }
 
 /* The parent's path goes to `path', empty when there is none to look at. */
@@ -166,7 +170,7 @@ static int check_one(struct check *c, const char *path, char next[VHD_PATH_MAX],
 }
 
 int vhd_check(const char *path, unsigned flags, vhd_finding *say, void (*good)(const char *path, void *arg), void *arg,
-	      struct vhd_stats *stats, struct td_err *err)
+              struct vhd_stats *stats, struct td_err *err)
 {
 	struct check c = {.flags = flags, .say = say, .arg = arg, .stats = stats, .err = err};
 	struct vhd_stats below;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VHD offline: made.  A file becomes a VHD with its last write, of the footer's copy at 0 (of a fixed disk, of the one at its end):
- * all else is durable before, so that after a power cut there is a good image or none.  On a block device an earlier image's footers
- * are overwritten first.
+ * A VHD offline: made.  A file becomes a VHD with its last write, of the footer's copy at 0 (of a fixed disk, of the one at its
+ * end): all else is durable before, so that after a power cut there is a good image or none.  On a block device an earlier
+ * image's footers are overwritten first.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,88 +20,12 @@
 #include "lib/bytes.h"
 #include "lib/file.h"
 
-static const uint32_t our_codes[] = {VHD_LOC_MACX, VHD_LOC_W2KU, VHD_LOC_W2RU};
-
 static int make_uuid(uint8_t u[16], struct td_err *err)
 {
 	if (getrandom(u, 16, 0) != 16)
 		return td_fail(err, EIO, "no random numbers for a uuid: %s", strerror(errno));
 	u[6] = (uint8_t)((u[6] & 0x0f) | 0x40);
 	u[8] = (uint8_t)((u[8] & 0x3f) | 0x80);
-	return 0;
-}
-
-/* --- the parent --- */
-
-/* How to get from the child's file to the parent's, both absolute. */
-static int relative_path(const char *child, const char *parent, char out[VHD_PATH_MAX], struct td_err *err)
-{
-	size_t same = 0, n;
-
-	for (size_t i = 0; child[i] && child[i] == parent[i]; i++)
-		if (child[i] == '/')
-			same = i + 1;
-	n = (size_t)snprintf(out, VHD_PATH_MAX, "./");
-	for (const char *p = child + same; (p = strchr(p, '/')) && n < VHD_PATH_MAX - 4; p++)
-		n += (size_t)snprintf(out + n, VHD_PATH_MAX - n, "../");
-	if (n + strlen(parent + same) >= VHD_PATH_MAX - 4)
-		return td_fail(err, ENAMETOOLONG, "the way from %s to %s is too long", child, parent);
-	strcpy(out + n, parent + same);
-	return 0;
-}
-
-/* The name that goes into the header: the last component, since a whole path may not fit. */
-static int header_name(struct vhd_header *h, const char *parent, struct td_err *err)
-{
-	const char *base = strrchr(parent, '/') ? strrchr(parent, '/') + 1 : parent;
-	int rc = vhd_name_encode(base, h->parent_name);
-
-	if (rc < 0)
-		return td_fail(err, -rc, "the parent's name '%s' cannot be stored in a VHD: %s", base, strerror(-rc));
-	return 0;
-}
-
-/* Bytes of the locators' data for this path, all three the same number: three sectors, unless it is long. */
-static int locator_space(const char *relative, uint32_t *space, struct td_err *err)
-{
-	uint8_t *data = malloc(VHD_LOC_MAX);
-	int max = 0, rc = data ? 0 : td_fail(err, ENOMEM, "no memory");
-
-	for (int i = 0; i < 3 && !rc; i++) {
-		int n = vhd_locator_encode(our_codes[i], relative, data);
-
-		if (n < 0)
-			rc = td_fail(err, -n, "the parent's path '%s' cannot be stored in a VHD: %s", relative, strerror(-n));
-		max = n > max ? n : max;
-	}
-	free(data);
-	*space = (uint32_t)td_round_up((uint64_t)max, VHD_SECTOR);
-	return rc;
-}
-
-static int write_locators(struct vhd_image *v, struct vhd_header *h, uint64_t at, uint32_t space, const char *relative, struct td_err *err)
-{
-	uint8_t *data = calloc(1, VHD_LOC_MAX);
-	int rc = data ? 0 : td_fail(err, ENOMEM, "no memory");
-
-	memset(h->loc, 0, sizeof h->loc);
-	for (int i = 0; i < 3 && !rc; i++) {
-		memset(data, 0, VHD_LOC_MAX);
-		h->loc[i] = (struct vhd_locator){.code = our_codes[i], .space = space, .off = at + (uint64_t)i * space};
-		h->loc[i].len = (uint32_t)vhd_locator_encode(our_codes[i], relative, data);
-		rc = vhd_pwrite(v, data, space, h->loc[i].off, err);
-	}
-	free(data);
-	return rc;
-}
-
-static int parent_time(const char *path, uint32_t *timestamp, struct td_err *err)
-{
-	struct stat st;
-
-	if (stat(path, &st) < 0)
-		return td_fail(err, errno, "cannot stat %s: %s", path, strerror(errno));
-	*timestamp = S_ISBLK(st.st_mode) ? 0 : vhd_time(st.st_mtime);
 	return 0;
 }
 
@@ -139,7 +63,8 @@ static int write_bat(struct vhd_image *v, uint64_t at, uint64_t bytes, struct td
 }
 
 /* Everything but the copy of the footer at 0. */
-static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent, const char *relative, struct td_err *err)
+static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent, const char *relative,
+                         struct td_err *err)
 {
 	uint64_t table = n->table_size > v->size ? n->table_size : v->size, end;
 	struct vhd_header *h = &v->header;
@@ -148,8 +73,10 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const str
 	uint32_t space;
 	int rc;
 
-	*h = (struct vhd_header){.data_offset = UINT64_MAX, .table_off = VHD_FOOTER + VHD_HEADER, .version = 0x00010000,
-				 .block_size = n->block_size ? n->block_size : VHD_BLOCK};
+	*h = (struct vhd_header){.data_offset = UINT64_MAX,
+	                         .table_off = VHD_FOOTER + VHD_HEADER,
+	                         .version = 0x00010000,
+	                         .block_size = n->block_size ? n->block_size : VHD_BLOCK};
 	h->entries = (uint32_t)((table + h->block_size - 1) / h->block_size);
 	end = h->table_off + td_round_up(4ull * h->entries, VHD_SECTOR);
 	rc = write_bat(v, h->table_off, end - h->table_off, err);
@@ -159,17 +86,13 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const str
 		return rc;
 	end = m.off + (uint64_t)m.sectors * VHD_SECTOR;
 	if (parent) {
-		rc = header_name(h, parent->path, err);
+		rc = vhd_name_parent(h, parent, err);
 		if (!rc)
-			rc = locator_space(relative, &space, err);
+			rc = vhd_locators_need(relative, &space, err);
 		if (!rc)
-			rc = write_locators(v, h, end, space, relative, err);
-		if (!rc)
-			rc = parent_time(parent->path, &h->parent_timestamp, err);
+			rc = vhd_write_locators(v, h, end, space, relative, err);
 		if (rc < 0)
 			return rc;
-		if (!parent->raw)
-			memcpy(h->parent_uuid, parent->footer.uuid, 16);
 		end += 3ull * space;
 	}
 	vhd_header_encode(h, b);
@@ -188,8 +111,9 @@ static int zero_fixed(struct vhd_image *v, struct td_err *err)
 	int rc = 0;
 
 	if (v->blockdev && v->size + VHD_FOOTER > v->file_size)
-		return td_fail(err, ENOSPC, "%s has %llu bytes, and a fixed disk of %llu needs %llu", v->path, (unsigned long long)v->file_size,
-			       (unsigned long long)v->size, (unsigned long long)v->size + VHD_FOOTER);
+		return td_fail(err, ENOSPC, "%s has %llu bytes, and a fixed disk of %llu needs %llu", v->path,
+		               (unsigned long long)v->file_size, (unsigned long long)v->size,
+		               (unsigned long long)v->size + VHD_FOOTER);
 	if (v->blockdev && ioctl(v->fd, BLKZEROOUT, range) == 0)
 		return 0;
 	if (!v->blockdev && fallocate(v->fd, 0, 0, (off_t)(v->size + VHD_FOOTER)) == 0) {
@@ -205,7 +129,8 @@ static int zero_fixed(struct vhd_image *v, struct td_err *err)
 	return rc;
 }
 
-static int write_image(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent, const char *relative, struct td_err *err)
+static int write_image(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent, const char *relative,
+                       struct td_err *err)
 {
 	uint8_t b[VHD_FOOTER] = {0};
 	int rc = 0;
@@ -228,8 +153,7 @@ static int write_image(struct vhd_image *v, const struct vhd_new *n, const struc
 	return rc ? rc : vhd_sync(v, err);
 }
 
-/* The name itself is durable too. */
-static int sync_dir(const char *path, struct td_err *err)
+int vhd_sync_name(const char *path, struct td_err *err)
 {
 	char dir[VHD_PATH_MAX];
 	int fd, rc = 0;
@@ -283,11 +207,21 @@ static int new_footer(const struct vhd_new *n, const struct vhd_image *parent, s
 	uint64_t size = n->size ? n->size : parent->size;
 
 	if (!size || size % VHD_SECTOR || size > VHD_SIZE_MAX || n->table_size > VHD_SIZE_MAX)
-		return td_fail(err, EINVAL, "a VHD of %llu bytes cannot be made: at least one sector, a multiple of 512, and at most 2040 GiB",
-			       (unsigned long long)(n->table_size > size ? n->table_size : size));
-	*f = (struct vhd_footer){.features = 2, .version = 0x00010000, .data_offset = n->fixed ? UINT64_MAX : VHD_FOOTER, .app = "tap",
-				 .app_version = VHD_TAP_VERSION, .orig_size = size, .size = size, .geometry = vhd_geometry(size),
-				 .type = n->fixed ? VHD_FIXED : parent ? VHD_DIFF : VHD_DYNAMIC, .timestamp = vhd_time(time(NULL))};
+		return td_fail(err, EINVAL,
+		               "a VHD of %llu bytes cannot be made: at least one sector, a multiple of 512, and at most 2040 GiB",
+		               (unsigned long long)(n->table_size > size ? n->table_size : size));
+	*f = (struct vhd_footer){.features = 2,
+	                         .version = 0x00010000,
+	                         .data_offset = n->fixed ? UINT64_MAX : VHD_FOOTER,
+	                         .app = "tap",
+	                         .app_version = VHD_TAP_VERSION,
+	                         .orig_size = size,
+	                         .size = size,
+	                         .geometry = vhd_geometry(size),
+	                         .type = n->fixed ? VHD_FIXED
+	                                 : parent ? VHD_DIFF
+	                                          : VHD_DYNAMIC,
+	                         .timestamp = vhd_time(time(NULL))};
 	return make_uuid(f->uuid, err);
 }
 
@@ -306,12 +240,12 @@ static int create(const struct vhd_new *n, const struct vhd_image *parent, struc
 	if (parent)
 		rc = vhd_canonical(n->path, here, err);
 	if (!rc && parent)
-		rc = relative_path(here, parent->path, relative, err);
+		rc = vhd_relative_path(here, parent->path, relative, err);
 	if (!rc)
 		rc = write_image(&v, n, parent, relative, err);
 	td_kernel_close(NULL, v.fd);
 	if (!rc && made)
-		rc = sync_dir(n->path, err);
+		rc = vhd_sync_name(n->path, err);
 	if (rc < 0 && made)
 		unlink(n->path);
 	return rc;
@@ -357,8 +291,10 @@ static int check_depth(const struct vhd_new *n, const struct vhd_image *parent, 
 	for (struct vhd_image *u = v->parent; u; u = u->parent)
 		depth++;
 	vhd_image_close(v);
-	return depth <= limit ? 0 : td_fail(err, ENOSPC, "%s: a snapshot would make a chain of %u images; the limit is %u: coalesce some first",
-					    parent->path, depth, limit);
+	return depth <= limit ? 0
+	                      : td_fail(err, ENOSPC,
+	                                "%s: a snapshot would make a chain of %u images; the limit is %u: coalesce some first",
+	                                parent->path, depth, limit);
 }
 
 int vhd_create(const struct vhd_new *n, struct td_err *err)
@@ -380,137 +316,5 @@ int vhd_create(const struct vhd_new *n, struct td_err *err)
 	if (!rc)
 		rc = create(n, parent, err);
 	vhd_image_close(parent);
-	return rc;
-}
-
-/* --- another parent --- */
-
-/* The first `len' bytes that nothing uses, nor `mine' (which may be NULL); a device's end is not looked at. */
-static uint64_t gap(const struct vhd_image *v, uint64_t len, const struct vhd_extent *mine)
-{
-	uint64_t end = vhd_image_data_end(v), span = v->layout.bitmap_bytes + v->layout.block_size, at = VHD_FOOTER;
-	bool moved = true;
-
-	while (moved && at < end) {
-		moved = false;
-		for (unsigned i = 0; i < v->layout.metas; i++)
-			if (at < v->layout.meta[i].to && v->layout.meta[i].from < at + len) {
-				at = td_round_up(v->layout.meta[i].to, VHD_SECTOR);
-				moved = true;
-			}
-		if (mine && at < mine->to && mine->from < at + len) {
-			at = mine->to;
-			moved = true;
-		}
-		for (uint32_t i = 0; i < v->layout.blocks; i++)
-			if (v->bat[i] != VHD_UNUSED && at < (uint64_t)v->bat[i] * VHD_SECTOR + span && (uint64_t)v->bat[i] * VHD_SECTOR < at + len)
-				return mine && mine->to > end ? mine->to : end; /* only what lies before the blocks is worth a search */
-	}
-	return mine && at >= end && mine->to > at ? mine->to : at;
-}
-
-static int room(const struct vhd_image *v, uint64_t end, struct td_err *err)
-{
-	if (v->blockdev && end + VHD_FOOTER > v->file_size)
-		return td_fail(err, ENOSPC, "%s is full: %llu bytes more are needed to name another parent", v->path,
-			       (unsigned long long)(end + VHD_FOOTER - v->file_size));
-	return 0;
-}
-
-static int put_header(struct vhd_image *v, const struct vhd_header *h, uint64_t at, struct td_err *err)
-{
-	uint8_t b[VHD_HEADER];
-	int rc;
-
-	vhd_header_encode(h, b);
-	rc = vhd_pwrite(v, b, sizeof b, at, err);
-	return rc ? rc : vhd_sync(v, err);
-}
-
-static int point_to_header(struct vhd_image *v, uint64_t at, struct td_err *err)
-{
-	uint8_t b[VHD_FOOTER];
-	int rc;
-
-	v->footer.data_offset = at;
-	vhd_footer_encode(&v->footer, b);
-	rc = vhd_pwrite(v, b, sizeof b, 0, err);
-	return rc ? rc : vhd_sync(v, err);
-}
-
-/*
- * The header takes 1,024 bytes, and a power cut could leave half of it; but others look for it at 512 alone.  So the new one is
- * written to another place, the footer's copy at 0, one sector, is made to point there, and then, with the new one in the old
- * place too, back again.  The new names stand beside the old ones until then.
- */
-static int replace_header(struct vhd_image *v, struct vhd_header *h, const char *relative, struct td_err *err)
-{
-	uint64_t home = v->footer.data_offset, names, spare;
-	struct vhd_extent mine;
-	uint32_t space;
-	int rc = locator_space(relative, &space, err);
-
-	if (rc < 0)
-		return rc;
-	names = gap(v, 3ull * space, NULL);
-	mine = (struct vhd_extent){names, names + 3ull * space, "new names"};
-	spare = gap(v, VHD_HEADER, &mine);
-	rc = room(v, mine.to > spare + VHD_HEADER ? mine.to : spare + VHD_HEADER, err);
-	v->state = VHD_FOOTERS_LAST_LOST;
-	if (!rc)
-		rc = write_locators(v, h, names, space, relative, err);
-	if (!rc)
-		rc = put_header(v, h, spare, err);
-	if (!rc)
-		rc = point_to_header(v, spare, err);
-	if (!rc)
-		rc = put_header(v, h, home, err);
-	if (!rc)
-		rc = point_to_header(v, home, err);
-	if (rc < 0)
-		return rc;
-	v->header = *h;
-	return vhd_layout(&v->footer, h, v->file_size, &v->layout, v->path, err);
-}
-
-static int reparent(struct vhd_image *v, const struct vhd_image *parent, struct td_err *err)
-{
-	char here[VHD_PATH_MAX], relative[VHD_PATH_MAX];
-	struct vhd_header h = v->header;
-	int rc = vhd_canonical(v->path, here, err);
-
-	if (!rc)
-		rc = relative_path(here, parent->path, relative, err);
-	if (!rc)
-		rc = header_name(&h, parent->path, err);
-	if (!rc)
-		rc = parent_time(parent->path, &h.parent_timestamp, err);
-	if (rc < 0)
-		return rc;
-	memset(h.parent_uuid, 0, 16);
-	if (!parent->raw)
-		memcpy(h.parent_uuid, parent->footer.uuid, 16);
-	v->footer.type = VHD_DIFF;
-	rc = replace_header(v, &h, relative, err);
-	if (!rc && v->has_batmap)
-		vhd_layout_batmap(&v->layout, &v->batmap);
-	return rc ? rc : vhd_image_put_last(v, err);
-}
-
-int vhd_reparent(struct vhd_image *v, const char *parent, bool raw, struct td_err *err)
-{
-	struct vhd_image *p;
-	char path[VHD_PATH_MAX];
-	int rc;
-
-	if (v->footer.type == VHD_FIXED)
-		return td_fail(err, EINVAL, "%s is a fixed disk, which cannot have a parent", v->path);
-	rc = vhd_canonical(parent, path, err);
-	if (!rc)
-		rc = raw ? vhd_image_open_raw(path, VHD_READ, &p, err) : vhd_image_open(path, VHD_READ | VHD_FAST, &p, err);
-	if (rc < 0)
-		return rc;
-	rc = reparent(v, p, err);
-	vhd_image_close(p);
 	return rc;
 }

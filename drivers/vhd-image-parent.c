@@ -132,8 +132,9 @@ int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], str
 	if (v->footer.type != VHD_DIFF)
 		return td_fail(err, EINVAL, "%s has no parent", v->path);
 	if (!each_name(v, found_file, &f))
-		return td_fail(err, ENOENT, "%s: its parent is not there; tried %s. Put it in its place, or name it with vhd-util modify -p", v->path,
-			       *f.tried ? f.tried : "nothing, since it names none");
+		return td_fail(err, ENOENT,
+		               "%s: its parent is not there; tried %s. Put it in its place, or name it with vhd-util modify -p",
+		               v->path, *f.tried ? f.tried : "nothing, since it names none");
 	return vhd_canonical(path, out, err);
 }
 
@@ -166,8 +167,10 @@ static int allowed(const struct vhd_image *v, const char *parent, struct td_err 
 	slash[slash == own] = 0;
 	if (td_path_within(parent, own) || (parent_dirs && td_path_within(parent, parent_dirs)))
 		return 0;
-	return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in %s with "
-				    "parent-dirs", v->path, parent, td_conf_path());
+	return td_fail(err, EACCES,
+	               "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in %s with "
+	               "parent-dirs",
+	               v->path, parent, td_conf_path());
 }
 
 int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_image **out, struct td_err *err)
@@ -188,5 +191,6 @@ int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_
 	vhd_uuid_text((*out)->footer.uuid, got);
 	vhd_image_close(*out);
 	*out = NULL;
-	return td_fail(err, EINVAL, "%s: its parent %s is another one than it was made of: uuid %s instead of %s", v->path, path, got, want);
+	return td_fail(err, EINVAL, "%s: its parent %s is another one than it was made of: uuid %s instead of %s", v->path, path,
+	               got, want);
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VHD offline: written.  Whatever the power does, the file opens, and a sector reads what it read before or what was written to it:
+ * A VHD offline: written.  Whatever the power does, the file opens, and a sector reads what it read before or what was written to
+ * it:
  *
  *  W1  A BAT entry is written when the block's bitmap and data are durable, and points where no entry and no metadata points.
  *  W2  A bit of a bitmap is set when the sector's data is durable.
  *  W3  A bit of the batmap is set when the block's bitmap is durable, and cleared, durably, before a bit of that bitmap is.
  *  W4  A sector of a new block that was not written holds zeroes: QEMU and others read past the bitmap.
- *  W5  The copy of the footer at 0 is written in one piece of 512 bytes and valid at all times; the one at the end is the first to be
- *      overwritten by a new block, and the last to be written again.
- *  W6  The last 512 bytes of a file are never a guest's, who could write a footer there: a file grows by a block and those.
+ *  W5  The copy of the footer at 0 is written in one piece of 512 bytes and valid at all times; the one at the end is the first
+ * to be overwritten by a new block, and the last to be written again. W6  The last 512 bytes of a file are never a guest's, who
+ * could write a footer there: a file grows by a block and those.
  */
 #include "drivers/vhd-image.h"
 
@@ -44,7 +45,8 @@ static int grow_file(struct vhd_image *v, uint64_t size, struct td_err *err)
 	if (v->blockdev || size <= v->file_size)
 		return 0;
 	if (ftruncate(v->fd, (off_t)size) < 0)
-		return td_fail(err, errno, "cannot make %s %llu bytes long: %s", v->path, (unsigned long long)size, strerror(errno));
+		return td_fail(err, errno, "cannot make %s %llu bytes long: %s", v->path, (unsigned long long)size,
+		               strerror(errno));
 	v->file_size = size;
 	return 0;
 }
@@ -78,7 +80,7 @@ static int place(struct vhd_image *v, uint32_t *entry, struct td_err *err)
 		at = end;
 	if (v->blockdev && at + span + VHD_FOOTER > v->file_size)
 		return td_fail(err, ENOSPC, "%s is full: another block needs a device of %llu bytes, and it has %llu", v->path,
-			       (unsigned long long)(at + span + VHD_FOOTER), (unsigned long long)v->file_size);
+		               (unsigned long long)(at + span + VHD_FOOTER), (unsigned long long)v->file_size);
 	if (at / VHD_SECTOR >= VHD_UNUSED)
 		return td_fail(err, EFBIG, "%s is full: a VHD file has at most 2 TiB", v->path);
 	*entry = (uint32_t)(at / VHD_SECTOR);
@@ -150,7 +152,8 @@ static int publish(struct vhd_image *v, struct td_err *err)
 		return 0;
 	for (unsigned i = 0; i < v->pendings && !rc; i++)
 		if (v->pending[i].fresh)
-			rc = vhd_pwrite(v, v->pending[i].bitmap, v->layout.bitmap_bytes, (uint64_t)v->pending[i].entry * VHD_SECTOR, err);
+			rc = vhd_pwrite(v, v->pending[i].bitmap, v->layout.bitmap_bytes,
+			                (uint64_t)v->pending[i].entry * VHD_SECTOR, err);
 	if (!rc)
 		rc = vhd_sync(v, err);
 	for (unsigned i = 0; i < v->pendings && !rc; i++) {
@@ -212,8 +215,8 @@ int vhd_image_write(struct vhd_image *v, const uint8_t *buf, uint64_t off, uint6
 	int rc = 0;
 
 	if (off > v->size || len > v->size - off)
-		return td_fail(err, EINVAL, "%s has %llu bytes: bytes %llu to %llu are beyond its end", v->path, (unsigned long long)v->size,
-			       (unsigned long long)off, (unsigned long long)(off + len));
+		return td_fail(err, EINVAL, "%s has %llu bytes: bytes %llu to %llu are beyond its end", v->path,
+		               (unsigned long long)v->size, (unsigned long long)off, (unsigned long long)(off + len));
 	if (v->raw || v->footer.type == VHD_FIXED)
 		return vhd_pwrite(v, buf, len, off, err);
 	while (len && !rc) {

@@ -22,8 +22,8 @@ int vhd_pread(const struct vhd_image *v, void *buf, uint64_t len, uint64_t off, 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return td_fail(err, errno, "cannot read %llu bytes at %llu of %s: %s", (unsigned long long)len, (unsigned long long)off,
-				       v->path, strerror(errno));
+			return td_fail(err, errno, "cannot read %llu bytes at %llu of %s: %s", (unsigned long long)len,
+			               (unsigned long long)off, v->path, strerror(errno));
 		if (!n) {
 			memset(p, 0, len);
 			return 0;
@@ -40,8 +40,8 @@ int vhd_pwrite(struct vhd_image *v, const void *buf, uint64_t len, uint64_t off,
 	const uint8_t *p = buf;
 
 	if (v->blockdev && off + len > v->file_size)
-		return td_fail(err, ENOSPC, "%s is full: it has %llu bytes, and %llu are needed", v->path, (unsigned long long)v->file_size,
-			       (unsigned long long)(off + len));
+		return td_fail(err, ENOSPC, "%s is full: it has %llu bytes, and %llu are needed", v->path,
+		               (unsigned long long)v->file_size, (unsigned long long)(off + len));
 	v->changed = true;
 	while (len) {
 		ssize_t n = pwrite(v->fd, p, len < 1u << 30 ? len : 1u << 30, (off_t)off);
@@ -49,8 +49,8 @@ int vhd_pwrite(struct vhd_image *v, const void *buf, uint64_t len, uint64_t off,
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return td_fail(err, n < 0 ? errno : EIO, "cannot write %llu bytes at %llu of %s: %s", (unsigned long long)len,
-				       (unsigned long long)off, v->path, strerror(n < 0 ? errno : EIO));
+			return td_fail(err, n < 0 ? errno : EIO, "cannot write %llu bytes at %llu of %s: %s",
+			               (unsigned long long)len, (unsigned long long)off, v->path, strerror(n < 0 ? errno : EIO));
 		p += n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
@@ -63,8 +63,9 @@ int vhd_pwrite(struct vhd_image *v, const void *buf, uint64_t len, uint64_t off,
 int vhd_sync(struct vhd_image *v, struct td_err *err)
 {
 	if (fdatasync(v->fd) < 0)
-		return td_fail(err, errno, "cannot make what was written to %s durable: %s; nothing is known of its state, check it", v->path,
-			       strerror(errno));
+		return td_fail(err, errno,
+		               "cannot make what was written to %s durable: %s; nothing is known of its state, check it", v->path,
+		               strerror(errno));
 	return 0;
 }
 
@@ -171,7 +172,7 @@ static int read_tables(struct vhd_image *v, struct td_err *err)
 
 	if (v->footer.data_offset + VHD_HEADER > v->file_size)
 		return td_fail(err, EINVAL, "%s: its VHD header (at byte %llu) lies beyond the end of the file", v->path,
-			       (unsigned long long)v->footer.data_offset);
+		               (unsigned long long)v->footer.data_offset);
 	rc = vhd_pread(v, b, sizeof b, v->footer.data_offset, err);
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->path, err);
@@ -201,11 +202,12 @@ static int open_chain(struct vhd_image *leaf, unsigned flags, struct td_err *err
 			return rc;
 		v->parent->leaf = leaf;
 		for (struct vhd_image *u = leaf; u != v->parent; u = u->parent)
-			if (fstat(u->fd, &a) == 0 && fstat(v->parent->fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino &&
-			    a.st_rdev == b.st_rdev)
+			if (fstat(u->fd, &a) == 0 && fstat(v->parent->fd, &b) == 0 && a.st_dev == b.st_dev &&
+			    a.st_ino == b.st_ino && a.st_rdev == b.st_rdev)
 				return td_fail(err, ELOOP, "%s: its chain of parents comes back to %s", leaf->path, u->path);
 		if (++depth > VHD_CHAIN_OPEN)
-			return td_fail(err, ELOOP, "%s: its chain of parents has more than %d images", leaf->path, VHD_CHAIN_OPEN);
+			return td_fail(err, ELOOP, "%s: its chain of parents has more than %d images", leaf->path,
+			               VHD_CHAIN_OPEN);
 	}
 	return 0;
 }

@@ -116,12 +116,28 @@ struct vhd_new {
 	bool replace;         /* an existing file may be overwritten */
 };
 int vhd_create(const struct vhd_new *n, struct td_err *err);
+/* The new name of a file is durable. */
+int vhd_sync_name(const char *path, struct td_err *err);
+
+/* --- vhd-reparent.c --- */
+/* How to get from the child's file to the parent's, both canonical. */
+int vhd_relative_path(const char *child, const char *parent, char out[VHD_PATH_MAX], struct td_err *err);
+/* What the header says of its parent, but for the locators. */
+int vhd_name_parent(struct vhd_header *h, const struct vhd_image *parent, struct td_err *err);
+/* The locators: bytes that each of the three takes for this path; and written, to `at' and into h. */
+int vhd_locators_need(const char *relative, uint32_t *space, struct td_err *err);
+int vhd_write_locators(struct vhd_image *v, struct vhd_header *h, uint64_t at, uint32_t space, const char *relative, struct td_err *err);
 /* Names another parent in v's header and locators. */
 int vhd_reparent(struct vhd_image *v, const char *parent, bool raw, struct td_err *err);
 
 /* --- vhd-resize.c --- */
 /* To `size' bytes.  journal: a file to be made, from which vhd_revert restores; NULL: only what is safe without one. */
 int vhd_resize(const char *path, uint64_t size, const char *journal, struct td_err *err);
+
+/* --- vhd-journal.c --- */
+/* Durable, under its name, before this returns; and removed as durably. */
+int vhd_journal_make(const struct vhd_image *v, const char *path, struct td_err *err);
+int vhd_journal_remove(const char *path, struct td_err *err);
 int vhd_revert(const char *path, const char *journal, struct td_err *err);
 /* The journal alone, as vhd_resize makes it. */
 int vhd_journal_of(const char *path, const char *journal, struct td_err *err);

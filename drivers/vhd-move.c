@@ -23,7 +23,8 @@ static int move(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint6
 	return rc;
 }
 
-static int move_block(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint32_t block, uint64_t *sectors, struct td_err *err)
+static int move_block(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint32_t block, uint64_t *sectors,
+                      struct td_err *err)
 {
 	uint64_t base = (uint64_t)block << v->layout.block_shift, n, end = (v->size - base) / VHD_SECTOR;
 	int rc = vhd_image_bitmap(v, block, err);
@@ -48,7 +49,9 @@ static int same_key(const struct vhd_image *v, const struct vhd_image *to, struc
 
 	if (a == b && (!a || (!memcmp(v->batmap.hash, to->batmap.hash, 32) && !memcmp(v->batmap.nonce, to->batmap.nonce, 32))))
 		return 0;
-	return td_fail(err, EINVAL, "%s and %s are not encrypted with the same key: their data cannot be moved without reading it", v->path, to->path);
+	return td_fail(err, EINVAL,
+	               "%s and %s are not encrypted with the same key: their data cannot be moved without reading it", v->path,
+	               to->path);
 }
 
 int vhd_coalesce(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64_t *sectors, struct td_err *err)
@@ -58,8 +61,8 @@ int vhd_coalesce(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, ui
 
 	*sectors = 0;
 	if (v->size > to->size)
-		return td_fail(err, EINVAL, "%s has %llu bytes and %s only %llu: resize that first", v->path, (unsigned long long)v->size, to->path,
-			       (unsigned long long)to->size);
+		return td_fail(err, EINVAL, "%s has %llu bytes and %s only %llu: resize that first", v->path,
+		               (unsigned long long)v->size, to->path, (unsigned long long)to->size);
 	rc = same_key(v, to, err);
 	if (rc < 0)
 		return rc;
@@ -126,12 +129,14 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 	if (v->footer.type == VHD_FIXED)
 		return 0;
 	if (v->has_batmap && v->batmap.has_key)
-		return td_fail(err, EOPNOTSUPP, "%s is encrypted: what it shows where nothing was written has no encrypted form", v->path);
+		return td_fail(err, EOPNOTSUPP, "%s is encrypted: what it shows where nothing was written has no encrypted form",
+		               v->path);
 	chunk = malloc(CHUNK);
 	if (!chunk)
 		return td_fail(err, ENOMEM, "no memory");
 	for (uint32_t i = 0; i < v->layout.blocks && !rc; i++) {
-		uint64_t from = (uint64_t)i << v->layout.block_shift, end = from + v->layout.block_size < v->size ? from + v->layout.block_size : v->size;
+		uint64_t from = (uint64_t)i << v->layout.block_shift,
+		         end = from + v->layout.block_size < v->size ? from + v->layout.block_size : v->size;
 		bool is;
 
 		if (on)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The bytes of a VHD file: its parent's name, in UTF-16 and in file URLs.  By hand and not by iconv, whose tables are files, which a
- * process in a sandbox cannot open.
+ * The bytes of a VHD file: its parent's name, in UTF-16 and in file URLs.  By hand and not by iconv, whose tables are files,
+ * which a process in a sandbox cannot open.
  */
 #include <errno.h>
 #include <string.h>
@@ -63,7 +63,11 @@ static int64_t next_utf8(const char **p)
 {
 	const uint8_t *s = (const uint8_t *)*p;
 	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	unsigned len = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : *s >= 0xe0 && *s < 0xf0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+	unsigned len = *s < 0x80                 ? 1
+	               : *s >= 0xc2 && *s < 0xe0 ? 2
+	               : *s >= 0xe0 && *s < 0xf0 ? 3
+	               : *s >= 0xf0 && *s < 0xf5 ? 4
+	                                         : 0;
 	uint32_t c = len == 1 ? *s : len ? *s & (0x7fu >> len) : 0;
 
 	if (!len)

@@ -110,6 +110,26 @@ expect 0 vhd_util query -n "$D" -v
 is "resized on a device" "$OUT" 4000
 expect 22 vhd_util modify -n "$D" -s 4096
 
+# a journal on a device, as on a volume of its own
+head -c 1M /dev/zero >jstore
+device jstore
+expect 0 vhd_util create -n j.vhd -s 20
+cp j.vhd j.orig
+if command -v strace >/dev/null; then
+	{
+		ASAN_OPTIONS=detect_leaks=0 strace -o log -e trace=fdatasync -e inject=fdatasync:signal=KILL:when=2 \
+			"$top_builddir/control/vhd-util" resize -n j.vhd -s 4000 -j "$DEV" >out 2>&1
+		RC=$?
+	} 2>/dev/null
+	is "killed" "$RC" 137
+	cp j.orig other.vhd
+	expect 17 vhd_util resize -n other.vhd -s 4000 -j "$DEV"
+	expect 0 vhd_util revert -n j.vhd -j "$DEV"
+	cmp -s j.vhd j.orig || fail "reverted from a journal on a device, it is another file"
+fi
+expect 0 vhd_util resize -n j.vhd -s 4000 -j "$DEV"
+expect 22 vhd_util revert -n j.vhd -j "$DEV"
+
 # a fixed disk on a used device
 expect 0 vhd_util create -n "$D" -s 30 -r
 rm out && expect 0 vhd_util copy -n "$D" -o out
