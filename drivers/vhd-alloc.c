@@ -143,8 +143,11 @@ static int grow(struct vhd *v, uint64_t end)
 	int rc = 0;
 
 	if (v->file->st.blockdev) {
-		if (end + VHD_FOOTER > v->eof)
+		uint64_t was = v->eof;
+
+		if (end + VHD_FOOTER > was)
 			rc = td_file_size(v->file, &v->eof);
+		v->tail_lost = v->tail_lost || v->eof != was;
 		return rc ? rc : end + VHD_FOOTER > v->eof ? -ENOSPC : 0;
 	}
 	while (end + VHD_FOOTER > v->eof && !rc) {
