@@ -135,6 +135,53 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 	cool(v, bm);
 }
 
+/* --- several writes at once, awaited by a fiber ---------------------------------------------------------------------- */
+
+struct batch {
+	struct td_iop op[BATCH];
+	struct iovec iov[BATCH];
+	unsigned n, pending;
+	int err;
+	struct td_fiber *fiber;
+};
+
+static void batch_done(struct td_iop *op, int err)
+{
+	struct batch *b = op->data;
+
+	if (err && !b->err)
+		b->err = err;
+	if (--b->pending == 0)
+		td_fiber_wake(b->fiber);
+}
+
+static void batch_wait(struct batch *b)
+{
+	while (b->pending)
+		td_fiber_wait();
+	b->n = 0;
+}
+
+static void batch_queue(struct vhd *v, struct batch *b, struct td_iop *op)
+{
+	op->done = batch_done;
+	op->data = b;
+	b->pending++;
+	td_file_io(v->image->io, op);
+}
+
+static void batch_write(struct vhd *v, struct batch *b, void *buf, uint64_t off, uint64_t len)
+{
+	struct td_iop *op = &b->op[b->n];
+
+	b->iov[b->n] = (struct iovec){buf, len};
+	*op = (struct td_iop){.op = TD_IO_WRITE, .file = v->file, .off = off, .len = len, .iov = &b->iov[b->n], .iovcnt = 1};
+	b->n++;
+	batch_queue(v, b, op);
+	if (b->n == BATCH)
+		batch_wait(b);
+}
+
 /* --- blocks --------------------------------------------------------------------------------------------------------- */
 
 /* Makes the file reach beyond `end' (V7); a device has the size that it has, and may have grown. */
@@ -185,12 +232,13 @@ static void give_back(struct vhd *v, uint64_t place)
 }
 
 /*
- * The bitmap, clear (V2).  In a file, sectors without a bit are zeroes too, for readers that do not look at bits: below what the file
+ * The bitmap, clear (V2), and, beside it, the write that wanted the block: its bits come later (V1).  In a file, sectors without a bit are zeroes too, for readers that do not look at bits: below what the file
  * had when it was opened, blocks may lie that a cut left without an entry.
  */
-static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place)
+static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place, const struct vhd_first *with)
 {
 	uint64_t data = place + v->l.bitmap_bytes, to = data + v->l.block_size;
+	struct batch b = {.fiber = td_fiber_self()};
 
 	if (to / VHD_SECTOR >= VHD_UNUSED)
 		return -EFBIG;
@@ -200,10 +248,16 @@ static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place)
 		if (rc < 0)
 			return rc;
 	}
-	return td_file_rw(v->file, TD_IO_WRITE, bm->bits, place, v->l.bitmap_bytes, 0);
+	batch_write(v, &b, bm->bits, place, v->l.bitmap_bytes);
+	if (with) {
+		with->op->off = data + (uint64_t)with->first * VHD_SECTOR;
+		batch_queue(v, &b, with->op);
+	}
+	batch_wait(&b);
+	return b.err;
 }
 
-int vhd_alloc(struct vhd *v, uint32_t block)
+int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with)
 {
 	struct vhd_bitmap *bm = vhd_map_find(v, block);
 	uint64_t place;
@@ -223,62 +277,29 @@ int vhd_alloc(struct vhd *v, uint32_t block)
 	place = take_place(v);
 	rc = grow(v, place + v->l.bitmap_bytes + v->l.block_size);
 	if (!rc)
-		rc = prepare(v, bm, place);
-	bm->writers = 0;
+		rc = prepare(v, bm, place, with);
 	bm->state = VHD_BM_READY;
 	if (rc < 0) {
 		give_back(v, place);
+		bm->writers = 0;
 		cool(v, bm);
 		vhd_map_drop(v, bm);
 		return rc;
 	}
 	v->bat[block] = (uint32_t)(place / VHD_SECTOR);
 	vhd_bits_set(v->bat_dirty, block / PER_SECTOR, block / PER_SECTOR + 1);
-	soil(v, bm);
 	vhd_wake(&bm->waiters);
-	return 0;
+	soil(v, bm);
+	if (with) {
+		vhd_write_end(v, bm, with->first, with->n, 0);
+	} else {
+		bm->writers = 0;
+		cool(v, bm);
+	}
+	return with != NULL;
 }
 
 /* --- commits -------------------------------------------------------------------------------------------------------- */
-
-struct batch {
-	struct td_iop op[BATCH];
-	struct iovec iov[BATCH];
-	unsigned n, pending;
-	int err;
-	struct td_fiber *fiber;
-};
-
-static void batch_done(struct td_iop *op, int err)
-{
-	struct batch *b = op->data;
-
-	if (err && !b->err)
-		b->err = err;
-	if (--b->pending == 0)
-		td_fiber_wake(b->fiber);
-}
-
-static void batch_wait(struct batch *b)
-{
-	while (b->pending)
-		td_fiber_wait();
-	b->n = 0;
-}
-
-static void batch_write(struct vhd *v, struct batch *b, void *buf, uint64_t off, uint64_t len)
-{
-	struct td_iop *op = &b->op[b->n];
-
-	b->iov[b->n] = (struct iovec){buf, len};
-	*op = (struct td_iop){.op = TD_IO_WRITE, .file = v->file, .off = off, .len = len, .iov = &b->iov[b->n], .iovcnt = 1,
-			      .done = batch_done, .data = b};
-	b->n++;
-	b->pending++;
-	td_file_io(v->image->io, op);
-	if (b->n == BATCH)
-		batch_wait(b);
-}
 
 static void freeze_table(struct vhd *v, uint8_t *to)
 {

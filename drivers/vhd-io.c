@@ -332,12 +332,37 @@ static uint64_t part_len(const struct vhd *v, const struct td_req *req, uint64_t
 	return in_block < left ? in_block : left;
 }
 
-/* On a fiber. */
-static int satisfy(struct vhd *v, enum need need, uint32_t block)
+/* The part at..at+len-1 of a write to a block that is not there; on a fiber.  As vhd_alloc. */
+static int write_first(struct td_req *req, uint64_t at, uint64_t len)
 {
+	struct vhd *v = vhd_of(req);
+	uint64_t off = req->off + at;
+	struct vhd_piece *p = piece_new(req, at, len);
+	struct vhd_first with = {p ? &p->iop : NULL, (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), (uint32_t)(len / VHD_SECTOR)};
+	int rc;
+
+	if (!p)
+		return -ENOMEM;
+	p->iop.op = TD_IO_WRITE;
+	p->iop.flags = 0;
+	p->iop.file = v->file;
+	rc = v->crypt ? encrypt(p) : 0;
+	if (!rc)
+		rc = vhd_alloc(v, vhd_block_of(v, off), &with);
+	if (rc == 1 && req->flags & TD_FUA)
+		req->state[0] |= NEEDS_COMMIT;
+	piece_end(p, 0); /* the walk holds the request */
+	return rc;
+}
+
+/* On a fiber.  1: the part is done; 0: look again; or -errno. */
+static int satisfy(struct td_req *req, enum need need, uint64_t at, uint64_t len)
+{
+	struct vhd *v = vhd_of(req);
+
 	if (need == BLOCK)
-		return vhd_alloc(v, block);
-	return need == BITMAP ? vhd_map_load(v, block) : vhd_wait_room(v);
+		return write_first(req, at, len);
+	return need == BITMAP ? vhd_map_load(v, vhd_block_of(v, req->off + at)) : vhd_wait_room(v);
 }
 
 static void walk(struct td_req *req, bool may_wait)
@@ -357,9 +382,11 @@ static void walk(struct td_req *req, bool may_wait)
 		}
 		read_below(req, &gap);
 		if (may_wait) {
-			rc = satisfy(v, need, vhd_block_of(v, req->off + at));
-			if (!rc && req->op != TD_READ)
-				rc = v->broken;
+			rc = satisfy(req, need, at, len);
+			if (rc == 1)
+				req->state[1] += len;
+			if (rc >= 0)
+				rc = req->op == TD_READ ? 0 : v->broken;
 		} else {
 			rc = td_fiber_start(v->image->io->loop, walk_fiber, req);
 			if (!rc)
@@ -502,7 +529,7 @@ static int clear_step(struct vhd *v, struct td_req *req)
 		rc = req->op == TD_WRITE_ZEROES ? zero_run(v, req, off, len) : discard_run(v, off, len);
 	} else if (v->bat[vhd_block_of(v, off)] == VHD_UNUSED) {
 		if (wants_zeroes(v, req))
-			return vhd_alloc(v, vhd_block_of(v, off));
+			return vhd_alloc(v, vhd_block_of(v, off), NULL);
 	} else {
 		rc = clear_run(v, req, off, &len);
 	}

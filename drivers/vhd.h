@@ -147,8 +147,16 @@ void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm);        /* if all bits o
 /* --- vhd-alloc.c: blocks and commits --- */
 int vhd_alloc_init(struct vhd *v);
 void vhd_alloc_fini(struct vhd *v);
-/* On a fiber: a block that is not in the image.  0: look again; or -errno. */
-int vhd_alloc(struct vhd *v, uint32_t block);
+/* A write that goes to a block while it is made.  op: all but its place is set; of its sectors of the block, n from `first'. */
+struct vhd_first {
+	struct td_iop *op;
+	uint32_t first, n;
+};
+/*
+ * On a fiber: a block that is not in the image.  with: what to write there, or NULL.  1: it is made, and that is written; 0: look again, since
+ * it is made, or somebody makes it; or -errno.
+ */
+int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with);
 /* On a fiber: until there are fewer hot bitmaps, or a place for another.  0: look again; or -errno: commits fail. */
 int vhd_wait_room(struct vhd *v);
 bool vhd_write_begin(struct vhd *v, struct vhd_bitmap *bm); /* a write that will set bits; false: no room, wait for it */
