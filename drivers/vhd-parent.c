@@ -3,17 +3,24 @@
  * Where a differencing VHD's parent is.  The header has up to eight locators, each a name in another notation, and a plain name; they are
  * tried in the order of trust: relative names first, since chains are moved as a whole.  The first file that is the parent is it: its uuid
  * must be the one that the child remembers.  A raw parent has none; then the file must be there.
+ *
+ * A relative name starts from the child's directory: the one that it was named by, and the one where it is.  Of logical volumes, which are
+ * named /dev/VG/LV and lie in /dev/mapper, the second is the one that tools write.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "drivers/vhd-image.h"
 #include "drivers/vhd.h"
+#include "lib/fiber.h"
 #include "lib/path.h"
 
 struct search {
 	struct vhd *v;
+	char here[VHD_PATH_MAX]; /* where the child is, without links; "": nobody knows */
+	char dir[VHD_PATH_MAX];  /* and that without its last part */
 	char path[VHD_PATH_MAX];
 	char name[VHD_PATH_MAX]; /* as the image says it */
 	struct td_err why;       /* of the first that was tried */
@@ -49,18 +56,25 @@ static int check_uuid(struct search *s, struct td_file *f, struct td_err *err)
 		       have, want);
 }
 
-/* Is the name that s->name says the parent's?  1, or 0 and a reason in err. */
-static int try(struct search *s, struct td_err *err)
+static bool is_allowed(const struct search *s)
+{
+	const char *dirs = s->v->image->dirs;
+
+	return !dirs || td_path_within(s->path, dirs) || td_path_within(s->path, s->dir);
+}
+
+/* Is the name that s->name says, as seen from `beside', the parent's?  1, or 0 and a reason in err. */
+static int try(struct search *s, const char *beside, struct td_err *err)
 {
 	struct td_image *image = s->v->image;
 	struct td_file *f;
-	int rc = td_path_resolve(image->path, s->name, s->path, sizeof s->path);
+	int rc = td_path_resolve(beside, s->name, s->path, sizeof s->path);
 
 	if (rc < 0)
 		return td_fail(err, -rc, "%s: the name of its parent, '%.100s', is of no use", image->path, s->name), 0;
 	if (!strcmp(s->path, image->path))
 		return td_fail(err, ELOOP, "%s names itself as its parent", image->path), 0;
-	if (image->dirs && !td_path_within(s->path, image->dirs))
+	if (!is_allowed(s))
 		return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in (%s): move it, or name its directory "
 					    "in tapdisk.conf with parent-dirs", image->path, s->path, image->dirs), 0;
 	rc = td_file_open(image->io, s->path, (image->file_flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY, &f, err);
@@ -72,16 +86,21 @@ static int try(struct search *s, struct td_err *err)
 }
 
 /* An error that tells more than "not there" is the better answer when nothing is found. */
-static bool found(struct search *s)
+static bool found_from(struct search *s, const char *beside)
 {
 	struct td_err err = {0};
 
-	if (try(s, &err))
+	if (try(s, beside, &err))
 		return true;
 	if (!s->tried || (s->why.code == ENOENT && err.code != ENOENT))
 		s->why = err;
 	s->tried = true;
 	return false;
+}
+
+static bool found(struct search *s)
+{
+	return found_from(s, s->v->image->path) || (*s->name != '/' && *s->here && found_from(s, s->here));
 }
 
 static bool try_locator(struct search *s, const struct vhd_locator *loc)
@@ -109,6 +128,18 @@ static bool search(struct search *s)
 	return vhd_name_decode(s->v->header.parent_name, s->name) == 0 && found(s);
 }
 
+static long look_where(void *arg)
+{
+	struct search *s = arg;
+
+	if (vhd_canonical(s->v->image->path, s->here, NULL) < 0)
+		*s->here = 0;
+	snprintf(s->dir, sizeof s->dir, "%.*s", (int)(strrchr(s->here, '/') ? strrchr(s->here, '/') - s->here + 1 : 0), s->here);
+	if (!strcmp(s->here, s->v->image->path))
+		*s->here = 0; /* once is enough */
+	return 0;
+}
+
 int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err)
 {
 	struct search *s = calloc(1, sizeof *s);
@@ -117,6 +148,7 @@ int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err)
 	if (!s)
 		return td_fail(err, ENOMEM, "%s: no memory to look for its parent", v->image->path);
 	s->v = v;
+	td_await_call(v->image->io, look_where, s);
 	if (search(s))
 		snprintf(spec, TD_SPEC_MAX, "%s:%s", is_raw(v) ? "aio" : "vhd", s->path);
 	else if (s->tried)

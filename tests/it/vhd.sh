@@ -87,6 +87,14 @@ create -a "vhd:$WORK/child/d.vhd"
 destroy
 : >conf
 
+# named by a link in another directory, it has its parent where it is itself
+mkdir links
+vhd_util snapshot -n f.vhd -p other/a.vhd && mv f.vhd other/ && vhd_util modify -n other/f.vhd -p other/a.vhd || fail "a child beside its parent"
+ln -s ../other/f.vhd links/f.vhd
+create -a "vhd:$WORK/links/f.vhd"
+"$guest" "$pid" "$minor" read 0 $((20 << 20)) | cmp - before || fail "through a link it reads something else"
+destroy
+
 # a parent that is another, or gone
 vhd_util snapshot -n e.vhd -p c29.vhd || fail "snapshot"
 cp c2.vhd c29.vhd
