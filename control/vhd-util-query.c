@@ -30,16 +30,17 @@ static uint64_t fast_max(const struct vhd_image *v)
 }
 
 /* The parent's line is there, whatever happens: callers count lines. */
-static void print_parent(const struct vhd_image *v, struct td_err *err)
+static void print_parent(const struct vhd_image *v, bool resolve, struct td_err *err)
 {
 	char path[VHD_PATH_MAX];
+	int rc = 0;
 
+	if (v->footer.type == VHD_DIFF)
+		rc = resolve ? vhd_image_parent_path(v, path, err) : vhd_image_parent_name(v, path, err);
 	if (v->footer.type != VHD_DIFF)
 		printf("%s has no parent\n", v->path);
-	else if (vhd_image_parent_path(v, path, err) < 0)
-		puts("query failed");
 	else
-		puts(path);
+		puts(rc < 0 ? "query failed" : path);
 }
 
 static void print_depth(const struct vhd_image *v, struct td_err *err)
@@ -62,7 +63,7 @@ static void query_lines(const struct vu_args *a, const struct vhd_image *v, stru
 	if (a->val['s'])
 		printf("%llu\n", (unsigned long long)vhd_image_data_end(v) + VHD_FOOTER);
 	if (a->val['p'])
-		print_parent(v, err);
+		print_parent(v, !a->val['u'], err);
 	if (a->val['f'])
 		printf("hidden: %u\n", v->footer.hidden);
 	if (a->val['d'])
@@ -72,7 +73,7 @@ static void query_lines(const struct vu_args *a, const struct vhd_image *v, stru
 	if (a->val['a'])
 		printf("%u\n", vhd_image_allocated(v));
 	vhd_uuid_text(v->footer.uuid, uuid);
-	if (a->val['u'])
+	if (a->val['U'])
 		puts(uuid);
 }
 

@@ -206,10 +206,14 @@ static int new_footer(const struct vhd_new *n, const struct vhd_image *parent, s
 {
 	uint64_t size = n->size ? n->size : parent->size;
 
-	if (!size || size % VHD_SECTOR || size > VHD_SIZE_MAX || n->table_size > VHD_SIZE_MAX)
+	if (!size || size % VHD_SECTOR || size > VHD_SIZE_MAX)
 		return td_fail(err, EINVAL,
 		               "a VHD of %llu bytes cannot be made: at least one sector, a multiple of 512, and at most 2040 GiB",
-		               (unsigned long long)(n->table_size > size ? n->table_size : size));
+		               (unsigned long long)size);
+	/* storage managers ask for the table of 2 TiB, which no disk can fill */
+	if (n->table_size > (uint64_t)VHD_BLOCKS_MAX * (n->block_size ? n->block_size : VHD_BLOCK))
+		return td_fail(err, EINVAL, "a block table for %llu MiB is larger than any disk needs",
+		               (unsigned long long)(n->table_size >> 20));
 	*f = (struct vhd_footer){.features = 2,
 	                         .version = 0x00010000,
 	                         .data_offset = n->fixed ? UINT64_MAX : VHD_FOOTER,

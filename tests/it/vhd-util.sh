@@ -49,6 +49,30 @@ is "query -vSa" "$OUT" "100
 expect 0 vhd_util query -n b.vhd --json
 has "query --json" "$OUT" '"depth": 2'
 
+# --- as XenServer's storage manager asks and parses: with the block table of 2 TiB, and of a parent that is not active ---
+expect 0 vhd_util create --debug -n m.vhd -s 100 -S 2097152
+expect 0 vhd_util snapshot --debug -n n.vhd -p m.vhd -S 2097152 -e
+expect 0 vhd_util query --debug -S -n n.vhd
+is "query -S" "$OUT" 2097152
+mv m.vhd away
+expect 0 vhd_util query --debug -vsafpub -n n.vhd
+is "query -vsafpub" "$OUT" "100
+$(stat -c %s n.vhd)
+./m.vhd
+hidden: 0
+0"
+expect 2 vhd_util query --debug -vsafp -n n.vhd
+mv away m.vhd
+expect 0 vhd_util read -pn n.vhd
+has "the block size's line" "$OUT" "
+Block size          : 2097152 "
+has "the type's line" "$OUT" "
+Disk type           : Differencing hard disk"
+expect 0 vhd_util resize --debug -s 2088960 -n n.vhd -f
+expect 0 vhd_util query --debug -v -n n.vhd
+is "resize -f to the largest" "$OUT" 2088960
+rm m.vhd n.vhd
+
 # --- set ---
 expect 0 vhd_util set -n a.vhd -f hidden -v 1
 expect 0 vhd_util query -n a.vhd -f
@@ -148,6 +172,14 @@ expect 0 vhd_util snapshot -n empty.vhd -p base.vhd
 expect 0 vhd_util snapshot -n top.vhd -p empty.vhd
 expect 0 vhd_util query -n top.vhd -p
 is "an empty parent is passed over" "$OUT" "$WORK/base.vhd"
+
+# --- on a terminal a coalesce shows how far it is, and the line that callers parse stays whole ---
+if command -v script >/dev/null; then
+	T=$(script -qec "'$top_builddir/control/vhd-util' coalesce -n top.vhd" /dev/null </dev/null | tr '\r' '\n')
+	has "progress" "$T" "100 %"
+	has "progress" "$T" "
+Coalesced 0 sectors"
+fi
 
 # --- limits ---
 expect 22 vhd_util create -n big.vhd -s $((2040 * 1024 + 1))
