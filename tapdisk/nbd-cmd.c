@@ -9,12 +9,15 @@
  * N3 a request is answered once.  A long read is answered in chunks where the client understands them; where it does not, alone and in
  *    order, and when it fails after its head has gone, the connection ends: there is no other way to say so
  * N4 only bytes that were read go out
+ * N5 a read-only disk, such as a CD, may come back smaller from a pause: what was checked before it and goes down after it is checked again
  */
 #include "tapdisk/nbd-conn.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+static const char cut_off[] = "a long read failed in its middle (a client without structured replies cannot be told otherwise)";
 
 static void req_done(struct td_req *req, int err);
 
@@ -307,7 +310,7 @@ static void piece_done(struct nbd_req *r, int err)
 		w->err = err;
 	if (err || r->type == NBD_CMD_WRITE) {
 		if (err && r->type == NBD_CMD_READ && !c->hs.structured && r->off != w->off)
-			nbd_conn_drop(c, "a long read failed in its middle (a client without structured replies cannot be told otherwise)");
+			nbd_conn_drop(c, cut_off);
 		nbd_req_put(r);
 	} else if (c->hs.structured) {
 		data_chunk(r, 0);
@@ -344,6 +347,11 @@ bool nbd_owns(const struct nbd *n, const struct td_req *req)
 	return n && req->done == req_done && td_entry(req, const struct nbd_req, req)->conn->n == n;
 }
 
+bool nbd_beyond(const struct nbd *n, uint64_t off, uint64_t len)
+{
+	return off > n->disk->size || len > n->disk->size - off;
+}
+
 /* --- taking --------------------------------------------------------------------------------------------------------- */
 
 static int check_flags(const struct nbd_conn *c, const struct nbd_req *r)
@@ -368,7 +376,7 @@ static int check_flags(const struct nbd_conn *c, const struct nbd_req *r)
 static int check(const struct nbd_conn *c, const struct nbd_req *r)
 {
 	const struct nbd_disk *d = c->n->disk;
-	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE, beyond = r->off > d->size || r->len > d->size - r->off;
+	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE;
 	int err = check_flags(c, r);
 
 	if (err || r->type == NBD_CMD_FLUSH) /* its offset and length mean nothing */
@@ -377,7 +385,7 @@ static int check(const struct nbd_conn *c, const struct nbd_req *r)
 		return -EPERM;
 	if ((r->off | r->len) % 512 || (data && r->len > NBD_LENGTH_MAX) || (r->type == NBD_CMD_BLOCK_STATUS && !r->len))
 		return -EINVAL;
-	if (beyond)
+	if (nbd_beyond(c->n, r->off, r->len))
 		return r->type == NBD_CMD_WRITE || r->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
 	if ((r->flags & NBD_CMD_DF) && r->len > nbd_piece())
 		return -EOVERFLOW;
@@ -474,6 +482,12 @@ static bool cut_one(struct nbd_conn *c, struct nbd_req *w)
 	uint32_t left = w->len - w->cut, len = left < nbd_piece() ? left : nbd_piece();
 	struct nbd_req *r;
 
+	if (w->type == NBD_CMD_READ && nbd_beyond(c->n, w->off + w->cut, len)) { /* N5 */
+		w->err = -EIO;
+		if (w->cut && !c->hs.structured)
+			nbd_conn_drop(c, cut_off);
+		return true;
+	}
 	if (!c->free)
 		return false;
 	r = req_get(c);

@@ -132,6 +132,7 @@ void nbd_socket_remove(const char *name);
 bool nbd_take(struct nbd_conn *c, const uint8_t *p);
 /* Goes on with a long request.  False: not now. */
 bool nbd_cut(struct nbd_conn *c);
+bool nbd_beyond(const struct nbd *n, uint64_t off, uint64_t len); /* is that not within the disk? */
 void nbd_filled(struct nbd_conn *c);                /* the data of c->filling is there */
 void nbd_reply(struct nbd_req *r, int err);         /* r is done: makes its reply and puts it among those to be sent */
 void nbd_req_put(struct nbd_req *r);                /* back to the free list, with its buffers */

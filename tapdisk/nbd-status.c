@@ -50,7 +50,14 @@ static void status_fiber(void *arg)
 
 	while (c->status && cache_enter(cache)) {
 		struct nbd_req *r = pop(c);
-		int n = td_extents(cache->image, r->off, r->len, e, r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
+		int n;
+
+		if (nbd_beyond(c->n, r->off, r->len)) { /* N5 of nbd-cmd.c */
+			cache_leave(cache);
+			answer(r, -EINVAL);
+			continue;
+		}
+		n = td_extents(cache->image, r->off, r->len, e, r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
 
 		cache_leave(cache);
 		put_extents(r, e, n);
@@ -68,7 +75,7 @@ void nbd_status_cancel(struct nbd_conn *c, int err)
 
 void nbd_status_run(struct nbd_conn *c)
 {
-	if (c->status_running || !c->status)
+	if (c->status_running || !c->status || c->n->disk->cache->quiesced) /* nbd_run comes when there is an image again */
 		return;
 	c->status_running = true;
 	if (td_fiber_start(c->n->loop, status_fiber, c) < 0) {

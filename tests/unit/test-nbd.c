@@ -505,6 +505,44 @@ START_TEST(block_status_waits_while_there_is_no_image)
 }
 END_TEST
 
+/* A CD that is changed for a smaller one while a client waits. */
+START_TEST(what_was_checked_before_a_pause_is_checked_again)
+{
+	static uint8_t b[1 << 20];
+
+	begin(true);
+	nbd_hold(n);
+	cache_quiesce(&cache);
+	ask(NBD_CMD_BLOCK_STATUS, 0, 1, 0, 1 << 20);
+	turns(2);
+	cache_resume(&cache);
+	nbd_run(n);
+	hear(b, NBD_CHUNK_SIZE + 12); /* taken after the pause: as it is */
+	ask(NBD_CMD_READ, 0, 2, 0, 512);
+	test_image_complete(&t, 0, 0);
+	hear(b, NBD_CHUNK_SIZE + 8 + 512);
+	cache_quiesce(&cache); /* taken before: the layer below is the first to pause */
+	ask(NBD_CMD_BLOCK_STATUS, 0, 3, 0, 1 << 20);
+	disk.size = 1 << 19;
+	nbd_hold(n);
+	cache_resume(&cache);
+	nbd_run(n);
+	expect_error_chunk(3, NBD_EINVAL);
+	end();
+
+	strcpy(dir + sizeof dir - 7, "XXXXXX");
+	begin(false);
+	ask(NBD_CMD_READ, 0, 1, 0, LONG);
+	disk.size = 1 << 20;
+	test_image_complete(&t, 0, 0);
+	expect_simple(1, 0);
+	hear(b, sizeof b);
+	ck_assert(dropped());
+	ck_assert_uint_eq(t.npending, 0);
+	end();
+}
+END_TEST
+
 START_TEST(a_request_without_magic_ends_the_connection)
 {
 	uint8_t b[NBD_REQUEST_SIZE] = {0};
@@ -554,6 +592,7 @@ int main(void)
 	SUITE_ADD(s, a_long_write_is_done_when_all_of_it_is);
 	SUITE_ADD(s, a_client_that_reads_nothing_is_not_read_either);
 	SUITE_ADD(s, block_status_waits_while_there_is_no_image);
+	SUITE_ADD(s, what_was_checked_before_a_pause_is_checked_again);
 	SUITE_ADD(s, a_request_without_magic_ends_the_connection);
 	SUITE_ADD(s, a_client_that_goes_is_gone_when_its_requests_are);
 	return suite_run(s);
