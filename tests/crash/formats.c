@@ -40,7 +40,7 @@ const struct format formats[] = {
 	{.name = "qcow2-backing-3", .type = "qcow2", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .qemu = "qcow2",
 	 .checkable = true, .space_fails = true, .sectors = 8192, .edge = 128,
 	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw mid && " QCOW2_OVER "-b mid -F qcow2 leaf"},
-	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .sectors = 32768, .edge = 8,
+	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .space_fails = true, .sectors = 32768, .edge = 8,
 	 .create = "qemu-img create -q -f qcow leaf 16M"},
 	{.name = "vhd", .type = "vhd", .space_fails = true, .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},

@@ -49,8 +49,10 @@ static uint32_t length(struct rng *r, const struct work_disk *d)
 	return n < d->sectors / 2 ? n : (uint32_t)(d->sectors / 2);
 }
 
+#define WHOLE 512 /* sectors: the largest cluster that is zeroed or discarded as a whole */
+
 /* A request beside the ring. */
-static void draw_beside(struct rng *r, struct plan *p)
+static void draw_beside(struct rng *r, const struct work_disk *d, struct plan *p)
 {
 	unsigned dice = (unsigned)rng_below(r, 16);
 
@@ -58,6 +60,10 @@ static void draw_beside(struct rng *r, struct plan *p)
 	p->kind = dice < 8 ? GOP_WRITE : dice < 13 ? GOP_ZERO : GOP_DISCARD;
 	if (p->kind == GOP_ZERO && rng_chance(r, 50))
 		p->flags |= GOP_UNMAP;
+	if (p->kind != GOP_WRITE && d->edge > MOST && d->edge <= WHOLE && rng_chance(r, 40)) {
+		p->n = d->edge;
+		p->sector = p->sector / d->edge * d->edge;
+	}
 }
 
 /* flushes, beside: percent. */
@@ -89,7 +95,7 @@ static struct plan draw(struct rng *r, const struct work_disk *d, const struct w
 	} else if (dice < 25) {
 		p = (struct plan){.kind = GOP_SETTLE, .flags = PLAN_PAUSE};
 	} else if (d->extras && rng_chance(r, beside)) {
-		draw_beside(r, &p);
+		draw_beside(r, d, &p);
 	}
 	if (rng_chance(r, 3))
 		p.flags |= PLAN_DRAIN;
