@@ -597,7 +597,7 @@ START_TEST(a_guest_cannot_make_its_fixed_disk_into_something_else)
 	begin();
 	fixed = vhd_make(&fio, &(struct vhd_make){.name = "/f.vhd", .size = SIZE, .type = VHD_FIXED, .uuid = 2});
 	dyn = dynamic();
-	memcpy(fixed->data, dyn->data, 4096); /* what the guest wrote */
+	memcpy(fixed->data, dyn->data, dyn->size); /* what the guest wrote */
 	ck_assert_int_eq(open_how("vhd:/f.vhd", (struct td_how){.flags = TD_FILE_DIRECT}), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "fixed"));
 	end();
