@@ -88,5 +88,20 @@ expect 0 vhd_util check --debug -n a.vhd
 tap_ctl list >/dev/null
 start a.vhd
 expect 0 guest verify 33554432 4096 10
+guest read 0 41943040 >want
+expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+
+# resized to a new block table behind its data: the same to a guest, and more
+expect 0 vhd_util resize --debug -s 5000 -n a.vhd -j journal
+start a.vhd
+guest read 0 41943040 | cmp - want || fail "the resized disk reads something else"
+expect 0 guest write 5242875904 4096 11
+expect 0 guest write 2147483648 65536 12
+expect 0 guest flush
+expect 0 guest verify 5242875904 4096 11
+expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+expect 0 vhd_util check --debug -n a.vhd
+start a.vhd
+expect 0 guest verify 2147483648 65536 12
 expect 0 tap_ctl destroy -p "$pid" -m "$minor"
 exit 0
