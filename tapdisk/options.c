@@ -60,7 +60,11 @@ static int set_request_timeout(struct vbd_options *o, const char *v, struct td_e
 /* The host's to say, not a disk's: who names an image does not widen what the image may reach. */
 static int set_parent_dirs(struct vbd_options *o, const char *v, struct td_err *err)
 {
-	if (*v != '/' || strstr(v, ":/") != strchr(v, ':') || strlen(v) >= sizeof o->parent_dirs)
+	bool ok = strlen(v) < sizeof o->parent_dirs;
+
+	for (const char *p = v; ok && p; p = strchr(p, ':') ? strchr(p, ':') + 1 : NULL)
+		ok = *p == '/';
+	if (!ok)
 		return td_fail(err, EINVAL, "parent-dirs=%.100s: say absolute directories, with colons between, in less than %zu bytes", v,
 			       sizeof o->parent_dirs);
 	strcpy(o->parent_dirs, v);

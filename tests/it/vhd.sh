@@ -81,6 +81,9 @@ mv a.vhd other/
 vhd_util snapshot -n child/d.vhd -p other/a.vhd || fail "a snapshot in another directory"
 expect 13 tap_ctl create -a "vhd:$WORK/child/d.vhd" -o cache=writeback
 has "the refusal" "$ERR" parent-dirs
+echo "parent-dirs = /nowhere:$WORK/other:there" >conf
+expect 22 tap_ctl create -a "vhd:$WORK/child/d.vhd" -o cache=writeback
+expect 22 tap_ctl create -a "vhd:$WORK/child/d.vhd" -o cache=writeback -o "parent-dirs=$WORK/other"
 echo "parent-dirs = /nowhere:$WORK/other" >conf
 create -a "vhd:$WORK/child/d.vhd"
 "$guest" "$pid" "$minor" read 0 $((20 << 20)) | cmp - before || fail "the child reads something else"
