@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One NBD client: shared by nbd-conn.c (bytes), nbd-cmd.c (requests) and nbd-status.c (block status), and by nobody else.
+ * One NBD client: shared by nbd-conn.c (bytes), nbd-cmd.c (requests), nbd-reply.c and nbd-status.c (block status), and by nobody else.
  *
  * A turn of the loop: bytes in (one recvmsg) > requests (check, submit to the cache layer) > completions > replies, as many as there are in
  * one sendmsg.  What a client may hold is bounded: NBD_REQS requests, and buffers by its share (nbd_share).  At its bound, nothing is
@@ -126,7 +126,7 @@ void nbd_receive_none(struct td_list *list); /* drops all that are on it */
 int nbd_socket(const char *name, struct td_err *err);
 void nbd_socket_remove(const char *name);
 
-/* --- nbd-cmd.c: all that is done to a request --- */
+/* --- nbd-cmd.c: what is done to a request --- */
 
 /* Takes the next request, whose head is at p.  False: there is no room for it now, and it is to come again. */
 bool nbd_take(struct nbd_conn *c, const uint8_t *p);
@@ -134,11 +134,19 @@ bool nbd_take(struct nbd_conn *c, const uint8_t *p);
 bool nbd_cut(struct nbd_conn *c);
 bool nbd_beyond(const struct nbd *n, uint64_t off, uint64_t len); /* is that not within the disk? */
 void nbd_filled(struct nbd_conn *c);                /* the data of c->filling is there */
-void nbd_reply(struct nbd_req *r, int err);         /* r is done: makes its reply and puts it among those to be sent */
+
+/* --- nbd-reply.c --- */
+struct nbd_req *nbd_req_get(struct nbd_conn *c);    /* c->free is not empty */
 void nbd_req_put(struct nbd_req *r);                /* back to the free list, with its buffers */
-bool nbd_take_buffers(struct nbd_req *r, uint32_t len);
 uint32_t nbd_piece(void);                           /* bytes: longer ones go in pieces */
+bool nbd_take_buffers(struct nbd_req *r, uint32_t len); /* at most a piece; false: it holds its share */
+void nbd_count_begin(struct nbd_req *r);            /* in the statistics it is under way */
+void nbd_count_answer(struct nbd_req *r, int err);  /* and over */
+void nbd_simple_head(struct nbd_req *r, int err);
+void nbd_data_chunk(struct nbd_req *r, uint16_t flags);
 uint8_t *nbd_chunk(struct nbd_req *r, uint16_t type, uint16_t flags, uint32_t len); /* writes a chunk's head; the place behind it */
+void nbd_queue(struct nbd_req *r);                  /* among the replies that are to be sent */
+void nbd_reply(struct nbd_req *r, int err);         /* r is done: counts it, makes its reply and queues it */
 
 /* --- nbd-status.c --- */
 void nbd_status_add(struct nbd_req *r);
