@@ -70,11 +70,11 @@ int vhd_image_put_bat(struct vhd_image *v, uint32_t from, uint32_t to, struct td
 /* Where the next block goes: behind everything, its data on a multiple of 4096 bytes. */
 static int place(struct vhd_image *v, uint32_t *entry, struct td_err *err)
 {
-	uint64_t end = vhd_image_data_end(v), span = v->layout.bitmap_bytes + v->layout.block_size, at;
+	uint64_t end, span = v->layout.bitmap_bytes + v->layout.block_size, at;
 
-	for (unsigned i = 0; i < v->pendings; i++)
-		if (v->pending[i].fresh && v->pending[i].entry * (uint64_t)VHD_SECTOR + span > end)
-			end = v->pending[i].entry * (uint64_t)VHD_SECTOR + span;
+	if (!v->next)
+		v->next = vhd_image_data_end(v);
+	end = v->next;
 	at = td_round_up(end + v->layout.bitmap_bytes, 4096) - v->layout.bitmap_bytes;
 	if (v->blockdev && at + span + VHD_FOOTER > v->file_size) /* the gap is a courtesy, the space is needed */
 		at = end;
@@ -84,6 +84,7 @@ static int place(struct vhd_image *v, uint32_t *entry, struct td_err *err)
 	if (at / VHD_SECTOR >= VHD_UNUSED)
 		return td_fail(err, EFBIG, "%s is full: a VHD file has at most 2 TiB", v->path);
 	*entry = (uint32_t)(at / VHD_SECTOR);
+	v->next = at + span;
 	return 0;
 }
 
@@ -272,7 +273,7 @@ int vhd_image_put_batmap(struct vhd_image *v, struct td_err *err)
 int vhd_image_put_last(struct vhd_image *v, struct td_err *err)
 {
 	bool keep = v->blockdev || v->footer.type == VHD_FIXED || v->state == VHD_FOOTERS_GOOD;
-	uint64_t end = keep ? v->file_size - VHD_FOOTER : vhd_image_data_end(v);
+	uint64_t data = vhd_image_data_end(v), end = keep && data <= v->file_size - VHD_FOOTER ? v->file_size - VHD_FOOTER : data;
 	uint8_t b[VHD_FOOTER];
 	int rc;
 

@@ -224,6 +224,10 @@ int vhd_image_open(const char *path, unsigned flags, struct vhd_image **out, str
 		v->size = v->footer.size;
 		rc = v->footer.type == VHD_FIXED ? 0 : read_tables(v, err);
 	}
+	/* whatever overwrites the footer at the end relies on the copy */
+	if (!rc && v->state == VHD_FOOTERS_FIRST_LOST && flags & (VHD_WRITE | VHD_BENEATH) && !(flags & VHD_MEND))
+		rc = td_fail(err, EINVAL, "%s: the copy of the footer at its start is bad; run vhd-util repair -n %s first", path,
+		             path);
 	if (!rc && flags & VHD_CHAIN)
 		rc = open_chain(v, flags, err);
 	if (rc < 0)

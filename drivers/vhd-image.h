@@ -24,6 +24,7 @@ enum {
 	VHD_CHAIN = 1u << 4,  /* and its parents, locked as VHD_READ does unless this one is only looked at */
 	VHD_LENIENT = 1u << 5, /* a bad block table is left unchecked: for who looks for what is wrong */
 	VHD_ANY_PARENT = 1u << 6, /* a parent with another uuid will do */
+	VHD_MEND = 1u << 7,   /* to be written although its copy of the footer at 0 is bad, which others have repaired first */
 };
 
 struct vhd_image {
@@ -50,6 +51,7 @@ struct vhd_image {
 	const struct vhd_image *leaf; /* of a parent: the image at the top of the chain; NULL: itself */
 	struct vhd_pending *pending; /* vhd-image-write.c */
 	unsigned pendings;
+	uint64_t next;            /* bytes: no block lies beyond; 0: not known */
 	bool changed;
 };
 

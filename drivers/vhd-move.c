@@ -156,7 +156,7 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 int vhd_repair(const char *path, struct td_err *err)
 {
 	struct vhd_image *v;
-	int rc = vhd_image_open(path, VHD_WRITE, &v, err);
+	int rc = vhd_image_open(path, VHD_WRITE | VHD_MEND, &v, err);
 
 	if (rc < 0)
 		return rc;
@@ -182,5 +182,6 @@ int vhd_kill_data(struct vhd_image *v, struct td_err *err)
 	if (!rc)
 		rc = vhd_sync(v, err);
 	v->state = VHD_FOOTERS_LAST_LOST; /* it moves to the front */
+	v->next = 0;
 	return rc ? rc : vhd_image_put_last(v, err);
 }

@@ -134,6 +134,10 @@ def unusual():
     b[:512] = bytes(512)
     open('x.vhd', 'wb').write(b)
     expect('no copy at the start', 22, 'check', '-n', 'x.vhd')
+    for args in (('fill',), ('modify', '-z'), ('set', '-f', 'hidden', '-v', '1'), ('resize', '-s', '9', '-j', 'j')):
+        expect('no copy at the start', 22, args[0], '-n', 'x.vhd', *args[1:])
+    if open('x.vhd', 'rb').read() != b:
+        fail('what has no copy of its footer was changed')
     expect('no copy at the start', 0, 'repair', '-n', 'x.vhd')
     expect('repaired', 0, 'check', '-n', 'x.vhd')
     shows('repaired', 'x.vhd', h.shows())
