@@ -23,21 +23,51 @@ static char *marker_path(int minor)
 	return asprintf(&path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) < 0 ? NULL : path;
 }
 
+/* With our pid in it from the first moment on, where the file system has files without a name; or -EOPNOTSUPP. */
+static int marker_link(const char *path)
+{
+	char dir[PATH_MAX], self[40];
+	int fd, ret = 0;
+
+	if (snprintf(dir, sizeof dir, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof dir)
+		return -ENAMETOOLONG;
+	fd = open(dir, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -EOPNOTSUPP;
+	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+	if (dprintf(fd, "%d\n", (int)getpid()) < 0 || linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static int marker_make(const char *path, bool making)
+{
+	int fd, ret = making ? marker_link(path) : -EOPNOTSUPP;
+
+	if (!ret || ret == -EEXIST)
+		return ret;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	if (making)
+		dprintf(fd, "%d\n", (int)getpid());
+	close(fd);
+	return 0;
+}
+
 int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 {
 	int ret = td_ctl_mkdirs(err);
 
 	for (int n = 0; !ret && n < TD_MINOR_MAX; n++) {
 		char *p = marker_path(n);
-		int fd;
+		int rc;
 
 		if (!p)
 			return td_fail(err, ENOMEM, "no memory");
-		fd = open(p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (fd >= 0) {
-			if (making)
-				dprintf(fd, "%d\n", (int)getpid());
-			close(fd);
+		rc = marker_make(p, making);
+		if (!rc) {
 			*minor = n;
 			if (path)
 				*path = p;
@@ -45,8 +75,8 @@ int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 				free(p);
 			return 0;
 		}
-		if (errno != EEXIST)
-			ret = td_fail(err, errno, "cannot make the marker %s: %s", p, strerror(errno));
+		if (rc != -EEXIST)
+			ret = td_fail(err, -rc, "cannot make the marker %s: %s", p, strerror(-rc));
 		free(p);
 	}
 	return ret ? ret : td_fail(err, ENOSPC, "all %d minor numbers are in use", TD_MINOR_MAX);
