@@ -109,25 +109,6 @@ static int put_l2(struct make *m)
 	return rc;
 }
 
-struct resize_call {
-	struct td_file *f;
-	uint64_t size;
-};
-
-static long resize_run(void *arg)
-{
-	struct resize_call *c = arg;
-
-	return c->f->io->ops->truncate(c->f->io, c->f->fd, c->size);
-}
-
-static int set_length(struct td_file *f, uint64_t size)
-{
-	struct resize_call c = {f, size};
-
-	return f->st.blockdev ? size > f->st.size ? -ENOSPC : 0 : (int)td_await_call(f->io, resize_run, &c);
-}
-
 /* The space of [off, off + len): as holes, as blocks of the file system, or as zeroes that were written. */
 static int put_data(struct td_file *f, uint64_t off, uint64_t len, enum qcow_prealloc how)
 {
@@ -137,10 +118,10 @@ static int put_data(struct td_file *f, uint64_t off, uint64_t len, enum qcow_pre
 	int rc;
 
 	if (how == QCOW_PREALLOC_METADATA && !f->st.blockdev)
-		return set_length(f, off + len);
+		return qcow_set_length(f, off + len);
 	rc = how == QCOW_PREALLOC_FALLOC ? td_await_file(f->io, &op) : -EOPNOTSUPP;
 	if (rc != -EOPNOTSUPP)
-		return rc ? rc : set_length(f, off + len);
+		return rc ? rc : qcow_set_length(f, off + len);
 	if (posix_memalign((void **)&zeroes, 4096, chunk))
 		return -ENOMEM;
 	memset(zeroes, 0, chunk);
@@ -165,7 +146,7 @@ static int put_all(struct make *m, enum qcow_prealloc how)
 	if (!rc && m->l.data)
 		rc = put_data(m->file, m->l.data_at << m->h.cluster_bits, m->l.data << m->h.cluster_bits, how);
 	if (!rc && m->data)
-		rc = how > QCOW_PREALLOC_METADATA ? put_data(m->data, 0, size, how) : set_length(m->data, m->h.size);
+		rc = how > QCOW_PREALLOC_METADATA ? put_data(m->data, 0, size, how) : qcow_set_length(m->data, m->h.size);
 	if (!rc)
 		rc = qcow_sync(m->file);
 	if (!rc && m->data)
@@ -219,7 +200,7 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 		return td_fail(err, EFBIG, "%s: its refcount table would have more than 8 MiB: take larger clusters", path);
 	if (posix_memalign((void **)&m->buf, 4096, qcow_cluster(&m->h)))
 		return -ENOMEM;
-	rc = set_length(m->file, 0);
+	rc = qcow_set_length(m->file, 0);
 	if (!rc)
 		rc = put_all(m, o->prealloc);
 	free(m->buf);

@@ -36,6 +36,25 @@ int qcow_sync(struct td_file *f)
 	return td_await_file(f->io, &op);
 }
 
+struct length_call {
+	struct td_file *f;
+	uint64_t size;
+};
+
+static long length_run(void *arg)
+{
+	struct length_call *c = arg;
+
+	return c->f->io->ops->truncate(c->f->io, c->f->fd, c->size);
+}
+
+int qcow_set_length(struct td_file *f, uint64_t size)
+{
+	struct length_call c = {f, size};
+
+	return f->st.blockdev ? size > f->st.size ? -ENOSPC : 0 : (int)td_await_call(f->io, length_run, &c);
+}
+
 bool qcow_clean(const struct qcow *q)
 {
 	return !q->pages.ndirty && !q->l1.ndirty && !q->ref.ndirty && !q->wb_lock.held;
@@ -187,7 +206,7 @@ static int write_set(struct qcow *q, const struct set *s)
 		o->iov = (struct iovec){s->buf + i * s->size, (j - i) * s->size};
 		if (s->table) /* what follows a table is not always its own */
 			o->iov.iov_len = clip(s->at[i].off, o->iov.iov_len, s->table->off + (uint64_t)s->table->n * 8);
-		o->iop = (struct td_iop){.op = TD_IO_WRITE, .file = q->file, .off = s->at[i].off, .len = o->iov.iov_len, .iov = &o->iov,
+		o->iop = (struct td_iop){.op = TD_IO_WRITE, .file = q->file, .flags = s->at[i].off >= q->old ? TD_IO_NEW : 0, .off = s->at[i].off, .len = o->iov.iov_len, .iov = &o->iov,
 					 .iovcnt = 1, .done = write_done};
 		wave.running++;
 	}

@@ -191,11 +191,14 @@ static uint64_t l2_bytes(const struct qcow *q)
 	return td_round_up((uint64_t)q->l2_entries * q->esize, qcow_csize(q));
 }
 
-/* A new L2 table: zeroes, or a copy (Q3).  Written in full, so that writing it back needs no space. */
-static int write_l2(struct qcow *q, uint64_t from, uint64_t to)
+/* A new L2 table: zeroes, or a copy (Q3).  Written in full where its space is not reserved, so that writing it back needs none. */
+static int write_l2(struct qcow *q, uint64_t from, uint64_t to, bool fresh)
 {
 	uint8_t *buf = NULL;
 	int rc = 0;
+
+	if (!from && fresh && (to + l2_bytes(q)) >> q->cbits <= q->space)
+		return 0; /* zeroes, and space, are there */
 
 	if (posix_memalign((void **)&buf, 4096, l2_bytes(q)))
 		return -ENOMEM;
@@ -222,7 +225,7 @@ static int new_l2(struct qcow *q, uint32_t i)
 		return rc;
 	off = cluster << q->cbits;
 	qcow_pages_forget(q, off, l2_bytes(q));
-	rc = write_l2(q, old, off);
+	rc = write_l2(q, old, off, fresh);
 	if (!rc)
 		rc = qcow_meta_add(q, off);
 	if (rc) {

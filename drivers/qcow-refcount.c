@@ -192,6 +192,38 @@ static int need_block(struct qcow *q, uint64_t cluster)
 	return q->ref.entry[index] ? 0 : new_block(q, (uint32_t)index);
 }
 
+/* --- space ------------------------------------------------------------------------------------------------------------ */
+
+#define RESERVE_MIN (UINT64_C(1) << 20) /* bytes */
+#define RESERVE_MAX (UINT64_C(64) << 20)
+
+/*
+ * Space for clusters up to `upto', and some more: a file that grows with each write is slow, and so is one that is made of holes.  What
+ * is reserved reads as zeroes.  Where it fails, writes find their space, or none, themselves.
+ */
+static void reserve(struct qcow *q, uint64_t upto)
+{
+	struct td_iop op = {.op = TD_IO_ZERO, .file = q->file};
+	uint64_t from = q->space > q->end ? q->space : q->end, more = (q->end << q->cbits) / 8;
+
+	if (q->no_space || q->file->st.blockdev || upto <= q->space)
+		return;
+	more = more < RESERVE_MIN ? RESERVE_MIN : more > RESERVE_MAX ? RESERVE_MAX : more;
+	upto += (more >> q->cbits) + 1;
+	op.off = from << q->cbits;
+	op.len = (upto - from) << q->cbits;
+	if (qcow_set_length(q->file, upto << q->cbits) || td_await_file(q->io, &op))
+		q->no_space = true;
+	else
+		q->space = upto;
+}
+
+void qcow_trim_end(struct qcow *q)
+{
+	if (q->writable && q->space > q->end && !q->file->st.blockdev)
+		qcow_set_length(q->file, q->end << q->cbits);
+}
+
 /* --- taking ---------------------------------------------------------------------------------------------------------- */
 
 static int take(struct qcow *q, struct qcow_page *page, uint64_t first, uint64_t n)
@@ -271,6 +303,10 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 		q->end++; /* counted, but never written: leaked */
 	}
 	room = per_page(q) - q->end % per_page(q);
+	reserve(q, q->end + (n < room ? n : room));
+	rc = count_page(q, q->end, &page); /* which may have been moved meanwhile */
+	if (rc)
+		return rc;
 	for (*got = 0; *got < n && *got < room && room_for(q, *got + 1) && !count_get(q, page, q->end + *got); ++*got)
 		;
 	*first = q->end;
@@ -283,13 +319,14 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 /* Version 1 counts nothing: the end of the file is where the free clusters are.  (Never on a device: its end says nothing.) */
 static int append_v1(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got, bool *fresh)
 {
-	if (q->broken)
-		return q->broken;
+	td_lock(&q->alloc_lock);
+	reserve(q, q->end + n);
 	*first = q->end;
 	*got = n;
 	*fresh = true;
 	q->end += n;
-	return 0;
+	td_unlock(&q->alloc_lock);
+	return q->broken;
 }
 
 int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, bool *fresh)
@@ -504,5 +541,7 @@ static int last_counted(struct qcow *q, uint64_t *end)
 int qcow_find_end(struct qcow *q)
 {
 	q->end = (q->file->st.size + qcow_csize(q) - 1) >> q->cbits;
+	q->space = q->end;
+	q->old = q->file->st.size;
 	return q->file->st.blockdev ? last_counted(q, &q->end) : 0;
 }

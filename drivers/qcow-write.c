@@ -40,7 +40,7 @@ static void write_whole(struct qcow *q, struct td_req *req, uint64_t host)
 
 	qcow_fly(q, &epoch);
 	req->state[0] = epoch;
-	*op = (struct td_iop){.op = TD_IO_WRITE, .flags = req->flags & TD_FUA ? TD_IO_DSYNC : 0, .file = q->data, .off = host,
+	*op = (struct td_iop){.op = TD_IO_WRITE, .flags = (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host), .file = q->data, .off = host,
 			      .len = req->len, .iov = req->iov, .iovcnt = req->iovcnt, .done = whole_done, .data = req};
 	td_file_io(req->io, op);
 }
@@ -56,7 +56,7 @@ static void write_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64
 		return;
 	}
 	op->iop.op = TD_IO_WRITE;
-	op->iop.flags = req->flags & TD_FUA ? TD_IO_DSYNC : 0;
+	op->iop.flags = (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host);
 	op->iop.file = q->data;
 	op->iop.off = host;
 	op->iop.done = part_done;
@@ -183,7 +183,7 @@ static int write_data(struct alloc *a)
 {
 	struct iovec *iov = calloc((size_t)a->req->iovcnt + 2, sizeof *iov);
 	uint64_t from = a->head ? a->lo : a->off, to = a->tail ? a->hi : a->end;
-	struct td_iop op = {.op = TD_IO_WRITE, .file = a->q->data, .off = a->host + (from - (a->c0 << a->q->cbits)), .len = to - from,
+	struct td_iop op = {.op = TD_IO_WRITE, .flags = TD_IO_NEW, .file = a->q->data, .off = a->host + (from - (a->c0 << a->q->cbits)), .len = to - from,
 			    .iov = iov};
 	int n = 0, rc;
 
@@ -383,7 +383,7 @@ static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t
 
 static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_run *run, uint64_t off, struct iovec *iov)
 {
-	struct td_iop op = {.op = TD_IO_WRITE, .file = q->data, .off = run->host, .len = run->len, .iov = iov};
+	struct td_iop op = {.op = TD_IO_WRITE, .flags = qcow_new(q, run->host), .file = q->data, .off = run->host, .len = run->len, .iov = iov};
 	unsigned epoch;
 	int rc;
 

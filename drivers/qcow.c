@@ -405,6 +405,7 @@ static void qcow_close(struct td_image *image)
 		td_log(LOG_ERR, "%s: its last changes could not be written: check the disk's contents", image->path);
 	while (q->reaping)
 		td_cond_wait(&q->idle);
+	qcow_trim_end(q);
 	release(q);
 }
 

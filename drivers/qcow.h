@@ -117,6 +117,9 @@ struct qcow {
 	/* clusters */
 	struct td_lock alloc_lock, l1_lock;
 	uint64_t end;   /* no cluster at or above it has ever been taken */
+	uint64_t old;   /* bytes: the file's length at open; what lies beyond may never have been written (TD_IO_NEW) */
+	uint64_t space; /* clusters below it have their space in the file system, or were there at open */
+	bool no_space;  /* the file system cannot reserve */
 	uint64_t hint;  /* no free cluster below it, as far as known */
 	struct qcow_freed_list freed; /* since the last write-back began */
 	struct qcow_freed_list ready; /* given up on disk too: for the reaper */
@@ -167,6 +170,12 @@ static inline uint64_t qcow_own(const struct qcow *q)
 	return q->v1 ? 0 : QCOW_COPIED;
 }
 
+/* How a write to the file at off is to be made. */
+static inline unsigned qcow_new(const struct qcow *q, uint64_t off)
+{
+	return off >= q->old && !q->external ? TD_IO_NEW : 0;
+}
+
 /* --- qcow-page.c --- */
 int qcow_pages_init(struct qcow *q);
 void qcow_pages_fini(struct qcow *q);
@@ -199,6 +208,7 @@ int qcow_header_write(struct qcow *q); /* q->first; durable */
 /* The image is corrupt: says so in the log and in the header, and fails every write from now on.  -EIO. */
 int qcow_corrupt(struct qcow *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int qcow_sync(struct td_file *f);
+int qcow_set_length(struct td_file *f, uint64_t size); /* a device is as long as it is: 0, or -ENOSPC */
 
 /* --- qcow-refcount.c; all fiber --- */
 /* Takes up to n clusters in a row; how many is *got.  fresh: they read as zeroes. */
@@ -206,6 +216,7 @@ int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, boo
 /* Exactly n clusters in a row, for a table: slow, and for an image at rest. */
 int qcow_alloc_row(struct qcow *q, uint64_t n, uint64_t *cluster);
 int qcow_find_end(struct qcow *q);
+void qcow_trim_end(struct qcow *q); /* at close: what was reserved and not used */
 void qcow_reap(struct qcow *q); /* starts the reaper where there is something for it */
 
 /* --- qcow-map.c --- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The engine for O_DIRECT files: kernel AIO.  One io_submit a turn; a flush is an IOCB_CMD_FDSYNC, so that a slow one never
- * holds up other I/O; what AIO cannot do (fallocate, open) goes to threads.
+ * holds up other I/O; what AIO cannot do (fallocate, open), or not without blocking (a write that needs new blocks), goes to threads.
  */
 #include <errno.h>
 #include <libaio.h>
@@ -137,7 +137,7 @@ static void aio_stop(struct td_io *io)
 static void aio_queue(struct td_io *io, struct td_iop *op)
 {
 	struct aio *a = io->priv;
-	bool kernel = op->op == TD_IO_READ || op->op == TD_IO_WRITE || op->op == TD_IO_SYNC;
+	bool kernel = op->op == TD_IO_READ || (op->op == TD_IO_WRITE && !(op->flags & TD_IO_NEW)) || op->op == TD_IO_SYNC;
 
 	td_list_add(kernel ? &a->queued : &a->blocking, &op->link);
 }
