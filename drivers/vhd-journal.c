@@ -289,6 +289,20 @@ static bool same_blocks(const struct vhd_image *now, const uint8_t *b)
 	return true;
 }
 
+/* The same of a fixed disk: what lies beyond its old end is zero, but for its old footer. */
+static bool same_fixed(const struct vhd_image *now, const uint8_t *b)
+{
+	static uint8_t chunk[1 << 20];
+	const uint8_t *footer = piece(b, 0, VHD_FOOTER);
+
+	for (uint64_t at = footer ? td_get_be64(footer + 48) + VHD_FOOTER : 0, n; at < now->size; at += n) {
+		n = now->size - at < sizeof chunk ? now->size - at : sizeof chunk;
+		if (vhd_pread(now, chunk, n, at, NULL) < 0 || chunk[0] || memcmp(chunk, chunk + 1, n - 1))
+			return false;
+	}
+	return true;
+}
+
 /* What was written since the resize was cut off must not be undone. */
 static int unused_since(struct vhd_image *v, const uint8_t *b, struct td_err *err)
 {
@@ -299,7 +313,7 @@ static int unused_since(struct vhd_image *v, const uint8_t *b, struct td_err *er
 		return 0; /* nobody can have used it */
 	if (memcmp(now->footer.uuid, b + J_UUID, 16))
 		rc = td_fail(err, EINVAL, "the journal is of another image than %s", v->path);
-	else if (now->footer.type != VHD_FIXED && !same_blocks(now, b))
+	else if (now->footer.type == VHD_FIXED ? !same_fixed(now, b) : !same_blocks(now, b))
 		rc = td_fail(
 		        err, EINVAL,
 		        "%s has been written to since its resize was cut off: reverting would lose data. It is good as it is, "

@@ -792,9 +792,9 @@ START_TEST(cut_resize_fixed)
 END_TEST
 
 /* What was written since the resize was cut is not undone. */
-START_TEST(revert_after_use)
+static void use_and_revert(bool fixed)
 {
-	struct vhd_new a = {.size = 100 * 512, .block_size = 4096};
+	struct vhd_new a = {.size = 100 * 512, .block_size = 4096, .fixed = fixed, .replace = true};
 	char path[128], journal[128];
 
 	strcpy(path, in_dir("a.vhd"));
@@ -803,10 +803,18 @@ START_TEST(revert_after_use)
 	ok(vhd_create(&a, &err));
 	ok(vhd_journal_of(path, journal, &err));
 	ok(vhd_resize(path, 3000 * 512, in_dir("j2"), &err));
-	write_some(path, NULL, 5);
+	write_some(path, NULL, 50);
 	ck_assert_int_eq(vhd_revert(path, journal, &err), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "would lose data"));
 	check_image(path, 0, "a refused revert");
+	unlink(journal);
+	err.code = 0;
+}
+
+START_TEST(revert_after_use)
+{
+	use_and_revert(false);
+	use_and_revert(true);
 }
 END_TEST
 
