@@ -69,6 +69,7 @@ struct blkif {
 
 	ev_io event;
 	ev_prepare respond;      /* never started: fed at TD_PRI_RING */
+	ev_prepare show;         /* the same, at the turn's end: the numbers for other programs */
 	ev_idle more;            /* the ring is looked at again in the next turn, without sleeping */
 	ev_timer storm, trim;
 	unsigned turn, rounds;   /* the loop's iteration, and looks at the ring in it */
@@ -93,6 +94,20 @@ static void ring_break(struct blkif *b, const char *why)
 	snprintf(b->why, sizeof b->why, "%s", why);
 	td_log(LOG_ERR, "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s", b->p.domid, b->p.devid, why);
 	b->disk->broken(b->disk->owner, b->why);
+}
+
+/* A turn may have many rounds, and those who read the numbers look once a second. */
+static void on_show(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+	struct blkif *b = w->data;
+
+	stats_publish(&b->stats);
+}
+
+static void show_later(struct blkif *b)
+{
+	if (!ev_is_pending(&b->show))
+		ev_feed_event(b->loop, &b->show, EV_CUSTOM);
 }
 
 /* --- answering ------------------------------------------------------------------------------------------------------ */
@@ -213,6 +228,7 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 	now = stats_now();
 	for (r = b->done; r; r = r->next)
 		put_response(b, r, now);
+	show_later(b);
 	if (old != b->rsp_prod && push(b, old)) {
 		b->n.kicks_out++;
 		b->x->ops->notify(b->x);
@@ -225,7 +241,6 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 	b->done = NULL;
 	b->done_tail = &b->done;
 	ring_take(b, now);
-	stats_publish(&b->stats);
 	if (!b->inflight)
 		b->disk->idle(b->disk->owner);
 }
@@ -401,6 +416,7 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 		tail = &(*tail)->next;
 	}
 	stats_taken(&b->stats);
+	show_later(b);
 	submit_all(b, first);
 	return true;
 }
@@ -445,7 +461,6 @@ static void on_more(struct ev_loop *loop, ev_idle *w, int revents)
 
 	ev_idle_stop(loop, w);
 	ring_take(b, 0);
-	stats_publish(&b->stats);
 }
 
 static void on_event(struct ev_loop *loop, ev_io *w, int revents)
@@ -461,7 +476,6 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 		return;
 	b->n.kicks_in++;
 	ring_take(b, 0);
-	stats_publish(&b->stats);
 	/* since the last event, not in this one: a request may have been found before its event came */
 	b->empty_events = b->n.taken == b->event_seen ? b->empty_events + 1 : 0;
 	b->event_seen = b->n.taken;
@@ -518,11 +532,13 @@ static void init_watchers(struct blkif *b)
 	ev_init(&b->event, on_event);
 	ev_init(&b->respond, on_respond);
 	ev_set_priority(&b->respond, TD_PRI_RING);
+	ev_init(&b->show, on_show);
+	ev_set_priority(&b->show, TD_PRI_COMMIT);
 	ev_init(&b->more, on_more);
 	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for another disk's guest, without this */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
 	ev_timer_init(&b->trim, on_trim, 0, TRIM_AFTER);
-	b->event.data = b->respond.data = b->more.data = b->storm.data = b->trim.data = b;
+	b->event.data = b->respond.data = b->more.data = b->show.data = b->storm.data = b->trim.data = b;
 }
 
 /* The indices of a ring that is new to both sides are 0; another's responses may have overwritten its requests. */
@@ -662,6 +678,7 @@ void blkif_disconnect(struct blkif *b)
 		return;
 	ev_io_stop(b->loop, &b->event);
 	ev_clear_pending(b->loop, &b->respond);
+	ev_clear_pending(b->loop, &b->show);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
 	ev_timer_stop(b->loop, &b->trim);
@@ -720,13 +737,11 @@ void blkif_run(struct blkif *b)
 	}
 	/* what came while the ring was held has no event of its own */
 	ring_take(b, 0);
-	stats_publish(&b->stats);
 }
 
 void blkif_look(struct blkif *b)
 {
 	ring_take(b, 0);
-	stats_publish(&b->stats);
 }
 
 bool blkif_owns(const struct blkif *b, const struct td_req *req)

@@ -75,6 +75,7 @@ void stats_source_close(struct stats_source *src)
 {
 	if (!src->disk)
 		return;
+	stats_publish(src); /* the disk's page outlives it */
 	for (unsigned i = 0; i < STATS_KINDS; i++)
 		add(&src->disk->gone[i], &src->kind[i]);
 	td_list_del(&src->link);

@@ -81,7 +81,7 @@ for how in ("q", "count", signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     assert not termios.tcgetattr(fd)[3] & termios.ECHO
     if how == "count":
         os.write(fd, b"l m r b")
-        read(fd, b"by bytes")
+        out += read(fd, b"by bytes")
         how = "q"
     if how == "q":
         os.write(fd, b"q")
