@@ -68,3 +68,15 @@ cd / && same chain3 want.raw # and from another directory: names start from the 
 	qemu-io -c "write -q -P 5 0 4M" snap.qcow2 && qemu-img convert -f qcow2 -O raw snap.qcow2 want.raw) || fail "a snapshot"
 same snap want.raw
 echo "$count images read as they should"
+
+# a disk of 16 TiB, written all over: its tables stay within a bound
+make_image huge cluster_size=64k 16T
+if ! grep -q '^#define TD_SANITIZED' "$top_builddir/config.h"; then
+	expect 0 tdimg "qcow2:$WORK/huge.qcow2" writes 1 3000 512
+	expect 0 python3 - "$top_builddir/tests/support/tdimg" "qcow2:$WORK/huge.qcow2" <<-'END'
+		import resource, subprocess, sys
+		subprocess.run([sys.argv[1], sys.argv[2], "writes", "2", "3000", "512"], check=True)
+		most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+		assert most < 32 * 1024, f"{most} KiB"
+	END
+fi

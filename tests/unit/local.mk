@@ -94,3 +94,12 @@ tests_unit_test_vhd_image_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_image_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync,--wrap=ftruncate,--wrap=ftruncate64
 tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c $(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+
+# the bytes of qcow2
+if HAVE_CHECK
+check_PROGRAMS += tests/unit/test-qcow-format
+TESTS += tests/unit/test-qcow-format
+endif
+tests_unit_test_qcow_format_SOURCES = tests/unit/test-qcow-format.c tests/support/suite.h
+tests_unit_test_qcow_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_qcow_format_LDADD = $(DRIVERS_LIBS) $(TD_LIBS) $(CHECK_LIBS)
