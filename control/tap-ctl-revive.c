@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
-#include "lib/shm-dir.h"
 
 /* The record, locked until fd is closed.  It is replaced by renames: the lock must be on the one that has the name. */
 static int record_open(int minor, int *fd, json_t **record, struct td_err *err)
@@ -85,17 +84,6 @@ static int revive_finish(pid_t pid, int minor, json_t *record, struct td_err *er
 	return ret || open ? ret : revive_open(pid, minor, record, err);
 }
 
-/* The sockets of a dead process: the one who cannot connect to it takes them away. */
-static void sweep(pid_t dead)
-{
-	struct td_err scratch = {};
-	int fd = td_ctl_connect(dead, TD_CTL_TIMEOUT, &scratch);
-
-	if (fd >= 0)
-		close(fd);
-	td_shm_sweep(dead);
-}
-
 int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
 {
 	enum td_marker marker;
@@ -108,7 +96,7 @@ int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
 		return ret;
 	marker = td_ctl_marker(a->minor, &pid);
 	if (marker == TD_MARKER_STALE) {
-		sweep(pid);
+		td_ctl_remove_sockets(pid);
 		ret = revive_steps(a->minor, record, &pid, err);
 	} else if (marker == TD_MARKER_HELD) {
 		ret = revive_finish(pid, a->minor, record, err);

@@ -17,7 +17,6 @@
 
 #include "lib/ctl-client.h"
 #include "lib/msg.h"
-#include "lib/shm-dir.h"
 
 #define SPAWN_FD 3 /* the child's end of the socket: the first after stdio */
 
@@ -161,15 +160,11 @@ static bool reaped_within(pid_t pid, int ms)
 
 void tc_reap(pid_t pid, int grace_ms)
 {
-	char path[PATH_MAX];
-
 	if (!reaped_within(pid, grace_ms)) {
 		kill(pid, SIGKILL);
 		reaped_within(pid, 2000); /* one that the kernel holds, on a dead NFS server say, must not hold us too */
 	}
-	if (snprintf(path, sizeof path, "%s/ctl%d", td_ctl_dir(), (int)pid) < (int)sizeof path)
-		unlink(path);
-	td_shm_sweep(pid);
+	td_ctl_remove_sockets(pid);
 }
 
 int tc_cmd_spawn(const struct tc_args *a, struct td_err *err)

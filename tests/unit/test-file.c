@@ -323,7 +323,7 @@ END_TEST
 START_TEST(a_qemu_that_writes_keeps_us_off)
 {
 	struct td_file *f;
-	FILE *q;
+	FILE *q = NULL;
 	int rc = 0;
 
 	begin();
@@ -331,10 +331,14 @@ START_TEST(a_qemu_that_writes_keeps_us_off)
 		end();
 		return;
 	}
-	q = popen("exec qemu-io -f raw $IMAGE >/dev/null 2>&1", "w");
-	ck_assert_ptr_nonnull(q);
-	for (int i = 0; i < 200 && rc == 0; i++) { /* until it has opened it */
-		usleep(20000);
+	for (int i = 0; i < 300 && rc == 0; i++) { /* until it has opened it; our own look may have kept it off, then it is started again */
+		if (i % 50 == 0) {
+			if (q)
+				pclose(q);
+			q = popen("exec qemu-io -f raw $IMAGE >/dev/null 2>&1", "w");
+			ck_assert_ptr_nonnull(q);
+		}
+		usleep(100000);
 		rc = try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &f);
 		if (!rc)
 			must_close(f);
