@@ -69,8 +69,8 @@ def two_hundred_tapdisks():
         time.sleep(0.02)
     alive = [r for i, r in enumerate(all_rows) if i % 10]
     assert rows() == alive
-    # the numbers of the dead are free again
-    again = Disk("aio:" + paths[0])
+    # the numbers and the images of the dead are free again
+    again = Disk(all_rows[0]["args"])
     again.close()
     for at in range(0, len(alive), 8):
         ends = [subprocess.Popen([sm.TAP_CTL, "destroy", "-p", str(r["pid"]), "-m", str(r["minor"])]) for r in alive[at:at + 8]]
