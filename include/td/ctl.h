@@ -15,6 +15,7 @@
  * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
  *             name (what its maker knows it by; TD_NAME_MAX),
  *             key (of an encrypted image: 32 or 64 bytes in hexadecimal; an unpause has it still)
+ *             past (of a dead tapdisk's disk: {paused, sectors, sticky}, tapdisk/record.h)
  * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
  * pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info
@@ -38,6 +39,7 @@
  * `state' is an or of TD_STATE_*.  Files, all in the control directory (0700):
  *   ctl<pid>              the socket; SOCK_SEQPACKET
  *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd.h)
+ *   disk<N>               how minor N is open (tapdisk/record.h); outlives a tapdisk that is killed
  *   ring<N>.<domid>.<devid>  what a ring of minor N has taken and not answered (tapdisk/inflight.h); outlives a tapdisk that is killed
  *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a
  *                         flock on it and it contains "<pid>\n".  A marker with a pid and no flock is a dead tapdisk's.
