@@ -58,7 +58,7 @@ static bool has_range(const struct td_req *req)
 	return req->op != TD_FLUSH;
 }
 
-/* The contract of submit; a breach is a bug above, never a guest's doing: tapdisk/blkif.c has checked what guests sent. */
+/* The contract of submit; a breach is a bug above, never a guest's doing: tapdisk/blkif-check.c has checked what guests sent. */
 static void assert_request(const struct td_image *image, const struct td_req *req)
 {
 	assert(image->magic == TD_IMAGE_MAGIC);

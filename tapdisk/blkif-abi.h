@@ -6,7 +6,7 @@
  * needs no Xen headers and one consumer serves all three ABIs by a slot stride instead of three sets of macros;
  * tests/unit/test-blkif-abi.c holds every number against Xen's headers.
  *
- * Nothing here checks a value: a struct blkif_desc is what the guest wrote.  tapdisk/blkif.c checks.
+ * Nothing here checks a value: a struct blkif_desc is what the guest wrote.  tapdisk/blkif-check.c checks.
  */
 #ifndef TAPDISK_BLKIF_ABI_H
 #define TAPDISK_BLKIF_ABI_H

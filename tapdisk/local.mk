@@ -2,7 +2,7 @@
 # All but main() is a library too, so that tests can link a part of it.
 noinst_LIBRARIES += tapdisk/libtapdisk.a
 tapdisk_libtapdisk_a_SOURCES = \
-	tapdisk/blkif.c tapdisk/blkif.h \
+	tapdisk/blkif.c tapdisk/blkif.h tapdisk/blkif-ring.h tapdisk/blkif-check.c tapdisk/blkif-copy.c tapdisk/blkif-connect.c tapdisk/blkif-takeover.c \
 	tapdisk/blkif-abi.c tapdisk/blkif-abi.h \
 	tapdisk/cache.c tapdisk/cache.h \
 	tapdisk/chain.c tapdisk/chain.h \
@@ -18,7 +18,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/shm.c tapdisk/shm.h \
 	tapdisk/stats.c tapdisk/stats.h \
 	tapdisk/stall.c tapdisk/stall.h \
-	tapdisk/vbd.c tapdisk/vbd.h \
+	tapdisk/vbd.c tapdisk/vbd.h tapdisk/vbd-ring.c tapdisk/vbd-inside.h \
 	tapdisk/xport-mem.c tapdisk/xport-xen.c
 tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)

@@ -21,21 +21,18 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "drivers/drivers.h"
-#include "lib/ctl-client.h"
 #include "lib/fiber.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/record.h"
+#include "tapdisk/vbd-inside.h"
 #include "td/ctl.h"
 
 #define PAUSED_STATE  (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
-#define LEAVE_QUIET   0.1 /* s without a request, after which a leaving guest has no more */
-#define LEAVE_LIMIT   2   /* s in which a leaving guest gets its last answers */
 #define DETACH_WAIT   5 /* s that a close waits for the guest to let go */
 
 /* --- one operation at a time ---------------------------------------------------------------------------------------- */
@@ -45,7 +42,7 @@ struct locker {
 	struct td_fiber *fiber;
 };
 
-static void lock(struct vbd *v)
+void vbd_lock(struct vbd *v)
 {
 	struct locker me = {.fiber = td_fiber_self()};
 
@@ -57,7 +54,7 @@ static void lock(struct vbd *v)
 	v->locked = true;
 }
 
-static void unlock(struct vbd *v)
+void vbd_unlock(struct vbd *v)
 {
 	struct td_list *l = td_list_pop(&v->lockers);
 
@@ -74,7 +71,7 @@ static void wake(struct vbd *v)
 }
 
 /* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
-static bool wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline)
+bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline)
 {
 	v->waiter = td_fiber_self();
 	while (!ready(v)) {
@@ -87,38 +84,9 @@ static bool wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double
 	return ready(v);
 }
 
-static struct blkif *ring_of(struct td_list *l)
-{
-	return td_entry(l, struct vbd_ring, link)->blkif;
-}
-
-struct blkif *vbd_ring(const struct vbd *v)
-{
-	return td_list_empty(&v->rings) ? NULL : ring_of(v->rings.next);
-}
-
-static void run_rings(struct vbd *v)
-{
-	td_list_each(l, &v->rings)
-		blkif_run(ring_of(l));
-}
-
-static bool any_live_ring(const struct vbd *v)
-{
-	td_list_each(l, &v->rings)
-		if (!blkif_is_broken(ring_of(l)))
-			return true;
-	return false;
-}
-
 static bool image_idle(const struct vbd *v)
 {
 	return cache_image_idle(&v->cache);
-}
-
-static bool leaving_idle(const struct vbd *v)
-{
-	return !blkif_inflight(v->leaving);
 }
 
 static bool nbd_idle(const struct vbd *v)
@@ -191,10 +159,7 @@ const char *vbd_reason(const struct vbd *v)
 		return "no space: writes are held until there is space again";
 	if (v->stall.stalled)
 		return "the store does not answer: its requests wait";
-	td_list_each(l, &v->rings)
-		if (blkif_is_broken(ring_of(l)))
-			return blkif_why(ring_of(l));
-	return NULL;
+	return vbd_broken_ring(v);
 }
 
 /* --- images --------------------------------------------------------------------------------------------------------- */
@@ -275,7 +240,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		v->all_leave = false;
 	}
 	cache_resume(&v->cache);
-	run_rings(v);
+	vbd_run_rings(v);
 	start_nbd(v, fresh);
 	stall_watch(&v->stall, o->request_timeout);
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
@@ -292,19 +257,18 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 	struct td_image *leaf = v->leaf;
 	int rc = 0;
 
-	td_list_each(l, &v->rings)
-		blkif_hold(ring_of(l));
+	vbd_hold_rings(v);
 	nbd_hold(v->nbd);
 	cache_quiesce(&v->cache);
-	if (!wait_until(v, image_idle, until)) {
+	if (!vbd_wait_until(v, image_idle, until)) {
 		cache_resume(&v->cache);
-		run_rings(v);
+		vbd_run_rings(v);
 		nbd_run(v->nbd);
 		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
 		cache_flush(&v->cache);
-		wait_until(v, image_idle, 0);
+		vbd_wait_until(v, image_idle, 0);
 		if (v->cache.sticky)
 			rc = td_fail(err, -v->cache.sticky, "minor %d: the last flush of %s failed (%s): check the disk's contents", v->minor,
 				     v->spec, strerror(-v->cache.sticky));
@@ -316,54 +280,13 @@ static int settle(struct vbd *v, double until, struct td_err *err)
 	return rc;
 }
 
-/*
- * Serves a leaving ring until it is quiet.  Linux's blkfront lets go of a disk in use with requests in the ring, pushes those that wait
- * behind them as the answers come, and its thread for all devices hangs for good on one that never gets an answer: so no request that
- * is in the ring may be left, and after the last answer the guest is given a moment.
- */
-static void see_off(struct vbd *v)
-{
-	const struct blkif_stats *n = blkif_stats(v->leaving);
-	uint64_t taken = n->taken, answered = n->answered;
-	double until = ev_time() + LEAVE_LIMIT;
-
-	blkif_run(v->leaving); /* if it was held */
-	for (;;) {
-		blkif_look(v->leaving);
-		if (v->cache.quiesced || v->cache.out_of_space)
-			cache_cancel(&v->cache, -EIO);
-		if (leaving_idle(v) && n->taken == taken && n->answered == answered)
-			return;
-		taken = n->taken;
-		answered = n->answered;
-		if (ev_time() >= until) /* or a guest that goes on for ever would */
-			return;
-		td_fiber_wait_for(LEAVE_QUIET);
-	}
-}
-
-/* Answers all that is in a ring and lets go of it: for a guest that leaves, or is made to. */
-static void drop_ring(struct vbd *v, struct vbd_ring *r)
-{
-	v->leaving = r->blkif;
-	see_off(v);
-	blkif_hold(r->blkif);
-	if (v->cache.quiesced || v->cache.out_of_space)
-		cache_cancel(&v->cache, -EIO);
-	wait_until(v, leaving_idle, 0);
-	v->leaving = NULL;
-	blkif_disconnect(r->blkif);
-	td_list_del(&r->link);
-	free(r);
-}
-
 /* NBD's clients hear the end of what can still be done, an error for the rest, and are let go. */
 static void drop_nbd(struct vbd *v)
 {
 	v->nbd_leaving = true;
 	cache_cancel(&v->cache, -ESHUTDOWN);
 	nbd_cancel(v->nbd);
-	wait_until(v, nbd_idle, 0);
+	vbd_wait_until(v, nbd_idle, 0);
 	v->nbd_leaving = false;
 	nbd_close(v->nbd);
 }
@@ -416,14 +339,14 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 {
 	int rc;
 
-	lock(v);
+	vbd_lock(v);
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
 		rc = start(v, spec, o, true, err);
 	if (!rc)
 		record_write(v);
-	unlock(v);
+	vbd_unlock(v);
 	if (!rc)
 		v->changed(v);
 	return rc;
@@ -440,8 +363,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		rc = settle(v, until, err);
 	if (v->leaf)
 		return rc; /* it goes on */
-	while (!td_list_empty(&v->rings))
-		drop_ring(v, td_entry(v->rings.next, struct vbd_ring, link));
+	vbd_drop_rings(v);
 	if (v->nbd)
 		drop_nbd(v);
 	stats_close(&v->stats);
@@ -479,7 +401,7 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, con
 {
 	int rc;
 
-	lock(v);
+	vbd_lock(v);
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
@@ -488,7 +410,7 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, con
 		v->cache.sticky = past->sticky; /* what was lost is lost: whoever opens the disk anew says that it has been checked */
 		record_write(v);
 	}
-	unlock(v);
+	vbd_unlock(v);
 	if (!rc)
 		v->changed(v);
 	return rc;
@@ -499,22 +421,22 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 	double until = deadline(timeout);
 	int rc;
 
-	lock(v);
+	vbd_lock(v);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);
 	} else {
 		/* a guest that is just leaving may need a moment; its disconnect must come in */
-		if (!force && any_live_ring(v)) {
-			unlock(v);
+		if (!force && vbd_any_live_ring(v)) {
+			vbd_unlock(v);
 			v->users++;
 			for (int i = 0; vbd_ring(v) && i < (timeout > 0 ? timeout : DETACH_WAIT) * 10; i++)
 				td_fiber_wait_for(0.1);
 			v->users--;
-			lock(v);
+			vbd_lock(v);
 		}
 		rc = v->spec ? close_locked(v, force, until, err) : 0; /* or another close was faster */
 	}
-	unlock(v);
+	vbd_unlock(v);
 	v->changed(v);
 	return rc;
 }
@@ -523,7 +445,7 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 {
 	int rc = 0;
 
-	lock(v);
+	vbd_lock(v);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause", v->minor);
 	} else if (v->leaf) {
@@ -536,7 +458,7 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 			record_write(v);
 		}
 	}
-	unlock(v);
+	vbd_unlock(v);
 	v->changed(v);
 	return rc;
 }
@@ -546,7 +468,7 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	struct vbd_options opt;
 	int rc = 0;
 
-	lock(v);
+	vbd_lock(v);
 	opt = o ? *o : v->opt;
 	opt.read_only = v->opt.read_only;
 	opt.key = v->opt.key;
@@ -567,7 +489,7 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	} else if ((spec && strcmp(spec, v->spec)) || !options_equal(&opt, &v->opt)) {
 		rc = td_fail(err, EBUSY, "minor %d is not paused: pause it before its image or its options are changed", v->minor);
 	}
-	unlock(v);
+	vbd_unlock(v);
 	v->changed(v);
 	return rc;
 }
@@ -576,7 +498,7 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 {
 	int rc = 0;
 
-	lock(v);
+	vbd_lock(v);
 	if (!v->leaf)
 		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
 	else if (v->leaf->driver->resize)
@@ -585,105 +507,10 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 		v->disk.sectors = v->leaf->info.size / 512;
 		tell_nbd(v);
 	}
-	unlock(v);
+	vbd_unlock(v);
 	if (rc > 0) {
 		td_log(LOG_INFO, "minor %d: %s has %llu sectors now", v->minor, v->spec, (unsigned long long)v->disk.sectors);
 		v->changed(v);
 	}
 	return rc < 0 ? rc : 0;
-}
-
-static struct vbd_ring *find_ring(const struct vbd *v, unsigned domid, unsigned devid)
-{
-	td_list_each(l, &v->rings)
-		if (blkif_params(ring_of(l))->domid == domid && blkif_params(ring_of(l))->devid == devid)
-			return td_entry(l, struct vbd_ring, link);
-	return NULL;
-}
-
-/* Whether one more guest may come. */
-static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside, struct td_err *err)
-{
-	const struct blkif_params *other = vbd_ring(v) ? blkif_params(vbd_ring(v)) : NULL;
-
-	if (!v->spec)
-		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
-	if (find_ring(v, p->domid, p->devid))
-		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u already, in another way", v->minor, p->domid, p->devid);
-	if (other && !beside && !v->opt.read_only)
-		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u, and a second machine may not write it too", v->minor,
-			       other->domid, other->devid);
-	return 0;
-}
-
-static int connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
-			  struct td_err *err)
-{
-	char path[PATH_MAX];
-	struct blkif_keep keep = {.path = path, .take_over = take_over};
-	bool record = v->marker >= 0; /* without a number of its own, nobody would find it */
-	struct vbd_ring *r = calloc(1, sizeof *r);
-	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, path) : 0;
-
-	if (rc < 0)
-		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
-	else
-		rc = blkif_connect(v->queue->loop, x, p, record ? &keep : NULL, &v->disk, &r->blkif, err);
-
-	if (rc < 0) {
-		free(r);
-		return rc;
-	}
-	r->transport = transport;
-	td_list_add(&v->rings, &r->link);
-	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u pages, %s", v->minor, p->domid, p->devid, p->pages,
-	       blkif_abi_name(p->abi));
-	if (v->leaf)
-		blkif_run(r->blkif);
-	return 0;
-}
-
-/* Is it that ring, as it is?  One over shared memory never is: its descriptors are new. */
-static bool same_ring(const struct vbd_ring *r, const char *transport, const struct blkif_params *p)
-{
-	return r && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
-	       !memcmp(blkif_params(r->blkif), p, sizeof *p);
-}
-
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err)
-{
-	bool there;
-	int rc = 0;
-
-	lock(v);
-	there = same_ring(find_ring(v, p->domid, p->devid), transport, p);
-	if (!there)
-		rc = check_connect(v, p, how & VBD_BESIDE, err);
-	if (!there && !rc)
-		rc = connect_locked(v, x, transport, p, how & VBD_TAKE_OVER, err);
-	if (there || rc < 0)
-		x->ops->close(x);
-	unlock(v);
-	if (!there && !rc)
-		v->changed(v);
-	return rc;
-}
-
-int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err)
-{
-	struct vbd_ring *r;
-	int rc = 0;
-
-	lock(v);
-	r = find_ring(v, domid, devid);
-	if (r) {
-		drop_ring(v, r);
-		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
-	} else if (vbd_ring(v)) {
-		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
-			     blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid, domid, devid);
-	}
-	unlock(v);
-	v->changed(v);
-	return rc;
 }

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A ring comes and goes. */
+#include "tapdisk/blkif-ring.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int alloc_requests(struct blkif *b)
+{
+	b->reqs = calloc(b->slots, sizeof *b->reqs);
+	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS, sizeof *b->copies);
+	b->pool = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
+	if (!b->reqs || !b->copies || !b->pool)
+		return -ENOMEM;
+	for (unsigned i = b->slots; i-- > 0;) {
+		struct blkif_req *r = &b->reqs[i];
+
+		r->ring = b;
+		r->index = i;
+		r->req.iov = &r->iov;
+		r->req.iovcnt = 1;
+		r->req.done = blkif_req_done;
+		r->next = b->free;
+		b->free = r;
+	}
+	return 0;
+}
+
+int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
+		  struct blkif_disk *disk, struct blkif **out, struct td_err *err)
+{
+	struct blkif *b = calloc(1, sizeof *b);
+	int rc = -ENOMEM, fd;
+	char name[32];
+
+	if (!b)
+		return td_fail(err, ENOMEM, "out of memory for a ring");
+	b->magic = BLKIF_MAGIC;
+	b->loop = loop;
+	b->p = *p;
+	b->disk = disk;
+	b->done_tail = &b->done;
+	b->slots = blkif_slots(p->abi, p->pages);
+	blkif_init_watchers(b);
+	if (alloc_requests(b) < 0) {
+		td_fail(err, ENOMEM, "out of memory for a ring of %u pages", p->pages);
+		goto fail;
+	}
+	rc = -EIO;
+	b->x = x;
+	b->ring = x->ops->map_ring(x, p->refs, p->pages, err);
+	if (!b->ring || blkif_open_table(b, keep, err) < 0)
+		goto fail;
+	fd = x->ops->bind(x, p->port, err);
+	if (fd < 0)
+		goto fail;
+	ev_io_set(&b->event, fd, EV_READ);
+	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid);
+	stats_source_open(&b->stats, disk->stats, name);
+	*out = b;
+	return 0;
+fail:
+	if (err && err->code)
+		rc = -err->code;
+	b->x = NULL; /* the caller's still */
+	if (b->ring)
+		x->ops->unmap_ring(x, b->ring, p->pages);
+	b->ring = NULL;
+	inflight_close(&b->table, keep && keep->take_over); /* one who tries again needs what is owed */
+	blkif_disconnect(b);
+	return rc;
+}
+
+void blkif_disconnect(struct blkif *b)
+{
+	if (!b)
+		return;
+	ev_io_stop(b->loop, &b->event);
+	ev_clear_pending(b->loop, &b->respond);
+	ev_clear_pending(b->loop, &b->show);
+	ev_idle_stop(b->loop, &b->more);
+	ev_timer_stop(b->loop, &b->storm);
+	ev_timer_stop(b->loop, &b->trim);
+	if (b->x) {
+		b->x->ops->unbind(b->x);
+		b->x->ops->unmap_ring(b->x, b->ring, b->p.pages);
+		b->x->ops->close(b->x);
+	}
+	stats_source_close(&b->stats);
+	td_pool_free(b->pool);
+	free(b->copies);
+	free(b->reqs);
+	inflight_close(&b->table, false);
+	b->magic = 0;
+	free(b);
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A ring as its own files see it; nobody else includes this.
+ *
+ * blkif.c          takes and answers: the order of a turn
+ * blkif-check.c    what a request asks for, and whether it may (R4)
+ * blkif-copy.c     data between the guest's pages and our buffers (R5, R10, R11)
+ * blkif-connect.c  comes and goes
+ * blkif-takeover.c goes on where a dead process stopped
+ */
+#ifndef TAPDISK_BLKIF_RING_H
+#define TAPDISK_BLKIF_RING_H
+
+#include "lib/pool.h"
+#include "tapdisk/blkif.h"
+#include "tapdisk/inflight.h"
+#include "tapdisk/stats.h"
+
+/* Beside each entry of the table of requests in flight, what this process needs to work on it. */
+struct blkif_req {
+	struct td_req req;
+	struct blkif *ring;
+	unsigned index;
+	void *buf;         /* the request's data, contiguous; NULL without */
+	struct iovec iov;
+	int err;
+	uint64_t start;    /* ns; 0: it is no request to the disk, as a malformed one is none */
+	struct blkif_req *next; /* on the free list, or on the list of those that are done */
+};
+
+#define BLKIF_MAGIC 0x626c6b66u
+
+enum blkif_state { HELD, RUNNING, BROKEN };
+
+struct blkif {
+	unsigned magic;
+	enum blkif_state state;
+	struct ev_loop *loop;
+	struct td_xport *x;
+	struct blkif_params p;
+	struct blkif_disk *disk;
+	struct blkif_sring *ring;
+	unsigned slots;
+	uint32_t req_cons, rsp_prod; /* ours: the guest's copies are not believed */
+
+	struct inflight table;   /* entry[i] and reqs[i] are one request */
+	struct blkif_req *reqs;
+	struct blkif_req *free;
+	struct blkif_req *done, **done_tail; /* to be answered in this turn */
+	unsigned inflight;
+	bool taken_over;          /* from a dead process, and not run yet */
+	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when the ring runs */
+	struct td_pool *pool;
+	struct td_copy *copies;  /* slots * BLKIF_MAX_SEGS */
+	unsigned ncopies;
+
+	ev_io event;
+	ev_prepare respond;      /* never started: fed at TD_PRI_RING */
+	ev_prepare show;         /* the same, at the turn's end: the numbers for other programs */
+	ev_idle more;            /* the ring is looked at again in the next turn, without sleeping */
+	ev_timer storm, trim;
+	unsigned turn, rounds;   /* the loop's iteration, and looks at the ring in it */
+	unsigned empty_events;
+	uint64_t event_seen, trim_seen; /* n.taken at the last event, and at the last look for idleness */
+	struct td_log_limit limit;
+	struct blkif_stats n;
+	struct stats_source stats;
+	char why[160];
+};
+
+static inline const struct blkif_desc *blkif_desc_of(const struct blkif_req *r)
+{
+	return &r->ring->table.entry[r->index].desc;
+}
+
+/* --- blkif.c -------------------------------------------------------------------------------------------------------- */
+
+void blkif_init_watchers(struct blkif *b);
+void blkif_req_done(struct td_req *req, int err);
+
+/* --- blkif-check.c -------------------------------------------------------------------------------------------------- */
+
+/* Checks the request that stands in r's entry of the table, and makes r ready; 0, or the error to answer with. */
+int blkif_check(struct blkif_req *r);
+
+/* --- blkif-copy.c: `first' begins a list by next -------------------------------------------------------------------- */
+
+/* Fetches the data of all writes among them, in one call; one that could not be had gets its r->err. */
+void blkif_fetch_writes(struct blkif *b, struct blkif_req *first);
+/* Hands the data of all reads among them that went well to the guest, in one call; likewise. */
+void blkif_hand_out_reads(struct blkif *b, struct blkif_req *first);
+
+/* --- blkif-takeover.c ----------------------------------------------------------------------------------------------- */
+
+/* Opens the record of what is in flight: the ring's own, or that of a dead process, whose requests are in b->replay then. */
+int blkif_open_table(struct blkif *b, const struct blkif_keep *keep, struct td_err *err);
+
+#endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The rings of a disk: who may come, and how one is let go. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/ctl-client.h"
+#include "lib/fiber.h"
+#include "tapdisk/vbd-inside.h"
+
+#define LEAVE_QUIET   0.1 /* s without a request, after which a leaving guest has no more */
+#define LEAVE_LIMIT   2   /* s in which a leaving guest gets its last answers */
+
+static struct blkif *ring_of(struct td_list *l)
+{
+	return td_entry(l, struct vbd_ring, link)->blkif;
+}
+
+struct blkif *vbd_ring(const struct vbd *v)
+{
+	return td_list_empty(&v->rings) ? NULL : ring_of(v->rings.next);
+}
+
+void vbd_hold_rings(struct vbd *v)
+{
+	td_list_each(l, &v->rings)
+		blkif_hold(ring_of(l));
+}
+
+void vbd_run_rings(struct vbd *v)
+{
+	td_list_each(l, &v->rings)
+		blkif_run(ring_of(l));
+}
+
+bool vbd_any_live_ring(const struct vbd *v)
+{
+	td_list_each(l, &v->rings)
+		if (!blkif_is_broken(ring_of(l)))
+			return true;
+	return false;
+}
+
+const char *vbd_broken_ring(const struct vbd *v)
+{
+	td_list_each(l, &v->rings)
+		if (blkif_is_broken(ring_of(l)))
+			return blkif_why(ring_of(l));
+	return NULL;
+}
+
+static bool leaving_idle(const struct vbd *v)
+{
+	return !blkif_inflight(v->leaving);
+}
+
+/*
+ * Serves a leaving ring until it is quiet.  Linux's blkfront lets go of a disk in use with requests in the ring, pushes those that wait
+ * behind them as the answers come, and its thread for all devices hangs for good on one that never gets an answer: so no request that
+ * is in the ring may be left, and after the last answer the guest is given a moment.
+ */
+static void see_off(struct vbd *v)
+{
+	const struct blkif_stats *n = blkif_stats(v->leaving);
+	uint64_t taken = n->taken, answered = n->answered;
+	double until = ev_time() + LEAVE_LIMIT;
+
+	blkif_run(v->leaving); /* if it was held */
+	for (;;) {
+		blkif_look(v->leaving);
+		if (v->cache.quiesced || v->cache.out_of_space)
+			cache_cancel(&v->cache, -EIO);
+		if (leaving_idle(v) && n->taken == taken && n->answered == answered)
+			return;
+		taken = n->taken;
+		answered = n->answered;
+		if (ev_time() >= until) /* or a guest that goes on for ever would */
+			return;
+		td_fiber_wait_for(LEAVE_QUIET);
+	}
+}
+
+/* Answers all that is in a ring and lets go of it: for a guest that leaves, or is made to. */
+static void drop_ring(struct vbd *v, struct vbd_ring *r)
+{
+	v->leaving = r->blkif;
+	see_off(v);
+	blkif_hold(r->blkif);
+	if (v->cache.quiesced || v->cache.out_of_space)
+		cache_cancel(&v->cache, -EIO);
+	vbd_wait_until(v, leaving_idle, 0);
+	v->leaving = NULL;
+	blkif_disconnect(r->blkif);
+	td_list_del(&r->link);
+	free(r);
+}
+
+void vbd_drop_rings(struct vbd *v)
+{
+	while (!td_list_empty(&v->rings))
+		drop_ring(v, td_entry(v->rings.next, struct vbd_ring, link));
+}
+
+static struct vbd_ring *find_ring(const struct vbd *v, unsigned domid, unsigned devid)
+{
+	td_list_each(l, &v->rings)
+		if (blkif_params(ring_of(l))->domid == domid && blkif_params(ring_of(l))->devid == devid)
+			return td_entry(l, struct vbd_ring, link);
+	return NULL;
+}
+
+/* Whether one more guest may come. */
+static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside, struct td_err *err)
+{
+	const struct blkif_params *other = vbd_ring(v) ? blkif_params(vbd_ring(v)) : NULL;
+
+	if (!v->spec)
+		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
+	if (find_ring(v, p->domid, p->devid))
+		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u already, in another way", v->minor, p->domid, p->devid);
+	if (other && !beside && !v->opt.read_only)
+		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u, and a second machine may not write it too", v->minor,
+			       other->domid, other->devid);
+	return 0;
+}
+
+static int connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
+			  struct td_err *err)
+{
+	char path[PATH_MAX];
+	struct blkif_keep keep = {.path = path, .take_over = take_over};
+	bool record = v->marker >= 0; /* without a number of its own, nobody would find it */
+	struct vbd_ring *r = calloc(1, sizeof *r);
+	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, path) : 0;
+
+	if (rc < 0)
+		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
+	else
+		rc = blkif_connect(v->queue->loop, x, p, record ? &keep : NULL, &v->disk, &r->blkif, err);
+
+	if (rc < 0) {
+		free(r);
+		return rc;
+	}
+	r->transport = transport;
+	td_list_add(&v->rings, &r->link);
+	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u pages, %s", v->minor, p->domid, p->devid, p->pages,
+	       blkif_abi_name(p->abi));
+	if (v->leaf)
+		blkif_run(r->blkif);
+	return 0;
+}
+
+/* Is it that ring, as it is?  One over shared memory never is: its descriptors are new. */
+static bool same_ring(const struct vbd_ring *r, const char *transport, const struct blkif_params *p)
+{
+	return r && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
+	       !memcmp(blkif_params(r->blkif), p, sizeof *p);
+}
+
+int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err)
+{
+	bool there;
+	int rc = 0;
+
+	vbd_lock(v);
+	there = same_ring(find_ring(v, p->domid, p->devid), transport, p);
+	if (!there)
+		rc = check_connect(v, p, how & VBD_BESIDE, err);
+	if (!there && !rc)
+		rc = connect_locked(v, x, transport, p, how & VBD_TAKE_OVER, err);
+	if (there || rc < 0)
+		x->ops->close(x);
+	vbd_unlock(v);
+	if (!there && !rc)
+		v->changed(v);
+	return rc;
+}
+
+int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err)
+{
+	struct vbd_ring *r;
+	int rc = 0;
+
+	vbd_lock(v);
+	r = find_ring(v, domid, devid);
+	if (r) {
+		drop_ring(v, r);
+		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
+	} else if (vbd_ring(v)) {
+		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
+			     blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid, domid, devid);
+	}
+	vbd_unlock(v);
+	v->changed(v);
+	return rc;
+}
