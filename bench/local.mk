@@ -14,3 +14,10 @@ bench-vhd: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/vhd'
 bench-qcow: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/qcow'
+noinst_PROGRAMS += bench/reconnect
+bench_reconnect_SOURCES = bench/reconnect.c tests/support/guest.c tests/support/guest.h
+bench_reconnect_LDADD = $(TAPDISK_LIBS)
+EXTRA_DIST += bench/scale
+.PHONY: bench-scale
+bench-scale: all
+	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/scale'
