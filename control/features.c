@@ -78,6 +78,8 @@ static int write_disk(struct store *s, const char *dir, const struct backend *b,
 
 	for (unsigned i = 0; !rc && i < sizeof keys / sizeof *keys; i++)
 		rc = store_write(s, dir, keys[i].key, "%lld", keys[i].value);
+	if (!rc && number(info, "max_indirect_segments", 0) > 0)
+		rc = store_write(s, dir, "feature-max-indirect-segments", "%lld", number(info, "max_indirect_segments", 0));
 	if (!rc && mode)
 		rc = store_write(s, dir, "cache-mode", "%s", mode);
 	if (!rc && yes(info, "discard") && b->discard && !(flags & VDISK_READONLY))

@@ -11,11 +11,13 @@
 #define SLOT_MAX  112  /* bytes: the larger stride */
 #define SEG_SIZE  8    /* bytes of a segment in the ring: reference, first, last, two of padding */
 
+_Static_assert(sizeof(struct blkif_seg) == SEG_SIZE, "a page of segments is an array of them");
+
 struct layout {
 	uint8_t stride;   /* bytes from slot to slot */
 	uint8_t id;       /* offsets in a request */
 	uint8_t sector;
-	uint8_t segs;     /* DISCARD: its nr_sectors; INDIRECT: its handle */
+	uint8_t segs;     /* DISCARD: its nr_sectors; INDIRECT: its handle, and after two bytes of padding its pages */
 	uint8_t response; /* bytes of a response */
 };
 
@@ -99,12 +101,16 @@ void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsig
 	memcpy(&d->id, buf + l->id, 8);
 	memcpy(&d->sector, buf + l->sector, 8);
 	d->nr_sectors = 0;
+	d->nr_indirect = 0;
 	if (d->op == BLKIF_DISCARD || d->op == BLKIF_INDIRECT) {
 		memset(d->seg, 0, sizeof(d->seg));
 		if (d->op == BLKIF_DISCARD)
 			memcpy(&d->nr_sectors, buf + l->segs, 8);
-		else /* bytes 2 and 3 are its own count of segments */
+		if (d->op == BLKIF_INDIRECT) {
+			memcpy(&d->nr_indirect, buf + 2, 2);
 			memcpy(&d->handle, buf + l->segs, 2);
+			memcpy(d->page, buf + l->segs + 4, sizeof d->page);
+		}
 		return;
 	}
 	for (int i = 0; i < BLKIF_MAX_SEGS; i++) {
@@ -113,6 +119,7 @@ void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsig
 		memcpy(&d->seg[i].ref, s, 4);
 		d->seg[i].first = s[4];
 		d->seg[i].last = s[5];
+		d->seg[i].pad = 0;
 	}
 }
 
@@ -138,7 +145,9 @@ void blkif_put_request(enum blkif_abi abi, struct blkif_sring *ring, unsigned sl
 	memcpy(buf + l->id, &d->id, 8);
 	memcpy(buf + l->sector, &d->sector, 8);
 	if (d->op == BLKIF_INDIRECT) {
+		memcpy(buf + 2, &d->nr_indirect, 2);
 		memcpy(buf + l->segs, &d->handle, 2);
+		memcpy(buf + l->segs + 4, d->page, sizeof d->page);
 	} else {
 		memcpy(buf + 2, &d->handle, 2);
 		if (d->op == BLKIF_DISCARD)

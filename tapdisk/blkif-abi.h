@@ -16,6 +16,8 @@
 #define BLKIF_MAX_RING_ORDER 4 /* pages: 1 << order */
 #define BLKIF_MAX_SEGS       11
 #define BLKIF_MAX_SLOTS      512 /* of a ring of 16 pages, in each ABI */
+#define BLKIF_MAX_INDIRECT   512 /* segments of an INDIRECT that we take: 2 MiB; one page holds them */
+#define BLKIF_INDIRECT_PAGES 8   /* that an INDIRECT has room for */
 
 enum {
 	BLKIF_READ = 0,
@@ -40,9 +42,11 @@ struct blkif_sring {
 	uint8_t pad[48];
 };
 
+/* A segment, laid out as in an INDIRECT's page in every ABI. */
 struct blkif_seg {
 	uint32_t ref;
 	uint8_t first, last; /* 512-byte sectors in the page, both inclusive */
+	uint16_t pad;
 };
 
 /* A request as copied once from the ring. */
@@ -52,15 +56,18 @@ struct blkif_desc {
 	uint16_t handle;
 	uint8_t op;
 	uint8_t nr_segs;     /* of DISCARD: its flag byte; of INDIRECT: the inner operation */
-	struct blkif_seg seg[BLKIF_MAX_SEGS]; /* all eleven are copied, whatever nr_segs says */
+	uint16_t nr_indirect; /* INDIRECT only: its segments, which stand in the pages page[] */
+	union {
+		struct blkif_seg seg[BLKIF_MAX_SEGS]; /* all eleven are copied, whatever nr_segs says */
+		uint32_t page[BLKIF_INDIRECT_PAGES];
+	};
 };
 
 /* Slots in a ring of `pages' pages: a power of two. */
 unsigned blkif_slots(enum blkif_abi abi, unsigned pages);
 
 /*
- * Backend's side.  get: copies slot `idx' (any index; it is taken modulo slots), each byte read once; for INDIRECT the
- * fields beyond op, nr_segs, id, sector and handle are left zero.
+ * Backend's side.  get: copies slot `idx' (any index; it is taken modulo slots), each byte read once.
  * put: writes a response, every byte of the slot that belongs to it.
  */
 void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsigned slots, uint32_t idx, struct blkif_desc *d);

@@ -4,49 +4,57 @@
 
 #include <errno.h>
 
-static int malformed(struct blkif *b, const struct blkif_desc *d, const char *what)
+static int malformed(struct blkif_req *r, const char *what)
 {
+	struct blkif *b = r->ring;
+	const struct blkif_desc *d = blkif_desc_of(r);
+
 	b->n.malformed++;
 	td_log_limited(&b->limit, LOG_WARNING, "domain %u, device %u: a malformed request (operation %u, %u segments, sector %llu): %s",
-		       b->p.domid, b->p.devid, d->op, d->nr_segs, (unsigned long long)d->sector, what);
+		       b->p.domid, b->p.devid, d->op, r->nr_segs, (unsigned long long)d->sector, what);
 	return -EINVAL;
 }
 
 /* R4 for a request that carries data; its length in sectors, or -errno. */
-static int check_data(struct blkif *b, const struct blkif_desc *d)
+static int check_data(struct blkif_req *r)
 {
+	uint64_t size = r->ring->disk->sectors, sector = blkif_desc_of(r)->sector;
 	unsigned sectors = 0;
 
-	if (d->nr_segs < 1 || d->nr_segs > BLKIF_MAX_SEGS)
-		return malformed(b, d, "the number of segments is not from 1 to 11");
-	for (unsigned i = 0; i < d->nr_segs; i++) {
-		if (d->seg[i].first > d->seg[i].last || d->seg[i].last >= TD_PAGE / 512)
-			return malformed(b, d, "a segment is not within its page");
-		sectors += d->seg[i].last - d->seg[i].first + 1u;
+	for (unsigned i = 0; i < r->nr_segs; i++) {
+		if (r->seg[i].first > r->seg[i].last || r->seg[i].last >= TD_PAGE / 512)
+			return malformed(r, "a segment is not within its page");
+		sectors += r->seg[i].last - r->seg[i].first + 1u;
 	}
-	if (d->sector > b->disk->sectors || sectors > b->disk->sectors - d->sector)
-		return malformed(b, d, "it reaches beyond the end of the disk");
+	if (sector > size || sectors > size - sector)
+		return malformed(r, "it reaches beyond the end of the disk");
 	return (int)sectors;
 }
 
 /* R4 for a DISCARD, which has a length of its own; a secure one is not offered. */
-static int check_discard(struct blkif *b, const struct blkif_desc *d, struct td_req *req)
+static int check_discard(struct blkif_req *r, const struct blkif_desc *d, struct td_req *req)
 {
+	uint64_t size = r->ring->disk->sectors;
+
 	if (d->nr_segs)
 		return -EOPNOTSUPP;
-	if (!d->nr_sectors || d->sector > b->disk->sectors || d->nr_sectors > b->disk->sectors - d->sector)
-		return malformed(b, d, "what it discards is nothing, or reaches beyond the end of the disk");
+	if (!d->nr_sectors || d->sector > size || d->nr_sectors > size - d->sector)
+		return malformed(r, "what it discards is nothing, or reaches beyond the end of the disk");
 	req->off = d->sector * 512;
 	req->len = d->nr_sectors * 512;
 	return 0;
 }
 
 /* What the operation is to the layers below; -EOPNOTSUPP for what is not offered. */
-static int translate(struct blkif *b, const struct blkif_desc *d, struct td_req *req)
+static int translate(struct blkif_req *r, const struct blkif_desc *d, struct td_req *req)
 {
+	const struct blkif_disk *disk = r->ring->disk;
+	uint8_t op = d->op == BLKIF_INDIRECT ? d->nr_segs : d->op;
 	bool data = d->nr_segs != 0;
 
-	switch (d->op) {
+	if (d->op == BLKIF_INDIRECT && op != BLKIF_READ && op != BLKIF_WRITE)
+		return malformed(r, "what is indirect is neither a read nor a write");
+	switch (op) {
 	case BLKIF_READ:
 		req->op = TD_READ;
 		req->flags = 0;
@@ -66,7 +74,7 @@ static int translate(struct blkif *b, const struct blkif_desc *d, struct td_req 
 			return 0; /* allowed on a read-only disk too */
 		break;
 	case BLKIF_DISCARD:
-		if (!b->disk->discard)
+		if (!disk->discard)
 			return -EOPNOTSUPP;
 		req->op = TD_DISCARD;
 		req->flags = 0;
@@ -74,28 +82,55 @@ static int translate(struct blkif *b, const struct blkif_desc *d, struct td_req 
 	default:
 		return -EOPNOTSUPP;
 	}
-	if (b->disk->read_only)
-		return malformed(b, d, "the disk is read-only");
+	if (disk->read_only)
+		return malformed(r, "the disk is read-only");
+	return 0;
+}
+
+bool blkif_is_indirect(const struct blkif_req *r)
+{
+	const struct blkif_desc *d = blkif_desc_of(r);
+
+	return d->op == BLKIF_INDIRECT && d->nr_indirect >= 1 && d->nr_indirect <= BLKIF_MAX_INDIRECT;
+}
+
+/* Where the segments are, and where the data go. */
+static int find_room(struct blkif_req *r, const struct blkif_desc *d)
+{
+	if (d->op == BLKIF_INDIRECT) {
+		if (!blkif_is_indirect(r))
+			return malformed(r, "the number of indirect segments is not from 1 to 512");
+		r->seg = r->room;
+		r->buf = (char *)r->room + TD_PAGE;
+		return 0;
+	}
+	if (d->nr_segs < 1 || d->nr_segs > BLKIF_MAX_SEGS)
+		return malformed(r, "the number of segments is not from 1 to 11");
+	r->seg = d->seg;
+	r->pool = r->ring->small;
+	r->buf = r->room = td_pool_get(r->pool);
 	return 0;
 }
 
 int blkif_check(struct blkif_req *r)
 {
-	struct blkif *b = r->ring;
 	const struct blkif_desc *d = blkif_desc_of(r);
-	int n = translate(b, d, &r->req);
+	int n;
 
+	r->nr_segs = d->op == BLKIF_INDIRECT ? d->nr_indirect : d->nr_segs;
+	n = translate(r, d, &r->req);
 	if (n < 0)
 		return n;
 	r->req.off = r->req.len = 0;
 	if (r->req.op == TD_FLUSH) /* its sector number means nothing */
 		return 0;
 	if (r->req.op == TD_DISCARD)
-		return check_discard(b, d, &r->req);
-	n = check_data(b, d);
+		return check_discard(r, d, &r->req);
+	n = find_room(r, d);
+	if (!n)
+		n = check_data(r);
 	if (n < 0)
 		return n;
-	r->buf = td_pool_get(b->pool);
 	r->req.off = d->sector * 512;
 	r->req.len = (uint64_t)n * 512;
 	r->iov = (struct iovec){r->buf, r->req.len};

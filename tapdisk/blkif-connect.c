@@ -7,12 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(BLKIF_MAX_INDIRECT * sizeof(struct blkif_seg) <= TD_PAGE, "one page holds all segments");
+
 static int alloc_requests(struct blkif *b)
 {
+	unsigned large = b->slots < BLKIF_LARGE_MAX ? b->slots : BLKIF_LARGE_MAX;
+
 	b->reqs = calloc(b->slots, sizeof *b->reqs);
-	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS, sizeof *b->copies);
-	b->pool = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
-	if (!b->reqs || !b->copies || !b->pool)
+	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS + (size_t)large * BLKIF_MAX_INDIRECT, sizeof *b->copies);
+	b->small = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
+	b->large = td_pool_new((1 + BLKIF_MAX_INDIRECT) * TD_PAGE, large);
+	if (!b->reqs || !b->copies || !b->small || !b->large)
 		return -ENOMEM;
 	for (unsigned i = b->slots; i-- > 0;) {
 		struct blkif_req *r = &b->reqs[i];
@@ -89,7 +94,8 @@ void blkif_disconnect(struct blkif *b)
 		b->x->ops->close(b->x);
 	}
 	stats_source_close(&b->stats);
-	td_pool_free(b->pool);
+	td_pool_free(b->small);
+	td_pool_free(b->large);
 	free(b->copies);
 	free(b->reqs);
 	inflight_close(&b->table, false);

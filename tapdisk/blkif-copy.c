@@ -9,10 +9,12 @@
 #include <string.h>
 
 /* Notes the pieces of a request for the next copy. */
-static void add_copies(struct blkif *b, const struct blkif_desc *d, char *p, bool to_guest)
+static void add_copies(struct blkif *b, const struct blkif_req *r, bool to_guest)
 {
-	for (unsigned i = 0; i < d->nr_segs; i++) {
-		const struct blkif_seg *s = &d->seg[i];
+	char *p = r->buf;
+
+	for (unsigned i = 0; i < r->nr_segs; i++) {
+		const struct blkif_seg *s = &r->seg[i];
 		uint16_t len = (uint16_t)((s->last - s->first + 1) * 512);
 
 		b->copies[b->ncopies++] = (struct td_copy){p, s->ref, (uint16_t)(s->first * 512), len, to_guest, 0};
@@ -49,17 +51,34 @@ static void copy_all(struct blkif *b, struct blkif_req *first, bool (*wanted)(co
 	b->ncopies = 0;
 	for (struct blkif_req *r = first; r; r = r->next)
 		if (wanted(r))
-			add_copies(b, blkif_desc_of(r), r->buf, to_guest);
+			add_copies(b, r, to_guest);
 	if (!b->ncopies)
 		return;
 	b->x->ops->copy(b->x, b->copies, b->ncopies);
 	for (struct blkif_req *r = first; r; r = r->next)
 		if (wanted(r)) {
-			unsigned n = blkif_desc_of(r)->nr_segs;
-
-			r->err = copies_result(b, c, n);
-			c += n;
+			r->err = copies_result(b, c, r->nr_segs);
+			c += r->nr_segs;
 		}
+}
+
+void blkif_fetch_segments(struct blkif *b, struct blkif_req *first)
+{
+	struct td_copy *c = b->copies;
+
+	b->ncopies = 0;
+	for (struct blkif_req *r = first; r; r = r->next)
+		if (blkif_is_indirect(r)) {
+			uint16_t len = (uint16_t)(blkif_desc_of(r)->nr_indirect * sizeof(struct blkif_seg));
+
+			b->copies[b->ncopies++] = (struct td_copy){r->room, blkif_desc_of(r)->page[0], 0, len, false, 0};
+		}
+	if (!b->ncopies)
+		return;
+	b->x->ops->copy(b->x, b->copies, b->ncopies);
+	for (struct blkif_req *r = first; r; r = r->next)
+		if (blkif_is_indirect(r))
+			r->err = copies_result(b, c++, 1);
 }
 
 void blkif_fetch_writes(struct blkif *b, struct blkif_req *first)

@@ -4,7 +4,7 @@
  *
  * blkif.c          takes and answers: the order of a turn
  * blkif-check.c    what a request asks for, and whether it may (R4)
- * blkif-copy.c     data between the guest's pages and our buffers (R5, R10, R11)
+ * blkif-copy.c     segments of an INDIRECT, and data between the guest's pages and our buffers (R5, R10, R11)
  * blkif-connect.c  comes and goes
  * blkif-takeover.c goes on where a dead process stopped
  */
@@ -21,7 +21,11 @@ struct blkif_req {
 	struct td_req req;
 	struct blkif *ring;
 	unsigned index;
-	void *buf;         /* the request's data, contiguous; NULL without */
+	struct td_pool *pool;
+	void *room;        /* out of pool: its data, and before them its segments, if it is INDIRECT; NULL: none */
+	const struct blkif_seg *seg; /* private: in the table, or in room */
+	unsigned nr_segs;
+	void *buf;         /* in room: the data, contiguous; NULL without */
 	struct iovec iov;
 	int err;
 	uint64_t start;    /* ns; 0: it is no request to the disk, as a malformed one is none */
@@ -29,6 +33,8 @@ struct blkif_req {
 };
 
 #define BLKIF_MAGIC 0x626c6b66u
+
+#define BLKIF_LARGE_MAX 32 /* INDIRECT requests under way at once: what a guest can make us hold, times 2 MiB */
 
 enum blkif_state { HELD, RUNNING, BROKEN };
 
@@ -50,8 +56,9 @@ struct blkif {
 	unsigned inflight;
 	bool taken_over;          /* from a dead process, and not run yet */
 	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when the ring runs */
-	struct td_pool *pool;
-	struct td_copy *copies;  /* slots * BLKIF_MAX_SEGS */
+	struct td_pool *small;   /* room for a request's eleven segments: one for each slot */
+	struct td_pool *large;   /* for an INDIRECT; without one free it stays in the ring, and so does what is behind it */
+	struct td_copy *copies;  /* as many as there are pages in both */
 	unsigned ncopies;
 
 	ev_io event;
@@ -80,12 +87,16 @@ void blkif_req_done(struct td_req *req, int err);
 
 /* --- blkif-check.c -------------------------------------------------------------------------------------------------- */
 
-/* Checks the request that stands in r's entry of the table, and makes r ready; 0, or the error to answer with. */
+/* Checks the request that stands in r's entry of the table (of an INDIRECT its segments are in r->room), and makes r ready; 0, or the error
+ * to answer with. */
 int blkif_check(struct blkif_req *r);
+bool blkif_is_indirect(const struct blkif_req *r); /* with a number of segments that we take */
 
 /* --- blkif-copy.c: `first' begins a list by next -------------------------------------------------------------------- */
 
-/* Fetches the data of all writes among them, in one call; one that could not be had gets its r->err. */
+/* Fetches the segments of all INDIRECTs among them, in one call; one that could not be had gets its r->err. */
+void blkif_fetch_segments(struct blkif *b, struct blkif_req *first);
+/* Fetches the data of all writes among them, in one call; likewise. */
 void blkif_fetch_writes(struct blkif *b, struct blkif_req *first);
 /* Hands the data of all reads among them that went well to the guest, in one call; likewise. */
 void blkif_hand_out_reads(struct blkif *b, struct blkif_req *first);

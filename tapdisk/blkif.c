@@ -90,9 +90,9 @@ static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 static void retire(struct blkif *b, struct blkif_req *r)
 {
 	inflight_free(&b->table.entry[r->index]);
-	if (r->buf)
-		td_pool_put(b->pool, r->buf);
-	r->buf = NULL;
+	if (r->room)
+		td_pool_put(r->pool, r->room);
+	r->buf = r->room = NULL;
 	r->next = b->free;
 	b->free = r;
 	b->inflight--;
@@ -139,30 +139,49 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 
 /* --- taking --------------------------------------------------------------------------------------------------------- */
 
-/* Checks a request that stands in the table, and starts its clock. */
-static void begin(struct blkif *b, struct blkif_req *r, uint64_t now)
+/* An INDIRECT's segments are fetched into room that it has from the start; false: there is none. */
+static bool has_room(struct blkif *b, struct blkif_req *r)
 {
-	b->n.taken++;
-	r->err = blkif_check(r);
-	r->start = r->err ? 0 : now;
-	if (!r->err)
-		stats_begin(&b->stats, r->req.op);
-	r->next = NULL;
+	if (blkif_desc_of(r)->op != BLKIF_INDIRECT)
+		return true;
+	r->pool = b->large;
+	r->room = td_pool_get(b->large);
+	return r->room;
 }
 
-static struct blkif_req *take_one(struct blkif *b, uint64_t now)
+/* NULL: the next request must stay in the ring until others are answered.  What was copied then is forgotten. */
+static struct blkif_req *take_one(struct blkif *b)
 {
 	struct blkif_req *r = b->free;
 	struct inflight_entry *t = &b->table.entry[r->index];
 
-	b->free = r->next;
 	blkif_get_request(b->p.abi, b->ring, b->slots, b->req_cons, &t->desc); /* R1 */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (!has_room(b, r))
+		return NULL;
+	b->free = r->next;
 	inflight_take(&b->table, t);
 	b->req_cons++;
 	b->inflight++;
-	begin(b, r, now);
+	r->next = NULL;
+	r->err = 0;
 	return r;
+}
+
+/* Checks requests that stand in the table, and starts their clocks. */
+static void begin(struct blkif *b, struct blkif_req *first, uint64_t now)
+{
+	blkif_fetch_segments(b, first);
+	for (struct blkif_req *r = first; r; r = r->next) {
+		b->n.taken++;
+		b->n.indirect += blkif_desc_of(r)->op == BLKIF_INDIRECT;
+		if (!r->err)
+			r->err = blkif_check(r);
+		r->start = r->err ? 0 : now;
+		if (!r->err)
+			stats_begin(&b->stats, r->req.op);
+	}
+	stats_taken(&b->stats);
 }
 
 /* Fetches the data of the writes among them in one call, and submits all in the ring's order. */
@@ -180,7 +199,7 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	}
 }
 
-/* Takes all that is there; false when the ring is broken.  now: the time, or 0 where it is still to be looked up. */
+/* Takes all that is there; false when it is over for now: the ring is broken, or waits for room.  now: the time, or 0 where it is still to be looked up. */
 static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 {
 	struct blkif_req *first = NULL, **tail = &first;
@@ -192,14 +211,12 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 	if (prod == b->req_cons)
 		return true;
 	now = now ? now : stats_now();
-	while (b->req_cons != prod) {
-		*tail = take_one(b, now);
+	while (b->req_cons != prod && (*tail = take_one(b)))
 		tail = &(*tail)->next;
-	}
-	stats_taken(&b->stats);
+	begin(b, first, now);
 	show_later(b);
 	submit_all(b, first);
-	return true;
+	return b->req_cons == prod;
 }
 
 static uint32_t read_prod(const struct blkif *b)
@@ -282,7 +299,8 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 		return;
 	}
 	ev_timer_stop(loop, w);
-	td_pool_trim(b->pool);
+	td_pool_trim(b->small);
+	td_pool_trim(b->large);
 }
 
 /* --- the outside ---------------------------------------------------------------------------------------------------- */
@@ -318,12 +336,9 @@ static void replay(struct blkif *b)
 	uint64_t now = stats_now();
 
 	b->replay = NULL;
-	for (struct blkif_req *r = first, *next; r; r = next) {
-		next = r->next;
-		begin(b, r, now);
-		r->next = next;
-	}
-	stats_taken(&b->stats);
+	for (struct blkif_req *r = first; r; r = r->next)
+		r->err = has_room(b, r) ? 0 : -ENOMEM; /* it had, when they were taken */
+	begin(b, first, now);
 	submit_all(b, first);
 }
 

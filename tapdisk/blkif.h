@@ -41,6 +41,7 @@ struct blkif_params {
 
 struct blkif_stats {
 	uint64_t taken, answered;  /* requests */
+	uint64_t indirect;         /* of those taken: INDIRECT */
 	uint64_t kicks_in, kicks_out;
 	uint64_t errors;           /* requests answered with an error */
 	uint64_t malformed;        /* of these, those that broke a rule */

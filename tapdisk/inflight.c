@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC 0x74647231u /* tdr1: another layout gets another number */
+#define MAGIC 0x74647232u /* tdr2: another layout gets another number */
 
 static size_t size_for(const struct inflight_ring *ring)
 {

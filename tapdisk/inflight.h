@@ -14,7 +14,7 @@
  * So at any instant an entry is owed exactly if it is not FREE, its seq is below head.next (else T2 has not come: the request is still in
  * the ring, and will be taken), and it is not ANSWERING at an index below rsp_prod (else T4 has not come: the guest has its answer).
  * A request owed is done again: a read, a write or a flush that was done already may be done twice before its answer, as the guest
- * touches its data only after that; in the order of seq, which is the guest's, so that barriers and flushes cover what they did.
+ * touches its data, and the page with the segments of an INDIRECT, only after that; in the order of seq, which is the guest's, so that barriers and flushes cover what they did.
  */
 #ifndef TAPDISK_INFLIGHT_H
 #define TAPDISK_INFLIGHT_H

@@ -26,7 +26,7 @@
 
 #include "tapdisk/blkif-abi.h"
 
-#define MAX_PIECES (BLKIF_MAX_SLOTS * BLKIF_MAX_SEGS) /* all that a full ring can ask for at once */
+#define MAX_PIECES (BLKIF_MAX_SLOTS * BLKIF_MAX_SEGS) /* in one call: all that a full ring without INDIRECTs can ask for */
 
 struct xen {
 	struct td_xport x;

@@ -23,6 +23,16 @@ has "the place of the wrong byte" "$OUT" "byte 4096"
 
 expect 0 "$guest" "$pid" "$minor" load 2 1
 expect 0 "$guest" --order 4 "$pid" "$minor" load 2 200
+# indirect requests, of up to 2 MiB, alone and among others
+for abi in native x86_64 x86_32; do
+	expect 0 "$guest" --abi $abi --segs 512 "$pid" "$minor" write 512 5000192 $abi
+	expect 0 "$guest" --abi $abi --segs 12 "$pid" "$minor" verify 512 5000192 $abi
+	expect 0 "$guest" --abi $abi "$pid" "$minor" verify 512 5000192 $abi
+done
+expect 0 "$guest" --segs 32 "$pid" "$minor" load 1 32
+expect 0 "$guest" --segs 300 --order 4 "$pid" "$minor" load 1 8
+expect 0 "$guest" --segs 16 --order 4 "$pid" "$minor" load 1 150 # more of them than there is room for
+
 expect 0 "$guest" --order 1 "$pid" "$minor" barrier 512 65536 9
 expect 0 "$guest" "$pid" "$minor" verify 512 65536 9
 expect 0 "$guest" "$pid" "$minor" flush 5

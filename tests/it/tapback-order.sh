@@ -20,7 +20,8 @@ for kv in kthread-pid=${standin[1]} feature-flush-cache=1 feature-barrier=1 sect
 	info=0 cache-mode=none feature-discard=1 discard-granularity=4096; do
 	is "${kv%=*}" "$(get $B/${kv%=*})" "${kv#*=}"
 done
-for k in feature-persistent feature-max-indirect-segments multi-queue-max-queues; do is $k "$(get $B/$k)" -; done
+is "indirect segments" "$(get $B/feature-max-indirect-segments)" 512
+for k in feature-persistent multi-queue-max-queues; do is $k "$(get $B/$k)" -; done
 has "connect" "$(grep connect "$WORK/log.1")" \
 	'"abi":"x86_64","beside":false,"devid":51712,"domid":1,"minor":64,"op":"connect","port":5,"refs":[8],"transport":"xen"'
 guest $D state=4

@@ -29,7 +29,7 @@ static void release(struct guest *g)
 static int make_memory(struct guest *g, struct td_err *err)
 {
 	g->data_page = 1u << g->order;
-	g->bytes = ((size_t)g->data_page + (size_t)g->slots * BLKIF_MAX_SEGS) * 4096;
+	g->bytes = ((size_t)g->data_page + (size_t)g->slots * (g->segs + 1)) * 4096;
 	g->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	g->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	g->memfd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -72,11 +72,17 @@ static int ask_connect(struct guest *g, bool take_over, struct td_err *err)
 
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err)
 {
+	return guest_connect_segs(g, pid, minor, devid, abi, order, BLKIF_MAX_SEGS, err);
+}
+
+int guest_connect_segs(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
+		       struct td_err *err)
+{
 	int rc;
 
 	memset(g, 0, sizeof(*g));
 	*g = (struct guest){ .pid = pid, .minor = minor, .domid = 1, .devid = devid, .abi = abi, .order = order, .memfd = -1,
-			     .kick = -1, .call = -1 };
+			     .kick = -1, .call = -1, .segs = segs, .max_bytes = segs * 4096 };
 	g->slots = blkif_slots(abi, 1u << order);
 	rc = make_memory(g, err);
 	if (!rc)
@@ -106,7 +112,7 @@ int guest_slot(struct guest *g)
 
 uint32_t guest_ref(struct guest *g, int slot)
 {
-	return g->data_page + (uint32_t)slot * BLKIF_MAX_SEGS;
+	return g->data_page + (uint32_t)slot * (g->segs + 1);
 }
 
 void *guest_data(struct guest *g, int slot)
@@ -114,15 +120,35 @@ void *guest_data(struct guest *g, int slot)
 	return g->mem + (size_t)guest_ref(g, slot) * 4096;
 }
 
+static unsigned fill_segs(struct blkif_seg *seg, uint32_t ref, unsigned bytes)
+{
+	unsigned n = 0;
+
+	for (; bytes; n++) {
+		unsigned len = bytes < 4096 ? bytes : 4096;
+
+		seg[n] = (struct blkif_seg){ .ref = ref + n, .last = (uint8_t)(len / 512 - 1) };
+		bytes -= len;
+	}
+	return n;
+}
+
+struct blkif_seg *guest_segs(struct guest *g, int slot)
+{
+	return (struct blkif_seg *)(void *)(g->mem + (size_t)(guest_ref(g, slot) + g->segs) * 4096);
+}
+
 void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigned bytes)
 {
 	struct blkif_desc d = { .id = (uint64_t)slot, .sector = sector, .op = op, .handle = (uint16_t)g->devid };
 
-	for (unsigned left = bytes; left; d.nr_segs++) {
-		unsigned n = left < 4096 ? left : 4096;
-
-		d.seg[d.nr_segs] = (struct blkif_seg){ .ref = guest_ref(g, slot) + d.nr_segs, .last = (uint8_t)(n / 512 - 1) };
-		left -= n;
+	if (bytes <= GUEST_BYTES) {
+		d.nr_segs = (uint8_t)fill_segs(d.seg, guest_ref(g, slot), bytes);
+	} else {
+		d.op = BLKIF_INDIRECT;
+		d.nr_segs = op;
+		d.page[0] = guest_ref(g, slot) + g->segs;
+		d.nr_indirect = (uint16_t)fill_segs(guest_segs(g, slot), guest_ref(g, slot), bytes);
 	}
 	guest_queue_raw(g, &d);
 }

@@ -2,7 +2,7 @@
 /*
  * A blkif frontend over the memory transport: what a guest's driver does, for tests and benches.
  *
- * A request is built in a slot, which has GUEST_BYTES of data at guest_data(); its id is the slot's number.  One thread.
+ * A request is built in a slot, which has g->max_bytes of data at guest_data(); its id is the slot's number.  One thread.
  */
 #ifndef TESTS_GUEST_H
 #define TESTS_GUEST_H
@@ -14,7 +14,8 @@
 #include "tapdisk/blkif-abi.h"
 #include "td/log.h"
 
-#define GUEST_BYTES (BLKIF_MAX_SEGS * 4096u) /* the most that one request carries */
+#define GUEST_BYTES     (BLKIF_MAX_SEGS * 4096u)     /* the most that one request carries, without indirect segments */
+#define GUEST_BYTES_MAX (BLKIF_MAX_INDIRECT * 4096u) /* and with as many as there may be */
 
 struct guest {
 	pid_t pid; /* the tapdisk's */
@@ -22,10 +23,12 @@ struct guest {
 	enum blkif_abi abi;
 	unsigned order, slots;
 	uint64_t sectors; /* the disk's size, 512 bytes each */
+	unsigned segs;    /* the most in one request; beyond BLKIF_MAX_SEGS it goes as an INDIRECT */
+	unsigned max_bytes;
 	int memfd, kick, call;
 	char *mem;
 	size_t bytes;
-	uint32_t data_page; /* the first page of slot 0's data */
+	uint32_t data_page; /* the first page of slot 0's data; a slot's last page is for indirect segments */
 	struct blkif_sring *ring;
 	uint32_t req_prod, rsp_cons; /* ours; the ring's req_prod follows at guest_push */
 	uint16_t idle[BLKIF_MAX_SLOTS]; /* a stack of slots that are not in flight */
@@ -34,6 +37,9 @@ struct guest {
 
 /* Connects as domain 1, device `devid'.  0 or -errno; on failure nothing is left open. */
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err);
+/* The same, with requests of up to segs segments (1 to BLKIF_MAX_INDIRECT). */
+int guest_connect_segs(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
+		       struct td_err *err);
 /* Gives the ring of a tapdisk that died to another, which has its minor; with what is in flight.  May run beside the ring's thread. */
 int guest_take_over(struct guest *g, pid_t pid, struct td_err *err);
 /* Asks the tapdisk to let go, unless it is gone, and frees. */
@@ -43,7 +49,9 @@ int guest_slot(struct guest *g);                /* a slot to build in; -1 when a
 void *guest_data(struct guest *g, int slot);
 uint32_t guest_ref(struct guest *g, int slot);  /* grant of its first page; the others follow */
 
-/* Puts a request on the ring; bytes <= GUEST_BYTES, a multiple of 512.  Goes out with guest_push. */
+struct blkif_seg *guest_segs(struct guest *g, int slot); /* where guest_queue puts indirect ones: the page after the data */
+
+/* Puts a request on the ring; bytes <= g->max_bytes, a multiple of 512.  Goes out with guest_push. */
 void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigned bytes);
 /* The same with a descriptor as it is; d->id is to be a slot. */
 void guest_queue_raw(struct guest *g, const struct blkif_desc *d);

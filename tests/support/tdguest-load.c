@@ -6,20 +6,24 @@
 
 #include "tests/support/tdguest.h"
 
-#define UNIT (GUEST_BYTES / 512) /* sectors: a place that is written and read as a whole, 1 to 11 pages of it */
 #define UNITS_MAX 65536
 
 struct place {
 	uint32_t seed;  /* 0: not written yet */
-	uint16_t bytes; /* of that write */
+	uint32_t bytes; /* of that write */
 	bool busy;
 };
 
 struct flight {
-	uint32_t place, seed;
-	uint16_t bytes;
+	uint32_t place, seed, bytes;
 	bool write;
 };
+
+/* Sectors: a place that is written and read as a whole, or from its start on. */
+static unsigned unit(const struct guest *g)
+{
+	return g->max_bytes / 512;
+}
 
 static double now(void)
 {
@@ -44,10 +48,10 @@ static void issue(struct guest *g, struct place *places, unsigned n, struct flig
 	*f = (struct flight){ .place = i, .write = !p->seed || random() % 2, .bytes = p->bytes, .seed = p->seed };
 	if (f->write) {
 		f->seed = ++seed;
-		f->bytes = (uint16_t)(512 * (1 + (unsigned)random() % UNIT));
-		guest_fill(guest_data(g, slot), (uint64_t)i * UNIT, f->bytes, f->seed);
+		f->bytes = 512 * (1 + (unsigned)random() % unit(g));
+		guest_fill(guest_data(g, slot), (uint64_t)i * unit(g), f->bytes, f->seed);
 	}
-	guest_queue(g, slot, f->write ? BLKIF_WRITE : BLKIF_READ, (uint64_t)i * UNIT, f->bytes);
+	guest_queue(g, slot, f->write ? BLKIF_WRITE : BLKIF_READ, (uint64_t)i * unit(g), f->bytes);
 }
 
 static int finish(struct guest *g, struct place *places, const struct flight *f, int slot, int status)
@@ -57,7 +61,7 @@ static int finish(struct guest *g, struct place *places, const struct flight *f,
 
 	p->busy = false;
 	if (status) {
-		printf("%s at sector %llu: status %d\n", f->write ? "write" : "read", (unsigned long long)f->place * UNIT, status);
+		printf("%s at sector %llu: status %d\n", f->write ? "write" : "read", (unsigned long long)f->place * unit(g), status);
 		return 1;
 	}
 	if (f->write) {
@@ -65,16 +69,16 @@ static int finish(struct guest *g, struct place *places, const struct flight *f,
 		p->bytes = f->bytes;
 		return 0;
 	}
-	bad = guest_check(guest_data(g, slot), (uint64_t)f->place * UNIT, f->bytes, f->seed);
+	bad = guest_check(guest_data(g, slot), (uint64_t)f->place * unit(g), f->bytes, f->seed);
 	if (bad >= 0)
-		printf("wrong data at byte %llu\n", (unsigned long long)f->place * GUEST_BYTES + (unsigned long long)bad);
+		printf("wrong data at byte %llu\n", (unsigned long long)f->place * g->max_bytes + (unsigned long long)bad);
 	return bad >= 0;
 }
 
 int tdguest_load(struct guest *g, double seconds, unsigned depth)
 {
 	static struct flight flights[BLKIF_MAX_SLOTS];
-	unsigned n = (unsigned)(g->sectors / UNIT < UNITS_MAX ? g->sectors / UNIT : UNITS_MAX), inflight = 0;
+	unsigned n = (unsigned)(g->sectors / unit(g) < UNITS_MAX ? g->sectors / unit(g) : UNITS_MAX), inflight = 0;
 	struct place *places = calloc(n ? n : 1, sizeof(*places));
 	double start = now(), end = start + seconds;
 	unsigned long long done = 0;

@@ -12,7 +12,8 @@
 #include "tests/support/tdguest.h"
 
 static const char usage[] =
-	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] PID MINOR COMMAND\n"
+	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] [--segs N] PID MINOR COMMAND\n"
+	"  --segs N              requests of up to N pages, indirect beyond 11; 512 at most\n"
 	"  write OFF LEN SEED    writes bytes that depend on SEED and place (OFF and LEN in bytes, multiples of 512)\n"
 	"  verify OFF LEN SEED   reads, and compares every byte\n"
 	"  barrier OFF LEN SEED  as write, each request a WRITE_BARRIER\n"
@@ -28,10 +29,10 @@ static const char usage[] =
 
 int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t seed)
 {
-	static char buf[GUEST_BYTES];
+	static char buf[GUEST_BYTES_MAX];
 
 	for (uint64_t pos = off; pos < off + len;) {
-		unsigned n = (unsigned)(off + len - pos < GUEST_BYTES ? off + len - pos : GUEST_BYTES);
+		unsigned n = (unsigned)(off + len - pos < g->max_bytes ? off + len - pos : g->max_bytes);
 		long bad = -1;
 		int status;
 
@@ -55,10 +56,10 @@ int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t
 
 static int dump(struct guest *g, uint64_t off, uint64_t len)
 {
-	static char buf[GUEST_BYTES];
+	static char buf[GUEST_BYTES_MAX];
 
 	while (len) {
-		unsigned n = (unsigned)(len < GUEST_BYTES ? len : GUEST_BYTES);
+		unsigned n = (unsigned)(len < g->max_bytes ? len : g->max_bytes);
 		int status = guest_do(g, BLKIF_READ, off / 512, buf, n);
 
 		if (status) {
@@ -178,10 +179,10 @@ static int command(struct guest *g, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "abi", 1, NULL, 'a' }, { "order", 1, NULL, 'o' }, { "devid", 1, NULL, 'd' },
-					       { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+					       { "segs", 1, NULL, 's' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	static struct td_err err;
 	static struct guest g;
-	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, rc;
+	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, segs = BLKIF_MAX_SEGS, rc;
 
 	while ((c = getopt_long(argc, argv, "+h", longs, NULL)) != -1)
 		if (c == 'a')
@@ -190,15 +191,17 @@ int main(int argc, char **argv)
 			order = atoi(optarg);
 		else if (c == 'd')
 			devid = atoi(optarg);
+		else if (c == 's')
+			segs = atoi(optarg);
 		else
 			return fputs(usage, c == 'h' ? stdout : stderr), c == 'h' ? 0 : 2;
 	argc -= optind;
 	argv += optind;
 	if (argc == 2 && !strcmp(argv[0], "hostile") && !strcmp(argv[1], "list"))
 		return tdguest_hostile(NULL, "list");
-	if (argc < 3 || abi < 0 || order < 0 || order > BLKIF_MAX_RING_ORDER)
+	if (argc < 3 || abi < 0 || order < 0 || order > BLKIF_MAX_RING_ORDER || segs < 1 || segs > BLKIF_MAX_INDIRECT)
 		return fputs(usage, stderr), 2;
-	if (guest_connect(&g, atoi(argv[0]), atoi(argv[1]), devid, (enum blkif_abi)abi, (unsigned)order, &err)) {
+	if (guest_connect_segs(&g, atoi(argv[0]), atoi(argv[1]), devid, (enum blkif_abi)abi, (unsigned)order, (unsigned)segs, &err)) {
 		fprintf(stderr, "tdguest: %s\n", err.text);
 		return 2;
 	}

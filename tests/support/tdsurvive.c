@@ -23,7 +23,7 @@
 #include "tests/support/guest.h"
 
 #define BLOCKS   2048 /* of 4 KiB */
-#define MAX_SEGS 4
+#define MAX_SEGS 48 /* of a request; a few are so large that they go as INDIRECTs */
 #define PATIENCE 60000 /* ms without an answer */
 
 static struct guest g;
@@ -167,12 +167,14 @@ static bool claim(unsigned block, unsigned n)
 
 static void send_one(void)
 {
-	unsigned n = 1 + (unsigned)(rnd(&rng) % MAX_SEGS), block = (unsigned)(rnd(&rng) % (BLOCKS - MAX_SEGS)), what = (unsigned)(rnd(&rng) % 100);
+	unsigned n = 1 + (unsigned)(rnd(&rng) % (rnd(&rng) % 8 ? 4 : MAX_SEGS)), block = (unsigned)(rnd(&rng) % (BLOCKS - MAX_SEGS)), what = (unsigned)(rnd(&rng) % 100);
 	uint8_t op = what < 45 ? BLKIF_WRITE : what < 93 ? BLKIF_READ : what < 97 ? BLKIF_FLUSH_DISKCACHE : BLKIF_WRITE_BARRIER;
 	int slot;
 
 	if (op == BLKIF_FLUSH_DISKCACHE)
 		n = 0;
+	if (op == BLKIF_WRITE_BARRIER && n > BLKIF_MAX_SEGS)
+		n = BLKIF_MAX_SEGS;
 	if (!claim(block, n))
 		return;
 	slot = guest_slot(&g);
@@ -282,7 +284,7 @@ int main(int argc, char **argv)
 	if (CTL(out, (char *)"allocate") || !strrchr(out, '-'))
 		return 2;
 	minor = atoi(strrchr(out, '-') + 1);
-	if (start_tapdisk() || guest_connect(&g, tapdisk, minor, 51712, BLKIF_NATIVE, 0, &err) < 0) {
+	if (start_tapdisk() || guest_connect_segs(&g, tapdisk, minor, 51712, BLKIF_NATIVE, 0, MAX_SEGS, &err) < 0) {
 		fprintf(stderr, "tdsurvive: cannot start: %s\n", err.text);
 		return 2;
 	}

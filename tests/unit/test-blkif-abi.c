@@ -58,7 +58,7 @@ struct numbers {
 	size_t head, stride;
 	size_t op, nr, handle, id, sector, seg, seg_size, seg_first, seg_last;
 	size_t flag, d_handle, d_id, d_sector, d_count;
-	size_t inner, i_id, i_sector, i_handle;
+	size_t inner, i_id, i_sector, i_handle, i_nr, i_pages;
 	size_t rsp_id, rsp_op, rsp_status, rsp_size;
 };
 
@@ -80,7 +80,9 @@ struct numbers {
 		.inner = offsetof(struct P##_request_indirect, indirect_op),                                                 \
 		.i_id = offsetof(struct P##_request_indirect, id),                                                           \
 		.i_sector = offsetof(struct P##_request_indirect, sector_number),                                            \
-		.i_handle = offsetof(struct P##_request_indirect, handle), .rsp_id = offsetof(struct P##_response, id),      \
+		.i_handle = offsetof(struct P##_request_indirect, handle),                                                   \
+		.i_nr = offsetof(struct P##_request_indirect, nr_segments),                                                  \
+		.i_pages = offsetof(struct P##_request_indirect, indirect_grefs), .rsp_id = offsetof(struct P##_response, id),      \
 		.rsp_op = offsetof(struct P##_response, operation), .rsp_status = offsetof(struct P##_response, status),     \
 		.rsp_size = sizeof(struct P##_response)                                                                      \
 	}
@@ -124,6 +126,11 @@ static struct blkif_desc sample(uint8_t op)
 	d.sector = 0x99aabbccddeeff01;
 	if (op == BLKIF_DISCARD)
 		d.nr_sectors = 0xf0e0d0c0b0a09080;
+	if (op == BLKIF_INDIRECT) {
+		d.nr_indirect = 0xb1b2;
+		for (unsigned i = 0; i < BLKIF_INDIRECT_PAGES; i++)
+			d.page[i] = 0xbeef0000 + i;
+	}
 	if (op == BLKIF_DISCARD || op == BLKIF_INDIRECT)
 		return d;
 	for (unsigned i = 0; i < BLKIF_MAX_SEGS; i++)
@@ -139,6 +146,7 @@ static void same(const struct blkif_desc *a, const struct blkif_desc *b)
 	ck_assert_uint_eq(a->id, b->id);
 	ck_assert_uint_eq(a->sector, b->sector);
 	ck_assert_uint_eq(a->nr_sectors, b->nr_sectors);
+	ck_assert_uint_eq(a->nr_indirect, b->nr_indirect);
 	for (unsigned i = 0; i < BLKIF_MAX_SEGS; i++) {
 		ck_assert_uint_eq(a->seg[i].ref, b->seg[i].ref);
 		ck_assert_uint_eq(a->seg[i].first, b->seg[i].first);
@@ -191,6 +199,9 @@ static void check_others(const struct numbers *t, struct blkif_sring *ring, unsi
 	ck_assert_uint_eq(peek(r + t->i_id, 8), want.id);
 	ck_assert_uint_eq(peek(r + t->i_sector, 8), want.sector);
 	ck_assert_uint_eq(peek(r + t->i_handle, 2), want.handle);
+	ck_assert_uint_eq(peek(r + t->i_nr, 2), want.nr_indirect);
+	for (unsigned i = 0; i < BLKIF_INDIRECT_PAGES; i++)
+		ck_assert_uint_eq(peek(r + t->i_pages + i * 4, 4), want.page[i]);
 	memset(&got, 0xee, sizeof(got));
 	blkif_get_request(t->abi, ring, slots, idx, &got);
 	same(&got, &want);
@@ -250,6 +261,8 @@ START_TEST(test_head)
 	ck_assert_uint_eq(offsetof(struct blkif_sring, rsp_prod), offsetof(struct x64_sring, rsp_prod));
 	ck_assert_uint_eq(offsetof(struct blkif_sring, rsp_event), offsetof(struct x64_sring, rsp_event));
 	ck_assert_uint_eq(BLKIF_MAX_SEGS, BLKIF_MAX_SEGMENTS_PER_REQUEST);
+	ck_assert_uint_eq(BLKIF_INDIRECT_PAGES, BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST);
+	ck_assert_uint_eq(sizeof(struct blkif_seg), sizeof(struct x64_request_segment));
 	ck_assert_int_eq(BLKIF_READ, BLKIF_OP_READ);
 	ck_assert_int_eq(BLKIF_WRITE, BLKIF_OP_WRITE);
 	ck_assert_int_eq(BLKIF_WRITE_BARRIER, BLKIF_OP_WRITE_BARRIER);
