@@ -88,7 +88,7 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 /* Reads the key to its end from standard input, and puts it into req in hexadecimal. */
 static int put_key(json_t *req, struct td_err *err)
 {
-	unsigned char key[65];
+	unsigned char key[TD_CTL_KEY_MAX + 1];
 	char hex[2 * sizeof key + 1];
 	size_t n = 0;
 	ssize_t got;
@@ -98,8 +98,8 @@ static int put_key(json_t *req, struct td_err *err)
 			return td_fail(err, errno, "cannot read the key from standard input: %s", strerror(errno));
 		n += got > 0 ? (size_t)got : 0;
 	}
-	if (n != 32 && n != 64)
-		return td_fail(err, EINVAL, "the key on standard input has %s%zu bytes: it must be 32 or 64", n == sizeof key ? "at least " : "", n);
+	if (!n || n > TD_CTL_KEY_MAX)
+		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %d bytes", n ? "is too long" : "is empty", TD_CTL_KEY_MAX);
 	for (size_t i = 0; i < n; i++)
 		snprintf(hex + 2 * i, 3, "%02x", key[i]);
 	json_object_set_new(req, "key", json_string(hex));

@@ -35,7 +35,7 @@
 	        {'s', "failover", NULL, "go over to the secondary when space runs out; not in this version", TC_LATER},          \
 	        {'t', "request-timeout", "SECONDS", "say so when the store has not answered for that long", TC_REQUEST_TIMEOUT}, \
 	        {'C', "changed-blocks", "PATH", "keep a log of changed blocks; not in this version", TC_LATER},                  \
-	        {'E', "encrypted", NULL, "the image is encrypted: its key, 32 or 64 bytes, is on stdin", TC_KEY},                                  \
+	        {'E', "encrypted", NULL, "the image is encrypted: its key or passphrase is on stdin", TC_KEY},                                  \
 	        {'e', "stack", "N", "stack on the parents of another disk; not in this version", TC_LATER},                      \
 	{                                                                                                                        \
 		'r', "leaf-cache", NULL, "keep what is read from parents in the leaf; not in this version", TC_LATER             \

@@ -12,6 +12,12 @@
 #include "control/td-qcow.h"
 #include "lib/sibling.h"
 
+/* What the options say. */
+struct create {
+	struct qcow_create o;
+	struct luks_make luks;
+};
+
 static int bad(struct td_err *err, const char *key, const char *value, const char *known)
 {
 	return td_fail(err, EINVAL, "%s=%.100s: it is %s", key, value, known);
@@ -48,13 +54,52 @@ static int set_word(struct td_qcow *t, const char *key, const char *value, const
 	return bad(t->err, key, value, known);
 }
 
-static int set_option(struct td_qcow *t, struct qcow_create *o, const char *key, const char *value)
+/* Those whose names begin with encrypt. */
+static int set_encrypt(struct td_qcow *t, struct create *c, const char *key, const char *value)
+{
+	static const char *const formats[] = {"luks", NULL}, *const ciphers[] = {"aes-128", "aes-256", NULL}, *const modes[] = {"xts", "cbc", NULL},
+					 *const ivs[] = {"plain", "plain64", "essiv", NULL}, *const hashes[] = {"sha1", "sha256", "sha512", NULL},
+					 *const iv_hashes[] = {"sha256", NULL};
+	unsigned v = 0;
+	int rc;
+
+	if (!strcmp(key, "format")) {
+		rc = set_word(t, "encrypt.format", value, formats, &v, "luks");
+		c->o.luks = &c->luks;
+	} else if (!strcmp(key, "cipher-alg")) {
+		rc = set_word(t, "encrypt.cipher-alg", value, ciphers, &v, "aes-128 or aes-256");
+		c->luks.aes = v ? 256 : 128;
+	} else if (!strcmp(key, "cipher-mode")) {
+		rc = set_word(t, "encrypt.cipher-mode", value, modes, &v, "xts or cbc");
+		c->luks.mode = v ? TD_CIPHER_CBC : TD_CIPHER_XTS;
+	} else if (!strcmp(key, "ivgen-alg")) {
+		rc = set_word(t, "encrypt.ivgen-alg", value, ivs, &v, "plain, plain64 or essiv");
+		c->luks.iv = v == 2 ? TD_IV_ESSIV : v ? TD_IV_PLAIN64 : TD_IV_PLAIN;
+	} else if (!strcmp(key, "ivgen-hash-alg")) {
+		rc = set_word(t, "encrypt.ivgen-hash-alg", value, iv_hashes, &v, "sha256");
+	} else if (!strcmp(key, "hash-alg")) {
+		rc = set_word(t, "encrypt.hash-alg", value, hashes, &v, "sha1, sha256 or sha512");
+		c->luks.hash = rc ? "" : hashes[v];
+	} else if (!strcmp(key, "iter-time")) {
+		c->luks.ms = (unsigned)strtoul(value, NULL, 10);
+		rc = c->luks.ms && c->luks.ms <= 60000 ? 0 : bad(t->err, "encrypt.iter-time", value, "1 to 60000 ms");
+	} else {
+		rc = td_fail(t->err, EINVAL, "unknown option 'encrypt.%.100s': format, cipher-alg, cipher-mode, ivgen-alg, ivgen-hash-alg, hash-alg and "
+					     "iter-time are known (and -E for the passphrase)", key);
+	}
+	return rc;
+}
+
+static int set_option(struct td_qcow *t, struct create *c, const char *key, const char *value)
 {
 	static const char *const zip[] = {"zlib", "zstd", NULL}, *const prealloc[] = {"off", "metadata", "falloc", "full", NULL},
 					 *const compat[] = {"", "", "0.10", "1.1", NULL}, *const versions[] = {"", "", "v2", "v3", NULL};
+	struct qcow_create *o = &c->o;
 	unsigned v = 0;
 	int rc = 0;
 
+	if (!strncmp(key, "encrypt.", 8))
+		return set_encrypt(t, c, key + 8, value);
 	if (!strcmp(key, "cluster_size"))
 		return set_power(t, key, value, 512, 2u << 20, &o->cluster_bits, "a power of two from 512 to 2M");
 	if (!strcmp(key, "refcount_bits"))
@@ -84,12 +129,12 @@ static int set_option(struct td_qcow *t, struct qcow_create *o, const char *key,
 		return td_qcow_size(value, &o->size, t->err);
 	else
 		return td_fail(t->err, EINVAL, "unknown option '%.100s': the options are cluster_size, refcount_bits, compat, lazy_refcounts, extended_l2, "
-					       "compression_type, data_file, data_file_raw, preallocation, backing_file, backing_fmt and size", key);
+					       "compression_type, data_file, data_file_raw, preallocation, backing_file, backing_fmt, size and encrypt.*", key);
 	return 0;
 }
 
 /* "a=b,c=d", in place. */
-static int set_options(struct td_qcow *t, struct qcow_create *o, char *list)
+static int set_options(struct td_qcow *t, struct create *c, char *list)
 {
 	char *save, *value;
 	int rc = 0;
@@ -99,7 +144,7 @@ static int set_options(struct td_qcow *t, struct qcow_create *o, char *list)
 		if (!value)
 			return td_fail(t->err, EINVAL, "'%.100s' is not of the form option=value", p);
 		*value++ = 0;
-		rc = set_option(t, o, p, value);
+		rc = set_option(t, c, p, value);
 	}
 	return rc;
 }
@@ -177,7 +222,9 @@ static const struct option longs[] = {{"force", no_argument, NULL, 'f'}, {NULL, 
 
 int td_qcow_create(struct td_qcow *t)
 {
-	struct qcow_create o = {.version = 3, .cluster_bits = 16, .refcount_order = 4};
+	struct create new = {.o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .key = &t->key},
+			     .luks = {TD_CIPHER_XTS, TD_IV_PLAIN64, 256, "sha256", 2000}};
+	struct qcow_create *o = &new.o;
 	bool force = false;
 	int c, rc = 0;
 
@@ -185,21 +232,21 @@ int td_qcow_create(struct td_qcow *t)
 		if (c == 'f')
 			force = true;
 		else if (c == 'o')
-			rc = set_options(t, &o, optarg);
+			rc = set_options(t, &new, optarg);
 		else if (c == 'b')
-			o.backing = optarg;
+			o->backing = optarg;
 		else if (c == 'F')
-			o.backing_format = optarg;
+			o->backing_format = optarg;
 		else
 			return td_qcow_usage(t);
 	}
 	if (!rc && (t->argc - optind < 1 || t->argc - optind > 2))
 		return td_qcow_usage(t);
 	if (!rc && t->argc - optind == 2)
-		rc = td_qcow_size(t->argv[optind + 1], &o.size, t->err);
-	if (!rc && !o.size && !o.backing)
+		rc = td_qcow_size(t->argv[optind + 1], &o->size, t->err);
+	if (!rc && !o->size && !o->backing)
 		rc = td_fail(t->err, EINVAL, "how large is %s to be?", t->argv[optind]);
-	return -(rc ? rc : create(t, t->argv[optind], &o, force));
+	return -(rc ? rc : create(t, t->argv[optind], o, force));
 }
 
 /* The name by which the image at `path' is to know its parent: as short as it can be. */

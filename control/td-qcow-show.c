@@ -220,7 +220,7 @@ int td_qcow_map(struct td_qcow *t)
 		return td_qcow_usage(t);
 	if (!t->json)
 		printf("%-15s %-15s %-15s %s\n", "Offset", "Length", "Mapped to", "File");
-	rc = qcow_image_map(t->argv[1], each, &s, t->io, t->err);
+	rc = qcow_image_map(t->argv[1], each, &s, &t->key, t->io, t->err);
 	if (t->json)
 		puts(s.first ? "[]" : "]");
 	return -rc;

@@ -11,17 +11,20 @@
 #include "lib/fiber.h"
 
 static const char usage_text[] =
-	"usage: td-qcow create [-f] [-o OPTION=VALUE,...] [-b BACKING -F FORMAT] FILE [SIZE]\n"
+	"usage: td-qcow create [-f] [-E] [-o OPTION=VALUE,...] [-b BACKING -F FORMAT] FILE [SIZE]\n"
 	"       td-qcow snapshot [-f] [-F FORMAT] PARENT FILE    a new image upon PARENT, of the same size\n"
 	"       td-qcow info [--json] FILE\n"
 	"       td-qcow check [-r leaks|all] [--json] FILE       0: clean, 2: corrupt, 3: leaks alone\n"
-	"       td-qcow resize [--shrink] FILE [+|-]SIZE\n"
-	"       td-qcow commit [-k] [-p] FILE                    into its backing file; -k keeps its contents, -p shows progress\n"
-	"       td-qcow map [--json] FILE\n"
+	"       td-qcow resize [-E] [--shrink] FILE [+|-]SIZE\n"
+	"       td-qcow commit [-E] [-k] [-p] FILE               into its backing file; -k keeps its contents, -p shows progress\n"
+	"       td-qcow map [-E] [--json] FILE\n"
 	"OPTION: cluster_size, refcount_bits, compat (0.10, 1.1), lazy_refcounts, extended_l2, compression_type, data_file, data_file_raw,\n"
 	"        preallocation (off, metadata, falloc, full), backing_file, backing_fmt.  SIZE: bytes, or with K, M, G, T, P.\n"
-	"  -f, --force   create: over a file that is there and not empty\n"
-	"  -h, --help    this text\n";
+	"        encrypt.format (luks), encrypt.cipher-alg (aes-128, aes-256), encrypt.cipher-mode (xts, cbc), encrypt.ivgen-alg (plain, plain64,\n"
+	"        essiv), encrypt.hash-alg (sha1, sha256, sha512), encrypt.iter-time (ms)\n"
+	"  -f, --force       create: over a file that is there and not empty\n"
+	"  -E, --encrypted   the image is encrypted, or to be, and its passphrase on standard input, up to the end\n"
+	"  -h, --help        this text\n";
 
 int td_qcow_usage(struct td_qcow *t)
 {
@@ -131,7 +134,7 @@ static int resize(struct td_qcow *t)
 		size = *text == '+' ? info.h.size + size : info.h.size - size;
 	}
 	if (!rc)
-		rc = qcow_image_resize(t->argv[optind], size, shrink, t->io, t->err);
+		rc = qcow_image_resize(t->argv[optind], size, shrink, &t->key, t->io, t->err);
 	return -rc;
 }
 
@@ -155,7 +158,7 @@ static int commit(struct td_qcow *t)
 	}
 	if (t->argc - optind != 1)
 		return td_qcow_usage(t);
-	return -qcow_image_commit(t->argv[optind], keep, show ? progress : NULL, NULL, t->io, t->err);
+	return -qcow_image_commit(t->argv[optind], keep, &t->key, show ? progress : NULL, NULL, t->io, t->err);
 }
 
 /* --- the program ------------------------------------------------------------------------------------------------------------ */
@@ -181,21 +184,33 @@ static void run(void *arg)
 	r->done = true;
 }
 
-/* --json and --output=json may stand anywhere. */
-static bool take_json(int *argc, char **argv)
+/* --json (and --output=json) and -E may stand anywhere. */
+static void take_common(int *argc, char **argv, bool *json, bool *key)
 {
-	bool found = false;
 	int n = 0;
 
 	for (int i = 0; i < *argc; i++) {
 		if (!strcmp(argv[i], "--json") || !strcmp(argv[i], "--output=json"))
-			found = true;
+			*json = true;
+		else if (!strcmp(argv[i], "-E") || !strcmp(argv[i], "--encrypted"))
+			*key = true;
 		else
 			argv[n++] = argv[i];
 	}
 	argv[n] = NULL;
 	*argc = n;
-	return found;
+}
+
+static int read_key(struct td_key *key, struct td_err *err)
+{
+	uint8_t more;
+
+	setvbuf(stdin, NULL, _IONBF, 0); /* no copy of the key stays in a buffer */
+	key->len = (unsigned)fread(key->bytes, 1, sizeof key->bytes, stdin);
+	if (!key->len || fread(&more, 1, 1, stdin))
+		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %zu bytes", key->len ? "is too long" : "is empty",
+			       sizeof key->bytes);
+	return 0;
 }
 
 static int run_command(struct run *r)
@@ -218,10 +233,11 @@ int main(int argc, char **argv)
 {
 	static struct td_err err;
 	struct run r = {.t = {.err = &err}};
+	bool key = false;
 	int rc;
 
 	td_log_open("td-qcow", 1);
-	r.t.json = take_json(&argc, argv);
+	take_common(&argc, argv, &r.t.json, &key);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {
 		fputs(usage_text, stdout);
 		return 0;
@@ -233,7 +249,10 @@ int main(int argc, char **argv)
 		return td_qcow_usage(&r.t);
 	r.t.argc = argc - 1;
 	r.t.argv = argv + 1;
-	rc = run_command(&r);
+	rc = key ? -read_key(&r.t.key, &err) : 0;
+	if (!rc)
+		rc = run_command(&r);
+	explicit_bzero(&r.t.key, sizeof r.t.key);
 	if (rc && err.code)
 		fprintf(stderr, "td-qcow: %s\n", err.text);
 	else if (rc < 0 || (rc && r.fn != check && rc != 22))

@@ -13,6 +13,7 @@ struct td_qcow {
 	int argc;
 	char **argv; /* argv[0]: the command's name */
 	bool json;
+	struct td_key key; /* of what is encrypted; from standard input, where -E says so */
 	struct td_err *err;
 };
 

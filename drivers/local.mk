@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 noinst_LIBRARIES += drivers/libdrivers.a
-drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/empty.c drivers/null.c drivers/raw.c \
+drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/cipher.c drivers/cipher.h drivers/empty.c drivers/null.c drivers/raw.c \
 	drivers/vhd-format.c drivers/vhd-format.h drivers/vhd-bat.c drivers/vhd-name.c
 # VHD offline
 drivers_libdrivers_a_SOURCES += drivers/vhd-image.c drivers/vhd-image.h drivers/vhd-image-parent.c drivers/vhd-image-write.c \
@@ -17,12 +17,15 @@ drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-bitmap.c \
 	drivers/qcow-check.c drivers/qcow-check.h \
 	drivers/qcow-create.c \
+	drivers/qcow-crypt.c \
 	drivers/qcow-discard.c \
 	drivers/qcow-flush.c \
 	drivers/qcow-format.c drivers/qcow-format.h \
 	drivers/qcow-image.c drivers/qcow-image.h \
+	drivers/qcow-luks.c drivers/qcow-luks.h \
 	drivers/qcow-map.c \
 	drivers/qcow-page.c \
+	drivers/qcow-part.c \
 	drivers/qcow-read.c \
 	drivers/qcow-refcount.c \
 	drivers/qcow-snapshot.c \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A new image: header, refcount table, refcount blocks, L1 table, and with preallocation L2 tables and all clusters of the disk, in
+ * A new image: header, refcount table, refcount blocks, L1 table, the encryption header where there is one, and with preallocation L2 tables and all clusters of the disk, in
  * this order and without gaps.  The header is written last, when all else is durable: half an image is no image.
  */
 #include <errno.h>
@@ -14,8 +14,8 @@
 
 /* In clusters; each area begins where the last one ends. */
 struct layout {
-	uint64_t table, blocks, l1, l2, data; /* how many of each */
-	uint64_t table_at, blocks_at, l1_at, l2_at, data_at, end;
+	uint64_t table, blocks, l1, luks, l2, data; /* how many of each */
+	uint64_t table_at, blocks_at, l1_at, luks_at, l2_at, data_at, end;
 };
 
 static uint64_t clusters(const struct qcow_header *h, uint64_t bytes)
@@ -29,9 +29,10 @@ static void plan(const struct qcow_header *h, bool prealloc, bool external, stru
 
 	*l = (struct layout){.table = 1, .blocks = 1};
 	l->l1 = clusters(h, (uint64_t)h->l1_size * 8);
+	l->luks = clusters(h, h->luks_len);
 	l->l2 = prealloc ? qcow_l1_needed(h, h->size) : 0;
 	l->data = prealloc && !external ? clusters(h, h->size) : 0;
-	fixed = 1 + l->l1 + l->l2 + l->data;
+	fixed = 1 + l->l1 + l->luks + l->l2 + l->data;
 	for (;;) { /* what counts has to be counted too */
 		uint64_t blocks = (fixed + l->table + l->blocks + per - 1) / per, table = clusters(h, blocks * 8);
 
@@ -43,7 +44,8 @@ static void plan(const struct qcow_header *h, bool prealloc, bool external, stru
 	l->table_at = 1;
 	l->blocks_at = l->table_at + l->table;
 	l->l1_at = l->blocks_at + l->blocks;
-	l->l2_at = l->l1_at + l->l1;
+	l->luks_at = l->l1_at + l->l1;
+	l->l2_at = l->luks_at + l->luks;
 	l->data_at = l->l2_at + l->l2;
 	l->end = l->data_at + l->data;
 }
@@ -53,6 +55,7 @@ struct make {
 	struct qcow_header h;
 	struct layout l;
 	uint8_t *buf; /* a cluster */
+	uint8_t *luks; /* h.luks_len bytes, or NULL */
 };
 
 static int put(struct make *m, uint64_t cluster)
@@ -141,6 +144,8 @@ static int put_all(struct make *m, enum qcow_prealloc how)
 		rc = put_blocks(m);
 	if (!rc)
 		rc = put_offsets(m, m->l.l1_at, m->l.l1, m->l.l2, m->l.l2_at, QCOW_COPIED);
+	if (!rc && m->luks)
+		rc = td_file_rw(m->file, TD_IO_WRITE, m->luks, m->h.luks_off, m->h.luks_len, 0);
 	if (!rc)
 		rc = put_l2(m);
 	if (!rc && m->l.data)
@@ -167,6 +172,8 @@ static int fill_header(const char *path, const struct qcow_create *o, struct qco
 	h->incompat = (o->compression ? QCOW_INCOMPAT_ZIP : 0) | (o->extended_l2 ? QCOW_INCOMPAT_EXTL2 : 0) |
 		      (o->data_file ? QCOW_INCOMPAT_DATA : 0);
 	h->autoclear = o->data_raw ? QCOW_AUTOCLEAR_RAW : 0;
+	h->crypt = o->luks ? QCOW_LUKS : QCOW_PLAIN;
+	h->luks_len = o->luks ? luks_size(o->luks) : 0;
 	if (h->version == 2 && (h->compat | h->incompat | h->autoclear || h->ref_order != 4))
 		return td_fail(err, EINVAL, "%s: version 2 (compat=0.10) has none of the newer features: refcounts of another width, lazy refcounts, "
 					    "zstd, extended L2 entries, data files", path);
@@ -174,6 +181,10 @@ static int fill_header(const char *path, const struct qcow_create *o, struct qco
 		return td_fail(err, EINVAL, "%s: extended L2 entries need clusters of 16 KiB or more", path);
 	if (o->data_raw && (!o->data_file || o->backing))
 		return td_fail(err, EINVAL, "%s: data_file_raw needs a data_file, and no backing file", path);
+	if (o->luks && (o->prealloc || o->data_raw))
+		return td_fail(err, EINVAL, "%s: an encrypted image can have nothing preallocated, and no raw data file: zeroes would read as noise", path);
+	if (o->luks && !(o->key && o->key->len))
+		return td_fail(err, ENOKEY, "%s is to be encrypted: give its passphrase on standard input, with -E", path);
 	if (o->prealloc && o->backing)
 		return td_fail(err, EINVAL, "%s: with a backing file nothing can be preallocated: it would be hidden", path);
 	if (!o->size || o->size % QCOW_SECTOR || o->size > (UINT64_C(1) << 56) || qcow_l1_needed(h, o->size) > QCOW_L1_MAX / 8)
@@ -188,6 +199,30 @@ static int fill_header(const char *path, const struct qcow_create *o, struct qco
 	return 0;
 }
 
+struct luks_call {
+	const struct luks_make *how;
+	const struct td_key *key;
+	uint8_t *area;
+};
+
+static long luks_run(void *arg)
+{
+	struct luks_call *c = arg;
+
+	return luks_create(c->how, c->key->bytes, c->key->len, c->area);
+}
+
+static int make_luks(struct make *m, const struct qcow_create *o)
+{
+	struct luks_call c = {o->luks, o->key, NULL};
+
+	if (posix_memalign((void **)&c.area, 4096, m->h.luks_len))
+		return -ENOMEM;
+	memset(c.area, 0, m->h.luks_len);
+	m->luks = c.area;
+	return (int)td_await_call(m->file->io, luks_run, &c); /* which takes seconds */
+}
+
 static int create_at(struct make *m, const char *path, const struct qcow_create *o, struct td_err *err)
 {
 	int rc;
@@ -196,14 +231,18 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 	m->h.l1_off = m->l.l1_at << m->h.cluster_bits;
 	m->h.ref_off = m->l.table_at << m->h.cluster_bits;
 	m->h.ref_clusters = (uint32_t)m->l.table;
+	m->h.luks_off = m->l.luks ? m->l.luks_at << m->h.cluster_bits : 0;
 	if ((uint64_t)m->h.ref_clusters << m->h.cluster_bits > QCOW_REFTABLE_MAX)
 		return td_fail(err, EFBIG, "%s: its refcount table would have more than 8 MiB: take larger clusters", path);
 	if (posix_memalign((void **)&m->buf, 4096, qcow_cluster(&m->h)))
 		return -ENOMEM;
-	rc = qcow_set_length(m->file, 0);
+	rc = o->luks ? make_luks(m, o) : 0;
+	if (!rc)
+		rc = qcow_set_length(m->file, 0);
 	if (!rc)
 		rc = put_all(m, o->prealloc);
 	free(m->buf);
+	free(m->luks);
 	return rc ? td_fail(err, -rc, "cannot create %s: %s", path, rc == -ENOSPC ? "no space, or the names do not fit into the first cluster"
 										   : strerror(-rc)) : 0;
 }

@@ -338,7 +338,7 @@ static void put_features(struct out *o)
 int qcow_header_encode(const struct qcow_header *h, void *buf, size_t len)
 {
 	struct out o = {buf, h->version == 3 ? 112 : 72, len, len < 120};
-	uint8_t *p = buf;
+	uint8_t *p = buf, luks[16];
 	size_t name_len = strlen(h->backing);
 
 	if (o.full)
@@ -366,6 +366,11 @@ int qcow_header_encode(const struct qcow_header *h, void *buf, size_t len)
 		put_extension(&o, EXT_BACKING_FORMAT, h->backing_format, strlen(h->backing_format));
 	if (h->data_file[0])
 		put_extension(&o, EXT_DATA_FILE, h->data_file, strlen(h->data_file));
+	if (h->crypt == QCOW_LUKS) {
+		td_put_be64(luks, h->luks_off);
+		td_put_be64(luks + 8, h->luks_len);
+		put_extension(&o, EXT_LUKS, luks, sizeof luks);
+	}
 	if (h->version == 3 && len >= 1024) /* no room for names in the smallest clusters */
 		put_features(&o);
 	put_extension(&o, EXT_END, NULL, 0);

@@ -86,10 +86,24 @@ static void close_chain(struct td_image *image)
 	}
 }
 
+static bool is_encrypted(const struct td_driver *d, const char *path, struct td_io *io)
+{
+	struct td_err none = {0};
+	struct qcow_header h;
+	struct td_file *f;
+
+	if (strcmp(d->name, "qcow2") || open_header(path, TD_FILE_LOOK | TD_FILE_RDONLY, io, &f, &h, &none))
+		return false; /* or it cannot be opened, and that is said when it is */
+	td_file_close(f);
+	return h.crypt;
+}
+
 /* leaf, with flags `below' what it stands on, and as ordinary parents what stands under that. */
-static int open_chain(const char *spec, unsigned flags, unsigned below, struct td_io *io, struct td_image **leaf, struct td_err *err)
+static int open_chain(const char *spec, unsigned flags, unsigned below, const struct td_key *key, struct td_io *io, struct td_image **leaf,
+		      struct td_err *err)
 {
 	char next[TD_SPEC_MAX];
+	struct td_how how = {.key = key};
 	struct td_image **at = leaf;
 	int rc, depth = 0;
 
@@ -99,7 +113,10 @@ static int open_chain(const char *spec, unsigned flags, unsigned below, struct t
 		const char *path;
 		const struct td_driver *d = td_driver_parse(next, &path, err);
 
-		rc = d ? td_image_open(d, path, !depth ? flags : depth == 1 ? below : TD_FILE_PARENT | TD_FILE_RDONLY, io, at, err) : -err->code;
+		if (depth == 1 && !below && d && !is_encrypted(d, path, io))
+			how.key = NULL; /* it is for the leaf; one that is written is asked for in vain otherwise */
+		how.flags = !depth ? flags : depth == 1 ? below : TD_FILE_PARENT | TD_FILE_RDONLY;
+		rc = d ? td_image_open_how(d, path, &how, io, at, err) : -err->code;
 		if (rc)
 			break;
 		rc = d->backing ? d->backing(*at, next, err) : 0;
@@ -114,12 +131,13 @@ static int open_chain(const char *spec, unsigned flags, unsigned below, struct t
 	return rc;
 }
 
-static int open_qcow(const char *path, unsigned flags, unsigned below, struct td_io *io, struct td_image **leaf, struct td_err *err)
+static int open_qcow(const char *path, unsigned flags, unsigned below, const struct td_key *key, struct td_io *io, struct td_image **leaf,
+		     struct td_err *err)
 {
 	char spec[TD_SPEC_MAX];
 
 	snprintf(spec, sizeof spec, "qcow2:%s", path);
-	return open_chain(spec, flags, below, io, leaf, err);
+	return open_chain(spec, flags, below, key, io, leaf, err);
 }
 
 struct wait {
@@ -232,14 +250,14 @@ static int shrink_to(struct td_image *image, uint64_t size)
 	return rc ? rc : write_size(q, size);
 }
 
-int qcow_image_resize(const char *path, uint64_t size, bool shrink, struct td_io *io, struct td_err *err)
+int qcow_image_resize(const char *path, uint64_t size, bool shrink, const struct td_key *key, struct td_io *io, struct td_err *err)
 {
 	struct td_image *image;
 	int rc;
 
 	if (!size || size % QCOW_SECTOR)
 		return td_fail(err, EINVAL, "%s: %llu bytes cannot be: a disk's size is a multiple of 512", path, (unsigned long long)size);
-	rc = open_qcow(path, 0, TD_FILE_PARENT | TD_FILE_RDONLY, io, &image, err);
+	rc = open_qcow(path, 0, TD_FILE_PARENT | TD_FILE_RDONLY, key, io, &image, err);
 	if (rc)
 		return rc;
 	if (((struct qcow *)image->priv)->h.nsnapshots)
@@ -337,11 +355,11 @@ static int empty(struct td_image *top)
 	return rc ? rc : qcow_flush(q);
 }
 
-int qcow_image_commit(const char *path, bool keep, void (*progress)(void *data, uint64_t done, uint64_t all), void *data, struct td_io *io,
-		      struct td_err *err)
+int qcow_image_commit(const char *path, bool keep, const struct td_key *key, void (*progress)(void *data, uint64_t done, uint64_t all), void *data,
+		      struct td_io *io, struct td_err *err)
 {
 	struct commit c = {.progress = progress, .data = data};
-	int rc = open_qcow(path, 0, 0, io, &c.top, err);
+	int rc = open_qcow(path, 0, 0, key, io, &c.top, err);
 
 	if (rc)
 		return rc;
@@ -439,11 +457,12 @@ static int map_range(struct walk *w, struct td_image *image, unsigned depth, uin
 	return rc;
 }
 
-int qcow_image_map(const char *path, int (*each)(void *data, const struct qcow_extent *e), void *data, struct td_io *io, struct td_err *err)
+int qcow_image_map(const char *path, int (*each)(void *data, const struct qcow_extent *e), void *data, const struct td_key *key,
+		   struct td_io *io, struct td_err *err)
 {
 	struct walk w = {each, data};
 	struct td_image *image;
-	int rc = open_qcow(path, TD_FILE_RDONLY, TD_FILE_PARENT | TD_FILE_RDONLY, io, &image, err);
+	int rc = open_qcow(path, TD_FILE_RDONLY, TD_FILE_PARENT | TD_FILE_RDONLY, key, io, &image, err);
 
 	if (rc)
 		return rc;

@@ -8,7 +8,8 @@
 
 #include "drivers/qcow-check.h"
 #include "drivers/qcow-format.h"
-#include "td/io.h"
+#include "drivers/qcow-luks.h"
+#include "td/block.h"
 
 enum qcow_prealloc { QCOW_PREALLOC_OFF, QCOW_PREALLOC_METADATA, QCOW_PREALLOC_FALLOC, QCOW_PREALLOC_FULL };
 
@@ -21,6 +22,8 @@ struct qcow_create {
 	const char *backing, *backing_format; /* NULL: none.  The name as the image is to hold it; the format as qemu-img calls it */
 	const char *data_file;     /* NULL: none */
 	enum qcow_prealloc prealloc;
+	const struct luks_make *luks; /* NULL: in the clear */
+	const struct td_key *key;     /* luks: the passphrase */
 };
 
 /* Into the file or device at path, which is there and empty (or a device). */
@@ -35,12 +38,12 @@ int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, 
 
 int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, struct td_err *err);
 
-/* shrink: what lies beyond the new end is lost, and that is meant. */
-int qcow_image_resize(const char *path, uint64_t size, bool shrink, struct td_io *io, struct td_err *err);
+/* Below, key: of what is encrypted in the chain, or NULL.  shrink: what lies beyond the new end is lost, and that is meant. */
+int qcow_image_resize(const char *path, uint64_t size, bool shrink, const struct td_key *key, struct td_io *io, struct td_err *err);
 
 /* What the image holds goes into its backing file; then the image is emptied, unless keep.  progress: bytes done and in all; or NULL. */
-int qcow_image_commit(const char *path, bool keep, void (*progress)(void *data, uint64_t done, uint64_t all), void *data, struct td_io *io,
-		      struct td_err *err);
+int qcow_image_commit(const char *path, bool keep, const struct td_key *key, void (*progress)(void *data, uint64_t done, uint64_t all), void *data,
+		      struct td_io *io, struct td_err *err);
 
 /* A range of the disk, as the chain shows it. */
 struct qcow_extent {
@@ -52,6 +55,7 @@ struct qcow_extent {
 	const char *file;
 };
 /* In order; and NULL after the last.  What an extent points to stands until then. */
-int qcow_image_map(const char *path, int (*each)(void *data, const struct qcow_extent *e), void *data, struct td_io *io, struct td_err *err);
+int qcow_image_map(const char *path, int (*each)(void *data, const struct qcow_extent *e), void *data, const struct td_key *key,
+		   struct td_io *io, struct td_err *err);
 
 #endif

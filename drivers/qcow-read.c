@@ -6,83 +6,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "drivers/cipher.h"
 #include "drivers/qcow.h"
 #include "lib/fiber.h"
 
 const unsigned char qcow_zeroes[65536];
-
-/* --- operations that found their place by the mapping (Q4) ------------------------------------------------------------ */
-
-void qcow_fly(struct qcow *q, unsigned *epoch)
-{
-	*epoch = q->epoch;
-	q->flying[q->epoch]++;
-}
-
-void qcow_land(struct qcow *q, unsigned epoch)
-{
-	if (--q->flying[epoch] == 0 && q->draining)
-		td_cond_wake(&q->drained);
-}
-
-/* --- pieces ------------------------------------------------------------------------------------------------------------ */
-
-int qcow_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to, int max)
-{
-	int used = 0;
-
-	for (int i = 0; i < n && len; i++) {
-		uint64_t have = from[i].iov_len;
-
-		if (skip >= have) {
-			skip -= have;
-			continue;
-		}
-		have -= skip;
-		if (have > len)
-			have = len;
-		if (used == max)
-			return -1;
-		to[used++] = (struct iovec){(char *)from[i].iov_base + skip, have};
-		len -= have;
-		skip = 0;
-	}
-	return used;
-}
-
-/* With the iovec of [skip, skip + len) of req; kept when done, so that after the first burst nothing is allocated. */
-int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, struct qcow_op **out)
-{
-	struct qcow_op *op = q->ops;
-
-	if (op)
-		q->ops = op->next;
-	else if (!(op = calloc(1, sizeof *op)))
-		return -ENOMEM;
-	if (op->iovmax < req->iovcnt) {
-		struct iovec *iov = realloc(op->iov, (size_t)req->iovcnt * sizeof *iov);
-
-		if (!iov) {
-			op->next = q->ops;
-			q->ops = op;
-			return -ENOMEM;
-		}
-		op->iov = iov;
-		op->iovmax = req->iovcnt;
-	}
-	op->q = q;
-	op->req = req;
-	op->iop = (struct td_iop){.off = 0, .len = len, .iov = op->iov};
-	op->iop.iovcnt = qcow_slice(req->iov, req->iovcnt, skip, len, op->iov, op->iovmax);
-	*out = op;
-	return 0;
-}
-
-void qcow_op_put(struct qcow_op *op)
-{
-	op->next = op->q->ops;
-	op->q->ops = op;
-}
 
 bool qcow_backing_zero(const struct qcow *q, uint64_t off)
 {
@@ -103,24 +31,6 @@ static void zero(const struct iovec *iov, int n, uint64_t skip, uint64_t len)
 		len -= have;
 		skip = 0;
 	}
-}
-
-static void whole_done(struct td_iop *iop, int err)
-{
-	struct td_req *req = iop->data;
-
-	qcow_land(req->image->priv, (unsigned)req->state[0]);
-	td_req_done(req, err);
-}
-
-static void part_done(struct td_iop *iop, int err)
-{
-	struct qcow_op *op = td_entry(iop, struct qcow_op, iop);
-	struct td_req *req = op->req;
-
-	qcow_land(op->q, op->epoch);
-	qcow_op_put(op);
-	td_req_put(req, err);
 }
 
 static void below_done(struct td_req *child, int err)
@@ -164,37 +74,6 @@ static void read_below(struct qcow *q, struct td_req *req, uint64_t skip, uint64
 	td_submit(q->image->backing, &op->child);
 }
 
-static void read_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, uint64_t host)
-{
-	struct qcow_op *op;
-	int rc = qcow_op_get(q, req, skip, len, &op);
-
-	req->pending++;
-	if (rc < 0) {
-		td_req_put(req, rc);
-		return;
-	}
-	op->iop.op = TD_IO_READ;
-	op->iop.flags = TD_IO_EOF_ZERO;
-	op->iop.file = q->data;
-	op->iop.off = host;
-	op->iop.done = part_done;
-	qcow_fly(q, &op->epoch);
-	td_file_io(req->io, &op->iop);
-}
-
-static void read_whole(struct qcow *q, struct td_req *req, uint64_t host)
-{
-	struct td_iop *op = &req->iop;
-	unsigned epoch;
-
-	qcow_fly(q, &epoch);
-	req->state[0] = epoch;
-	*op = (struct td_iop){.op = TD_IO_READ, .flags = TD_IO_EOF_ZERO, .file = q->data, .off = host, .len = req->len, .iov = req->iov,
-			      .iovcnt = req->iovcnt, .done = whole_done, .data = req};
-	td_file_io(req->io, op);
-}
-
 static bool at_once(enum qcow_kind kind)
 {
 	return kind == QCOW_RUN_DATA || kind == QCOW_RUN_ZERO || kind == QCOW_RUN_NONE;
@@ -210,7 +89,7 @@ bool qcow_read_fast(struct qcow *q, struct td_req *req)
 		if (!at_once(run.kind))
 			return false;
 		if (run.len == req->len && run.kind == QCOW_RUN_DATA) {
-			read_whole(q, req, run.host);
+			qcow_whole(q, req, TD_IO_READ, run.host);
 			return true;
 		}
 	}
@@ -220,7 +99,7 @@ bool qcow_read_fast(struct qcow *q, struct td_req *req)
 
 		qcow_map(q, at, end - at, &run);
 		if (run.kind == QCOW_RUN_DATA)
-			read_part(q, req, skip, run.len, run.host);
+			qcow_part(q, req, skip, run.len, TD_IO_READ, run.host);
 		else if (run.kind == QCOW_RUN_ZERO)
 			zero(req->iov, req->iovcnt, skip, run.len);
 		else
@@ -317,7 +196,7 @@ static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run
 		qcow_fly(q, &epoch);
 		rc = td_await_file(io, &op);
 		qcow_land(q, epoch);
-		return rc;
+		return rc || !q->crypt ? rc : td_decrypt(q->crypt, qcow_crypt_at(q, run->host, off), iov, n);
 	}
 }
 

@@ -15,55 +15,6 @@
 
 /* --- in place ---------------------------------------------------------------------------------------------------------- */
 
-static void whole_done(struct td_iop *iop, int err)
-{
-	struct td_req *req = iop->data;
-
-	qcow_land(req->image->priv, (unsigned)req->state[0]);
-	td_req_done(req, err);
-}
-
-static void part_done(struct td_iop *iop, int err)
-{
-	struct qcow_op *op = td_entry(iop, struct qcow_op, iop);
-	struct td_req *req = op->req;
-
-	qcow_land(op->q, op->epoch);
-	qcow_op_put(op);
-	td_req_put(req, err);
-}
-
-static void write_whole(struct qcow *q, struct td_req *req, uint64_t host)
-{
-	struct td_iop *op = &req->iop;
-	unsigned epoch;
-
-	qcow_fly(q, &epoch);
-	req->state[0] = epoch;
-	*op = (struct td_iop){.op = TD_IO_WRITE, .flags = (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host), .file = q->data, .off = host,
-			      .len = req->len, .iov = req->iov, .iovcnt = req->iovcnt, .done = whole_done, .data = req};
-	td_file_io(req->io, op);
-}
-
-static void write_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, uint64_t host)
-{
-	struct qcow_op *op;
-	int rc = qcow_op_get(q, req, skip, len, &op);
-
-	req->pending++;
-	if (rc < 0) {
-		td_req_put(req, rc);
-		return;
-	}
-	op->iop.op = TD_IO_WRITE;
-	op->iop.flags = (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host);
-	op->iop.file = q->data;
-	op->iop.off = host;
-	op->iop.done = part_done;
-	qcow_fly(q, &op->epoch);
-	td_file_io(req->io, &op->iop);
-}
-
 bool qcow_write_fast(struct qcow *q, struct td_req *req)
 {
 	uint64_t end = req->off + req->len;
@@ -77,14 +28,14 @@ bool qcow_write_fast(struct qcow *q, struct td_req *req)
 		if (run.kind != QCOW_RUN_DATA || !run.own)
 			return false;
 		if (run.len == req->len) {
-			write_whole(q, req, run.host);
+			qcow_whole(q, req, TD_IO_WRITE, run.host);
 			return true;
 		}
 	}
 	td_req_split(req);
 	for (uint64_t at = req->off; at < end; at += run.len) {
 		qcow_map(q, at, end - at, &run);
-		write_part(q, req, at - req->off, run.len, run.host);
+		qcow_part(q, req, at - req->off, run.len, TD_IO_WRITE, run.host);
 	}
 	td_req_put(req, 0);
 	return true;
@@ -195,7 +146,7 @@ static int write_data(struct alloc *a)
 	if (a->tail)
 		iov[n++] = (struct iovec){a->tail, a->hi - a->end};
 	op.iovcnt = n;
-	rc = td_await_file(a->req->io, &op);
+	rc = qcow_await_write(a->q, a->req->io, &op, from);
 	free(iov);
 	return rc;
 }
@@ -299,6 +250,7 @@ static int find_place(struct alloc *a)
 	rc = qcow_alloc(q, a->n, &cluster, &got, &a->fresh);
 	if (rc)
 		return rc;
+	a->fresh &= !q->crypt; /* a hole would be decrypted to noise */
 	a->host = cluster << q->cbits;
 	a->n = got;
 	a->taken = true;
@@ -389,7 +341,7 @@ static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_ru
 
 	qcow_fly(q, &epoch);
 	op.iovcnt = qcow_slice(req->iov, req->iovcnt, off - req->off, run->len, iov, req->iovcnt);
-	rc = td_await_file(req->io, &op);
+	rc = qcow_await_write(q, req->io, &op, off);
 	qcow_land(q, epoch);
 	return rc;
 }

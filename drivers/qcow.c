@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "drivers/cipher.h"
 #include "drivers/drivers.h"
 #include "drivers/qcow.h"
 #include "drivers/qcow-check.h"
@@ -168,8 +169,6 @@ static int check_use(struct qcow *q, struct td_err *err)
 {
 	const char *name = q->image->path;
 
-	if (q->h.crypt)
-		return td_fail(err, ENOTSUP, "%s is encrypted (%s), which cannot be opened yet", name, q->h.crypt == QCOW_LUKS ? "LUKS" : "AES");
 	if (q->h.size < QCOW_SECTOR)
 		return td_fail(err, EINVAL, "%s is a disk of %llu bytes: resize it first", name, (unsigned long long)q->h.size);
 	if (q->writable && (q->h.incompat & QCOW_INCOMPAT_CORRUPT))
@@ -340,6 +339,7 @@ static void release(struct qcow *q)
 	free(q->ready.at);
 	free(q->first);
 	free(q->zip);
+	td_cipher_free(q->crypt);
 	if (q->data != q->file)
 		td_file_close(q->data);
 	td_file_close(q->file);
@@ -364,6 +364,8 @@ static int qcow_open(struct td_image *image, struct td_err *err)
 		goto fail;
 	geometry(q);
 	rc = check_use(q, err);
+	if (!rc)
+		rc = qcow_crypt_open(q, err); /* before anything is written */
 	if (!rc)
 		rc = repair_dirty(q, err);
 	if (!rc)

@@ -9,6 +9,8 @@
  *   qcow-refcount.c  host clusters: taken and given back
  *   qcow-map.c       guest offset > host offset, and changes of the mapping
  *   qcow-bitmap.c    persistent dirty bitmaps
+ *   qcow-crypt.c     encryption: what the key opens; qcow-luks.c: the header that hides the key
+ *   qcow-part.c      what goes to the file as it is mapped
  *   qcow-read.c  qcow-write.c  qcow-discard.c  qcow-zip.c
  *
  * All of it runs in the home queue's thread.  Code that waits is marked "fiber"; between two waits nothing else runs, so that what is
@@ -84,6 +86,8 @@ struct qcow_op {
 	struct iovec *iov; /* room for iovmax */
 	int iovmax;
 	unsigned epoch;
+	uint64_t crypt_at; /* qcow_crypt_at() */
+	void *bounce;      /* what is written of an encrypted image, or NULL */
 	struct qcow_op *next; /* free ones */
 };
 
@@ -101,6 +105,9 @@ struct qcow {
 	uint32_t l2_entries, page_entries; /* of an L2 table, and of a page of one */
 	bool forget;                 /* a discard leaves nothing, so that what is below shows again: for a commit */
 	int broken;                  /* -errno that every write meets from now on: the image was found corrupt */
+
+	struct td_cipher *crypt;     /* of the guest's bytes; NULL: in the clear.  Compressed clusters always are */
+	bool crypt_host;             /* a sector's number is that of its place in the data file, not in the disk */
 
 	struct qcow_table l1, ref;
 	struct {
@@ -231,17 +238,32 @@ int qcow_l2_entry(struct qcow *q, uint64_t off, struct qcow_page **page, uint8_t
 /* Gives back what an L2 entry referred to. */
 void qcow_release_entry(struct qcow *q, uint64_t entry);
 
+/* --- qcow-part.c --- */
+/* A slice of an array of iovec into `to' (room for max); how many, or -1 where they do not fit. */
+int qcow_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to, int max);
+int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, struct qcow_op **out);
+void qcow_op_put(struct qcow_op *op);
+/* An operation that found its place by the mapping begins and ends (Q4). */
+void qcow_fly(struct qcow *q, unsigned *epoch);
+void qcow_land(struct qcow *q, unsigned epoch);
+/* Reads or writes all of req at host, or a part of one that is split; completes it, or puts one reference. */
+void qcow_whole(struct qcow *q, struct td_req *req, enum td_io_op what, uint64_t host);
+void qcow_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, enum td_io_op what, uint64_t host);
+/* A write to q->data of what stands at guest offset `guest', waited for; op->iov and iovcnt are lost.  Fiber. */
+int qcow_await_write(struct qcow *q, struct td_io *io, struct td_iop *op, uint64_t guest);
+
+/* --- qcow-crypt.c --- */
+int qcow_crypt_open(struct qcow *q, struct td_err *err); /* fiber */
+static inline uint64_t qcow_crypt_at(const struct qcow *q, uint64_t host, uint64_t guest)
+{
+	return q->crypt_host ? host : guest;
+}
+
 /* --- qcow-read.c --- */
 bool qcow_read_fast(struct qcow *q, struct td_req *req); /* false: it needs a fiber; nothing has been done */
 int qcow_read(struct qcow *q, struct td_req *req);       /* fiber; all of it */
 int qcow_read_buf(struct qcow *q, struct td_io *io, void *buf, uint64_t off, uint64_t len); /* fiber; beyond the end: zeroes */
 int qcow_read_zip(struct qcow *q, const struct qcow_run *run, uint64_t guest, struct iovec *iov, int n); /* fiber */
-/* A slice of an array of iovec into `to' (room for max); how many, or -1 where they do not fit. */
-int qcow_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to, int max);
-int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, struct qcow_op **out);
-void qcow_op_put(struct qcow_op *op);
-void qcow_fly(struct qcow *q, unsigned *epoch);
-void qcow_land(struct qcow *q, unsigned epoch);
 void qcow_zip_place(const struct qcow *q, uint64_t entry, uint64_t *off, uint64_t *len);
 bool qcow_backing_zero(const struct qcow *q, uint64_t off); /* nothing below shows at or beyond off */
 

@@ -39,8 +39,11 @@ static void fill_info(struct td_image *image, const struct td_file *f)
 static int raw_open(struct td_image *image, struct td_err *err)
 {
 	struct raw *r = image->priv;
-	int rc = td_file_open(image->io, image->path, image->file_flags, &r->file, err);
+	int rc;
 
+	if (image->key && image->key->len && !(image->file_flags & TD_FILE_PARENT))
+		return td_fail(err, EINVAL, "%s is raw, and so not encrypted, though a key was given", image->path);
+	rc = td_file_open(image->io, image->path, image->file_flags, &r->file, err);
 	if (rc < 0)
 		return rc;
 	rc = check_size(image, r->file, err);

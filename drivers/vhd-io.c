@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drivers/cipher.h"
 #include "drivers/vhd.h"
 #include "lib/fiber.h"
 
@@ -140,7 +141,7 @@ static void read_done(struct td_iop *op, int err)
 	struct vhd_piece *p = td_entry(op, struct vhd_piece, iop);
 
 	if (!err && p->v->crypt)
-		err = vhd_decrypt(p->v->crypt, p->at, p->iov, op->iovcnt);
+		err = td_decrypt(p->v->crypt, p->at, p->iov, op->iovcnt);
 	piece_end(p, err);
 }
 
@@ -171,20 +172,11 @@ static void to_file(struct vhd_piece *p, enum td_io_op what, unsigned flags, uin
 /* The guest's memory is not ours to change: what is encrypted is a copy. */
 static int encrypt(struct vhd_piece *p)
 {
-	char *to;
+	int rc = td_encrypt_copy(p->v->crypt, p->at, p->iov, p->iop.iovcnt, p->iop.len, &p->bounce);
 
-	if (posix_memalign((void **)&p->bounce, 4096, p->iop.len)) {
-		p->bounce = NULL;
-		return -ENOMEM;
-	}
-	to = p->bounce;
-	for (int i = 0; i < p->iop.iovcnt; i++) {
-		memcpy(to, p->iov[i].iov_base, p->iov[i].iov_len);
-		to += p->iov[i].iov_len;
-	}
 	p->iov[0] = (struct iovec){p->bounce, p->iop.len};
 	p->iop.iovcnt = 1;
-	return vhd_encrypt(p->v->crypt, p->at, p->bounce, p->iop.len);
+	return rc;
 }
 
 /* --- reads ---------------------------------------------------------------------------------------------------------- */
@@ -449,7 +441,7 @@ static int write_crypt_zeroes(struct vhd *v, uint64_t off, uint64_t len)
 	for (; len && !rc; off += part, len -= part) {
 		part = part < len ? part : len;
 		memset(buf, 0, part);
-		rc = vhd_encrypt(v->crypt, off, buf, part);
+		rc = td_encrypt(v->crypt, off, buf, part);
 		if (!rc)
 			rc = td_file_rw(v->file, TD_IO_WRITE, buf, vhd_place_of(v, off), part, 0);
 	}
@@ -559,7 +551,7 @@ static void whole_done(struct td_iop *op, int err)
 	struct vhd *v = vhd_of(req);
 
 	if (!err && v->crypt && req->op == TD_READ)
-		err = vhd_decrypt(v->crypt, req->off, req->iov, req->iovcnt);
+		err = td_decrypt(v->crypt, req->off, req->iov, req->iovcnt);
 	if (err && req->op == TD_FLUSH && !v->broken)
 		v->broken = err; /* V6 */
 	td_req_done(req, err);

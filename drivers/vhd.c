@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drivers/cipher.h"
 #include "drivers/drivers.h"
 #include "lib/bytes.h"
 #include "lib/fiber.h"
@@ -236,7 +237,7 @@ static void release(struct vhd *v)
 	vhd_alloc_fini(v);
 	vhd_map_fini(v);
 	vhd_io_fini(v);
-	vhd_crypt_free(v->crypt);
+	td_cipher_free(v->crypt);
 	td_file_close(v->file);
 	free(v->bat);
 	free(v->full);

@@ -25,7 +25,7 @@
 #define VHD_PLACES      512        /* blocks' places given back after a failure, remembered for the next */
 
 struct vhd;
-struct vhd_crypt;
+struct td_cipher;
 
 enum vhd_bitmap_state { VHD_BM_FREE, VHD_BM_LOADING, VHD_BM_ALLOCATING, VHD_BM_READY };
 
@@ -56,7 +56,7 @@ struct vhd_piece {
 	uint32_t first, n;
 	uint64_t at;                /* byte of the disk */
 	struct iovec few[2], *iov;
-	char *bounce;               /* what is written of an encrypted image */
+	void *bounce;               /* what is written of an encrypted image */
 	struct vhd_piece *next;     /* free */
 };
 
@@ -108,7 +108,7 @@ struct vhd {
 	struct td_list settled;     /* fibers: until no commit runs */
 	ev_timer later;
 
-	struct vhd_crypt *crypt;
+	struct td_cipher *crypt; /* NULL: in the clear */
 	struct vhd_piece *pieces;   /* free */
 };
 
@@ -178,10 +178,6 @@ int vhd_zero(struct vhd *v, enum td_io_op how, uint64_t place, uint64_t len);
 int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err);
 
 /* --- vhd-crypt.c --- */
-int vhd_crypt_new(struct vhd *v, const uint8_t *key, size_t len, struct vhd_crypt **out, struct td_err *err);
-void vhd_crypt_free(struct vhd_crypt *c);
-/* len bytes of whole sectors, the first of them the disk's byte `at'; in place. */
-int vhd_encrypt(struct vhd_crypt *c, uint64_t at, void *buf, size_t len);
-int vhd_decrypt(struct vhd_crypt *c, uint64_t at, struct iovec *iov, int iovcnt);
+int vhd_crypt_new(struct vhd *v, const uint8_t *key, size_t len, struct td_cipher **out, struct td_err *err);
 
 #endif

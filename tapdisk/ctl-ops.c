@@ -36,6 +36,8 @@ static int get_timeout(const json_t *req)
 	return json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) < 86400 ? (int)json_integer_value(j) : 0;
 }
 
+_Static_assert(TD_CTL_KEY_MAX == TD_KEY_MAX, "what is sent fits");
+
 static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
 {
 	const char *hex = json_string_value(json_object_get(req, "key"));
@@ -43,8 +45,8 @@ static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
 
 	if (!hex)
 		return 0;
-	if ((n != 64 && n != 128) || strspn(hex, "0123456789abcdef") != n)
-		return td_fail(err, EINVAL, "'key' is not 32 or 64 bytes in hexadecimal");
+	if (!n || n % 2 || n > 2 * sizeof key->bytes || strspn(hex, "0123456789abcdef") != n)
+		return td_fail(err, EINVAL, "'key' is not 1 to %zu bytes in hexadecimal", sizeof key->bytes);
 	for (key->len = 0; key->len < n / 2; key->len++)
 		sscanf(hex + 2 * key->len, "%2hhx", &key->bytes[key->len]);
 	return 0;

@@ -88,10 +88,12 @@ struct td_driver {
 
 #define TD_IMAGE_MAGIC 0x7464696du
 
-/* The key of an encrypted image. */
+#define TD_KEY_MAX 512 /* bytes */
+
+/* The key of an encrypted image, or what it is made from: what it may be, its driver says. */
 struct td_key {
-	uint8_t bytes[64];
-	unsigned len; /* 32 or 64; 0: none */
+	uint8_t bytes[TD_KEY_MAX];
+	unsigned len; /* 0: none */
 };
 
 /* How an image is opened. */

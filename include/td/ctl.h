@@ -14,7 +14,7 @@
  * detach      minor                                              last: true when this was the process's last disk; it exits
  * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
  *             name (what its maker knows it by; TD_NAME_MAX),
- *             key (of an encrypted image: 32 or 64 bytes in hexadecimal; an unpause has it still)
+ *             key (of an encrypted image: its bytes, TD_CTL_KEY_MAX at most, in hexadecimal; an unpause has it still)
  *             past (of a dead tapdisk's disk: {paused, sectors, sticky}, tapdisk/record.h)
  * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
  * pause       minor, timeout (s)                                 -
@@ -51,6 +51,7 @@
 #define TD_CTL_DIR     "/run/blktap-control" /* this one without it */
 #define TD_MINOR_MAX   16384                 /* minors are 0..TD_MINOR_MAX-1 */
 #define TD_NAME_MAX    128                   /* bytes of a disk's name, with its end */
+#define TD_CTL_KEY_MAX 512                   /* bytes of an encrypted image's key or passphrase */
 #define TD_CTL_TIMEOUT 10                    /* s after which a tapdisk that does not answer is passed over */
 
 enum { /* as clients know them */

@@ -49,7 +49,7 @@ if [ -x "$top_builddir/control/td-qcow" ]; then
 	complete_line _td_qcow td-qcow ""
 	for cmd in create snapshot info check resize commit map; do has td-qcow "$GOT" " $cmd "; done
 	complete_line _td_qcow td-qcow resize -
-	is "td-qcow resize -" "$GOT" " --shrink "
+	is "td-qcow resize -" "$GOT" " --shrink -E "
 	complete_line _td_qcow td-qcow info "$WORK/di"
 	is "td-qcow's files" "$GOT" " $WORK/disk.vhd "
 fi

@@ -46,7 +46,8 @@ for opt in "-2 aio:/y" -s "-C /l" "-e 3" -r; do
 	# shellcheck disable=SC2086
 	refuse 95 "not in this version" create -a "aio:$WORK/a.img" $opt
 done
-refuse 22 "0 bytes" create -a "aio:$WORK/a.img" -E </dev/null
+refuse 22 "is empty" create -a "aio:$WORK/a.img" -E </dev/null
+refuse 22 "not encrypted" create -a "aio:$WORK/a.img" -o cache=writeback -E <<<"a key"
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -t soon
 for cmd in commit query cancel; do
 	refuse 95 "not in this version" $cmd -p 1 -m 0

@@ -10,7 +10,7 @@
  *                                                 is not there, and brought up to date at the end
  *   tdimg [-d] SPEC writes SEED COUNT LEN         that many random writes of LEN bytes, DEPTH at a time; prints seconds
  *
- * -r read-only, -d O_DIRECT, -q how many at a time (default 16), -m the largest request in bytes.
+ * -r read-only, -d O_DIRECT, -q how many at a time (default 16), -m the largest request in bytes, -k FILE the key.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +33,7 @@ static struct td_image *leaf;
 static const char *spec;
 static unsigned flags, depth = 16;
 static size_t biggest = 1u << 20;
+static struct td_key key;
 static int result = 1;
 static bool finished;
 static char **args;
@@ -88,7 +89,7 @@ static void open_it(void)
 {
 	struct td_err err = {0};
 
-	if (chain_open(spec, &(struct td_how){.flags = flags}, io, &leaf, &err) < 0)
+	if (chain_open(spec, &(struct td_how){.flags = flags, .key = &key}, io, &leaf, &err) < 0)
 		die(err.text, "");
 }
 
@@ -385,12 +386,22 @@ static void run(void *arg)
 	finished = true;
 }
 
+static void read_key(const char *path)
+{
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		die(path, strerror(errno));
+	key.len = (unsigned)fread(key.bytes, 1, sizeof key.bytes, f);
+	fclose(f);
+}
+
 int main(int argc, char **argv)
 {
 	struct td_err err = {0};
 	int c;
 
-	while ((c = getopt(argc, argv, "rdq:m:")) != -1) {
+	while ((c = getopt(argc, argv, "rdq:m:k:")) != -1) {
 		if (c == 'r')
 			flags |= TD_FILE_RDONLY;
 		else if (c == 'd')
@@ -399,6 +410,8 @@ int main(int argc, char **argv)
 			depth = (unsigned)atoi(optarg);
 		else if (c == 'm')
 			biggest = strtoull(optarg, NULL, 0);
+		else if (c == 'k')
+			read_key(optarg);
 		else
 			return 22;
 	}
