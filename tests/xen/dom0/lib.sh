@@ -118,7 +118,7 @@ trace_stop() { # sets SYNCS (fdatasync in any form) and DURABLE (writes that ret
 evidence() { # what one wants to see after a failure
 	local f
 	for f in /var/log/tapback-vbd.log /var/log/tapback-vbd3.log /var/log/messages; do
-		[ -s $f ] && tail -n 12 $f | cut -c1-200 | sed "s|^|# | ${f##*/}: |"
+		[ -s $f ] && tail -n 12 $f | cut -c1-200 | sed "s,^,# | ${f##*/}: ,"
 	done
 	for f in /tmp/*.id; do [ -s "$f" ] && tail -n 6 "$(guest_log "$(basename "$f" .id)")" | tr -d '\r' | cut -c1-160 | sed 's/^/# | guest: /'; done
 	tap-ctl list 2>&1 | sed 's/^/# | tap-ctl list: /'
