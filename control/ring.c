@@ -36,6 +36,41 @@ static bool process_gone(int err)
 	return err == -ENOENT || err == -ECONNREFUSED || err == -ENODATA || err == -ECONNRESET || err == -EPIPE;
 }
 
+/* The hotplug script's remove, and whoever starts after us, find the successor in the directory. */
+static void note_successor(struct device *d)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "%d", (int)d->pid);
+	device_write(d, "pid", text);
+	snprintf(text, sizeof text, "%s/nbd%d.%d", td_ctl_dir(), (int)d->pid, d->minor);
+	device_write(d, "physical-device-path", text);
+}
+
+/*
+ * Is another tapdisk known to have the disk of the one that has ended, as after a `tap-ctl upgrade'?  Then it is the one from now on, and
+ * has the ring already; to ask for it is to make sure.
+ */
+static bool follow(struct device *d)
+{
+	pid_t pid = td_ctl_moved(d->pid, d->minor);
+	char text[16];
+
+	if (!pid)
+		return false;
+	td_log(LOG_NOTICE, "%s: tapdisk %d has handed the disk over to %d", d->dir, (int)d->pid, (int)pid);
+	tapdisk_call_drop(d->watch);
+	d->watch = NULL;
+	d->verified = false;
+	d->pid = pid;
+	d->take_over = d->ring;
+	snprintf(text, sizeof text, "%d", (int)pid);
+	if (d->ring)
+		device_write(d, "kthread-pid", text);
+	note_successor(d);
+	return true;
+}
+
 static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 {
 	struct device *d = arg;
@@ -43,6 +78,8 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 	d->call = NULL;
 	device_mark(d);
 	/* ENODEV: the process has gone on without this disk */
+	if ((err == -ENODEV || process_gone(err)) && follow(d))
+		return; /* and ask that one */
 	if (err && err != -ENODEV && !process_gone(err)) {
 		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s", d->dir, text);
 		again_in(d, RETRY_S);
@@ -230,6 +267,8 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	d->again = false;
+	if ((err == -ENODEV || process_gone(err)) && follow(d))
+		return;
 	if (err && err != -ETIMEDOUT) {
 		device_fail(d, text);
 		return;
@@ -322,17 +361,6 @@ static bool too_often(struct device *d)
 	return often;
 }
 
-/* The hotplug script's remove, and whoever starts after us, find the successor in the directory. */
-static void note_successor(struct device *d)
-{
-	char text[64];
-
-	snprintf(text, sizeof text, "%d", (int)d->pid);
-	device_write(d, "pid", text);
-	snprintf(text, sizeof text, "%s/nbd%d.%d", td_ctl_dir(), (int)d->pid, d->minor);
-	device_write(d, "physical-device-path", text);
-}
-
 static void on_revived(void *arg, pid_t pid, const char *text)
 {
 	struct device *d = arg;
@@ -386,6 +414,8 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 
 	d->call = NULL;
 	device_mark(d);
+	if ((err == -ENODEV || process_gone(err)) && follow(d))
+		return;
 	if (err && d->ring && err != -ENOENT && err != -ECONNREFUSED && err != -ENODEV) {
 		/* a guest's ring may be live in there: only a tapdisk that is gone for sure is a reason to close it */
 		td_log_limited(&d->limit, LOG_WARNING, "%s: %s; asking again", d->dir, text);

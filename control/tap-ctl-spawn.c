@@ -38,7 +38,7 @@ static bool spawn_near(const char *rest, char *path)
 
 /* Which program: $TAPDISK, the build tree's, the one below this program's own prefix, which may have been moved, or the one that
  * was configured. */
-static int spawn_program(char *path, struct td_err *err)
+int tc_program(char *path, struct td_err *err)
 {
 	const char *env = getenv("TAPDISK");
 
@@ -110,7 +110,7 @@ int tc_spawn(pid_t *pid, int *leash, struct td_err *err)
 	char path[PATH_MAX];
 	int sv[2], ret;
 
-	ret = spawn_program(path, err);
+	ret = tc_program(path, err);
 	if (!ret)
 		ret = td_ctl_mkdirs(err);
 	if (ret)

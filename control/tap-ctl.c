@@ -71,6 +71,12 @@ static const struct tc_opt opts_unpause[] = {
         {'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},
         {'c', "changed-blocks", "PATH", "keep a log of changed blocks; not in this version", TC_LATER},
         OPT_HELP};
+static const struct tc_opt opts_upgrade[] = {
+        {'p', "pid", "PID", "that tapdisk", TC_PID},
+        {2, "all", NULL, "all that run another program than the one on disk", TC_ALL},
+        {'f', "force", NULL, "with --all: those too that run it already", TC_FORCE},
+        {1, "json", NULL, "print a JSON array", TC_JSON},
+        OPT_HELP};
 static const struct tc_opt opts_top[] = {
         OPT_PID,
         OPT_MINOR,
@@ -101,6 +107,7 @@ const struct tc_cmd tc_cmds[] = {
         {"pause", "hold the guest's requests and let go of the image", opts_wait, "pm", tc_cmd_pause},
         {"unpause", "open the image again, or another, and go on", opts_unpause, "pm", tc_cmd_unpause},
         {"revive", "give the disk of a tapdisk that has died a new one; prints its pid", opts_minor, "m", tc_cmd_revive},
+        {"upgrade", "go on with the tapdisk program on disk, under running guests; prints the new pid", opts_upgrade, "", tc_cmd_upgrade},
         {"resize", "see that an image has grown, and tell its guest; prints the size in bytes", opts_disk, "pm", tc_cmd_resize},
         {"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},
         {"top", "show what all disks do, live", opts_top, "", tc_cmd_top},

@@ -33,6 +33,7 @@ enum tc_what {
 	TC_DELAY,
 	TC_NAME,
 	TC_KEY,
+	TC_ALL,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused, never ignored */
 };
@@ -51,7 +52,7 @@ struct tc_args {
 	int count;                      /* of top; 0: no end */
 	double delay;                   /* of top; s; 0: not given */
 	bool key; /* read one from standard input */
-	bool read_only, buffered, force, json, batch, help;
+	bool read_only, buffered, force, json, batch, all, help;
 };
 
 struct tc_cmd {
@@ -87,8 +88,12 @@ void tc_markers(void (*fn)(int minor, void *arg), void *arg);
  * before tc_release (0 or -errno with text).  tc_reap: sees the end of a child that tc_spawn made, by force after a grace, and removes
  * its socket. */
 int tc_spawn(pid_t *pid, int *leash, struct td_err *err);
+int tc_program(char *path, struct td_err *err); /* that tc_spawn runs; PATH_MAX bytes */
 int tc_release(int leash, struct td_err *err);
 void tc_reap(pid_t pid, int grace_ms);
+
+/* tap-ctl-place.c.  Gives a new process the cgroups, priorities and processors of an old one, as far as the host lets it. */
+void tc_place_like(pid_t now, pid_t old);
 
 /* tap-ctl-disk.c.  gone: set when the process is dead and what it left has been removed. */
 int tc_attach(pid_t pid, int minor, struct td_err *err);
@@ -110,6 +115,7 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err);
 int tc_cmd_pause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_unpause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_revive(const struct tc_args *a, struct td_err *err);
+int tc_cmd_upgrade(const struct tc_args *a, struct td_err *err);
 int tc_cmd_resize(const struct tc_args *a, struct td_err *err);
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
 int tc_cmd_top(const struct tc_args *a, struct td_err *err);

@@ -125,17 +125,18 @@ static bool ctl_name_is(const char *name, const char *prefix, pid_t pid, bool mi
 	return !strncmp(name, want, (size_t)n) && name[n] && name[n + strspn(name + n, "0123456789")] == 0;
 }
 
+static const char *const ctl_of_a_disk[] = {"nbd", "nbd-old", "nbdserver", "nbdserver-new"};
+
 void td_ctl_remove_sockets(pid_t pid)
 {
-	static const char *const of_a_disk[] = {"nbd", "nbd-old", "nbdserver", "nbdserver-new"};
 	DIR *dir = opendir(td_ctl_dir());
 	struct dirent *e;
 
 	while (dir && (e = readdir(dir))) {
 		bool its = ctl_name_is(e->d_name, "ctl", pid, false) || ctl_name_is(e->d_name, "nbdclient", pid, false);
 
-		for (size_t i = 0; i < sizeof of_a_disk / sizeof *of_a_disk; i++)
-			its |= ctl_name_is(e->d_name, of_a_disk[i], pid, true);
+		for (size_t i = 0; i < sizeof ctl_of_a_disk / sizeof *ctl_of_a_disk; i++)
+			its |= ctl_name_is(e->d_name, ctl_of_a_disk[i], pid, true);
 		if (its)
 			unlinkat(dirfd(dir), e->d_name, 0);
 	}
@@ -385,10 +386,61 @@ int td_ctl_disk_path(int minor, char *path)
 	return snprintf(path, PATH_MAX, "%s/disk%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
+void td_ctl_move(pid_t from, pid_t to, int minor)
+{
+	char name[PATH_MAX], target[64];
+
+	for (size_t i = 0; i < sizeof ctl_of_a_disk / sizeof *ctl_of_a_disk; i++) {
+		snprintf(target, sizeof target, "%s%d.%d", ctl_of_a_disk[i], (int)to, minor);
+		if (snprintf(name, sizeof name, "%s/%s%d.%d", td_ctl_dir(), ctl_of_a_disk[i], (int)from, minor) < (int)sizeof name &&
+		    symlink(target, name) < 0)
+			td_log(LOG_WARNING, "cannot make %s: %s", name, strerror(errno));
+	}
+}
+
+pid_t td_ctl_moved(pid_t from, int minor)
+{
+	char name[PATH_MAX], target[64], rest;
+	bool tapdisk;
+	pid_t pid = 0;
+
+	for (int hops = 0; hops < 1000; hops++, from = pid) {
+		ssize_t n = snprintf(name, sizeof name, "%s/nbd%d.%d", td_ctl_dir(), (int)from, minor) < (int)sizeof name ?
+				    readlink(name, target, sizeof target - 1) : -1;
+
+		if (n < 0)
+			return pid && td_ctl_running(pid, &tapdisk) && tapdisk ? pid : 0;
+		target[n] = 0;
+		if (sscanf(target, "nbd%d.%d%c", &pid, &(int){0}, &rest) != 2)
+			return 0;
+	}
+	return 0;
+}
+
+static void ctl_unlink_notes(int minor)
+{
+	DIR *dir = opendir(td_ctl_dir());
+	struct dirent *e;
+	char end[24];
+	struct stat st;
+
+	snprintf(end, sizeof end, ".%d", minor);
+	while (dir && (e = readdir(dir))) {
+		size_t n = strlen(e->d_name), m = strlen(end);
+
+		if (!strncmp(e->d_name, "nbd", 3) && n > m && !strcmp(e->d_name + n - m, end) &&
+		    !fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISLNK(st.st_mode))
+			unlinkat(dirfd(dir), e->d_name, 0);
+	}
+	if (dir)
+		closedir(dir);
+}
+
 void td_ctl_record_sweep(int minor)
 {
 	char path[PATH_MAX];
 
+	ctl_unlink_notes(minor);
 	ctl_each_ring(minor, ctl_ring_remove);
 	if (!td_ctl_disk_path(minor, path))
 		unlink(path);

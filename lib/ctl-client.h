@@ -46,8 +46,15 @@ int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, char *path);
 bool td_ctl_ring_any(int minor);
 /* The record of how a minor's disk is open (tapdisk/record.h). */
 int td_ctl_disk_path(int minor, char *path);
-/* Takes both kinds away. */
+/* Takes both kinds away, and the notes of td_ctl_move(). */
 void td_ctl_record_sweep(int minor);
+
+/*
+ * A disk that has gone from one tapdisk to another (tapdisk/handover.h): the old one's NBD sockets become names of the new one's, so that
+ * clients find it where it was.  td_ctl_moved: who has the disk that tapdisk pid had, as long as that one lives; 0: nobody is known to.
+ */
+void td_ctl_move(pid_t from, pid_t to, int minor);
+pid_t td_ctl_moved(pid_t from, int minor);
 
 /* Marker of a minor number (td/ctl.h); pid may be NULL.  It takes no lock of an allocated one, and waits up to 2 s for that of a
  * process that is just being killed. */

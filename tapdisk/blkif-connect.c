@@ -78,10 +78,8 @@ fail:
 	return rc;
 }
 
-void blkif_disconnect(struct blkif *b)
+static void let_go(struct blkif *b, bool keep)
 {
-	if (!b)
-		return;
 	ev_io_stop(b->loop, &b->event);
 	ev_clear_pending(b->loop, &b->respond);
 	ev_clear_pending(b->loop, &b->show);
@@ -98,7 +96,25 @@ void blkif_disconnect(struct blkif *b)
 	td_pool_free(b->large);
 	free(b->copies);
 	free(b->reqs);
-	inflight_close(&b->table, false);
+	inflight_close(&b->table, keep);
 	b->magic = 0;
 	free(b);
+}
+
+void blkif_disconnect(struct blkif *b)
+{
+	if (b)
+		let_go(b, false);
+}
+
+int blkif_share(const struct blkif *b, int fds[TD_XPORT_FDS])
+{
+	return b->x->ops->share ? b->x->ops->share(b->x, fds) : 0;
+}
+
+void blkif_leave(struct blkif *b)
+{
+	if (b->done)
+		blkif_respond(b);
+	let_go(b, true);
 }

@@ -83,6 +83,7 @@ static inline const struct blkif_desc *blkif_desc_of(const struct blkif_req *r)
 /* --- blkif.c -------------------------------------------------------------------------------------------------------- */
 
 void blkif_init_watchers(struct blkif *b);
+void blkif_respond(struct blkif *b); /* to all that is done, now */
 void blkif_req_done(struct td_req *req, int err);
 
 /* --- blkif-check.c -------------------------------------------------------------------------------------------------- */

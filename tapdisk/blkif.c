@@ -109,9 +109,8 @@ static bool push(struct blkif *b, uint32_t old)
 	return new - __atomic_load_n(&b->ring->rsp_event, __ATOMIC_RELAXED) < new - old;
 }
 
-static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
+void blkif_respond(struct blkif *b)
 {
-	struct blkif *b = w->data;
 	uint32_t old = b->rsp_prod;
 	struct blkif_req *r, *next;
 	uint64_t now;
@@ -135,6 +134,11 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 	ring_take(b, now);
 	if (!b->inflight)
 		b->disk->idle(b->disk->owner);
+}
+
+static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+	blkif_respond(w->data);
 }
 
 /* --- taking --------------------------------------------------------------------------------------------------------- */

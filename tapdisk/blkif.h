@@ -62,6 +62,14 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 		  struct blkif_disk *disk, struct blkif **out, struct td_err *err);
 void blkif_disconnect(struct blkif *b); /* nothing in flight; NULL is fine */
 
+/*
+ * For another process that goes on, instead of a disconnect: copies of the transport's descriptors (td/xport.h), their number or -errno;
+ * then, of a ring that is held, and whose requests its cache layer has forgotten (cache_forget): what has been done is answered, what
+ * has not stands in the record, which stays.
+ */
+int blkif_share(const struct blkif *b, int fds[TD_XPORT_FDS]);
+void blkif_leave(struct blkif *b);
+
 void blkif_hold(struct blkif *b);
 void blkif_run(struct blkif *b);
 void blkif_look(struct blkif *b); /* takes what is in a running ring, event or not */

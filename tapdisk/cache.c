@@ -570,6 +570,34 @@ void cache_cancel(struct cache *c, int err)
 		space_end(c);
 }
 
+static void forget_list(struct cache *c, struct td_list *of)
+{
+	td_list_each_safe(at, next, of) {
+		if (!leaving(c, td_entry(at, struct td_req, link)))
+			continue;
+		td_list_del(at);
+		if (of != &c->held)
+			c->active--;
+	}
+}
+
+void cache_forget(struct cache *c)
+{
+	struct td_req *b = c->barrier;
+
+	assert(c->quiesced && cache_image_idle(c));
+	forget_list(c, &c->held);
+	forget_list(c, &c->waiting);
+	forget_list(c, &c->flushes);
+	if (b && leaving(c, b)) {
+		if (b->state[0] == STEP_DRAIN) /* else it was in one of the lists */
+			c->active--;
+		c->barrier = NULL;
+	}
+	if (c->out_of_space && !any_write(&c->waiting))
+		space_end(c);
+}
+
 bool cache_dirty(const struct cache *c)
 {
 	return c->written > c->flushed && !c->mode->drop_flush && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);

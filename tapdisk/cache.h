@@ -83,6 +83,9 @@ void cache_flush(struct cache *c);
 /* Of the requests that c->leaves names, answers with err those that are neither with the image nor on their way there. */
 void cache_cancel(struct cache *c, int err);
 
+/* Quiesced and the image idle: of the requests that c->leaves names, none is known any more; whose they are never hears of them. */
+void cache_forget(struct cache *c);
+
 /* Is there a change that no flush has covered yet, in a mode where that means something? */
 bool cache_dirty(const struct cache *c);
 

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tapdisk/ctl.h"
-#include "tapdisk/server.h"
+#include "tapdisk/ctl-ops.h"
+#include "tapdisk/inflight.h"
 #include "tapdisk/stats.h"
 #include "td/ctl.h"
 
@@ -19,7 +19,7 @@ struct op {
 
 /* --- taking a question apart ---------------------------------------------------------------------------------------- */
 
-static int get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out, struct td_err *err)
+int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out, struct td_err *err)
 {
 	const json_t *j = json_object_get(req, key);
 
@@ -52,7 +52,7 @@ static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
 	return 0;
 }
 
-static int get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
+int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
 {
 	const json_t *words = json_object_get(req, "options");
 	const char *name = json_string_value(json_object_get(req, "name"));
@@ -74,6 +74,12 @@ static int get_options(const json_t *req, struct vbd_options *o, struct td_err *
 		return td_fail(err, ENAMETOOLONG, "the disk's name is longer than %zu bytes", sizeof o->name - 1);
 	snprintf(o->name, sizeof o->name, "%s", name ? name : "");
 	return get_key(req, &o->key, err);
+}
+
+struct vbd_past ctl_get_past(const json_t *past)
+{
+	return (struct vbd_past){json_is_true(json_object_get(past, "paused")), (uint64_t)json_integer_value(json_object_get(past, "sectors")),
+				 -(int)json_integer_value(json_object_get(past, "sticky"))};
 }
 
 /* --- answers -------------------------------------------------------------------------------------------------------- */
@@ -160,6 +166,7 @@ static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 {
 	json_object_set_new(answer, "pid", json_integer(getpid()));
 	json_object_set_new(answer, "version", json_string(PACKAGE_VERSION));
+	json_object_set_new(answer, "takes-over", json_string(inflight_layout()));
 	return 0;
 }
 
@@ -186,7 +193,7 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 static int op_attach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	json_int_t minor;
-	int rc = get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
+	int rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
 
 	return rc < 0 ? rc : server_attach((int)minor, err);
 }
@@ -206,7 +213,7 @@ static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	const char *spec = json_string_value(json_object_get(call->req, "args"));
 	const json_t *past;
 	struct vbd_options o;
-	int rc = get_options(call->req, &o, err);
+	int rc = ctl_get_options(call->req, &o, err);
 
 	if (rc < 0)
 		return rc;
@@ -214,9 +221,7 @@ static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 		return td_fail(err, EINVAL, "'args' is missing: type:path");
 	past = json_object_get(call->req, "past");
 	if (past)
-		rc = vbd_reopen(v, spec, &o, &(struct vbd_past){json_is_true(json_object_get(past, "paused")),
-								(uint64_t)json_integer_value(json_object_get(past, "sectors")),
-								-(int)json_integer_value(json_object_get(past, "sticky"))}, err);
+		rc = vbd_reopen(v, spec, &o, (const struct vbd_past[]){ctl_get_past(past)}, err);
 	else
 		rc = vbd_open(v, spec, &o, err);
 	if (!rc)
@@ -238,7 +243,7 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 {
 	bool has = json_array_size(json_object_get(call->req, "options")) > 0;
 	struct vbd_options o;
-	int rc = has ? get_options(call->req, &o, err) : 0;
+	int rc = has ? ctl_get_options(call->req, &o, err) : 0;
 
 	if (!rc)
 		rc = vbd_unpause(v, json_string_value(json_object_get(call->req, "args")), has ? &o : NULL, err);
@@ -288,7 +293,7 @@ static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	return 0;
 }
 
-static int get_params(const json_t *req, struct blkif_params *p, struct td_err *err)
+int ctl_get_params(const json_t *req, struct blkif_params *p, struct td_err *err)
 {
 	const json_t *refs = json_object_get(req, "refs"), *r;
 	const char *abi = json_string_value(json_object_get(req, "abi"));
@@ -296,13 +301,13 @@ static int get_params(const json_t *req, struct blkif_params *p, struct td_err *
 	json_int_t v;
 
 	memset(p, 0, sizeof *p); /* compared as a whole, with its padding */
-	if (get_int(req, "domid", 0, 0x7fff, &v, err) < 0)
+	if (ctl_get_int(req, "domid", 0, 0x7fff, &v, err) < 0)
 		return -EINVAL;
 	p->domid = (uint16_t)v;
-	if (get_int(req, "devid", 0, INT32_MAX, &v, err) < 0)
+	if (ctl_get_int(req, "devid", 0, INT32_MAX, &v, err) < 0)
 		return -EINVAL;
 	p->devid = (uint32_t)v;
-	if (get_int(req, "port", 0, INT32_MAX, &v, err) < 0)
+	if (ctl_get_int(req, "port", 0, INT32_MAX, &v, err) < 0)
 		return -EINVAL;
 	p->port = (uint32_t)v;
 	if (!n || n > (1 << BLKIF_MAX_RING_ORDER) || (n & (n - 1)))
@@ -325,7 +330,7 @@ static int op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	struct blkif_params p;
 	struct td_xport *x;
 	unsigned how = 0;
-	int rc = get_params(call->req, &p, err);
+	int rc = ctl_get_params(call->req, &p, err);
 
 	if (rc < 0)
 		return rc;
@@ -348,7 +353,7 @@ static int op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, s
 {
 	json_int_t domid, devid;
 
-	if (get_int(call->req, "domid", 0, 0x7fff, &domid, err) < 0 || get_int(call->req, "devid", 0, INT32_MAX, &devid, err) < 0)
+	if (ctl_get_int(call->req, "domid", 0, 0x7fff, &domid, err) < 0 || ctl_get_int(call->req, "devid", 0, INT32_MAX, &devid, err) < 0)
 		return -EINVAL;
 	return vbd_disconnect(v, (unsigned)domid, (unsigned)devid, err);
 }
@@ -379,7 +384,7 @@ static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 	json_int_t minor;
 
 	if (json_object_get(call->req, "minor")) {
-		if (get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
 			return -EINVAL;
 		if (!server_find((int)minor))
 			return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", (int)minor);
@@ -400,6 +405,7 @@ static const struct op ops[] = {
 	{"stats_all", op_stats_all, false},
 	{"info", op_info, true},          {"connect", op_connect, true},
 	{"disconnect", op_disconnect, true}, {"watch", op_watch, false},
+	{"handover", ctl_op_handover, false}, {"adopt", ctl_op_adopt, false},
 };
 
 static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
@@ -412,9 +418,13 @@ static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
 		if (strcmp(ops[i].name, name))
 			continue;
 		if (ops[i].disk) {
-			if (get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+			if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
 				return -EINVAL;
 			v = server_find((int)minor);
+			if (v) {
+				vbd_stay(v);
+				v = server_find((int)minor);
+			}
 			if (!v)
 				return td_fail(err, ENODEV, "minor %d is not attached to tapdisk %d", (int)minor, (int)getpid());
 		}

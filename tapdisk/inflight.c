@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -113,6 +114,14 @@ void inflight_close(struct inflight *t, bool keep)
 		munmap(t->head, t->bytes);
 	free(t->path);
 	memset(t, 0, sizeof *t);
+}
+
+const char *inflight_layout(void)
+{
+	static char text[32];
+
+	snprintf(text, sizeof text, "%08x-%zu", MAGIC, sizeof(struct inflight_entry));
+	return text;
 }
 
 bool inflight_owed(const struct inflight *t, const struct inflight_entry *e, uint32_t rsp_prod)

@@ -63,6 +63,9 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 int inflight_adopt(struct inflight *t, const char *path, const struct inflight_ring *ring, struct td_err *err);
 void inflight_close(struct inflight *t, bool keep); /* the file goes, unless keep; of a zeroed one, nothing */
 
+/* The layout of this process's tables in a word: one who says the same can take them over. */
+const char *inflight_layout(void);
+
 /* Is this entry owed to the guest of a ring whose rsp_prod is `rsp_prod'? */
 bool inflight_owed(const struct inflight *t, const struct inflight_entry *e, uint32_t rsp_prod);
 

@@ -6,7 +6,8 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/blkif-abi.c tapdisk/blkif-abi.h \
 	tapdisk/cache.c tapdisk/cache.h \
 	tapdisk/chain.c tapdisk/chain.h \
-	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c \
+	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c tapdisk/ctl-ops.h tapdisk/ctl-move.c \
+	tapdisk/handover.c tapdisk/handover.h \
 	tapdisk/histogram.c tapdisk/histogram.h \
 	tapdisk/inflight.c tapdisk/inflight.h \
 	tapdisk/nbd.c tapdisk/nbd.h tapdisk/nbd-conn.c tapdisk/nbd-conn.h tapdisk/nbd-cmd.c tapdisk/nbd-reply.c tapdisk/nbd-status.c tapdisk/nbd-passed.c \
@@ -18,7 +19,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/shm.c tapdisk/shm.h \
 	tapdisk/stats.c tapdisk/stats.h \
 	tapdisk/stall.c tapdisk/stall.h \
-	tapdisk/vbd.c tapdisk/vbd.h tapdisk/vbd-ring.c tapdisk/vbd-inside.h \
+	tapdisk/vbd.c tapdisk/vbd.h tapdisk/vbd-ring.c tapdisk/vbd-move.c tapdisk/vbd-inside.h \
 	tapdisk/xport-mem.c tapdisk/xport-xen.c
 tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)

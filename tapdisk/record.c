@@ -44,6 +44,12 @@ static int replace(const char *path, const json_t *o)
 	return rc;
 }
 
+json_t *record_json(const struct vbd *v)
+{
+	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:I, s:i}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
+			 "name", v->opt.name, "paused", !v->leaf, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
+}
+
 void record_write(const struct vbd *v)
 {
 	char path[PATH_MAX];
@@ -56,8 +62,7 @@ void record_write(const struct vbd *v)
 		record_remove(v);
 		return;
 	}
-	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:I, s:i}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
-		      "name", v->opt.name, "paused", !v->leaf, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
+	o = record_json(v);
 	if (!rc)
 		rc = o ? replace(path, o) : -EILSEQ;
 	json_decref(o);

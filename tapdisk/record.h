@@ -11,8 +11,11 @@
 #ifndef TAPDISK_RECORD_H
 #define TAPDISK_RECORD_H
 
+#include <jansson.h>
+
 struct vbd;
 
+json_t *record_json(const struct vbd *v); /* NULL: the image's name is no text */
 void record_write(const struct vbd *v); /* a failure is logged: without a record there is no successor */
 void record_remove(const struct vbd *v);
 

@@ -70,6 +70,7 @@ void server_init(struct ev_loop *loop)
 	memset(&server, 0, sizeof server);
 	server.queue.loop = loop;
 	td_list_init(&server.disks);
+	td_list_init(&server.moved);
 	ev_timer_init(&end_timer, on_end, LINGER, 0);
 	ev_signal_init(&term, on_signal, SIGTERM);
 	ev_signal_init(&intr, on_signal, SIGINT);
@@ -159,10 +160,20 @@ void server_leash(int fd)
 }
 
 /* The marker is ours while we hold its lock; the pid in it is for people and for those who find it after a crash. */
+static int mark(int fd)
+{
+	char pid[32];
+	int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+
+	if (ftruncate(fd, 0) < 0)
+		return -errno;
+	return pwrite(fd, pid, (size_t)n, 0) == n ? 0 : -EIO;
+}
+
 static int take_marker(int minor, int *out, struct td_err *err)
 {
-	char path[4200], pid[32];
-	int fd, n;
+	char path[4200];
+	int fd;
 
 	marker_path(minor, path, sizeof path);
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -173,8 +184,7 @@ static int take_marker(int minor, int *out, struct td_err *err)
 		close(fd);
 		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)", minor, path);
 	}
-	n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)n, 0) != n) {
+	if (mark(fd) < 0) {
 		close(fd);
 		return td_fail(err, EIO, "cannot write the marker %s", path);
 	}
@@ -182,33 +192,93 @@ static int take_marker(int minor, int *out, struct td_err *err)
 	return 0;
 }
 
-int server_attach(int minor, struct td_err *err)
+/* marker: taken over. */
+static int make(int minor, int marker, struct vbd **out, struct td_err *err)
 {
-	struct td_list *at;
-	struct vbd *v;
-	int fd, rc;
+	struct vbd *v = vbd_new(&server.queue, minor, marker, on_changed);
 
-	if (server_find(minor))
-		return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
-	rc = take_marker(minor, &fd, err);
-	if (rc < 0)
-		return rc;
-	v = vbd_new(&server.queue, minor, fd, on_changed);
 	if (v && !(v->nbd = nbd_new(server.queue.loop, &v->nbd_disk, minor))) {
 		vbd_free(v);
 		return td_fail(err, ENOMEM, "out of memory for minor %d", minor);
 	}
 	if (!v) {
-		close(fd);
+		close(marker);
 		return td_fail(err, ENOMEM, "out of memory for minor %d", minor);
 	}
-	for (at = server.disks.next; at != &server.disks && td_entry(at, struct vbd, link)->minor < minor;)
+	*out = v;
+	return 0;
+}
+
+static void enter(struct vbd *v)
+{
+	struct td_list *at;
+
+	for (at = server.disks.next; at != &server.disks && td_entry(at, struct vbd, link)->minor < v->minor;)
 		at = at->next;
 	td_list_add(at, &v->link);
 	server.had_disk = true;
 	ev_timer_stop(server.queue.loop, &end_timer);
 	ev_timer_stop(server.queue.loop, &orphan_timer);
-	return 0;
+}
+
+int server_attach(int minor, struct td_err *err)
+{
+	struct vbd *v;
+	int fd, rc;
+
+	if (server_find(minor))
+		return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
+	if (server.moving)
+		return td_fail(err, EBUSY, "minor %d: this tapdisk is just being upgraded: attach it to another", minor);
+	rc = take_marker(minor, &fd, err);
+	if (!rc)
+		rc = make(minor, fd, &v, err);
+	if (!rc)
+		enter(v);
+	return rc;
+}
+
+int server_adopt(int minor, int marker, struct vbd **out, struct td_err *err)
+{
+	if (!server_find(minor))
+		return make(minor, marker, out, err);
+	close(marker);
+	return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
+}
+
+void server_adopted(struct vbd *v)
+{
+	server_mark(v);
+	enter(v);
+}
+
+int server_mark(const struct vbd *v)
+{
+	int rc = mark(v->marker);
+
+	if (rc < 0)
+		td_log(LOG_ERR, "minor %d: cannot write its marker: %s", v->minor, strerror(-rc));
+	return rc;
+}
+
+void server_moved(struct vbd *v)
+{
+	td_list_del(&v->link);
+	td_list_add(&server.moved, &v->link);
+}
+
+void server_leave_notes(void)
+{
+	td_ctl_remove_sockets(getpid());
+	td_list_each(l, &server.moved)
+		td_ctl_move(getpid(), td_entry(l, struct vbd, link)->moved, td_entry(l, struct vbd, link)->minor);
+}
+
+void server_end(void)
+{
+	ev_now_update(server.queue.loop);
+	ev_timer_set(&end_timer, LINGER, 0);
+	ev_timer_start(server.queue.loop, &end_timer);
 }
 
 int server_detach(int minor, bool *last, struct td_err *err)
@@ -221,10 +291,7 @@ int server_detach(int minor, bool *last, struct td_err *err)
 		return td_fail(err, EBUSY, "minor %d is open (%s): close it first", minor, v->spec ? v->spec : "an operation is at work");
 	vbd_free(v);
 	*last = td_list_empty(&server.disks);
-	if (*last) {
-		ev_now_update(server.queue.loop);
-		ev_timer_set(&end_timer, LINGER, 0);
-		ev_timer_start(server.queue.loop, &end_timer);
-	}
+	if (*last)
+		server_end();
 	return 0;
 }

@@ -8,6 +8,8 @@
 struct server {
 	struct queue queue;
 	struct td_list disks;  /* vbd.link, in order of minor */
+	struct td_list moved;  /* those that another process has by now: not to be found any more */
+	bool moving;           /* they are being handed over (tapdisk/handover.h): no disk may come */
 	bool had_disk;         /* the last one's detach ends the process */
 	void (*changed)(struct vbd *v); /* told to those who watch */
 };
@@ -31,5 +33,15 @@ struct vbd *server_find(int minor); /* NULL */
 int server_attach(int minor, struct td_err *err);
 /* EBUSY: open.  *last: it was the last one, the process ends soon. */
 int server_detach(int minor, bool *last, struct td_err *err);
+
+/* A disk that another process hands over, with its marker (taken over).  It is not found before server_adopted(). */
+int server_adopt(int minor, int marker, struct vbd **out, struct td_err *err);
+void server_adopted(struct vbd *v);
+int server_mark(const struct vbd *v); /* writes our pid into its marker; 0 or -errno */
+/* It has been handed over. */
+void server_moved(struct vbd *v);
+/* All have: nobody finds this process any more but who is connected, and its sockets' names lead to who has the disks. */
+void server_leave_notes(void);
+void server_end(void); /* soon: time for the last answer to be read */
 
 #endif

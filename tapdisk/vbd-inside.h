@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What vbd.c and vbd-ring.c know of each other. */
+/* What vbd.c, vbd-ring.c and vbd-move.c know of each other. */
 #ifndef TAPDISK_VBD_INSIDE_H
 #define TAPDISK_VBD_INSIDE_H
 
 #include "tapdisk/vbd.h"
+#include "td/ctl.h"
+
+#define VBD_PAUSED (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
 
 /* --- vbd.c: on a fiber ---------------------------------------------------------------------------------------------- */
 
@@ -11,9 +14,16 @@ void vbd_lock(struct vbd *v); /* one operation at a time */
 void vbd_unlock(struct vbd *v);
 /* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
 bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline);
+/* Opens spec and lets requests through.  fresh: not after a pause. */
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err);
+/* Brings a running disk to rest and closes its images; -ETIMEDOUT: it goes on instead.  Any other error: a flush that failed. */
+int vbd_settle(struct vbd *v, double until, struct td_err *err);
 
 /* --- vbd-ring.c ----------------------------------------------------------------------------------------------------- */
 
+/* x stays the caller's when it fails. */
+int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
+		       struct td_err *err);
 void vbd_hold_rings(struct vbd *v);
 void vbd_run_rings(struct vbd *v);
 void vbd_drop_rings(struct vbd *v); /* on a fiber: answers all that is in them, and lets go of them */

@@ -125,8 +125,8 @@ static int check_connect(const struct vbd *v, const struct blkif_params *p, bool
 	return 0;
 }
 
-static int connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
-			  struct td_err *err)
+int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
+		       struct td_err *err)
 {
 	char path[PATH_MAX];
 	struct blkif_keep keep = {.path = path, .take_over = take_over};
@@ -169,7 +169,7 @@ int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const 
 	if (!there)
 		rc = check_connect(v, p, how & VBD_BESIDE, err);
 	if (!there && !rc)
-		rc = connect_locked(v, x, transport, p, how & VBD_TAKE_OVER, err);
+		rc = vbd_connect_locked(v, x, transport, p, how & VBD_TAKE_OVER, err);
 	if (there || rc < 0)
 		x->ops->close(x);
 	vbd_unlock(v);
@@ -188,6 +188,8 @@ int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err 
 	if (r) {
 		drop_ring(v, r);
 		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
+	} else if (v->moved) {
+		rc = td_fail(err, ENODEV, "minor %d is tapdisk %d's now", v->minor, (int)v->moved);
 	} else if (vbd_ring(v)) {
 		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
 			     blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid, domid, devid);

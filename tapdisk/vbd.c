@@ -12,7 +12,7 @@
  *   PAUSED        -        quiesced      held                       0x2a (and 0x200 after an unpause that failed)
  *
  * open, pause, unpause, close, connect and disconnect are operations: they wait on a fiber, and one runs at a time.  From OPEN to the
- * others the way is the same (settle): hold the ring, quiesce the cache layer, wait until the image has nothing left, flush, close.
+ * others the way is the same (vbd_settle): hold the ring, quiesce the cache layer, wait until the image has nothing left, flush, close.
  * No request fails on that way: what is not answered stays in the ring or in the cache layer until there is an image again.
  *
  * Beside these, two conditions of the cache layer show in the state: NO_SPACE and FAILED (a flush that failed).
@@ -32,7 +32,6 @@
 #include "tapdisk/vbd-inside.h"
 #include "td/ctl.h"
 
-#define PAUSED_STATE  (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
 #define DETACH_WAIT   5 /* s that a close waits for the guest to let go */
 
 /* --- one operation at a time ---------------------------------------------------------------------------------------- */
@@ -190,7 +189,7 @@ static void start_nbd(struct vbd *v, bool fresh)
 }
 
 /* Opens spec and lets requests through.  fresh: not after a pause. */
-static int start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
 {
 	const struct td_driver *d;
 	struct td_image *leaf;
@@ -252,7 +251,7 @@ fail:
 }
 
 /* Brings a running disk to rest and closes its images; -ETIMEDOUT: it goes on instead. */
-static int settle(struct vbd *v, double until, struct td_err *err)
+int vbd_settle(struct vbd *v, double until, struct td_err *err)
 {
 	struct td_image *leaf = v->leaf;
 	int rc = 0;
@@ -309,6 +308,7 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	td_list_init(&v->link);
 	td_list_init(&v->lockers);
 	td_list_init(&v->rings);
+	td_list_init(&v->given);
 	cache_init(&v->cache, q->loop, v);
 	stall_init(&v->stall, q->loop, &v->cache, on_stall);
 	v->cache.changed = on_cache_changed;
@@ -343,7 +343,7 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
-		rc = start(v, spec, o, true, err);
+		rc = vbd_start(v, spec, o, true, err);
 	if (!rc)
 		record_write(v);
 	vbd_unlock(v);
@@ -360,7 +360,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it there first, or force (-f)", v->minor,
 			       blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid);
 	if (v->leaf)
-		rc = settle(v, until, err);
+		rc = vbd_settle(v, until, err);
 	if (v->leaf)
 		return rc; /* it goes on */
 	vbd_drop_rings(v);
@@ -387,7 +387,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->opt = *o;
 	v->disk.sectors = sectors;
 	v->disk.read_only = o->read_only;
-	v->state = PAUSED_STATE;
+	v->state = VBD_PAUSED;
 	stats_open(&v->stats, v->minor);
 	v->nbd_disk.name = v->spec;
 	v->nbd_disk.size = sectors * 512;
@@ -405,7 +405,7 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, con
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
-		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : start(v, spec, o, true, err);
+		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : vbd_start(v, spec, o, true, err);
 	if (!rc) {
 		v->cache.sticky = past->sticky; /* what was lost is lost: whoever opens the disk anew says that it has been checked */
 		record_write(v);
@@ -450,8 +450,8 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause", v->minor);
 	} else if (v->leaf) {
 		v->state |= TD_STATE_PAUSE_REQUESTED;
-		rc = settle(v, deadline(timeout), err);
-		v->state = v->leaf ? 0 : PAUSED_STATE;
+		rc = vbd_settle(v, deadline(timeout), err);
+		v->state = v->leaf ? 0 : VBD_PAUSED;
 		/* a flush that failed does not undo the pause; it shows in the state and stays with the disk */
 		if (!v->leaf) {
 			rc = 0;
@@ -481,7 +481,7 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 			     "there first", v->minor, blkif_params(vbd_ring(v))->domid, v->opt.mode->name, opt.mode->name);
 		v->state |= TD_STATE_RESUME_FAILED;
 	} else if (!v->leaf) {
-		rc = start(v, spec ? spec : v->spec, &opt, false, err);
+		rc = vbd_start(v, spec ? spec : v->spec, &opt, false, err);
 		if (rc < 0)
 			v->state |= TD_STATE_RESUME_FAILED;
 		else

@@ -22,9 +22,11 @@
  * a migration to the same host), and a read-only disk has one for each reader.  All go through the one cache layer.
  */
 struct vbd_ring {
-	struct td_list link; /* vbd.rings */
-	struct blkif *blkif;
+	struct td_list link; /* vbd.rings, or vbd.given */
+	struct blkif *blkif;   /* NULL: given away */
 	const char *transport; /* "xen" or "mem" */
+	struct blkif_params p; /* of one that was given away, and what else makes its transport anew */
+	int fds[TD_XPORT_FDS], nfds;
 };
 
 struct vbd {
@@ -48,6 +50,9 @@ struct vbd {
 	bool nbd_leaving;       /* its clients are being let go */
 	bool all_leave;         /* every request is answered with an error: the medium that they were for is gone */
 	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
+	struct td_list given;   /* rings that wait, while the disk is handed over to another process (tapdisk/handover.h) */
+	bool giving, going;     /* it is being handed over; and its image was open */
+	pid_t moved;            /* who has the disk now; 0: we */
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */
 	unsigned users;         /* operations that wait without holding it */
@@ -85,6 +90,17 @@ enum {
  */
 int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err);
 int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err);
+
+/*
+ * To another process (tapdisk/handover.h), which opens the disk with what record_json() says and takes its rings over.  After vbd_give
+ * the disk is at rest, its rings are in v->given, and every operation on it waits for one of the two others: taken, `to' has it, and
+ * nothing of it is left here; or taken back, when the other is surely gone.  vbd_take_back cannot fail: what does not work is logged, and
+ * shows in the state.  *began: ev_time() at which the guest's pause began.
+ */
+int vbd_give(struct vbd *v, double *began, struct td_err *err);
+void vbd_taken(struct vbd *v, pid_t to);
+void vbd_take_back(struct vbd *v);
+void vbd_stay(struct vbd *v); /* on a fiber: waits for the end of that, if it is going on */
 
 struct blkif *vbd_ring(const struct vbd *v); /* the first one, or NULL */
 unsigned vbd_state(const struct vbd *v);     /* TD_STATE_*, all of them */

@@ -111,6 +111,23 @@ static void mem_copy(struct td_xport *x, struct td_copy *c, unsigned n)
 	}
 }
 
+static int mem_share(struct td_xport *x, int fds[TD_XPORT_FDS])
+{
+	const int mine[TD_XPORT_FDS] = { mem(x)->memfd, mem(x)->kick, mem(x)->call };
+
+	for (int i = 0; i < TD_XPORT_FDS; i++) {
+		fds[i] = fcntl(mine[i], F_DUPFD_CLOEXEC, 0);
+		if (fds[i] < 0) {
+			int code = errno;
+
+			while (i--)
+				close(fds[i]);
+			return -code;
+		}
+	}
+	return TD_XPORT_FDS;
+}
+
 static void mem_close(struct td_xport *x)
 {
 	struct mem *m = mem(x);
@@ -132,6 +149,7 @@ static const struct td_xport_ops mem_ops = {
 	.ack = mem_ack,
 	.notify = mem_notify,
 	.copy = mem_copy,
+	.share = mem_share,
 	.close = mem_close,
 };
 

@@ -34,11 +34,15 @@
  * disconnect  minor, domid, devid                                -           (drains, unmaps; 0 when not connected)
  * watch       minor (optional)                                   events {minor, state, reason, sectors, rings}, one for each change,
  *                                                                and one at the start for each disk
- * ping        -                                                  pid, version
+ * ping        -                                                  pid, version, takes-over: the layout of its tables (tapdisk/inflight.h)
+ * handover    to: a tapdisk's pid                                rows {minor, pause (s)}, one a disk that it has; then 0: this process ends,
+ *                                                                or an error, and all are here (tapdisk/handover.h)
+ * adopt       from tapdisk to tapdisk: as open, and past,        -
+ *             rings: [as connect takes them, ...]; fds: the marker, and those of each ring
  *
  * `state' is an or of TD_STATE_*.  Files, all in the control directory (0700):
  *   ctl<pid>              the socket; SOCK_SEQPACKET
- *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd.h)
+ *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd.h); after a handover, links to those of who has the disk now
  *   disk<N>               how minor N is open (tapdisk/record.h); outlives a tapdisk that is killed
  *   ring<N>.<domid>.<devid>  what a ring of minor N has taken and not answered (tapdisk/inflight.h); outlives a tapdisk that is killed
  *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a

@@ -12,6 +12,7 @@
 
 #include "td/log.h"
 
+#define TD_XPORT_FDS 3 /* descriptors of which a transport is made, at most */
 #define TD_PAGE 4096u /* bytes: XEN_PAGE_SIZE, whatever the host's pages are */
 
 struct td_xport;
@@ -38,6 +39,8 @@ struct td_xport_ops {
 	/* Copies n pieces in one system call; each has its own err, the call as a whole cannot fail. */
 	void (*copy)(struct td_xport *x, struct td_copy *c, unsigned n);
 	void (*close)(struct td_xport *x);
+	/* Copies of the descriptors of which another process makes the same transport: their number, or -errno.  NULL: it needs none. */
+	int (*share)(struct td_xport *x, int fds[TD_XPORT_FDS]);
 };
 
 struct td_xport {

@@ -2,11 +2,12 @@
 /*
  * A guest under load whose tapdisk is killed again and again, and replaced by another that takes its ring over.
  *
- *   tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED
+ *   tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [upgrade]
  *
  * Reads, writes, flushes and barriers at the ring's full depth, each block in one request at a time, so that what a read must give is known.
  * It fails on a wrong byte, an error, an answer too many, too few or to nobody; at the end every block is read once more.  Prints
- * the kills, the requests and the pauses (from the kill to the first answer after it).
+ * the kills, the requests and the pauses (from the kill to the first answer after it).  With `upgrade' each kill is a `tap-ctl upgrade',
+ * and the pauses are what that prints; where $FALLS_BACK is set it must fail, and the tapdisk stay.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -124,6 +125,51 @@ static int revive(void)
 		return -1;
 	tapdisk = (pid_t)atoi(out);
 	return 0;
+}
+
+/* By the program in $TAPDISK_OF_UPGRADE, or the one that runs. */
+static int upgrade(void)
+{
+	char out[256], pid[16];
+	const char *now, *pause;
+	bool back = getenv("FALLS_BACK");
+	int rc;
+
+	snprintf(pid, sizeof pid, "%d", (int)tapdisk);
+	if (getenv("TAPDISK_OF_UPGRADE"))
+		setenv("TAPDISK", getenv("TAPDISK_OF_UPGRADE"), 1);
+	rc = CTL(out, (char *)"upgrade", (char *)"-p", pid);
+	if (back)
+		return rc ? 0 : -1;
+	now = strstr(out, "now=");
+	pause = strstr(out, "pause=");
+	if (rc || !now || !pause)
+		return -1;
+	waitpid(tapdisk, NULL, 0);
+	tapdisk = (pid_t)atoi(now + 4);
+	printf("pause %.0f\n", atof(pause + 6) * 1000);
+	return 0;
+}
+
+static void *upgrader(void *arg)
+{
+	uint64_t s = *(uint64_t *)arg;
+
+	for (int i = 0; i < kills && !atomic_load(&failed); i++) {
+		unsigned seen;
+
+		usleep((useconds_t)(rnd(&s) % 30000));
+		if (upgrade()) {
+			fprintf(stderr, "tdsurvive: upgrade %d did not go as it must\n", i);
+			atomic_store(&failed, true);
+		}
+		seen = atomic_load(&reaped);
+		for (unsigned t = 0; t < PATIENCE && atomic_load(&reaped) == seen && !atomic_load(&failed); t++)
+			usleep(1000);
+	}
+	g.pid = tapdisk;
+	atomic_store(&stop, true);
+	return NULL;
 }
 
 static void *killer(void *arg)
@@ -270,8 +316,8 @@ int main(int argc, char **argv)
 	uint64_t seed;
 	pthread_t t;
 
-	if (argc != 6) {
-		fprintf(stderr, "usage: tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED\n");
+	if (argc != 6 && argc != 7) {
+		fprintf(stderr, "usage: tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [upgrade]\n");
 		return 2;
 	}
 	tap_ctl = argv[1];
@@ -288,11 +334,11 @@ int main(int argc, char **argv)
 		fprintf(stderr, "tdsurvive: cannot start: %s\n", err.text);
 		return 2;
 	}
-	pthread_create(&t, NULL, killer, &seed);
+	pthread_create(&t, NULL, argc == 7 ? upgrader : killer, &seed);
 	load();
 	pthread_join(t, NULL);
 	check_all();
-	printf("%d kills, %u answers, %s\n", kills, atomic_load(&reaped), atomic_load(&failed) ? "FAILED" : "every byte right");
+	printf("%d times, %u answers, %s\n", kills, atomic_load(&reaped), atomic_load(&failed) ? "FAILED" : "every byte right");
 	guest_disconnect(&g);
 	snprintf(pid, sizeof pid, "%d", (int)tapdisk);
 	snprintf(num, sizeof num, "%d", minor);

@@ -81,7 +81,7 @@ static void x_close(struct td_xport *x)
 	g.closed++;
 }
 
-static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close};
+static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL};
 
 /* --- the disk ------------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A tapdisk goes on with the program on disk while its guest works; and with the old one where the new one is no good.
+. "$top_srcdir/tests/it/lib.sh"
+
+seed=${SEED:-$RANDOM}
+echo "SEED=$seed"
+real=$(readlink -f "$top_builddir/tapdisk/tapdisk")
+survive() # WHAT SPEC MODE TIMES
+{
+	run timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "$2" "$3" "$4" "$seed" upgrade
+	[ "$RC" = 0 ] || fail "$1: exit $RC: $OUT $ERR"
+	has "$1" "$OUT" "every byte right"
+	is "$1: left" "$(ls "$TAPDISK_CONTROL_DIR" "$TAPDISK_CONTROL_DIR/tapdisk" | tr '\n' ' ')" "$TAPDISK_CONTROL_DIR: tapdisk  $TAPDISK_CONTROL_DIR/tapdisk: "
+	echo "$1: $(tail -1 <<<"$OUT"); pauses (us): $(sed -n 's/^pause //p' <<<"$OUT" | sort -n | tr '\n' ' ')"
+}
+
+# --- a guest under load, upgrade after upgrade
+truncate -s 8M "$WORK/d.img"
+survive raw "aio:$WORK/d.img" none 4
+rm -f "$WORK/d.img"
+truncate -s 8M "$WORK/d.img"
+survive raw "aio:$WORK/d.img" writeback 2
+"$top_builddir/control/vhd-util" create -n "$WORK/d.vhd" -s 8 || fail "vhd-util"
+survive vhd "vhd:$WORK/d.vhd" none 3
+"$top_builddir/control/td-qcow" create "$WORK/d.qcow2" 8M >/dev/null || fail "td-qcow"
+survive qcow2 "qcow2:$WORK/d.qcow2" directsync 3
+
+# --- what is no good: it does not start, ends at once, dies or hangs as soon as it has the disks
+bad() # NAME, the program on stdin
+{
+	cat >"$WORK/$1"
+	chmod 755 "$WORK/$1"
+}
+bad no-program <<<'#!/nowhere'
+bad ends <<<'#!/bin/sh'
+# $$ stays the pid over exec; the marker says when it has the disk
+bad dies <<E2
+#!/bin/bash
+{ exec 3>&-; until grep -qsx \$\$ $TAPDISK_CONTROL_DIR/tapdisk/tapdisk-*; do sleep 0.01; kill -0 \$\$ || exit; done; sleep 0.3; kill -KILL \$\$; } >/dev/null 2>&1 </dev/null &
+exec $real "\$@"
+E2
+sed 's/sleep 0.3; kill -KILL/sleep 0.1; kill -STOP/' "$WORK/dies" | bad hangs
+sed 's/until .*; done; sleep 0.3; //' "$WORK/dies" | bad dies-early
+export FALLS_BACK=1
+for what in no-program ends dies dies-early hangs; do
+	rm -f "$WORK/d.img"
+	truncate -s 8M "$WORK/d.img"
+	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what" "aio:$WORK/d.img" none 1
+done
+unset FALLS_BACK
+
+# --- one by one: what is said, what stays, what is seen
+marker=$(tap_ctl create -a "aio:$WORK/d.img" -o cache=writethrough -d carol) || fail create
+minor=${marker##*-}
+old=$(cat "$marker")
+expect 22 tap_ctl upgrade
+has "what is missing" "$ERR" "-p PID, or --all"
+expect 2 tap_ctl upgrade -p 1
+TAPDISK=$WORK/ends expect 10 tap_ctl upgrade -p "$old"
+has "ends" "$ERR" "tapdisk $old goes on as it was: the new tapdisk ended before it was ready"
+TAPDISK=$WORK/dies expect 10 tap_ctl upgrade -p "$old"
+has "dies" "$ERR" "has died as soon as it had the disks"
+is "the marker is the old one's again" "$(cat "$marker")" "$old"
+has "and so is the disk" "$(tap_ctl list -m "$minor")" "pid=$old minor=$minor state=0 args=aio:$WORK/d.img"
+is "nothing to do" "$(tap_ctl upgrade --all)" ""
+cp "$real" "$WORK/next"
+nbd=$TAPDISK_CONTROL_DIR/nbd$old.$minor
+if command -v nbdinfo >/dev/null; then size=$(nbdinfo --size "nbd+unix:///?socket=$nbd"); fi
+OUT=$(TAPDISK=$WORK/next tap_ctl upgrade --all) || fail "upgrade --all"
+new=$(cat "$marker")
+[[ $OUT =~ ^pid=$old\ now=$new\ disks=1\ pause=[0-9.]+ms$ ]] || fail "upgrade printed '$OUT'"
+until_true 5 eval "! kill -0 $old 2>/dev/null"
+is "the program" "$(readlink "/proc/$new/exe")" "$WORK/next"
+has "the disk" "$(tap_ctl list -p "$new" -m "$minor" -n carol)" "args=aio:$WORK/d.img"
+has "its mode" "$(tap_ctl list -m "$minor" --json)" writethrough
+if command -v nbdinfo >/dev/null; then is "under its old name" "$(nbdinfo --size "nbd+unix:///?socket=$nbd")" "$size"; fi
+tap_ctl pause -p "$new" -m "$minor" || fail pause
+json=$(tap_ctl upgrade -p "$new" --json) || fail "upgrade of a paused disk: $json"
+has json "$(tr -d ' \n' <<<"$json")" "\"pid\":$new,\"err\":0"
+paused=$(cat "$marker")
+has "still paused" "$(tap_ctl list -p "$paused")" "state=0x2a"
+tap_ctl unpause -p "$paused" -m "$minor" || fail unpause
+# two disks in one process go together; one that is only attached keeps it where it is
+m2=$(tap_ctl allocate) m2=${m2##*-}
+tap_ctl attach -p "$paused" -m "$m2" || fail attach
+expect 16 tap_ctl upgrade -p "$paused"
+has "its maker knows it" "$ERR" "minor $m2 is not open"
+has "it goes on" "$(tap_ctl list -p "$paused" -m "$minor")" "state=0 args=aio:$WORK/d.img"
+truncate -s 1M "$WORK/e.img"
+tap_ctl open -p "$paused" -m "$m2" -a "aio:$WORK/e.img" || fail open
+has "both" "$(tap_ctl upgrade -p "$paused")" "disks=2"
+last=$(cat "$marker")
+is "all in one" "$(tap_ctl list -p "$last" | wc -l)" 2
+tap_ctl destroy -p "$last" -m "$m2" && tap_ctl destroy -p "$last" -m "$minor" || fail destroy
+is left "$(ls "$TAPDISK_CONTROL_DIR")" tapdisk
