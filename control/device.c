@@ -243,7 +243,7 @@ static void look_new(struct device *d)
 	}
 	if (frontend_state(d->m->store, d->frontend) == XB_MISSING || (!d->libxl && !b->hotplugged))
 		return;
-	rc = features_offer(d->m->store, d->dir, b->state);
+	rc = features_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues);
 	if (rc == -ESTALE)
 		return;
 	if (rc) {
@@ -299,7 +299,7 @@ static void look_closed(struct device *d, int fe)
 	if (d->refused || toolstack_closes(b) || b->state != XB_CLOSED ||
 	    (fe != XB_INITIALISING && fe != XB_INITWAIT && fe != XB_INITIALISED))
 		return;
-	if (features_offer(d->m->store, d->dir, b->state))
+	if (features_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues))
 		return;
 	b->state = XB_INITWAIT;
 	d->phase = DEV_WAIT;

@@ -27,7 +27,7 @@ static int move(struct store *s, const char *dir, int from, int to)
 	return store_write(s, dir, "state", "%d", to);
 }
 
-int features_offer(struct store *s, const char *dir, int from)
+int features_offer(struct store *s, const char *dir, int from, unsigned max_queues)
 {
 	int rc;
 
@@ -38,6 +38,8 @@ int features_offer(struct store *s, const char *dir, int from)
 		rc = move(s, dir, from, XB_INITWAIT);
 		if (!rc)
 			rc = store_write(s, dir, "max-ring-page-order", "%d", FRONTEND_MAX_ORDER);
+		if (!rc && max_queues > 1)
+			rc = store_write(s, dir, "multi-queue-max-queues", "%u", max_queues);
 		if (rc)
 			store_abort(s);
 		else

@@ -11,7 +11,7 @@
 
 /* What a frontend reads while the backend is in InitWait, and that state in place of `from'; one transaction.  0 or -errno;
  * -ESTALE when the toolstack has changed the state meanwhile. */
-int features_offer(struct store *s, const char *dir, int from);
+int features_offer(struct store *s, const char *dir, int from, unsigned max_queues);
 
 /*
  * The disk as the tapdisk's `info' has it (td/ctl.h), then Connected, in one transaction.  0, -ESTALE as above, or -errno.

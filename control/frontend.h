@@ -11,17 +11,24 @@
 #define FRONTEND_MAX_ORDER 4 /* a ring of up to 2^4 pages */
 #define FRONTEND_MAX_PAGES (1u << FRONTEND_MAX_ORDER)
 
-struct frontend {
-	unsigned pages;
-	uint32_t refs[FRONTEND_MAX_PAGES]; /* grant references of the ring, in order, no two alike */
+#define FRONTEND_MAX_QUEUES 8
+
+struct frontend_ring {
+	uint32_t refs[FRONTEND_MAX_PAGES]; /* grant references of its pages, in order */
 	uint32_t port;                     /* its event channel */
-	const char *abi;                   /* "native", "x86_64" or "x86_32" */
+};
+
+struct frontend {
+	unsigned pages;                          /* of each ring */
+	unsigned queues;                         /* its rings; no two have a reference or a port alike */
+	struct frontend_ring ring[FRONTEND_MAX_QUEUES];
+	const char *abi;                         /* "native", "x86_64" or "x86_32" */
 };
 
 /* The frontend's state: enum xenbus; XB_MISSING when there is no such key, XB_UNKNOWN when it is nonsense. */
 int frontend_state(struct store *s, const char *path);
 
-/* 0, or -EINVAL with a text that says which key is wrong. */
-int frontend_read(struct store *s, const char *path, struct frontend *f, struct td_err *err);
+/* max_queues: what was offered.  0, or -EINVAL with a text that says which key is wrong. */
+int frontend_read(struct store *s, const char *path, unsigned max_queues, struct frontend *f, struct td_err *err);
 
 #endif

@@ -116,18 +116,21 @@ static const char *word(json_t *o, const char *key)
 	return v ? v : "";
 }
 
-/* This disk's ring among those that an answer or an event tells of; NULL: the tapdisk does not have it. */
+/*
+ * This disk's ring among those that an answer or an event tells of; NULL: the tapdisk does not have it.  Of several it has all or none:
+ * a broken one, if there is any, speaks for them.
+ */
 static json_t *own_ring(const struct device *d, json_t *o)
 {
-	json_t *r;
+	json_t *r, *own = NULL;
 	size_t i;
 
 	json_array_foreach(json_object_get(o, "rings"), i, r)
 	{
-		if (number(r, "domid", -1) == d->domid && number(r, "devid", -1) == d->devid)
-			return r;
+		if (number(r, "domid", -1) == d->domid && number(r, "devid", -1) == d->devid && (!own || strcmp(word(r, "state"), "connected")))
+			own = r;
 	}
-	return NULL;
+	return own;
 }
 
 /* Others have rings on it, and they are all of the same machine. */
@@ -293,18 +296,22 @@ static void connect_frontend(struct device *d)
 {
 	struct td_err err = {};
 	struct frontend f;
-	json_t *refs, *req;
+	json_t *queues = json_array(), *req;
 
-	if (frontend_read(d->m->store, d->frontend, &f, &err)) {
+	if (frontend_read(d->m->store, d->frontend, d->m->opt.max_queues, &f, &err)) {
+		json_decref(queues);
 		device_fail(d, err.text);
 		return;
 	}
-	refs = json_array();
-	for (unsigned i = 0; i < f.pages; i++)
-		json_array_append_new(refs, json_integer(f.refs[i]));
-	req = json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:I,s:s,s:b}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
-	              "devid", (json_int_t)d->devid, "transport", "xen", "refs", refs, "port", (json_int_t)f.port, "abi", f.abi, "beside",
-	              beside(d, d->info));
+	for (unsigned q = 0; q < f.queues; q++) {
+		json_t *refs = json_array();
+
+		for (unsigned i = 0; i < f.pages; i++)
+			json_array_append_new(refs, json_integer(f.ring[q].refs[i]));
+		json_array_append_new(queues, json_pack("{s:o,s:I}", "refs", refs, "port", (json_int_t)f.ring[q].port));
+	}
+	req = json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:s,s:b}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
+	              "devid", (json_int_t)d->devid, "transport", "xen", "queues", queues, "abi", f.abi, "beside", beside(d, d->info));
 	if (d->take_over)
 		json_object_set_new(req, "take-over", json_true());
 	ask(d, req, on_connect);

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "control/frontend.h"
 #include "control/master.h"
 #include "lib/ctl-client.h"
 
@@ -26,13 +27,14 @@ struct options {
 	const char *pidfile;
 };
 
-static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--order=ORDER] [--timeout=S] [--shutdown-request]\n"
+static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--queues=N] [--order=ORDER] [--timeout=S] [--shutdown-request]\n"
                                  "  -d, --foreground      stay in the foreground, log to stderr too\n"
                                  "  -v, --verbose         log every step\n"
                                  "  -n, --name=NAME       backend type to serve: backend/NAME in xenstore (vbd3)\n"
                                  "  -p, --pidfile=FILE    write the daemon's pid there, and refuse to run beside another\n"
                                  "  -x, --domain=DOMID    serve this domain only\n"
                                  "  -b, --no-barrier      do not offer feature-barrier\n"
+                                 "      --queues=N        offer a guest so many rings for a disk, 1 to 8 (4)\n"
                                  "      --order=ORDER     libxl: wait for the guest before the hotplug script has run;\n"
                                  "                        xenopsd: after it, and remove the node in the end;\n"
                                  "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
@@ -63,6 +65,11 @@ static int parse_value(struct options *o, int c, const char *arg)
 			return bad("not a number of seconds from 1 to 3600:", arg);
 		o->master.timeout_s = (double)v;
 		return 0;
+	case 'Q':
+		if (!store_decimal(arg, FRONTEND_MAX_QUEUES, &v) || !v)
+			return bad("not a number of queues from 1 to 8:", arg);
+		o->master.max_queues = (unsigned)v;
+		return 0;
 	default:
 		for (unsigned i = 0; i < sizeof orders / sizeof *orders; i++)
 			if (!strcmp(arg, orders[i])) {
@@ -83,7 +90,8 @@ static int parse(struct options *o, int argc, char **argv)
 	        {"no-barrier", no_argument, NULL, 'b'},    {"nobarrier", no_argument, NULL, 'b'},
 	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
 	        {"shutdown-request", no_argument, NULL, 'S'}, {"no-revive", no_argument, NULL, 'N'},
-	        {"help", no_argument, NULL, 'h'},          {},
+	        {"queues", required_argument, NULL, 'Q'},  {"help", no_argument, NULL, 'h'},
+	        {},
 	};
 	int c, rc;
 
@@ -116,6 +124,7 @@ static int parse(struct options *o, int argc, char **argv)
 		case 'x':
 		case 'O':
 		case 'T':
+		case 'Q':
 			rc = parse_value(o, c, optarg);
 			if (rc)
 				return rc;
@@ -261,7 +270,7 @@ static int serve(const struct options *o, struct td_err *err)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.master = {.name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT}};
+	struct options o = {.master = {.name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT, .max_queues = 4}};
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 

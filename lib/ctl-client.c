@@ -344,16 +344,16 @@ static bool ctl_marker_locked(int fd, pid_t pid)
 	return false;
 }
 
-int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, char *path)
+int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/ring%d.%u.%u", td_ctl_dir(), minor, domid, devid) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return snprintf(path, PATH_MAX, "%s/ring%d.%u.%u.%u", td_ctl_dir(), minor, domid, devid, queue) < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
 /* Calls fn, if there is one, with each record's name; true if there was any. */
 static bool ctl_each_ring(int minor, void (*fn)(int dir, const char *name))
 {
 	DIR *dir = opendir(td_ctl_dir());
-	unsigned domid, devid;
+	unsigned domid, devid, queue;
 	struct dirent *de;
 	bool any = false;
 	char rest;
@@ -362,7 +362,7 @@ static bool ctl_each_ring(int minor, void (*fn)(int dir, const char *name))
 	if (!dir)
 		return false;
 	while ((de = readdir(dir)))
-		if (sscanf(de->d_name, "ring%d.%u.%u%c", &m, &domid, &devid, &rest) == 3 && m == minor) {
+		if (sscanf(de->d_name, "ring%d.%u.%u.%u%c", &m, &domid, &devid, &queue, &rest) == 4 && m == minor) {
 			any = true;
 			if (fn)
 				fn(dirfd(dir), de->d_name);

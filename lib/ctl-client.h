@@ -42,7 +42,7 @@ int td_ctl_each(int (*fn)(pid_t pid, void *arg), void *arg);
  * The record of a ring's requests in flight (tapdisk/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; and are there any of this
  * minor.
  */
-int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, char *path);
+int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, char *path);
 bool td_ctl_ring_any(int minor);
 /* The record of how a minor's disk is open (tapdisk/record.h). */
 int td_ctl_disk_path(int minor, char *path);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define BLKIF_MAX_RING_ORDER 4 /* pages: 1 << order */
+#define BLKIF_MAX_QUEUES 8 /* rings of one device */
 #define BLKIF_MAX_SEGS       11
 #define BLKIF_MAX_SLOTS      512 /* of a ring of 16 pages, in each ABI */
 #define BLKIF_MAX_INDIRECT   512 /* segments of an INDIRECT that we take: 2 MiB; one page holds them */

@@ -33,6 +33,29 @@ static int alloc_requests(struct blkif *b)
 	return 0;
 }
 
+static void let_go(struct blkif *b, bool keep)
+{
+	ev_io_stop(b->loop, &b->event);
+	ev_clear_pending(b->loop, &b->respond);
+	ev_clear_pending(b->loop, &b->show);
+	ev_idle_stop(b->loop, &b->more);
+	ev_timer_stop(b->loop, &b->storm);
+	ev_timer_stop(b->loop, &b->trim);
+	if (b->x) {
+		b->x->ops->unbind(b->x);
+		b->x->ops->unmap_ring(b->x, b->ring, b->p.pages);
+		b->x->ops->close(b->x);
+	}
+	stats_source_close(&b->stats);
+	td_pool_free(b->small);
+	td_pool_free(b->large);
+	free(b->copies);
+	free(b->reqs);
+	inflight_close(&b->table, keep);
+	b->magic = 0;
+	free(b);
+}
+
 int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
 		  struct blkif_disk *disk, struct blkif **out, struct td_err *err)
 {
@@ -62,7 +85,7 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	if (fd < 0)
 		goto fail;
 	ev_io_set(&b->event, fd, EV_READ);
-	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid);
+	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid); /* of all the device's queues */
 	stats_source_open(&b->stats, disk->stats, name);
 	*out = b;
 	return 0;
@@ -73,38 +96,19 @@ fail:
 	if (b->ring)
 		x->ops->unmap_ring(x, b->ring, p->pages);
 	b->ring = NULL;
-	inflight_close(&b->table, keep && keep->take_over); /* one who tries again needs what is owed */
-	blkif_disconnect(b);
+	let_go(b, keep && keep->take_over); /* one who tries again needs what is owed */
 	return rc;
-}
-
-static void let_go(struct blkif *b, bool keep)
-{
-	ev_io_stop(b->loop, &b->event);
-	ev_clear_pending(b->loop, &b->respond);
-	ev_clear_pending(b->loop, &b->show);
-	ev_idle_stop(b->loop, &b->more);
-	ev_timer_stop(b->loop, &b->storm);
-	ev_timer_stop(b->loop, &b->trim);
-	if (b->x) {
-		b->x->ops->unbind(b->x);
-		b->x->ops->unmap_ring(b->x, b->ring, b->p.pages);
-		b->x->ops->close(b->x);
-	}
-	stats_source_close(&b->stats);
-	td_pool_free(b->small);
-	td_pool_free(b->large);
-	free(b->copies);
-	free(b->reqs);
-	inflight_close(&b->table, keep);
-	b->magic = 0;
-	free(b);
 }
 
 void blkif_disconnect(struct blkif *b)
 {
 	if (b)
 		let_go(b, false);
+}
+
+void blkif_abandon(struct blkif *b)
+{
+	let_go(b, b->taken_over);
 }
 
 int blkif_share(const struct blkif *b, int fds[TD_XPORT_FDS])

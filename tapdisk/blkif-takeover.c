@@ -76,7 +76,7 @@ static int adopt(struct blkif *b, struct td_err *err)
 
 int blkif_open_table(struct blkif *b, const struct blkif_keep *keep, struct td_err *err)
 {
-	struct inflight_ring id = {.domid = b->p.domid, .devid = b->p.devid, .port = b->p.port, .abi = b->p.abi, .pages = b->p.pages,
+	struct inflight_ring id = {.domid = b->p.domid, .devid = b->p.devid, .queue = b->p.queue, .port = b->p.port, .abi = b->p.abi, .pages = b->p.pages,
 				   .slots = b->slots};
 	int rc;
 

@@ -37,6 +37,7 @@ struct blkif_params {
 	uint32_t refs[1 << BLKIF_MAX_RING_ORDER];
 	unsigned pages; /* 1, 2, 4, 8 or 16 */
 	enum blkif_abi abi;
+	unsigned queue; /* which of the device's rings: from 0 */
 };
 
 struct blkif_stats {
@@ -61,6 +62,7 @@ struct blkif_keep {
 int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
 		  struct blkif_disk *disk, struct blkif **out, struct td_err *err);
 void blkif_disconnect(struct blkif *b); /* nothing in flight; NULL is fine */
+void blkif_abandon(struct blkif *b);    /* as disconnect, of a ring that has never run; the record of one taken over stays */
 
 /*
  * For another process that goes on, instead of a disconnect: copies of the transport's descriptors (td/xport.h), their number or -errno;

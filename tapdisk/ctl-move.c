@@ -23,30 +23,6 @@ int ctl_op_handover(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 	return rc;
 }
 
-/* *used: of the message's descriptors. */
-static int adopt_ring(struct ctl_call *call, struct vbd *v, const json_t *ring, int *used, struct td_err *err)
-{
-	const char *transport = json_string_value(json_object_get(ring, "transport"));
-	struct blkif_params p;
-	struct td_xport *x;
-	int rc = ctl_get_params(ring, &p, err), *fd = call->fds + *used;
-
-	if (rc < 0)
-		return rc;
-	if (transport && !strcmp(transport, "xen")) {
-		rc = td_xport_xen(p.domid, &x, err);
-		transport = "xen";
-	} else if (transport && !strcmp(transport, "mem") && call->nfds >= *used + TD_XPORT_FDS) {
-		rc = td_xport_mem(fd[0], fd[1], fd[2], &x, err);
-		fd[0] = fd[1] = fd[2] = -1; /* taken over */
-		*used += TD_XPORT_FDS;
-		transport = "mem";
-	} else {
-		rc = td_fail(err, EINVAL, "a ring over '%.40s', without the descriptors for it", transport ? transport : "nothing");
-	}
-	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, VBD_BESIDE | VBD_TAKE_OVER, err);
-}
-
 /* Whoever asks this kills us when we fail: nothing is undone, and above all not the records. */
 int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
@@ -71,7 +47,7 @@ int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td
 		rc = vbd_reopen(v, spec, &o, &past, err);
 	json_array_foreach(json_object_get(call->req, "rings"), i, ring)
 		if (!rc)
-			rc = adopt_ring(call, v, ring, &used, err);
+			rc = ctl_adopt_ring(call, v, ring, &used, err);
 	if (!rc)
 		server_adopted(v);
 	return rc;

@@ -7,6 +7,7 @@
 
 #include "tapdisk/ctl-ops.h"
 #include "tapdisk/inflight.h"
+#include "tapdisk/server.h"
 #include "tapdisk/stats.h"
 #include "td/ctl.h"
 
@@ -95,8 +96,8 @@ static void put_rings(json_t *o, const struct vbd *v)
 
 	td_list_each(l, &v->rings) {
 		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
-		json_t *r = json_pack("{s:i, s:I, s:s}", "domid", blkif_params(b)->domid, "devid", (json_int_t)blkif_params(b)->devid,
-				      "state", ring_state(b));
+		json_t *r = json_pack("{s:i, s:I, s:i, s:s}", "domid", blkif_params(b)->domid, "devid", (json_int_t)blkif_params(b)->devid,
+				      "queue", (int)blkif_params(b)->queue, "state", ring_state(b));
 
 		if (blkif_is_broken(b))
 			json_object_set_new(r, "reason", json_string(blkif_why(b)));
@@ -158,6 +159,7 @@ static void put_info(json_t *o, const struct vbd *v)
 		json_object_set_new(o, "discard_granularity", json_integer(v->leaf->info.discard_gran));
 	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
 	json_object_set_new(o, "max_indirect_segments", json_integer(BLKIF_MAX_INDIRECT));
+	json_object_set_new(o, "max_queues", json_integer(BLKIF_MAX_QUEUES));
 }
 
 /* --- operations ----------------------------------------------------------------------------------------------------- */
@@ -293,71 +295,6 @@ static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	return 0;
 }
 
-int ctl_get_params(const json_t *req, struct blkif_params *p, struct td_err *err)
-{
-	const json_t *refs = json_object_get(req, "refs"), *r;
-	const char *abi = json_string_value(json_object_get(req, "abi"));
-	size_t n = json_array_size(refs), i;
-	json_int_t v;
-
-	memset(p, 0, sizeof *p); /* compared as a whole, with its padding */
-	if (ctl_get_int(req, "domid", 0, 0x7fff, &v, err) < 0)
-		return -EINVAL;
-	p->domid = (uint16_t)v;
-	if (ctl_get_int(req, "devid", 0, INT32_MAX, &v, err) < 0)
-		return -EINVAL;
-	p->devid = (uint32_t)v;
-	if (ctl_get_int(req, "port", 0, INT32_MAX, &v, err) < 0)
-		return -EINVAL;
-	p->port = (uint32_t)v;
-	if (!n || n > (1 << BLKIF_MAX_RING_ORDER) || (n & (n - 1)))
-		return td_fail(err, EINVAL, "a ring has 1, 2, 4, 8 or 16 pages, not %zu", n);
-	json_array_foreach(refs, i, r) {
-		if (!json_is_integer(r) || json_integer_value(r) < 0 || json_integer_value(r) > UINT32_MAX)
-			return td_fail(err, EINVAL, "ring page %zu has no proper grant reference", i);
-		p->refs[i] = (uint32_t)json_integer_value(r);
-	}
-	p->pages = (unsigned)n;
-	if (abi && blkif_abi_find(abi) < 0)
-		return td_fail(err, EINVAL, "unknown ring ABI '%.40s': native, x86_64 or x86_32", abi);
-	p->abi = abi ? (enum blkif_abi)blkif_abi_find(abi) : BLKIF_NATIVE;
-	return 0;
-}
-
-static int op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
-{
-	const char *transport = json_string_value(json_object_get(call->req, "transport"));
-	struct blkif_params p;
-	struct td_xport *x;
-	unsigned how = 0;
-	int rc = ctl_get_params(call->req, &p, err);
-
-	if (rc < 0)
-		return rc;
-	if (!transport || !strcmp(transport, "xen")) {
-		rc = td_xport_xen(p.domid, &x, err);
-		transport = "xen";
-	} else if (!strcmp(transport, "mem") && call->nfds == 3) {
-		rc = td_xport_mem(call->fds[0], call->fds[1], call->fds[2], &x, err);
-		call->nfds = 0; /* taken over */
-		transport = "mem";
-	} else {
-		rc = td_fail(err, EINVAL, "transport '%.40s': xen, or mem with three descriptors", transport);
-	}
-	how |= json_is_true(json_object_get(call->req, "beside")) ? VBD_BESIDE : 0;
-	how |= json_is_true(json_object_get(call->req, "take-over")) ? VBD_TAKE_OVER : 0;
-	return rc < 0 ? rc : vbd_connect(v, x, transport, &p, how, err);
-}
-
-static int op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
-{
-	json_int_t domid, devid;
-
-	if (ctl_get_int(call->req, "domid", 0, 0x7fff, &domid, err) < 0 || ctl_get_int(call->req, "devid", 0, INT32_MAX, &devid, err) < 0)
-		return -EINVAL;
-	return vbd_disconnect(v, (unsigned)domid, (unsigned)devid, err);
-}
-
 /* --- watching ------------------------------------------------------------------------------------------------------- */
 
 static void send_event(struct ctl_call *call, void *arg)
@@ -403,8 +340,8 @@ static const struct op ops[] = {
 	{"pause", op_pause, true},        {"unpause", op_unpause, true},
 	{"resize", op_resize, true},      {"stats", op_stats, true},
 	{"stats_all", op_stats_all, false},
-	{"info", op_info, true},          {"connect", op_connect, true},
-	{"disconnect", op_disconnect, true}, {"watch", op_watch, false},
+	{"info", op_info, true},          {"connect", ctl_op_connect, true},
+	{"disconnect", ctl_op_disconnect, true}, {"watch", op_watch, false},
 	{"handover", ctl_op_handover, false}, {"adopt", ctl_op_adopt, false},
 };
 

@@ -36,7 +36,7 @@ struct inflight_entry {
 
 /* Which ring it is: must be the same for a successor. */
 struct inflight_ring {
-	uint32_t domid, devid, port, abi, pages, slots;
+	uint32_t domid, devid, queue, port, abi, pages, slots;
 	uint32_t refs[1 << BLKIF_MAX_RING_ORDER];
 };
 

@@ -6,7 +6,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/blkif-abi.c tapdisk/blkif-abi.h \
 	tapdisk/cache.c tapdisk/cache.h \
 	tapdisk/chain.c tapdisk/chain.h \
-	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c tapdisk/ctl-ops.h tapdisk/ctl-move.c \
+	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c tapdisk/ctl-ops.h tapdisk/ctl-move.c tapdisk/ctl-ring.c \
 	tapdisk/handover.c tapdisk/handover.h \
 	tapdisk/histogram.c tapdisk/histogram.h \
 	tapdisk/inflight.c tapdisk/inflight.h \

@@ -66,8 +66,15 @@ void stats_source_open(struct stats_source *src, struct stats *disk, const char 
 {
 	memset(src, 0, sizeof *src);
 	src->disk = disk;
+	src->device = src;
+	td_list_each(l, &disk->sources) {
+		struct stats_source *s = td_entry(l, struct stats_source, link);
+
+		if (name && !strcmp(s->shm.name, name))
+			src->device = s;
+	}
 	td_list_add(&disk->sources, &src->link);
-	if (name)
+	if (name && src->device == src)
 		shm_open_file(&src->shm, name);
 }
 
@@ -108,13 +115,27 @@ static void show(struct shm_counters *to, const struct stats_count n[STATS_KINDS
 	show_dir(&to->write, &n[STATS_WRITE]);
 }
 
+/* All its queues. */
+static void show_device(const struct stats_source *device)
+{
+	struct stats_count sum[STATS_KINDS] = {};
+
+	td_list_each(l, &device->disk->sources) {
+		const struct stats_source *s = td_entry(l, struct stats_source, link);
+
+		for (unsigned i = 0; s->device == device && i < STATS_KINDS; i++)
+			add(&sum[i], &s->kind[i]);
+	}
+	show(device->shm.at, sum);
+}
+
 void stats_publish(const struct stats_source *src)
 {
 	const struct stats *s = src->disk;
 	struct stats_count sum[STATS_KINDS];
 
-	if (src->shm.at)
-		show(src->shm.at, src->kind);
+	if (src->device->shm.at)
+		show_device(src->device);
 	if (!s->shm.at)
 		return;
 	for (unsigned i = 0; i < STATS_KINDS; i++)
@@ -142,16 +163,34 @@ static json_t *images_json(const struct vbd *v)
 	return a;
 }
 
-static json_t *ring_json(const struct blkif *b)
+/* The first device's, all its queues together. */
+static json_t *ring_json(const struct vbd *v)
 {
-	const struct blkif_params *p = blkif_params(b);
-	const struct blkif_stats *n = blkif_stats(b);
+	const struct blkif_params *p = blkif_params(vbd_ring(v));
+	struct blkif_stats sum = {}, *n = &sum;
+	unsigned queues = 0;
 
-	return json_pack("{s:s, s:i, s:i, s:[I,I], s:[I,I], s:{s:I, s:I, s:I}, s:i, s:s, s:I}", "pool", "td-xenblkif", "domid", p->domid,
+	td_list_each(l, &v->rings) {
+		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
+		const struct blkif_stats *one = blkif_stats(b);
+
+		if (blkif_params(b)->domid != p->domid || blkif_params(b)->devid != p->devid)
+			continue;
+		sum.taken += one->taken;
+		sum.answered += one->answered;
+		sum.kicks_in += one->kicks_in;
+		sum.kicks_out += one->kicks_out;
+		sum.errors += one->errors;
+		sum.malformed += one->malformed;
+		sum.copy_errors += one->copy_errors;
+		sum.indirect += one->indirect;
+		queues++;
+	}
+	return json_pack("{s:s, s:i, s:i, s:[I,I], s:[I,I], s:{s:I, s:I, s:I}, s:i, s:i, s:s, s:I}", "pool", "td-xenblkif", "domid", p->domid,
 			 "devid", (int)p->devid, "reqs", (json_int_t)n->taken, (json_int_t)n->answered, "kicks", (json_int_t)n->kicks_in,
 			 (json_int_t)n->kicks_out, "errors", "failed", (json_int_t)n->errors, "msg", (json_int_t)n->malformed, "copy",
-			 (json_int_t)n->copy_errors, "ring_pages", (int)p->pages, "abi", blkif_abi_name(p->abi), "indirect",
-			 (json_int_t)n->indirect);
+			 (json_int_t)n->copy_errors, "queues", (int)queues, "ring_pages", (int)p->pages, "abi", blkif_abi_name(p->abi),
+			 "indirect", (json_int_t)n->indirect);
 }
 
 static json_t *nbd_json(const struct nbd *n)
@@ -233,7 +272,7 @@ json_t *stats_json(const struct vbd *v, bool full)
 	if (!j)
 		return NULL;
 	if (vbd_ring(v))
-		json_object_set_new(j, "xenbus", ring_json(vbd_ring(v)));
+		json_object_set_new(j, "xenbus", ring_json(v));
 	if (v->nbd && v->spec)
 		json_object_set_new(j, "nbd", nbd_json(v->nbd));
 	if (v->spec) {

@@ -99,25 +99,28 @@ static void drop_ring(struct vbd *v, struct vbd_ring *r)
 void vbd_drop_rings(struct vbd *v)
 {
 	while (!td_list_empty(&v->rings))
-		drop_ring(v, td_entry(v->rings.next, struct vbd_ring, link));
+		drop_ring(v, td_entry(v->rings.prev, struct vbd_ring, link)); /* the last first: a device's statistics are its first one's */
 }
 
+/* A device's last ring. */
 static struct vbd_ring *find_ring(const struct vbd *v, unsigned domid, unsigned devid)
 {
+	struct vbd_ring *last = NULL;
+
 	td_list_each(l, &v->rings)
 		if (blkif_params(ring_of(l))->domid == domid && blkif_params(ring_of(l))->devid == devid)
-			return td_entry(l, struct vbd_ring, link);
-	return NULL;
+			last = td_entry(l, struct vbd_ring, link);
+	return last;
 }
 
-/* Whether one more guest may come. */
+/* Whether one more guest may come; or (p->queue not 0) another ring of one that has come, from the process that had them all. */
 static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside, struct td_err *err)
 {
 	const struct blkif_params *other = vbd_ring(v) ? blkif_params(vbd_ring(v)) : NULL;
 
 	if (!v->spec)
 		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
-	if (find_ring(v, p->domid, p->devid))
+	if (find_ring(v, p->domid, p->devid) && !p->queue)
 		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u already, in another way", v->minor, p->domid, p->devid);
 	if (other && !beside && !v->opt.read_only)
 		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u, and a second machine may not write it too", v->minor,
@@ -125,53 +128,105 @@ static int check_connect(const struct vbd *v, const struct blkif_params *p, bool
 	return 0;
 }
 
-int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
-		       struct td_err *err)
+/* One of a device's rings, held, at the end of `to'. */
+static int add_ring(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
+		    struct td_list *to, struct td_err *err)
 {
 	char path[PATH_MAX];
 	struct blkif_keep keep = {.path = path, .take_over = take_over};
 	bool record = v->marker >= 0; /* without a number of its own, nobody would find it */
 	struct vbd_ring *r = calloc(1, sizeof *r);
-	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, path) : 0;
+	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, p->queue, path) : 0;
 
 	if (rc < 0)
 		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
 	else
 		rc = blkif_connect(v->queue->loop, x, p, record ? &keep : NULL, &v->disk, &r->blkif, err);
-
 	if (rc < 0) {
 		free(r);
 		return rc;
 	}
 	r->transport = transport;
-	td_list_add(&v->rings, &r->link);
-	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u pages, %s", v->minor, p->domid, p->devid, p->pages,
-	       blkif_abi_name(p->abi));
-	if (v->leaf)
-		blkif_run(r->blkif);
+	td_list_add(to, &r->link);
 	return 0;
 }
 
-/* Is it that ring, as it is?  One over shared memory never is: its descriptors are new. */
-static bool same_ring(const struct vbd_ring *r, const char *transport, const struct blkif_params *p)
+int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
+		       struct td_err *err)
 {
-	return r && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
-	       !memcmp(blkif_params(r->blkif), p, sizeof *p);
+	int rc = add_ring(v, x, transport, p, take_over, &v->rings, err);
+
+	if (!rc && v->leaf)
+		vbd_run_rings(v);
+	return rc;
 }
 
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err)
+/* All of a device's rings or none; what is taken of x is NULL after.  They run together: none before all are there. */
+static int connect_locked(struct vbd *v, struct td_xport **x, unsigned n, const char *transport, const struct blkif_params *p,
+			  bool take_over, struct td_err *err)
+{
+	struct td_list made;
+	int rc = 0;
+
+	td_list_init(&made);
+	for (unsigned i = 0; i < n && !rc; i++) {
+		rc = add_ring(v, x[i], transport, &p[i], take_over, &made, err);
+		if (!rc)
+			x[i] = NULL;
+	}
+	while (!td_list_empty(&made)) {
+		struct vbd_ring *r = td_entry(made.next, struct vbd_ring, link);
+
+		td_list_del(&r->link);
+		if (!rc) {
+			td_list_add(&v->rings, &r->link);
+			continue;
+		}
+		blkif_abandon(r->blkif);
+		free(r);
+	}
+	if (rc < 0)
+		return rc;
+	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u %s of %u pages, %s", v->minor, p->domid, p->devid, n,
+	       n == 1 ? "ring" : "rings", p->pages, blkif_abi_name(p->abi));
+	if (v->leaf)
+		vbd_run_rings(v);
+	return 0;
+}
+
+/* Are they those rings, as they are?  One over shared memory never is: its descriptors are new. */
+static bool same_rings(const struct vbd *v, const char *transport, const struct blkif_params *p, unsigned n)
+{
+	unsigned same = 0, had = 0;
+
+	td_list_each(l, &v->rings) {
+		const struct vbd_ring *r = td_entry(l, struct vbd_ring, link);
+		const struct blkif_params *q = blkif_params(r->blkif);
+
+		if (q->domid != p->domid || q->devid != p->devid)
+			continue;
+		had++;
+		same += q->queue < n && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
+			!memcmp(q, &p[q->queue], sizeof *q);
+	}
+	return had == n && same == n;
+}
+
+int vbd_connect(struct vbd *v, struct td_xport **x, unsigned n, const char *transport, const struct blkif_params *p, unsigned how,
+		struct td_err *err)
 {
 	bool there;
 	int rc = 0;
 
 	vbd_lock(v);
-	there = same_ring(find_ring(v, p->domid, p->devid), transport, p);
+	there = same_rings(v, transport, p, n);
 	if (!there)
 		rc = check_connect(v, p, how & VBD_BESIDE, err);
 	if (!there && !rc)
-		rc = vbd_connect_locked(v, x, transport, p, how & VBD_TAKE_OVER, err);
-	if (there || rc < 0)
-		x->ops->close(x);
+		rc = connect_locked(v, x, n, transport, p, how & VBD_TAKE_OVER, err);
+	for (unsigned i = 0; i < n; i++)
+		if (x[i])
+			x[i]->ops->close(x[i]);
 	vbd_unlock(v);
 	if (!there && !rc)
 		v->changed(v);
@@ -181,12 +236,13 @@ int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const 
 int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err)
 {
 	struct vbd_ring *r;
+	unsigned n = 0;
 	int rc = 0;
 
 	vbd_lock(v);
-	r = find_ring(v, domid, devid);
-	if (r) {
+	for (; (r = find_ring(v, domid, devid)); n++)
 		drop_ring(v, r);
+	if (n) {
 		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
 	} else if (v->moved) {
 		rc = td_fail(err, ENODEV, "minor %d is tapdisk %d's now", v->minor, (int)v->moved);

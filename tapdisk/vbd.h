@@ -18,7 +18,7 @@
 #define VBD_MAGIC 0x76626420u
 
 /*
- * A guest's ring.  A disk has one as a rule; a second belongs to the same machine (a guest and its stub domain, or the two ends of
+ * A guest's ring.  A device has one, or one a queue; a disk has one device as a rule; a second belongs to the same machine (a guest and its stub domain, or the two ends of
  * a migration to the same host), and a read-only disk has one for each reader.  All go through the one cache layer.
  */
 struct vbd_ring {
@@ -85,10 +85,11 @@ enum {
 };
 
 /*
- * Takes x over, also on failure.  0 too when the ring is connected in just this way already.  how: VBD_*; without BESIDE -EBUSY when
- * another ring is there, unless the disk is read-only.
+ * A guest's device, with its n rings: p[i] is queue i, reached through x[i]; or, n being 1, one further queue of it.  Takes all of x over, also on failure.  0 too when they are
+ * connected in just this way already.  how: VBD_*; without BESIDE -EBUSY when another device is there, unless the disk is read-only.
  */
-int vbd_connect(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, unsigned how, struct td_err *err);
+int vbd_connect(struct vbd *v, struct td_xport **x, unsigned n, const char *transport, const struct blkif_params *p, unsigned how,
+		struct td_err *err);
 int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err);
 
 /*

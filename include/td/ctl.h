@@ -25,10 +25,11 @@
  *                an open disk; the stats are full
  * info        minor                                              {minor, state, args, mode, promise, read_only, sectors (512 B),
  *                sector_size, physical_sector_size, flush: bool, barrier: bool, discard: bool, discard_granularity,
- *                max_ring_order, rings: [{domid, devid, state: "connected"|"broken", reason}, ...]}
+ *                max_ring_order, max_queues, rings: [{domid, devid, queue, state: "connected"|"broken", reason}, ...]}
  * connect     minor, domid, devid, transport "xen"|"mem",        -           (0 when connected in the same way already;
  *             refs: [n, ...], port, abi, beside, take-over        16 when another frontend has it)
- *                (abi: "native", "x86_64" or "x86_32"; fds for mem: memfd, kick, call; beside: true when the toolstack says that the
+ *                (a device of several queues has queues: [{refs, port}, ...] in the place of refs and port; it gets all its rings or none)
+ *                (abi: "native", "x86_64" or "x86_32"; fds for mem: memfd, kick, call, for each queue; beside: true when the toolstack says that the
  *                 frontends that have it are of the same machine, as a guest and its stub domain are; a read-only disk needs no such word;
  *                 take-over: true goes on where a dead tapdisk of this minor has stopped, which needs the ring's record)
  * disconnect  minor, domid, devid                                -           (drains, unmaps; 0 when not connected)
@@ -44,7 +45,7 @@
  *   ctl<pid>              the socket; SOCK_SEQPACKET
  *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd.h); after a handover, links to those of who has the disk now
  *   disk<N>               how minor N is open (tapdisk/record.h); outlives a tapdisk that is killed
- *   ring<N>.<domid>.<devid>  what a ring of minor N has taken and not answered (tapdisk/inflight.h); outlives a tapdisk that is killed
+ *   ring<N>.<domid>.<devid>.<queue>  what a ring of minor N has taken and not answered (tapdisk/inflight.h); outlives a tapdisk that is killed
  *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a
  *                         flock on it and it contains "<pid>\n".  A marker with a pid and no flock is a dead tapdisk's.
  */

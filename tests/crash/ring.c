@@ -91,7 +91,7 @@ int ring_connect(struct ring *r, struct vbd *v, struct td_err *err)
 	p.domid = 1;
 	p.devid = 1;
 	p.pages = 1;
-	return vbd_connect(v, x, "mem", &p, 0, err);
+	return vbd_connect(v, &x, 1, "mem", &p, 0, err);
 }
 
 static struct slot *find(struct ring *r, size_t name)

@@ -16,6 +16,15 @@ for mode in none writeback directsync; do
 	is "records left" "$(ls "$TAPDISK_CONTROL_DIR" | grep -c '^ring')" 0
 done
 
+# a device of three queues: all its rings go over together
+for how in "10 kill" "3 upgrade"; do
+	rm -f "$WORK/d.img"
+	truncate -s 8M "$WORK/d.img"
+	expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "aio:$WORK/d.img" none "${how% *}" "$seed" "${how#* }" 3
+	has "three queues, ${how#* }" "$OUT" "every byte right"
+done
+is "records left" "$(ls "$TAPDISK_CONTROL_DIR" | grep -c '^ring')" 0
+
 # what the successor finds: the same options, a pause that lasts, and nothing of a disk that was closed
 truncate -s 8M "$WORK/e.img"
 marker=$(tap_ctl create -a "aio:$WORK/e.img" -o cache=writethrough -o on-enospc=report -d carol) || fail "create"

@@ -21,9 +21,10 @@ for kv in kthread-pid=${standin[1]} feature-flush-cache=1 feature-barrier=1 sect
 	is "${kv%=*}" "$(get $B/${kv%=*})" "${kv#*=}"
 done
 is "indirect segments" "$(get $B/feature-max-indirect-segments)" 512
-for k in feature-persistent multi-queue-max-queues; do is $k "$(get $B/$k)" -; done
+for k in feature-persistent; do is $k "$(get $B/$k)" -; done
+is "queues" "$(get $B/multi-queue-max-queues)" 4
 has "connect" "$(grep connect "$WORK/log.1")" \
-	'"abi":"x86_64","beside":false,"devid":51712,"domid":1,"minor":64,"op":"connect","port":5,"refs":[8],"transport":"xen"'
+	'"abi":"x86_64","beside":false,"devid":51712,"domid":1,"minor":64,"op":"connect","queues":[{"port":5,"refs":[8]}],"transport":"xen"'
 guest $D state=4
 # unplug while busy: the ring stays until the guest lets go
 ask_to_close $D
@@ -58,6 +59,20 @@ wait_key $B/state 2
 guest $D ring-page-order=0 ring-ref=20 state=3
 wait_key $B/state 4
 has "the new ring" "$(tail -1 "$WORK/log.1")" '"refs":[20]'
+guest $D state=4
+# it comes back with two queues
+guest $D state=5
+wait_key $B/state 5
+guest $D state=6
+wait_key $B/state 6
+xenstore-rm "$(fe $D)/ring-ref"
+xenstore-rm "$(fe $D)/event-channel"
+guest $D state=1
+wait_key $B/state 2
+guest $D multi-queue-num-queues=2 ring-page-order=1 queue-0/ring-ref0=30 queue-0/ring-ref1=31 queue-0/event-channel=7 \
+	queue-1/ring-ref0=32 queue-1/ring-ref1=33 queue-1/event-channel=8 state=3
+wait_key $B/state 4
+has "two queues" "$(tail -1 "$WORK/log.1")" '"queues":[{"port":7,"refs":[30,31]},{"port":8,"refs":[32,33]}]'
 guest $D state=4
 # xenopsd's shutdown-request
 put $B online=0 shutdown-request=normal

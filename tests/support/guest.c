@@ -48,61 +48,89 @@ static int make_memory(struct guest *g, struct td_err *err)
 	return 0;
 }
 
-static int ask_connect(struct guest *g, bool take_over, struct td_err *err)
+static json_t *describe(const struct guest *g)
 {
-	json_t *refs = json_array(), *info = NULL;
-	int rc;
+	json_t *refs = json_array();
 
 	for (unsigned i = 0; i < 1u << g->order; i++)
 		json_array_append_new(refs, json_integer(i));
+	return json_pack("{s:o,s:i}", "refs", refs, "port", 1);
+}
+
+static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_err *err)
+{
+	json_t *queues = json_array(), *info = NULL;
+	int fds[3 * BLKIF_MAX_QUEUES], rc;
+
+	for (unsigned i = 0; i < n; i++) {
+		json_array_append_new(queues, describe(&g[i]));
+		memcpy(&fds[3 * i], (int[]){g[i].memfd, g[i].kick, g[i].call}, 3 * sizeof fds[0]);
+	}
 	rc = td_ctl_call(g->pid,
-			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:i,s:s,s:b}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
-				   g->devid, "transport", "mem", "refs", refs, "port", 1, "abi", blkif_abi_name(g->abi),
-				   "take-over", take_over),
-			 (int[]){ g->memfd, g->kick, g->call }, 3, CALL_TIMEOUT, NULL, NULL, NULL, err);
+			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
+				   g->devid, "transport", "mem", "queues", queues, "abi", blkif_abi_name(g->abi), "take-over", take_over),
+			 fds, (int)(3 * n), CALL_TIMEOUT, NULL, NULL, NULL, err);
 	if (!rc)
 		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, CALL_TIMEOUT, NULL, NULL,
 				 &info, err);
-	if (!rc) {
-		g->sectors = (uint64_t)json_integer_value(json_object_get(info, "sectors"));
-		json_decref(info);
-	}
+	for (unsigned i = 0; !rc && i < n; i++)
+		g[i].sectors = (uint64_t)json_integer_value(json_object_get(info, "sectors"));
+	json_decref(info);
+	return rc;
+}
+
+int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
+			 struct td_err *err)
+{
+	int rc = 0;
+
+	memset(g, 0, n * sizeof *g);
+	for (unsigned i = 0; i < n; i++)
+		g[i] = (struct guest){.pid = pid, .minor = minor, .domid = 1, .devid = devid, .abi = abi, .order = order, .memfd = -1,
+				      .kick = -1, .call = -1, .slots = blkif_slots(abi, 1u << order), .segs = segs, .max_bytes = segs * 4096};
+	for (unsigned i = 0; !rc && i < n; i++)
+		rc = make_memory(&g[i], err);
+	if (!rc)
+		rc = ask_connect(g, n, false, err);
+	for (unsigned i = 0; rc && i < n; i++)
+		release(&g[i]);
 	return rc;
 }
 
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err)
 {
-	return guest_connect_segs(g, pid, minor, devid, abi, order, BLKIF_MAX_SEGS, err);
+	return guest_connect_queues(g, 1, pid, minor, devid, abi, order, BLKIF_MAX_SEGS, err);
 }
 
 int guest_connect_segs(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
 		       struct td_err *err)
 {
-	int rc;
+	return guest_connect_queues(g, 1, pid, minor, devid, abi, order, segs, err);
+}
 
-	memset(g, 0, sizeof(*g));
-	*g = (struct guest){ .pid = pid, .minor = minor, .domid = 1, .devid = devid, .abi = abi, .order = order, .memfd = -1,
-			     .kick = -1, .call = -1, .segs = segs, .max_bytes = segs * 4096 };
-	g->slots = blkif_slots(abi, 1u << order);
-	rc = make_memory(g, err);
-	if (!rc)
-		rc = ask_connect(g, false, err);
-	if (rc)
-		release(g);
-	return rc;
+int guest_take_over_queues(struct guest *g, unsigned n, pid_t pid, struct td_err *err)
+{
+	for (unsigned i = 0; i < n; i++)
+		g[i].pid = pid;
+	return ask_connect(g, n, true, err);
 }
 
 int guest_take_over(struct guest *g, pid_t pid, struct td_err *err)
 {
-	g->pid = pid;
-	return ask_connect(g, true, err);
+	return guest_take_over_queues(g, 1, pid, err);
+}
+
+void guest_disconnect_queues(struct guest *g, unsigned n)
+{
+	td_ctl_call(g->pid, json_pack("{s:s,s:i,s:i,s:i}", "op", "disconnect", "minor", g->minor, "domid", g->domid, "devid", g->devid),
+		    NULL, 0, CALL_TIMEOUT, NULL, NULL, NULL, NULL);
+	for (unsigned i = 0; i < n; i++)
+		release(&g[i]);
 }
 
 void guest_disconnect(struct guest *g)
 {
-	td_ctl_call(g->pid, json_pack("{s:s,s:i,s:i,s:i}", "op", "disconnect", "minor", g->minor, "domid", g->domid, "devid", g->devid),
-		    NULL, 0, CALL_TIMEOUT, NULL, NULL, NULL, NULL);
-	release(g);
+	guest_disconnect_queues(g, 1);
 }
 
 int guest_slot(struct guest *g)

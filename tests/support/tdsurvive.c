@@ -2,9 +2,9 @@
 /*
  * A guest under load whose tapdisk is killed again and again, and replaced by another that takes its ring over.
  *
- *   tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [upgrade]
+ *   tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [kill|upgrade [QUEUES]]
  *
- * Reads, writes, flushes and barriers at the ring's full depth, each block in one request at a time, so that what a read must give is known.
+ * Reads, writes, flushes and barriers at each ring's full depth, each block in one request at a time, so that what a read must give is known.
  * It fails on a wrong byte, an error, an answer too many, too few or to nobody; at the end every block is read once more.  Prints
  * the kills, the requests and the pauses (from the kill to the first answer after it).  With `upgrade' each kill is a `tap-ctl upgrade',
  * and the pauses are what that prints; where $FALLS_BACK is set it must fail, and the tapdisk stay.
@@ -27,7 +27,8 @@
 #define MAX_SEGS 48 /* of a request; a few are so large that they go as INDIRECTs */
 #define PATIENCE 60000 /* ms without an answer */
 
-static struct guest g;
+static struct guest g[BLKIF_MAX_QUEUES]; /* its rings */
+static unsigned queues = 1;
 static const char *tap_ctl, *spec, *mode;
 static char option[64];
 static pid_t tapdisk;
@@ -38,12 +39,12 @@ static uint64_t rng;
 
 static uint64_t version[BLOCKS], next_version = 1; /* what each block holds; 0: never written */
 static bool busy[BLOCKS];
-static struct {
+static struct flight {
 	bool there;
 	uint8_t op;
 	unsigned block, n;
 	uint64_t version;
-} flight[BLKIF_MAX_SLOTS];
+} flights[BLKIF_MAX_QUEUES][BLKIF_MAX_SLOTS];
 
 static uint64_t now_us(void)
 {
@@ -61,10 +62,11 @@ static uint64_t rnd(uint64_t *s)
 	return *s;
 }
 
-static void bad(const char *what, int slot)
+static void bad(const char *what, unsigned q, int slot)
 {
-	fprintf(stderr, "tdsurvive: %s (slot %d, operation %u, block %u, %u blocks)\n", what, slot, flight[slot].op, flight[slot].block,
-		flight[slot].n);
+	const struct flight *f = &flights[q][slot];
+
+	fprintf(stderr, "tdsurvive: %s (queue %u, slot %d, operation %u, block %u, %u blocks)\n", what, q, slot, f->op, f->block, f->n);
 	atomic_store(&failed, true);
 }
 
@@ -167,7 +169,7 @@ static void *upgrader(void *arg)
 		for (unsigned t = 0; t < PATIENCE && atomic_load(&reaped) == seen && !atomic_load(&failed); t++)
 			usleep(1000);
 	}
-	g.pid = tapdisk;
+	g[0].pid = tapdisk;
 	atomic_store(&stop, true);
 	return NULL;
 }
@@ -185,7 +187,7 @@ static void *killer(void *arg)
 		kill(tapdisk, SIGKILL);
 		began = now_us();
 		waitpid(tapdisk, NULL, 0);
-		if (revive() || guest_take_over(&g, tapdisk, &err) < 0) {
+		if (revive() || guest_take_over_queues(g, queues, tapdisk, &err) < 0) {
 			fprintf(stderr, "tdsurvive: kill %d: no successor: %s\n", i, err.text);
 			atomic_store(&failed, true);
 			break;
@@ -211,10 +213,11 @@ static bool claim(unsigned block, unsigned n)
 	return true;
 }
 
-static void send_one(void)
+static void send_one(unsigned q)
 {
 	unsigned n = 1 + (unsigned)(rnd(&rng) % (rnd(&rng) % 8 ? 4 : MAX_SEGS)), block = (unsigned)(rnd(&rng) % (BLOCKS - MAX_SEGS)), what = (unsigned)(rnd(&rng) % 100);
 	uint8_t op = what < 45 ? BLKIF_WRITE : what < 93 ? BLKIF_READ : what < 97 ? BLKIF_FLUSH_DISKCACHE : BLKIF_WRITE_BARRIER;
+	struct flight *f;
 	int slot;
 
 	if (op == BLKIF_FLUSH_DISKCACHE)
@@ -223,17 +226,14 @@ static void send_one(void)
 		n = BLKIF_MAX_SEGS;
 	if (!claim(block, n))
 		return;
-	slot = guest_slot(&g);
-	flight[slot].there = true;
-	flight[slot].op = op;
-	flight[slot].block = block;
-	flight[slot].n = n;
-	flight[slot].version = next_version++;
+	slot = guest_slot(&g[q]);
+	f = &flights[q][slot];
+	*f = (struct flight){.there = true, .op = op, .block = block, .n = n, .version = next_version++};
 	if (op != BLKIF_READ)
-		guest_fill(guest_data(&g, slot), block * 8, n * 4096, flight[slot].version);
+		guest_fill(guest_data(&g[q], slot), block * 8, n * 4096, f->version);
 	else
-		memset(guest_data(&g, slot), 0x5a, n * 4096);
-	guest_queue(&g, slot, op, block * 8, n * 4096);
+		memset(guest_data(&g[q], slot), 0x5a, n * 4096);
+	guest_queue(&g[q], slot, op, block * 8, n * 4096);
 }
 
 static bool is_zero(const char *p, unsigned n)
@@ -241,59 +241,81 @@ static bool is_zero(const char *p, unsigned n)
 	return !p[0] && !memcmp(p, p + 1, n - 1);
 }
 
-static void check_read(int slot)
+static void check_read(unsigned q, int slot)
 {
-	for (unsigned i = 0; i < flight[slot].n; i++) {
-		unsigned b = flight[slot].block + i;
-		const char *p = (char *)guest_data(&g, slot) + i * 4096;
+	const struct flight *f = &flights[q][slot];
+
+	for (unsigned i = 0; i < f->n; i++) {
+		unsigned b = f->block + i;
+		const char *p = (char *)guest_data(&g[q], slot) + i * 4096;
 
 		if (version[b] ? guest_check(p, b * 8, 4096, version[b]) >= 0 : !is_zero(p, 4096))
-			bad("a read gave other bytes than were written", slot);
+			bad("a read gave other bytes than were written", q, slot);
 	}
 }
 
-static void take(int slot, int status)
+static void take(unsigned q, int slot, int status)
 {
-	if (slot < 0 || slot >= (int)g.slots || !flight[slot].there) {
-		bad("an answer to a request that is not in flight", 0);
+	struct flight *f = slot < 0 || slot >= (int)g[q].slots ? NULL : &flights[q][slot];
+
+	if (!f || !f->there) {
+		bad("an answer to a request that is not in flight", q, 0);
 		return;
 	}
-	flight[slot].there = false;
+	f->there = false;
 	if (status)
-		bad("an error", slot);
-	else if (flight[slot].op == BLKIF_READ)
-		check_read(slot);
-	for (unsigned i = flight[slot].block; i < flight[slot].block + flight[slot].n; i++) {
+		bad("an error", q, slot);
+	else if (f->op == BLKIF_READ)
+		check_read(q, slot);
+	for (unsigned i = f->block; i < f->block + f->n; i++) {
 		busy[i] = false;
-		if (flight[slot].op != BLKIF_READ)
-			version[i] = flight[slot].version;
+		if (f->op != BLKIF_READ)
+			version[i] = f->version;
 	}
 }
 
+static bool any_in_flight(void)
+{
+	for (unsigned q = 0; q < queues; q++)
+		if (g[q].idle_n < g[q].slots)
+			return true;
+	return false;
+}
+
+/* Waits for an answer in any of the rings, and takes all that are there. */
 static void reap(void)
 {
-	int slot, status;
+	int slot, status, wait = queues == 1 ? PATIENCE : 1;
+	uint64_t began = now_us();
+	bool some = false;
 
-	if (guest_wait(&g, PATIENCE) < 0) {
-		bad("no answer", 0);
-		return;
-	}
-	while (!atomic_load(&failed) && guest_reap(&g, &slot, &status)) {
-		take(slot, status);
-		atomic_fetch_add(&reaped, 1);
+	while (!some && !atomic_load(&failed)) {
+		for (unsigned q = 0; q < queues; q++) {
+			if (g[q].idle_n < g[q].slots)
+				guest_wait(&g[q], wait);
+			while (!atomic_load(&failed) && guest_reap(&g[q], &slot, &status)) {
+				take(q, slot, status);
+				atomic_fetch_add(&reaped, 1);
+				some = true;
+			}
+		}
+		if (!some && now_us() - began > PATIENCE * 1000ull)
+			bad("no answer", 0, 0);
 	}
 }
 
 static void load(void)
 {
 	while (!atomic_load(&stop) && !atomic_load(&failed)) {
-		for (unsigned i = 0; i < 8 && g.idle_n; i++)
-			send_one();
-		guest_push(&g);
-		if (g.idle_n < g.slots)
+		for (unsigned q = 0; q < queues; q++) {
+			for (unsigned i = 0; i < 8 && g[q].idle_n; i++)
+				send_one(q);
+			guest_push(&g[q]);
+		}
+		if (any_in_flight())
 			reap();
 	}
-	while (g.idle_n < g.slots && !atomic_load(&failed))
+	while (any_in_flight() && !atomic_load(&failed))
 		reap();
 }
 
@@ -302,7 +324,7 @@ static void check_all(void)
 	char buf[4096];
 
 	for (unsigned b = 0; b < BLOCKS && !atomic_load(&failed); b++)
-		if (guest_do(&g, BLKIF_READ, b * 8, buf, 4096) != 0 ||
+		if (guest_do(&g[b % queues], BLKIF_READ, b * 8, buf, 4096) != 0 ||
 		    (version[b] ? guest_check(buf, b * 8, 4096, version[b]) >= 0 : !is_zero(buf, 4096))) {
 			fprintf(stderr, "tdsurvive: block %u is not what was written\n", b);
 			atomic_store(&failed, true);
@@ -316,8 +338,10 @@ int main(int argc, char **argv)
 	uint64_t seed;
 	pthread_t t;
 
-	if (argc != 6 && argc != 7) {
-		fprintf(stderr, "usage: tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [upgrade]\n");
+	if (argc == 8)
+		queues = (unsigned)atoi(argv[7]);
+	if (argc < 6 || argc > 8 || queues < 1 || queues > BLKIF_MAX_QUEUES) {
+		fprintf(stderr, "usage: tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [kill|upgrade [QUEUES]]\n");
 		return 2;
 	}
 	tap_ctl = argv[1];
@@ -330,16 +354,16 @@ int main(int argc, char **argv)
 	if (CTL(out, (char *)"allocate") || !strrchr(out, '-'))
 		return 2;
 	minor = atoi(strrchr(out, '-') + 1);
-	if (start_tapdisk() || guest_connect_segs(&g, tapdisk, minor, 51712, BLKIF_NATIVE, 0, MAX_SEGS, &err) < 0) {
+	if (start_tapdisk() || guest_connect_queues(g, queues, tapdisk, minor, 51712, BLKIF_NATIVE, 0, MAX_SEGS, &err) < 0) {
 		fprintf(stderr, "tdsurvive: cannot start: %s\n", err.text);
 		return 2;
 	}
-	pthread_create(&t, NULL, argc == 7 ? upgrader : killer, &seed);
+	pthread_create(&t, NULL, argc > 6 && !strcmp(argv[6], "upgrade") ? upgrader : killer, &seed);
 	load();
 	pthread_join(t, NULL);
 	check_all();
 	printf("%d times, %u answers, %s\n", kills, atomic_load(&reaped), atomic_load(&failed) ? "FAILED" : "every byte right");
-	guest_disconnect(&g);
+	guest_disconnect_queues(g, queues);
 	snprintf(pid, sizeof pid, "%d", (int)tapdisk);
 	snprintf(num, sizeof num, "%d", minor);
 	if (CTL(out, (char *)"destroy", (char *)"-p", pid, (char *)"-m", num))

@@ -168,7 +168,7 @@ static void run_call(void *arg)
 		c->rc = vbd_resize(v, &e);
 		break;
 	case CONNECT:
-		c->rc = vbd_connect(v, &g.x, "mem", &p, c->beside, &e);
+		c->rc = vbd_connect(v, &(struct td_xport *){&g.x}, 1, "mem", &p, c->beside, &e);
 		break;
 	case DISCONNECT:
 		c->rc = vbd_disconnect(v, c->domid, 0, &e);

@@ -44,7 +44,7 @@ guest_config() { # guest_config NAME TYPE DISK...
 		ramdisk = "/lab/domu.cpio"
 		extra = "console=hvc0 earlyprintk=xen loglevel=5 panic=-1 mitigations=off nopti random.trust_cpu=on ${GUEST_ARGS:-}"
 		memory = 192
-		vcpus = 1
+		vcpus = ${GUEST_VCPUS:-1}
 		on_poweroff = "destroy"
 		on_reboot = "destroy"
 		on_crash = "destroy"
