@@ -12,10 +12,11 @@ static const struct td_driver *const drivers[] = {
 	&td_driver_empty,
 	&td_driver_qcow2,
 	&td_driver_qcow,
+	&td_driver_nbd,
 };
 
 /* Types that hosts write and that this build has no driver for. */
-static const char *const known[] = {"nbd", "ram", "rbd", "vdi", "log"};
+static const char *const known[] = {"ram", "rbd", "vdi", "log"};
 
 const struct td_driver *td_driver_find(const char *type, struct td_err *err)
 {

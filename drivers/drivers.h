@@ -11,6 +11,7 @@ extern const struct td_driver td_driver_null;
 extern const struct td_driver td_driver_qcow2;
 extern const struct td_driver td_driver_qcow;
 extern const struct td_driver td_driver_empty;
+extern const struct td_driver td_driver_nbd;
 
 /*
  * The driver of a type name (or its alias).  NULL and err: ENOENT for a name that nobody knows, ENOSYS for a known type that this

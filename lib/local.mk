@@ -10,6 +10,8 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
 	lib/log.c \
 	lib/msg.c lib/msg.h \
+	lib/nbd-proto.h \
+	lib/passed.c lib/passed.h \
 	lib/path.c lib/path.h \
 	lib/pool.c lib/pool.h \
 	lib/request.c \

@@ -11,7 +11,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/histogram.c tapdisk/histogram.h \
 	tapdisk/inflight.c tapdisk/inflight.h \
 	tapdisk/nbd.c tapdisk/nbd.h tapdisk/nbd-conn.c tapdisk/nbd-conn.h tapdisk/nbd-cmd.c tapdisk/nbd-reply.c tapdisk/nbd-status.c tapdisk/nbd-passed.c \
-	tapdisk/nbd-handshake.c tapdisk/nbd-handshake.h tapdisk/nbd-proto.h \
+	tapdisk/nbd-handshake.c tapdisk/nbd-handshake.h \
 	tapdisk/options.c tapdisk/options.h \
 	tapdisk/queue.c tapdisk/queue.h \
 	tapdisk/record.c tapdisk/record.h \

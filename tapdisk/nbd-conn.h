@@ -9,9 +9,9 @@
 #ifndef TAPDISK_NBD_CONN_H
 #define TAPDISK_NBD_CONN_H
 
+#include "lib/nbd-proto.h"
 #include "lib/pool.h"
 #include "tapdisk/nbd-handshake.h"
-#include "tapdisk/nbd-proto.h"
 #include "tapdisk/nbd.h"
 
 #define NBD_REQS       128           /* of a client; pieces of long ones count too */

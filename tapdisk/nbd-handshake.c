@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 
-#include "tapdisk/nbd-proto.h"
+#include "lib/nbd-proto.h"
 
 #define OPTIONS_MAX     1000        /* a client that haggles on for ever is dropped */
 #define SKIP_MAX        (64u << 20) /* bytes of an option that are read only to be able to go on */

@@ -14,12 +14,11 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "lib/passed.h"
 #include "tapdisk/nbd-conn.h"
 
 #define RECEIVERS_MAX 16   /* connections at once to one receiver */
 #define RECEIVE_TIME  10.0 /* s for the message to come */
-#define NAME_BYTES    1024
-#define PASSED_MAX    10   /* descriptors that are kept for their names */
 
 /* --- sockets in the control directory ------------------------------------------------------------------------------- */
 
@@ -118,8 +117,8 @@ static void on_message(struct ev_loop *loop, ev_io *w, int revents)
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(4 * sizeof(int))];
 	} control;
-	char name[NAME_BYTES + 1];
-	struct iovec iov = {name, NAME_BYTES};
+	char name[TD_PASSED_NAME + 1];
+	struct iovec iov = {name, TD_PASSED_NAME};
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
 	ssize_t n = recvmsg(w->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	int fd;
@@ -174,45 +173,19 @@ void nbd_receive_none(struct td_list *list)
 
 /* --- nbdclient<pid> ------------------------------------------------------------------------------------------------- */
 
-static struct {
-	char *name;
-	int fd;
-} passed[PASSED_MAX]; /* the oldest first; name NULL: free */
-
 static ev_io passed_listener;
 static struct ev_loop *passed_loop;
 static struct td_list passed_receivers = TD_LIST_INIT(passed_receivers);
 
-static void passed_forget(unsigned i)
-{
-	close(passed[i].fd);
-	free(passed[i].name);
-	memmove(&passed[i], &passed[i + 1], (PASSED_MAX - 1 - i) * sizeof passed[0]);
-	passed[PASSED_MAX - 1].name = NULL;
-}
-
-/* A name that comes again stands for the new socket; the oldest goes when there are too many. */
 static void passed_keep(void *owner, int fd, const char *name)
 {
-	unsigned n = 0;
-	char *copy = strdup(name);
+	int rc = td_passed_keep(name, fd, NULL, 0);
 
-	if (!copy) {
-		close(fd);
-		return;
-	}
-	while (n < PASSED_MAX && passed[n].name)
-		if (!strcmp(passed[n].name, name))
-			passed_forget(n);
-		else
-			n++;
-	if (n == PASSED_MAX) {
-		passed_forget(0);
-		n--;
-	}
-	passed[n].name = copy;
-	passed[n].fd = fd;
-	td_log(LOG_INFO, "an NBD server's socket has been passed, for nbd:%s", name);
+	if (rc < 0)
+		td_log(LOG_WARNING, "an NBD server's socket that was passed is not kept: %s",
+		       rc == -EINVAL ? "it came without a name" : strerror(-rc));
+	else
+		td_log(LOG_INFO, "an NBD server's socket has been passed, for nbd:%s", name);
 }
 
 static void on_passed(struct ev_loop *loop, ev_io *w, int revents)
@@ -250,8 +223,7 @@ void nbd_passed_stop(void)
 	if (!passed_loop)
 		return;
 	nbd_receive_none(&passed_receivers);
-	while (passed[0].name)
-		passed_forget(0);
+	td_passed_close_all();
 	ev_io_stop(passed_loop, &passed_listener);
 	close(passed_listener.fd);
 	passed_name(name, sizeof name);

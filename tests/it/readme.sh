@@ -10,6 +10,11 @@ put /local/domain/1 name=guest
 truncate -s 8M "$WORK/a.img"
 "$top_builddir/control/vhd-util" create -n "$WORK/a.vhd" -s 8 || fail "vhd-util"
 qemu-img create -q -f qcow2 "$WORK/a.qcow2" 8M || fail "qemu-img"
+rm -f "$WORK/a.sock"
+truncate -s 8M "$WORK/n.img"
+qemu-nbd -t -f raw -k "$WORK/a.sock" "$WORK/n.img" &
+at_exit "kill $! 2>/dev/null"
+until_true 10 test -S "$WORK/a.sock"
 D=1/51712
 tapback_start
 
@@ -19,6 +24,7 @@ image() # ROW
 	case $1 in
 	VHD*) echo "$WORK/a.vhd" ;;
 	qcow2*) echo "$WORK/a.qcow2" ;;
+	*NBD*) echo "$WORK/a.sock" ;;
 	*) echo "$WORK/a.img" ;;
 	esac
 }
@@ -27,7 +33,7 @@ opened() # ROW CELL
 {
 	local type=aio
 
-	case $1 in VHD*) type=vhd ;; qcow2*) type=qcow2 ;; esac
+	case $1 in VHD*) type=vhd ;; qcow2*) type=qcow2 ;; *NBD*) type=nbd ;; esac
 	is "$1: $2" "$(tap_ctl list | sed 's/.*args=//')" "$type:$(image "$1")"
 	case $1 in
 	*"another mode") has "$1: $2" "$(tap_ctl list --json)" '"mode": "writethrough"' ;;
@@ -80,5 +86,5 @@ while IFS='|' read -r row new old own; do
 	[ $RC != 0 ] || expect 0 vbd detach guest xvda
 	cells=$((cells + 1))
 done < <(sed -n '/^    a disk  /,/^$/p' "$top_srcdir/README" | sed '1d; /^$/d; /^    a block device/d; s/^    //; s/   */|/g')
-[ $cells -ge 24 ] || fail "only $cells cells of the table were found"
+[ $cells -ge 27 ] || fail "only $cells cells of the table were found"
 is "all is gone" "$(tap_ctl list)" ""

@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "tapdisk/nbd-handshake.h"
-#include "tapdisk/nbd-proto.h"
+#include "lib/nbd-proto.h"
 #include "tests/support/suite.h"
 
 static const struct nbd_export export = {.size = 1 << 30,

@@ -2,8 +2,8 @@
 /*
  * The NBD protocol's numbers (NetworkBlockDevice/nbd, doc/proto.md): what is on the wire, and nothing else.  All is big-endian.
  */
-#ifndef TAPDISK_NBD_PROTO_H
-#define TAPDISK_NBD_PROTO_H
+#ifndef TD_LIB_NBD_PROTO_H
+#define TD_LIB_NBD_PROTO_H
 
 #include <endian.h>
 #include <stdint.h>
@@ -43,6 +43,9 @@ enum {
 #define NBD_REP_ERR_UNSUP   0x80000001u
 #define NBD_REP_ERR_INVALID 0x80000003u
 #define NBD_REP_ERR_TOO_BIG 0x80000009u
+#define NBD_REP_ERROR       0x80000000u /* the bit that all of these have */
+
+#define NBD_OLD_ZEROES 124 /* bytes behind an export's size and flags, where nobody has said NO_ZEROES */
 
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 
@@ -99,6 +102,8 @@ enum { /* errors have numbers of their own */
 
 #define NBD_REQUEST_SIZE 28 /* bytes: magic 4, flags 2, type 2, cookie 8, offset 8, length 4 */
 #define NBD_SIMPLE_SIZE  16 /* magic 4, error 4, cookie 8 */
+#define NBD_OPTION_SIZE  16 /* magic 8, option 4, length 4 */
+#define NBD_ANSWER_SIZE  20 /* of an option: magic 8, option 4, type 4, length 4 */
 #define NBD_CHUNK_SIZE   20 /* magic 4, flags 2, type 2, cookie 8, length 4 */
 
 static inline uint16_t nbd_get16(const void *p)

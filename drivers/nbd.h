@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The NBD client, within.  nbd-greet.c: from a connected socket to an export; nbd-wire.c: commands and replies; nbd.c: the image.
+ *
+ * Our own and not libnbd, which takes one buffer a command (a guest's request has up to 11), allocates and locks for each, and brings
+ * libraries for TLS and XML into every tapdisk of a host.  Facts of the protocol: NetworkBlockDevice/nbd, doc/proto.md.
+ *
+ * K1 a server is believed nothing: each number that it sends is bounded before it is used, and what it may not say ends the connection
+ * K2 bytes of a reply go only into the memory of the command that it answers, which is with the server in full and is answered once
+ * K3 a connection that has ended is not made again while the image is open: what the server had acknowledged and not flushed may be
+ *    lost, and a flush on a new connection would not tell.  All requests fail with EIO, flushes with them
+ * K4 a request that failed may still be carried out by the server until it sees the end of the connection: as with K3, no request
+ *    follows it that it could overwrite
+ */
+#ifndef DRIVERS_NBD_H
+#define DRIVERS_NBD_H
+
+#include "lib/nbd-proto.h"
+#include "td/block.h"
+
+#define NBD_CMDS 128 /* commands with the server at once */
+#define NBD_READ 512 /* bytes read ahead: the heads of so many short replies at once */
+
+/* What the server has said of its export; fixed while connected.  A socket that is given back (lib/passed.h) keeps it. */
+struct nbd_offer {
+	uint64_t size;           /* bytes */
+	uint32_t min, preferred; /* bytes: units of a request */
+	uint32_t max;            /* bytes: the longest read or write */
+	uint32_t flags;          /* NBD_FLAG_*; HAS_FLAGS always */
+};
+
+/* A part of a request, and the command for it. */
+struct nbd_cmd {
+	struct td_req *req; /* NULL: free */
+	struct nbd_cmd *next; /* on the list of the free ones, or of those to be sent */
+	uint64_t from; /* bytes of the request before this part */
+	uint32_t len;  /* bytes; of a READ or WRITE of its data */
+	uint16_t type; /* NBD_CMD_* */
+	bool sent;     /* the server has all of it */
+	uint64_t cookie; /* its place in cmds in the low byte; no other command has had it */
+	uint8_t head[NBD_REQUEST_SIZE];
+};
+
+struct nbd_client {
+	const char *name; /* what stands behind nbd: */
+	struct ev_loop *loop;
+	int fd, lock;  /* lock: the host's, or -1 */
+	struct nbd_offer x;
+	bool nosync;   /* TD_FILE_NOSYNC: nothing need be durable */
+	bool lost;     /* K3 */
+
+	struct td_list waiting; /* td_req.link: not all of it is in commands yet; td_req.state[0] says how much is */
+	struct nbd_cmd *free, *unsent, **unsent_tail;
+	size_t sent;   /* bytes of the first unsent one */
+	uint64_t cookies;
+	ev_io in, out;
+	ev_prepare send; /* never started: fed, at TD_PRI_COMMIT: all of a turn in one sendmsg */
+
+	struct nbd_cmd *filling; /* a READ whose data comes in */
+	uint32_t filled;
+	uint8_t input[NBD_READ];
+	unsigned in_at, in_len;
+	struct nbd_cmd cmds[NBD_CMDS];
+};
+
+/* Talks to the server until there is an export; on a fiber.  name: for texts.  0 or -errno with text; fd stays the caller's. */
+int nbd_greet(struct ev_loop *loop, int fd, const char *name, struct nbd_offer *x, struct td_err *err);
+
+/* n->name, loop, fd, x and nosync are set, the rest is zeroed. */
+void nbd_wire_start(struct nbd_client *n);
+/* Nothing is in flight.  True: the connection is as it was, and may be used again. */
+bool nbd_wire_stop(struct nbd_client *n);
+/* As td_driver.submit; the server can do it. */
+void nbd_wire_submit(struct nbd_client *n, struct td_req *req);
+
+#endif
