@@ -15,6 +15,9 @@
  *    new, larger refcount table and its blocks are durable before the header names it; the header is one sector, changed as a whole.
  * Q6 A page is written from a copy that was taken when the write-back began: what changes later waits for the next.
  * Q7 A flush is answered when a write-back that began after it arrived is over, or when there was nothing to write, by fdatasync.
+ * Q8 Lazy refcounts, where the image asks for them: Q1 does not hold, but the mark in the header that says so is durable before the first
+ *    reference without a durable count is written.  It is taken away at close, when all counts are durable; who opens the image with
+ *    the mark counts anew.
  *
  * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given back.
  */
@@ -57,7 +60,9 @@ int qcow_set_length(struct td_file *f, uint64_t size)
 
 bool qcow_clean(const struct qcow *q)
 {
-	return !q->pages.ndirty && !q->l1.ndirty && !q->ref.ndirty && !q->wb_lock.held;
+	uint32_t ndirty = q->lazy ? q->pages.ndirty - q->pages.ndirty_refs : q->pages.ndirty + q->ref.ndirty;
+
+	return !ndirty && !q->l1.ndirty && !q->wb_lock.held;
 }
 
 /* --- copies of what is dirty ----------------------------------------------------------------------------------------- */
@@ -132,6 +137,7 @@ static int take_pages(struct qcow *q, struct set *s, enum qcow_page_kind kind)
 		p->dirty = false;
 		p->writing = true;
 		q->pages.ndirty--;
+		q->pages.ndirty_refs -= kind == QCOW_PAGE_REF;
 	}
 	return 0;
 }
@@ -223,14 +229,18 @@ static int write_set(struct qcow *q, const struct set *s)
 struct writeback {
 	struct set ref, ref_table, l2, l1;
 	struct qcow_freed_list freed;
+	bool uncounted; /* what it maps is counted in memory alone (Q8) */
 };
 
 static int take_all(struct qcow *q, struct writeback *w)
 {
-	int rc = take_pages(q, &w->ref, QCOW_PAGE_REF);
+	bool refs = !q->lazy || q->wb_refs;
+	int rc = refs ? take_pages(q, &w->ref, QCOW_PAGE_REF) : 0;
 
-	if (!rc)
+	q->wb_refs = false;
+	if (!rc && refs)
 		rc = take_table(&q->ref, &w->ref_table);
+	w->uncounted = q->pages.ndirty_refs || q->ref.ndirty;
 	if (!rc)
 		rc = take_pages(q, &w->l2, QCOW_PAGE_L2);
 	if (!rc)
@@ -252,6 +262,30 @@ static int sync_all(struct qcow *q)
 	return rc;
 }
 
+static int write_first(struct qcow *q)
+{
+	int rc;
+
+	td_lock(&q->header_lock); /* of two writes at once the older could be the last */
+	rc = td_file_rw(q->file, TD_IO_WRITE, q->first, 0, QCOW_SECTOR, 0);
+	td_unlock(&q->header_lock);
+	return rc;
+}
+
+/* The counts on disk are not to be believed from now on; durable with the next sync. */
+static int mark_dirty(struct qcow *q)
+{
+	int rc;
+
+	if (q->h.incompat & QCOW_INCOMPAT_DIRTY)
+		return 0;
+	td_put_be64(q->first + QCOW_H_INCOMPAT, q->h.incompat | QCOW_INCOMPAT_DIRTY);
+	rc = write_first(q);
+	if (!rc)
+		q->h.incompat |= QCOW_INCOMPAT_DIRTY;
+	return rc;
+}
+
 static int write_all(struct qcow *q, struct writeback *w)
 {
 	bool mapping = w->l2.n || w->l1.n;
@@ -259,8 +293,10 @@ static int write_all(struct qcow *q, struct writeback *w)
 
 	if (!rc)
 		rc = write_set(q, &w->ref_table);
+	if (!rc && mapping && w->uncounted)
+		rc = mark_dirty(q);
 	if (!rc)
-		rc = sync_all(q); /* Q1, Q2 */
+		rc = sync_all(q); /* Q1, Q2, Q8 */
 	if (!rc && mapping)
 		rc = write_set(q, &w->l2);
 	if (!rc && mapping)
@@ -345,13 +381,28 @@ int qcow_flush(struct qcow *q)
 	return rc;
 }
 
+int qcow_flush_refs(struct qcow *q)
+{
+	q->wb_refs = true;
+	return qcow_flush(q);
+}
+
 /* --- the header ------------------------------------------------------------------------------------------------------ */
 
 int qcow_header_write(struct qcow *q)
 {
-	int rc = td_file_rw(q->file, TD_IO_WRITE, q->first, 0, QCOW_SECTOR, 0);
+	int rc = write_first(q);
 
 	return rc ? rc : qcow_sync(q->file);
+}
+
+void qcow_lazy_end(struct qcow *q)
+{
+	if (!(q->h.incompat & QCOW_INCOMPAT_DIRTY) || !q->writable || q->broken || !qcow_clean(q))
+		return;
+	td_put_be64(q->first + QCOW_H_INCOMPAT, q->h.incompat & ~QCOW_INCOMPAT_DIRTY);
+	if (qcow_header_write(q) < 0)
+		td_log(LOG_WARNING, "%s: it could not be marked as closed: its refcounts will be made anew when it is opened", q->image->path);
 }
 
 int qcow_corrupt(struct qcow *q, const char *fmt, ...)
@@ -369,7 +420,7 @@ int qcow_corrupt(struct qcow *q, const char *fmt, ...)
 	       q->image->path, why);
 	if (q->writable && q->h.version == 3) {
 		q->h.incompat |= QCOW_INCOMPAT_CORRUPT;
-		td_put_be64(q->first + QCOW_H_INCOMPAT, q->h.incompat);
+		td_put_be64(q->first + QCOW_H_INCOMPAT, td_get_be64(q->first + QCOW_H_INCOMPAT) | QCOW_INCOMPAT_CORRUPT);
 		if (qcow_header_write(q) < 0)
 			td_log(LOG_ERR, "%s: and it could not be marked as corrupt", q->image->path);
 	}

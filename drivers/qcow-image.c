@@ -198,7 +198,7 @@ static int grow_l1(struct qcow *q, uint32_t n, uint64_t size)
 		return -ENOMEM;
 	rc = qcow_alloc_row(q, bytes >> q->cbits, &first);
 	if (!rc)
-		rc = qcow_flush(q);
+		rc = qcow_flush_refs(q); /* counted before the header names it */
 	memset(buf, 0, bytes);
 	t.off = first << q->cbits;
 	for (uint32_t i = 0; i < q->l1.n; i++) {

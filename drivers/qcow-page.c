@@ -148,7 +148,7 @@ int qcow_page_get(struct qcow *q, uint64_t off, enum qcow_page_kind kind, struct
 		if (p)
 			rc = load(q, p, off, kind);
 		else if (q->pages.ndirty)
-			rc = qcow_flush(q);
+			rc = qcow_flush_refs(q);
 		else
 			td_cond_wait(&q->pages.changed);
 		if (rc < 0)
@@ -162,6 +162,7 @@ void qcow_page_dirty(struct qcow *q, struct qcow_page *page)
 	if (!page->dirty) {
 		page->dirty = true;
 		q->pages.ndirty++;
+		q->pages.ndirty_refs += page->kind == QCOW_PAGE_REF;
 	}
 }
 

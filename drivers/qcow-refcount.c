@@ -368,7 +368,7 @@ static int block_ahead(struct qcow *q, uint32_t index)
 	rc = td_file_rw(q->file, TD_IO_WRITE, buf, at << q->cbits, qcow_csize(q), 0);
 	free(buf);
 	if (!rc)
-		rc = qcow_flush(q);
+		rc = qcow_flush_refs(q);
 	if (!rc)
 		rc = qcow_meta_add(q, at << q->cbits);
 	if (rc)

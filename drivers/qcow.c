@@ -292,6 +292,7 @@ static void init(struct qcow *q, struct td_image *image)
 	td_lock_init(&q->alloc_lock);
 	td_lock_init(&q->l1_lock);
 	td_lock_init(&q->wb_lock);
+	td_lock_init(&q->header_lock);
 	td_lock_init(&q->zip_lock);
 	td_list_init(&q->slow);
 	td_list_init(&q->ranges);
@@ -368,6 +369,7 @@ static int qcow_open(struct td_image *image, struct td_err *err)
 		rc = qcow_crypt_open(q, err); /* before anything is written */
 	if (!rc)
 		rc = repair_dirty(q, err);
+	q->lazy = q->h.compat & QCOW_COMPAT_LAZY;
 	if (!rc)
 		rc = open_data(q, err);
 	if (!rc)
@@ -396,6 +398,7 @@ static void qcow_close(struct td_image *image)
 
 	q->closing = true;
 	td_cond_wake(&q->work);
+	q->lazy = false; /* from here on all is written */
 	qcow_bitmaps_close(q);
 	do {
 		while (q->nfibers || q->reaping)
@@ -407,6 +410,7 @@ static void qcow_close(struct td_image *image)
 		td_log(LOG_ERR, "%s: its last changes could not be written: check the disk's contents", image->path);
 	while (q->reaping)
 		td_cond_wait(&q->idle);
+	qcow_lazy_end(q);
 	qcow_trim_end(q);
 	release(q);
 }

@@ -103,6 +103,7 @@ struct qcow {
 	bool ext, external, writable;
 	bool v1;                     /* version 1: no refcounts, what is mapped is ours, nothing is given back */
 	uint32_t l2_entries, page_entries; /* of an L2 table, and of a page of one */
+	bool lazy;                   /* refcounts are written at close, or when there is no memory for them (Q8) */
 	bool forget;                 /* a discard leaves nothing, so that what is below shows again: for a commit */
 	int broken;                  /* -errno that every write meets from now on: the image was found corrupt */
 
@@ -113,7 +114,8 @@ struct qcow {
 	struct {
 		struct qcow_page *page, **hash;
 		uint8_t *mem;
-		uint32_t size, n, nhash, hand, ndirty; /* size: bytes of a page */
+		uint32_t size, n, nhash, hand; /* size: bytes of a page */
+		uint32_t ndirty, ndirty_refs;  /* refs: those of ndirty that hold refcounts */
 		struct td_cond changed;                /* a page was loaded or written */
 	} pages;
 	struct {
@@ -136,6 +138,8 @@ struct qcow {
 	struct td_lock wb_lock;
 	uint64_t wb_begun, wb_done; /* how many */
 	int wb_err;
+	bool wb_refs;               /* the next one writes the refcounts, lazy or not */
+	struct td_lock header_lock;
 
 	/* requests */
 	struct td_list slow;      /* td_req.link: for a fiber */
@@ -208,10 +212,12 @@ bool qcow_is_meta(const struct qcow *q, uint64_t off);
 /* --- qcow-flush.c; all fiber --- */
 /* A write-back that begins after the call, and fdatasync: all that was done before is durable. */
 int qcow_flush(struct qcow *q);
+int qcow_flush_refs(struct qcow *q); /* that, and lazy refcounts too: for memory */
 /* A cluster's reference is gone from the mapping in memory; it is given back when that is so on disk. */
 void qcow_release(struct qcow *q, uint64_t cluster, uint64_t n);
 bool qcow_clean(const struct qcow *q); /* no metadata waits to be written; not a fiber's */
 int qcow_header_write(struct qcow *q); /* q->first; durable */
+void qcow_lazy_end(struct qcow *q); /* at close, when all is written: the counts on disk are to be believed again */
 /* The image is corrupt: says so in the log and in the header, and fails every write from now on.  -EIO. */
 int qcow_corrupt(struct qcow *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int qcow_sync(struct td_file *f);

@@ -29,6 +29,7 @@ const struct format formats[] = {
 	{.name = "qcow2", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("compat=1.1")},
 	{.name = "qcow2-v2", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("compat=0.10")},
 	{.name = "qcow2-lazy", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("lazy_refcounts=on")},
+	{.name = "qcow2-lazy-512", QCOW2, .sectors = 32768, .edge = 64, .create = CREATE_QCOW2("lazy_refcounts=on,cluster_size=512")},
 	{.name = "qcow2-extended", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("extended_l2=on")},
 	{.name = "qcow2-512", QCOW2, .sectors = 32768, .edge = 64, .create = CREATE_QCOW2("cluster_size=512")},
 	{.name = "qcow2-2m", QCOW2, .sectors = 32768, .edge = 4096, .create = CREATE_QCOW2("cluster_size=2M")},
