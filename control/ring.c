@@ -153,6 +153,7 @@ static void say_state(struct device *d, json_t *ev)
 	json_t *ring = own_ring(d, ev);
 	long long state = number(ev, "state", 0);
 	const char *reason = word(ev, "reason"), *now = "running";
+	bool was_failed;
 
 	if (!strcmp(word(ring, "state"), "broken")) {
 		now = "broken";
@@ -171,12 +172,16 @@ static void say_state(struct device *d, json_t *ev)
 	if (strcmp(now, "running") || d->said[0])
 		td_log_limited(&d->limit, strcmp(now, "running") ? LOG_ERR : LOG_NOTICE, "%s: tapdisk %d: %s%s%s", d->dir,
 		               (int)d->pid, now, *reason ? ": " : "", reason);
+	was_failed = !strcmp(d->said, "failed");
 	snprintf(d->said, sizeof d->said, "%s", now);
 	device_write(d, "tapdisk-state", now);
 	device_write(d, "reason", *reason ? reason : NULL);
-	if (!strcmp(now, "broken")) {
-		/* nothing of this guest's is taken any more: as its kernel's backends do, the toolstack and the guest are told */
+	/* nothing that is written stays, or of this guest's nothing is taken any more: the toolstack is told, as its kernel's backends do */
+	if (!strcmp(now, "failed") || !strcmp(now, "broken"))
 		device_error(d, reason);
+	else if (was_failed)
+		device_error(d, NULL);
+	if (!strcmp(now, "broken")) {
 		if (d->b.state < XB_CLOSING)
 			device_state(d, XB_CLOSING);
 	}

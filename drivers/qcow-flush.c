@@ -407,7 +407,7 @@ void qcow_lazy_end(struct qcow *q)
 
 int qcow_corrupt(struct qcow *q, const char *fmt, ...)
 {
-	char why[256];
+	char why[256], text[TD_SPEC_MAX + 256];
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -416,8 +416,9 @@ int qcow_corrupt(struct qcow *q, const char *fmt, ...)
 	if (q->broken)
 		return -EIO;
 	q->broken = -EIO;
-	td_log(LOG_ERR, "%s is corrupt: %s.  Nothing is written to it any more; detach it and look at it with `td-qcow check'",
-	       q->image->path, why);
+	snprintf(text, sizeof text, "%s is corrupt: %s", q->image->path, why);
+	td_log(LOG_ERR, "%s.  Nothing is written to it any more; detach it and look at it with `td-qcow check'", text);
+	td_image_fault(q->image, text);
 	if (q->writable && q->h.version == 3) {
 		q->h.incompat |= QCOW_INCOMPAT_CORRUPT;
 		td_put_be64(q->first + QCOW_H_INCOMPAT, td_get_be64(q->first + QCOW_H_INCOMPAT) | QCOW_INCOMPAT_CORRUPT);

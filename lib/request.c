@@ -37,7 +37,10 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	return 0;
 fail:
 	td_fail(err, -rc, "cannot open %s:%s: %s", driver->name, path, strerror(-rc));
-	free(image ? image->path : NULL);
+	if (image) {
+		free(image->fault);
+		free(image->path);
+	}
 	free(image);
 	return rc;
 }
@@ -49,8 +52,18 @@ void td_image_close(struct td_image *image)
 	assert(image->magic == TD_IMAGE_MAGIC && !image->inflight);
 	image->driver->close(image);
 	image->magic = 0;
+	free(image->fault);
 	free(image->path);
 	free(image);
+}
+
+void td_image_fault(struct td_image *image, const char *why)
+{
+	if (image->fault)
+		return;
+	image->fault = strdup(why);
+	if (image->failed)
+		image->failed(image);
 }
 
 static bool has_range(const struct td_req *req)

@@ -140,6 +140,22 @@ static void on_ring_broken(void *owner, const char *why)
 	v->changed(v);
 }
 
+/* An image of the chain was found to be corrupt. */
+static void on_fault(struct td_image *image)
+{
+	struct vbd *v = image->owner;
+
+	v->changed(v);
+}
+
+static const char *fault_of(const struct vbd *v)
+{
+	for (const struct td_image *i = v->leaf; i; i = i->backing)
+		if (i->fault)
+			return i->fault;
+	return NULL;
+}
+
 bool vbd_busy(const struct vbd *v)
 {
 	return v->spec || !td_list_empty(&v->rings) || v->locked || v->users;
@@ -147,11 +163,13 @@ bool vbd_busy(const struct vbd *v)
 
 unsigned vbd_state(const struct vbd *v)
 {
-	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) | (v->cache.sticky ? TD_STATE_FAILED : 0);
+	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) | (v->cache.sticky || fault_of(v) ? TD_STATE_FAILED : 0);
 }
 
 const char *vbd_reason(const struct vbd *v)
 {
+	if (fault_of(v)) /* which is why flushes fail */
+		return fault_of(v);
 	if (v->cache.sticky)
 		return "a flush to disk failed: writes and flushes fail until the disk is closed and opened again";
 	if (v->cache.out_of_space)
@@ -225,6 +243,10 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	v->spec = copy;
 	v->opt = *o;
 	v->leaf = leaf;
+	for (struct td_image *i = leaf; i; i = i->backing) {
+		i->owner = v;
+		i->failed = on_fault;
+	}
 	v->cache.report_enospc = o->report_enospc;
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
@@ -273,6 +295,8 @@ int vbd_settle(struct vbd *v, double until, struct td_err *err)
 				     v->spec, strerror(-v->cache.sticky));
 	}
 	v->leaf = NULL;
+	for (struct td_image *i = leaf; i; i = i->backing)
+		i->failed = NULL;
 	stall_watch(&v->stall, 0);
 	cache_detach(&v->cache);
 	chain_close(leaf);

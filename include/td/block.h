@@ -115,6 +115,9 @@ struct td_image {
 	struct td_image_info info;
 	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */
 	unsigned inflight;      /* requests submitted and not done */
+	char *fault;            /* what its driver has found wrong with it while it is open; NULL: nothing */
+	void (*failed)(struct td_image *image); /* optional: whoever opened it hears of a fault; owner is theirs */
+	void *owner;
 	void *priv;             /* the driver's */
 };
 
@@ -124,6 +127,9 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io,
 		  struct td_image **out, struct td_err *err);
 void td_image_close(struct td_image *image);
+
+/* A driver has found that its image is not to be trusted, and fails what it must from now on; in the image's home thread.  The first counts. */
+void td_image_fault(struct td_image *image, const char *why);
 
 /* The only place that calls a driver's submit.  Asserts the contract: range, alignment, capability, iov. */
 void td_submit(struct td_image *image, struct td_req *req);

@@ -71,7 +71,7 @@ enum { /* as clients know them */
 	TD_STATE_RESUME_FAILED = 0x200,
 	/* ours */
 	TD_STATE_NO_SPACE = 0x400, /* writes are held until there is space again */
-	TD_STATE_FAILED = 0x800,   /* a flush failed: writes and flushes fail until the disk is closed and opened again */
+	TD_STATE_FAILED = 0x800,   /* a flush failed, or the image is corrupt: writes and flushes fail until the disk is closed and opened again */
 };
 
 #endif

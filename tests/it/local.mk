@@ -47,5 +47,5 @@ EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py
 EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
 TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
 EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py tests/it/vhd-lib-judge.js
-EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh
-TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh
+EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh tests/it/qcow-corrupt.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh
+TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh tests/it/qcow-corrupt.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh

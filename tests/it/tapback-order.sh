@@ -154,6 +154,17 @@ kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state no-space
 is reason "$(get $B/reason)" "no space on /x"
 is "state" "$(get $B/state)" 4
+# an image that was found to be corrupt: the ring goes on, and the toolstack finds why in the error node
+echo '{"event": {"minor": 257, "state": 2048, "reason": "/x.qcow2 is corrupt", "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
+kill -USR1 "${standin[1]}"
+wait_key $B/tapdisk-state failed
+is reason "$(get $B/reason)" "/x.qcow2 is corrupt"
+is "an image that is corrupt" "$(get $B/state) $(get $B/tapdisk-error) $(get /local/domain/0/error/backend/vbd3/$D/error)" \
+	"4 /x.qcow2 is corrupt /x.qcow2 is corrupt"
+echo '{"event": {"minor": 257, "state": 0, "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
+kill -USR1 "${standin[1]}"
+wait_key $B/tapdisk-state running
+is "and no more" "$(get $B/tapdisk-error) $(get /local/domain/0/error/backend/vbd3/$D/error)" "- -"
 echo '{"event": {"minor": 257, "state": 0, "rings": [{"domid": 9, "devid": 1, "state": "connected"}, {"domid": 4, "devid": 51728, "state": "broken", "reason": "req_prod ran away"}]}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state broken
