@@ -50,6 +50,7 @@ struct device *device_new(struct master *m, unsigned domid, unsigned devid)
 	d->domid = domid;
 	d->devid = devid;
 	d->sectors = -1;
+	d->watchdog.answered = -1;
 	snprintf(d->dir, sizeof d->dir, "%s/%u/%u", m->root, domid, devid);
 	td_list_init(&d->dirty);
 	td_list_add(&m->devices, &d->link);
@@ -78,6 +79,7 @@ void device_free(struct device *d)
 	ev_timer_stop(d->m->loop, &d->retry);
 	tapdisk_call_drop(d->call);
 	tapdisk_call_drop(d->watch);
+	watchdog_drop(d);
 	revive_drop(d->revive);
 	json_decref(d->info);
 	forget_frontend(d);
@@ -141,8 +143,23 @@ void device_error(struct device *d, const char *why)
 	device_write(d, "tapdisk-error", why);
 }
 
+void device_say(struct device *d, const char *now, const char *reason)
+{
+	bool well = !strcmp(now, "running"), has = reason && *reason;
+
+	if (!strcmp(d->said, now))
+		return;
+	if (!well || d->said[0])
+		td_log_limited(&d->limit, well ? LOG_NOTICE : LOG_ERR, "%s: tapdisk %d: %s%s%s", d->dir, (int)d->pid, now, has ? ": " : "",
+		               has ? reason : "");
+	snprintf(d->said, sizeof d->said, "%s", now);
+	device_write(d, "tapdisk-state", now);
+	device_write(d, "reason", has ? reason : NULL);
+}
+
 void device_fail(struct device *d, const char *why)
 {
+	watchdog_drop(d);
 	td_log_limited(&d->limit, LOG_ERR, "%s: %s", d->dir, why);
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
@@ -309,6 +326,7 @@ static void look_closed(struct device *d, int fe)
 /* The directory is new: what was known of the last one is not true of it. */
 static void renew(struct device *d)
 {
+	watchdog_drop(d);
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
 	forget_frontend(d);

@@ -9,6 +9,7 @@
 #include "control/master.h"
 #include "control/revive.h"
 #include "control/tapdisk-call.h"
+#include "control/watchdog.h"
 
 #define DEVICE_DEATHS 5   /* tapdisks that may die */
 #define DEVICE_DEATHS_S 60 /* within so many seconds, before the disk is given up */
@@ -41,6 +42,7 @@ struct device {
 	json_t *info;               /* the tapdisk's answer, while connecting */
 	long long sectors;          /* as published; -1: unknown */
 	char said[96];              /* tapdisk-state as last written */
+	struct watchdog watchdog;
 	ev_timer retry;             /* a tapdisk that hangs is asked again */
 	struct td_log_limit limit;  /* the guest can cause most lines */
 };
@@ -54,6 +56,8 @@ void device_look(struct device *d); /* may free it */
 void device_write(struct device *d, const char *key, const char *value); /* NULL removes the key */
 void device_state(struct device *d, int state);
 void device_error(struct device *d, const char *why); /* the error node and `tapdisk-error'; NULL removes them */
+/* How the tapdisk sees its disk, or is seen itself, in a word; reason may be NULL.  Into the log and xenstore when it is another. */
+void device_say(struct device *d, const char *now, const char *reason);
 void device_fail(struct device *d, const char *why);  /* the error, and Closing; there is no ring (any more) */
 
 /* ring.c: the conversation with the tapdisk.  Each leads to another look. */

@@ -131,6 +131,14 @@ static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 	lost(m, strerror(errno));
 }
 
+static void on_watchdog(struct ev_loop *loop, ev_timer *t, int revents)
+{
+	struct master *m = td_entry(t, struct master, watchdog);
+
+	td_list_each(l, &m->devices)
+		watchdog_look(td_entry(l, struct device, link));
+}
+
 static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct master *m = w->data;
@@ -176,6 +184,8 @@ int master_open(struct master *m, struct ev_loop *loop, const struct master_opti
 	ev_prepare_init(&m->prepare, on_prepare);
 	m->prepare.data = m;
 	ev_prepare_start(loop, &m->prepare);
+	ev_timer_init(&m->watchdog, on_watchdog, WATCHDOG_LOOK, WATCHDOG_LOOK);
+	ev_timer_start(loop, &m->watchdog);
 	return 0;
 }
 
@@ -189,6 +199,7 @@ void master_close(struct master *m)
 	if (m->hangup.fd >= 0)
 		close(m->hangup.fd);
 	ev_prepare_stop(m->loop, &m->prepare);
+	ev_timer_stop(m->loop, &m->watchdog);
 	store_close(m->store);
 	m->store = NULL;
 }

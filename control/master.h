@@ -34,6 +34,7 @@ struct master {
 	struct td_list dirty;   /* those to look at, by dirty */
 	char root[64];          /* backend/<name> */
 	ev_io io, hangup;
+	ev_timer watchdog; /* looks at all disks' tapdisks */
 	ev_prepare prepare;
 	bool lost; /* xenstored went away */
 };

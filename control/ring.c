@@ -63,6 +63,7 @@ static bool follow(struct device *d)
 	d->watch = NULL;
 	d->verified = false;
 	d->pid = pid;
+	watchdog_drop(d);
 	d->take_over = d->ring;
 	snprintf(text, sizeof text, "%d", (int)pid);
 	if (d->ring)
@@ -86,6 +87,7 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	td_log_limited(&d->limit, LOG_INFO, "%s: ring disconnected", d->dir);
+	watchdog_drop(d);
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
 	d->ring = d->verified = d->disconnecting = false;
@@ -169,13 +171,8 @@ static void say_state(struct device *d, json_t *ev)
 	}
 	if (!strcmp(d->said, now))
 		return;
-	if (strcmp(now, "running") || d->said[0])
-		td_log_limited(&d->limit, strcmp(now, "running") ? LOG_ERR : LOG_NOTICE, "%s: tapdisk %d: %s%s%s", d->dir,
-		               (int)d->pid, now, *reason ? ": " : "", reason);
 	was_failed = !strcmp(d->said, "failed");
-	snprintf(d->said, sizeof d->said, "%s", now);
-	device_write(d, "tapdisk-state", now);
-	device_write(d, "reason", *reason ? reason : NULL);
+	device_say(d, now, reason);
 	/* nothing that is written stays, or of this guest's nothing is taken any more: the toolstack is told, as its kernel's backends do */
 	if (!strcmp(now, "failed") || !strcmp(now, "broken"))
 		device_error(d, reason);
@@ -411,6 +408,7 @@ static void bury(struct device *d, const char *text)
 	device_write(d, "tapdisk-state", "died");
 	d->said[0] = 0;
 	d->verified = false;
+	watchdog_drop(d);
 	d->revive = revive_start(d->m->loop, d->minor, on_revived, d);
 	if (!d->revive) {
 		snprintf(why, sizeof why, "%s, and tap-ctl cannot be run: %s", text, strerror(errno));

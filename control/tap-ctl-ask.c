@@ -11,6 +11,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/msg.h"
+#include "lib/proc.h"
 
 #define RETRY_MS 50 /* for a tapdisk that has too many callers just now, or is about to end */
 
@@ -59,9 +60,13 @@ static int ask_add_pid(pid_t pid, void *arg)
 static int ask_bare(struct ask *all, const struct asked *q, bool silent)
 {
 	json_t *row = json_pack("{s:i}", "pid", (int)q->pid);
+	char why[256];
 
-	if (silent)
+	if (silent) {
+		td_proc_waits(q->pid, why, sizeof why);
 		json_object_set_new(row, "answers", json_false());
+		json_object_set_new(row, "reason", json_sprintf("it does not answer%s%s", *why ? ": " : "", why));
+	}
 	return tc_rows_add(all->rows, row, all->err);
 }
 

@@ -6,7 +6,8 @@ endif
 control_tapback_SOURCES = control/tapback.c \
 	control/master.c control/master.h \
 	control/device.c control/device.h \
-	control/ring.c \
+	control/ring.c control/ring-page.c control/ring-page.h \
+	control/watchdog.c control/watchdog.h \
 	control/revive.c control/revive.h \
 	control/backend.c control/backend.h \
 	control/frontend.c control/frontend.h \
@@ -14,8 +15,8 @@ control_tapback_SOURCES = control/tapback.c \
 	control/features.c control/features.h \
 	control/tapdisk-call.c control/tapdisk-call.h \
 	control/store.c control/store.h
-control_tapback_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS)
-control_tapback_LDADD = $(TD_LIBS) $(XENSTORE_LIBS)
+control_tapback_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS) $(XEN_CFLAGS)
+control_tapback_LDADD = $(TD_LIBS) $(XENSTORE_LIBS) $(XEN_LIBS)
 
 control_tap_vbd_SOURCES = control/tap-vbd.c \
 	control/vbd-dirs.c control/vbd-dirs.h \

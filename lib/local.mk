@@ -14,6 +14,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/passed.c lib/passed.h \
 	lib/path.c lib/path.h \
 	lib/pool.c lib/pool.h \
+	lib/proc.c lib/proc.h \
 	lib/request.c \
 	lib/shm-dir.c lib/shm-dir.h \
 	lib/sibling.c lib/sibling.h \

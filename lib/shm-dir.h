@@ -7,7 +7,27 @@
 #define TD_LIB_SHM_DIR_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
+
+#define TD_SHM_VERSION 1
+
+struct td_shm_dir { /* of reads, or of writes; the latter with flushes that carry data */
+	uint64_t submitted, completed; /* requests */
+	uint64_t sectors;              /* of 512 bytes, of those completed without an error */
+	uint64_t ticks;                /* microseconds that those completed took, all together */
+};
+
+/* A file there, as others read it: struct vbd3_stats of libxenstat since Xen 4.19. */
+struct td_shm_counters {
+	uint32_t version, pad;
+	uint64_t outstanding; /* requests submitted and not completed, of any kind */
+	struct td_shm_dir read, write;
+	uint64_t io_errors;   /* requests completed with an error, of any kind */
+	uint64_t flags;       /* 0 */
+};
+
+_Static_assert(sizeof(struct td_shm_counters) == 96 && offsetof(struct td_shm_counters, write) == 48, "libxenstat's layout");
 
 /* The directory of process pid: below /dev/shm, or below $TAPDISK_CONTROL_DIR where that is set.  0 or -ENAMETOOLONG. */
 int td_shm_path(pid_t pid, char *path, size_t size);

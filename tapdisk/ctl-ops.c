@@ -164,8 +164,29 @@ static void put_info(json_t *o, const struct vbd *v)
 
 /* --- operations ----------------------------------------------------------------------------------------------------- */
 
+/* How many requests of a disk were answered; grows for as long as it works. */
+static json_int_t answered(const struct vbd *v)
+{
+	uint64_t n = v->nbd ? nbd_stats(v->nbd)->answered : 0;
+
+	td_list_each(l, &v->rings)
+		n += blkif_stats(td_entry(l, struct vbd_ring, link)->blkif)->answered;
+	return (json_int_t)n;
+}
+
 static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
+	json_int_t minor;
+
+	if (json_object_get(call->req, "minor")) {
+		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+			return -EINVAL;
+		v = server_find((int)minor);
+	}
+	if (v) {
+		json_object_set_new(answer, "state", json_integer(vbd_state(v)));
+		json_object_set_new(answer, "answered", json_integer(answered(v)));
+	}
 	json_object_set_new(answer, "pid", json_integer(getpid()));
 	json_object_set_new(answer, "version", json_string(PACKAGE_VERSION));
 	json_object_set_new(answer, "takes-over", json_string(inflight_layout()));

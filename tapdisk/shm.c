@@ -92,7 +92,7 @@ void shm_open_file(struct shm *s, const char *name)
 		return;
 	}
 	s->at = at;
-	s->at->version = SHM_VERSION;
+	s->at->version = TD_SHM_VERSION;
 	files++;
 }
 

@@ -13,30 +13,13 @@
 #define TAPDISK_SHM_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
-#define SHM_VERSION 1
-
-struct shm_dir { /* of reads, or of writes; the latter with flushes that carry data */
-	uint64_t submitted, completed; /* requests */
-	uint64_t sectors;              /* of 512 bytes, of those completed without an error */
-	uint64_t ticks;                /* microseconds that those completed took, all together */
-};
-
-struct shm_counters { /* as others read it */
-	uint32_t version, pad;
-	uint64_t outstanding; /* requests submitted and not completed, of any kind */
-	struct shm_dir read, write;
-	uint64_t io_errors;   /* requests completed with an error, of any kind */
-	uint64_t flags;       /* 0 */
-};
-
-_Static_assert(sizeof(struct shm_counters) == 96 && offsetof(struct shm_counters, write) == 48, "libxenstat's layout");
+#include "lib/shm-dir.h"
 
 /* One file.  A zeroed one is closed. */
 struct shm {
-	struct shm_counters *at; /* the mapped page; NULL: there is none */
+	struct td_shm_counters *at; /* the mapped page; NULL: there is none */
 	char name[40];
 };
 

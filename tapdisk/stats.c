@@ -92,7 +92,7 @@ void stats_source_close(struct stats_source *src)
 
 /* --- for other programs --------------------------------------------------------------------------------------------- */
 
-static void show_dir(struct shm_dir *to, const struct stats_count *n)
+static void show_dir(struct td_shm_dir *to, const struct stats_count *n)
 {
 	to->submitted = n->done + n->under_way;
 	to->completed = n->done;
@@ -101,7 +101,7 @@ static void show_dir(struct shm_dir *to, const struct stats_count *n)
 }
 
 /* Flushes and discards show in what is outstanding and in the errors alone, as libxenstat has no place for them. */
-static void show(struct shm_counters *to, const struct stats_count n[STATS_KINDS])
+static void show(struct td_shm_counters *to, const struct stats_count n[STATS_KINDS])
 {
 	uint64_t outstanding = 0, errors = 0;
 

@@ -35,7 +35,8 @@
  * disconnect  minor, domid, devid                                -           (drains, unmaps; 0 when not connected)
  * watch       minor (optional)                                   events {minor, state, reason, sectors, rings}, one for each change,
  *                                                                and one at the start for each disk
- * ping        -                                                  pid, version, takes-over: the layout of its tables (tapdisk/inflight.h)
+ * ping        minor (optional)                                   pid, version, takes-over: the layout of its tables (tapdisk/inflight.h);
+ *                                                                with minor: its state, and answered: a count of its requests.  Never waits
  * handover    to: a tapdisk's pid                                rows {minor, pause (s)}, one a disk that it has; then 0: this process ends,
  *                                                                or an error, and all are here (tapdisk/handover.h)
  * adopt       from tapdisk to tapdisk: as open, and past,        -

@@ -7,7 +7,7 @@
  *   tapdisk-standin CONFIG LOG
  *
  * CONFIG is a JSON object, read again for each request: {"info": {...} (put over the answer of info), "fail": {OP: [ERRNO,
- * TEXT]}, "hang": [OP, ...] (never answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
+ * TEXT]}, "ping": {...} (the answer of ping), "hang": [OP, ...] (never answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
  */
 #include <errno.h>
 #include <ev.h>
@@ -132,6 +132,9 @@ static void answer(int fd, json_t *req)
 		reply(fd, r);
 	} else if (!strcmp(op, "info")) {
 		reply(fd, info(minor, list));
+	} else if (!strcmp(op, "ping")) {
+		r = config("ping");
+		reply(fd, r ? r : json_pack("{s:i}", "err", 0));
 	} else if (!strcmp(op, "connect")) {
 		reply(fd, connect_ring(req, list, key));
 	} else if (!strcmp(op, "disconnect")) {

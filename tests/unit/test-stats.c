@@ -30,9 +30,9 @@ static void teardown(void)
 }
 
 /* What libxenstat reads. */
-static struct shm_counters read_back(const char *name)
+static struct td_shm_counters read_back(const char *name)
 {
-	struct shm_counters c;
+	struct td_shm_counters c;
 	char path[128];
 	int fd;
 
@@ -90,7 +90,7 @@ START_TEST(what_is_counted_is_what_others_read)
 {
 	static struct stats s;
 	struct stats_source ring, nbd;
-	struct shm_counters c;
+	struct td_shm_counters c;
 
 	stats_open(&s, 7);
 	stats_source_open(&ring, &s, "vbd-3-51712");
