@@ -251,7 +251,7 @@ static int take_all(struct qcow *q, struct writeback *w)
 }
 
 /* What a failed fdatasync should have made durable may be lost without another sign: it stays failed. */
-static int sync_all(struct qcow *q)
+int qcow_sync_all(struct qcow *q)
 {
 	int rc = q->external ? qcow_sync(q->data) : 0;
 
@@ -296,13 +296,13 @@ static int write_all(struct qcow *q, struct writeback *w)
 	if (!rc && mapping && w->uncounted)
 		rc = mark_dirty(q);
 	if (!rc)
-		rc = sync_all(q); /* Q1, Q2, Q8 */
+		rc = qcow_sync_all(q); /* Q1, Q2, Q8 */
 	if (!rc && mapping)
 		rc = write_set(q, &w->l2);
 	if (!rc && mapping)
 		rc = write_set(q, &w->l1);
 	if (!rc && mapping)
-		rc = sync_all(q);
+		rc = qcow_sync_all(q);
 	return rc;
 }
 

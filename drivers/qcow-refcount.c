@@ -72,7 +72,7 @@ static int new_block(struct qcow *q, uint32_t index)
 	fill_block(q, buf, at, 1);
 	rc = td_file_rw(q->file, TD_IO_WRITE, buf, at << q->cbits, qcow_csize(q), 0);
 	if (!rc)
-		rc = qcow_sync(q->file);
+		rc = qcow_sync_all(q);
 	free(buf);
 	if (!rc && qcow_is_meta(q, at << q->cbits))
 		rc = qcow_corrupt(q, "the free cluster at %#llx is metadata", (unsigned long long)at << q->cbits);
@@ -158,7 +158,7 @@ static int grow_table(struct qcow *q)
 	if (!rc)
 		rc = write_table(q, &t, clusters);
 	if (!rc)
-		rc = qcow_sync(q->file);
+		rc = qcow_sync_all(q);
 	for (uint64_t i = 0; !rc && i < blocks; i++)
 		rc = qcow_meta_add(q, (first + i) << q->cbits);
 	if (rc)
@@ -168,7 +168,7 @@ static int grow_table(struct qcow *q)
 	td_put_be32(q->first + QCOW_H_REF_CLUSTERS, (uint32_t)clusters);
 	rc = qcow_header_write(q);
 	if (rc) {
-		q->broken = rc; /* which table the file has is not known */
+		q->broken = -EIO; /* which table the file has is not known */
 		goto fail;
 	}
 	qcow_release(q, q->ref.off >> q->cbits, q->h.ref_clusters);

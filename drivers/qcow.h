@@ -221,6 +221,8 @@ void qcow_lazy_end(struct qcow *q); /* at close, when all is written: the counts
 /* The image is corrupt: says so in the log and in the header, and fails every write from now on.  -EIO. */
 int qcow_corrupt(struct qcow *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int qcow_sync(struct td_file *f);
+/* The same of all its files, and what fails stays failed: nothing tells a second time of what is lost. */
+int qcow_sync_all(struct qcow *q);
 int qcow_set_length(struct td_file *f, uint64_t size); /* a device is as long as it is: 0, or -ENOSPC */
 
 /* --- qcow-refcount.c; all fiber --- */

@@ -73,6 +73,9 @@ static void again(struct td_iop *op)
 
 void td_iop_result(struct td_iop *op, long res)
 {
+	/* pages that found no space when they were to go to the disk are lost, as with any other error */
+	if (op->op == TD_IO_SYNC && (res == -ENOSPC || res == -EDQUOT))
+		res = -EIO;
 	if (res == -EINTR || res == -EAGAIN) {
 		again(op);
 	} else if (res < 0 || (op->op != TD_IO_READ && op->op != TD_IO_WRITE)) {

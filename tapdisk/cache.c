@@ -15,6 +15,8 @@
  * C6 A buffered durable write that fails is as bad as a failed flush: the kernel reports a write-back error once, so it may be
  *    an earlier write's.
  * C7 A WRITE that finds no space is not answered: it waits, and is tried again; unless the disk was told to report it.
+ * C8 So is a FLUSH whose metadata finds no space: the image has kept what it could not write.  It is no failed flush in the sense of C5,
+ *    for an fdatasync that fails never says that there is no space (td/io.h).  Reported to the guest, it is one: see C5 for Linux.
  */
 #include "tapdisk/cache.h"
 
@@ -172,9 +174,14 @@ static void send(struct cache *c, struct td_req *req)
 		send_now(c, req);
 }
 
+static bool is_full(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT;
+}
+
 static void space_end(struct cache *c)
 {
-	c->out_of_space = false;
+	c->out_of_space = c->flush_waits = false;
 	c->probe = NULL;
 	ev_timer_stop(c->loop, &c->retry);
 	c->changed(c);
@@ -210,35 +217,36 @@ static void send_waiting(struct cache *c)
 		send(c, td_entry(l, struct td_req, link));
 }
 
-static void on_retry(struct ev_loop *loop, ev_timer *w, int revents)
+static void no_space(struct cache *c, const char *what, int err)
 {
-	struct cache *c = w->data;
-
-	if (!c->quiesced)
-		send_waiting(c);
+	ev_timer_again(c->loop, &c->retry);
+	if (c->out_of_space)
+		return;
+	c->out_of_space = true;
+	td_log(LOG_ERR, "%s: no space for %s (%s): the disk's writes are held, and go on by themselves when there is space", c->image->path,
+	       what, strerror(-err));
+	c->changed(c);
 }
 
-static void no_space(struct cache *c, struct td_req *req, int err)
+static void write_waits(struct cache *c, struct td_req *req, int err)
 {
 	td_list_add_front(&c->waiting, &req->link);
 	if (c->probe == req)
 		c->probe = NULL;
-	ev_timer_again(c->loop, &c->retry);
-	if (!c->out_of_space) {
-		c->out_of_space = true;
-		td_log(LOG_ERR, "%s: no space for a write (%s): the disk's writes are held, and go on by themselves when there is space",
-		       c->image->path, strerror(-err));
-		c->changed(c);
-	}
+	no_space(c, "a write", err);
 	check_idle(c);
 }
+
+static void flush_next(struct cache *c);
 
 static void space_again(struct cache *c)
 {
 	td_log(LOG_NOTICE, "%s: there is space again, the disk goes on", c->image->path);
 	space_end(c);
-	if (!c->quiesced)
-		send_waiting(c);
+	if (c->quiesced)
+		return;
+	send_waiting(c);
+	flush_next(c);
 }
 
 static bool any_write(const struct td_list *of)
@@ -249,13 +257,19 @@ static bool any_write(const struct td_list *of)
 	return false;
 }
 
+/* Is there no space, and nobody left who would tell when there is? */
+static bool nobody_waits(const struct cache *c)
+{
+	return c->out_of_space && !c->probe && !any_write(&c->waiting) && td_list_empty(&c->flushes) && !c->flush_running;
+}
+
 /* The write that was sent to see has been answered. */
 static void probed(struct cache *c, int err)
 {
 	c->probe = NULL;
-	if (err != -ENOSPC && err != -EDQUOT)
+	if (!is_full(err))
 		space_again(c);
-	else if (!any_write(&c->waiting)) /* it was a leaving frontend's, and so were all that waited */
+	else if (nobody_waits(c)) /* it was a leaving frontend's, and so were all that waited */
 		space_end(c);
 }
 
@@ -271,11 +285,11 @@ static void op_done(struct td_req *child, int err)
 	c->at_image--;
 	if (write)
 		c->written++; /* C2; a failed write may have changed something too */
-	if (write && (err == -ENOSPC || err == -EDQUOT) && !c->report_enospc && !leaving(c, req)) {
-		no_space(c, req, err); /* C7 */
+	if (write && is_full(err) && !c->report_enospc && !leaving(c, req)) {
+		write_waits(c, req, err); /* C7 */
 		return;
 	}
-	if (write && fua && err && err != -ENOSPC && err != -EDQUOT && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
+	if (write && fua && err && !is_full(err) && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
 		fail_sticky(c, err); /* C6 */
 	/* only the write that was sent to see tells: others may lie where space is taken already */
 	probe = c->probe == req;
@@ -322,13 +336,49 @@ static void flush_next(struct cache *c)
 		td_list_del(l);
 		td_list_add(&nothing_new, l);
 	}
-	if (!td_list_empty(&c->flushes) && !c->sticky) {
+	if (!td_list_empty(&c->flushes) && !c->sticky && !c->flush_waits) {
 		td_list_splice(&c->covered, &c->flushes); /* C3 */
 		flush_image(c);
 	}
 	if (c->sticky)
 		flush_answer(c, &c->flushes, -EIO); /* C5 */
 	flush_answer(c, &nothing_new, c->sticky ? -EIO : 0);
+}
+
+/* C8: those whom it was to answer are the next one's, but for a frontend that leaves. */
+static void flush_waits(struct cache *c, int err)
+{
+	struct td_list now;
+	struct td_list *l;
+
+	td_list_init(&now);
+	td_list_splice(&now, &c->covered);
+	td_list_splice(&now, &c->flushes);
+	c->flush_waits = !c->quiesced;
+	while ((l = td_list_pop(&now))) {
+		if (leaving(c, td_entry(l, struct td_req, link)))
+			finish(c, td_entry(l, struct td_req, link), err);
+		else
+			td_list_add(&c->flushes, l);
+	}
+	if (td_list_empty(&c->flushes))
+		c->flush_waits = false;
+	else if (!c->quiesced)
+		no_space(c, "metadata", err);
+	check_idle(c);
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct cache *c = w->data;
+
+	if (c->quiesced)
+		return;
+	c->flush_waits = false;
+	send_waiting(c);
+	flush_next(c);
+	if (nobody_waits(c))
+		space_end(c);
 }
 
 static void flush_done(struct td_req *flush, int err)
@@ -338,10 +388,16 @@ static void flush_done(struct td_req *flush, int err)
 	c->flush_running = false;
 	if (!err && c->sticky)
 		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what this flush was to hear */
+	if (is_full(err) && !c->report_enospc && !c->sticky) {
+		flush_waits(c, err);
+		return;
+	}
 	if (err)
 		fail_sticky(c, err);
 	else
 		c->flushed = c->flushing;
+	if (!err && nobody_waits(c))
+		space_again(c); /* it was this flush that had found none; nothing is to be sent, so `covered' stays as it is */
 	flush_answer(c, &c->covered, err);
 	flush_next(c);
 	check_idle(c);
@@ -558,7 +614,7 @@ void cache_cancel(struct cache *c, int err)
 
 	cancel_list(c, &c->held, err);
 	cancel_list(c, &c->waiting, err);
-	if (c->quiesced)
+	if (c->quiesced || c->flush_waits)
 		cancel_list(c, &c->flushes, err);
 	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN && leaving(c, b)) {
 		c->barrier = NULL;
@@ -566,7 +622,7 @@ void cache_cancel(struct cache *c, int err)
 		release_held(c);
 	}
 	/* what others have let in is still looked after by the timer; with nothing of that kind left, nobody would look for space */
-	if (c->out_of_space && !c->probe && !any_write(&c->waiting))
+	if (nobody_waits(c))
 		space_end(c);
 }
 

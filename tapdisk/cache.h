@@ -40,7 +40,8 @@ struct cache {
 	struct td_req flush_req;
 
 	int sticky;              /* -errno of the flush that failed, until the disk is closed */
-	bool out_of_space;
+	bool out_of_space;       /* writes wait, or flush_waits */
+	bool flush_waits;        /* the last flush of the image found no space for its metadata: the timer sends the next */
 	struct td_req *probe;    /* the write that the image has been sent to see if there is space, or NULL */
 	ev_timer retry;
 
@@ -77,7 +78,10 @@ void cache_leave(struct cache *c);
 void cache_quiesce(struct cache *c);
 void cache_resume(struct cache *c);
 bool cache_image_idle(const struct cache *c);
-/* Quiesced and the image idle: makes all durable before the image is closed; idle() is called, and sticky tells. */
+/*
+ * Quiesced and the image idle: makes all durable before the image is closed; idle() is called.  Afterwards sticky tells of a failure; and
+ * cache_dirty() of no space for metadata, which may be there later.
+ */
 void cache_flush(struct cache *c);
 
 /* Of the requests that c->leaves names, answers with err those that are neither with the image nor on their way there. */

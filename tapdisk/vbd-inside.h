@@ -16,8 +16,11 @@ void vbd_unlock(struct vbd *v);
 bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline);
 /* Opens spec and lets requests through.  fresh: not after a pause. */
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err);
-/* Brings a running disk to rest and closes its images; -ETIMEDOUT: it goes on instead.  Any other error: a flush that failed. */
-int vbd_settle(struct vbd *v, double until, struct td_err *err);
+/*
+ * Brings a running disk to rest and closes its images; -ETIMEDOUT, and with `keep' -ENOSPC for its metadata: it goes on instead.  Any
+ * other error: a flush that failed.
+ */
+int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
 
 /* --- vbd-ring.c ----------------------------------------------------------------------------------------------------- */
 

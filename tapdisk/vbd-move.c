@@ -99,7 +99,7 @@ static int give(struct vbd *v, double *began, struct td_err *err)
 	rc = share_rings(v, err);
 	*began = ev_time();
 	if (!rc && v->leaf) {
-		rc = vbd_settle(v, *began + SETTLE, &flush);
+		rc = vbd_settle(v, *began + SETTLE, true, &flush);
 		if (v->leaf)
 			return td_fail(err, -rc, "%s", flush.text);
 		v->state = VBD_PAUSED;

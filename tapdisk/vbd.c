@@ -272,8 +272,15 @@ fail:
 	return rc;
 }
 
-/* Brings a running disk to rest and closes its images; -ETIMEDOUT: it goes on instead. */
-int vbd_settle(struct vbd *v, double until, struct td_err *err)
+static void go_on(struct vbd *v)
+{
+	cache_resume(&v->cache);
+	vbd_run_rings(v);
+	nbd_run(v->nbd);
+}
+
+/* Brings a running disk to rest and closes its images; -ETIMEDOUT, and with `keep' -ENOSPC: it goes on instead. */
+int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 {
 	struct td_image *leaf = v->leaf;
 	int rc = 0;
@@ -282,9 +289,7 @@ int vbd_settle(struct vbd *v, double until, struct td_err *err)
 	nbd_hold(v->nbd);
 	cache_quiesce(&v->cache);
 	if (!vbd_wait_until(v, image_idle, until)) {
-		cache_resume(&v->cache);
-		vbd_run_rings(v);
-		nbd_run(v->nbd);
+		go_on(v);
 		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
@@ -293,6 +298,13 @@ int vbd_settle(struct vbd *v, double until, struct td_err *err)
 		if (v->cache.sticky)
 			rc = td_fail(err, -v->cache.sticky, "minor %d: the last flush of %s failed (%s): check the disk's contents", v->minor,
 				     v->spec, strerror(-v->cache.sticky));
+		else if (cache_dirty(&v->cache))
+			rc = td_fail(err, ENOSPC, "minor %d: there is no space for the metadata of %s: %s", v->minor, v->spec,
+				     keep ? "it goes on; make room, and try again" : "what was not flushed is lost");
+	}
+	if (rc == -ENOSPC && keep && !v->cache.sticky) {
+		go_on(v);
+		return rc;
 	}
 	v->leaf = NULL;
 	for (struct td_image *i = leaf; i; i = i->backing)
@@ -384,7 +396,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it there first, or force (-f)", v->minor,
 			       blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid);
 	if (v->leaf)
-		rc = vbd_settle(v, until, err);
+		rc = vbd_settle(v, until, false, err);
 	if (v->leaf)
 		return rc; /* it goes on */
 	vbd_drop_rings(v);
@@ -474,7 +486,7 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause", v->minor);
 	} else if (v->leaf) {
 		v->state |= TD_STATE_PAUSE_REQUESTED;
-		rc = vbd_settle(v, deadline(timeout), err);
+		rc = vbd_settle(v, deadline(timeout), true, err);
 		v->state = v->leaf ? 0 : VBD_PAUSED;
 		/* a flush that failed does not undo the pause; it shows in the state and stays with the disk */
 		if (!v->leaf) {

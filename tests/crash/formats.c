@@ -16,7 +16,7 @@
 /* The parent's pattern is in every other 16 sectors. */
 #define PATTERN_EVERY 16
 #define PATTERN(size_sectors) "$CRASHLAB --pattern base " #size_sectors " 16"
-#define QCOW2		      .type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .space_fails = true
+#define QCOW2		      .type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true
 #define CREATE_QCOW2(options) "qemu-img create -q -f qcow2 -o " options " leaf 16M"
 #define QCOW2_OVER	      "qemu-img create -q -f qcow2 "
 
@@ -36,22 +36,22 @@ const struct format formats[] = {
 	{.name = "qcow2-refcount-1", QCOW2, .sectors = 32768, .edge = 64, .create = CREATE_QCOW2("cluster_size=512,refcount_bits=1")},
 	{.name = "qcow2-data-file", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("data_file=data")},
 	{.name = "qcow2-device", QCOW2, .sectors = 32768, .edge = 128, .blockdev = true, .create = CREATE_QCOW2("compat=1.1")},
-	{.name = "qcow2-4k", .type = "qcow2", .align = 4096, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .space_fails = true, .sectors = 32768, .edge = 64,
+	{.name = "qcow2-4k", .type = "qcow2", .align = 4096, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .sectors = 32768, .edge = 64,
 	 .create = CREATE_QCOW2("cluster_size=512")},
 	{.name = "qcow2-backing-3", .type = "qcow2", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .qemu = "qcow2",
-	 .checkable = true, .space_fails = true, .sectors = 8192, .edge = 128,
+	 .checkable = true, .sectors = 8192, .edge = 128,
 	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw mid && " QCOW2_OVER "-b mid -F qcow2 leaf"},
-	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .space_fails = true, .sectors = 32768, .edge = 8,
+	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .sectors = 32768, .edge = 8,
 	 .create = "qemu-img create -q -f qcow leaf 16M"},
-	{.name = "vhd", .type = "vhd", .space_fails = true, .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	{.name = "vhd", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-fixed", .type = "vhd", .space_fails = true, .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 8192, .edge = 4096,
+	{.name = "vhd-fixed", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 8192, .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 4 -r"},
-	{.name = "vhd-device", .type = "vhd", .space_fails = true, .align = 512, .blockdev = true, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
+	{.name = "vhd-device", .type = "vhd", .align = 512, .blockdev = true, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-4k", .type = "vhd", .space_fails = true, .align = 4096, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	{.name = "vhd-4k", .type = "vhd", .align = 4096, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-differencing-3", .type = "vhd", .space_fails = true, .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
+	{.name = "vhd-differencing-3", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
 	 .edge = 4096, .create = PATTERN(8192) " && $VHD_UTIL snapshot -n mid -p base -m && $VHD_UTIL snapshot -n leaf -p mid"},
 	{.name = NULL},
 };

@@ -31,7 +31,6 @@ struct format {
 	const char *qemu;      /* qemu-img's name of the format; NULL: it cannot tell */
 	bool qemu_differs;     /* after a cut QEMU may rightly read another of the possible values (it looks at no bitmap of a VHD) */
 	bool checkable;        /* qemu-img check knows it */
-	bool space_fails;      /* a FLUSH whose metadata finds no space fails, instead of waiting for it: the guest is told, at least */
 	/* Commands that make the image "leaf" (and others) in the current directory; NULL: `sectors' of zeroes. */
 	const char *create;
 };

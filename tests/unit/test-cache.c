@@ -714,6 +714,171 @@ START_TEST(out_of_space_lasts_over_a_pause)
 }
 END_TEST
 
+static bool all_leave(const struct cache *c, const struct td_req *req)
+{
+	return true;
+}
+
+/* In these tests, a guest of two: those below sector 100. */
+static bool low_leave(const struct cache *c, const struct td_req *req)
+{
+	return req->off < 100 * 512;
+}
+
+/* --- C8 ------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_flush_without_space_waits_and_is_tried_again)
+{
+	struct guest_req *f, *late, *w, *r;
+
+	begin("none");
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(!f->done && cache.out_of_space && !cache.sticky && nchanged == 1 && ev_is_active(&cache.retry));
+	late = fl();
+	w = wr(2);
+	r = rd(3);
+	ck_assert_uint_eq(img.npending, 1); /* the read */
+	test_image_drain(&img);
+	ck_assert(r->done && !w->done);
+	retry_now();
+	ck_assert_uint_eq(img.npending, 2); /* the write, to see, and the flush */
+	test_image_complete(&img, 0, -ENOSPC);
+	test_image_complete(&img, 0, -EDQUOT);
+	ck_assert(!f->done && !late->done && !w->done && nchanged == 1);
+	retry_now();
+	test_image_drain(&img);
+	ck_assert(f->done && !f->err && late->done && !late->err && w->done && !w->err);
+	ck_assert(!cache.out_of_space && nchanged == 2 && !ev_is_active(&cache.retry));
+	end();
+}
+END_TEST
+
+START_TEST(a_flush_alone_finds_that_there_is_space_again)
+{
+	struct guest_req *f;
+
+	begin("writeback");
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	test_image_complete(&img, 0, -ENOSPC);
+	retry_now();
+	expect(0, TD_FLUSH, 0);
+	test_image_complete(&img, 0, 0);
+	ck_assert(f->done && !f->err && !cache.out_of_space && nchanged == 2 && !ev_is_active(&cache.retry));
+	end();
+}
+END_TEST
+
+START_TEST(a_barriers_flush_waits_for_space_too)
+{
+	struct guest_req *b, *behind;
+
+	begin("none");
+	b = submit(TD_WRITE, TD_BARRIER, 1);
+	behind = wr(2);
+	test_image_complete(&img, 0, -ENOSPC); /* its first flush */
+	ck_assert(!b->done && cache.out_of_space);
+	retry_now();
+	test_image_complete(&img, 0, 0);
+	test_image_complete(&img, 0, 0); /* its write */
+	expect(0, TD_FLUSH, 0);
+	test_image_complete(&img, 0, -ENOSPC); /* its second */
+	ck_assert(!b->done && !behind->done && cache.out_of_space);
+	retry_now();
+	test_image_drain(&img);
+	ck_assert(b->done && !b->err && behind->done && !behind->err && b->order < behind->order && !cache.out_of_space);
+	end();
+}
+END_TEST
+
+START_TEST(a_flush_without_space_is_a_failed_one_when_that_is_to_be_reported)
+{
+	struct guest_req *f;
+
+	begin("none");
+	cache.report_enospc = true;
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(f->done && f->err == -ENOSPC && cache.sticky && !cache.out_of_space);
+	end();
+}
+END_TEST
+
+START_TEST(a_flush_that_waits_for_space_fails_with_a_flush_to_disk)
+{
+	struct guest_req *f;
+
+	begin("none");
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	test_image_complete(&img, 0, -ENOSPC);
+	retry_now();
+	test_image_complete(&img, 0, -EIO);
+	ck_assert(f->done && f->err == -EIO && cache.sticky);
+	retry_now();
+	ck_assert(!cache.out_of_space && !ev_is_active(&cache.retry));
+	end();
+}
+END_TEST
+
+START_TEST(a_flush_waits_for_space_over_a_pause)
+{
+	struct guest_req *f;
+
+	begin("none");
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	test_image_complete(&img, 0, -ENOSPC);
+	cache_quiesce(&cache);
+	retry_now();
+	ck_assert_uint_eq(img.npending, 0);
+	cache_flush(&cache);
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(cache_image_idle(&cache) && cache_dirty(&cache) && !cache.sticky && !f->done);
+	cache_resume(&cache);
+	retry_now();
+	test_image_drain(&img);
+	ck_assert(f->done && !f->err && !cache.out_of_space && !cache_dirty(&cache));
+	end();
+}
+END_TEST
+
+static bool second_leaves(const struct cache *c, const struct td_req *req)
+{
+	return req == &reqs[1].r;
+}
+
+START_TEST(a_leaving_guests_flush_does_not_wait_for_space)
+{
+	struct guest_req *mine, *theirs;
+
+	begin("none");
+	wr(1);
+	test_image_drain(&img);
+	mine = fl();
+	test_image_complete(&img, 0, -ENOSPC);
+	theirs = fl();
+	cache.leaves = second_leaves;
+	cache_cancel(&cache, -EIO);
+	ck_assert(mine->done && mine->err == -EIO && !theirs->done && cache.out_of_space);
+	retry_now();
+	cache.leaves = all_leave;
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(theirs->done && theirs->err == -ENOSPC);
+	retry_now();
+	ck_assert(!cache.out_of_space && !ev_is_active(&cache.retry));
+	end();
+}
+END_TEST
+
 /* --- pause, cancel -------------------------------------------------------------------------------------------------- */
 
 START_TEST(quiesced_nothing_goes_to_the_image_and_nothing_is_lost)
@@ -753,17 +918,6 @@ START_TEST(idle_is_told_even_when_nothing_was_there)
 	end();
 }
 END_TEST
-
-static bool all_leave(const struct cache *c, const struct td_req *req)
-{
-	return true;
-}
-
-/* In these tests, a guest of two: those below sector 100. */
-static bool low_leave(const struct cache *c, const struct td_req *req)
-{
-	return req->off < 100 * 512;
-}
 
 START_TEST(cancel_answers_all_that_the_image_does_not_have)
 {
@@ -936,6 +1090,13 @@ int main(void)
 	SUITE_ADD(s, a_look_for_space_is_one_write_at_a_time);
 	SUITE_ADD(s, a_look_for_space_that_fails_otherwise_ends_the_wait);
 	SUITE_ADD(s, no_space_is_reported_when_asked_for);
+	SUITE_ADD(s, a_flush_without_space_waits_and_is_tried_again);
+	SUITE_ADD(s, a_flush_alone_finds_that_there_is_space_again);
+	SUITE_ADD(s, a_barriers_flush_waits_for_space_too);
+	SUITE_ADD(s, a_flush_without_space_is_a_failed_one_when_that_is_to_be_reported);
+	SUITE_ADD(s, a_flush_that_waits_for_space_fails_with_a_flush_to_disk);
+	SUITE_ADD(s, a_flush_waits_for_space_over_a_pause);
+	SUITE_ADD(s, a_leaving_guests_flush_does_not_wait_for_space);
 	SUITE_ADD(s, a_barriers_write_waits_for_space_too);
 	SUITE_ADD(s, out_of_space_lasts_over_a_pause);
 	SUITE_ADD(s, quiesced_nothing_goes_to_the_image_and_nothing_is_lost);

@@ -167,6 +167,18 @@ START_TEST(a_short_transfer_before_an_error_is_the_error)
 }
 END_TEST
 
+START_TEST(a_sync_without_space_has_lost_data)
+{
+	begin(0);
+	for (unsigned i = 0; i < 2; i++) {
+		fault_io_clear(&fio);
+		fault_io_rule(&fio, 1, i ? -ENOSPC : -EDQUOT);
+		ck_assert_int_eq(once(TD_IO_SYNC, NULL, 0, 0, 0), -EIO);
+	}
+	end();
+}
+END_TEST
+
 START_TEST(each_error_comes_through_done)
 {
 	static const int errors[] = {EIO, ENOSPC, EDQUOT, EROFS, EOPNOTSUPP};
@@ -175,7 +187,7 @@ START_TEST(each_error_comes_through_done)
 	for (unsigned i = 0; i < 5; i++) {
 		fault_io_clear(&fio);
 		fault_io_rule(&fio, 1, -errors[i]);
-		ck_assert_int_eq(once(i & 1 ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, i & 1 ? 512 : 0, 0), -errors[i]);
+		ck_assert_int_eq(once(i % 4 ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, i % 4 ? 512 : 0, 0), -errors[i]);
 	}
 	end();
 }
@@ -457,6 +469,7 @@ int main(void)
 	SUITE_ADD(s, short_transfers_go_on_and_give_the_iovec_back);
 	SUITE_ADD(s, eintr_and_eagain_never_surface);
 	SUITE_ADD(s, a_short_transfer_before_an_error_is_the_error);
+	SUITE_ADD(s, a_sync_without_space_has_lost_data);
 	SUITE_ADD(s, each_error_comes_through_done);
 	SUITE_ADD(s, a_write_that_moves_nothing_is_tried_again);
 	SUITE_ADD(s, a_read_over_the_end_is_eio_or_zeroes);
