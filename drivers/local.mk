@@ -8,10 +8,13 @@ drivers_libdrivers_a_SOURCES += drivers/vhd-image.c drivers/vhd-image.h drivers/
 # VHD
 drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
 	drivers/vhd-alloc.c \
+	drivers/vhd-clear.c \
+	drivers/vhd-commit.c \
 	drivers/vhd-crypt.c \
 	drivers/vhd-io.c \
 	drivers/vhd-map.c \
-	drivers/vhd-parent.c
+	drivers/vhd-parent.c \
+	drivers/vhd-piece.c
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-bitmap.c \

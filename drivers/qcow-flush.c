@@ -39,23 +39,9 @@ int qcow_sync(struct td_file *f)
 	return td_await_file(f->io, &op);
 }
 
-struct length_call {
-	struct td_file *f;
-	uint64_t size;
-};
-
-static long length_run(void *arg)
-{
-	struct length_call *c = arg;
-
-	return c->f->io->ops->truncate(c->f->io, c->f->fd, c->size);
-}
-
 int qcow_set_length(struct td_file *f, uint64_t size)
 {
-	struct length_call c = {f, size};
-
-	return f->st.blockdev ? size > f->st.size ? -ENOSPC : 0 : (int)td_await_call(f->io, length_run, &c);
+	return f->st.blockdev ? size > f->st.size ? -ENOSPC : 0 : td_file_truncate(f, size);
 }
 
 bool qcow_clean(const struct qcow *q)

@@ -8,6 +8,7 @@
 
 #include "drivers/drivers.h"
 #include "drivers/qcow.h"
+#include "lib/await.h"
 #include "lib/fiber.h"
 
 /* --- header alone -------------------------------------------------------------------------------------------------------- */
@@ -140,36 +141,11 @@ static int open_qcow(const char *path, unsigned flags, unsigned below, const str
 	return open_chain(spec, flags, below, key, io, leaf, err);
 }
 
-struct wait {
-	struct td_req req;
-	struct td_cond cond;
-	bool done;
-	int err;
-};
-
-static void wait_done(struct td_req *req, int err)
-{
-	struct wait *w = td_entry(req, struct wait, req);
-
-	w->done = true;
-	w->err = err;
-	td_cond_wake(&w->cond);
-}
-
 static int request(struct td_image *image, enum td_op op, unsigned flags, void *buf, uint64_t off, uint64_t len)
 {
 	struct iovec iov = {buf, len};
-	struct wait w = {.req = {.op = op, .flags = flags, .off = off, .len = len, .io = image->io, .done = wait_done}};
 
-	if (buf) {
-		w.req.iov = &iov;
-		w.req.iovcnt = 1;
-	}
-	td_cond_init(&w.cond);
-	td_submit(image, &w.req);
-	while (!w.done)
-		td_cond_wait(&w.cond);
-	return w.err;
+	return td_await_request(image, image->io, op, flags, off, len, buf ? &iov : NULL, buf != NULL);
 }
 
 /* --- resize ------------------------------------------------------------------------------------------------------------------ */

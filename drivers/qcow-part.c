@@ -9,6 +9,7 @@
 #include "drivers/cipher.h"
 #include "drivers/qcow.h"
 #include "lib/fiber.h"
+#include "lib/iov.h"
 
 /* --- operations that found their place by the mapping (Q4) ------------------------------------------------------------ */
 
@@ -25,29 +26,6 @@ void qcow_land(struct qcow *q, unsigned epoch)
 }
 
 /* --- pieces ------------------------------------------------------------------------------------------------------------ */
-
-int qcow_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to, int max)
-{
-	int used = 0;
-
-	for (int i = 0; i < n && len; i++) {
-		uint64_t have = from[i].iov_len;
-
-		if (skip >= have) {
-			skip -= have;
-			continue;
-		}
-		have -= skip;
-		if (have > len)
-			have = len;
-		if (used == max)
-			return -1;
-		to[used++] = (struct iovec){(char *)from[i].iov_base + skip, have};
-		len -= have;
-		skip = 0;
-	}
-	return used;
-}
 
 /* With the iovec of [skip, skip + len) of req; kept when done, so that after the first burst nothing is allocated. */
 int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, struct qcow_op **out)
@@ -73,7 +51,7 @@ int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len,
 	op->req = req;
 	op->bounce = NULL;
 	op->iop = (struct td_iop){.off = 0, .len = len, .iov = op->iov};
-	op->iop.iovcnt = qcow_slice(req->iov, req->iovcnt, skip, len, op->iov, op->iovmax);
+	op->iop.iovcnt = td_iov_slice(req->iov, req->iovcnt, skip, len, op->iov, op->iovmax);
 	*out = op;
 	return 0;
 }

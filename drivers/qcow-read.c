@@ -8,29 +8,15 @@
 
 #include "drivers/cipher.h"
 #include "drivers/qcow.h"
+#include "lib/await.h"
 #include "lib/fiber.h"
+#include "lib/iov.h"
 
 const unsigned char qcow_zeroes[65536];
 
 bool qcow_backing_zero(const struct qcow *q, uint64_t off)
 {
 	return !q->image->backing || off >= q->image->backing->info.size;
-}
-
-static void zero(const struct iovec *iov, int n, uint64_t skip, uint64_t len)
-{
-	for (int i = 0; i < n && len; i++) {
-		uint64_t have = iov[i].iov_len;
-
-		if (skip >= have) {
-			skip -= have;
-			continue;
-		}
-		have = have - skip < len ? have - skip : len;
-		memset((char *)iov[i].iov_base + skip, 0, have);
-		len -= have;
-		skip = 0;
-	}
 }
 
 static void below_done(struct td_req *child, int err)
@@ -50,12 +36,12 @@ static void read_below(struct qcow *q, struct td_req *req, uint64_t skip, uint64
 	int rc;
 
 	if (qcow_backing_zero(q, off)) {
-		zero(req->iov, req->iovcnt, skip, len);
+		td_iov_zero(req->iov, req->iovcnt, skip, len);
 		return;
 	}
 	have = q->image->backing->info.size - off;
 	if (len > have) {
-		zero(req->iov, req->iovcnt, skip + have, len - have);
+		td_iov_zero(req->iov, req->iovcnt, skip + have, len - have);
 		len = have;
 	}
 	rc = qcow_op_get(q, req, skip, len, &op);
@@ -101,7 +87,7 @@ bool qcow_read_fast(struct qcow *q, struct td_req *req)
 		if (run.kind == QCOW_RUN_DATA)
 			qcow_part(q, req, skip, run.len, TD_IO_READ, run.host);
 		else if (run.kind == QCOW_RUN_ZERO)
-			zero(req->iov, req->iovcnt, skip, run.len);
+			td_iov_zero(req->iov, req->iovcnt, skip, run.len);
 		else
 			read_below(q, req, skip, run.len);
 	}
@@ -186,7 +172,7 @@ static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run
 
 	switch (run->kind) {
 	case QCOW_RUN_ZERO:
-		zero(iov, n, 0, run->len);
+		td_iov_zero(iov, n, 0, run->len);
 		return 0;
 	case QCOW_RUN_NONE:
 		return read_below_wait(q, io, iov, n, off, run->len);
@@ -200,46 +186,26 @@ static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run
 	}
 }
 
-struct below {
-	struct td_req req;
-	struct td_cond cond;
-	bool done;
-	int err;
-};
-
-static void below_waited(struct td_req *req, int err)
-{
-	struct below *b = td_entry(req, struct below, req);
-
-	b->done = true;
-	b->err = err;
-	td_cond_wake(&b->cond);
-}
-
 static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, int n, uint64_t off, uint64_t len)
 {
-	struct below b = {.req = {.op = TD_READ, .off = off, .len = len, .done = below_waited, .io = io}};
-	struct iovec *part = NULL;
+	struct td_image *below = q->image->backing;
+	struct iovec *part;
+	int rc;
 
 	if (qcow_backing_zero(q, off)) {
-		zero(iov, n, 0, len);
+		td_iov_zero(iov, n, 0, len);
 		return 0;
 	}
-	if (len > q->image->backing->info.size - off) {
-		b.req.len = q->image->backing->info.size - off;
-		zero(iov, n, b.req.len, len - b.req.len);
+	if (len > below->info.size - off) {
+		td_iov_zero(iov, n, below->info.size - off, len - (below->info.size - off));
+		len = below->info.size - off;
 	}
 	part = calloc((size_t)n, sizeof *part);
 	if (!part)
 		return -ENOMEM;
-	b.req.iov = part;
-	b.req.iovcnt = qcow_slice(iov, n, 0, b.req.len, part, n);
-	td_cond_init(&b.cond);
-	td_submit(q->image->backing, &b.req);
-	while (!b.done)
-		td_cond_wait(&b.cond);
+	rc = td_await_request(below, io, TD_READ, 0, off, len, part, td_iov_slice(iov, n, 0, len, part, n));
 	free(part);
-	return b.err;
+	return rc;
 }
 
 /* A request with a piece that takes time: piece after piece. */
@@ -253,7 +219,7 @@ static int read_slow(struct qcow *q, struct td_req *req)
 	for (uint64_t at = req->off; !rc && at < end; at += run.len) {
 		rc = qcow_map_wait(q, at, end - at, &run);
 		if (!rc)
-			rc = read_run(q, req->io, &run, iov, qcow_slice(req->iov, req->iovcnt, at - req->off, run.len, iov, req->iovcnt), at);
+			rc = read_run(q, req->io, &run, iov, td_iov_slice(req->iov, req->iovcnt, at - req->off, run.len, iov, req->iovcnt), at);
 	}
 	free(iov);
 	td_req_done(req, rc);

@@ -10,6 +10,7 @@
 
 #include "drivers/qcow.h"
 #include "lib/fiber.h"
+#include "lib/iov.h"
 
 #define SUBS 32
 
@@ -142,7 +143,7 @@ static int write_data(struct alloc *a)
 		return -ENOMEM;
 	if (a->head)
 		iov[n++] = (struct iovec){a->head, a->off - a->lo};
-	n += qcow_slice(a->req->iov, a->req->iovcnt, a->off - a->req->off, a->end - a->off, iov + n, a->req->iovcnt);
+	n += td_iov_slice(a->req->iov, a->req->iovcnt, a->off - a->req->off, a->end - a->off, iov + n, a->req->iovcnt);
 	if (a->tail)
 		iov[n++] = (struct iovec){a->tail, a->hi - a->end};
 	op.iovcnt = n;
@@ -340,7 +341,7 @@ static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_ru
 	int rc;
 
 	qcow_fly(q, &epoch);
-	op.iovcnt = qcow_slice(req->iov, req->iovcnt, off - req->off, run->len, iov, req->iovcnt);
+	op.iovcnt = td_iov_slice(req->iov, req->iovcnt, off - req->off, run->len, iov, req->iovcnt);
 	rc = qcow_await_write(q, req->io, &op, off);
 	qcow_land(q, epoch);
 	return rc;

@@ -247,8 +247,6 @@ int qcow_l2_entry(struct qcow *q, uint64_t off, struct qcow_page **page, uint8_t
 void qcow_release_entry(struct qcow *q, uint64_t entry);
 
 /* --- qcow-part.c --- */
-/* A slice of an array of iovec into `to' (room for max); how many, or -1 where they do not fit. */
-int qcow_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to, int max);
 int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, struct qcow_op **out);
 void qcow_op_put(struct qcow_op *op);
 /* An operation that found its place by the mapping begins and ends (Q4). */

@@ -185,3 +185,45 @@ void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm)
 	v->full_dirty = true;
 	vhd_map_drop(v, bm);
 }
+
+/* --- extents -------------------------------------------------------------------------------------------------------- */
+
+int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+{
+	struct vhd *v = image->priv;
+	unsigned none = v->diff ? TD_EXTENT_PARENT : TD_EXTENT_HOLE | TD_EXTENT_ZERO;
+	uint64_t end = off + len;
+	int n = 0;
+
+	if (v->fixed)
+		return td_file_extents(v->file, off, len, out, max);
+	while (off < end) {
+		uint32_t block = vhd_block_of(v, off), first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), last;
+		uint64_t to = ((uint64_t)block + 1) << v->l.block_shift;
+		bool set = v->bat[block] != VHD_UNUSED;
+
+		to = to < end ? to : end;
+		if (set && !vhd_is_full(v, block)) {
+			struct vhd_bitmap *bm = vhd_map_find(v, block);
+
+			if (!bm || bm->state != VHD_BM_READY) {
+				int rc = vhd_map_load(v, block);
+
+				if (rc < 0)
+					return rc;
+				continue;
+			}
+			last = first + (uint32_t)((to - off) / VHD_SECTOR);
+			to = off + vhd_bits_run(bm->bits, first, last, &set) * VHD_SECTOR;
+		}
+		if (n && out[n - 1].flags == (set ? 0 : none)) {
+			out[n - 1].len += to - off;
+		} else if (n == max) {
+			break;
+		} else {
+			out[n++] = (struct td_extent){off, to - off, set ? 0 : none};
+		}
+		off = to;
+	}
+	return n;
+}

@@ -8,8 +8,11 @@
  *   vhd.c         opens and closes; where the parent is: vhd-parent.c
  *   vhd-io.c      a request's way: split along blocks and bits, each piece to the file, the parent, or nowhere
  *   vhd-map.c     bitmaps in memory, as many as a bound allows
- *   vhd-alloc.c   new blocks, and the order in which anything new becomes part of the image: the crash invariants
- *   vhd-crypt.c   encryption
+ *   vhd-piece.c   a part of a request: its memory, and its way to the file and back
+ *   vhd-clear.c   discards and zeroes
+ *   vhd-alloc.c   new blocks and bits, and the order in which anything new becomes part of the image: the crash invariants
+ *   vhd-commit.c  that into the file, at a flush and at close
+ *   vhd-crypt.c   is this the key of the image?
  *
  * All of an image runs in its home thread.  On the wire and in the file all numbers are big-endian; bat[] is the host's.
  */
@@ -142,9 +145,10 @@ struct vhd_bitmap *vhd_map_new(struct vhd *v, uint32_t block);  /* cold, without
 void vhd_map_drop(struct vhd *v, struct vhd_bitmap *bm);        /* not hot; wakes who waits for it */
 /* On a fiber: has the bitmap of a block of the image looked at.  0: look again, nothing runs in between; or -errno. */
 int vhd_map_load(struct vhd *v, uint32_t block);
+int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max); /* td_driver.extents */
 void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm);        /* if all bits of a cold one are set: it is needed no more */
 
-/* --- vhd-alloc.c: blocks and commits --- */
+/* --- vhd-alloc.c: blocks and bits --- */
 int vhd_alloc_init(struct vhd *v);
 void vhd_alloc_fini(struct vhd *v);
 /* A write that goes to a block while it is made.  op: all but its place is set; of its sectors of the block, n from `first'. */
@@ -157,22 +161,52 @@ struct vhd_first {
  * it is made, or somebody makes it; or -errno.
  */
 int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with);
-/* On a fiber: until there are fewer hot bitmaps, or a place for another.  0: look again; or -errno: commits fail. */
-int vhd_wait_room(struct vhd *v);
 bool vhd_write_begin(struct vhd *v, struct vhd_bitmap *bm); /* a write that will set bits; false: no room, wait for it */
 void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_t n, int err);
+/* If it is hot and need not be any more. */
+void vhd_cool(struct vhd *v, struct vhd_bitmap *bm);
+
+/* --- vhd-commit.c --- */
+/* Several writes at once, which a fiber waits for. */
+#define VHD_BATCH 32
+struct vhd_batch {
+	struct td_iop op[VHD_BATCH];
+	struct iovec iov[VHD_BATCH];
+	unsigned n, pending;
+	int err;
+	struct td_fiber *fiber;
+};
+void vhd_batch_write(struct vhd *v, struct vhd_batch *b, void *buf, uint64_t off, uint64_t len);
+void vhd_batch_queue(struct vhd *v, struct vhd_batch *b, struct td_iop *op); /* one more, not of the batch's memory */
+void vhd_batch_wait(struct vhd_batch *b);
+/* On a fiber: until there are fewer hot bitmaps, or a place for another.  0: look again; or -errno: commits fail. */
+int vhd_wait_room(struct vhd *v);
 /* Completes req when all that was done before this call, and the metadata that it needs, is durable.  NULL: begins without one. */
 void vhd_commit(struct vhd *v, struct td_req *req);
 /* On a fiber, nothing else going on: everything into the file, the batmap and the end footer too. */
 int vhd_settle(struct vhd *v);
 int vhd_put_batmap(struct vhd *v); /* on a fiber */
+void vhd_commit_later(struct ev_loop *loop, ev_timer *w, int revents); /* of v->later */
+
+/* --- vhd-piece.c --- */
+enum { VHD_NEEDS_COMMIT = 1 }; /* td_req.state[0]: a FUA request's bits or blocks are not in the file */
+/* Drops one hold on a request; the last completes it, after a commit where it needs one. */
+void vhd_put(struct td_req *req, int err);
+/* A piece for the request's bytes at..at+len-1, which holds it; NULL: no memory. */
+struct vhd_piece *vhd_piece_new(struct td_req *req, uint64_t at, uint64_t len);
+void vhd_piece_end(struct vhd_piece *p, int err);
+int vhd_piece_encrypt(struct vhd_piece *p);
+void vhd_to_file(struct vhd_piece *p, enum td_io_op what, unsigned flags, uint64_t place);
+void vhd_io_fini(struct vhd *v);
+
+/* --- vhd-clear.c --- */
+void vhd_clear(struct vhd *v, struct td_req *req); /* DISCARD and WRITE_ZEROES; req is split */
+/* On a fiber: zeroes into the file, how: TD_IO_ZERO or TD_IO_PUNCH, as far as the store can. */
+int vhd_zero(struct vhd *v, enum td_io_op how, uint64_t place, uint64_t len);
 
 /* --- vhd-io.c --- */
 void vhd_submit(struct td_image *image, struct td_req *req);
-int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max);
-void vhd_io_fini(struct vhd *v);
-/* On a fiber: zeroes into the file, how: TD_IO_ZERO or TD_IO_PUNCH, as far as the store can. */
-int vhd_zero(struct vhd *v, enum td_io_op how, uint64_t place, uint64_t len);
+uint64_t vhd_part_len(const struct vhd *v, const struct td_req *req, uint64_t at); /* of a request, from its byte `at' on: in one block */
 
 /* --- vhd-parent.c --- */
 int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err);

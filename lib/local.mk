@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 noinst_LIBRARIES += lib/libtd.a
 lib_libtd_a_SOURCES = lib/align.c \
+	lib/await.c lib/await.h \
 	lib/bytes.h \
 	lib/conf.c lib/conf.h \
 	lib/ctl-client.c lib/ctl-client.h \
@@ -8,6 +9,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/fiber.c lib/fiber.h lib/fiber-lock.c lib/fiber-lock.h \
 	lib/file.c lib/file.h lib/file-kernel.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
+	lib/iov.c lib/iov.h \
 	lib/log.c \
 	lib/msg.c lib/msg.h \
 	lib/nbd-proto.h \

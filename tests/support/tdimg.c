@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/await.h"
 #include "lib/fiber.h"
 #include "lib/fiber-lock.h"
 #include "lib/file.h"
@@ -47,36 +48,13 @@ static __attribute__((noreturn)) void die(const char *what, const char *why)
 
 /* --- one request, waited for ----------------------------------------------------------------------------------------- */
 
-struct wait {
-	struct td_req req;
-	struct td_cond cond;
-	bool done;
-	int err;
-};
-
-static void wait_done(struct td_req *req, int err)
-{
-	struct wait *w = td_entry(req, struct wait, req);
-
-	w->done = true;
-	w->err = err;
-	td_cond_wake(&w->cond);
-}
-
 static int request(enum td_op op, unsigned f, void *buf, uint64_t off, uint64_t len)
 {
 	struct iovec iov[2] = {{buf, len / 1024 * 512}, {(char *)buf + len / 1024 * 512, len - len / 1024 * 512}};
-	struct wait w = {.req = {.op = op, .flags = f, .off = off, .len = len, .io = io, .done = wait_done}};
+	bool data = op == TD_READ || op == TD_WRITE;
+	int skip = !iov[0].iov_len; /* two pieces, where it can be */
 
-	if (op == TD_READ || op == TD_WRITE) { /* two pieces, where it can be */
-		w.req.iov = iov[0].iov_len ? iov : iov + 1;
-		w.req.iovcnt = iov[0].iov_len ? 2 : 1;
-	}
-	td_cond_init(&w.cond);
-	td_submit(leaf, &w.req);
-	while (!w.done)
-		td_cond_wait(&w.cond);
-	return w.err;
+	return td_await_request(leaf, io, op, f, off, len, data ? iov + skip : NULL, data ? 2 - skip : 0);
 }
 
 static void must(int rc, const char *what)
