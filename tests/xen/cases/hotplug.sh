@@ -4,7 +4,7 @@
 plug_guest() {
 	if guest_alive p1; then guests_only p1; return; fi
 	guests_only
-	guest_start p1 pv "$(disk xvda "$(target none "$(image p1.img)")")" || die "xl create failed"
+	GUEST_ARGS="xen_blkfront.max_indirect_segments=256" guest_start p1 pv "$(disk xvda "$(target none "$(image p1.img)")")" || die "xl create failed"
 }
 attach() { timeout 60 xl block-attach p1 "$@" >/tmp/attach.out 2>&1 </dev/null; }
 detach() { timeout 90 xl block-detach p1 "$1" >/tmp/detach.out 2>&1 </dev/null; }

@@ -95,3 +95,19 @@ case_no_space() {
 	detach xvdf || die "xl block-detach failed"
 	taken_away xvdf "$pid" vbd; umount /small; rm /data/small.fs
 }
+
+# A request of a mebibyte: the guest's driver sends it in one piece, by indirect segments, and no byte is lost on the way.
+case_indirect() {
+	plug_guest
+	local pid n; pid=$(disk_pid p1 xvda)
+	ring_of() { tap-ctl stats -p "$pid" -m "$(disk_minor p1 xvda)" | tr -d '\n' | sed -n 's/.*"xenbus": *{[^}]*"reqs": *\[ *\([0-9]*\),.*"indirect": *\([0-9]*\).*/\1 \2/p'; }
+	local before after; before=$(ring_of)
+	g p1 60 "dd if=/dev/urandom of=/tmp/big bs=1M count=8 2>/dev/null; cat /sys/block/xvda/queue/max_segments" >/tmp/segs.out || die "no file of 8 MiB in the guest"
+	g p1 90 "dd if=/tmp/big of=/dev/xvda bs=1M oflag=direct && dd if=/dev/xvda of=/tmp/back bs=1M count=8 iflag=direct" >/tmp/big.out 2>&1 || { sed 's/^/# | /' /tmp/big.out; die "the guest's I/O failed"; }
+	after=$(ring_of)
+	say "requests and indirect ones: $before > $after; segments: $(tail -1 /tmp/segs.out)"
+	g p1 30 "cmp /tmp/back /tmp/big && rm /tmp/back /tmp/big" >/tmp/big.out 2>&1 || { sed 's/^/# | /' /tmp/big.out; die "the guest read other bytes than it wrote"; }
+	[ "$(tail -1 /tmp/segs.out)" -ge 256 ] || die "the guest's driver uses $(tail -1 /tmp/segs.out) segments, and not the 256 that it was told to"
+	n=$((${after#* } - ${before#* }))
+	[ $n -ge 16 ] && [ $n -le 24 ] && [ $((${after% *} - ${before% *})) -le 32 ] || die "8 MiB each way took $n indirect requests: of 1 MiB, they would be 16"
+}
