@@ -219,6 +219,17 @@ for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-
 	server_end
 done
 
+# an answer to a write that is still being sent: its data is in use until it has been, whoever thinks that it is done with
+SIZE=$((48 << 20))
+server early
+nbd_disk "nbd:$S"
+ring write 4096 4096 1
+run timeout 60 qemu-io -f raw -c 'aio_write -P 1 0 12M' -c 'aio_write -P 2 12M 12M' -c 'aio_write -P 3 24M 12M' -c aio_flush "$URI"
+has "an early answer" "$OUT$ERR" "failed: Input/output error"
+until_true 20 sh -c "! '$guest' $PID $MINOR read 8192 512 >/dev/null"
+nbd_destroy
+server_end
+
 # --- a server that dies under load: errors, no hang; a new one is found when the disk is opened again
 server all
 nbd_disk "nbd:$S"
