@@ -2,6 +2,7 @@
 /* Sockets that were passed: each is taken once, by its name, and none is left open. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
