@@ -46,7 +46,9 @@ int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, 
 bool td_ctl_ring_any(int minor);
 /* The record of how a minor's disk is open (tapdisk/record.h). */
 int td_ctl_disk_path(int minor, char *path);
-/* Takes both kinds away, and the notes of td_ctl_move(). */
+/* The note of its process's flushes (tapdisk/syncmark.h). */
+int td_ctl_flush_path(int minor, char *path);
+/* Takes all of these away, and the notes of td_ctl_move(). */
 void td_ctl_record_sweep(int minor);
 
 /*

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "lib/file.h"
 #include "lib/io-engines.h"
@@ -34,8 +35,53 @@ static void iov_advance(struct td_iop *op, size_t n)
 	}
 }
 
+static struct td_sync_mark own_mark, *mark = &own_mark;
+
+void td_io_mark_syncs(struct td_sync_mark *m)
+{
+	*m = *mark;
+	mark = m;
+}
+
+/* May it be told of a write-back that failed? */
+static bool syncs(const struct td_iop *op)
+{
+	if (op->op == TD_IO_SYNC)
+		return !(op->file->flags & TD_FILE_NOSYNC);
+	return op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) && !(op->file->flags & (TD_FILE_NOSYNC | TD_FILE_DIRECT));
+}
+
+static void note_time(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	mark->since = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void note_begin(const struct td_iop *op)
+{
+	if (!syncs(op))
+		return;
+	if (mark->begun == mark->ended)
+		note_time();
+	__atomic_store_n(&mark->begun, mark->begun + 1, __ATOMIC_RELEASE);
+}
+
+static void note_end(const struct td_iop *op, int err)
+{
+	if (!syncs(op))
+		return;
+	if (err)
+		__atomic_store_n(&mark->failed, mark->failed + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&mark->ended, mark->ended + 1, __ATOMIC_RELEASE);
+	if (mark->begun != mark->ended)
+		note_time();
+}
+
 static void finish(struct td_iop *op, int err)
 {
+	note_end(op, err);
 	iov_restore(op);
 	op->io->inflight--;
 	if (op->change)
@@ -136,6 +182,7 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 		return;
 	}
 	count(io, op);
+	note_begin(op);
 	send_round(op);
 }
 
@@ -156,7 +203,7 @@ static void on_ready(struct ev_loop *loop, ev_prepare *w, int revents)
 	td_list_init(&now);
 	td_list_splice(&now, &io->nosync);
 	while ((l = td_list_pop(&now)))
-		finish(td_entry(l, struct td_iop, link), 0);
+		finish(td_entry(l, struct td_iop, link), 0); /* which no mark was made of */
 }
 
 int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv, struct td_io **out)

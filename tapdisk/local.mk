@@ -17,6 +17,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/record.c tapdisk/record.h \
 	tapdisk/server.c tapdisk/server.h \
 	tapdisk/shm.c tapdisk/shm.h \
+	tapdisk/syncmark.c tapdisk/syncmark.h \
 	tapdisk/stats.c tapdisk/stats.h \
 	tapdisk/stall.c tapdisk/stall.h \
 	tapdisk/vbd.c tapdisk/vbd.h tapdisk/vbd-ring.c tapdisk/vbd-move.c tapdisk/vbd-inside.h \

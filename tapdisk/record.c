@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "tapdisk/syncmark.h"
 #include "tapdisk/vbd.h"
 
 static json_t *words(const struct vbd_options *o)
@@ -62,6 +63,7 @@ void record_write(const struct vbd *v)
 		record_remove(v);
 		return;
 	}
+	syncmark_link(v->minor);
 	o = record_json(v);
 	if (!rc)
 		rc = o ? replace(path, o) : -EILSEQ;
@@ -75,6 +77,9 @@ void record_remove(const struct vbd *v)
 {
 	char path[PATH_MAX];
 
-	if (v->marker >= 0 && !td_ctl_disk_path(v->minor, path))
+	if (v->marker < 0)
+		return;
+	if (!td_ctl_disk_path(v->minor, path))
 		unlink(path);
+	syncmark_unlink(v->minor);
 }

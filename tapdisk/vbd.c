@@ -29,6 +29,7 @@
 #include "lib/fiber.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/record.h"
+#include "tapdisk/syncmark.h"
 #include "tapdisk/vbd-inside.h"
 #include "td/ctl.h"
 
@@ -111,8 +112,11 @@ static void on_cache_changed(struct cache *c)
 {
 	struct vbd *v = c->owner;
 
-	if (c->sticky)
+	if (c->sticky && !v->sticky_recorded) {
 		record_write(v);
+		syncmark_recorded();
+	}
+	v->sticky_recorded = c->sticky;
 	v->changed(v);
 }
 
@@ -435,7 +439,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err)
 {
-	int rc;
+	int rc, unknown = v->marker >= 0 ? syncmark_past(v->minor) : 0;
 
 	vbd_lock(v);
 	if (v->spec)
@@ -443,7 +447,9 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, con
 	else
 		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : vbd_start(v, spec, o, true, err);
 	if (!rc) {
-		v->cache.sticky = past->sticky; /* what was lost is lost: whoever opens the disk anew says that it has been checked */
+		/* what was lost is lost: whoever opens the disk anew says that it has been checked */
+		v->cache.sticky = past->sticky ? past->sticky : unknown;
+		v->sticky_recorded = v->cache.sticky;
 		record_write(v);
 	}
 	vbd_unlock(v);

@@ -43,6 +43,7 @@ struct vbd {
 	struct stall stall;
 	struct stats stats;     /* from open to close */
 	struct blkif_disk disk; /* what the rings see of us */
+	bool sticky_recorded;   /* a flush that failed is in the disk's record */
 	struct td_list rings;   /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;  /* the ring that is being disconnected, or NULL */
 	struct nbd_disk nbd_disk; /* what NBD's clients see of us */

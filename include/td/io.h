@@ -137,6 +137,19 @@ struct td_io_counters { /* since td_io_new, as handed to the kernel */
 	uint64_t punches;        /* PUNCH, ZERO and DISCARD */
 };
 
+/*
+ * What a process that dies leaves of its fdatasyncs, and of durable writes through the page cache: the kernel tells of a write-back that
+ * failed once, and a death may come between that and any record of it.  The engines keep it, one for the process.
+ */
+struct td_sync_mark {
+	uint64_t begun, ended; /* so many; stored before the first goes to the kernel, and when the outcome of the second is known ... */
+	uint64_t failed;       /* ... but after this, if it was an error; whoever has it in a record takes it back */
+	uint64_t since;        /* ns of CLOCK_MONOTONIC: the last time at which one began alone, or ended */
+};
+
+/* They write into m from now on, which stays; before the first call, into one of their own. */
+void td_io_mark_syncs(struct td_sync_mark *m);
+
 struct td_io {
 	const struct td_io_ops *ops;
 	struct ev_loop *loop;

@@ -29,3 +29,9 @@ CLEANFILES += tests/support/xsnox.so
 check_PROGRAMS += tests/support/tdimg
 tests_support_tdimg_SOURCES = tests/support/tdimg.c
 tests_support_tdimg_LDADD = $(TAPDISK_LIBS)
+
+check_SCRIPTS += tests/support/stuck-sync.so
+EXTRA_DIST += tests/support/stuck-sync.c
+tests/support/stuck-sync.so: $(srcdir)/tests/support/stuck-sync.c
+	$(AM_V_CC)$(MKDIR_P) tests/support && $(CC) -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $(srcdir)/tests/support/stuck-sync.c -ldl
+CLEANFILES += tests/support/stuck-sync.so

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Flushes whose outcome a dead process has taken along.
+ *
+ * A flush that fails is sticky (C5 in cache.c), and a successor must not take the disk for sound: the error was told once, to the dead
+ * process's descriptor, and a flush of its own may find nothing any more (errseq: an error that has been seen is not shown to a file
+ * opened later).  The record says so (record.h), but a death may come before it is written, or within the fdatasync.  So:
+ *
+ * F1 before an fdatasync goes to the kernel, it is counted as begun in a page that outlives the process (struct td_sync_mark)
+ * F2 its failure stands there before it is counted as ended, and before anybody hears of it
+ * F3 it is taken off there when the record has it; a driver's own that no record has stays
+ *
+ * A successor finds a failure: the disk has failed.  It finds one begun and not ended: nobody knows.  Most deaths that meet a flush
+ * meet one that was well, and an error in each such case would make every death under load one that the guest sees.  A flush that fails
+ * takes long, as the store gives up first (a disk's command has 30 s and retries), and it is then that it is killed; one that fails
+ * at once is known after some instructions.  So one that was under way for UNKNOWN_S or longer counts as failed, and a younger one as
+ * not made: it is made again.  What this leaves is a flush that fails within those seconds and a death within those instructions.
+ * A successor that comes late (nobody was there to start it) takes the time until then for the flush's, which is the safe side.
+ *
+ * The page is the process's; each of its disks has a name of it, flush<minor> in the control directory.
+ */
+#ifndef TAPDISK_SYNCMARK_H
+#define TAPDISK_SYNCMARK_H
+
+#define SYNCMARK_UNKNOWN_S 20
+
+void syncmark_link(int minor);   /* ours, in the place of a predecessor's.  A failure is logged */
+void syncmark_unlink(int minor);
+int syncmark_past(int minor);    /* -EIO: by what the predecessor has left, the disk has failed, which is logged; or 0 */
+void syncmark_recorded(void);    /* a failure is in a record (F3) */
+
+#endif
