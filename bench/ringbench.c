@@ -2,10 +2,12 @@
 /*
  * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block of BS bytes.
  *
- *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin] PID MINOR
+ *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin | --awake US]
+ *             [--polling US] PID MINOR
  *
  * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core) and switches (its voluntary
- * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken.
+ * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken; --awake: for US microseconds
+ * before it sleeps, as a guest does whose idle CPU polls.  --polling: the tapdisk stays awake for up to US after work, however busy the host.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -21,7 +23,7 @@
 
 struct job {
 	bool random, write, spin;
-	unsigned bs, depth, order;
+	unsigned bs, depth, order, awake, polling;
 	double seconds;
 	uint64_t blocks, next;
 };
@@ -89,7 +91,7 @@ static int run(struct guest *g, struct job *j)
 		for (; t < end && inflight < j->depth; inflight++)
 			issue(g, j, t);
 		guest_push(g);
-		if (!j->spin && guest_wait(g, 60000)) {
+		if (!j->spin && guest_wait_awake(g, j->awake, 60000)) {
 			fprintf(stderr, "ringbench: no answer for a minute\n");
 			return 1;
 		}
@@ -145,6 +147,7 @@ static int parse(int argc, char **argv, struct job *j)
 {
 	static const struct option longs[] = { { "rw", 1, NULL, 'r' }, { "bs", 1, NULL, 'b' }, { "depth", 1, NULL, 'd' },
 					       { "seconds", 1, NULL, 's' }, { "order", 1, NULL, 'o' }, { "spin", 0, NULL, 'p' },
+					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' },
 					       { NULL, 0, NULL, 0 } };
 	int c;
 
@@ -169,10 +172,16 @@ static int parse(int argc, char **argv, struct job *j)
 		case 'p':
 			j->spin = true;
 			break;
+		case 'a':
+			j->awake = (unsigned)atoi(optarg);
+			break;
+		case 'P':
+			j->polling = (unsigned)atoi(optarg);
+			break;
 		default:
 			return -1;
 		}
-	return argc - optind == 2 && j->bs && j->bs % 512 == 0 && j->bs <= GUEST_BYTES && j->order <= BLKIF_MAX_RING_ORDER ? 0 : -1;
+	return argc - optind == 2 && j->bs && j->bs % 512 == 0 && j->bs <= GUEST_BYTES_MAX && j->order <= BLKIF_MAX_RING_ORDER ? 0 : -1;
 }
 
 int main(int argc, char **argv)
@@ -187,10 +196,11 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &j)) {
 		fprintf(stderr, "usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at most %u] [--depth N]\n"
-				"                 [--seconds S] [--order 0..4] [--spin] PID MINOR\n", GUEST_BYTES);
+				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] PID MINOR\n", GUEST_BYTES_MAX);
 		return 2;
 	}
-	if (guest_connect(&g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712, BLKIF_NATIVE, j.order, &err)) {
+	if (guest_connect_how(&g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
+			      &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling }, &err)) {
 		fprintf(stderr, "ringbench: %s\n", err.text);
 		return 2;
 	}

@@ -9,6 +9,8 @@
 
 #include "td/ctl.h"
 
+#define POLLING_MAX 10000 /* us: a tapdisk takes no more */
+
 bool backend_parse_path(const char *path, pid_t *pid, int *minor)
 {
 	const char *name = strrchr(path, '/'), *dot;
@@ -62,6 +64,8 @@ bool backend_read(struct store *s, const char *dir, struct backend *b)
 	b->discard = !store_read_is(s, dir, "discard-enable", "0");
 	b->removable = store_read_is(s, dir, "removable", "1");
 	b->cdrom = store_read_is(s, dir, "device-type", "cdrom");
+	b->polling_us = store_read_number(s, dir, "polling-duration", POLLING_MAX);
+	b->polling_idle = store_read_number(s, dir, "polling-idle-threshold", 100);
 	v = store_read(s, dir, "script");
 	b->script = v != NULL;
 	free(v);

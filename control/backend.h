@@ -32,6 +32,7 @@ struct backend {
 	bool hotplugged;         /* hotplug-status=connected */
 	bool read_only, discard; /* mode, discard-enable */
 	bool cdrom, removable;
+	int64_t polling_us, polling_idle; /* polling-duration and polling-idle-threshold; below 0: absent, or nonsense */
 	enum shutdown shutdown; /* xenopsd's shutdown-request */
 	bool shutdown_done;
 	char frontend[STORE_PATH]; /* "" when absent */

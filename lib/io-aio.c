@@ -47,10 +47,12 @@ static void complete(struct aio *a, const struct io_event *e)
 	td_iop_result(op, (long)e->res);
 }
 
-static void reap_ring(struct aio *a, struct aio_ring *r)
+static bool reap_ring(struct aio *a, struct aio_ring *r)
 {
 	unsigned tail = __atomic_load_n(&r->tail, __ATOMIC_ACQUIRE), head = r->head;
 
+	if (head == tail)
+		return false;
 	while (head != tail) {
 		struct io_event e = r->events[head];
 
@@ -58,6 +60,7 @@ static void reap_ring(struct aio *a, struct aio_ring *r)
 		__atomic_store_n(&r->head, head, __ATOMIC_RELEASE);
 		complete(a, &e);
 	}
+	return true;
 }
 
 static void reap_call(struct aio *a)
@@ -73,23 +76,58 @@ static void reap_call(struct aio *a)
 	} while (n == 32);
 }
 
+/* The ring, if it is of the kind that we know. */
+static struct aio_ring *ring_of(const struct aio *a)
+{
+	struct aio_ring *r = (struct aio_ring *)a->ctx;
+
+	return r->magic == AIO_RING_MAGIC && !r->incompat_features ? r : NULL;
+}
+
+/* What found no room in the kernel goes now. */
+static void send_rest(struct td_io *io, struct aio *a)
+{
+	if (!td_list_empty(&a->queued) && !io->dirty) {
+		io->dirty = true;
+		ev_feed_event(io->loop, &io->commit, EV_CUSTOM);
+	}
+}
+
 static void on_ready(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct td_io *io = w->data;
 	struct aio *a = io->priv;
-	struct aio_ring *r = (struct aio_ring *)a->ctx;
 	eventfd_t n;
 
 	eventfd_read(a->efd, &n);
-	if (r->magic == AIO_RING_MAGIC && !r->incompat_features)
-		reap_ring(a, r);
+	if (ring_of(a))
+		reap_ring(a, ring_of(a));
 	else
 		reap_call(a);
-	/* what found no room in the kernel goes now */
-	if (!td_list_empty(&a->queued) && !io->dirty) {
-		io->dirty = true;
-		ev_feed_event(loop, &io->commit, EV_CUSTOM);
-	}
+	send_rest(io, a);
+}
+
+static bool aio_peek(struct td_io *io)
+{
+	struct aio *a = io->priv;
+
+	if (!ring_of(a) || !reap_ring(a, ring_of(a)))
+		return false;
+	send_rest(io, a);
+	return true;
+}
+
+/* The eventfd stays as readable as it is, so that nothing is missed when it is watched again. */
+static void aio_watch(struct td_io *io, bool on)
+{
+	struct aio *a = io->priv;
+
+	if (!ring_of(a))
+		return;
+	if (on)
+		ev_io_start(io->loop, &a->ready);
+	else
+		ev_io_stop(io->loop, &a->ready);
 }
 
 static int aio_start(struct td_io *io)
@@ -215,6 +253,8 @@ const struct td_io_ops td_io_aio = {
 	.stop = aio_stop,
 	.queue = aio_queue,
 	.commit = aio_commit,
+	.peek = aio_peek,
+	.watch = aio_watch,
 	.open = td_kernel_open,
 	.close = td_kernel_close,
 	.size = td_kernel_size,

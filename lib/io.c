@@ -206,6 +206,23 @@ static void on_ready(struct ev_loop *loop, ev_prepare *w, int revents)
 		finish(td_entry(l, struct td_iop, link), 0); /* which no mark was made of */
 }
 
+void td_io_peek_begin(struct td_io *io)
+{
+	if (io->ops && io->ops->peek && !io->watched++)
+		io->ops->watch(io, false);
+}
+
+bool td_io_peek(struct td_io *io)
+{
+	return io->watched && io->ops->peek(io);
+}
+
+void td_io_peek_end(struct td_io *io)
+{
+	if (io->ops && io->ops->peek && !--io->watched)
+		io->ops->watch(io, true);
+}
+
 int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv, struct td_io **out)
 {
 	struct td_io *io = calloc(1, sizeof *io);

@@ -35,6 +35,7 @@ static int alloc_requests(struct blkif *b)
 
 static void let_go(struct blkif *b, bool keep)
 {
+	blkif_poll_stop(b);
 	ev_io_stop(b->loop, &b->event);
 	ev_clear_pending(b->loop, &b->respond);
 	ev_clear_pending(b->loop, &b->show);

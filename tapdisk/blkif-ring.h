@@ -5,6 +5,7 @@
  * blkif.c          takes and answers: the order of a turn
  * blkif-check.c    what a request asks for, and whether it may (R4)
  * blkif-copy.c     segments of an INDIRECT, and data between the guest's pages and our buffers (R5, R10, R11)
+ * blkif-poll.c     stays awake for a while
  * blkif-connect.c  comes and goes
  * blkif-takeover.c goes on where a dead process stopped
  */
@@ -32,6 +33,18 @@ struct blkif_req {
 	struct blkif_req *next; /* on the free list, or on the list of those that are done */
 };
 
+/* See blkif-poll.c.  Times in ns of CLOCK_MONOTONIC. */
+struct blkif_poll {
+	bool on;          /* the loop does not sleep, and the guest need not wake it */
+	struct td_io *io; /* whose completions are looked for, while on; or NULL */
+	uint64_t window;  /* how long it stays awake after work, for now */
+	uint64_t last;    /* when there was work */
+	uint64_t looked, spun;            /* when /proc/stat was read, and how long we have been awake for nothing since */
+	uint64_t idle_ticks, total_ticks; /* then */
+	bool host_idle;   /* what it said */
+	ev_idle spin;
+};
+
 #define BLKIF_MAGIC 0x626c6b66u
 
 #define BLKIF_LARGE_MAX 32 /* INDIRECT requests under way at once: what a guest can make us hold, times 2 MiB */
@@ -54,6 +67,7 @@ struct blkif {
 	struct blkif_req *free;
 	struct blkif_req *done, **done_tail; /* to be answered in this turn */
 	unsigned inflight;
+	bool starved;             /* the next request waits in the ring for room */
 	bool taken_over;          /* from a dead process, and not run yet */
 	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when the ring runs */
 	struct td_pool *small;   /* room for a request's eleven segments: one for each slot */
@@ -66,6 +80,7 @@ struct blkif {
 	ev_prepare show;         /* the same, at the turn's end: the numbers for other programs */
 	ev_idle more;            /* the ring is looked at again in the next turn, without sleeping */
 	ev_timer storm, trim;
+	struct blkif_poll poll;
 	unsigned turn, rounds;   /* the loop's iteration, and looks at the ring in it */
 	unsigned empty_events;
 	uint64_t event_seen, trim_seen; /* n.taken at the last event, and at the last look for idleness */
@@ -84,6 +99,7 @@ static inline const struct blkif_desc *blkif_desc_of(const struct blkif_req *r)
 
 void blkif_init_watchers(struct blkif *b);
 void blkif_respond(struct blkif *b); /* to all that is done, now */
+bool blkif_has_requests(const struct blkif *b); /* in its ring, not taken */
 void blkif_req_done(struct td_req *req, int err);
 
 /* --- blkif-check.c -------------------------------------------------------------------------------------------------- */
@@ -101,6 +117,12 @@ void blkif_fetch_segments(struct blkif *b, struct blkif_req *first);
 void blkif_fetch_writes(struct blkif *b, struct blkif_req *first);
 /* Hands the data of all reads among them that went well to the guest, in one call; likewise. */
 void blkif_hand_out_reads(struct blkif *b, struct blkif_req *first);
+
+/* --- blkif-poll.c --------------------------------------------------------------------------------------------------- */
+
+void blkif_poll_init(struct blkif *b);
+void blkif_poll_work(struct blkif *b, uint64_t now); /* there is work: a request, or an answer */
+void blkif_poll_stop(struct blkif *b);               /* the ring is to be looked at after it: no event has been asked for meanwhile */
 
 /* --- blkif-takeover.c ----------------------------------------------------------------------------------------------- */
 

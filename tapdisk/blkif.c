@@ -30,6 +30,7 @@ static void ring_break(struct blkif *b, const char *why)
 	if (b->state == BROKEN)
 		return;
 	b->state = BROKEN;
+	blkif_poll_stop(b);
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
@@ -131,6 +132,7 @@ void blkif_respond(struct blkif *b)
 	b->table.head->rsp_prod = b->rsp_prod;
 	b->done = NULL;
 	b->done_tail = &b->done;
+	blkif_poll_work(b, now);
 	ring_take(b, now);
 	if (!b->inflight)
 		b->disk->idle(b->disk->owner);
@@ -217,10 +219,12 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 	now = now ? now : stats_now();
 	while (b->req_cons != prod && (*tail = take_one(b)))
 		tail = &(*tail)->next;
+	blkif_poll_work(b, now);
 	begin(b, first, now);
 	show_later(b);
 	submit_all(b, first);
-	return b->req_cons == prod;
+	b->starved = b->req_cons != prod;
+	return !b->starved;
 }
 
 static uint32_t read_prod(const struct blkif *b)
@@ -228,12 +232,17 @@ static uint32_t read_prod(const struct blkif *b)
 	return __atomic_load_n(&b->ring->req_prod, __ATOMIC_ACQUIRE);
 }
 
+bool blkif_has_requests(const struct blkif *b)
+{
+	return read_prod(b) != b->req_cons;
+}
+
 /* Asks for an event with the next request; true when one has come in the meantime. */
 static bool final_check(struct blkif *b)
 {
 	__atomic_store_n(&b->ring->req_event, b->req_cons + 1, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return read_prod(b) != b->req_cons;
+	return blkif_has_requests(b);
 }
 
 static void ring_take(struct blkif *b, uint64_t now)
@@ -252,7 +261,7 @@ static void ring_take(struct blkif *b, uint64_t now)
 		if (!take_batch(b, read_prod(b), now))
 			return;
 		now = 0;
-	} while (final_check(b));
+	} while (b->poll.on ? blkif_has_requests(b) : final_check(b));
 	if (b->inflight && !ev_is_active(&b->trim))
 		ev_timer_again(b->loop, &b->trim);
 }
@@ -320,6 +329,7 @@ void blkif_init_watchers(struct blkif *b)
 	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for another disk's guest, without this */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
 	ev_timer_init(&b->trim, on_trim, 0, TRIM_AFTER);
+	blkif_poll_init(b);
 	b->event.data = b->respond.data = b->more.data = b->show.data = b->storm.data = b->trim.data = b;
 }
 
@@ -328,6 +338,7 @@ void blkif_hold(struct blkif *b)
 	if (b->state != RUNNING)
 		return;
 	b->state = HELD;
+	blkif_poll_stop(b);
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);

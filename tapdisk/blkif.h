@@ -30,6 +30,9 @@ struct blkif_disk {
 	void (*idle)(void *owner);                    /* nothing is in flight any more */
 };
 
+#define BLKIF_POLLING_MAX  10000 /* us: longer than any disk that it is worth for */
+#define BLKIF_POLLING_IDLE 50    /* percent, where nobody says */
+
 struct blkif_params {
 	uint16_t domid;
 	uint32_t devid;
@@ -38,12 +41,16 @@ struct blkif_params {
 	unsigned pages; /* 1, 2, 4, 8 or 16 */
 	enum blkif_abi abi;
 	unsigned queue; /* which of the device's rings: from 0 */
+	/* from here on: may be another when the same ring is asked for again */
+	uint32_t polling_us;   /* how long the ring is watched awake after work, at most; 0: not at all */
+	uint32_t polling_idle; /* percent of the host's CPU time that must be idle for that */
 };
 
 struct blkif_stats {
 	uint64_t taken, answered;  /* requests */
 	uint64_t indirect;         /* of those taken: INDIRECT */
 	uint64_t kicks_in, kicks_out;
+	uint64_t polled;           /* requests and completions that were found awake */
 	uint64_t errors;           /* requests answered with an error */
 	uint64_t malformed;        /* of these, those that broke a rule */
 	uint64_t copy_errors;      /* grants that could not be copied */

@@ -21,6 +21,19 @@ static int get_refs(const json_t *ring, struct blkif_params *p, struct td_err *e
 	return 0;
 }
 
+static int get_polling(const json_t *req, struct blkif_params *p, struct td_err *err)
+{
+	json_int_t us = 0, idle = BLKIF_POLLING_IDLE;
+
+	if (json_object_get(req, "polling-duration") && ctl_get_int(req, "polling-duration", 0, BLKIF_POLLING_MAX, &us, err) < 0)
+		return -EINVAL;
+	if (json_object_get(req, "polling-idle-threshold") && ctl_get_int(req, "polling-idle-threshold", 0, 100, &idle, err) < 0)
+		return -EINVAL;
+	p->polling_us = (uint32_t)us;
+	p->polling_idle = (uint32_t)idle;
+	return 0;
+}
+
 /* What all rings of a device have alike. */
 static int get_device(const json_t *req, struct blkif_params *p, struct td_err *err)
 {
@@ -34,6 +47,8 @@ static int get_device(const json_t *req, struct blkif_params *p, struct td_err *
 	if (ctl_get_int(req, "devid", 0, INT32_MAX, &v, err) < 0)
 		return -EINVAL;
 	p->devid = (uint32_t)v;
+	if (get_polling(req, p, err) < 0)
+		return -EINVAL;
 	if (abi && blkif_abi_find(abi) < 0)
 		return td_fail(err, EINVAL, "unknown ring ABI '%.40s': native, x86_64 or x86_32", abi);
 	p->abi = abi ? (enum blkif_abi)blkif_abi_find(abi) : BLKIF_NATIVE;

@@ -2,6 +2,7 @@
 /* The rings of a disk: who may come, and how one is let go. */
 #include <errno.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -207,7 +208,7 @@ static bool same_rings(const struct vbd *v, const char *transport, const struct 
 			continue;
 		had++;
 		same += q->queue < n && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
-			!memcmp(q, &p[q->queue], sizeof *q);
+			!memcmp(q, &p[q->queue], offsetof(struct blkif_params, polling_us));
 	}
 	return had == n && same == n;
 }

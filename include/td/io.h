@@ -120,6 +120,9 @@ struct td_io_ops {
 	void (*stop)(struct td_io *io);              /* nothing is in flight */
 	void (*queue)(struct td_io *io, struct td_iop *op); /* no system call; never completes */
 	void (*commit)(struct td_io *io);            /* sends what was queued; at most one system call a batch */
+	/* Optional: completes what is done without a system call; true if there was anything. */
+	bool (*peek)(struct td_io *io);
+	void (*watch)(struct td_io *io, bool on);    /* optional: whether completions wake the loop */
 
 	int (*open)(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
 	void (*close)(struct td_io *io, int fd);
@@ -158,6 +161,7 @@ struct td_io {
 	struct td_list nosync;
 	bool dirty;        /* something is queued and not committed */
 	unsigned inflight; /* operations queued and not done */
+	unsigned watched;  /* by td_io_peek, so often begun */
 	struct td_io_counters n;
 	void *priv;        /* the engine's */
 };
@@ -173,6 +177,14 @@ void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
 
 /* Queues an operation; it goes out with the next commit.  Cannot fail: errors come through done(). */
 void td_iop_queue(struct td_io *io, struct td_iop *op);
+
+/*
+ * For who stays awake for a while: between begin and end completions come by td_io_peek(), to be called again and again, and do not wake
+ * the loop.  An engine that cannot do that wakes the loop as ever.  May nest.
+ */
+void td_io_peek_begin(struct td_io *io);
+bool td_io_peek(struct td_io *io);
+void td_io_peek_end(struct td_io *io);
 
 /* For engines: one round of an operation is over with res bytes, or -errno.  Goes on with the rest or calls done(). */
 void td_iop_result(struct td_iop *op, long res);

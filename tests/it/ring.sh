@@ -33,6 +33,10 @@ expect 0 "$guest" --segs 32 "$pid" "$minor" load 1 32
 expect 0 "$guest" --segs 300 --order 4 "$pid" "$minor" load 1 8
 expect 0 "$guest" --segs 16 --order 4 "$pid" "$minor" load 1 150 # more of them than there is room for
 
+# a tapdisk that stays awake
+expect 0 "$guest" --polling 10000 "$pid" "$minor" load 1 1
+expect 0 "$guest" --polling 1000 --segs 24 --order 4 "$pid" "$minor" load 1 100
+
 expect 0 "$guest" --order 1 "$pid" "$minor" barrier 512 65536 9
 expect 0 "$guest" "$pid" "$minor" verify 512 65536 9
 expect 0 "$guest" "$pid" "$minor" flush 5

@@ -133,11 +133,12 @@ put "$(fe $D)" state=6
 wait_key $B/state 6
 echo '{}' >"$WORK/conf.1"
 D=4/51728 B=$(be 4/51728)
-disk $D discard-enable=0
+disk $D discard-enable=0 polling-duration=200 polling-idle-threshold=30
 hotplug $D "${standin[1]}"
 wait_key $B/state 2
 guest_ring $D
 wait_key $B/state 4
+has "polling" "$(grep '"op":"connect"' "$WORK/log.1" | tail -1)" '"polling-duration":200,"polling-idle-threshold":30'
 is "-b and discard-enable=0" "$(get $B/feature-flush-cache) $(get $B/feature-barrier) $(get $B/feature-discard)" "1 0 -"
 
 # --- a disk that grows, and trouble in the tapdisk

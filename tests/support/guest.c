@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
@@ -67,8 +68,9 @@ static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_er
 		memcpy(&fds[3 * i], (int[]){g[i].memfd, g[i].kick, g[i].call}, 3 * sizeof fds[0]);
 	}
 	rc = td_ctl_call(g->pid,
-			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
-				   g->devid, "transport", "mem", "queues", queues, "abi", blkif_abi_name(g->abi), "take-over", take_over),
+			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:i,s:i}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
+				   g->devid, "transport", "mem", "queues", queues, "abi", blkif_abi_name(g->abi), "take-over", take_over,
+				   "polling-duration", (int)g->how.polling_us, "polling-idle-threshold", (int)g->how.polling_idle),
 			 fds, (int)(3 * n), CALL_TIMEOUT, NULL, NULL, NULL, err);
 	if (!rc)
 		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, CALL_TIMEOUT, NULL, NULL,
@@ -79,15 +81,16 @@ static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_er
 	return rc;
 }
 
-int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
-			 struct td_err *err)
+static int connect_all(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
 {
+	unsigned segs = how->segs ? how->segs : BLKIF_MAX_SEGS;
 	int rc = 0;
 
 	memset(g, 0, n * sizeof *g);
 	for (unsigned i = 0; i < n; i++)
-		g[i] = (struct guest){.pid = pid, .minor = minor, .domid = 1, .devid = devid, .abi = abi, .order = order, .memfd = -1,
-				      .kick = -1, .call = -1, .slots = blkif_slots(abi, 1u << order), .segs = segs, .max_bytes = segs * 4096};
+		g[i] = (struct guest){.pid = pid, .minor = minor, .domid = 1, .devid = devid, .how = *how, .abi = how->abi,
+				      .order = how->order, .memfd = -1, .kick = -1, .call = -1,
+				      .slots = blkif_slots(how->abi, 1u << how->order), .segs = segs, .max_bytes = segs * 4096};
 	for (unsigned i = 0; !rc && i < n; i++)
 		rc = make_memory(&g[i], err);
 	if (!rc)
@@ -97,15 +100,20 @@ int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int 
 	return rc;
 }
 
+int guest_connect_how(struct guest *g, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
+{
+	return connect_all(g, 1, pid, minor, devid, how, err);
+}
+
+int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
+			 struct td_err *err)
+{
+	return connect_all(g, n, pid, minor, devid, &(struct guest_how){.abi = abi, .order = order, .segs = segs}, err);
+}
+
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err)
 {
 	return guest_connect_queues(g, 1, pid, minor, devid, abi, order, BLKIF_MAX_SEGS, err);
-}
-
-int guest_connect_segs(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
-		       struct td_err *err)
-{
-	return guest_connect_queues(g, 1, pid, minor, devid, abi, order, segs, err);
 }
 
 int guest_take_over_queues(struct guest *g, unsigned n, pid_t pid, struct td_err *err)
@@ -225,6 +233,22 @@ int guest_wait(struct guest *g, int timeout_ms)
 			return -ETIMEDOUT;
 		eventfd_read(g->call, &n);
 	}
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+int guest_wait_awake(struct guest *g, unsigned us, int timeout_ms)
+{
+	for (uint64_t end = now_us() + us; now_us() < end;)
+		if (__atomic_load_n(&g->ring->rsp_prod, __ATOMIC_ACQUIRE) != g->rsp_cons)
+			return 0;
+	return guest_wait(g, timeout_ms);
 }
 
 int guest_do(struct guest *g, uint8_t op, uint64_t sector, void *buf, unsigned bytes)

@@ -17,9 +17,19 @@
 #define GUEST_BYTES     (BLKIF_MAX_SEGS * 4096u)     /* the most that one request carries, without indirect segments */
 #define GUEST_BYTES_MAX (BLKIF_MAX_INDIRECT * 4096u) /* and with as many as there may be */
 
+/* What a guest may ask for beyond the least. */
+struct guest_how {
+	enum blkif_abi abi;
+	unsigned order;        /* of the ring's pages */
+	unsigned segs;         /* in a request, up to BLKIF_MAX_INDIRECT; 0: BLKIF_MAX_SEGS */
+	unsigned polling_us;   /* how long the tapdisk stays awake for it, */
+	unsigned polling_idle; /* if so many percent of the host are idle */
+};
+
 struct guest {
 	pid_t pid; /* the tapdisk's */
 	int minor, domid, devid;
+	struct guest_how how;
 	enum blkif_abi abi;
 	unsigned order, slots;
 	uint64_t sectors; /* the disk's size, 512 bytes each */
@@ -37,9 +47,7 @@ struct guest {
 
 /* Connects as domain 1, device `devid'.  0 or -errno; on failure nothing is left open. */
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err);
-/* The same, with requests of up to segs segments (1 to BLKIF_MAX_INDIRECT). */
-int guest_connect_segs(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
-		       struct td_err *err);
+int guest_connect_how(struct guest *g, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err);
 /* Gives the ring of a tapdisk that died to another, which has its minor; with what is in flight.  May run beside the ring's thread. */
 int guest_take_over(struct guest *g, pid_t pid, struct td_err *err);
 /* Asks the tapdisk to let go, unless it is gone, and frees. */
@@ -67,6 +75,8 @@ void guest_push(struct guest *g); /* wakes the backend if it asked for it */
 bool guest_reap(struct guest *g, int *slot, int *status);
 /* Waits for a response: 0, -ETIMEDOUT. */
 int guest_wait(struct guest *g, int timeout_ms);
+/* The same, but looks for us microseconds before it sleeps, as a guest does whose idle CPU polls. */
+int guest_wait_awake(struct guest *g, unsigned us, int timeout_ms);
 
 /* One request from start to end with nothing else in flight: a BLKIF_ status, or -ETIMEDOUT. */
 int guest_do(struct guest *g, uint8_t op, uint64_t sector, void *buf, unsigned bytes);

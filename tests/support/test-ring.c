@@ -15,6 +15,7 @@ struct blkif_disk bdisk;
 static struct stats stats;
 struct blkif *ring;
 unsigned nbroken, nidle;
+unsigned polling_us, polling_idle;
 
 /* --- the transport -------------------------------------------------------------------------------------------------- */
 
@@ -111,7 +112,7 @@ static void seen(struct test_image *t, struct td_req *r)
 
 int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err)
 {
-	struct blkif_params p = {.domid = 7, .devid = 51712, .port = 3, .pages = pages, .abi = abi};
+	struct blkif_params p = {.domid = 7, .devid = 51712, .port = 3, .pages = pages, .abi = abi, .polling_us = polling_us, .polling_idle = polling_idle};
 
 	g.abi = abi;
 	g.slots = blkif_slots(abi, pages);

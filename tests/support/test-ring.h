@@ -36,6 +36,7 @@ extern struct cache cache;
 extern struct blkif_disk bdisk;
 extern struct blkif *ring;
 extern unsigned nbroken, nidle;
+extern unsigned polling_us, polling_idle; /* what begin asks for; 0 until a test says otherwise */
 
 /* A ring of `pages' pages that runs, on an image that completes at once; and its end: nothing may be in flight or mapped. */
 void begin(enum blkif_abi abi, unsigned pages);

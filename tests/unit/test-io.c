@@ -382,6 +382,27 @@ static void real_engine(const char *engine, bool want_direct)
 	end_real();
 }
 
+START_TEST(completions_are_seen_without_the_loop)
+{
+	struct op o[3];
+
+	if (!begin_real("libaio", true, 0))
+		return;
+	td_io_peek_begin(io);
+	td_io_peek_begin(io);
+	td_io_peek_end(io);
+	for (unsigned i = 0; i < 3; i++)
+		start(&o[i], TD_IO_READ, mem + i * 4096, i * 4096, 4096, 0);
+	ev_run(loop, EVRUN_NOWAIT); /* the commit */
+	while (!o[0].done || !o[1].done || !o[2].done)
+		td_io_peek(io);
+	ck_assert(!o[0].err && !o[1].err && !o[2].err && !td_io_peek(io));
+	td_io_peek_end(io);
+	ck_assert_int_eq(once(TD_IO_READ, mem, 0, 4096, 0), 0); /* and again by the loop */
+	end_real();
+}
+END_TEST
+
 START_TEST(libaio_on_a_direct_file)
 {
 	real_engine("libaio", true);
@@ -476,6 +497,7 @@ int main(void)
 	SUITE_ADD(s, unsafe_files_pay_for_no_sync);
 	SUITE_ADD(s, a_turns_operations_go_out_in_one_commit);
 	SUITE_ADD(s, unknown_engines_are_named);
+	SUITE_ADD(s, completions_are_seen_without_the_loop);
 	SUITE_ADD(s, libaio_on_a_direct_file);
 	SUITE_ADD(s, threads_on_a_buffered_file);
 	SUITE_ADD(s, engines_of_the_other_kind_work_too);
