@@ -13,7 +13,8 @@
 #define FAULT_KS    600 /* of one kind in one run, at most */
 #define SHOWN       3   /* violations told in full */
 
-const char *const fault_names[SIM_KINDS] = {"none", "EIO", "ENOSPC", "EINTR", "EAGAIN", "short-read", "short-write", "ESTALE", "sync"};
+const char *const fault_names[SIM_KINDS] = {"none", "EIO", "ENOSPC", "EINTR", "EAGAIN", "short-read", "short-write", "ESTALE", "sync",
+					      "open", "size", "truncate", "truncate-ENOSPC"};
 
 void campaign_replay(const struct campaign *c, char *buf, size_t len)
 {
@@ -111,7 +112,7 @@ static void compare(struct exam *e, const uint64_t *sector, const uint32_t *thei
 	}
 	for (size_t i = 0; i < n; i++)
 		if (theirs[i] != e->tag[i]) {
-			blame(v, "I5", "qemu-img reads something else than our driver");
+			blame(v, "I5", "another program reads something else than our driver");
 			v->sector = sector[i];
 			return;
 		}
@@ -124,7 +125,7 @@ static void ask_qemu(struct exam *e, const struct pages *files, const uint64_t *
 	uint32_t *theirs;
 	int rc;
 
-	if (!c->qemu_every || !c->format->qemu || c->cuts % c->qemu_every)
+	if (!c->qemu_every || !(c->format->qemu || c->format->other) || c->cuts % c->qemu_every)
 		return;
 	theirs = malloc((n + 1) * sizeof *theirs);
 	if (!theirs)
@@ -431,7 +432,7 @@ bool campaign_faults(struct campaign *c, uint64_t seed)
 	struct rng r = rng_seed(seed, 'k');
 
 	for (unsigned kind = SIM_EIO; kind < SIM_KINDS; kind++) {
-		c->report_enospc = kind == SIM_ENOSPC && rng_chance(&r, 30);
+		c->report_enospc = (kind == SIM_ENOSPC || kind == SIM_TRUNCATE_SPACE) && rng_chance(&r, 30);
 		c->fault = (struct sim_fault){kind, 0, 1 + (uint32_t)rng_below(&r, 3)};
 		for (uint32_t k = 1; k <= FAULT_KS && c->fault.kind; k++) {
 			c->fault.k = k;

@@ -18,6 +18,11 @@
 #define PATTERN(size_sectors) "$CRASHLAB --pattern base " #size_sectors " 16"
 #define QCOW2		      .type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true
 #define CREATE_QCOW2(options) "qemu-img create -q -f qcow2 -o " options " leaf 16M"
+/* What npm's vhd-lib reads in leaf, mid and base, once the leaf has its footer at the end again.  ./run says where it is. */
+#define VHD_LIB \
+	"[ -n \"$VHD_LIB_JUDGE\" ] && [ -d \"$NODE_PATH/vhd-lib\" ] && command -v node >/dev/null || exit 127; " \
+	"$VHD_UTIL repair -n leaf && node \"$VHD_LIB_JUDGE\" synth out.vhd leaf mid base && " \
+	"qemu-img convert -O raw --image-opts driver=vpc,force_size_calc=current_size,file.filename=out.vhd out"
 #define QCOW2_OVER	      "qemu-img create -q -f qcow2 "
 
 const struct format formats[] = {
@@ -52,7 +57,12 @@ const struct format formats[] = {
 	{.name = "vhd-4k", .type = "vhd", .align = 4096, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
 	{.name = "vhd-differencing-3", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
-	 .edge = 4096, .create = PATTERN(8192) " && $VHD_UTIL snapshot -n mid -p base -m && $VHD_UTIL snapshot -n leaf -p mid"},
+	 .edge = 4096, .create = PATTERN(8192) " && $VHD_UTIL snapshot -n mid -p base -m && $VHD_UTIL snapshot -n leaf -p mid -e"},
+	/* a chain that vhd-lib can read: its root is a VHD too */
+	{.name = "vhd-chain-3", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
+	 .edge = 4096, .other = VHD_LIB,
+	 .create = PATTERN(8192) " && mv base data && $VHD_UTIL snapshot -n top -p data -m && $VHD_UTIL coalesce -n top -o base >/dev/null && rm top data && "
+		   "$VHD_UTIL snapshot -n mid -p base && $VHD_UTIL snapshot -n leaf -p mid -e"},
 	{.name = NULL},
 };
 
@@ -272,7 +282,7 @@ static int read_tags(const char *path, const uint64_t *sector, uint32_t *tag, si
 int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, uint32_t *tag, size_t n,
 		uint64_t seed, char *text, size_t len)
 {
-	char dir[] = "/tmp/crashlab.XXXXXX", path[160], cmd[512];
+	char dir[] = "/tmp/crashlab.XXXXXX", path[160], cmd[1024];
 	int rc = 0;
 
 	text[0] = 0;
@@ -292,7 +302,10 @@ int format_qemu(const struct format *f, const struct template *t, const struct p
 		rc = rc == 127 ? -ENOENT : rc == 3 ? 0 : rc; /* 3: leaked clusters alone, which are allowed */
 	}
 	if (!rc) {
-		snprintf(cmd, sizeof cmd, "cd %s && qemu-img convert -f %s -O raw leaf out 2>&1", dir, f->qemu);
+		if (f->other)
+			snprintf(cmd, sizeof cmd, "cd %s && { %s; } 2>&1", dir, f->other);
+		else
+			snprintf(cmd, sizeof cmd, "cd %s && qemu-img convert -f %s -O raw leaf out 2>&1", dir, f->qemu);
 		rc = command(cmd, text, len);
 		rc = rc == 127 ? -ENOENT : rc;
 	}

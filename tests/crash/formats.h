@@ -29,6 +29,7 @@ struct format {
 	uint32_t initial;      /* what a sector reads at first: TAG_* */
 	uint64_t initial_every; /* see struct gtrace */
 	const char *qemu;      /* qemu-img's name of the format; NULL: it cannot tell */
+	const char *other;     /* instead, commands that make the raw image `out' of the files, with a program not ours; 127: it is not there */
 	bool qemu_differs;     /* after a cut QEMU may rightly read another of the possible values (it looks at no bitmap of a VHD) */
 	bool checkable;        /* qemu-img check knows it */
 	/* Commands that make the image "leaf" (and others) in the current directory; NULL: `sectors' of zeroes. */
@@ -47,7 +48,7 @@ int format_pattern(const char *path, uint64_t sectors, uint64_t every);
 void template_free(struct template *t);
 
 /*
- * Has qemu-img look at an image: 0 sound, and tag[i] is what it reads in sector[i]; 1 not (text says why), -errno when it cannot be
+ * Has qemu-img, or f->other, look at an image: 0 sound, and tag[i] is what it reads in sector[i]; 1 not (text says why), -errno when it cannot be
  * run.
  */
 int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, uint32_t *tag, size_t n,

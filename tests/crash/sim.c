@@ -244,6 +244,11 @@ static void complete(struct sim *s, struct td_iop *op)
 	td_iop_result(op, res);
 }
 
+bool sim_no_space(const struct sim *s)
+{
+	return s->nfired && (s->fault.kind == SIM_ENOSPC || s->fault.kind == SIM_TRUNCATE_SPACE);
+}
+
 bool sim_step(struct sim *s)
 {
 	uint64_t i = rng_below(&s->rng, s->nrunning);
@@ -260,11 +265,22 @@ bool sim_step(struct sim *s)
 
 /* --- the second half of the table: at once -------------------------------------------------------------------------------- */
 
+/* A call that fails as it is: it has done nothing. */
+static bool call_fails(struct sim *s, enum sim_fault_kind kind, uint32_t nth)
+{
+	if (s->fault.kind != kind || !is_due(s, nth))
+		return false;
+	s->hard |= kind == SIM_SIZE || kind == SIM_TRUNCATE;
+	return true;
+}
+
 static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err)
 {
 	struct sim *s = io->priv;
 	bool reader = flags & (TD_FILE_RDONLY | TD_FILE_PARENT);
 
+	if (call_fails(s, SIM_OPEN, ++s->nopens))
+		return td_fail(err, EIO, "cannot open %s: made to fail", path);
 	for (unsigned i = 0; i < s->nfiles; i++) {
 		struct sim_file *f = &s->file[i];
 
@@ -297,6 +313,10 @@ static void sim_close(struct td_io *io, int fd)
 
 static int sim_size(struct td_io *io, int fd, uint64_t *size)
 {
+	struct sim *s = io->priv;
+
+	if (call_fails(s, SIM_SIZE, ++s->nsizes))
+		return -EIO;
 	*size = ((struct sim *)io->priv)->file[fd].now.size;
 	return 0;
 }
@@ -307,6 +327,11 @@ static int sim_truncate(struct td_io *io, int fd, uint64_t size)
 
 	if (s->file[fd].blockdev)
 		return -EINVAL;
+	s->ntruncates++;
+	if (call_fails(s, SIM_TRUNCATE, s->ntruncates))
+		return -EIO;
+	if (call_fails(s, SIM_TRUNCATE_SPACE, s->ntruncates))
+		return -ENOSPC;
 	if (s->log) {
 		size_t i = flog_begin(s->log, (struct fop){.kind = FOP_TRUNC, .file = (unsigned)fd, .off = size, .begin = (*s->clock)++});
 

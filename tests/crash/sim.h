@@ -15,7 +15,8 @@
 
 #define SIM_FILES 6
 
-enum sim_fault_kind { SIM_NONE, SIM_EIO, SIM_ENOSPC, SIM_EINTR, SIM_EAGAIN, SIM_SHORT_READ, SIM_SHORT_WRITE, SIM_ESTALE, SIM_SYNC, SIM_KINDS };
+enum sim_fault_kind { SIM_NONE, SIM_EIO, SIM_ENOSPC, SIM_EINTR, SIM_EAGAIN, SIM_SHORT_READ, SIM_SHORT_WRITE, SIM_ESTALE, SIM_SYNC,
+		      SIM_OPEN, SIM_SIZE, SIM_TRUNCATE, SIM_TRUNCATE_SPACE, SIM_KINDS };
 
 /* The k-th call that the kind is about fails (1: the first), and the times - 1 calls after it. */
 struct sim_fault {
@@ -41,7 +42,7 @@ struct sim {
 	struct rng rng;
 
 	struct sim_fault fault;
-	uint32_t ncalls, nreads, nwrites, nsyncs;
+	uint32_t ncalls, nreads, nwrites, nsyncs, nopens, nsizes, ntruncates;
 	unsigned nfired;      /* faults that happened */
 	bool hard;            /* one of them cannot be hidden from the guest */
 
@@ -54,6 +55,9 @@ void sim_free(struct sim *s); /* nothing is running */
 
 /* The file is borrowed: of must stay. */
 void sim_add(struct sim *s, const char *name, const struct pages *of, bool blockdev);
+
+/* Was there no space for something? */
+bool sim_no_space(const struct sim *s);
 
 /* Completes one that is running, at random; false when there is none. */
 bool sim_step(struct sim *s);

@@ -202,7 +202,9 @@ static void close_main(void *arg)
 		vbd_disconnect(m->v, 1, 1, &err);
 	rc = vbd_close(m->v, true, 0, &err);
 	m->fiber_done = true;
-	if (rc == -ENOSPC && !failed && m->sim.fault.kind == SIM_ENOSPC && m->sim.nfired)
+	if (rc == -ENODEV && m->rc)
+		return; /* the opening was made to fail */
+	if (rc == -ENOSPC && !failed && sim_no_space(&m->sim))
 		return; /* nobody waits for space to close: it says that it has promised nothing */
 	m->r->guest.op[i].ack = tick(m);
 	m->r->guest.op[i].status = failed ? failed : rc; /* of an earlier failure one has been told */
@@ -327,7 +329,7 @@ static void finish(struct machine *m)
 	vbd_free(m->v);
 	ring_free(m->ring);
 	m->r->nfired = m->sim.nfired;
-	m->r->guest.hard_fault = m->sim.hard || (m->r->report_enospc && m->sim.nfired && m->sim.fault.kind == SIM_ENOSPC);
+	m->r->guest.hard_fault = m->sim.hard || (m->r->report_enospc && sim_no_space(&m->sim));
 	sim_free(&m->sim);
 }
 
