@@ -194,6 +194,14 @@ static void on_commit(struct ev_loop *loop, ev_prepare *w, int revents)
 	io->ops->commit(io);
 }
 
+void td_io_commit(struct td_io *io)
+{
+	if (!io->dirty)
+		return;
+	ev_clear_pending(io->loop, &io->commit);
+	on_commit(io->loop, &io->commit, 0);
+}
+
 static void on_ready(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct td_io *io = w->data;

@@ -19,6 +19,7 @@
 #include <stdio.h>
 
 #define ROUNDS_MAX  32    /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
+#define AHEAD       8     /* requests of a long batch that are sent to the disk while the next are looked at */
 #define STORM       64    /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_AFTER  5.0   /* s without a request, after which buffers are given back */
@@ -194,6 +195,7 @@ static void begin(struct blkif *b, struct blkif_req *first, uint64_t now)
 static void submit_all(struct blkif *b, struct blkif_req *r)
 {
 	struct blkif_req *next;
+	unsigned n = 0;
 
 	blkif_fetch_writes(b, r); /* of all before any is submitted: a completion inside a submit may use b->copies again */
 	for (; r; r = next) {
@@ -202,6 +204,8 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 			add_done(r, r->err);
 		else
 			cache_submit(b->disk->cache, &r->req);
+		if (++n % AHEAD == 0 && b->disk->cache->io)
+			td_io_commit(b->disk->cache->io);
 	}
 }
 

@@ -4,7 +4,8 @@
  * in the place of the kernel.
  *
  * A struct td_io belongs to one queue (a thread and its event loop).  td_iop_queue() makes no system call and never
- * completes an operation; all that was queued in a turn of the loop goes out in one commit at the turn's end.
+ * completes an operation; all that was queued in a turn of the loop goes out in one commit at the turn's end, unless td_io_commit()
+ * sends a part of a long batch ahead.
  * Completions run from the loop, in the same thread.
  *
  * The order of work within a turn is by libev's priorities: what woke the loop runs first, what it caused follows.
@@ -177,6 +178,9 @@ void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
 
 /* Queues an operation; it goes out with the next commit.  Cannot fail: errors come through done(). */
 void td_iop_queue(struct td_io *io, struct td_iop *op);
+
+/* Commits what is queued before the turn's end: for who queues so much that the store would wait for it meanwhile. */
+void td_io_commit(struct td_io *io);
 
 /*
  * For who stays awake for a while: between begin and end completions come by td_io_peek(), to be called again and again, and do not wake

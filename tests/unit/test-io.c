@@ -255,6 +255,28 @@ START_TEST(a_turns_operations_go_out_in_one_commit)
 }
 END_TEST
 
+START_TEST(a_part_of_a_turn_may_be_sent_ahead)
+{
+	static struct op o[3];
+	unsigned before;
+
+	begin(0);
+	before = fio.ncommits;
+	td_io_commit(io); /* nothing */
+	ck_assert_uint_eq(fio.ncommits, before);
+	for (unsigned i = 0; i < 2; i++)
+		start(&o[i], TD_IO_READ, mem, 0, 512, 0);
+	td_io_commit(io);
+	ck_assert_uint_eq(fio.ncommits, before + 1);
+	start(&o[2], TD_IO_READ, mem, 0, 512, 0);
+	for (unsigned i = 0; i < 3; i++)
+		while (!o[i].done)
+			ev_run(loop, EVRUN_ONCE);
+	ck_assert_uint_eq(fio.ncommits, before + 2);
+	end();
+}
+END_TEST
+
 START_TEST(unknown_engines_are_named)
 {
 	struct td_err err = {0};
@@ -496,6 +518,7 @@ int main(void)
 	SUITE_ADD(s, a_read_over_the_end_is_eio_or_zeroes);
 	SUITE_ADD(s, unsafe_files_pay_for_no_sync);
 	SUITE_ADD(s, a_turns_operations_go_out_in_one_commit);
+	SUITE_ADD(s, a_part_of_a_turn_may_be_sent_ahead);
 	SUITE_ADD(s, unknown_engines_are_named);
 	SUITE_ADD(s, completions_are_seen_without_the_loop);
 	SUITE_ADD(s, libaio_on_a_direct_file);
