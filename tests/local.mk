@@ -4,6 +4,7 @@ include tests/unit/local.mk
 include tests/it/local.mk
 include tests/support/local.mk
 include tests/xen/local.mk
+include tests/qemu/local.mk
 include tests/crash/local.mk
 TEST_EXTENSIONS = .sh
 # a hang is a failure, with its log, and not the end of the whole run
