@@ -32,7 +32,7 @@ EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh
 TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
 
 # VHD offline
-VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh tests/it/vhd-util-foreign.sh tests/it/vhd-util-killed.sh tests/it/vhd-util-device.sh tests/it/vhd-util-live.sh
+VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh tests/it/vhd-util-foreign.sh tests/it/vhd-util-killed.sh tests/it/vhd-util-device.sh tests/it/vhd-util-lvm.sh tests/it/vhd-util-live.sh
 TESTS += $(VHD_UTIL_TESTS)
 EXTRA_DIST += $(VHD_UTIL_TESTS)
 
