@@ -4,7 +4,7 @@ EXTRA_DIST += tests/xen/README tests/xen/packages tests/xen/build tests/xen/run 
 	tests/xen/dom0/init tests/xen/dom0/main tests/xen/dom0/lib.sh tests/xen/domu/init tests/xen/domu/lib tests/xen/domu/load.c \
 	tests/xen/domu/promise.c tests/xen/powercut tests/xen/cases/powercut.sh \
 	tests/xen/cases/nbd.sh tests/xen/cases/modes.sh tests/xen/cases/devices.sh tests/xen/cases/hotplug.sh tests/xen/cases/stats.sh tests/xen/xentop \
-	tests/xen/cases/load.sh tests/xen/cases/vhd.sh tests/xen/cases/media.sh tests/xen/cases/toolstacks.sh \
+	tests/xen/cases/load.sh tests/xen/cases/vhd.sh tests/xen/cases/qcow.sh tests/xen/cases/media.sh tests/xen/cases/toolstacks.sh \
 	tests/xen/cases/faults.sh tests/xen/cases/demo.sh
 .PHONY: check-xen
 check-xen: all
