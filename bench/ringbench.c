@@ -3,7 +3,7 @@
  * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block of BS bytes.
  *
  *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin | --awake US]
- *             [--polling US] PID MINOR
+ *             [--polling US] [--persistent] PID MINOR
  *
  * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core) and switches (its voluntary
  * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken; --awake: for US microseconds
@@ -22,7 +22,7 @@
 #define BUCKETS (64 * SUB)
 
 struct job {
-	bool random, write, spin;
+	bool random, write, spin, persistent;
 	unsigned bs, depth, order, awake, polling;
 	double seconds;
 	uint64_t blocks, next;
@@ -147,7 +147,7 @@ static int parse(int argc, char **argv, struct job *j)
 {
 	static const struct option longs[] = { { "rw", 1, NULL, 'r' }, { "bs", 1, NULL, 'b' }, { "depth", 1, NULL, 'd' },
 					       { "seconds", 1, NULL, 's' }, { "order", 1, NULL, 'o' }, { "spin", 0, NULL, 'p' },
-					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' },
+					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' }, { "persistent", 0, NULL, 'm' },
 					       { NULL, 0, NULL, 0 } };
 	int c;
 
@@ -171,6 +171,9 @@ static int parse(int argc, char **argv, struct job *j)
 			break;
 		case 'p':
 			j->spin = true;
+			break;
+		case 'm':
+			j->persistent = true;
 			break;
 		case 'a':
 			j->awake = (unsigned)atoi(optarg);
@@ -196,11 +199,11 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &j)) {
 		fprintf(stderr, "usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at most %u] [--depth N]\n"
-				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] PID MINOR\n", GUEST_BYTES_MAX);
+				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] PID MINOR\n", GUEST_BYTES_MAX);
 		return 2;
 	}
 	if (guest_connect_how(&g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
-			      &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling }, &err)) {
+			      &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling, .persistent = j.persistent }, &err)) {
 		fprintf(stderr, "ringbench: %s\n", err.text);
 		return 2;
 	}

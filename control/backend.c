@@ -64,6 +64,7 @@ bool backend_read(struct store *s, const char *dir, struct backend *b)
 	b->discard = !store_read_is(s, dir, "discard-enable", "0");
 	b->removable = store_read_is(s, dir, "removable", "1");
 	b->cdrom = store_read_is(s, dir, "device-type", "cdrom");
+	b->direct_io_safe = store_read_is(s, dir, "direct-io-safe", "1");
 	b->polling_us = store_read_number(s, dir, "polling-duration", POLLING_MAX);
 	b->polling_idle = store_read_number(s, dir, "polling-idle-threshold", 100);
 	v = store_read(s, dir, "script");

@@ -32,6 +32,7 @@ struct backend {
 	bool hotplugged;         /* hotplug-status=connected */
 	bool read_only, discard; /* mode, discard-enable */
 	bool cdrom, removable;
+	bool direct_io_safe;     /* the store keeps no page of a request that it has answered */
 	int64_t polling_us, polling_idle; /* polling-duration and polling-idle-threshold; below 0: absent, or nonsense */
 	enum shutdown shutdown; /* xenopsd's shutdown-request */
 	bool shutdown_done;

@@ -60,6 +60,11 @@ static int write_discard(struct store *s, const char *dir, json_t *info)
 	return rc ? rc : store_write(s, dir, "discard-secure", "0");
 }
 
+bool features_persistent(const struct backend *b, json_t *info)
+{
+	return b->direct_io_safe && yes(info, "persistent");
+}
+
 static int write_disk(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier)
 {
 	const char *mode = json_string_value(json_object_get(info, "mode"));
@@ -82,6 +87,8 @@ static int write_disk(struct store *s, const char *dir, const struct backend *b,
 		rc = store_write(s, dir, keys[i].key, "%lld", keys[i].value);
 	if (!rc && number(info, "max_indirect_segments", 0) > 0)
 		rc = store_write(s, dir, "feature-max-indirect-segments", "%lld", number(info, "max_indirect_segments", 0));
+	if (!rc && features_persistent(b, info))
+		rc = store_write(s, dir, "feature-persistent", "1");
 	if (!rc && mode)
 		rc = store_write(s, dir, "cache-mode", "%s", mode);
 	if (!rc && yes(info, "discard") && b->discard && !(flags & VDISK_READONLY))

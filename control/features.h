@@ -19,6 +19,9 @@ int features_offer(struct store *s, const char *dir, int from, unsigned max_queu
  */
 int features_publish(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier);
 
+/* Whether persistent grants are offered: their pages go to the disk without a copy, so only where the toolstack says that this is safe. */
+bool features_persistent(const struct backend *b, json_t *info);
+
 /* The disk has grown: tells the guest, in the way that blkfront listens for (the state, written again). */
 int features_resize(struct store *s, const char *dir, uint64_t sectors);
 

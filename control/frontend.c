@@ -114,6 +114,7 @@ int frontend_read(struct store *s, const char *path, unsigned max_queues, struct
 		return td_fail(err, EINVAL, "the frontend's multi-queue-num-queues is not a number from 1 to %u, which were offered", max_queues);
 	f->pages = order < 0 ? 1 : 1u << order;
 	f->queues = queues < 0 ? 1 : (unsigned)queues;
+	f->persistent = store_read_is(s, path, "feature-persistent", "1");
 	for (unsigned q = 0; q < f->queues; q++)
 		if (read_refs(s, path, f, q, err) || read_port(s, path, f, q, err))
 			return -err->code;

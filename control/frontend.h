@@ -22,6 +22,7 @@ struct frontend {
 	unsigned pages;                          /* of each ring */
 	unsigned queues;                         /* its rings; no two have a reference or a port alike */
 	struct frontend_ring ring[FRONTEND_MAX_QUEUES];
+	bool persistent;                         /* it would use the same grants always */
 	const char *abi;                         /* "native", "x86_64" or "x86_32" */
 };
 

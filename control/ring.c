@@ -316,6 +316,8 @@ static void connect_frontend(struct device *d)
 	              "devid", (json_int_t)d->devid, "transport", "xen", "queues", queues, "abi", f.abi, "beside", beside(d, d->info));
 	if (d->take_over)
 		json_object_set_new(req, "take-over", json_true());
+	if (f.persistent && features_persistent(&d->b, d->info))
+		json_object_set_new(req, "persistent", json_true());
 	if (d->b.polling_us >= 0)
 		json_object_set_new(req, "polling-duration", json_integer(d->b.polling_us));
 	if (d->b.polling_idle >= 0)

@@ -133,6 +133,13 @@ int blkif_check(struct blkif_req *r)
 		return n;
 	r->req.off = d->sector * 512;
 	r->req.len = (uint64_t)n * 512;
+	r->mapped = blkif_persist_get(r, r->buf);
+	if (r->mapped) {
+		r->ring->n.mapped++;
+		return 0;
+	}
 	r->iov = (struct iovec){r->buf, r->req.len};
+	r->req.iov = &r->iov;
+	r->req.iovcnt = 1;
 	return 0;
 }

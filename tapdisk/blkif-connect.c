@@ -43,6 +43,7 @@ static void let_go(struct blkif *b, bool keep)
 	ev_timer_stop(b->loop, &b->storm);
 	ev_timer_stop(b->loop, &b->trim);
 	if (b->x) {
+		blkif_persist_close(b);
 		b->x->ops->unbind(b->x);
 		b->x->ops->unmap_ring(b->x, b->ring, b->p.pages);
 		b->x->ops->close(b->x);
@@ -73,12 +74,12 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	b->done_tail = &b->done;
 	b->slots = blkif_slots(p->abi, p->pages);
 	blkif_init_watchers(b);
-	if (alloc_requests(b) < 0) {
+	b->x = x;
+	if (alloc_requests(b) < 0 || blkif_persist_open(b) < 0) {
 		td_fail(err, ENOMEM, "out of memory for a ring of %u pages", p->pages);
 		goto fail;
 	}
 	rc = -EIO;
-	b->x = x;
 	b->ring = x->ops->map_ring(x, p->refs, p->pages, err);
 	if (!b->ring || blkif_open_table(b, keep, err) < 0)
 		goto fail;
@@ -93,6 +94,7 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 fail:
 	if (err && err->code)
 		rc = -err->code;
+	blkif_persist_close(b);
 	b->x = NULL; /* the caller's still */
 	if (b->ring)
 		x->ops->unmap_ring(x, b->ring, p->pages);

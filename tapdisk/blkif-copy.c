@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Data between the guest's pages and our buffers, by copy: one call for all the writes of a batch, one for all the reads of a turn.
- * A page is let go before its response (R10), and of a read only what the disk gave goes to the guest (R11).
+ * A page is let go before its response (R10), and of a read only what the disk gave goes to the guest (R11).  What is mapped
+ * (blkif-persist.c) needs none of it.
  */
 #include "tapdisk/blkif-ring.h"
 
@@ -36,12 +37,12 @@ static int copies_result(struct blkif *b, const struct td_copy *c, unsigned n)
 
 static bool is_fetched(const struct blkif_req *r)
 {
-	return r->req.op == TD_WRITE && !r->err;
+	return r->req.op == TD_WRITE && !r->err && !r->mapped;
 }
 
 static bool is_read_back(const struct blkif_req *r)
 {
-	return r->req.op == TD_READ && !r->err && r->buf;
+	return r->req.op == TD_READ && !r->err && r->buf && !r->mapped;
 }
 
 static void copy_all(struct blkif *b, struct blkif_req *first, bool (*wanted)(const struct blkif_req *r), bool to_guest)

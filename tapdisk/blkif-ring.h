@@ -5,6 +5,7 @@
  * blkif.c          takes and answers: the order of a turn
  * blkif-check.c    what a request asks for, and whether it may (R4)
  * blkif-copy.c     segments of an INDIRECT, and data between the guest's pages and our buffers (R5, R10, R11)
+ * blkif-persist.c  data in the guest's own pages, where they stay mapped (R6)
  * blkif-poll.c     stays awake for a while
  * blkif-connect.c  comes and goes
  * blkif-takeover.c goes on where a dead process stopped
@@ -27,6 +28,7 @@ struct blkif_req {
 	const struct blkif_seg *seg; /* private: in the table, or in room */
 	unsigned nr_segs;
 	void *buf;         /* in room: the data, contiguous; NULL without */
+	bool mapped;       /* the data are in the guest's pages; what buf points to has their iovec */
 	struct iovec iov;
 	int err;
 	uint64_t start;    /* ns; 0: it is no request to the disk, as a malformed one is none */
@@ -72,6 +74,7 @@ struct blkif {
 	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when the ring runs */
 	struct td_pool *small;   /* room for a request's eleven segments: one for each slot */
 	struct td_pool *large;   /* for an INDIRECT; without one free it stays in the ring, and so does what is behind it */
+	struct blkif_persist *persist; /* NULL: all is copied */
 	struct td_copy *copies;  /* as many as there are pages in both */
 	unsigned ncopies;
 
@@ -117,6 +120,14 @@ void blkif_fetch_segments(struct blkif *b, struct blkif_req *first);
 void blkif_fetch_writes(struct blkif *b, struct blkif_req *first);
 /* Hands the data of all reads among them that went well to the guest, in one call; likewise. */
 void blkif_hand_out_reads(struct blkif *b, struct blkif_req *first);
+
+/* --- blkif-persist.c ------------------------------------------------------------------------------------------------ */
+
+int blkif_persist_open(struct blkif *b); /* no memory: -1 */
+void blkif_persist_close(struct blkif *b);
+/* Lets r->req have the guest's pages of r->seg in iov (r->nr_segs of room), until put; false: they are to be copied. */
+bool blkif_persist_get(struct blkif_req *r, struct iovec *iov);
+void blkif_persist_put(struct blkif_req *r);
 
 /* --- blkif-poll.c --------------------------------------------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
  * R3 every byte of a response is written (blkif_put_response)
  * R4 segments, sectors and access are checked before anything is done (blkif-check.c)
  * R5 each grant operation's status is looked at (blkif-copy.c)
+ * R6 persistent grants are capped, and all unmapped at disconnect (blkif-persist.c)
  * R8 a storm of events without requests is answered ever later
  * R10 R11 data goes by copy: a page is let go before its response, and only bytes that were read go to the guest (blkif-copy.c)
  *
@@ -92,8 +93,11 @@ static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 static void retire(struct blkif *b, struct blkif_req *r)
 {
 	inflight_free(&b->table.entry[r->index]);
+	if (r->mapped)
+		blkif_persist_put(r);
 	if (r->room)
 		td_pool_put(r->pool, r->room);
+	r->mapped = false;
 	r->buf = r->room = NULL;
 	r->next = b->free;
 	b->free = r;

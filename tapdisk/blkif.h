@@ -43,6 +43,7 @@ struct blkif_params {
 	unsigned queue; /* which of the device's rings: from 0 */
 	/* from here on: may be another when the same ring is asked for again */
 	uint32_t polling_us;   /* how long the ring is watched awake after work, at most; 0: not at all */
+	bool persistent;       /* the frontend uses the same grants always, and they may be used without a copy */
 	uint32_t polling_idle; /* percent of the host's CPU time that must be idle for that */
 };
 
@@ -50,6 +51,7 @@ struct blkif_stats {
 	uint64_t taken, answered;  /* requests */
 	uint64_t indirect;         /* of those taken: INDIRECT */
 	uint64_t kicks_in, kicks_out;
+	uint64_t mapped;           /* requests whose data were not copied */
 	uint64_t polled;           /* requests and completions that were found awake */
 	uint64_t errors;           /* requests answered with an error */
 	uint64_t malformed;        /* of these, those that broke a rule */

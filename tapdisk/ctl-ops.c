@@ -158,6 +158,7 @@ static void put_info(json_t *o, const struct vbd *v)
 	if (v->disk.discard && v->leaf)
 		json_object_set_new(o, "discard_granularity", json_integer(v->leaf->info.discard_gran));
 	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
+	json_object_set_new(o, "persistent", json_true());
 	json_object_set_new(o, "max_indirect_segments", json_integer(BLKIF_MAX_INDIRECT));
 	json_object_set_new(o, "max_queues", json_integer(BLKIF_MAX_QUEUES));
 }

@@ -31,6 +31,7 @@ static int get_polling(const json_t *req, struct blkif_params *p, struct td_err 
 		return -EINVAL;
 	p->polling_us = (uint32_t)us;
 	p->polling_idle = (uint32_t)idle;
+	p->persistent = json_is_true(json_object_get(req, "persistent"));
 	return 0;
 }
 

@@ -2,7 +2,7 @@
 # All but main() is a library too, so that tests can link a part of it.
 noinst_LIBRARIES += tapdisk/libtapdisk.a
 tapdisk_libtapdisk_a_SOURCES = \
-	tapdisk/blkif.c tapdisk/blkif.h tapdisk/blkif-ring.h tapdisk/blkif-check.c tapdisk/blkif-copy.c tapdisk/blkif-poll.c tapdisk/blkif-connect.c tapdisk/blkif-takeover.c \
+	tapdisk/blkif.c tapdisk/blkif.h tapdisk/blkif-ring.h tapdisk/blkif-check.c tapdisk/blkif-copy.c tapdisk/blkif-poll.c tapdisk/blkif-persist.c tapdisk/blkif-connect.c tapdisk/blkif-takeover.c \
 	tapdisk/blkif-abi.c tapdisk/blkif-abi.h \
 	tapdisk/cache.c tapdisk/cache.h \
 	tapdisk/chain.c tapdisk/chain.h \

@@ -185,13 +185,15 @@ static json_t *ring_json(const struct vbd *v)
 		sum.copy_errors += one->copy_errors;
 		sum.indirect += one->indirect;
 		sum.polled += one->polled;
+		sum.mapped += one->mapped;
 		queues++;
 	}
-	return json_pack("{s:s, s:i, s:i, s:[I,I], s:[I,I], s:{s:I, s:I, s:I}, s:i, s:i, s:s, s:I, s:I}", "pool", "td-xenblkif", "domid", p->domid,
+	return json_pack("{s:s, s:i, s:i, s:[I,I], s:[I,I], s:{s:I, s:I, s:I}, s:i, s:i, s:s, s:I, s:I, s:I}", "pool", "td-xenblkif", "domid", p->domid,
 			 "devid", (int)p->devid, "reqs", (json_int_t)n->taken, (json_int_t)n->answered, "kicks", (json_int_t)n->kicks_in,
 			 (json_int_t)n->kicks_out, "errors", "failed", (json_int_t)n->errors, "msg", (json_int_t)n->malformed, "copy",
 			 (json_int_t)n->copy_errors, "queues", (int)queues, "ring_pages", (int)p->pages, "abi", blkif_abi_name(p->abi),
-			 "indirect", (json_int_t)n->indirect, "polled", (json_int_t)n->polled);
+			 "indirect", (json_int_t)n->indirect, "polled", (json_int_t)n->polled, "mapped",
+			 (json_int_t)n->mapped);
 }
 
 static json_t *nbd_json(const struct nbd *n)

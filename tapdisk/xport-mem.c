@@ -128,6 +128,16 @@ static int mem_share(struct td_xport *x, int fds[TD_XPORT_FDS])
 	return TD_XPORT_FDS;
 }
 
+/* It is there already. */
+static void *mem_map(struct td_xport *x, uint32_t ref)
+{
+	return valid(mem(x), ref) ? mem(x)->base + (size_t)ref * TD_PAGE : NULL;
+}
+
+static void mem_unmap(struct td_xport *x, void *page)
+{
+}
+
 static void mem_close(struct td_xport *x)
 {
 	struct mem *m = mem(x);
@@ -149,6 +159,8 @@ static const struct td_xport_ops mem_ops = {
 	.ack = mem_ack,
 	.notify = mem_notify,
 	.copy = mem_copy,
+	.map = mem_map,
+	.unmap = mem_unmap,
 	.share = mem_share,
 	.close = mem_close,
 };

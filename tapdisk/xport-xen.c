@@ -2,8 +2,9 @@
 /*
  * The Xen transport: the ring is mapped by grant, data is copied by grant copy, one system call a batch.
  *
- * Copying, not mapping, is what makes a guest's memory safe to use: the hypervisor checks each piece, a guest that takes a
- * grant away or dies costs that piece a status, and no page of it is ever in our address space but the ring's own.
+ * Copying, not mapping, is the rule: the hypervisor checks each piece, a guest that takes a grant away or dies costs that piece a status,
+ * and no page of it is in our address space but the ring's own.  Persistent grants are the exception, where a frontend and its
+ * toolstack both ask for them: such a page cannot be taken away while it is mapped, and its contents are data only.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -182,6 +183,17 @@ static void xen_copy(struct td_xport *x, struct td_copy *c, unsigned n)
 	copy_some(xen(x), c, n);
 }
 
+static void *xen_map(struct td_xport *x, uint32_t ref)
+{
+	return xengnttab_map_grant_ref(xen(x)->gnt, xen(x)->domid, ref, PROT_READ | PROT_WRITE);
+}
+
+static void xen_unmap(struct td_xport *x, void *page)
+{
+	if (xengnttab_unmap(xen(x)->gnt, page, 1))
+		td_log(LOG_WARNING, "domain %u: a page of its stays mapped until this process ends: %s", xen(x)->domid, strerror(errno));
+}
+
 static void xen_close(struct td_xport *x)
 {
 	struct xen *m = xen(x);
@@ -204,6 +216,8 @@ static const struct td_xport_ops xen_ops = {
 	.ack = xen_ack,
 	.notify = xen_notify,
 	.copy = xen_copy,
+	.map = xen_map,
+	.unmap = xen_unmap,
 	.close = xen_close,
 };
 

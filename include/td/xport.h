@@ -41,6 +41,9 @@ struct td_xport_ops {
 	void (*close)(struct td_xport *x);
 	/* Copies of the descriptors of which another process makes the same transport: their number, or -errno.  NULL: it needs none. */
 	int (*share)(struct td_xport *x, int fds[TD_XPORT_FDS]);
+	/* Both or none: one page, for reading and writing, until unmap; NULL: it cannot be had. */
+	void *(*map)(struct td_xport *x, uint32_t ref);
+	void (*unmap)(struct td_xport *x, void *page);
 };
 
 struct td_xport {

@@ -75,7 +75,7 @@ void ring_free(struct ring *r)
 	current = NULL;
 }
 
-int ring_connect(struct ring *r, struct vbd *v, struct td_err *err)
+int ring_connect(struct ring *r, struct vbd *v, bool persistent, struct td_err *err)
 {
 	struct blkif_params p;
 	struct td_xport *x;
@@ -91,6 +91,7 @@ int ring_connect(struct ring *r, struct vbd *v, struct td_err *err)
 	p.domid = 1;
 	p.devid = 1;
 	p.pages = 1;
+	p.persistent = persistent;
 	return vbd_connect(v, &x, 1, "mem", &p, 0, err);
 }
 

@@ -15,8 +15,8 @@ struct ring;
 struct ring *ring_new(struct ev_loop *loop, void (*told)(void *arg), void *arg);
 void ring_free(struct ring *r); /* disconnected */
 
-/* On a fiber, with the disk open; as domain 1, device 1. */
-int ring_connect(struct ring *r, struct vbd *v, struct td_err *err);
+/* On a fiber, with the disk open; as domain 1, device 1.  persistent: its pages may be used without a copy. */
+int ring_connect(struct ring *r, struct vbd *v, bool persistent, struct td_err *err);
 
 bool ring_room(const struct ring *r);
 /* Memory for a request called `name', of n sectors; segments: whole pages, or ragged by rng. */

@@ -172,7 +172,7 @@ static void open_main(void *arg)
 	snprintf(spec, sizeof spec, "%s:%s", m->r->format->type, m->r->template->name[0]);
 	m->rc = vbd_open(m->v, spec, &m->opt, &m->err);
 	if (!m->rc)
-		m->rc = ring_connect(m->ring, m->v, &m->err);
+		m->rc = ring_connect(m->ring, m->v, m->r->seed % 3 == 0, &m->err);
 	m->fiber_done = true;
 }
 

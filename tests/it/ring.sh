@@ -33,6 +33,10 @@ expect 0 "$guest" --segs 32 "$pid" "$minor" load 1 32
 expect 0 "$guest" --segs 300 --order 4 "$pid" "$minor" load 1 8
 expect 0 "$guest" --segs 16 --order 4 "$pid" "$minor" load 1 150 # more of them than there is room for
 
+# persistent grants: the guest's own pages, without a copy
+expect 0 "$guest" --persistent --segs 100 "$pid" "$minor" full 11
+expect 0 "$guest" --persistent "$pid" "$minor" load 1 32
+expect 0 "$guest" --persistent --segs 24 --order 4 "$pid" "$minor" load 1 100 # more pages than stay mapped
 # a tapdisk that stays awake
 expect 0 "$guest" --polling 10000 "$pid" "$minor" load 1 1
 expect 0 "$guest" --polling 1000 --segs 24 --order 4 "$pid" "$minor" load 1 100

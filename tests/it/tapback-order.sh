@@ -133,11 +133,14 @@ put "$(fe $D)" state=6
 wait_key $B/state 6
 echo '{}' >"$WORK/conf.1"
 D=4/51728 B=$(be 4/51728)
-disk $D discard-enable=0 polling-duration=200 polling-idle-threshold=30
+disk $D discard-enable=0 polling-duration=200 polling-idle-threshold=30 direct-io-safe=1
 hotplug $D "${standin[1]}"
 wait_key $B/state 2
+guest $D feature-persistent=1
 guest_ring $D
 wait_key $B/state 4
+is "feature-persistent" "$(get $B/feature-persistent)" 1
+has "persistent" "$(grep '"op":"connect"' "$WORK/log.1" | tail -1)" '"persistent":true'
 has "polling" "$(grep '"op":"connect"' "$WORK/log.1" | tail -1)" '"polling-duration":200,"polling-idle-threshold":30'
 is "-b and discard-enable=0" "$(get $B/feature-flush-cache) $(get $B/feature-barrier) $(get $B/feature-discard)" "1 0 -"
 

@@ -68,9 +68,9 @@ static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_er
 		memcpy(&fds[3 * i], (int[]){g[i].memfd, g[i].kick, g[i].call}, 3 * sizeof fds[0]);
 	}
 	rc = td_ctl_call(g->pid,
-			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:i,s:i}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
+			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:b,s:i,s:i}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
 				   g->devid, "transport", "mem", "queues", queues, "abi", blkif_abi_name(g->abi), "take-over", take_over,
-				   "polling-duration", (int)g->how.polling_us, "polling-idle-threshold", (int)g->how.polling_idle),
+				   "persistent", g->how.persistent, "polling-duration", (int)g->how.polling_us, "polling-idle-threshold", (int)g->how.polling_idle),
 			 fds, (int)(3 * n), CALL_TIMEOUT, NULL, NULL, NULL, err);
 	if (!rc)
 		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, CALL_TIMEOUT, NULL, NULL,

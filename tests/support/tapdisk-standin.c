@@ -50,10 +50,10 @@ static void reply(int fd, json_t *msg)
 static json_t *info(int minor, json_t *list)
 {
 	json_t *r =
-	        json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i,s:i}", "err", 0, "minor", minor, "state", 0, "args",
+	        json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i,s:i,s:b}", "err", 0, "minor", minor, "state", 0, "args",
 	                  "aio:/standin", "mode", "none", "read_only", 0, "sectors", (json_int_t)2048, "sector_size", 512,
 	                  "physical_sector_size", 4096, "flush", 1, "barrier", 1, "discard", 1, "discard_granularity", 4096,
-	                  "max_indirect_segments", 512);
+	                  "max_indirect_segments", 512, "persistent", 1);
 	json_t *over = config("info");
 
 	if (list)

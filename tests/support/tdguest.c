@@ -12,8 +12,9 @@
 #include "tests/support/tdguest.h"
 
 static const char usage[] =
-	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] [--segs N] [--polling US] PID MINOR COMMAND\n"
+	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] [--segs N] [--polling US] [--persistent] PID MINOR COMMAND\n"
 	"  --polling US          asks the tapdisk to stay awake for that long after work, however busy the host is\n"
+	"  --persistent          persistent grants: the tapdisk uses the guest's pages without a copy\n"
 	"  --segs N              requests of up to N pages, indirect beyond 11; 512 at most\n"
 	"  write OFF LEN SEED    writes bytes that depend on SEED and place (OFF and LEN in bytes, multiples of 512)\n"
 	"  verify OFF LEN SEED   reads, and compares every byte\n"
@@ -180,11 +181,13 @@ static int command(struct guest *g, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "abi", 1, NULL, 'a' }, { "order", 1, NULL, 'o' }, { "devid", 1, NULL, 'd' },
-					       { "segs", 1, NULL, 's' }, { "polling", 1, NULL, 'p' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+					       { "segs", 1, NULL, 's' }, { "polling", 1, NULL, 'p' },
+					       { "persistent", 0, NULL, 'P' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	static struct td_err err;
 	static struct guest g;
 	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, segs = BLKIF_MAX_SEGS, polling = 0, rc;
 	struct guest_how how;
+	bool persistent = false;
 
 	while ((c = getopt_long(argc, argv, "+h", longs, NULL)) != -1)
 		if (c == 'a')
@@ -197,6 +200,8 @@ int main(int argc, char **argv)
 			segs = atoi(optarg);
 		else if (c == 'p')
 			polling = atoi(optarg);
+		else if (c == 'P')
+			persistent = true;
 		else
 			return fputs(usage, c == 'h' ? stdout : stderr), c == 'h' ? 0 : 2;
 	argc -= optind;
@@ -205,7 +210,8 @@ int main(int argc, char **argv)
 		return tdguest_hostile(NULL, "list");
 	if (argc < 3 || abi < 0 || order < 0 || order > BLKIF_MAX_RING_ORDER || segs < 1 || segs > BLKIF_MAX_INDIRECT)
 		return fputs(usage, stderr), 2;
-	how = (struct guest_how){ .abi = (enum blkif_abi)abi, .order = (unsigned)order, .segs = (unsigned)segs, .polling_us = (unsigned)polling };
+	how = (struct guest_how){ .abi = (enum blkif_abi)abi, .order = (unsigned)order, .segs = (unsigned)segs, .polling_us = (unsigned)polling,
+				  .persistent = persistent };
 	if (guest_connect_how(&g, atoi(argv[0]), atoi(argv[1]), devid, &how, &err)) {
 		fprintf(stderr, "tdguest: %s\n", err.text);
 		return 2;

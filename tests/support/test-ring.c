@@ -16,6 +16,7 @@ static struct stats stats;
 struct blkif *ring;
 unsigned nbroken, nidle;
 unsigned polling_us, polling_idle;
+bool persistent;
 
 /* --- the transport -------------------------------------------------------------------------------------------------- */
 
@@ -77,12 +78,27 @@ static void x_copy(struct td_xport *x, struct td_copy *c, unsigned n)
 		g.on_copy();
 }
 
+static void *x_page(struct td_xport *x, uint32_t ref)
+{
+	if (ref >= PAGES || g.refuse_page)
+		return NULL;
+	g.pages_mapped++;
+	g.maps++;
+	return g.mem[ref];
+}
+
+static void x_unpage(struct td_xport *x, void *page)
+{
+	ck_assert((char *)page >= g.mem[0] && (char *)page <= g.mem[PAGES - 1]);
+	g.pages_mapped--;
+}
+
 static void x_close(struct td_xport *x)
 {
 	g.closed++;
 }
 
-static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL};
+static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL, x_page, x_unpage};
 
 /* --- the disk ------------------------------------------------------------------------------------------------------- */
 
@@ -112,7 +128,7 @@ static void seen(struct test_image *t, struct td_req *r)
 
 int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err)
 {
-	struct blkif_params p = {.domid = 7, .devid = 51712, .port = 3, .pages = pages, .abi = abi, .polling_us = polling_us, .polling_idle = polling_idle};
+	struct blkif_params p = {.domid = 7, .devid = 51712, .port = 3, .pages = pages, .abi = abi, .polling_us = polling_us, .polling_idle = polling_idle, .persistent = persistent};
 
 	g.abi = abi;
 	g.slots = blkif_slots(abi, pages);
@@ -153,7 +169,7 @@ void end(void)
 {
 	ck_assert_uint_eq(blkif_inflight(ring), 0);
 	blkif_disconnect(ring);
-	ck_assert(g.mapped == 0 && g.bound == 0 && g.closed == 1);
+	ck_assert(g.mapped == 0 && g.pages_mapped == 0 && g.bound == 0 && g.closed == 1);
 	cache_quiesce(&cache);
 	cache_detach(&cache);
 	cache_fini(&cache);

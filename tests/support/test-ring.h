@@ -8,7 +8,7 @@
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 
-#define PAGES 64 /* of guest memory; a reference is a page's number */
+#define PAGES 4096 /* of guest memory; a reference is a page's number */
 
 /* A guest: its memory, its ring, and a transport to both. */
 struct test_guest {
@@ -20,7 +20,8 @@ struct test_guest {
 	char mem[PAGES][4096];
 	int kick;
 	unsigned notified, copies, acks, mapped, bound, closed;
-	bool refuse_map, refuse_bind;
+	unsigned pages_mapped, maps; /* pages: now, and so far */
+	bool refuse_map, refuse_bind, refuse_page;
 	void (*on_copy)(void);
 	enum blkif_abi abi;
 	unsigned slots;
@@ -36,6 +37,7 @@ extern struct cache cache;
 extern struct blkif_disk bdisk;
 extern struct blkif *ring;
 extern unsigned nbroken, nidle;
+extern bool persistent;
 extern unsigned polling_us, polling_idle; /* what begin asks for; 0 until a test says otherwise */
 
 /* A ring of `pages' pages that runs, on an image that completes at once; and its end: nothing may be in flight or mapped. */

@@ -90,7 +90,7 @@ static void x_close(struct td_xport *x)
 	of(x)->closed++;
 }
 
-static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL};
+static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL, NULL, NULL};
 
 static void put(uint8_t op, uint64_t sector, unsigned segs)
 {
