@@ -50,7 +50,7 @@ static int clear_entries(struct qcow *q, uint64_t from, uint64_t to)
 		td_put_be64(at, entry);
 		if (q->ext)
 			td_put_be64(at + 8, map);
-		qcow_page_dirty(q, page);
+		qcow_page_dirty(q, page, at, q->esize);
 		qcow_release_entry(q, old);
 	}
 	return 0;
@@ -154,7 +154,7 @@ static int mark_entries(struct qcow *q, uint64_t from, uint64_t to)
 			td_put_be64(at + 8, ALL_ZERO);
 		else
 			td_put_be64(at, td_get_be64(at) | QCOW_ZERO);
-		qcow_page_dirty(q, page);
+		qcow_page_dirty(q, page, at, q->esize);
 	}
 	return rc;
 }

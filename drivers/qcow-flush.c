@@ -19,6 +19,8 @@
  *    reference without a durable count is written.  It is taken away at close, when all counts are durable; who opens the image with
  *    the mark counts anew.
  *
+ * Q9 A change of an entry or a count is in image->redo before the request that needs it is answered: a process that dies takes none along.
+ *
  * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given back.
  */
 #include <assert.h>
@@ -157,7 +159,7 @@ static void settle(struct qcow *q, struct set *s, bool failed)
 		if (p) {
 			p->writing = false;
 			if (failed)
-				qcow_page_dirty(q, p);
+				qcow_page_soil(q, p);
 		} else if (failed && !s->table->dirty[s->at[i].sector]) {
 			s->table->dirty[s->at[i].sector] = 1;
 			s->table->ndirty++;
@@ -231,6 +233,8 @@ static int take_all(struct qcow *q, struct writeback *w)
 		rc = take_pages(q, &w->l2, QCOW_PAGE_L2);
 	if (!rc)
 		rc = take_table(&q->l1, &w->l1);
+	if (!rc)
+		td_redo_freeze(q->image->redo);
 	w->freed = q->freed;
 	q->freed = (struct qcow_freed_list){0};
 	return rc;
@@ -336,6 +340,7 @@ static int write_back(struct qcow *q)
 	rc = take_all(q, &w);
 	if (!rc)
 		rc = write_all(q, &w);
+	td_redo_done(q->image->redo, rc);
 	settle(q, &w.ref, rc);
 	settle(q, &w.ref_table, rc);
 	settle(q, &w.l2, rc);

@@ -232,7 +232,7 @@ static int new_l2(struct qcow *q, uint32_t i)
 		qcow_release(q, cluster, 1);
 		return rc;
 	}
-	qcow_table_set(&q->l1, i, off | qcow_own(q));
+	qcow_table_set(q, &q->l1, i, off | qcow_own(q));
 	if (old)
 		qcow_release(q, old >> q->cbits, 1);
 	return 0;

@@ -156,7 +156,7 @@ int qcow_page_get(struct qcow *q, uint64_t off, enum qcow_page_kind kind, struct
 	}
 }
 
-void qcow_page_dirty(struct qcow *q, struct qcow_page *page)
+void qcow_page_soil(struct qcow *q, struct qcow_page *page)
 {
 	assert(page->used && !page->loading);
 	if (!page->dirty) {
@@ -164,6 +164,30 @@ void qcow_page_dirty(struct qcow *q, struct qcow_page *page)
 		q->pages.ndirty++;
 		q->pages.ndirty_refs += page->kind == QCOW_PAGE_REF;
 	}
+}
+
+/* A count is in the log, or, where counts are lazy, the mark that says so (Q8). */
+static void note_count(struct qcow *q, uint64_t off, const void *at, uint32_t len)
+{
+	uint8_t marked[8];
+
+	if (!q->lazy) {
+		td_redo_put(q->image->redo, TD_REDO_FIRST, off, at, len);
+		return;
+	}
+	td_put_be64(marked, q->h.incompat | QCOW_INCOMPAT_DIRTY);
+	td_redo_put(q->image->redo, TD_REDO_FIRST, QCOW_H_INCOMPAT, marked, sizeof marked);
+}
+
+void qcow_page_dirty(struct qcow *q, struct qcow_page *page, const void *at, uint32_t len)
+{
+	uint64_t off = page->off + (uint64_t)((const uint8_t *)at - page->data);
+
+	if (page->kind == QCOW_PAGE_REF)
+		note_count(q, off, at, len);
+	else
+		td_redo_put(q->image->redo, TD_REDO_SECOND, off, at, len);
+	qcow_page_soil(q, page);
 }
 
 void qcow_pages_forget(struct qcow *q, uint64_t off, uint64_t len)
@@ -197,8 +221,15 @@ void qcow_table_fini(struct qcow_table *t)
 	*t = (struct qcow_table){0};
 }
 
-void qcow_table_set(struct qcow_table *t, uint32_t i, uint64_t value)
+void qcow_table_set(struct qcow *q, struct qcow_table *t, uint32_t i, uint64_t value)
 {
+	uint8_t entry[8];
+
+	td_put_be64(entry, value);
+	if (t == &q->ref)
+		note_count(q, t->off + 8ull * i, entry, sizeof entry);
+	else
+		td_redo_put(q->image->redo, TD_REDO_SECOND, t->off + 8ull * i, entry, sizeof entry);
 	t->entry[i] = value;
 	if (!t->dirty[i / PER_SECTOR]) {
 		t->dirty[i / PER_SECTOR] = 1;

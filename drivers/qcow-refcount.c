@@ -37,8 +37,10 @@ static uint64_t count_get(struct qcow *q, const struct qcow_page *page, uint64_t
 
 static void count_set(struct qcow *q, struct qcow_page *page, uint64_t cluster, uint64_t count)
 {
-	qcow_ref_set(page->data, q->h.ref_order, cluster % per_page(q), count);
-	qcow_page_dirty(q, page);
+	uint64_t i = cluster % per_page(q);
+
+	qcow_ref_set(page->data, q->h.ref_order, i, count);
+	qcow_page_dirty(q, page, page->data + (i << q->h.ref_order >> 3), q->h.ref_order < 3 ? 1 : 1u << q->h.ref_order >> 3);
 }
 
 /* --- new blocks ------------------------------------------------------------------------------------------------------ */
@@ -81,7 +83,7 @@ static int new_block(struct qcow *q, uint32_t index)
 	if (rc)
 		return rc;
 	qcow_pages_forget(q, at << q->cbits, qcow_csize(q));
-	qcow_table_set(&q->ref, index, at << q->cbits);
+	qcow_table_set(q, &q->ref, index, at << q->cbits);
 	if (at >= q->end)
 		q->end = at + 1;
 	return 0;
@@ -374,7 +376,7 @@ static int block_ahead(struct qcow *q, uint32_t index)
 	if (rc)
 		return rc;
 	qcow_pages_forget(q, at << q->cbits, qcow_csize(q));
-	qcow_table_set(&q->ref, index, at << q->cbits);
+	qcow_table_set(q, &q->ref, index, at << q->cbits);
 	return 0;
 }
 

@@ -183,7 +183,7 @@ static int link_clusters(struct alloc *a)
 		if (a->taken)
 			qcow_release_entry(q, old);
 	}
-	qcow_page_dirty(q, page);
+	qcow_page_dirty(q, page, at - a->n * q->esize, (uint32_t)(a->n * q->esize));
 	return 0;
 }
 

@@ -25,6 +25,8 @@ static int change(struct qcow *q, struct td_req *req)
 
 	if (!rc)
 		rc = req->op == TD_WRITE ? qcow_write(q, req) : qcow_discard(q, req);
+	while (!rc && td_redo_missed(q->image->redo)) /* the log had no room: it is answered when it is in the file */
+		rc = qcow_flush(q);
 	if (!rc && (req->flags & TD_FUA))
 		rc = qcow_flush(q);
 	return rc;
@@ -360,6 +362,9 @@ static int qcow_open(struct td_image *image, struct td_err *err)
 		rc = -ENOMEM;
 		goto fail;
 	}
+	rc = q->writable ? td_redo_apply(image->redo, q->file, err) : 0;
+	if (rc)
+		goto fail;
 	rc = read_header(q, err);
 	if (rc)
 		goto fail;
@@ -499,6 +504,7 @@ const struct td_driver td_driver_qcow2 = {
 	.name = "qcow2",
 	.type = 6,
 	.priv_size = sizeof(struct qcow),
+	.redo = true,
 	.open = qcow_open,
 	.close = qcow_close,
 	.submit = submit,
@@ -510,6 +516,7 @@ const struct td_driver td_driver_qcow = {
 	.name = "qcow",
 	.type = 6,
 	.priv_size = sizeof(struct qcow),
+	.redo = true,
 	.open = qcow_open,
 	.close = qcow_close,
 	.submit = submit,

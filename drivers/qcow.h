@@ -22,6 +22,7 @@
 #include "drivers/qcow-format.h"
 #include "lib/fiber-lock.h"
 #include "lib/file.h"
+#include "lib/redo.h"
 #include "td/block.h"
 
 #define QCOW_PAGE     4096       /* bytes of a page of metadata; a cluster where that is smaller */
@@ -194,7 +195,9 @@ void qcow_pages_fini(struct qcow *q);
 struct qcow_page *qcow_page_find(struct qcow *q, uint64_t off);
 /* The same, read if it must be; fiber. */
 int qcow_page_get(struct qcow *q, uint64_t off, enum qcow_page_kind kind, struct qcow_page **out);
-void qcow_page_dirty(struct qcow *q, struct qcow_page *page);
+/* len bytes of it, at `at', have changed. */
+void qcow_page_dirty(struct qcow *q, struct qcow_page *page, const void *at, uint32_t len);
+void qcow_page_soil(struct qcow *q, struct qcow_page *page); /* it was dirty before: nothing is new in it */
 /* A cluster of metadata is about to be new: what is in memory of it is not it. */
 void qcow_pages_forget(struct qcow *q, uint64_t off, uint64_t len);
 static inline void *qcow_page_at(struct qcow *q, struct qcow_page *page, uint64_t off)
@@ -203,7 +206,7 @@ static inline void *qcow_page_at(struct qcow *q, struct qcow_page *page, uint64_
 }
 int qcow_table_init(struct qcow_table *t, uint32_t n, uint64_t off);
 void qcow_table_fini(struct qcow_table *t);
-void qcow_table_set(struct qcow_table *t, uint32_t i, uint64_t value);
+void qcow_table_set(struct qcow *q, struct qcow_table *t, uint32_t i, uint64_t value);
 /* Offsets of clusters that hold metadata: fixed tables, L2 tables, refcount blocks. */
 int qcow_meta_add(struct qcow *q, uint64_t off); /* -EEXIST, -ENOMEM */
 void qcow_meta_del(struct qcow *q, uint64_t off);

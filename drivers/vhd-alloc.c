@@ -19,6 +19,8 @@
  *    again at close, when all else is durable.  Meanwhile the file is always longer than its last block, so that the guest's bytes never
  *    stand where a reader looks for a footer.
  *
+ * V8 A bit or an entry is in image->redo before the write that needs it is answered: a process that dies takes none along.
+ *
  * A bitmap is hot while the file does not know all that it knows: a write that will set bits is under way, or it is dirty, or being
  * committed.  There are at most hot_max, which bounds the memory and what is lost with a guest that never flushes; a timer also commits
  * what has been dirty for a while.
@@ -96,7 +98,7 @@ static void soil(struct vhd *v, struct vhd_bitmap *bm)
 		v->dirty = true;
 		ev_timer_start(v->image->io->loop, &v->later);
 	}
-	if (v->nhot > v->hot_max / 2 && !v->committing)
+	if ((v->nhot > v->hot_max / 2 || td_redo_crowded(v->image->redo)) && !v->committing)
 		vhd_commit(v, NULL);
 }
 
@@ -114,6 +116,8 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 
 	if (!err) {
 		vhd_bits_set(bm->bits, first, (uint64_t)first + n);
+		td_redo_put(v->image->redo, TD_REDO_SECOND, (uint64_t)v->bat[bm->block] * VHD_SECTOR + first / 8, bm->bits + first / 8,
+			    (first + n - 1) / 8 - first / 8 + 1);
 		if (bm->dirty_from == bm->dirty_to)
 			bm->dirty_from = from, bm->dirty_to = to;
 		bm->dirty_from = from < bm->dirty_from ? from : bm->dirty_from;
@@ -202,6 +206,7 @@ static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place, const s
 int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with)
 {
 	struct vhd_bitmap *bm = vhd_map_find(v, block);
+	uint8_t entry[4];
 	uint64_t place;
 	int rc;
 
@@ -230,6 +235,8 @@ int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with)
 	}
 	v->bat[block] = (uint32_t)(place / VHD_SECTOR);
 	vhd_bits_set(v->bat_dirty, block / PER_SECTOR, block / PER_SECTOR + 1);
+	td_put_be32(entry, v->bat[block]);
+	td_redo_put(v->image->redo, TD_REDO_SECOND, v->l.table_off + 4ull * block, entry, sizeof entry);
 	vhd_wake(&bm->waiters);
 	soil(v, bm);
 	if (with) {

@@ -102,6 +102,7 @@ static void freeze(struct vhd *v)
 	}
 	v->frozen_table = to;
 	freeze_table(v, to);
+	td_redo_freeze(v->image->redo);
 	v->dirty = false;
 }
 
@@ -141,6 +142,7 @@ static void thaw(struct vhd *v, int err)
 	for (uint32_t i = 0; err && i < v->nfrozen_bat; i++)
 		vhd_bits_set(v->bat_dirty, v->frozen_bat[i], v->frozen_bat[i] + 1);
 	v->dirty = v->dirty || err;
+	td_redo_done(v->image->redo, err);
 }
 
 static int sync_file(struct vhd *v)

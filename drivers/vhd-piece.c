@@ -10,13 +10,16 @@
 
 void vhd_put(struct td_req *req, int err)
 {
+	struct vhd *v = req->image->priv;
+
 	assert(req->pending);
 	if (err && !req->err)
 		req->err = err;
 	if (--req->pending)
 		return;
-	if (!req->err && req->state[0] & VHD_NEEDS_COMMIT)
-		vhd_commit(req->image->priv, req);
+	/* what the log of changes has no room for must be in the file before it is answered; which request it was is not asked */
+	if (!req->err && (req->state[0] & VHD_NEEDS_COMMIT || (req->op != TD_READ && td_redo_missed(v->image->redo))))
+		vhd_commit(v, req);
 	else
 		td_req_done(req, req->err);
 }

@@ -260,7 +260,9 @@ static int vhd_open(struct td_image *image, struct td_err *err)
 	rc = td_file_open(image->io, image->path, image->file_flags, &v->file, err);
 	if (rc < 0)
 		return rc;
-	rc = read_footer(v, err);
+	rc = v->writable ? td_redo_apply(image->redo, v->file, err) : 0;
+	if (!rc)
+		rc = read_footer(v, err);
 	if (!rc)
 		rc = v->fixed ? open_fixed(v, err) : open_blocks(v, err);
 	if (rc < 0) {
@@ -298,6 +300,7 @@ const struct td_driver td_driver_vhd = {
 	.name = "vhd",
 	.type = 4,
 	.priv_size = sizeof(struct vhd),
+	.redo = true,
 	.open = vhd_open,
 	.close = vhd_close,
 	.submit = vhd_submit,

@@ -21,6 +21,7 @@
 
 #include "drivers/vhd-format.h"
 #include "lib/file.h"
+#include "lib/redo.h"
 #include "td/block.h"
 
 #define VHD_CACHE_BYTES (3u << 20) /* of bitmaps in memory, an image; with a BAT of a million entries it stays far under 16 MiB */

@@ -48,6 +48,8 @@ bool td_ctl_ring_any(int minor);
 int td_ctl_disk_path(int minor, char *path);
 /* The note of its process's flushes (tapdisk/syncmark.h). */
 int td_ctl_flush_path(int minor, char *path);
+/* The log of a format's changes that wait for a commit (lib/redo.h). */
+int td_ctl_redo_path(int minor, char *path);
 /* Takes all of these away, and the notes of td_ctl_move(). */
 void td_ctl_record_sweep(int minor);
 

@@ -11,6 +11,7 @@
 
 #include "lib/file.h"
 #include "lib/io-engines.h"
+#include "lib/kill.h"
 #include "lib/workers.h"
 
 #define AIO_DEPTH 128 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the whole host */
@@ -228,8 +229,11 @@ static void aio_commit(struct td_io *io)
 	unsigned n = gather(a, batch), sent = 0;
 
 	while (sent < n) {
-		int rc = io_submit(a->ctx, n - sent, batch + sent);
+		int rc;
 
+		TD_KILL(AIO_BEGIN);
+		rc = io_submit(a->ctx, n - sent, batch + sent);
+		TD_KILL(AIO_END);
 		io->n.commits++;
 		if (rc > 0) {
 			for (int i = 0; i < rc; i++)

@@ -8,6 +8,7 @@
 
 #include "lib/file.h"
 #include "lib/io-engines.h"
+#include "lib/kill.h"
 
 #define TRIES_MAX 10000 /* rounds without progress after which an EAGAIN is an error after all */
 
@@ -66,15 +67,19 @@ static void note_begin(const struct td_iop *op)
 	if (mark->begun == mark->ended)
 		note_time();
 	__atomic_store_n(&mark->begun, mark->begun + 1, __ATOMIC_RELEASE);
+	TD_KILL(SYNC_COUNTED);
 }
 
 static void note_end(const struct td_iop *op, int err)
 {
 	if (!syncs(op))
 		return;
-	if (err)
+	if (err) {
 		__atomic_store_n(&mark->failed, mark->failed + 1, __ATOMIC_RELEASE);
+		TD_KILL(SYNC_FAILED);
+	}
 	__atomic_store_n(&mark->ended, mark->ended + 1, __ATOMIC_RELEASE);
+	TD_KILL(SYNC_ENDED);
 	if (mark->begun != mark->ended)
 		note_time();
 }

@@ -10,14 +10,14 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/file.c lib/file.h lib/file-kernel.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
 	lib/iov.c lib/iov.h \
-	lib/log.c \
+	lib/kill.h lib/log.c \
 	lib/msg.c lib/msg.h \
 	lib/nbd-proto.h \
 	lib/passed.c lib/passed.h \
 	lib/path.c lib/path.h \
 	lib/pool.c lib/pool.h \
 	lib/proc.c lib/proc.h \
-	lib/request.c \
+	lib/redo.c lib/redo.h lib/request.c \
 	lib/shm-dir.c lib/shm-dir.h \
 	lib/sibling.c lib/sibling.h \
 	lib/workers.c lib/workers.h

@@ -26,6 +26,7 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	image->file_flags = how->flags;
 	image->key = how->key;
 	image->dirs = how->dirs;
+	image->redo = how->redo;
 	image->io = io;
 	image->priv = image + 1;
 	rc = driver->open(image, err);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "lib/file.h"
+#include "lib/kill.h"
 
 #define WORKER_STACK (256 * 1024) /* bytes; an open walks /proc for a lock's holder */
 
@@ -49,13 +50,19 @@ static long run_op(struct td_iop *op)
 
 	switch (op->op) {
 	case TD_IO_READ:
+		TD_KILL(READ_BEGIN);
 		res = preadv(op->file->fd, iov, n, off);
+		TD_KILL(READ_END);
 		break;
 	case TD_IO_WRITE:
+		TD_KILL(WRITE_BEGIN);
 		res = pwritev2(op->file->fd, iov, n, off, durable ? RWF_DSYNC : 0);
+		TD_KILL(WRITE_END);
 		break;
 	case TD_IO_SYNC:
-		res = fdatasync(op->file->fd);
+		TD_KILL(SYNC_BEGIN);
+		res = TD_KILL_SYNC(fdatasync(op->file->fd));
+		TD_KILL(SYNC_END);
 		break;
 	case TD_IO_CALL:
 		return op->call(op);

@@ -38,6 +38,9 @@ static unsigned sort_out(struct blkif *b)
 
 		if (inflight_owed(&b->table, e, b->rsp_prod)) {
 			owed[n++] = e;
+			/* its mark names an index that another's answer may get now */
+			__atomic_store_n(&e->state, INFLIGHT_TAKEN, __ATOMIC_RELEASE);
+			TD_KILL(ADOPT_SORTING);
 			continue;
 		}
 		inflight_free(e);
@@ -62,9 +65,11 @@ static int adopt(struct blkif *b, struct td_err *err)
 	uint32_t rsp_prod = __atomic_load_n(&b->ring->rsp_prod, __ATOMIC_ACQUIRE);
 	uint32_t next = (uint32_t)b->table.head->next;
 
+	TD_KILL(ADOPT_MAPPED);
 	b->req_cons = next;
 	b->rsp_prod = rsp_prod;
 	b->inflight = sort_out(b);
+	TD_KILL(ADOPT_SORTED);
 	if (next - rsp_prod > b->slots || b->inflight != next - rsp_prod)
 		return td_fail(err, EPROTO, "domain %u, device %u: its ring says %u responses, the record of the last tapdisk %u requests, %u of them "
 					    "not answered: it cannot be taken over", b->p.domid, b->p.devid, rsp_prod, next, b->inflight);

@@ -65,6 +65,7 @@ static void add_done(struct blkif_req *r, int err)
 	r->next = NULL;
 	*b->done_tail = r;
 	b->done_tail = &r->next;
+	TD_KILL(DONE_LISTED);
 	if (!ev_is_pending(&b->respond))
 		ev_feed_event(b->loop, &b->respond, EV_CUSTOM);
 }
@@ -84,7 +85,9 @@ static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 	if (status != BLKIF_OKAY)
 		b->n.errors++;
 	inflight_answer(t, b->rsp_prod);
+	TD_KILL(ANSWER_MARKED);
 	blkif_put_response(b->p.abi, b->ring, b->slots, b->rsp_prod++, t->desc.id, op, status);
+	TD_KILL(ANSWER_PUT);
 	if (r->start)
 		stats_end(&b->stats, r->req.op, r->req.len, now - r->start, r->err);
 }
@@ -110,7 +113,9 @@ static bool push(struct blkif *b, uint32_t old)
 {
 	uint32_t new = b->rsp_prod;
 
+	TD_KILL(PUSH_BEGIN);
 	__atomic_store_n(&b->ring->rsp_prod, new, __ATOMIC_RELEASE);
+	TD_KILL(PUSH_DONE);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest sees responses before we read what it waits for */
 	return new - __atomic_load_n(&b->ring->rsp_event, __ATOMIC_RELAXED) < new - old;
 }
@@ -121,20 +126,28 @@ void blkif_respond(struct blkif *b)
 	struct blkif_req *r, *next;
 	uint64_t now;
 
+	TD_KILL(ANSWER_BEGIN);
 	blkif_hand_out_reads(b, b->done);
+	TD_KILL(ANSWER_COPIED);
 	now = stats_now();
 	for (r = b->done; r; r = r->next)
 		put_response(b, r, now);
+	TD_KILL(ANSWER_ALL);
 	show_later(b);
 	if (old != b->rsp_prod && push(b, old)) {
 		b->n.kicks_out++;
+		TD_KILL(NOTIFY_BEGIN);
 		b->x->ops->notify(b->x);
+		TD_KILL(NOTIFY_DONE);
 	}
 	for (r = b->done; r; r = next) {
 		next = r->next;
+		TD_KILL(FREE_BEGIN);
 		retire(b, r);
+		TD_KILL(FREE_DONE);
 	}
 	b->table.head->rsp_prod = b->rsp_prod;
+	TD_KILL(ANSWER_END);
 	b->done = NULL;
 	b->done_tail = &b->done;
 	blkif_poll_work(b, now);
@@ -166,13 +179,16 @@ static struct blkif_req *take_one(struct blkif *b)
 	struct blkif_req *r = b->free;
 	struct inflight_entry *t = &b->table.entry[r->index];
 
+	TD_KILL(TAKE_LOOKED);
 	blkif_get_request(b->p.abi, b->ring, b->slots, b->req_cons, &t->desc); /* R1 */
+	TD_KILL(TAKE_COPIED);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	if (!has_room(b, r))
 		return NULL;
 	b->free = r->next;
 	inflight_take(&b->table, t);
 	b->req_cons++;
+	TD_KILL(TAKE_CONS);
 	b->inflight++;
 	r->next = NULL;
 	r->err = 0;
@@ -202,14 +218,17 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	unsigned n = 0;
 
 	blkif_fetch_writes(b, r); /* of all before any is submitted: a completion inside a submit may use b->copies again */
+	TD_KILL(TAKE_FETCHED);
 	for (; r; r = next) {
 		next = r->next;
+		TD_KILL(TAKE_SUBMIT);
 		if (r->err)
 			add_done(r, r->err);
 		else
 			cache_submit(b->disk->cache, &r->req);
 		if (++n % AHEAD == 0 && b->disk->cache->io)
 			td_io_commit(b->disk->cache->io);
+		TD_KILL(TAKE_SUBMITTED);
 	}
 }
 
@@ -228,7 +247,9 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 	while (b->req_cons != prod && (*tail = take_one(b)))
 		tail = &(*tail)->next;
 	blkif_poll_work(b, now);
+	TD_KILL(TAKE_BATCH);
 	begin(b, first, now);
+	TD_KILL(TAKE_CHECKED);
 	show_later(b);
 	submit_all(b, first);
 	b->starved = b->req_cons != prod;
@@ -249,6 +270,7 @@ bool blkif_has_requests(const struct blkif *b)
 static bool final_check(struct blkif *b)
 {
 	__atomic_store_n(&b->ring->req_event, b->req_cons + 1, __ATOMIC_RELAXED);
+	TD_KILL(TAKE_EVENT);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return blkif_has_requests(b);
 }
@@ -359,10 +381,13 @@ static void replay(struct blkif *b)
 	uint64_t now = stats_now();
 
 	b->replay = NULL;
+	TD_KILL(REPLAY_BEGIN);
 	for (struct blkif_req *r = first; r; r = r->next)
 		r->err = has_room(b, r) ? 0 : -ENOMEM; /* it had, when they were taken */
 	begin(b, first, now);
+	TD_KILL(REPLAY_CHECKED);
 	submit_all(b, first);
+	TD_KILL(REPLAY_DONE);
 }
 
 void blkif_run(struct blkif *b)
@@ -376,6 +401,7 @@ void blkif_run(struct blkif *b)
 	if (b->taken_over) {
 		b->taken_over = false;
 		b->x->ops->notify(b->x); /* who died may have pushed responses, and not told of them any more */
+		TD_KILL(REPLAY_NOTIFIED);
 	}
 	/* what came while the ring was held has no event of its own */
 	ring_take(b, 0);

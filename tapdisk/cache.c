@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/kill.h"
 #include "td/log.h"
 
 #define RETRY 1.0 /* s between looks for space */
@@ -320,7 +321,9 @@ static void flush_image(struct cache *c)
 	c->flushing = c->written;
 	c->n.syncs++;
 	c->flush_req = (struct td_req){.op = TD_FLUSH, .done = flush_done, .io = c->io};
+	TD_KILL(FLUSH_BEGIN);
 	td_submit(c->image, &c->flush_req);
+	TD_KILL(FLUSH_SENT);
 }
 
 static void flush_next(struct cache *c)
@@ -385,6 +388,7 @@ static void flush_done(struct td_req *flush, int err)
 {
 	struct cache *c = td_entry(flush, struct cache, flush_req);
 
+	TD_KILL(FLUSH_BACK);
 	c->flush_running = false;
 	if (!err && c->sticky)
 		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what this flush was to hear */
@@ -398,7 +402,9 @@ static void flush_done(struct td_req *flush, int err)
 		c->flushed = c->flushing;
 	if (!err && nobody_waits(c))
 		space_again(c); /* it was this flush that had found none; nothing is to be sent, so `covered' stays as it is */
+	TD_KILL(FLUSH_STICKY);
 	flush_answer(c, &c->covered, err);
+	TD_KILL(FLUSH_ANSWERED);
 	flush_next(c);
 	check_idle(c);
 }
@@ -446,6 +452,7 @@ static void sequence(struct cache *c, struct td_req *req, int err)
 		sequence_end(c, req, err);
 		return;
 	}
+	TD_KILL(BARRIER_STEP);
 	switch (++req->state[0]) {
 	case STEP_FLUSH:
 	case STEP_FLUSH_AGAIN:

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "lib/kill.h"
 #include "tapdisk/blkif-abi.h"
 #include "td/log.h"
 
@@ -74,14 +75,18 @@ bool inflight_owed(const struct inflight *t, const struct inflight_entry *e, uin
 static inline void inflight_take(struct inflight *t, struct inflight_entry *e)
 {
 	e->seq = t->head->next;
+	TD_KILL(TAKE_SEQ);
 	__atomic_store_n(&e->state, INFLIGHT_TAKEN, __ATOMIC_RELEASE);
+	TD_KILL(TAKE_TAKEN);
 	__atomic_store_n(&t->head->next, e->seq + 1, __ATOMIC_RELEASE);
+	TD_KILL(TAKE_NEXT);
 }
 
 /* T3 */
 static inline void inflight_answer(struct inflight_entry *e, uint32_t rsp)
 {
 	e->rsp = rsp;
+	TD_KILL(ANSWER_INDEX);
 	__atomic_store_n(&e->state, INFLIGHT_ANSWERING, __ATOMIC_RELEASE);
 }
 

@@ -82,4 +82,6 @@ void record_remove(const struct vbd *v)
 	if (!td_ctl_disk_path(v->minor, path))
 		unlink(path);
 	syncmark_unlink(v->minor);
+	if (!td_ctl_redo_path(v->minor, path))
+		unlink(path);
 }

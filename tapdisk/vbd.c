@@ -21,12 +21,15 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "drivers/drivers.h"
+#include "lib/ctl-client.h"
 #include "lib/fiber.h"
+#include "lib/redo.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/record.h"
 #include "tapdisk/syncmark.h"
@@ -210,11 +213,22 @@ static void start_nbd(struct vbd *v, bool fresh)
 	nbd_run(v->nbd);
 }
 
+/* The log for an image of that driver; one whose disk has no record has no successor either. */
+static struct td_redo *open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o)
+{
+	char path[PATH_MAX];
+
+	if (!d->redo || o->read_only || o->key.len || v->marker < 0 || td_ctl_redo_path(v->minor, path))
+		return NULL;
+	return v->successor ? td_redo_adopt(path) : td_redo_new(path);
+}
+
 /* Opens spec and lets requests through.  fresh: not after a pause. */
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
 {
 	const struct td_driver *d;
 	struct td_image *leaf;
+	struct td_redo *redo;
 	struct td_io *io;
 	const char *path;
 	bool shrunk;
@@ -227,10 +241,14 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	rc = options_check(o, d->name, err);
 	if (!rc)
 		rc = queue_engine(v->queue, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
-	if (!rc)
-		rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs}, io, &leaf, err);
 	if (rc < 0)
 		return rc;
+	redo = open_redo(v, d, o);
+	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo}, io, &leaf, err);
+	if (rc < 0) {
+		td_redo_free(redo);
+		return rc;
+	}
 	shrunk = leaf->info.size / 512 < v->disk.sectors;
 	/* a CD may be taken out; of a disk, what was written is lost */
 	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
@@ -247,6 +265,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	v->spec = copy;
 	v->opt = *o;
 	v->leaf = leaf;
+	v->redo = redo;
 	for (struct td_image *i = leaf; i; i = i->backing) {
 		i->owner = v;
 		i->failed = on_fault;
@@ -273,6 +292,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	return 0;
 fail:
 	chain_close(leaf);
+	td_redo_free(redo);
 	return rc;
 }
 
@@ -316,6 +336,8 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	stall_watch(&v->stall, 0);
 	cache_detach(&v->cache);
 	chain_close(leaf);
+	td_redo_free(v->redo);
+	v->redo = NULL;
 	return rc;
 }
 
@@ -437,6 +459,16 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	return 0;
 }
 
+static int start_again(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
+{
+	int rc;
+
+	v->successor = true;
+	rc = vbd_start(v, spec, o, true, err);
+	v->successor = false;
+	return rc;
+}
+
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err)
 {
 	int rc, unknown = v->marker >= 0 ? syncmark_past(v->minor) : 0;
@@ -445,7 +477,7 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, con
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
-		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : vbd_start(v, spec, o, true, err);
+		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : start_again(v, spec, o, err);
 	if (!rc) {
 		/* what was lost is lost: whoever opens the disk anew says that it has been checked */
 		v->cache.sticky = past->sticky ? past->sticky : unknown;

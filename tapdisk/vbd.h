@@ -39,6 +39,8 @@ struct vbd {
 	char *spec;             /* type:path; NULL when closed */
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
+	struct td_redo *redo;   /* its log, or NULL; goes with it, but for the file */
+	bool successor;         /* it is being opened in the place of a dead process: its log counts */
 	struct cache cache;
 	struct stall stall;
 	struct stats stats;     /* from open to close */

@@ -65,6 +65,7 @@ struct td_driver {
 	const char *alias;    /* another name for it, or NULL */
 	int type;             /* the number that statistics show (CONTRACT of tap-ctl stats) */
 	size_t priv_size;     /* bytes of zeroed image->priv */
+	bool redo;            /* it keeps metadata in memory that a death must not take along: image->redo is its log */
 
 	/* On a fiber: may wait (lib/fiber.h), never blocks the loop.  Fills image->info.  On error nothing is left open. */
 	int (*open)(struct td_image *image, struct td_err *err);
@@ -101,6 +102,7 @@ struct td_how {
 	unsigned flags;           /* TD_FILE_*: how to open its file */
 	const struct td_key *key; /* or NULL */
 	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
+	struct td_redo *redo;     /* of the leaf: where a driver notes metadata that waits for a commit (lib/redo.h); NULL: nowhere */
 };
 
 struct td_image {
@@ -111,6 +113,7 @@ struct td_image {
 	struct td_io *io;       /* the home queue's engine, for open and close */
 	const struct td_key *key; /* of td_how, as long as open runs */
 	const char *dirs;       /* of td_how, as long as open and backing run */
+	struct td_redo *redo;   /* of td_how */
 	struct td_image *backing; /* next image down the chain, or NULL */
 	struct td_image_info info;
 	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */

@@ -8,6 +8,14 @@ tests_crash_crashlab_SOURCES = tests/crash/lab.c tests/crash/campaign.c tests/cr
 	tests/crash/formats.c tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h $(CRASHLAB_JUDGE)
 tests_crash_crashlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/lab.sh
+
+# The kill lab: what has TD_KILL() in it is compiled once more, with it.
+check_PROGRAMS += tests/crash/killlab
+tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tests/crash/kill-disk.h tests/crash/kill-guest.c \
+	tests/crash/kill-guest.h tests/crash/rng.h tests/support/guest.c tests/support/guest.h \
+	lib/io.c lib/io-aio.c lib/workers.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache.c
+tests_crash_killlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS
+tests_crash_killlab_LDADD = $(TAPDISK_LIBS)
 EXTRA_DIST += tests/crash/lab.sh
 EXTRA_DIST += tests/crash/plant tests/crash/README
 

@@ -81,18 +81,25 @@ static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_er
 	return rc;
 }
 
-static int connect_all(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
+int guest_new(struct guest *g, int minor, int devid, const struct guest_how *how, struct td_err *err)
 {
 	unsigned segs = how->segs ? how->segs : BLKIF_MAX_SEGS;
+
+	*g = (struct guest){.minor = minor, .domid = 1, .devid = devid, .how = *how, .abi = how->abi, .order = how->order, .memfd = -1,
+			    .kick = -1, .call = -1, .slots = blkif_slots(how->abi, 1u << how->order), .segs = segs, .max_bytes = segs * 4096};
+	return make_memory(g, err);
+}
+
+static int connect_all(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
+{
 	int rc = 0;
 
-	memset(g, 0, n * sizeof *g);
 	for (unsigned i = 0; i < n; i++)
-		g[i] = (struct guest){.pid = pid, .minor = minor, .domid = 1, .devid = devid, .how = *how, .abi = how->abi,
-				      .order = how->order, .memfd = -1, .kick = -1, .call = -1,
-				      .slots = blkif_slots(how->abi, 1u << how->order), .segs = segs, .max_bytes = segs * 4096};
-	for (unsigned i = 0; !rc && i < n; i++)
-		rc = make_memory(&g[i], err);
+		g[i] = (struct guest){.memfd = -1, .kick = -1, .call = -1};
+	for (unsigned i = 0; !rc && i < n; i++) {
+		rc = guest_new(&g[i], minor, devid, how, err);
+		g[i].pid = pid;
+	}
 	if (!rc)
 		rc = ask_connect(g, n, false, err);
 	for (unsigned i = 0; rc && i < n; i++)

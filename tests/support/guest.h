@@ -49,6 +49,8 @@ struct guest {
 /* Connects as domain 1, device `devid'.  0 or -errno; on failure nothing is left open. */
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err);
 int guest_connect_how(struct guest *g, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err);
+/* One that is not connected: the caller brings its ring (one queue) to a tapdisk. */
+int guest_new(struct guest *g, int minor, int devid, const struct guest_how *how, struct td_err *err);
 /* Gives the ring of a tapdisk that died to another, which has its minor; with what is in flight.  May run beside the ring's thread. */
 int guest_take_over(struct guest *g, pid_t pid, struct td_err *err);
 /* Asks the tapdisk to let go, unless it is gone, and frees. */
