@@ -716,6 +716,43 @@ START_TEST(cut_coalesce)
 }
 END_TEST
 
+/*
+ * The power goes while a resize that was cut off is being reverted; what is left is reverted once more.  path is as the first cut left it;
+ * every cut of the second is tried.
+ */
+static void cut_revert(const char *path, const char *journal, const uint8_t *j, uint64_t jlen, const uint8_t *before, uint64_t len)
+{
+	struct event *outer = events;
+	size_t nouter = nevents;
+	uint64_t cut_len, got_size;
+	uint8_t *cut_before = slurp(path, &cut_len), *got;
+	struct disk d = {.b = malloc((cut_len > len ? cut_len : len) + (1 << 20))};
+
+	events = NULL;
+	spill(journal, j, jlen);
+	start_recording(path);
+	ok(vhd_revert(path, journal, &err));
+	stop_recording();
+	ck_assert_uint_gt(nevents, 0);
+	for (size_t cut = 0; cut <= nevents; cut++) {
+		disk_after(&d, cut_before, cut_len, cut);
+		spill(path, d.b, d.len);
+		spill(journal, j, jlen);
+		err.code = 0;
+		ok(vhd_revert(path, journal, &err));
+		got = slurp(path, &got_size);
+		ck_assert_msg(got_size == len && !memcmp(got, before, len), "seed %lu: reverted after %zu of %zu of a revert, it is another file",
+			      seed, cut, nevents);
+		free(got);
+	}
+	forget_events();
+	free(events);
+	free(d.b);
+	free(cut_before);
+	events = outer;
+	nevents = nouter;
+}
+
 /* Larger, cut, reverted: the disk of before, to the byte; and not reverted: the disk of before, or a larger one with zeroes. */
 static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 {
@@ -756,6 +793,10 @@ static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 					if (got[i])
 						ck_abort_msg("seed %lu: byte %llu of what is new is not zero", seed, (unsigned long long)i);
 				free(got);
+			}
+			if (!again) {
+				cut_revert(path, journal, j, jlen, before, len);
+				spill(path, d.b, d.len);
 			}
 			spill(journal, j, jlen);
 			err.code = 0;
