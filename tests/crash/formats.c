@@ -67,7 +67,7 @@ const struct format formats[] = {
 };
 
 #define DIR_NAME "/sim/" /* of the files in the simulated disk */
-#define DEVICE_SLACK 16  /* MiB that a block device is larger than the image on it may become */
+#define DEVICE_SLACK 24  /* MiB that a block device is larger than a fresh image on it: room for all 16 of the guest's, and metadata */
 
 const struct format *format_find(const char *name)
 {
