@@ -17,7 +17,9 @@ bench-qcow: all
 noinst_PROGRAMS += bench/reconnect
 bench_reconnect_SOURCES = bench/reconnect.c tests/support/guest.c tests/support/guest.h
 bench_reconnect_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/scale
-.PHONY: bench-scale
+EXTRA_DIST += bench/scale bench/xen
+.PHONY: bench-scale bench-xen
+bench-xen: all
+	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/xen'
 bench-scale: all
 	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/scale'
