@@ -153,8 +153,8 @@ void device_say(struct device *d, const char *now, const char *reason)
 		td_log_limited(&d->limit, well ? LOG_NOTICE : LOG_ERR, "%s: tapdisk %d: %s%s%s", d->dir, (int)d->pid, now, has ? ": " : "",
 		               has ? reason : "");
 	snprintf(d->said, sizeof d->said, "%s", now);
-	device_write(d, "tapdisk-state", now);
 	device_write(d, "reason", has ? reason : NULL);
+	device_write(d, "tapdisk-state", now); /* last: who waits for it reads the reason then */
 }
 
 void device_fail(struct device *d, const char *why)

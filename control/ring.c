@@ -172,12 +172,13 @@ static void say_state(struct device *d, json_t *ev)
 	if (!strcmp(d->said, now))
 		return;
 	was_failed = !strcmp(d->said, "failed");
-	device_say(d, now, reason);
-	/* nothing that is written stays, or of this guest's nothing is taken any more: the toolstack is told, as its kernel's backends do */
+	/* nothing that is written stays, or of this guest's nothing is taken any more: the toolstack is told, as its kernel's backends do;
+	 * before the word that others wait for */
 	if (!strcmp(now, "failed") || !strcmp(now, "broken"))
 		device_error(d, reason);
 	else if (was_failed)
 		device_error(d, NULL);
+	device_say(d, now, reason);
 	if (!strcmp(now, "broken")) {
 		if (d->b.state < XB_CLOSING)
 			device_state(d, XB_CLOSING);
