@@ -96,7 +96,7 @@ nothing_left() { # no process, marker, socket or xenstore directory of a disk is
 	local left
 	left=$(pidof tapdisk); [ -z "$left" ] || { echo "# tapdisk still runs: $left"; return 1; }
 	left=$(ls $CTL/tapdisk 2>/dev/null); [ -z "$left" ] || { echo "# markers are left: $left"; return 1; }
-	left=$(ls $CTL 2>/dev/null | grep -vE '^tapdisk$|^tapback|^hotplug-[0-9]*[.]lock$'); [ -z "$left" ] || { echo "# sockets are left: $left"; return 1; }
+	left=$(ls $CTL 2>/dev/null | grep -vE '^tapdisk$|^tapback|^(hotplug-[0-9]*|nbd)[.]lock$'); [ -z "$left" ] || { echo "# sockets are left: $left"; return 1; }
 	left=$(for t in vbd vbd3; do for n in $(xenstore-list /local/domain/0/backend/$t 2>/dev/null); do xenstore-list "/local/domain/0/backend/$t/$n"; done; done)
 	[ -z "$left" ] || { echo "# backend directories are left: $left"; return 1; }
 }
