@@ -39,6 +39,7 @@ void td_kill_at(enum td_kill_point p)
 	if (atomic_load(&kill_shared->armed) != (int)p || atomic_fetch_sub(&kill_shared->countdown, 1) != 1)
 		return;
 	atomic_store(&kill_shared->armed, -1);
+	atomic_store(&kill_shared->last, (int)p);
 	atomic_fetch_add(&kill_shared->died_at[p], 1);
 	die();
 }

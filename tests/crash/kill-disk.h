@@ -14,6 +14,7 @@
 struct kill_shared {
 	_Atomic int armed;     /* a TD_KILL point; -1: none */
 	atomic_uint countdown; /* it dies when it comes there for that many'th time */
+	_Atomic int last;      /* the point at which the last one has died; -1: at none */
 	atomic_uint died_at[TD_KILL_COUNT];
 	atomic_bool fail_sync; /* each fdatasync fails with EIO */
 	atomic_bool ready;     /* the ring runs */

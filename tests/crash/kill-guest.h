@@ -6,7 +6,7 @@
  * K1 each request is answered once, with success, and nothing else is
  * K2 a read brings the bytes of the write that was issued last before it, in the ring's order
  * K3 the indices of the ring stay what they can be
- * K4 something is answered within PATIENCE once there is a tapdisk
+ * K4 something is answered within the lab's patience once there is a tapdisk
  */
 #ifndef CRASH_KILL_GUEST_H
 #define CRASH_KILL_GUEST_H
@@ -16,7 +16,6 @@
 
 #define KILL_BLOCKS   1024 /* of 4 KiB */
 #define KILL_MOST     20   /* in one request: beyond 11 it is an indirect one */
-#define KILL_PATIENCE 20.0 /* s */
 
 struct kill_flight {
 	bool there;

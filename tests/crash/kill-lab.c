@@ -20,7 +20,7 @@
 #include "tests/crash/kill-disk.h"
 #include "tests/crash/kill-guest.h"
 
-static const char usage[] = "usage: killlab --image TYPE:PATH [--mode M] [--engine libaio|threads] [--kills N] [--seed N] [--sticky]\n"
+static const char usage[] = "usage: killlab --image TYPE:PATH [--mode M] [--engine libaio|threads] [--kills N] [--seed N] [--patience S] [--sticky]\n"
 			    "  --kills N   100; one in two at a named point, each in its turn\n"
 			    "  --sticky    instead, deaths around an fdatasync that fails: no write may succeed after it\n"
 			    "Runs in a directory of its own, which $TAPDISK_CONTROL_DIR names.  The image is empty, of 8 MiB.\n"
@@ -36,6 +36,7 @@ static struct rng rng;
 static pid_t child;
 static unsigned at_random;
 static int next_point;
+static double patience_s = 20; /* that a guest has with a tapdisk that does not answer */
 
 static double now(void)
 {
@@ -77,7 +78,7 @@ static bool kill_it(void)
 /* Keeps the guest at work until the tapdisk is dead, at a named point or at random; NULL, or what is wrong. */
 static const char *live_and_die(bool named)
 {
-	double end = now() + (named ? ARMED_MOST : (double)rng_below(&rng, LIFE_MOST * 1000) / 1000) / 1000, patience = now() + KILL_PATIENCE;
+	double end = now() + (named ? ARMED_MOST : (double)rng_below(&rng, LIFE_MOST * 1000) / 1000) / 1000, patience = now() + patience_s;
 	uint64_t answers = k.answers;
 	bool well;
 
@@ -91,7 +92,7 @@ static const char *live_and_die(bool named)
 			return k.bad;
 		if (k.answers != answers) {
 			answers = k.answers;
-			patience = now() + KILL_PATIENCE;
+			patience = now() + patience_s;
 		}
 		if (now() > patience && kill_guest_waits(&k))
 			return "K4: no answer";
@@ -100,6 +101,7 @@ static const char *live_and_die(bool named)
 			continue;
 		atomic_store(&kill_shared->armed, -1);
 		at_random++;
+		atomic_store(&kill_shared->last, -1);
 		if (!kill_it())
 			return "the tapdisk has ended by itself";
 		return NULL;
@@ -118,7 +120,7 @@ static const char *first_answer(double since)
 			return k.bad;
 		if (is_dead(&well))
 			return well ? NULL : "the tapdisk has ended by itself";
-		if (now() - since > KILL_PATIENCE)
+		if (now() - since > patience_s)
 			return "K4: no answer after the death of a tapdisk";
 	}
 	if (k.answers != answers)
@@ -142,10 +144,20 @@ static void arm_next(void)
 /* One in the taking over, or soon after it. */
 static void arm_successor(void)
 {
-	if (rng_chance(&rng, 70))
+	if (rng_chance(&rng, 40)) /* some of what the dead one had marked is answered, and some is not */
+		arm(rng_chance(&rng, 50) ? TD_KILL_PUSH_DONE : TD_KILL_NOTIFY_DONE, 2);
+	else if (rng_chance(&rng, 70))
 		arm(TD_KILL_ADOPT_MAPPED + (int)rng_below(&rng, TD_KILL_COUNT - TD_KILL_ADOPT_MAPPED), 2);
 	else
 		arm_next();
+}
+
+/* Was the last death one that leaves answers marked and not given? */
+static bool between_mark_and_push(void)
+{
+	int died = atomic_load(&kill_shared->last);
+
+	return died >= TD_KILL_ANSWER_INDEX && died <= TD_KILL_PUSH_BEGIN;
 }
 
 static const char *campaign(unsigned kills, unsigned *done)
@@ -166,7 +178,7 @@ static const char *campaign(unsigned kills, unsigned *done)
 		++*done;
 		if (rng_chance(&rng, 50)) /* the guest does not know that nobody is there */
 			kill_guest_issue(&k, 1 + (unsigned)rng_below(&rng, 32));
-		if (rng_chance(&rng, 20)) /* and the next dies while it takes over */
+		if (rng_chance(&rng, between_mark_and_push() ? 80 : 20)) /* and the next dies while it takes over */
 			arm_successor();
 		child = kill_disk_start(&disk, true);
 		wrong = first_answer(since);
@@ -182,10 +194,11 @@ static const char *campaign(unsigned kills, unsigned *done)
 /* All that is in flight is answered; every block is read; the image is closed. */
 static const char *finish(void)
 {
-	double end = now() + KILL_PATIENCE;
+	double end = now() + patience_s;
 	int status;
 	bool well;
 
+	usleep(100000); /* one that was armed may be dying still */
 	if (is_dead(&well))
 		child = kill_disk_start(&disk, true);
 	while (kill_guest_waits(&k) && !k.bad[0] && now() < end)
@@ -328,7 +341,8 @@ int main(int argc, char **argv)
 {
 	static const struct option longs[] = {{"image", required_argument, NULL, 'i'}, {"mode", required_argument, NULL, 'm'},
 					      {"engine", required_argument, NULL, 'e'}, {"kills", required_argument, NULL, 'n'},
-					      {"seed", required_argument, NULL, 's'}, {"sticky", no_argument, NULL, 'y'}, {0}};
+					      {"seed", required_argument, NULL, 's'}, {"sticky", no_argument, NULL, 'y'},
+					      {"patience", required_argument, NULL, 'p'}, {0}};
 	unsigned kills = 100;
 	uint64_t seed = 1;
 	bool stick = false;
@@ -350,6 +364,9 @@ int main(int argc, char **argv)
 			break;
 		case 's':
 			seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'p':
+			patience_s = atof(optarg);
 			break;
 		case 'y':
 			stick = true;

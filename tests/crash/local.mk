@@ -16,11 +16,13 @@ tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tes
 	lib/io.c lib/io-aio.c lib/workers.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache.c
 tests_crash_killlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS
 tests_crash_killlab_LDADD = $(TAPDISK_LIBS)
+TESTS += tests/crash/kill.sh
+EXTRA_DIST += tests/crash/kill.sh tests/crash/kills
 EXTRA_DIST += tests/crash/lab.sh
 EXTRA_DIST += tests/crash/plant tests/crash/README
 
 # CC, and what compiles one source and links crashlab with it in front of the libraries, for tests/crash/plant
-CRASH_ENV = SRC='$(abs_top_srcdir)' CC='$(CC)' \
+CRASH_ENV = KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)' CC='$(CC)' \
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
 	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)'
 
@@ -34,8 +36,13 @@ clean-crash:
 	rm -rf tests/crash/planted tests/crash/out
 EXTRA_DIST += $(srcdir)/tests/crash/bugs
 
+# KILLS=10000, T=FORMAT: see the top of tests/crash/kills
+.PHONY: check-crash-kills
+check-crash-kills: all tests/crash/killlab
+	@KILLS='$(KILLS)' T='$(T)' python3 '$(abs_top_srcdir)/tests/crash/kills'
+
 # CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
 .PHONY: check-crash
-check-crash: all tests/crash/crashlab
+check-crash: check-crash-kills all tests/crash/crashlab tests/crash/killlab
 	@$(CRASH_ENV) CUTS='$(CUTS)' T='$(T)' BUGS='$(BUGS)' python3 '$(abs_top_srcdir)/tests/crash/run'
 EXTRA_DIST += tests/crash/run tests/crash/report.py
