@@ -137,6 +137,11 @@ static void put_state(json_t *o, const struct vbd *v)
 	put_rings(o, v);
 }
 
+static json_int_t at_least(uint32_t bytes, uint32_t least)
+{
+	return bytes < least ? least : bytes;
+}
+
 static void put_info(json_t *o, const struct vbd *v)
 {
 	const struct td_cache_mode *m = v->opt.mode;
@@ -150,13 +155,13 @@ static void put_info(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "promise", json_string(m->promise));
 	json_object_set_new(o, "read_only", json_boolean(v->opt.read_only));
 	json_object_set_new(o, "sectors", json_integer((json_int_t)v->disk.sectors));
-	json_object_set_new(o, "sector_size", json_integer(512));
-	json_object_set_new(o, "physical_sector_size", json_integer(v->leaf ? v->leaf->info.physical : 512));
+	json_object_set_new(o, "sector_size", json_integer(options_sector(&v->opt)));
+	json_object_set_new(o, "physical_sector_size", json_integer(at_least(v->leaf ? v->leaf->info.physical : 512, options_sector(&v->opt))));
 	json_object_set_new(o, "flush", json_boolean(m->advertise_flush));
 	json_object_set_new(o, "barrier", json_boolean(m->advertise_flush));
 	json_object_set_new(o, "discard", json_boolean(v->disk.discard));
 	if (v->disk.discard && v->leaf)
-		json_object_set_new(o, "discard_granularity", json_integer(v->leaf->info.discard_gran));
+		json_object_set_new(o, "discard_granularity", json_integer(at_least(v->leaf->info.discard_gran, options_sector(&v->opt))));
 	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
 	json_object_set_new(o, "persistent", json_true());
 	json_object_set_new(o, "max_indirect_segments", json_integer(BLKIF_MAX_INDIRECT));

@@ -46,6 +46,14 @@ static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *er
 	return 0;
 }
 
+static int set_sector_size(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (strcmp(v, "512") && strcmp(v, "4096"))
+		return td_fail(err, EINVAL, "sector-size=%.100s: say 512 or 4096, in bytes", v);
+	o->sector_size = *v == '5' ? 512 : 4096;
+	return 0;
+}
+
 static int set_request_timeout(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	char *end;
@@ -81,6 +89,7 @@ static const struct {
 	{"on-enospc", set_on_enospc, false, false},
 	{"request-timeout", set_request_timeout, false, false},
 	{"shared", set_shared, true, false},
+	{"sector-size", set_sector_size, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
 };
 
@@ -122,7 +131,7 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
 	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout && a->shared == b->shared &&
-	       a->read_only == b->read_only;
+	       options_sector(a) == options_sector(b) && a->read_only == b->read_only;
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

@@ -14,11 +14,17 @@ struct vbd_options {
 	bool report_enospc;
 	bool shared;        /* other hosts write it too (w!) */
 	bool read_only;
+	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512 */
 	int request_timeout; /* s after which a store that does not answer is told of; 0: never */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
 	char parent_dirs[1024]; /* where parents may be beside the leaf's own directory: absolute, colons between */
 	struct td_key key;      /* of an encrypted image */
 };
+
+static inline unsigned options_sector(const struct vbd_options *o)
+{
+	return o->sector_size ? o->sector_size : 512;
+}
 
 /* The host's defaults: tapdisk.conf over what is built in. */
 int options_default(struct vbd_options *o, struct td_err *err);

@@ -21,6 +21,8 @@ static json_t *words(const struct vbd_options *o)
 	json_array_append_new(a, json_sprintf("unsafe=%s", o->unsafe ? "yes" : "no"));
 	json_array_append_new(a, json_sprintf("on-enospc=%s", o->report_enospc ? "report" : "pause"));
 	json_array_append_new(a, json_sprintf("shared=%s", o->shared ? "yes" : "no"));
+	if (options_sector(o) != 512) /* an older tapdisk does not know the word */
+		json_array_append_new(a, json_sprintf("sector-size=%u", options_sector(o)));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
 	return a;
 }

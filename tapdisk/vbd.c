@@ -256,6 +256,11 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
 		goto fail;
 	}
+	if (leaf->info.size % options_sector(o)) {
+		rc = td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of sector-size=%u: enlarge it, or leave the option out", spec,
+			     (unsigned long long)leaf->info.size, options_sector(o));
+		goto fail;
+	}
 	copy = strdup(spec);
 	if (!copy) {
 		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
@@ -554,6 +559,10 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 		rc = td_fail(err, EBUSY, "minor %d: domain %u was told under cache=%s that there is no cache, which cache=%s is: detach the disk "
 			     "there first", v->minor, blkif_params(vbd_ring(v))->domid, v->opt.mode->name, opt.mode->name);
 		v->state |= TD_STATE_RESUME_FAILED;
+	} else if (!v->leaf && vbd_ring(v) && options_sector(&opt) != options_sector(&v->opt)) {
+		rc = td_fail(err, EBUSY, "minor %d: domain %u was told of sectors of %u bytes: detach the disk there first", v->minor,
+			     blkif_params(vbd_ring(v))->domid, options_sector(&v->opt));
+		v->state |= TD_STATE_RESUME_FAILED;
 	} else if (!v->leaf) {
 		rc = vbd_start(v, spec ? spec : v->spec, &opt, false, err);
 		if (rc < 0)
@@ -578,7 +587,7 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 	else if (v->leaf->driver->resize)
 		rc = v->leaf->driver->resize(v->leaf, err);
 	if (rc > 0) {
-		v->disk.sectors = v->leaf->info.size / 512;
+		v->disk.sectors = v->leaf->info.size / options_sector(&v->opt) * (options_sector(&v->opt) / 512);
 		tell_nbd(v);
 	}
 	vbd_unlock(v);

@@ -60,3 +60,31 @@ expect 0 "$guest" "$pid" "$minor" verify 0 4096 1
 
 tap_ctl destroy -p "$pid" -m "$minor" || fail "destroy"
 expect 2 "$guest" "$pid" "$minor" flush
+
+# sectors of 4096 bytes: the ring's units stay, what the guest is told does not, and a successor tells the same
+truncate -s 8192512 "$WORK/l.img"
+expect 22 tap_ctl create -a "aio:$WORK/l.img" -o sector-size=4096 -o cache=writeback
+has "the reason" "$ERR" "not a multiple of sector-size=4096"
+truncate -s 8M "$WORK/l.img"
+marker=$(tap_ctl create -a "aio:$WORK/l.img" -o sector-size=4096 -o cache=writeback) || fail "create"
+minor=${marker##*-}
+pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
+expect 0 "$guest" "$pid" "$minor" sectors
+is "sectors of 512 bytes, logical size, physical size" "$OUT" "16384 4096 4096"
+expect 0 "$guest" --segs 40 "$pid" "$minor" full 3
+expect 0 "$guest" "$pid" "$minor" verify 4096 12288 3
+kill -KILL "$pid"
+gone() { case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null) in ''|Z|X) ;; *) return 1 ;; esac; }
+until_true 10 gone "$pid"
+pid=$(tap_ctl revive -m "$minor") || fail "revive"
+expect 0 "$guest" "$pid" "$minor" sectors
+is "after a revival" "$OUT" "16384 4096 4096"
+expect 0 tap_ctl pause -p "$pid" -m "$minor"
+expect 0 tap_ctl unpause -p "$pid" -m "$minor" -a "aio:$WORK/l.img"
+expect 0 "$guest" "$pid" "$minor" sectors
+is "after a pause" "$OUT" "16384 4096 4096"
+truncate -s 9000448 "$WORK/l.img" # not whole sectors
+expect 0 tap_ctl resize -p "$pid" -m "$minor"
+expect 0 "$guest" "$pid" "$minor" sectors
+is "after a resize" "$OUT" "17576 4096 4096"
+tap_ctl destroy -p "$pid" -m "$minor" || fail "destroy"

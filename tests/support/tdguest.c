@@ -26,6 +26,7 @@ static const char usage[] =
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
 	"  load SECONDS DEPTH    random reads and writes, every read compared; prints IOPS\n"
 	"  promise               what the disk's cache mode promises, in the tapdisk's words\n"
+	"  sectors               size in 512 bytes, logical and physical sector size as the guest is told\n"
 	"  hostile CASE          what no honest guest sends; `hostile list' names the cases\n"
 	"Exits 0 when all went well, 1 when data or an answer was wrong, 2 when it could not be tried.\n";
 
@@ -141,6 +142,18 @@ static int promise(struct guest *g)
 	return 0;
 }
 
+static int sectors(struct guest *g)
+{
+	json_t *info = NULL;
+
+	if (td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, 10, NULL, NULL, &info, NULL))
+		return 2;
+	printf("%llu %d %d\n", (unsigned long long)json_integer_value(json_object_get(info, "sectors")),
+	       (int)json_integer_value(json_object_get(info, "sector_size")), (int)json_integer_value(json_object_get(info, "physical_sector_size")));
+	json_decref(info);
+	return 0;
+}
+
 static int command(struct guest *g, int argc, char **argv)
 {
 	const char *c = argv[0];
@@ -172,6 +185,8 @@ static int command(struct guest *g, int argc, char **argv)
 		return tdguest_load(g, atof(argv[1]), (unsigned)b);
 	if (!strcmp(c, "promise") && argc == 1)
 		return promise(g);
+	if (!strcmp(c, "sectors") && argc == 1)
+		return sectors(g);
 	if (!strcmp(c, "hostile") && argc == 2)
 		return tdguest_hostile(g, argv[1]);
 	fputs(usage, stderr);

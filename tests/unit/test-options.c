@@ -127,7 +127,7 @@ START_TEST(words_are_checked_one_by_one)
 		{"cache", "key=value"}, {"=none", "key=value"}, {"", "key=value"},
 		{"cache=", "none, writethrough, writeback, directsync, unsafe"}, {"cache=NONE", "the modes are"},
 		{"unsafe=1", "yes or no"}, {"shared=", "yes or no"}, {"on-enospc=stop", "pause"},
-		{"colour=red", "cache, unsafe, on-enospc, request-timeout, shared"}, {"request-timeout=soon", "number of seconds"}, {"request-timeout=-1", "number of seconds"}, {"cach=none", "unknown option 'cach'"},
+		{"colour=red", "cache, unsafe, on-enospc, request-timeout, shared"}, {"request-timeout=soon", "number of seconds"}, {"request-timeout=-1", "number of seconds"}, {"sector-size=1024", "512 or 4096"}, {"sector-size=4096b", "512 or 4096"}, {"cach=none", "unknown option 'cach'"},
 		{"caches=none", "unknown option 'caches'"}};
 	char longest[5000];
 
@@ -144,6 +144,9 @@ START_TEST(words_are_checked_one_by_one)
 	ck_assert_int_eq(add("shared=yes"), 0);
 	ck_assert_int_eq(add("shared=no"), 0);
 	ck_assert(!opt.shared);
+	ck_assert_uint_eq(options_sector(&opt), 512);
+	ck_assert_int_eq(add("sector-size=4096"), 0);
+	ck_assert_uint_eq(options_sector(&opt), 4096);
 	ck_assert_int_eq(add("on-enospc=report"), 0);
 	ck_assert_int_eq(add("on-enospc=pause"), 0);
 	ck_assert(!opt.report_enospc);
