@@ -36,7 +36,7 @@ static const char usage_text[] =
         "       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
         "DOMAIN is an id or a name.  DISK is what xl's disk= takes:\n"
         "  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  '/srv/a.img,raw,xvdb,rw'\n"
-        "with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, on-enospc=pause|report.\n"
+        "with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, on-enospc=pause|report, sector-size=512|4096.\n"
         "  -f, --force         detach: do not insist on the guest's letting go of it\n"
         "  -t, --timeout=S     seconds to wait for the other side (10)\n"
         "  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"

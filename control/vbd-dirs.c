@@ -27,9 +27,10 @@ void vbd_init(struct vbd *v, const char *type, const char *script, unsigned domi
 static int write_params(struct store *s, const struct vbd *v, const struct xl_disk *d)
 {
 	char *params = NULL;
-	int rc = asprintf(&params, "%s:%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format, d->cache ? "cache=" : "",
+	int rc = asprintf(&params, "%s:%s%s%s%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format, d->cache ? "cache=" : "",
 	                  d->cache ? d->cache : "", d->cache ? ":" : "", d->unsafe ? "unsafe=yes:" : "",
-	                  d->on_enospc ? "on-enospc=" : "", d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "", d->target);
+	                  d->on_enospc ? "on-enospc=" : "", d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "",
+	                  d->sector_size ? "sector-size=" : "", d->sector_size ? d->sector_size : "", d->sector_size ? ":" : "", d->target);
 
 	if (rc < 0)
 		return -ENOMEM;

@@ -168,6 +168,8 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return set(&d->cache, v, "cache", err);
 	if (!strcmp(key, "on-enospc"))
 		return set(&d->on_enospc, v, "on-enospc", err);
+	if (!strcmp(key, "sector-size"))
+		return set(&d->sector_size, v, "sector-size", err);
 	if (!strcmp(key, "unsafe"))
 		return set_yes(&d->unsafe, key, v, err);
 	if (!strcmp(key, "shared"))
@@ -186,7 +188,7 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return 0;
 	return td_fail(err, EINVAL,
 	               "unknown key '%s'; known are target, format, vdev, access, devtype, backendtype, script, discard, "
-	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc",
+	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, sector-size",
 	               key);
 }
 
@@ -323,5 +325,6 @@ void xl_disk_free(struct xl_disk *d)
 	free(d->vdev);
 	free(d->cache);
 	free(d->on_enospc);
+	free(d->sector_size);
 	memset(d, 0, sizeof *d);
 }

@@ -37,6 +37,7 @@ opened() # ROW CELL
 	is "$1: $2" "$(tap_ctl list | sed 's/.*args=//')" "$type:$(image "$1")"
 	case $1 in
 	*"another mode") has "$1: $2" "$(tap_ctl list --json)" '"mode": "writethrough"' ;;
+	4096*) has "$1: $2" "$(xenstore-read "/local/domain/0/backend/vbd3/$D/params" 2>/dev/null || echo "$2")" 'sector-size=4096' ;;
 	unsafe) has "$1: $2" "$(tap_ctl list --json)" '"mode": "unsafe"' ;;
 	esac
 }

@@ -81,10 +81,11 @@ END_TEST
 
 START_TEST(ours)
 {
-	struct xl_disk d = good("cache=unsafe,unsafe=yes,shared=yes,on-enospc=report,vdev=xvda,target=/a");
+	struct xl_disk d = good("cache=unsafe,unsafe=yes,shared=yes,on-enospc=report,sector-size=4096,vdev=xvda,target=/a");
 
 	ck_assert_str_eq(d.cache, "unsafe");
 	ck_assert_str_eq(d.on_enospc, "report");
+	ck_assert_str_eq(d.sector_size, "4096");
 	ck_assert(d.unsafe && d.shared);
 	xl_disk_free(&d);
 	d = good("/a,raw,xvda,w!");
