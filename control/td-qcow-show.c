@@ -43,6 +43,50 @@ static const char *compat(const struct qcow_header *h)
 	return h->version == 2 ? "0.10" : "1.1";
 }
 
+/* --- encryption ---------------------------------------------------------------------------------------------------------------- */
+
+/* "aes-256", "xts", "plain64". */
+static void cipher_words(const struct luks *l, char cipher[16], char mode[8], char iv[24])
+{
+	bool xts = l->mode == TD_CIPHER_XTS;
+
+	snprintf(cipher, 16, "aes-%u", (unsigned)l->key_bytes * 8 / (xts ? 2 : 1));
+	snprintf(mode, 8, "%s", xts ? "xts" : "cbc");
+	snprintf(iv, 24, "%s", strchr(l->mode_name, '-') + 1);
+}
+
+static json_t *json_encrypt(const struct qcow_info *i)
+{
+	json_t *j = json_pack("{s:s}", "format", i->h.crypt == QCOW_LUKS ? "luks" : "aes"), *slots;
+	char cipher[16], mode[8], iv[24];
+
+	if (!i->has_luks)
+		return j;
+	cipher_words(&i->luks, cipher, mode, iv);
+	slots = json_array();
+	for (unsigned n = 0; n < LUKS_SLOTS; n++)
+		json_array_append_new(slots, json_pack("{s:b, s:i}", "active", i->luks.slot[n].active, "iters", (int)i->luks.slot[n].iterations));
+	json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cipher-alg", cipher, "cipher-mode", mode, "ivgen-alg", iv, "hash-alg",
+					    i->luks.hash_name, "slots", slots));
+	return j;
+}
+
+static void text_encrypt(const struct qcow_info *i)
+{
+	char cipher[16], mode[8], iv[24];
+
+	printf("    encrypt:\n        format: %s\n", i->h.crypt == QCOW_LUKS ? "luks" : "aes");
+	if (!i->has_luks)
+		return;
+	cipher_words(&i->luks, cipher, mode, iv);
+	printf("        ivgen alg: %s\n        hash alg: %s\n        cipher alg: %s\n        cipher mode: %s\n        slots in use:", iv,
+	       i->luks.hash_name, cipher, mode);
+	for (unsigned n = 0; n < LUKS_SLOTS; n++)
+		if (i->luks.slot[n].active)
+			printf(" %u", n);
+	putchar('\n');
+}
+
 /* --- info --------------------------------------------------------------------------------------------------------------------- */
 
 static json_t *json_snapshots(const struct qcow_info *i)
@@ -77,8 +121,10 @@ static int info_json(const char *path, const struct qcow_info *i)
 	}
 	if (h->nbitmaps)
 		json_object_set_new(data, "bitmaps", json_integer(h->nbitmaps));
-	if (h->crypt)
+	if (h->crypt) {
 		json_object_set_new(j, "encrypted", json_true());
+		json_object_set_new(data, "encrypt", json_encrypt(i));
+	}
 	if (h->backing[0]) {
 		json_object_set_new(j, "backing-filename", json_string(h->backing));
 		if (td_sibling(path, h->backing, "", NULL, full, NULL) == 0)
@@ -138,6 +184,8 @@ static int info_text(const char *path, const struct qcow_info *i)
 	if (h->version > 2)
 		yes("lazy refcounts", h->compat & QCOW_COMPAT_LAZY);
 	printf("    refcount bits: %d\n", 1 << h->ref_order);
+	if (h->crypt)
+		text_encrypt(i);
 	if (h->nbitmaps)
 		printf("    bitmaps: %u\n", h->nbitmaps);
 	if (h->data_file[0]) {
@@ -184,8 +232,9 @@ static void show(struct shown *s)
 			printf(", \"offset\": %llu", (unsigned long long)e->host);
 		printf("}");
 	} else if (e->data) {
-		char host[32] = "compressed";
+		char host[32];
 
+		snprintf(host, sizeof host, "%s", e->zipped ? "compressed" : "-"); /* -: that format does not say */
 		if (e->has_host)
 			snprintf(host, sizeof host, "%#llx", (unsigned long long)e->host);
 		printf("%#-15llx %#-15llx %-15s %s\n", (unsigned long long)e->off, (unsigned long long)e->len, host, e->file);
@@ -199,7 +248,7 @@ static int each(void *data, const struct qcow_extent *e)
 	struct qcow_extent *l = &s->e;
 
 	if (e && s->any && l->depth == e->depth && l->present == e->present && l->zero == e->zero && l->data == e->data &&
-	    l->has_host == e->has_host && l->file == e->file && (!e->has_host || l->host + l->len == e->host)) {
+	    l->has_host == e->has_host && l->zipped == e->zipped && l->file == e->file && (!e->has_host || l->host + l->len == e->host)) {
 		l->len += e->len;
 		return 0;
 	}

@@ -46,6 +46,16 @@ static int open_header(const char *path, unsigned flags, struct td_io *io, struc
 	return rc;
 }
 
+/* What cannot be read or is not known is left out. */
+static void look_at_luks(struct td_file *f, struct qcow_info *info)
+{
+	struct td_err none = {0};
+	uint8_t buf[LUKS_HEADER];
+
+	if (info->h.luks_len >= sizeof buf && !td_file_rw(f, TD_IO_READ, buf, info->h.luks_off, sizeof buf, TD_IO_EOF_ZERO))
+		info->has_luks = !luks_decode(buf, info->h.luks_len, f->path, &info->luks, &none);
+}
+
 int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, struct td_err *err)
 {
 	struct td_file *f;
@@ -55,6 +65,8 @@ int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, 
 	if (rc)
 		return rc;
 	info->file_size = f->st.size;
+	if (info->h.crypt == QCOW_LUKS)
+		look_at_luks(f, info);
 	rc = qcow_snapshots(f, &info->h, &info->snapshots, &end, err);
 	td_file_close(f);
 	return rc;
@@ -384,6 +396,7 @@ static int map_qcow(struct walk *w, struct td_image *image, unsigned depth, uint
 		e.zero = run.kind == QCOW_RUN_ZERO || run.kind == QCOW_RUN_NONE;
 		e.present = run.kind != QCOW_RUN_NONE;
 		e.data = !e.zero;
+		e.zipped = run.kind == QCOW_RUN_ZIP;
 		e.has_host = run.kind == QCOW_RUN_DATA;
 		e.host = run.host;
 		rc = w->each(w->data, &e);

@@ -32,6 +32,8 @@ int qcow_image_create(const char *path, const struct qcow_create *o, struct td_i
 struct qcow_info {
 	struct qcow_header h;
 	uint64_t file_size;       /* bytes: its length */
+	bool has_luks;            /* luks: it has such a header, of a kind that is known */
+	struct luks luks;
 	struct qcow_snapshot *snapshots; /* h.nsnapshots; the caller frees them */
 };
 int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, struct td_err *err);
@@ -50,7 +52,8 @@ struct qcow_extent {
 	uint64_t off, len;
 	unsigned depth;            /* 0: the image itself */
 	bool present, zero, data;  /* as qemu-img map says it: in some image; reads as zeroes; has bytes in a file */
-	bool has_host;             /* host: where in `file' it stands, uncompressed */
+	bool zipped;               /* data: compressed */
+	bool has_host;             /* host: where in `file' it stands as it is */
 	uint64_t host;
 	const char *file;
 };

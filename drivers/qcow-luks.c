@@ -42,9 +42,19 @@ static const struct {
 	{"cbc-plain", TD_CIPHER_CBC, TD_IV_PLAIN}, {"cbc-essiv:sha256", TD_CIPHER_CBC, TD_IV_ESSIV},
 };
 
-static const EVP_MD *hash_named(const char *name)
+static const EVP_MD *hash_named(const char *name, const char **known)
 {
-	return !strcmp(name, "sha1") ? EVP_sha1() : !strcmp(name, "sha256") ? EVP_sha256() : !strcmp(name, "sha512") ? EVP_sha512() : NULL;
+	static const struct {
+		const char *name;
+		const EVP_MD *(*hash)(void);
+	} hashes[] = {{"sha1", EVP_sha1}, {"sha256", EVP_sha256}, {"sha512", EVP_sha512}};
+
+	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++)
+		if (!strcmp(name, hashes[i].name)) {
+			*known = hashes[i].name;
+			return hashes[i].hash();
+		}
+	return NULL;
 }
 
 static int decode_cipher(const uint8_t *p, const char *name, struct luks *l, struct td_err *err)
@@ -62,7 +72,8 @@ static int decode_cipher(const uint8_t *p, const char *name, struct luks *l, str
 			       name, cipher, mode);
 	l->mode = modes[i].mode;
 	l->iv = modes[i].iv;
-	l->hash = hash_named(hash);
+	l->mode_name = modes[i].name;
+	l->hash = hash_named(hash, &l->hash_name);
 	if (!l->hash)
 		return td_fail(err, ENOTSUP, "%s: its LUKS header uses the hash %s: sha1, sha256 and sha512 are known here", name, hash);
 	l->key_bytes = td_get_be32(p + 108);
@@ -304,10 +315,13 @@ static void encode(const struct luks_make *m, const struct luks *l, uint8_t *p)
 
 int luks_create(const struct luks_make *m, const uint8_t *pass, size_t len, uint8_t *area)
 {
-	struct luks l = {.mode = m->mode, .iv = m->iv, .hash = hash_named(m->hash), .key_bytes = key_bytes(m)};
+	struct luks l = {.mode = m->mode, .iv = m->iv, .key_bytes = key_bytes(m)};
 	uint8_t key[TD_CIPHER_KEY_MAX];
 	uint32_t n = 0;
-	int rc = calibrate(&l, m->ms, &n);
+	int rc;
+
+	l.hash = hash_named(m->hash, &l.hash_name);
+	rc = calibrate(&l, m->ms, &n);
 
 	for (unsigned s = 0; s < LUKS_SLOTS; s++)
 		l.slot[s] = (struct luks_slot){.active = s == 0, .iterations = s ? 0 : n, .off = SLOT_ALIGN + s * slot_room(l.key_bytes),

@@ -23,6 +23,7 @@ struct luks {
 	enum td_cipher_mode mode;
 	enum td_cipher_iv iv;
 	const EVP_MD *hash;
+	const char *hash_name, *mode_name; /* as in the header: "sha256", "xts-plain64" */
 	uint32_t key_bytes;
 	uint8_t digest[20], salt[32]; /* of the disk's key */
 	uint32_t iterations;

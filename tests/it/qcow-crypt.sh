@@ -109,6 +109,11 @@ expect 1 tdimg "qcow2:$WORK/c.qcow2" info
 has "no passphrase" "$ERR" "-E"
 is "the image after that" "$(md5sum <c.qcow2)" "$before"
 
+expect 0 q info c.qcow2
+for w in "format: luks" "cipher alg: aes-256" "cipher mode: xts" "ivgen alg: plain64" "hash alg: sha256" "slots in use: 0 5"; do has info "$OUT" "$w"; done
+expect 0 q info --json c.qcow2
+has "info --json" "$OUT" '"cipher-alg": "aes-256"'
+
 # through tap-ctl: on standard input, and there still after a pause
 pid=$(tap_ctl spawn)
 minor=$(tap_ctl allocate) minor=${minor##*-}
