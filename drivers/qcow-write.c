@@ -2,7 +2,7 @@
 /*
  * Writing.  What is mapped and ours goes in place, at once.  The rest is a fiber's: it locks the guest clusters, takes host clusters in
  * a row, writes the guest's bytes together with what belongs around them (read from below; what is overwritten is not read), and only
- * then changes the mapping (Q2).  Other requests go on meanwhile; those for the same clusters wait.
+ * then changes the mapping (Q2).  Other requests go on meanwhile; those for the same clusters wait, or write to the new place too.
  */
 #include <assert.h>
 #include <errno.h>
@@ -44,23 +44,22 @@ bool qcow_write_fast(struct qcow *q, struct td_req *req)
 
 /* --- one fiber at a time changes a cluster ------------------------------------------------------------------------------- */
 
-static bool overlaps(struct qcow *q, uint64_t from, uint64_t to)
+static struct qcow_range *overlaps(struct qcow *q, uint64_t from, uint64_t to)
 {
 	td_list_each(l, &q->ranges) {
 		struct qcow_range *r = td_entry(l, struct qcow_range, link);
 
 		if (r->from < to && from < r->to)
-			return true;
+			return r;
 	}
-	return false;
+	return NULL;
 }
 
 void qcow_range_lock(struct qcow *q, struct qcow_range *r, uint64_t from, uint64_t to)
 {
 	while (overlaps(q, from, to))
 		td_cond_wait(&q->range_free);
-	r->from = from;
-	r->to = to;
+	*r = (struct qcow_range){.from = from, .to = to};
 	td_list_add(&q->ranges, &r->link);
 }
 
@@ -187,12 +186,24 @@ static int link_clusters(struct alloc *a)
 	return 0;
 }
 
-static int fill(struct alloc *a)
+/* A new place that is zeroes all around the guest's bytes is one that others may write to at the same time. */
+static void open_place(struct alloc *a, struct qcow_range *r)
+{
+	if (!a->taken || !a->fresh || a->head || a->tail || a->q->ext)
+		return;
+	r->host = a->host;
+	r->open_to = a->c0 + a->n;
+	td_cond_wake(&a->q->range_free);
+}
+
+static int fill(struct alloc *a, struct qcow_range *r)
 {
 	int rc = surroundings(a, a->lo, a->off, &a->head);
 
 	if (!rc)
 		rc = surroundings(a, a->end, a->hi, &a->tail);
+	if (!rc)
+		open_place(a, r);
 	if (!rc)
 		rc = write_data(a);
 	if (!rc)
@@ -305,16 +316,74 @@ static void bound(struct alloc *a)
 	a->n = (c1 < stop ? c1 : stop) - a->c0;
 }
 
+static int write_at(struct qcow *q, struct td_req *req, uint64_t host, uint64_t off, uint64_t len, struct iovec *iov)
+{
+	struct td_iop op = {.op = TD_IO_WRITE, .flags = qcow_new(q, host), .file = q->data, .off = host, .len = len, .iov = iov};
+
+	op.iovcnt = td_iov_slice(req->iov, req->iovcnt, off - req->off, len, iov, req->iovcnt);
+	return qcow_await_write(q, req->io, &op, off);
+}
+
+static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_run *run, uint64_t off, struct iovec *iov)
+{
+	unsigned epoch;
+	int rc;
+
+	qcow_fly(q, &epoch);
+	rc = write_at(q, req, run->host, off, run->len, iov);
+	qcow_land(q, epoch);
+	return rc;
+}
+
+/*
+ * A write to clusters that another fiber is making: at once, beside its own.  It counts when that fiber has changed the mapping; when it could
+ * not, or a discard came in between, it is made again.  Until that is known no place that was given up is taken anew (Q4).
+ */
+static int write_beside(struct qcow *q, struct td_req *req, const struct qcow_range *r, uint64_t off, uint64_t *next, struct iovec *iov)
+{
+	uint64_t end = req->off + req->len, stop = r->open_to << q->cbits, host = r->host + (off - (r->from << q->cbits)), len;
+	struct qcow_run run;
+	unsigned epoch;
+	int rc;
+
+	len = (end < stop ? end : stop) - off;
+	qcow_fly(q, &epoch);
+	rc = write_at(q, req, host, off, len, iov); /* r may be gone from here on */
+	while (!rc && overlaps(q, off >> q->cbits, ((off + len - 1) >> q->cbits) + 1))
+		td_cond_wait(&q->range_free);
+	if (!rc)
+		rc = in_place(q, off, len, &run);
+	*next = rc > 0 && run.host == host ? off + run.len : off;
+	qcow_land(q, epoch);
+	return rc < 0 ? rc : 1;
+}
+
+/* Waits until nobody changes the clusters, and locks them; or finds that they can be written to beside who does: then its range. */
+static struct qcow_range *lock_or_join(struct qcow *q, struct qcow_range *mine, uint64_t from, uint64_t to)
+{
+	struct qcow_range *r;
+
+	while ((r = overlaps(q, from, to))) {
+		if (r->from <= from && from < r->open_to)
+			return r;
+		td_cond_wait(&q->range_free);
+	}
+	qcow_range_lock(q, mine, from, to);
+	return NULL;
+}
+
 /* Writes from off on, as far as one piece of the file goes; *next is where to go on. */
-static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t *next)
+static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t *next, struct iovec *iov)
 {
 	struct alloc a = {.q = q, .req = req, .off = off, .end = req->off + req->len};
-	struct qcow_range range;
+	struct qcow_range range, *other;
 	struct qcow_run run;
 	int rc;
 
 	bound(&a);
-	qcow_range_lock(q, &range, a.c0, a.c0 + a.n);
+	other = lock_or_join(q, &range, a.c0, a.c0 + a.n);
+	if (other)
+		return write_beside(q, req, other, off, next, iov);
 	rc = in_place(q, off, a.end - off, &run);
 	if (rc > 0) { /* another request was faster */
 		qcow_range_unlock(q, &range);
@@ -326,24 +395,11 @@ static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t
 	if (!rc)
 		rc = choose_units(&a);
 	if (!rc)
-		rc = fill(&a);
+		rc = fill(&a, &range);
 	else if (a.taken)
 		qcow_release(q, a.host >> q->cbits, a.n);
 	qcow_range_unlock(q, &range);
 	*next = a.end;
-	return rc;
-}
-
-static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_run *run, uint64_t off, struct iovec *iov)
-{
-	struct td_iop op = {.op = TD_IO_WRITE, .flags = qcow_new(q, run->host), .file = q->data, .off = run->host, .len = run->len, .iov = iov};
-	unsigned epoch;
-	int rc;
-
-	qcow_fly(q, &epoch);
-	op.iovcnt = td_iov_slice(req->iov, req->iovcnt, off - req->off, run->len, iov, req->iovcnt);
-	rc = qcow_await_write(q, req->io, &op, off);
-	qcow_land(q, epoch);
 	return rc;
 }
 
@@ -362,7 +418,7 @@ static int write_slow(struct qcow *q, struct td_req *req)
 			next = at + run.len;
 			rc = write_mapped(q, req, &run, at, iov);
 		} else if (!rc) {
-			rc = write_some(q, req, at, &next);
+			rc = write_some(q, req, at, &next, iov);
 		}
 	}
 	free(iov);

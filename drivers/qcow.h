@@ -281,7 +281,9 @@ bool qcow_write_fast(struct qcow *q, struct td_req *req);
 int qcow_write(struct qcow *q, struct td_req *req); /* fiber */
 struct qcow_range {
 	struct td_list link;
-	uint64_t from, to; /* guest clusters */
+	uint64_t from, to;   /* guest clusters */
+	uint64_t open_to;    /* those before it have a place that reads as zeroes, and that others may write to at once; 0: none */
+	uint64_t host;       /* the place of the first */
 };
 void qcow_range_lock(struct qcow *q, struct qcow_range *r, uint64_t from, uint64_t to);
 void qcow_range_unlock(struct qcow *q, struct qcow_range *r);
