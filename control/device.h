@@ -39,6 +39,7 @@ struct device {
 	bool take_over;             /* it is there, and is to get the ring */
 	double deaths[DEVICE_DEATHS]; /* ev_now() of the last ones, in a circle */
 	unsigned ndeaths;
+	double held_until;            /* ev_now() of the next try for a successor; 0: none is waited for */
 	json_t *info;               /* the tapdisk's answer, while connecting */
 	long long sectors;          /* as published; -1: unknown */
 	char said[96];              /* tapdisk-state as last written */

@@ -14,6 +14,7 @@
 #include "td/ctl.h"
 
 #define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */
+#define HELD_S 60    /* from one try for a successor to the next, of a disk that is held */
 #define SETTLE_S 0.2 /* after a watch that ended as soon as it had begun */
 
 static void again_in(struct device *d, double seconds)
@@ -256,6 +257,7 @@ static void succeeded(struct device *d)
 
 	snprintf(pid, sizeof pid, "%d", (int)d->pid);
 	d->take_over = false;
+	d->held_until = 0;
 	device_write(d, "kthread-pid", pid);
 	device_error(d, NULL);
 	td_log(LOG_NOTICE, "%s: tapdisk %d has taken the ring over", d->dir, (int)d->pid);
@@ -377,6 +379,22 @@ static bool too_often(struct device *d)
 	return often;
 }
 
+/* There is no successor.  Held, the guest's requests wait in the ring and in the records, and another is tried for now and then. */
+static void lose(struct device *d, const char *why)
+{
+	char text[800];
+
+	if (!d->m->opt.hold) {
+		device_fail(d, why);
+		return;
+	}
+	snprintf(text, sizeof text, "%s; its guest's requests are held, and another is tried for every %d s", why, HELD_S);
+	d->held_until = ev_now(d->m->loop) + HELD_S;
+	device_error(d, text);
+	device_say(d, "lost", text);
+	again_in(d, RETRY_S);
+}
+
 static void on_revived(void *arg, pid_t pid, const char *text)
 {
 	struct device *d = arg;
@@ -386,7 +404,7 @@ static void on_revived(void *arg, pid_t pid, const char *text)
 	device_mark(d);
 	if (pid < 0) {
 		snprintf(why, sizeof why, "tapdisk %d is not running any more, and no other takes its place: %s", (int)d->pid, text);
-		device_fail(d, why);
+		lose(d, why);
 		return;
 	}
 	td_log(LOG_NOTICE, "%s: tapdisk %d takes the place of %d", d->dir, (int)pid, (int)d->pid);
@@ -406,9 +424,13 @@ static void bury(struct device *d, const char *text)
 		device_fail(d, text);
 		return;
 	}
+	if (ev_now(d->m->loop) < d->held_until) {
+		again_in(d, RETRY_S);
+		return;
+	}
 	if (too_often(d)) {
 		snprintf(why, sizeof why, "%s; it is the %dth to die within %d s: the disk is given up", text, DEVICE_DEATHS + 1, DEVICE_DEATHS_S);
-		device_fail(d, why);
+		lose(d, why);
 		return;
 	}
 	td_log(LOG_ERR, "%s: %s: starting another", d->dir, text);
@@ -419,7 +441,7 @@ static void bury(struct device *d, const char *text)
 	d->revive = revive_start(d->m->loop, d->minor, on_revived, d);
 	if (!d->revive) {
 		snprintf(why, sizeof why, "%s, and tap-ctl cannot be run: %s", text, strerror(errno));
-		device_fail(d, why);
+		lose(d, why);
 	}
 }
 

@@ -39,7 +39,8 @@ static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [
                                  "                        xenopsd: after it, and remove the node in the end;\n"
                                  "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
                                  "      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
-                                 "      --no-revive       a disk whose tapdisk dies fails, instead of getting a new tapdisk\n"
+                                 "      --when-lost W     fail or hold the guest's requests when no new tapdisk can be had; fail by default\n"
+	                                 "      --no-revive       a disk whose tapdisk dies fails, instead of getting a new tapdisk\n"
                                  "      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
                                  "  -h, --help            this text\n";
 
@@ -89,7 +90,7 @@ static int parse(struct options *o, int argc, char **argv)
 	        {"pidfile", required_argument, NULL, 'p'}, {"domain", required_argument, NULL, 'x'},
 	        {"no-barrier", no_argument, NULL, 'b'},    {"nobarrier", no_argument, NULL, 'b'},
 	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
-	        {"shutdown-request", no_argument, NULL, 'S'}, {"no-revive", no_argument, NULL, 'N'},
+	        {"shutdown-request", no_argument, NULL, 'S'}, {"no-revive", no_argument, NULL, 'N'}, {"when-lost", required_argument, NULL, 'L'},
 	        {"queues", required_argument, NULL, 'Q'},  {"help", no_argument, NULL, 'h'},
 	        {},
 	};
@@ -114,6 +115,13 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'N':
 			o->master.no_revive = true;
+			break;
+		case 'L':
+			if (strcmp(optarg, "hold") && strcmp(optarg, "fail")) {
+				fprintf(stderr, "tapback: --when-lost takes hold or fail, not '%s'\n", optarg);
+				return -EINVAL;
+			}
+			o->master.hold = !strcmp(optarg, "hold");
 			break;
 		case 'S':
 			o->master.shutdown_request = true;

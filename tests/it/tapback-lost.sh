@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A tapdisk that dies and gets no successor: the disk fails, or, where the host is told so, its guest waits.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+. "$top_srcdir/tests/it/xs.sh" || exit 99
+xs_start
+standin_start 1
+standin_start 2
+tapback_start --timeout=2
+D=1/51712 B=$(be 1/51712)
+disk_up $D 1
+kill -KILL "${standin[1]}"
+wait_key $B/state 5
+has "why" "$(get $B/tapdisk-error)" "tapdisk ${standin[1]} is not running any more, and no other takes its place: "
+ask_to_close $D
+wait_key $B/state 6
+tapback_stop TERM
+
+expect 22 "$top_builddir/control/tapback" -d --when-lost=perhaps
+tapback_start --timeout=2 --when-lost=hold
+D=2/51712 B=$(be 2/51712)
+disk_up $D 2
+kill -KILL "${standin[2]}"
+wait_key $B/tapdisk-state lost
+has "why" "$(get $B/tapdisk-error)" "no other takes its place: "
+has "and what becomes of it" "$(get $B/reason)" "its guest's requests are held"
+stays $B/state 4
+# the guest, or its toolstack, may give it up
+guest $D state=6
+wait_key $B/state 6
