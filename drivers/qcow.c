@@ -500,26 +500,18 @@ static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 	return n;
 }
 
-const struct td_driver td_driver_qcow2 = {
-	.name = "qcow2",
-	.type = 6,
-	.priv_size = sizeof(struct qcow),
-	.redo = true,
-	.open = qcow_open,
-	.close = qcow_close,
-	.submit = submit,
-	.backing = qcow_backing,
-	.extents = qcow_extents,
-};
+/* Version 1 is what is called so. */
+#define DRIVER(word) \
+	{ \
+		.name = word, \
+		.type = 6, \
+		.priv_size = sizeof(struct qcow), \
+		.redo = true, \
+		.open = qcow_open, \
+		.close = qcow_close, \
+		.submit = submit, \
+		.backing = qcow_backing, \
+		.extents = qcow_extents, \
+	}
 
-const struct td_driver td_driver_qcow = {
-	.name = "qcow",
-	.type = 6,
-	.priv_size = sizeof(struct qcow),
-	.redo = true,
-	.open = qcow_open,
-	.close = qcow_close,
-	.submit = submit,
-	.backing = qcow_backing,
-	.extents = qcow_extents,
-};
+const struct td_driver td_driver_qcow2 = DRIVER("qcow2"), td_driver_qcow = DRIVER("qcow");
