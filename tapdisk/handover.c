@@ -75,8 +75,9 @@ static json_t *ring_json(const struct vbd_ring *r)
 
 	for (unsigned i = 0; i < r->p.pages; i++)
 		json_array_append_new(refs, json_integer(r->p.refs[i]));
-	return json_pack("{s:i, s:I, s:i, s:I, s:o, s:s, s:s}", "domid", r->p.domid, "devid", (json_int_t)r->p.devid, "queue", (int)r->p.queue, "port", (json_int_t)r->p.port,
-			 "refs", refs, "abi", blkif_abi_name(r->p.abi), "transport", r->transport);
+	return json_pack("{s:i, s:I, s:i, s:I, s:o, s:s, s:s, s:b, s:I, s:I}", "domid", r->p.domid, "devid", (json_int_t)r->p.devid, "queue", (int)r->p.queue, "port", (json_int_t)r->p.port,
+			 "refs", refs, "abi", blkif_abi_name(r->p.abi), "transport", r->transport, "persistent", r->p.persistent,
+			 "polling-duration", (json_int_t)r->p.polling_us, "polling-idle-threshold", (json_int_t)r->p.polling_idle);
 }
 
 static void put_key(json_t *o, const struct td_key *key)

@@ -93,3 +93,18 @@ last=$(cat "$marker")
 is "all in one" "$(tap_ctl list -p "$last" | wc -l)" 2
 tap_ctl destroy -p "$last" -m "$m2" && tap_ctl destroy -p "$last" -m "$minor" || fail destroy
 is left "$(ls "$TAPDISK_CONTROL_DIR")" tapdisk
+
+# --- a ring goes on in the way that it was asked for
+truncate -s 24M "$WORK/w.img"
+marker=$(tap_ctl create -a "aio:$WORK/w.img" -o cache=writeback -o sector-size=4096) || fail create
+minor=${marker##*-} old=$(cat "$marker")
+ring_has() { tap_ctl stats -p "$1" -m "$minor" | tr -d ' \n' | grep -qE "\"mapped\":[1-9]"; }
+"$top_builddir/tests/support/tdguest" --persistent --polling 100 "$old" "$minor" load 8 8 >"$WORK/load" 2>&1 &
+load=$!
+until_true 10 ring_has "$old" || fail "the guest's pages are copied: $(tap_ctl stats -p "$old" -m "$minor")"
+tap_ctl upgrade -p "$old" >/dev/null || fail "upgrade under persistent grants"
+new=$(cat "$marker")
+[ "$new" != "$old" ] || fail "it is the same tapdisk"
+until_true 10 ring_has "$new" || fail "after the upgrade the guest's pages are copied: $(tap_ctl stats -p "$new" -m "$minor")"
+wait $load || fail "the guest: $(cat "$WORK/load")"
+tap_ctl close -f -p "$new" -m "$minor" && tap_ctl detach -p "$new" -m "$minor" && tap_ctl free -m "$minor" || fail "taking it away"
