@@ -31,7 +31,8 @@ struct record {
 
 struct td_redo {
 	struct head *head;   /* NULL: it takes no record */
-	bool missed;
+	bool missed;         /* a record, since the last freeze */
+	bool missing;        /* one that the commit under way has taken in */
 	bool frozen;         /* a commit is under way */
 	uint32_t covered;    /* and it has taken in so much of the half that is written to, where it could not freeze */
 };
@@ -135,7 +136,7 @@ bool td_redo_put(struct td_redo *r, enum td_redo_wave wave, uint64_t off, const 
 
 bool td_redo_missed(const struct td_redo *r)
 {
-	return r && r->missed;
+	return r && (r->missed || r->missing);
 }
 
 bool td_redo_crowded(const struct td_redo *r)
@@ -149,6 +150,7 @@ void td_redo_freeze(struct td_redo *r)
 
 	if (!r)
 		return;
+	r->missing = r->missing || r->missed;
 	r->missed = false;
 	r->frozen = true;
 	if (!r->head)
@@ -168,10 +170,11 @@ void td_redo_done(struct td_redo *r, int err)
 	if (!r || !r->frozen)
 		return;
 	r->frozen = false;
-	if (err || !h) {
-		r->missed = r->missed || (err && !h);
+	if (err)
 		return;
-	}
+	r->missing = false;
+	if (!h)
+		return;
 	if (r->covered)
 		__atomic_store_n(&h->h[h->now].from, r->covered, __ATOMIC_RELEASE);
 	__atomic_store_n(&h->h[!h->now].from, 0, __ATOMIC_RELEASE); /* never beyond `used' */

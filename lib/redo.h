@@ -36,7 +36,7 @@ void td_redo_free(struct td_redo *r); /* the file stays */
 /* On a fiber, before anything else is done with the file of the image: applies what is there, durably, and empties it.  0 or -errno with text. */
 int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err);
 
-/* len bytes of the image's file at off are data now; false: not recorded, and missed() until the next freeze. */
+/* len bytes of the image's file at off are data now; false: not recorded, and missed() until a commit has it. */
 bool td_redo_put(struct td_redo *r, enum td_redo_wave wave, uint64_t off, const void *data, uint32_t len);
 bool td_redo_missed(const struct td_redo *r);
 bool td_redo_crowded(const struct td_redo *r); /* a commit would be good */
