@@ -73,6 +73,62 @@ case_survive() {
 	guest_stop p1; wait_for 10 eval '[ "$(tapdisks)" = 0 ]'; nothing_left || die "something is left"
 }
 
+# One blow to the tapdisk of the guest's disk $dev, to the daemon, or to both, or an upgrade; and what comes after it.
+survive_one() { # tapdisk|tapback|both|upgrade
+	local pid old b began minor; pid=$(disk_pid p1 $dev); old=$(tapback_pid vbd); b=$(be p1 $dev); minor=$(disk_minor p1 $dev)
+	began=$(now_ms)
+	case $1 in
+	upgrade) tap-ctl upgrade -p "$pid" >/tmp/upgrade 2>&1 || { sed 's/^/# | /' /tmp/upgrade; die "$dev: the upgrade failed"; } ;;
+	tapdisk) kill -9 "$pid" ;;
+	tapback) kill -9 "$old" ;;
+	both) kill -9 "$old" "$pid" ;;
+	esac
+	case $1 in tapback | both)
+		rm -f /run/tapback-vbd.pid
+		wait_for 5 gone "$old"; tapback_start vbd || die "tapback does not start again"
+		;;
+	esac
+	[ "$1" = tapback ] || wait_for 20 eval '[ "$(disk_pid p1 '"$dev"')" != "'"$pid"'" ]' || die "$dev: no successor for tapdisk $pid after: $1"
+	case $1 in
+	upgrade) say "$dev: $1: $(cat /tmp/upgrade)" ;;
+	*) say "$dev: $1: a successor after $(($(now_ms) - began)) ms" ;;
+	esac
+	state_is "$b" 4 || die "$dev: the backend is in state $(key "$b" state)"
+	[ "$(tap-ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')" = "$(disk_pid p1 $dev)" ] || die "$dev: tap-ctl lists $(tap-ctl list -m "$minor"), xenstore says $(disk_pid p1 $dev)"
+}
+
+# $dev under load, while all that befalls it.
+survive_all() { # SECONDS-BETWEEN BLOW...
+	local between=$1 blow; shift
+	g p1 30 "load_start $dev 8" || die "$dev: no load"
+	for blow; do sleep "$between"; survive_one "$blow"; done
+	sleep 1
+	g p1 90 "load_stop $dev" >/tmp/load || { sed 's/^/# | /' /tmp/load; die "$dev: the guest saw errors or other bytes than it wrote"; }
+	say "$dev: $(tail -1 /tmp/load)"
+	g p1 30 "dmesg | grep -iE 'error.*$dev|$dev.*error'" >/tmp/dmesg && { sed 's/^/# | /' /tmp/dmesg; die "the guest's kernel complains"; }
+	return 0
+}
+
+survive_vhd() { dev=xvdf; rm -f /data/survive.vhd; vhd-util create -n /data/survive.vhd -s 64 && attach "$(disk xvdf vhd:/data/survive.vhd)" || die "no VHD"; }
+survive_qcow2() { dev=xvdg; rm -f /data/survive.qcow2; td-qcow create /data/survive.qcow2 64M >/dev/null && attach "$(disk xvdg qcow2:/data/survive.qcow2)" || die "no qcow2"; }
+
+survive_end() {
+	guest_stop p1; wait_for 10 eval '[ "$(tapdisks)" = 0 ]'; nothing_left || die "something is left"
+	[ ! -e /data/survive.vhd ] || vhd-util check -n /data/survive.vhd || die "the VHD is damaged"
+	[ ! -e /data/survive.qcow2 ] || td-qcow check /data/survive.qcow2 >/tmp/check 2>&1 || [ $? = 3 ] || { sed 's/^/# | /' /tmp/check; die "the qcow2 is damaged"; }
+	rm -f /data/survive.vhd /data/survive.qcow2
+}
+
+# The same at length: 20 deaths of tapdisks, 5 of the daemon, 3 of both, 3 upgrades.  Apart, as the limit of deaths in a minute is to be kept.
+case_survive_long() {
+	guests_only p1; plug_guest
+	local dev=xvda
+	survive_all 13 tapdisk tapdisk tapback tapdisk upgrade tapdisk tapdisk both tapback tapdisk tapdisk
+	survive_vhd; survive_all 13 tapdisk tapdisk tapback tapdisk tapdisk upgrade both tapdisk tapback tapdisk tapdisk
+	survive_qcow2; survive_all 13 tapdisk tapdisk tapdisk tapback upgrade tapdisk both tapdisk tapdisk
+	survive_end
+}
+
 # No space: the disk waits, says so, and goes on by itself when there is space again; the guest sees no error.
 case_no_space() {
 	plug_guest
