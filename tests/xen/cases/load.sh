@@ -167,3 +167,23 @@ case_indirect() {
 	n=$((${after#* } - ${before#* }))
 	[ $n -ge 16 ] && [ $n -le 24 ] && [ $((${after% *} - ${before% *})) -le 32 ] || die "8 MiB each way took $n indirect requests: of 1 MiB, they would be 16"
 }
+
+# Persistent grants, which the guest's driver uses where direct-io-safe lets us offer them: the disk reads and writes the guest's own
+# pages, no byte is lost, and when it is detached no page of the guest's is still mapped.
+case_persistent() {
+	plug_guest
+	local img pid b mapped; img=$(image persistent.img); b=$(be p1 xvdl vbd3)
+	timeout 60 tap-vbd attach p1 "format=raw,vdev=xvdl,access=rw,direct-io-safe,target=$img" >/tmp/attach.out 2>&1 || { sed 's/^/# | /' /tmp/attach.out; die "tap-vbd attach failed"; }
+	g p1 60 "disk_there xvdl 20" || die "the guest does not have the disk"
+	pid=$(disk_pid p1 xvdl vbd3)
+	[ "$(key "$b" feature-persistent)" = 1 ] || die "feature-persistent is not offered"
+	g p1 150 "fs_write xvdl 3" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the disk is not right"; }
+	mapped=$(tap-ctl stats -p "$pid" -m "$(disk_minor_of "$pid")" | tr -d ' \n' | sed -n 's/.*"reqs":\[\([0-9]*\),.*"mapped":\([0-9]*\).*/\1 \2/p')
+	say "requests and those without a copy: $mapped"
+	[ "${mapped#* }" -gt 50 ] || die "of $mapped requests the second number should have been without a copy"
+	timeout 60 tap-vbd detach p1 xvdl >/tmp/detach.out 2>&1 || { sed 's/^/# | /' /tmp/detach.out; die "tap-vbd detach failed"; }
+	taken_away xvdl "$pid" vbd3
+	image_holds /data/persistent.img /tmp/sums || die "the image is not what the guest wrote"
+	g p1 30 "dmesg | grep -iE 'g\.e\.|still in use|deferring'" >/tmp/dmesg && { sed 's/^/# | /' /tmp/dmesg; die "pages of the guest's stay granted"; }
+	return 0
+}
