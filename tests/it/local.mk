@@ -28,8 +28,10 @@ EXTRA_DIST += $(STATS_TESTS)
 TESTS += tests/it/sm-sequences.sh tests/it/sm-many.sh
 EXTRA_DIST += tests/it/sm-sequences.sh tests/it/sm-many.sh tests/it/sm-client.py tests/it/sm-sequences.py tests/it/sm-many.py
 # qcow images, judged by qemu-img
-EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh
-TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh
+QCOW_TESTS = tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh \
+	tests/it/qcow-corrupt.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh
+TESTS += $(QCOW_TESTS)
+EXTRA_DIST += tests/it/qcow-lib.sh $(QCOW_TESTS)
 
 # VHD offline
 VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh tests/it/vhd-util-foreign.sh tests/it/vhd-util-killed.sh tests/it/vhd-util-device.sh tests/it/vhd-util-lvm.sh tests/it/vhd-util-live.sh
@@ -43,9 +45,4 @@ EXTRA_DIST += $(WORDS_TESTS)
 # VHDs under a tapdisk
 TESTS += tests/it/vhd.sh
 EXTRA_DIST += tests/it/vhd.sh
-EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py
-EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
-TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh
-EXTRA_DIST += $(VHD_UTIL_TESTS) tests/it/vhd-util-hand.py tests/it/vhd_hand.py tests/it/vhd-lib-judge.js
-EXTRA_DIST += tests/it/qcow-lib.sh tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh tests/it/qcow-corrupt.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh
-TESTS += tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh tests/it/qcow-corrupt.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh
+EXTRA_DIST += tests/it/vhd-util-hand.py tests/it/vhd_hand.py tests/it/vhd-lib-judge.js

@@ -187,3 +187,18 @@ case_persistent() {
 	g p1 30 "dmesg | grep -iE 'g\.e\.|still in use|deferring'" >/tmp/dmesg && { sed 's/^/# | /' /tmp/dmesg; die "pages of the guest's stay granted"; }
 	return 0
 }
+
+# A disk that is said to have sectors of 4096 bytes has them in the guest too, and is no larger or smaller for it.
+case_sectors() {
+	plug_guest
+	local pid img; img=$(image sectors.img)
+	attach "$(disk xvdf "sector-size=4096:$(target none "$img")")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed"; }
+	pid=$(disk_pid p1 xvdf)
+	g p1 60 "disk_there xvdf 20 && cat /sys/block/xvdf/queue/logical_block_size /sys/block/xvdf/size | tr '\n' ' '; echo" >/tmp/sectors || die "the guest does not have the disk"
+	say "logical block size and size in 512 bytes: $(tail -1 /tmp/sectors)"
+	grep -q "^4096 $(($(stat -c %s "$img") / 512)) " /tmp/sectors || die "the guest sees another disk: $(cat /tmp/sectors)"
+	g p1 150 "fs_write xvdf 3" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the disk is not right"; }
+	detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed"; }
+	taken_away xvdf "$pid" vbd
+	image_holds "$img" /tmp/sums || die "the image is not what the guest wrote"
+}

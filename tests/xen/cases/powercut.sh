@@ -32,6 +32,15 @@ pair_logged() { # pair_logged I
 		dm create "cut$1" --table "0 $FS_SECTORS log-writes /dev/mapper/fs$1 /dev/mapper/log$1" &&
 		mke2fs -t ext4 -q -F -E nodiscard "/dev/mapper/cut$1" && mkdir -p "/cut/$1" && mount -t ext4 "/dev/mapper/cut$1" "/cut/$1"
 }
+# One after the other: libxl gives each hotplug script 40 s, and nine of them at once share two emulated processors.
+pair_attach() { # pair_attach I FORMAT/MODE FILE
+	local d; d=$(disk "$(pair_vdev "$1")" "$(pair_target "${2%/*}" "${2#*/}" "$3")")
+	if guest_alive c1; then
+		timeout 60 xl block-attach c1 "$d" >/tmp/attach.out 2>&1 </dev/null || { sed 's/^/# | /' /tmp/attach.out; return 1; }
+	else
+		UPLIMIT=120 guest_start c1 pv "$d"
+	fi
+}
 mark() { dm message "cut$1" 0 mark "$2"; } # mark I WORD
 
 # The guest at its steps, and its promises on the way to the log: each is marked after it was made, never before.  A process in here
@@ -62,18 +71,13 @@ steps() { # steps I
 
 case_powercut() {
 	. /lab/powercut.conf
-	local disks=() i=0 pair
+	local i=0 pair
 	guests_only
 	modprobe dm-log-writes || die "no dm-log-writes"
 	for pair in $PAIRS; do
 		pair_logged $i || die "no file system for $pair"
 		pair_image "${pair%/*}" "/cut/$i/image" || die "no image for $pair"
-		disks+=("$(disk "$(pair_vdev $i)" "$(pair_target "${pair%/*}" "${pair#*/}" "/cut/$i/image")")")
-		i=$((i + 1))
-	done
-	UPLIMIT=120 guest_start c1 pv "${disks[@]}" || die "xl create failed"
-	i=0
-	for pair in $PAIRS; do
+		pair_attach $i "$pair" "/cut/$i/image" || die "$pair cannot be attached"
 		g c1 60 "promise_start $(pair_vdev $i)" >/tmp/started || { sed 's/^/# | /' /tmp/started; die "$pair: no file system in the guest"; }
 		sync -f "/cut/$i/image" # in unsafe nobody else does, and then all would be lost
 		BEGAN=$SECONDS
@@ -92,18 +96,13 @@ case_powercut() {
 # /lab/powercut.left has a line for each disk: FORMAT/MODE, the name that its files have, what was promised at the cut.
 case_powercut_reboot() {
 	. /lab/powercut.conf
-	local disks=() i=0 pair name promised bad=0
+	local i=0 pair name promised bad=0
 	guests_only
 	modprobe dm-mod
 	while read -r pair name promised; do
 		area "left$i" $((i * FS_SECTORS)) "$FS_SECTORS" && mkdir -p "/left/$i" && mount -t ext4 "/dev/mapper/left$i" "/left/$i" ||
 			die "$pair: dom0 cannot mount what is left"
-		disks+=("$(disk "$(pair_vdev $i)" "$(pair_target "${pair%/*}" "${pair#*/}" "/left/$i/image")")")
-		i=$((i + 1))
-	done </lab/powercut.left
-	UPLIMIT=120 guest_start c1 pv "${disks[@]}" || die "the disks that are left cannot be attached"
-	i=0
-	while read -r pair name promised; do
+		pair_attach $i "$pair" "/left/$i/image" || die "$pair: what is left cannot be attached"
 		g c1 60 "promise_look $(pair_vdev $i) $name $promised" >/tmp/looked || bad=1
 		say "$pair, after a reboot: $(tail -1 /tmp/looked)"
 		[ $bad = 0 ] || sed 's/^/# | /' /tmp/looked
