@@ -58,7 +58,7 @@ guest_start() { # guest_start NAME TYPE DISK...: xl create, until its agent answ
 	rm -f "$(guest_log "$name")"; echo 0 >"/tmp/$name.seq"
 	timeout 120 xl create -q "/tmp/$name.cfg" >"/tmp/$name.out" 2>&1 </dev/null || { sed 's/^/# | /' "/tmp/$name.out"; return 1; }
 	xl domid "$name" >"/tmp/$name.id"
-	wait_for ${UPLIMIT:-60} grep -qa '^@UP' "$(guest_log "$name")" || { say "$name does not come up"; return 1; }
+	wait_for ${UPLIMIT:-100} grep -qa '^@UP' "$(guest_log "$name")" || { say "$name does not come up"; return 1; }
 }
 guest_stop() { # guest_stop NAME: destroyed; xl runs the hotplug scripts' remove
 	timeout 90 xl destroy "$1" >"/tmp/$1.out" 2>&1; local rc=$?
