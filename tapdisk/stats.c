@@ -78,6 +78,25 @@ void stats_source_open(struct stats_source *src, struct stats *disk, const char 
 		shm_open_file(&src->shm, name);
 }
 
+/* The file that its device's other queues show in is theirs from now on. */
+static void pass_on(struct stats_source *src)
+{
+	struct stats_source *heir = NULL;
+
+	td_list_each(l, &src->disk->sources) {
+		struct stats_source *s = td_entry(l, struct stats_source, link);
+
+		if (s->device != src)
+			continue;
+		if (!heir) {
+			heir = s;
+			heir->shm = src->shm;
+			memset(&src->shm, 0, sizeof src->shm);
+		}
+		s->device = heir;
+	}
+}
+
 void stats_source_close(struct stats_source *src)
 {
 	if (!src->disk)
@@ -86,6 +105,7 @@ void stats_source_close(struct stats_source *src)
 	for (unsigned i = 0; i < STATS_KINDS; i++)
 		add(&src->disk->gone[i], &src->kind[i]);
 	td_list_del(&src->link);
+	pass_on(src);
 	shm_close_file(&src->shm);
 	src->disk = NULL;
 }

@@ -34,7 +34,7 @@ struct stats_source {
 	struct stats *disk;
 	struct stats_count kind[STATS_KINDS];
 	unsigned begun;        /* requests taken since stats_taken */
-	struct stats_source *device; /* the one whose file shows this one's numbers too: of a device's first queue; or itself */
+	struct stats_source *device; /* the one whose file shows this one's numbers too: another queue of the same device; or itself */
 	struct shm shm;
 };
 
@@ -65,8 +65,8 @@ static inline unsigned stats_kind(enum td_op op)
 void stats_open(struct stats *s, int minor);
 void stats_close(struct stats *s);
 
-/* name: of the source's file; NULL: it has none.  With a name that a source of the disk has already, both show in that one's file, and the
- * one that came first is closed last.  A zeroed source is closed. */
+/* name: of the source's file; NULL: it has none.  With a name that a source of the disk has already, both show in that file.
+ * A zeroed source is closed. */
 void stats_source_open(struct stats_source *src, struct stats *disk, const char *name);
 void stats_source_close(struct stats_source *src); /* nothing is under way */
 

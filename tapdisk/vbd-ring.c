@@ -100,7 +100,7 @@ static void drop_ring(struct vbd *v, struct vbd_ring *r)
 void vbd_drop_rings(struct vbd *v)
 {
 	while (!td_list_empty(&v->rings))
-		drop_ring(v, td_entry(v->rings.prev, struct vbd_ring, link)); /* the last first: a device's statistics are its first one's */
+		drop_ring(v, td_entry(v->rings.prev, struct vbd_ring, link));
 }
 
 /* A device's last ring. */

@@ -157,6 +157,33 @@ START_TEST(a_directory_of_somebody_else_is_not_used)
 }
 END_TEST
 
+START_TEST(the_queues_of_a_device_show_in_one_file_whichever_closes_first)
+{
+	static struct stats s;
+	struct stats_source *q[2] = {calloc(1, sizeof **q), calloc(1, sizeof **q)};
+
+	stats_open(&s, 7);
+	for (int i = 0; i < 2; i++) {
+		stats_source_open(q[i], &s, "vbd-3-51712");
+		stats_begin(q[i], TD_READ);
+	}
+	stats_publish(q[1]);
+	ck_assert(read_back("vbd-3-51712").outstanding == 2);
+	for (int i = 0; i < 2; i++)
+		stats_end(q[i], TD_READ, 512, 1, 0);
+	stats_source_close(q[0]);
+	free(q[0]);
+	stats_begin(q[1], TD_READ);
+	stats_publish(q[1]);
+	ck_assert(read_back("vbd-3-51712").outstanding == 1);
+	stats_end(q[1], TD_READ, 512, 1, 0);
+	stats_source_close(q[1]);
+	free(q[1]);
+	ck_assert_int_eq(stats_sum(&s, STATS_READ).done, 3);
+	stats_close(&s);
+}
+END_TEST
+
 START_TEST(what_a_dead_process_of_the_same_pid_left_is_taken_over)
 {
 	static struct stats s;
@@ -216,6 +243,7 @@ int main(void)
 	ADD(percentiles_are_those_of_a_sorted_list);
 	ADD(what_is_counted_is_what_others_read);
 	ADD(a_directory_of_somebody_else_is_not_used);
+	ADD(the_queues_of_a_device_show_in_one_file_whichever_closes_first);
 	ADD(what_a_dead_process_of_the_same_pid_left_is_taken_over);
 	ADD(a_sweep_takes_the_dead_alone);
 	return suite_run(s);
