@@ -17,6 +17,7 @@ struct blkif *ring;
 unsigned nbroken, nidle;
 unsigned polling_us, polling_idle;
 bool persistent;
+const struct blkif_keep *keep;
 
 /* --- the transport -------------------------------------------------------------------------------------------------- */
 
@@ -132,7 +133,7 @@ int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err)
 
 	g.abi = abi;
 	g.slots = blkif_slots(abi, pages);
-	return blkif_connect(loop, &g.x, &p, NULL, &bdisk, &ring, err);
+	return blkif_connect(loop, &g.x, &p, keep, &bdisk, &ring, err);
 }
 
 char as_made(unsigned sector)
