@@ -20,7 +20,7 @@ struct master_options {
 	int only_domid;   /* -1: all */
 	bool no_barrier;
 	unsigned max_queues; /* rings that a guest may have for a disk */
-	bool hold;      /* a guest whose tapdisk has no successor waits for one, instead of getting errors */
+	unsigned hold_s; /* a guest whose tapdisk has no successor waits, and another is tried for so often; 0: it gets errors */
 	bool no_revive; /* a tapdisk that dies takes its guests' disks along */
 	bool shutdown_request; /* announce that shutdown-request is answered, by every backend of this domain */
 	enum order order;

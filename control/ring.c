@@ -14,7 +14,6 @@
 #include "td/ctl.h"
 
 #define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */
-#define HELD_S 60    /* from one try for a successor to the next, of a disk that is held */
 #define SETTLE_S 0.2 /* after a watch that ended as soon as it had begun */
 
 static void again_in(struct device *d, double seconds)
@@ -384,12 +383,12 @@ static void lose(struct device *d, const char *why)
 {
 	char text[800];
 
-	if (!d->m->opt.hold) {
+	if (!d->m->opt.hold_s) {
 		device_fail(d, why);
 		return;
 	}
-	snprintf(text, sizeof text, "%s; its guest's requests are held, and another is tried for every %d s", why, HELD_S);
-	d->held_until = ev_now(d->m->loop) + HELD_S;
+	snprintf(text, sizeof text, "%s; its guest's requests are held, and another is tried for every %u s", why, d->m->opt.hold_s);
+	d->held_until = ev_now(d->m->loop) + d->m->opt.hold_s;
 	device_error(d, text);
 	device_say(d, "lost", text);
 	again_in(d, RETRY_S);
@@ -411,6 +410,7 @@ static void on_revived(void *arg, pid_t pid, const char *text)
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
 	d->pid = pid;
+	d->held_until = 0;
 	d->take_over = true;
 	note_successor(d);
 }
@@ -428,7 +428,7 @@ static void bury(struct device *d, const char *text)
 		again_in(d, RETRY_S);
 		return;
 	}
-	if (too_often(d)) {
+	if (!d->held_until && too_often(d)) {
 		snprintf(why, sizeof why, "%s; it is the %dth to die within %d s: the disk is given up", text, DEVICE_DEATHS + 1, DEVICE_DEATHS_S);
 		lose(d, why);
 		return;

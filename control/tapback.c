@@ -21,6 +21,8 @@
 #include "control/master.h"
 #include "lib/ctl-client.h"
 
+#define HOLD_S 60 /* from one try for a successor of a lost tapdisk to the next */
+
 struct options {
 	struct master_options master;
 	bool foreground, verbose;
@@ -39,7 +41,7 @@ static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [
                                  "                        xenopsd: after it, and remove the node in the end;\n"
                                  "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
                                  "      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
-                                 "      --when-lost W     fail or hold the guest's requests when no new tapdisk can be had; fail by default\n"
+                                 "      --when-lost W     fail, or hold or hold:SECONDS, the guest's requests when no new tapdisk can be had; fail by default\n"
 	                                 "      --no-revive       a disk whose tapdisk dies fails, instead of getting a new tapdisk\n"
                                  "      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
                                  "  -h, --help            this text\n";
@@ -48,6 +50,23 @@ static int bad(const char *what, const char *arg)
 {
 	fprintf(stderr, "tapback: %s '%s'; see tapback --help\n", what, arg);
 	return -EINVAL;
+}
+
+/* fail, hold or hold:SECONDS */
+static int read_when_lost(const char *word, unsigned *hold_s)
+{
+	uint64_t v = HOLD_S;
+
+	if (!strcmp(word, "fail")) {
+		*hold_s = 0;
+		return 0;
+	}
+	if (strcmp(word, "hold") && (strncmp(word, "hold:", 5) || !store_decimal(word + 5, 3600, &v) || !v)) {
+		fprintf(stderr, "tapback: --when-lost takes fail, hold or hold:SECONDS (1 to 3600), not '%s'\n", word);
+		return -EINVAL;
+	}
+	*hold_s = (unsigned)v;
+	return 0;
 }
 
 static int parse_value(struct options *o, int c, const char *arg)
@@ -117,11 +136,8 @@ static int parse(struct options *o, int argc, char **argv)
 			o->master.no_revive = true;
 			break;
 		case 'L':
-			if (strcmp(optarg, "hold") && strcmp(optarg, "fail")) {
-				fprintf(stderr, "tapback: --when-lost takes hold or fail, not '%s'\n", optarg);
+			if (read_when_lost(optarg, &o->master.hold_s) < 0)
 				return -EINVAL;
-			}
-			o->master.hold = !strcmp(optarg, "hold");
 			break;
 		case 'S':
 			o->master.shutdown_request = true;

@@ -15,14 +15,21 @@ ask_to_close $D
 wait_key $B/state 6
 tapback_stop TERM
 
-expect 22 "$top_builddir/control/tapback" -d --when-lost=perhaps
-tapback_start --timeout=2 --when-lost=hold
+for w in perhaps hold:0 hold:x hold:3601 holding; do
+	expect 22 "$top_builddir/control/tapback" -d --when-lost=$w
+	has "what it takes" "$ERR" "hold:SECONDS (1 to 3600), not '$w'"
+done
+tapback_start --timeout=2 --when-lost=hold:1
 D=2/51712 B=$(be 2/51712)
 disk_up $D 2
 kill -KILL "${standin[2]}"
 wait_key $B/tapdisk-state lost
 has "why" "$(get $B/tapdisk-error)" "no other takes its place: "
 has "and what becomes of it" "$(get $B/reason)" "its guest's requests are held"
+stays $B/state 4
+# another is tried for, again and again: a try is no death, of which there may be five in a minute
+until_true 20 eval '[ "$(grep -c "starting another" "$WORK/tapback.log")" -ge 7 ]'
+is "still lost" "$(get $B/tapdisk-state)" lost
 stays $B/state 4
 # the guest, or its toolstack, may give it up
 guest $D state=6

@@ -50,29 +50,6 @@ case_restart() {
 	taken_away xvdf "$pid" vbd
 }
 
-# The tapdisk killed under load, again and again, the daemon too, and both at once: a pause, and nothing else, for the guest.
-case_survive() {
-	guests_only p1; plug_guest
-	local b pid old i began; b=$(be p1 xvda); pid=$(disk_pid p1 xvda)
-	g p1 30 "load_start xvda 8" || die "no load"
-	for i in 1 2 3 4 5 6 7; do
-		sleep 1.5
-		old=$(tapback_pid vbd)
-		[ $i -lt 5 ] || { kill -9 "$old"; rm -f /run/tapback-vbd.pid; }
-		began=$(now_ms); [ $i = 6 ] || kill -9 "$pid"
-		[ $i -lt 5 ] || { wait_for 5 gone "$old"; tapback_start vbd || die "tapback does not start again"; }
-		[ $i = 6 ] || wait_for 20 eval '[ "$(disk_pid p1 xvda)" != "'"$pid"'" ]' || die "no successor for tapdisk $pid after kill $i"
-		say "kill $i: a successor after $(($(now_ms) - began)) ms"
-		pid=$(disk_pid p1 xvda); state_is "$b" 4 || die "the backend is in state $(key "$b" state)"
-	done
-	sleep 1
-	g p1 90 "load_stop xvda" >/tmp/load || { sed 's/^/# | /' /tmp/load; die "the guest saw errors or other bytes than it wrote"; }
-	say "$(tail -1 /tmp/load)"
-	g p1 30 "dmesg | grep -iE 'error.*xvda|xvda.*error'" >/tmp/dmesg && { sed 's/^/# | /' /tmp/dmesg; die "the guest's kernel complains"; }
-	[ "$(tapdisks)" = 1 ] || die "tapdisks: $(pidof tapdisk)"
-	guest_stop p1; wait_for 10 eval '[ "$(tapdisks)" = 0 ]'; nothing_left || die "something is left"
-}
-
 # One blow to the tapdisk of the guest's disk $dev, to the daemon, or to both, or an upgrade; and what comes after it.
 survive_one() { # tapdisk|tapback|both|upgrade
 	local pid old b began minor; pid=$(disk_pid p1 $dev); old=$(tapback_pid vbd); b=$(be p1 $dev); minor=$(disk_minor p1 $dev)
@@ -117,6 +94,15 @@ survive_end() {
 	[ ! -e /data/survive.vhd ] || vhd-util check -n /data/survive.vhd || die "the VHD is damaged"
 	[ ! -e /data/survive.qcow2 ] || td-qcow check /data/survive.qcow2 >/tmp/check 2>&1 || [ $? = 3 ] || { sed 's/^/# | /' /tmp/check; die "the qcow2 is damaged"; }
 	rm -f /data/survive.vhd /data/survive.qcow2
+}
+
+# The tapdisk killed under load, and upgraded, and the daemon killed, and both at once: a pause, and nothing else, for the guest.
+case_survive() {
+	guests_only p1; plug_guest
+	local dev=xvda
+	survive_all 1.5 tapdisk tapdisk upgrade tapdisk both tapback both
+	survive_vhd; survive_all 1.5 tapdisk upgrade both
+	survive_end
 }
 
 # The same at length: 20 deaths of tapdisks, 5 of the daemon, 3 of both, 3 upgrades.  Apart, as the limit of deaths in a minute is to be kept.
