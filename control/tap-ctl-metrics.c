@@ -21,7 +21,7 @@ static const char *const kinds[] = {"read", "write", "flush", "discard"};
 struct family {
 	const char *name, *type, *help;
 	void (*samples)(FILE *f, const struct family *m, const json_t *row);
-	const char *object, *key; /* where in the row's stats the number is, for those that are a number as it is */
+	const char *object, *key; /* where in the row's stats the number is, for those that are a number as it is; key alone: a flag of the row */
 	json_int_t bits;          /* of the state, for those that are one */
 };
 
@@ -69,6 +69,12 @@ static void put_state(FILE *f, const struct family *m, const json_t *row)
 {
 	put_disk(f, m->name, "", row);
 	fprintf(f, "} %d\n", (number(row, "state") & m->bits) != 0);
+}
+
+static void put_flag(FILE *f, const struct family *m, const json_t *row)
+{
+	put_disk(f, m->name, "", row);
+	fprintf(f, "} %d\n", json_is_true(json_object_get(row, m->key)));
 }
 
 static void put_size(FILE *f, const struct family *m, const json_t *row)
@@ -133,6 +139,7 @@ static const struct family families[] = {
          TD_STATE_NO_SPACE},
         {"tapdisk_disk_failed", "gauge", "1 after a flush to disk has failed, until the disk is closed.", put_state, NULL, NULL,
          TD_STATE_FAILED},
+        {"tapdisk_disk_stalled", "gauge", "1 while the store answers none of the requests that it has.", put_flag, NULL, "stalled", 0},
         {"tapdisk_requests_total", "counter", "Requests answered.", put_kinds, NULL, "completed", 0},
         {"tapdisk_request_errors_total", "counter", "Requests answered with an error.", put_kinds, NULL, "errors", 0},
         {"tapdisk_bytes_total", "counter", "Bytes of the requests that succeeded.", put_kinds, NULL, "sectors", 0},

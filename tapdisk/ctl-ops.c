@@ -134,6 +134,8 @@ static void put_state(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "state", json_integer(vbd_state(v)));
 	if (reason)
 		json_object_set_new(o, "reason", json_string(reason));
+	if (v->stall.stalled)
+		json_object_set_new(o, "stalled", json_true());
 	put_rings(o, v);
 }
 

@@ -83,4 +83,19 @@ expect 0 tap_ctl metrics
 has "the one that hangs" "$OUT" "tapdisk_answers{pid=\"$P\"} 0"
 has "the other" "$OUT" 'disk="null:1M",op="read"'
 kill -CONT "$P"
+
+# a store that hangs: its disk is told of, while the tapdisk answers
+far="$TAPDISK_CONTROL_DIR/nbd$P.0"
+expect 0 tap_ctl unpause -p "$P" -m 0
+marker=$(tap_ctl create -a "nbd:$far" -o request-timeout=1) || fail "create nbd:"
+near=$(tap_ctl list -m "${marker##*-}" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
+stalled() { tap_ctl metrics | grep -q "^tapdisk_disk_stalled{minor=\"${marker##*-}\",.*} $1\$"; }
+stalled 0 || fail "it stalls already: $(tap_ctl metrics | grep stalled)"
+kill -STOP "$P"
+"$top_builddir/tests/support/tdguest" "$near" "${marker##*-}" flush 1 >/dev/null &
+guest=$!
+until_true 30 stalled 1
+kill -CONT "$P"
+until_true 30 stalled 0
+wait $guest || fail "the guest's flush failed"
 exit 0
