@@ -57,6 +57,13 @@ static struct td_redo *map(int fd)
 	return r;
 }
 
+/* A half without records.  `used' goes first: what stands before `from' is in the file, with what came after it, and never counts again. */
+static void empty(struct head *h, unsigned i)
+{
+	__atomic_store_n(&h->h[i].used, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->h[i].from, 0, __ATOMIC_RELEASE);
+}
+
 struct td_redo *td_redo_new(const char *path)
 {
 	struct td_redo *r = NULL;
@@ -82,10 +89,17 @@ struct td_redo *td_redo_new(const char *path)
 
 static bool sane(const struct td_redo *r)
 {
-	const struct head *h = r->head;
+	struct head *h = r->head;
 
-	return h->magic == MAGIC && h->half == TD_REDO_BYTES && h->now < 2 && h->h[0].from <= h->h[0].used && h->h[1].from <= h->h[1].used &&
-	       h->h[0].used <= h->half && h->h[1].used <= h->half;
+	if (h->magic != MAGIC || h->half != TD_REDO_BYTES || h->now > 1)
+		return false;
+	for (unsigned i = 0; i < 2; i++) {
+		if (!h->h[i].used)
+			empty(h, i); /* the death came while it was being emptied */
+		if (h->h[i].from > h->h[i].used || h->h[i].used > h->half)
+			return false;
+	}
+	return true;
 }
 
 struct td_redo *td_redo_adopt(const char *path)
@@ -175,10 +189,9 @@ void td_redo_done(struct td_redo *r, int err)
 	r->missing = false;
 	if (!h)
 		return;
+	empty(h, !h->now); /* the older first: alone it would bring back what the newer has changed since */
 	if (r->covered)
 		__atomic_store_n(&h->h[h->now].from, r->covered, __ATOMIC_RELEASE);
-	__atomic_store_n(&h->h[!h->now].from, 0, __ATOMIC_RELEASE); /* never beyond `used' */
-	__atomic_store_n(&h->h[!h->now].used, 0, __ATOMIC_RELEASE);
 }
 
 /* --- after a death -------------------------------------------------------------------------------------------------- */
@@ -310,9 +323,7 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err)
 	if (rc < 0)
 		return td_fail(err, -rc, "%s: what the last tapdisk knew of it and had not written yet cannot be put into it: %s", f->path, strerror(-rc));
 	td_log(LOG_NOTICE, "%s: what the last tapdisk had not written yet is in it now", f->path);
-	for (unsigned i = 0; i < 2; i++) {
-		__atomic_store_n(&h->h[i].from, 0, __ATOMIC_RELEASE);
-		__atomic_store_n(&h->h[i].used, 0, __ATOMIC_RELEASE);
-	}
+	empty(h, !h->now); /* as in td_redo_done() */
+	empty(h, h->now);
 	return 0;
 }

@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The log of a format's changes (E1-E3 of lib/redo.h).  The image is 8 bytes, each a version number of itself, so that a judge knows of each
+ * whether what was answered is there.  SEED=n in the environment repeats a run; it is printed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What counts of a log changes by atomic stores alone: before and after each a process may have died. */
+static void (*at_store)(void);
+
+static void stored(void)
+{
+	if (at_store)
+		at_store();
+}
+#define __atomic_store_n(p, v, order) (stored(), *(p) = (v), stored())
+#include "lib/redo.c"
+#undef __atomic_store_n
+
+#include "tests/support/fault-io.h"
+#include "tests/support/on-fiber.h"
+#include "tests/support/suite.h"
+
+#define BYTES 8
+#define SHARE 8192            /* of the image */
+#define WHOLE (4096 + 2 * TD_REDO_BYTES)
+#define FILL  4096            /* where what fills a half stands */
+
+struct world {
+	uint8_t memory[BYTES];   /* what the process knows */
+	uint8_t promised[BYTES]; /* what it has answered */
+	uint8_t image[BYTES];    /* what the file has */
+};
+
+static char dir[64], log_path[128];
+static struct ev_loop *loop;
+static struct fault_io fio;
+static struct fault_file *image;
+static struct td_file *file;
+static struct td_err err;
+
+static void open_it(void *arg)
+{
+	ck_assert_int_eq(td_file_open(fio.io, "/img", 0, &file, &err), 0);
+}
+
+static void begin(void)
+{
+	strcpy(dir, "test-redo.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(log_path, sizeof log_path, "%s/redo", dir);
+	loop = ev_loop_new(EVFLAG_AUTO);
+	fault_io_new(&fio, loop, 512, 512);
+	image = fault_io_file(&fio, "/img", SHARE);
+	on_fiber(loop, open_it, NULL);
+}
+
+static void close_it(void *arg)
+{
+	td_file_close(file);
+}
+
+static void end(void)
+{
+	on_fiber(loop, close_it, NULL);
+	fault_io_free(&fio);
+	ev_loop_destroy(loop);
+	unlink(log_path);
+	ck_assert_int_eq(rmdir(dir), 0);
+}
+
+struct applying {
+	struct td_redo *r;
+	int rc;
+};
+
+static void apply_it(void *arg)
+{
+	struct applying *a = arg;
+
+	err = (struct td_err){0};
+	a->rc = td_redo_apply(a->r, file, &err);
+}
+
+/* As a successor does. */
+static int adopt_and_apply(void)
+{
+	struct applying a = {td_redo_adopt(log_path), 0};
+
+	on_fiber(loop, apply_it, &a);
+	td_redo_free(a.r);
+	return a.rc;
+}
+
+static bool put(struct td_redo *r, enum td_redo_wave wave, unsigned at, uint8_t value)
+{
+	return td_redo_put(r, wave, at, &value, 1);
+}
+
+/* --- by hand ----------------------------------------------------------------------------------------------------------- */
+
+START_TEST(what_was_put_is_applied_and_then_gone)
+{
+	struct td_redo *r;
+
+	begin();
+	r = td_redo_new(log_path);
+	ck_assert(td_redo_put(r, TD_REDO_SECOND, 500, "over a sector's end", 19));
+	ck_assert(put(r, TD_REDO_SECOND, 3, 1));
+	ck_assert(put(r, TD_REDO_SECOND, 3, 2));
+	td_redo_free(r);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_mem_eq(image->data + 500, "over a sector's end", 19);
+	ck_assert_uint_eq(image->data[3], 2);
+	ck_assert_uint_eq(image->data[2] + image->data[4], 0);
+	image->data[3] = 9;
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_uint_eq(image->data[3], 9);
+	end();
+}
+END_TEST
+
+START_TEST(data_is_durable_before_the_first_wave_and_that_before_the_second)
+{
+	static const struct fault_record want[] = {{TD_IO_SYNC, 0, 0, 0}, {TD_IO_READ, 0, 1024, 512}, {TD_IO_WRITE, 0, 1024, 512}, {TD_IO_SYNC, 0, 0, 0},
+						   {TD_IO_READ, 0, 0, 512}, {TD_IO_WRITE, 0, 0, 512}, {TD_IO_SYNC, 0, 0, 0}};
+	struct td_redo *r;
+
+	begin();
+	r = td_redo_new(log_path);
+	put(r, TD_REDO_SECOND, 0, 1);
+	put(r, TD_REDO_FIRST, 1024, 1);
+	td_redo_free(r);
+	fault_io_clear(&fio);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_uint_eq(fio.nlog, sizeof want / sizeof *want);
+	for (unsigned i = 0; i < fio.nlog; i++) {
+		ck_assert_int_eq(fio.log[i].op, want[i].op);
+		ck_assert_uint_eq(fio.log[i].off, want[i].off);
+	}
+	end();
+}
+END_TEST
+
+START_TEST(a_record_stays_until_a_commit_that_began_after_it_has_succeeded)
+{
+	struct td_redo *r;
+
+	begin();
+	r = td_redo_new(log_path);
+	put(r, TD_REDO_SECOND, 0, 1);
+	td_redo_freeze(r);
+	put(r, TD_REDO_SECOND, 1, 1); /* the next commit's */
+	td_redo_done(r, -ENOSPC);
+	td_redo_freeze(r); /* takes in both */
+	put(r, TD_REDO_SECOND, 2, 1);
+	td_redo_done(r, 0);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_mem_eq(image->data, "\0\0\1", 3);
+	td_redo_free(r);
+	end();
+}
+END_TEST
+
+/* A half that is full, but for `left' bytes. */
+static void fill_up(struct td_redo *r, unsigned left)
+{
+	static const uint8_t zeroes[488]; /* with what a record begins with: 504 bytes */
+	unsigned n = (TD_REDO_BYTES - left) / 504;
+
+	for (unsigned i = 0; i < n; i++)
+		td_redo_put(r, TD_REDO_SECOND, FILL, zeroes, sizeof zeroes);
+}
+
+START_TEST(what_finds_no_room_is_missed_until_a_commit_that_began_after_it_has_succeeded)
+{
+	struct td_redo *r;
+
+	begin();
+	r = td_redo_new(log_path);
+	fill_up(r, 0);
+	ck_assert(td_redo_crowded(r));
+	ck_assert(!td_redo_missed(r));
+	for (int i = 0; i < 30; i++)
+		put(r, TD_REDO_FIRST, 0, 1);
+	ck_assert(!put(r, TD_REDO_FIRST, 0, 2));
+	ck_assert(td_redo_missed(r));
+	td_redo_freeze(r);
+	ck_assert(td_redo_missed(r));
+	td_redo_done(r, -EIO);
+	ck_assert(td_redo_missed(r));
+	td_redo_freeze(r);
+	td_redo_done(r, 0);
+	ck_assert(!td_redo_missed(r));
+	/* one that is missed during a commit is the next commit's */
+	td_redo_freeze(r);
+	fill_up(r, 0);
+	while (put(r, TD_REDO_FIRST, 0, 1))
+		;
+	td_redo_done(r, 0);
+	ck_assert(td_redo_missed(r));
+	td_redo_freeze(r);
+	ck_assert(td_redo_missed(r) && !td_redo_crowded(r));
+	td_redo_done(r, 0);
+	ck_assert(!td_redo_missed(r));
+	td_redo_free(r);
+	end();
+}
+END_TEST
+
+/* A successor's I/O fails at each place: the log is as it was, and the next one succeeds. */
+START_TEST(what_cannot_be_applied_is_kept)
+{
+	unsigned failed = 0;
+
+	begin();
+	for (uint64_t k = 1;; k++) {
+		struct td_redo *r = td_redo_new(log_path);
+		int rc;
+
+		memset(image->data, 0, SHARE);
+		put(r, TD_REDO_SECOND, 5, 1);
+		put(r, TD_REDO_FIRST, 1030, 2);
+		td_redo_freeze(r);
+		put(r, TD_REDO_SECOND, 5, 3);
+		td_redo_free(r);
+		fault_io_clear(&fio);
+		fault_io_rule(&fio, k, -EIO);
+		rc = adopt_and_apply();
+		if (!rc)
+			break;
+		failed++;
+		ck_assert_int_eq(rc, -EIO);
+		ck_assert_ptr_nonnull(strstr(err.text, "/img: what the last tapdisk knew"));
+		ck_assert_int_eq(adopt_and_apply(), 0);
+		ck_assert_uint_eq(image->data[5], 3);
+		ck_assert_uint_eq(image->data[1030], 2);
+	}
+	ck_assert_uint_eq(failed, 7);
+	end();
+}
+END_TEST
+
+/* --- what is not a log ------------------------------------------------------------------------------------------------- */
+
+static void poke(off_t at, uint32_t value)
+{
+	int fd = open(log_path, O_RDWR);
+
+	ck_assert_int_eq(pwrite(fd, &value, sizeof value, at), sizeof value);
+	close(fd);
+}
+
+static void log_of(uint8_t value)
+{
+	struct td_redo *r = td_redo_new(log_path);
+
+	put(r, TD_REDO_SECOND, 0, value);
+	td_redo_free(r);
+}
+
+/* It is thrown away, and a good one stands there. */
+static void is_thrown_away(void)
+{
+	struct td_redo *r = td_redo_adopt(log_path);
+
+	ck_assert(put(r, TD_REDO_SECOND, 1, 7));
+	td_redo_free(r);
+	memset(image->data, 0, SHARE);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_mem_eq(image->data, "\0\7", 2);
+}
+
+START_TEST(what_makes_no_sense_is_thrown_away)
+{
+	/* offsets of magic, half, now, from, used of the halves: as the file has them */
+	static const struct {
+		off_t at;
+		uint32_t value;
+	} bad[] = {{0, 0}, {0, 0x12345678}, {4, 0}, {4, TD_REDO_BYTES - 1}, {4, 0xffffffff}, {8, 2}, {8, 0xffffffff}, {12, 1000}, {16, TD_REDO_BYTES + 8},
+		   {16, 0xffffffff}, {24, 0xfffffff8}};
+
+	begin();
+	is_thrown_away(); /* none at all */
+	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+		log_of(1);
+		poke(bad[i].at, bad[i].value);
+		is_thrown_away();
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		log_of(1);
+		ck_assert_int_eq(truncate(log_path, (off_t[]){0, 1, WHOLE - 1, WHOLE + 1}[i]), 0);
+		is_thrown_away();
+	}
+	/* never through a link */
+	unlink(log_path);
+	ck_assert_int_eq(symlink("/etc/passwd", log_path), 0);
+	is_thrown_away();
+	end();
+}
+END_TEST
+
+START_TEST(a_record_that_goes_beyond_its_half_is_refused)
+{
+	/* a record's length and wave, and how much of its half counts */
+	static const struct {
+		off_t at;
+		uint32_t value;
+	} bad[] = {{4096 + 8, 100}, {4096 + 8, 0xffffffff}, {4096 + 8, 0xfffffff8}, {4096 + 12, 2}, {16, 8}, {16, 17}};
+
+	begin();
+	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+		log_of(1);
+		poke(bad[i].at, bad[i].value);
+		memset(image->data, 0, SHARE);
+		if (i < 5)
+			ck_assert_int_eq(adopt_and_apply(), -EBADMSG);
+		else
+			ck_assert_int_eq(adopt_and_apply(), 0); /* without its padding it is whole */
+		ck_assert_uint_eq(image->data[0], i == 5);
+	}
+	end();
+}
+END_TEST
+
+START_TEST(without_a_place_for_it_every_change_is_missed)
+{
+	struct td_redo *r;
+
+	begin();
+	r = td_redo_new("/proc/nowhere/redo");
+	ck_assert_ptr_nonnull(r);
+	for (int i = 0; i < 2; i++) {
+		ck_assert(!put(r, TD_REDO_SECOND, 0, 1));
+		ck_assert(td_redo_missed(r));
+		td_redo_freeze(r);
+		td_redo_done(r, i ? 0 : -EIO);
+		ck_assert(i ? !td_redo_missed(r) : td_redo_missed(r));
+	}
+	td_redo_free(r);
+	ck_assert(put(NULL, TD_REDO_SECOND, 0, 1) && !td_redo_missed(NULL) && !td_redo_crowded(NULL));
+	td_redo_freeze(NULL);
+	td_redo_done(NULL, 0);
+	td_redo_free(NULL);
+	end();
+}
+END_TEST
+
+/* --- a death at any store ----------------------------------------------------------------------------------------------- */
+
+static struct world world;
+static struct td_redo *alive;
+static unsigned seed, deaths;
+
+/* What a process that is not killed would go on to do. */
+struct life {
+	uint8_t waiting[BYTES]; /* versions that are answered after a commit */
+	uint8_t picture[BYTES];
+	bool committing;
+};
+
+/* What a death leaves: the log, and the image as it is then. */
+struct remains {
+	uint8_t log[WHOLE], image[BYTES];
+};
+
+static void remains(struct remains *to, const uint8_t *of)
+{
+	memcpy(to->log, alive->head, WHOLE);
+	memcpy(to->image, of, BYTES);
+}
+
+/* What a successor makes of it. */
+static void judge(const struct remains *of)
+{
+	int fd = open(log_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	deaths++;
+	ck_assert_int_eq(write(fd, of->log, WHOLE), WHOLE);
+	close(fd);
+	memcpy(image->data, of->image, BYTES);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	for (unsigned i = 0; i < BYTES; i++)
+		ck_assert_msg(image->data[i] >= world.promised[i] && image->data[i] <= world.memory[i],
+			      "seed %u: byte %u is version %u after a death; %u was answered, %u written", seed, i, image->data[i], world.promised[i],
+			      world.memory[i]);
+}
+
+static void die_here(void)
+{
+	static struct remains r;
+
+	at_store = NULL;
+	remains(&r, world.image);
+	judge(&r);
+	at_store = die_here;
+}
+
+/* Of a successor, which is on a fiber: judged later. */
+static struct remains *later[16];
+static unsigned nlater;
+
+static void die_later(void)
+{
+	ck_assert_uint_lt(nlater, 16);
+	later[nlater] = malloc(sizeof **later);
+	remains(later[nlater++], image->data);
+}
+
+static void write_one(struct life *l)
+{
+	unsigned i = (unsigned)rand() % BYTES;
+	uint8_t version = (uint8_t)(world.memory[i] + 1);
+
+	if (version == 255)
+		return;
+	world.memory[i] = version;
+	if (put(alive, i % 2 ? TD_REDO_FIRST : TD_REDO_SECOND, i, version) && !td_redo_missed(alive))
+		world.promised[i] = version;
+	else
+		l->waiting[i] = version;
+}
+
+static void commit_or_not(struct life *l)
+{
+	int rc = rand() % 2 ? 0 : -EIO;
+
+	if (!l->committing) {
+		memcpy(l->picture, world.memory, BYTES);
+		td_redo_freeze(alive);
+		l->committing = true;
+		return;
+	}
+	l->committing = false;
+	if (!rc)
+		memcpy(world.image, l->picture, BYTES);
+	td_redo_done(alive, rc);
+	for (unsigned i = 0; !rc && i < BYTES; i++)
+		if (l->waiting[i] && l->waiting[i] <= l->picture[i]) {
+			if (l->waiting[i] > world.promised[i])
+				world.promised[i] = l->waiting[i];
+			l->waiting[i] = 0;
+		}
+}
+
+static void live(void)
+{
+	struct life l = {.committing = false};
+
+	for (int round = 0; round < 6; round++) {
+		at_store = NULL;
+		if (round % 3 == 1)
+			fill_up(alive, 600); /* room for some changes more */
+		at_store = die_here;
+		for (int i = 0; i < 24; i++) {
+			if (rand() % 3)
+				write_one(&l);
+			else
+				commit_or_not(&l);
+		}
+	}
+	at_store = NULL;
+	put(alive, TD_REDO_FIRST, 0, world.memory[0]); /* so that there is something for a successor */
+}
+
+/* A successor may be killed as well. */
+static void succeed(void)
+{
+	struct applying a = {alive, 0};
+
+	memcpy(image->data, world.image, BYTES);
+	at_store = die_later;
+	on_fiber(loop, apply_it, &a);
+	at_store = NULL;
+	ck_assert_int_eq(a.rc, 0);
+	ck_assert_uint_ge(nlater, 4);
+	for (unsigned i = 0; i < nlater; i++) {
+		judge(later[i]);
+		free(later[i]);
+	}
+	nlater = 0;
+}
+
+START_TEST(a_death_at_any_store_takes_nothing_that_was_answered)
+{
+	const char *given = getenv("SEED");
+	char dead_log[140];
+
+	seed = given ? (unsigned)atoi(given) : (unsigned)time(NULL) ^ (unsigned)getpid();
+	printf("SEED=%u\n", seed);
+	srand(seed);
+	begin();
+	snprintf(dead_log, sizeof dead_log, "%s.dead", dir);
+	for (int i = 0; i < 3; i++) {
+		memset(&world, 0, sizeof world);
+		alive = td_redo_new(dead_log);
+		live();
+		succeed();
+		td_redo_free(alive);
+	}
+	ck_assert_uint_gt(deaths, 300);
+	unlink(dead_log);
+	end();
+}
+END_TEST
+
+/* What was in the file before a half was frozen may be newer there than its record, if the newer one found no room. */
+START_TEST(what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied)
+{
+	char dead_log[140];
+
+	begin();
+	snprintf(dead_log, sizeof dead_log, "%s.dead", dir);
+	alive = td_redo_new(dead_log);
+	put(alive, TD_REDO_SECOND, 1, 0);
+	td_redo_freeze(alive);
+	td_redo_done(alive, -EIO);
+	put(alive, TD_REDO_SECOND, 0, 1);
+	fill_up(alive, 0);
+	while (put(alive, TD_REDO_SECOND, 2, 0))
+		;
+	ck_assert(!put(alive, TD_REDO_SECOND, 0, 2));
+	td_redo_freeze(alive);
+	world = (struct world){.memory = {2}, .image = {2}};
+	td_redo_done(alive, 0);
+	world.promised[0] = 2; /* answered by the commit */
+	at_store = die_here;
+	td_redo_freeze(alive);
+	td_redo_done(alive, 0);
+	at_store = NULL;
+	ck_assert_uint_ge(deaths, 6);
+	td_redo_free(alive);
+	unlink(dead_log);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("redo");
+
+	SUITE_ADD(s, what_was_put_is_applied_and_then_gone);
+	SUITE_ADD(s, data_is_durable_before_the_first_wave_and_that_before_the_second);
+	SUITE_ADD(s, a_record_stays_until_a_commit_that_began_after_it_has_succeeded);
+	SUITE_ADD(s, what_finds_no_room_is_missed_until_a_commit_that_began_after_it_has_succeeded);
+	SUITE_ADD(s, what_cannot_be_applied_is_kept);
+	SUITE_ADD(s, what_makes_no_sense_is_thrown_away);
+	SUITE_ADD(s, a_record_that_goes_beyond_its_half_is_refused);
+	SUITE_ADD(s, without_a_place_for_it_every_change_is_missed);
+	SUITE_ADD(s, what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied);
+	SUITE_ADD(s, a_death_at_any_store_takes_nothing_that_was_answered);
+	return suite_run(s);
+}
