@@ -259,6 +259,7 @@ const struct td_io_ops td_io_aio = {
 	.commit = aio_commit,
 	.peek = aio_peek,
 	.watch = aio_watch,
+	.merges = true,
 	.open = td_kernel_open,
 	.close = td_kernel_close,
 	.size = td_kernel_size,

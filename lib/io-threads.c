@@ -60,6 +60,7 @@ const struct td_io_ops td_io_threads = {
 	.stop = threads_stop,
 	.queue = threads_queue,
 	.commit = threads_commit,
+	.merges = true,
 	.open = td_kernel_open,
 	.close = td_kernel_close,
 	.size = td_kernel_size,

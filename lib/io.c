@@ -9,6 +9,7 @@
 #include "lib/file.h"
 #include "lib/io-engines.h"
 #include "lib/kill.h"
+#include "lib/merge.h"
 
 #define TRIES_MAX 10000 /* rounds without progress after which an EAGAIN is an error after all */
 
@@ -84,7 +85,7 @@ static void note_end(const struct td_iop *op, int err)
 		note_time();
 }
 
-static void finish(struct td_iop *op, int err)
+void td_iop_finish(struct td_iop *op, int err)
 {
 	note_end(op, err);
 	iov_restore(op);
@@ -108,7 +109,7 @@ static void schedule(struct td_io *io)
 	}
 }
 
-static void send_round(struct td_iop *op)
+void td_iop_send(struct td_iop *op)
 {
 	op->io->ops->queue(op->io, op);
 	schedule(op->io);
@@ -117,36 +118,40 @@ static void send_round(struct td_iop *op)
 static void again(struct td_iop *op)
 {
 	if (++op->tries > TRIES_MAX)
-		finish(op, -EIO);
+		td_iop_finish(op, -EIO);
 	else
-		send_round(op);
+		td_iop_send(op);
 }
 
 void td_iop_result(struct td_iop *op, long res)
 {
+	if (op->merged) {
+		td_merge_result(op, res);
+		return;
+	}
 	/* pages that found no space when they were to go to the disk are lost, as with any other error */
 	if (op->op == TD_IO_SYNC && (res == -ENOSPC || res == -EDQUOT))
 		res = -EIO;
 	if (res == -EINTR || res == -EAGAIN) {
 		again(op);
 	} else if (res < 0 || (op->op != TD_IO_READ && op->op != TD_IO_WRITE)) {
-		finish(op, res < 0 ? (int)res : 0);
+		td_iop_finish(op, res < 0 ? (int)res : 0);
 	} else if (op->moved + (uint64_t)res >= op->len) {
 		op->moved += (uint64_t)res;
-		finish(op, 0);
+		td_iop_finish(op, 0);
 	} else if (res == 0 && op->op == TD_IO_READ) { /* the end of the file */
 		if (op->flags & TD_IO_EOF_ZERO) {
 			zero_rest(op);
-			finish(op, 0);
+			td_iop_finish(op, 0);
 		} else {
-			finish(op, -EIO);
+			td_iop_finish(op, -EIO);
 		}
 	} else if (res == 0) {
 		again(op);
 	} else {
 		op->moved += (uint64_t)res;
 		iov_advance(op, (size_t)res);
-		send_round(op);
+		td_iop_send(op);
 	}
 }
 
@@ -179,6 +184,7 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 	op->skipped = 0;
 	op->tries = 0;
 	op->change = TD_CHANGE_NONE;
+	op->merged = false;
 	io->inflight++;
 	if (op->op == TD_IO_SYNC && (op->file->flags & TD_FILE_NOSYNC)) {
 		td_list_add(&io->nosync, &op->link);
@@ -188,7 +194,10 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 	}
 	count(io, op);
 	note_begin(op);
-	send_round(op);
+	if (io->merge && td_merge_take(io, op))
+		schedule(io);
+	else
+		td_iop_send(op);
 }
 
 static void on_commit(struct ev_loop *loop, ev_prepare *w, int revents)
@@ -196,6 +205,8 @@ static void on_commit(struct ev_loop *loop, ev_prepare *w, int revents)
 	struct td_io *io = w->data;
 
 	io->dirty = false;
+	if (io->merge)
+		td_merge_send(io);
 	io->ops->commit(io);
 }
 
@@ -203,6 +214,10 @@ void td_io_commit(struct td_io *io)
 {
 	if (!io->dirty)
 		return;
+	if (io->merge && td_merge_holds(io)) { /* and may grow: it goes at the turn's end */
+		io->ops->commit(io);
+		return;
+	}
 	ev_clear_pending(io->loop, &io->commit);
 	on_commit(io->loop, &io->commit, 0);
 }
@@ -216,7 +231,7 @@ static void on_ready(struct ev_loop *loop, ev_prepare *w, int revents)
 	td_list_init(&now);
 	td_list_splice(&now, &io->nosync);
 	while ((l = td_list_pop(&now)))
-		finish(td_entry(l, struct td_iop, link), 0); /* which no mark was made of */
+		td_iop_finish(td_entry(l, struct td_iop, link), 0); /* which no mark was made of */
 }
 
 void td_io_peek_begin(struct td_io *io)
@@ -252,8 +267,11 @@ int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv,
 	io->commit.data = io;
 	ev_init(&io->ready, on_ready);
 	io->ready.data = io;
-	rc = ops->start ? ops->start(io) : 0;
+	rc = ops->merges ? td_merge_new(&io->merge) : 0;
+	if (!rc && ops->start)
+		rc = ops->start(io);
 	if (rc < 0) {
+		td_merge_free(io->merge);
 		free(io);
 		return rc;
 	}
@@ -293,5 +311,6 @@ void td_io_free(struct td_io *io)
 		io->ops->stop(io);
 	ev_clear_pending(io->loop, &io->commit);
 	ev_clear_pending(io->loop, &io->ready);
+	td_merge_free(io->merge);
 	free(io);
 }

@@ -11,6 +11,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
 	lib/iov.c lib/iov.h \
 	lib/kill.h lib/log.c \
+	lib/merge.c lib/merge.h \
 	lib/msg.c lib/msg.h \
 	lib/nbd-proto.h \
 	lib/passed.c lib/passed.h \

@@ -238,9 +238,9 @@ static json_t *engine_json(const struct td_io *io)
 {
 	const struct td_io_counters *n = &io->n;
 
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name", io->ops->name, "commits", (json_int_t)n->commits, "reads",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "name", io->ops->name, "commits", (json_int_t)n->commits, "reads",
 			 (json_int_t)n->reads, "writes", (json_int_t)n->writes, "durable_writes", (json_int_t)n->durable_writes,
-			 "fdatasyncs", (json_int_t)n->syncs);
+			 "fdatasyncs", (json_int_t)n->syncs, "merged", (json_int_t)n->merged);
 }
 
 static json_t *kind_json(const struct stats *s, unsigned kind, bool full)

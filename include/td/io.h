@@ -24,6 +24,7 @@
 struct td_io;
 struct td_iop;
 struct td_file;
+struct td_merge;
 
 #define TD_PRI_EVENT  0  /* descriptors, timers, completions, fibers */
 #define TD_PRI_RING   -1 /* responses pushed, guest notified, ring looked at once more */
@@ -65,6 +66,7 @@ struct td_iop {
 	struct td_list at_file; /* lib/align.c: among the changes of a direct file, when `change' says so */
 	enum { TD_CHANGE_NONE, TD_CHANGE_HELD, TD_CHANGE_STARTED } change;
 	bool rmw;               /* the change is a read-modify-write */
+	bool merged;            /* lib/merge.c: stands for several */
 	struct td_io *io;
 	uint64_t moved; /* bytes transferred so far; in done(), without what TD_IO_EOF_ZERO made up */
 	int first;      /* index of the iovec where the rest starts */
@@ -124,6 +126,7 @@ struct td_io_ops {
 	/* Optional: completes what is done without a system call; true if there was anything. */
 	bool (*peek)(struct td_io *io);
 	void (*watch)(struct td_io *io, bool on);    /* optional: whether completions wake the loop */
+	bool merges; /* READs, and WRITEs, that continue each other come to it as one */
 
 	int (*open)(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
 	void (*close)(struct td_io *io, int fd);
@@ -139,6 +142,7 @@ struct td_io_counters { /* since td_io_new, as handed to the kernel */
 	uint64_t durable_writes; /* those of the writes that were TD_IO_DSYNC */
 	uint64_t syncs;          /* fdatasync operations */
 	uint64_t punches;        /* PUNCH, ZERO and DISCARD */
+	uint64_t merged;         /* operations that went to the kernel within another one's call: so many fewer are there */
 };
 
 /*
@@ -160,6 +164,7 @@ struct td_io {
 	ev_prepare commit; /* never started: fed to the loop, at TD_PRI_COMMIT, by the first operation of a turn */
 	ev_prepare ready;  /* the same for operations that need no system call */
 	struct td_list nosync;
+	struct td_merge *merge; /* NULL: the engine does not merge */
 	bool dirty;        /* something is queued and not committed */
 	unsigned inflight; /* operations queued and not done */
 	unsigned watched;  /* by td_io_peek, so often begun */
@@ -179,7 +184,7 @@ void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
 /* Queues an operation; it goes out with the next commit.  Cannot fail: errors come through done(). */
 void td_iop_queue(struct td_io *io, struct td_iop *op);
 
-/* Commits what is queued before the turn's end: for who queues so much that the store would wait for it meanwhile. */
+/* Commits what is queued before the turn's end, but for a run that may grow: for who queues so much that the store would wait for it meanwhile. */
 void td_io_commit(struct td_io *io);
 
 /*

@@ -102,6 +102,15 @@ static struct plan draw(struct rng *r, const struct work_disk *d, const struct w
 	return p;
 }
 
+/* As a guest sends a large transfer: plain requests of one kind, each where the last one ends. */
+static void follow(struct plan *p, const struct plan *last, const struct work_disk *d)
+{
+	if (!p->n || !last->n || !(p->flags & last->flags & GOP_RING) || (last->kind != GOP_READ && last->kind != GOP_WRITE) ||
+	    last->sector + last->n + p->n > d->sectors)
+		return;
+	*p = (struct plan){.kind = last->kind, .flags = last->flags & ~(unsigned)PLAN_DRAIN, .sector = last->sector + last->n, .n = p->n};
+}
+
 void work_random(struct work *w, const struct work_disk *d, uint64_t seed)
 {
 	struct rng r = rng_seed(seed, 'w');
@@ -115,6 +124,8 @@ void work_random(struct work *w, const struct work_disk *d, uint64_t seed)
 	while (w->n < n) {
 		struct plan p = draw(&r, d, w, flushes, beside);
 
+		if (seed % 4 == 3 && w->n && rng_chance(&r, 70))
+			follow(&p, &w->op[w->n - 1], d);
 		w->op[w->n++] = p;
 	}
 }

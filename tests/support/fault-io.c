@@ -197,7 +197,7 @@ static const struct td_io_ops ops = {
 	.truncate = file_truncate,
 };
 
-void fault_io_new(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align)
+static void start(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align, bool merges)
 {
 	int rc;
 
@@ -210,8 +210,20 @@ void fault_io_new(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, 
 	td_list_init(&f->running);
 	ev_init(&f->finish, on_finish);
 	f->finish.data = f;
-	rc = td_io_new_ops(loop, &ops, f, &f->io);
+	f->ops = ops;
+	f->ops.merges = merges;
+	rc = td_io_new_ops(loop, &f->ops, f, &f->io);
 	assert(!rc);
+}
+
+void fault_io_new(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align)
+{
+	start(f, loop, off_align, mem_align, false);
+}
+
+void fault_io_new_merging(struct fault_io *f, struct ev_loop *loop)
+{
+	start(f, loop, 1, 1, true);
 }
 
 void fault_io_free(struct fault_io *f)

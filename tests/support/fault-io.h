@@ -33,6 +33,7 @@ struct fault_record {
 
 struct fault_io {
 	struct td_io *io;
+	struct td_io_ops ops;
 	struct fault_file file[FAULT_FILES];
 	uint32_t off_align, mem_align; /* of direct files; others take anything */
 	bool manual;                   /* operations complete when the test says so; CALLs always at once */
@@ -51,6 +52,7 @@ struct fault_io {
 
 /* f is filled; f->io is the engine.  off_align, mem_align: bytes. */
 void fault_io_new(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align);
+void fault_io_new_merging(struct fault_io *f, struct ev_loop *loop); /* what continues each other comes as one; no alignment */
 void fault_io_free(struct fault_io *f);
 
 /* A file of `size' bytes, zeroes; its name is what td_file_open() is given. */

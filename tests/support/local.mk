@@ -2,7 +2,7 @@
 
 # a guest without Xen
 noinst_PROGRAMS += tests/support/tdguest
-tests_support_tdguest_SOURCES = tests/support/tdguest.c tests/support/tdguest.h tests/support/tdguest-load.c \
+tests_support_tdguest_SOURCES = tests/support/tdguest.c tests/support/tdguest.h tests/support/tdguest-load.c tests/support/tdguest-stream.c \
 	tests/support/tdguest-hostile.c tests/support/guest.c tests/support/guest.h
 tests_support_tdguest_LDADD = $(TAPDISK_LIBS)
 

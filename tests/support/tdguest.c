@@ -24,6 +24,7 @@ static const char usage[] =
 	"  flush [COUNT]         FLUSH_DISKCACHE; prints the mean in microseconds\n"
 	"  single COUNT SEED     COUNT writes of 4 KiB, one at a time\n"
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
+	"  stream SEED           the same, as many requests at once as the ring holds\n"
 	"  load SECONDS DEPTH    random reads and writes, every read compared; prints IOPS\n"
 	"  promise               what the disk's cache mode promises, in the tapdisk's words\n"
 	"  sectors               size in 512 bytes, logical and physical sector size as the guest is told\n"
@@ -181,6 +182,8 @@ static int command(struct guest *g, int argc, char **argv)
 			rc = guest_do(g, BLKIF_FLUSH_DISKCACHE, 0, NULL, 0);
 		return rc ? 1 : guest_span(g, BLKIF_READ, 0, g->sectors * 512, a);
 	}
+	if (!strcmp(c, "stream") && argc == 2)
+		return tdguest_stream(g, a);
 	if (!strcmp(c, "load") && argc == 3)
 		return tdguest_load(g, atof(argv[1]), (unsigned)b);
 	if (!strcmp(c, "promise") && argc == 1)

@@ -6,6 +6,7 @@
 #include "tests/support/guest.h"
 
 int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t seed);
+int tdguest_stream(struct guest *g, uint64_t seed);
 int tdguest_load(struct guest *g, double seconds, unsigned depth);
 int tdguest_hostile(struct guest *g, const char *name); /* "list": prints the names; g is not used */
 

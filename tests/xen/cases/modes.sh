@@ -46,11 +46,16 @@ case_disk_writeback() { disk_case writeback; }
 case_disk_directsync() { disk_case directsync; }
 case_disk_unsafe() { disk_case unsafe; }
 
+# Durable writes that went within another's call.
+merged_of() { tap-ctl stats -p "$1" -m "$2" | sed -n 's/.*"merged": \([0-9]*\).*/\1/p'; }
+
 # What the guest's kernel sent, and what dom0's kernel was asked for: sets SENT_WRITES, SENT_FLUSHES, CACHE, SYNCS, DURABLE.
 count() { # count GUEST VDEV N PID
+	local merged; merged=$(merged_of "$4" "$(disk_minor "$1" "$2")")
 	trace_start "$4"
 	g "$1" 120 "sync_writes $2 $3" >/tmp/sent || { sed 's/^/# | /' /tmp/sent; die "writing and syncing failed in the guest"; }
 	trace_stop
+	[ "$DURABLE" = 0 ] || DURABLE=$((DURABLE + $(merged_of "$4" "$(disk_minor "$1" "$2")") - merged))
 	SENT_WRITES=$(sed -n 's/^sent writes=\([0-9]*\).*/\1/p' /tmp/sent)
 	SENT_FLUSHES=$(sed -n 's/^sent .*flushes=\([0-9]*\).*/\1/p' /tmp/sent)
 	CACHE=$(sed -n 's/^sent .*cache=\(.*\)/\1/p' /tmp/sent)
