@@ -101,6 +101,11 @@ case_survive() {
 	guests_only p1; plug_guest
 	local dev=xvda
 	survive_all 1.5 tapdisk tapdisk upgrade tapdisk both tapback both
+	survive_end
+}
+case_survive_vhd() {
+	guests_only p1; plug_guest
+	local dev
 	survive_vhd; survive_all 1.5 tapdisk upgrade both
 	survive_end
 }
