@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-noinst_PROGRAMS += bench/ringbench
+noinst_PROGRAMS += bench/ringbench bench/reconnect
 bench_ringbench_SOURCES = bench/ringbench.c tests/support/guest.c tests/support/guest.h
 bench_ringbench_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/run bench/nbd bench/qcow
-.PHONY: bench bench-nbd bench-qcow
-bench: all
-	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
-bench-nbd: all
-	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/nbd'
-EXTRA_DIST += bench/vhd
-.PHONY: bench-vhd
-bench-vhd: all
-	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/vhd'
-bench-qcow: all
-	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/qcow'
-noinst_PROGRAMS += bench/reconnect
 bench_reconnect_SOURCES = bench/reconnect.c tests/support/guest.c tests/support/guest.h
 bench_reconnect_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/scale bench/xen
-.PHONY: bench-scale bench-xen
-bench-xen: all
-	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/xen'
+EXTRA_DIST += bench/README bench/run bench/report bench/lib.sh bench/ring bench/null bench/nbd bench/vhd bench/qcow bench/scale bench/xen
+
+# Each writes bench/report.md and bench/report.svg; bench/README.
+BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
+.PHONY: bench bench-all bench-nbd bench-vhd bench-qcow bench-scale bench-xen
+bench: all
+	$(BENCH) ring null
+bench-all: all
+	$(BENCH) ring null nbd vhd qcow scale
+bench-nbd: all
+	$(BENCH) nbd
+bench-vhd: all
+	$(BENCH) vhd
+bench-qcow: all
+	$(BENCH) qcow
 bench-scale: all
-	@top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/scale'
+	$(BENCH) scale
+bench-xen: all
+	$(BENCH) xen
+CLEANFILES += bench/report.tsv bench/report.md bench/report.svg

@@ -46,3 +46,6 @@ EXTRA_DIST += $(WORDS_TESTS)
 TESTS += tests/it/vhd.sh
 EXTRA_DIST += tests/it/vhd.sh
 EXTRA_DIST += tests/it/vhd-util-hand.py tests/it/vhd_hand.py tests/it/vhd-lib-judge.js
+# the benches' report
+TESTS += tests/it/bench-report.sh
+EXTRA_DIST += tests/it/bench-report.sh

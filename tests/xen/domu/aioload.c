@@ -5,7 +5,7 @@
  *
  *   aioload DEVICE read|write|randread|randwrite BS DEPTH SECONDS
  *
- * Prints "aioload: N requests, S seconds".
+ * Prints "aioload: N requests, S seconds, p50 US us, p99 US us".
  */
 #include <fcntl.h>
 #include <linux/aio_abi.h>
@@ -18,10 +18,13 @@
 #include <unistd.h>
 
 #define MAX_DEPTH 256
+#define MAX_TIMES (1u << 20) /* of requests; what comes later is counted and not timed */
 
 static struct iocb cbs[MAX_DEPTH], *todo[MAX_DEPTH];
 static struct io_event events[MAX_DEPTH];
 static uint64_t blocks, next_block;
+static double begun[MAX_DEPTH];
+static float times[MAX_TIMES]; /* in us */
 static size_t bs;
 static int is_random;
 
@@ -48,6 +51,13 @@ static void place(struct iocb *cb)
 	cb->aio_offset = (int64_t)((is_random ? rnd() % blocks : next_block++ % blocks) * bs);
 }
 
+static int by_size(const void *a, const void *b)
+{
+	float d = *(const float *)a - *(const float *)b;
+
+	return (d > 0) - (d < 0);
+}
+
 static void fail(const char *what)
 {
 	perror(what);
@@ -59,7 +69,7 @@ int main(int argc, char **argv)
 	aio_context_t ctx = 0;
 	unsigned depth, n, inflight = 0;
 	uint64_t done = 0;
-	double began, end;
+	double began, end, t;
 	int fd, is_write;
 
 	if (argc != 6) {
@@ -91,8 +101,12 @@ int main(int argc, char **argv)
 	began = now();
 	end = began + atof(argv[5]);
 	for (n = depth; n || inflight;) {
-		long rc = n ? syscall(SYS_io_submit, ctx, (long)n, todo) : 0;
+		long rc;
 
+		t = now();
+		for (unsigned i = 0; i < n; i++)
+			begun[todo[i]->aio_data] = t;
+		rc = n ? syscall(SYS_io_submit, ctx, (long)n, todo) : 0;
 		if (rc < 0)
 			fail("io_submit");
 		memmove(todo, todo + rc, (n - (unsigned)rc) * sizeof todo[0]);
@@ -102,18 +116,24 @@ int main(int argc, char **argv)
 		if (rc < 0)
 			fail("io_getevents");
 		inflight -= (unsigned)rc;
+		t = now();
 		for (long i = 0; i < rc; i++) {
 			if (events[i].res != (int64_t)bs) {
 				fprintf(stderr, "aioload: a request ended with %lld\n", (long long)events[i].res);
 				return 1;
 			}
+			if (done < MAX_TIMES)
+				times[done] = (float)((t - begun[events[i].data]) * 1e6);
 			done++;
-			if (now() >= end)
+			if (t >= end)
 				continue;
 			place(&cbs[events[i].data]);
 			todo[n++] = &cbs[events[i].data];
 		}
 	}
-	printf("aioload: %llu requests, %.3f seconds\n", (unsigned long long)done, now() - began);
+	t = now() - began;
+	n = done < MAX_TIMES ? (unsigned)done : MAX_TIMES;
+	qsort(times, n, sizeof(times[0]), by_size);
+	printf("aioload: %llu requests, %.3f seconds, p50 %.0f us, p99 %.0f us\n", (unsigned long long)done, t, (double)times[n / 2], (double)times[n * 99ull / 100]);
 	return 0;
 }
