@@ -55,6 +55,12 @@ static int null_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 	return 1;
 }
 
+static bool null_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
+{
+	*out = (struct td_map){.len = UINT64_MAX, .whole = true};
+	return true;
+}
+
 const struct td_driver td_driver_null = {
 	.name = "null",
 	.type = 100,
@@ -62,4 +68,5 @@ const struct td_driver td_driver_null = {
 	.close = null_close,
 	.submit = null_submit,
 	.extents = null_extents,
+	.map = null_map,
 };

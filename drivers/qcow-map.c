@@ -151,6 +151,31 @@ void qcow_map(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run)
 	run->len = min64(at, stop) - off;
 }
 
+#define TELL_UNIT (64u << 10)  /* bytes: what is told begins at such a place, if it can, */
+#define TELL_MOST (2u << 20)   /* and ends before this */
+
+/*
+ * What may be written in place stays where it is until a DISCARD or WRITE_ZEROES, as no snapshot is taken of an image in use.  No bitmap
+ * must hear of a write, and nothing of what is encrypted passes without us.
+ */
+bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
+{
+	struct qcow *q = image->priv;
+	uint64_t from = off & ~(uint64_t)(TELL_UNIT - 1), most = min64(TELL_MOST, image->info.size - from);
+	struct qcow_run run;
+
+	if (q->crypt || q->broken || q->nbitmaps || !q->writable)
+		return false;
+	qcow_map(q, from, most, &run);
+	if (run.kind != QCOW_RUN_DATA || !run.own || from + run.len < off + len) {
+		from = off;
+		qcow_map(q, off, len, &run);
+	}
+	*out = (struct td_map){.off = from, .len = run.len, .file = q->data, .at = run.host,
+			       .flags = {TD_IO_EOF_ZERO, qcow_new(q, run.host + run.len - 1)}};
+	return run.kind == QCOW_RUN_DATA && run.own && from + run.len >= off + len;
+}
+
 static int bad(struct qcow *q, uint64_t off, const struct qcow_run *run)
 {
 	return qcow_corrupt(q, "the L2 entry of offset %#llx is %#llx, which cannot be: beyond the file, unaligned, or on metadata",

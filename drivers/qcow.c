@@ -512,6 +512,7 @@ static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 		.submit = submit, \
 		.backing = qcow_backing, \
 		.extents = qcow_extents, \
+		.map = qcow_tell_map, \
 	}
 
 const struct td_driver td_driver_qcow2 = DRIVER("qcow2"), td_driver_qcow = DRIVER("qcow");

@@ -240,6 +240,7 @@ void qcow_reap(struct qcow *q); /* starts the reaper where there is something fo
 /* --- qcow-map.c --- */
 /* What stands at guest offset off, and how far (at most len); never waits. */
 void qcow_map(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run);
+bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out); /* td_driver.map */
 /* The same, on a fiber: loads what it needs; 0, or -EIO and so on. */
 int qcow_map_wait(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run);
 /* Makes the L2 table of guest offset off exist and be ours alone; fiber. */

@@ -88,6 +88,14 @@ static int raw_extents(struct td_image *image, uint64_t off, uint64_t len, struc
 	return td_file_extents(r->file, off, len, out, max);
 }
 
+static bool raw_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
+{
+	struct raw *r = image->priv;
+
+	*out = (struct td_map){.len = UINT64_MAX, .file = r->file, .whole = true};
+	return true;
+}
+
 static void raw_done(struct td_iop *op, int err)
 {
 	td_req_done(op->data, err);
@@ -166,4 +174,5 @@ const struct td_driver td_driver_raw = {
 	.submit = raw_submit,
 	.resize = raw_resize,
 	.extents = raw_extents,
+	.map = raw_map,
 };

@@ -227,3 +227,52 @@ int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_ex
 	}
 	return n;
 }
+
+/* --- for other threads ---------------------------------------------------------------------------------------------- */
+
+#define MAP_UNIT (64u << 10) /* bytes: what is told begins at such a place, if it can */
+
+/* The sectors around `first' that the image has, in one block: from the unit's start, or from `first' on. */
+static uint64_t run_around(const struct vhd *v, const struct vhd_bitmap *bm, uint32_t *first, uint32_t n)
+{
+	uint32_t unit = *first & ~(uint32_t)(MAP_UNIT / VHD_SECTOR - 1);
+	bool set;
+	uint64_t run = vhd_bits_run(bm->bits, unit, v->l.block_sectors, &set);
+
+	if (set && unit + run >= *first + n) {
+		*first = unit;
+		return run;
+	}
+	run = vhd_bits_run(bm->bits, *first, v->l.block_sectors, &set);
+	return set ? run : 0;
+}
+
+/* A block never moves, and a bit that is set stays: so a sector that the image has is where it is, as long as it is open. */
+bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
+{
+	struct vhd *v = image->priv;
+	uint32_t block, first, n = (uint32_t)(len / VHD_SECTOR);
+	struct vhd_bitmap *bm;
+	uint64_t run;
+
+	if (v->crypt || v->broken)
+		return false;
+	if (v->fixed) {
+		*out = (struct td_map){.len = v->footer.size, .file = v->file, .whole = true};
+		return true;
+	}
+	block = vhd_block_of(v, off);
+	if (v->bat[block] == VHD_UNUSED || vhd_block_of(v, off + len - 1) != block)
+		return false;
+	first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR);
+	if (vhd_is_full(v, block)) {
+		first = 0;
+		run = v->l.block_sectors;
+	} else {
+		bm = vhd_map_find(v, block);
+		run = bm && bm->state == VHD_BM_READY ? run_around(v, bm, &first, n) : 0;
+	}
+	off = ((uint64_t)block << v->l.block_shift) + (uint64_t)first * VHD_SECTOR;
+	*out = (struct td_map){.off = off, .len = run * VHD_SECTOR, .file = v->file, .at = vhd_place_of(v, off)};
+	return run;
+}

@@ -307,4 +307,5 @@ const struct td_driver td_driver_vhd = {
 	.resize = vhd_resize,
 	.backing = vhd_backing,
 	.extents = vhd_extents,
+	.map = vhd_map,
 };

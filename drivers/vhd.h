@@ -147,6 +147,7 @@ void vhd_map_drop(struct vhd *v, struct vhd_bitmap *bm);        /* not hot; wake
 /* On a fiber: has the bitmap of a block of the image looked at.  0: look again, nothing runs in between; or -errno. */
 int vhd_map_load(struct vhd *v, uint32_t block);
 int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max); /* td_driver.extents */
+bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out); /* td_driver.map */
 void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm);        /* if all bits of a cold one are set: it is needed no more */
 
 /* --- vhd-alloc.c: blocks and bits --- */

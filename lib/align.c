@@ -43,6 +43,11 @@ static bool whole_blocks(const struct td_iop *op)
 	return (op->off | op->len) % op->file->st.off_align == 0;
 }
 
+bool td_align_none(const struct td_iop *op)
+{
+	return op->file->st.off_align <= 1 || (whole_blocks(op) && memory_ok(op));
+}
+
 static bool is_rmw(const struct td_iop *op)
 {
 	return op->op == TD_IO_WRITE && !whole_blocks(op);

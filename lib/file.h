@@ -39,6 +39,12 @@ void td_file_io(struct td_io *io, struct td_iop *op);
 /* The same on a fiber, waiting for the end: 0 or -errno.  buf needs no alignment. */
 int td_file_rw(struct td_file *f, enum td_io_op op, void *buf, uint64_t off, uint64_t len, unsigned flags);
 
+/*
+ * Does it go to the engine as it is, with nothing kept in op->file?  Then another thread may td_iop_queue() it on its own engine; a write
+ * only where no read-modify-write can be beside it: all that is written is whole blocks.
+ */
+bool td_align_none(const struct td_iop *op);
+
 /* --- lib/align.c, for lib/file.c and lib/io.c --- */
 void td_align_io(struct td_io *io, struct td_iop *op);
 void td_align_end(struct td_iop *op); /* the engine is done with it; what it stood in the way of starts */

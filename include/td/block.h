@@ -60,6 +60,15 @@ struct td_image_info {
 	uint32_t discard_gran; /* bytes */
 };
 
+/* A range of an image whose data are together in a file. */
+struct td_map {
+	uint64_t off, len;    /* bytes of the image */
+	struct td_file *file; /* NULL: nothing is kept, and all reads as zeroes */
+	uint64_t at;          /* bytes of the file, where off is */
+	unsigned flags[2];    /* TD_IO_* of a read there, and of a write */
+	bool whole;           /* all of the image, for good: of one that may grow, what comes behind too */
+};
+
 struct td_driver {
 	const char *name;     /* the type in type:path */
 	const char *alias;    /* another name for it, or NULL */
@@ -83,6 +92,13 @@ struct td_driver {
 	 * end early.  Their number (at least 1), or -errno.  Without it all is data.  When in doubt: data, which is never wrong.
 	 */
 	int (*extents)(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max);
+	/*
+	 * Optional; never waits: where the data of [off, off + len) are, for who reads and writes them there from another thread while
+	 * requests go on.  False where they are not plain data of this image in one piece, or where a write to them needs more than the
+	 * write.  What it tells is true until a DISCARD or WRITE_ZEROES is submitted, a fault is found, or the image is closed; a FLUSH
+	 * that comes after such a write makes that durable too.
+	 */
+	bool (*map)(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out);
 };
 
 #define TD_SPEC_MAX 4160 /* bytes of "type:path" with a path of 4,095 */
