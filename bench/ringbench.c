@@ -3,13 +3,15 @@
  * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block of BS bytes.
  *
  *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin | --awake US]
- *             [--polling US] [--persistent] PID MINOR
+ *             [--polling US] [--persistent] [--queues N] PID MINOR
  *
  * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core) and switches (its voluntary
  * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken; --awake: for US microseconds
  * before it sleeps, as a guest does whose idle CPU polls.  --polling: the tapdisk stays awake for up to US after work, however busy the host.
+ * --queues: so many rings, each with a thread of ours and DEPTH requests; the numbers are of all together.
  */
 #include <getopt.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +25,20 @@
 
 struct job {
 	bool random, write, spin, persistent;
-	unsigned bs, depth, order, awake, polling;
+	unsigned bs, depth, order, awake, polling, queues;
 	double seconds;
 	uint64_t blocks, next;
 };
 
-static uint64_t histogram[BUCKETS], done;
-static uint64_t start_ns[BLKIF_MAX_SLOTS];
+/* A ring, and what its thread has counted. */
+struct lap {
+	struct guest *g;
+	struct job job;
+	int rc;
+	uint64_t histogram[BUCKETS], done, start_ns[BLKIF_MAX_SLOTS], rng;
+};
+
+static uint64_t histogram[BUCKETS], done; /* of all */
 
 static uint64_t now_ns(void)
 {
@@ -39,12 +48,12 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-static void count(uint64_t ns)
+static void count(struct lap *l, uint64_t ns)
 {
 	int top = ns < SUB ? 0 : 63 - __builtin_clzll(ns) - 5;
 
-	histogram[top * SUB + (int)(ns >> top)]++; /* ns >> top is below 2 * SUB */
-	done++;
+	l->histogram[top * SUB + (int)(ns >> top)]++; /* ns >> top is below 2 * SUB */
+	l->done++;
 }
 
 static double percentile(double p)
@@ -60,27 +69,29 @@ static double percentile(double p)
 	return 0;
 }
 
-static uint64_t rnd(void)
+static uint64_t rnd(uint64_t *x)
 {
-	static uint64_t x = 88172645463325252;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	return x;
+	*x ^= *x << 13;
+	*x ^= *x >> 7;
+	*x ^= *x << 17;
+	return *x;
 }
 
-static void issue(struct guest *g, struct job *j, uint64_t t)
+static void issue(struct lap *l, uint64_t t)
 {
+	struct guest *g = l->g;
+	struct job *j = &l->job;
 	int slot = guest_slot(g);
-	uint64_t block = j->random ? rnd() % j->blocks : j->next++ % j->blocks;
+	uint64_t block = j->random ? rnd(&l->rng) % j->blocks : j->next++ % j->blocks;
 
-	start_ns[slot] = t;
+	l->start_ns[slot] = t;
 	guest_queue(g, slot, j->write ? BLKIF_WRITE : BLKIF_READ, block * (j->bs / 512), j->bs);
 }
 
-static int run(struct guest *g, struct job *j)
+static int run(struct lap *l)
 {
+	struct guest *g = l->g;
+	struct job *j = &l->job;
 	uint64_t t = now_ns(), end = t + (uint64_t)(j->seconds * 1e9);
 	unsigned inflight = 0;
 	int slot, status;
@@ -89,7 +100,7 @@ static int run(struct guest *g, struct job *j)
 		memset((char *)g->mem + (size_t)guest_ref(g, (int)i) * 4096, (int)i, j->bs);
 	while (t < end || inflight) {
 		for (; t < end && inflight < j->depth; inflight++)
-			issue(g, j, t);
+			issue(l, t);
 		guest_push(g);
 		if (!j->spin && guest_wait_awake(g, j->awake, 60000)) {
 			fprintf(stderr, "ringbench: no answer for a minute\n");
@@ -104,13 +115,42 @@ static int run(struct guest *g, struct job *j)
 				fprintf(stderr, "ringbench: a request failed with status %d\n", status);
 				return 1;
 			}
-			count(t - start_ns[slot]);
+			count(l, t - l->start_ns[slot]);
 		}
 	}
 	return 0;
 }
 
-/* Ticks of CPU and voluntary switches of all the tapdisk's threads are those of its main thread in what is measured here. */
+static void *run_thread(void *arg)
+{
+	struct lap *l = arg;
+
+	l->rc = run(l);
+	return NULL;
+}
+
+/* All rings at once, each for as long as the job says. */
+static int run_all(struct lap *laps, unsigned n)
+{
+	pthread_t thread[BLKIF_MAX_QUEUES];
+	int rc = 0;
+
+	for (unsigned i = 1; i < n; i++)
+		if (pthread_create(&thread[i], NULL, run_thread, &laps[i]))
+			exit(1);
+	run_thread(&laps[0]);
+	for (unsigned i = 0; i < n; i++) {
+		if (i)
+			pthread_join(thread[i], NULL);
+		rc |= laps[i].rc;
+		done += laps[i].done;
+		for (unsigned b = 0; b < BUCKETS; b++)
+			histogram[b] += laps[i].histogram[b];
+	}
+	return rc;
+}
+
+/* Ticks of CPU of all the tapdisk's threads; voluntary switches are those of its main thread. */
 static double cpu_ticks(pid_t pid)
 {
 	char path[64], line[1024], *p;
@@ -147,7 +187,7 @@ static int parse(int argc, char **argv, struct job *j)
 {
 	static const struct option longs[] = { { "rw", 1, NULL, 'r' }, { "bs", 1, NULL, 'b' }, { "depth", 1, NULL, 'd' },
 					       { "seconds", 1, NULL, 's' }, { "order", 1, NULL, 'o' }, { "spin", 0, NULL, 'p' },
-					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' }, { "persistent", 0, NULL, 'm' },
+					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' }, { "persistent", 0, NULL, 'm' }, { "queues", 1, NULL, 'q' },
 					       { NULL, 0, NULL, 0 } };
 	int c;
 
@@ -181,17 +221,22 @@ static int parse(int argc, char **argv, struct job *j)
 		case 'P':
 			j->polling = (unsigned)atoi(optarg);
 			break;
+		case 'q':
+			j->queues = (unsigned)atoi(optarg);
+			break;
 		default:
 			return -1;
 		}
-	return argc - optind == 2 && j->bs && j->bs % 512 == 0 && j->bs <= GUEST_BYTES_MAX && j->order <= BLKIF_MAX_RING_ORDER ? 0 : -1;
+	return j->queues >= 1 && j->queues <= BLKIF_MAX_QUEUES && argc - optind == 2 && j->bs && j->bs % 512 == 0 && j->bs <= GUEST_BYTES_MAX && j->order <= BLKIF_MAX_RING_ORDER ? 0 : -1;
 }
 
 int main(int argc, char **argv)
 {
-	static struct guest g;
+	static struct guest rings[BLKIF_MAX_QUEUES];
+	static struct lap laps[BLKIF_MAX_QUEUES];
 	static struct td_err err;
-	struct job j = { .random = true, .bs = 4096, .depth = 32, .seconds = 2 };
+	struct job j = { .random = true, .bs = 4096, .depth = 32, .seconds = 2, .queues = 1 };
+	struct guest *g = &rings[0];
 	double cpu, elapsed;
 	unsigned long sw;
 	uint64_t t;
@@ -199,26 +244,35 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &j)) {
 		fprintf(stderr, "usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at most %u] [--depth N]\n"
-				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] PID MINOR\n", GUEST_BYTES_MAX);
+				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] [--queues N] PID MINOR\n",
+			GUEST_BYTES_MAX);
 		return 2;
 	}
-	if (guest_connect_how(&g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
-			      &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling, .persistent = j.persistent }, &err)) {
+	if (j.queues == 1 ? guest_connect_how(g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
+					      &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling, .persistent = j.persistent },
+					      &err)
+			  : guest_connect_queues(rings, j.queues, atoi(argv[optind]), atoi(argv[optind + 1]), 51712, BLKIF_NATIVE, j.order, (j.bs + 4095) / 4096,
+						 &err)) {
 		fprintf(stderr, "ringbench: %s\n", err.text);
 		return 2;
 	}
-	j.blocks = g.sectors / (j.bs / 512);
-	if (!j.blocks || j.depth < 1 || j.depth > g.slots) {
-		fprintf(stderr, "ringbench: the disk is smaller than a block, or the ring (%u slots) than the depth\n", g.slots);
+	j.blocks = g->sectors / (j.bs / 512);
+	if (!j.blocks || j.depth < 1 || j.depth > g->slots) {
+		fprintf(stderr, "ringbench: the disk is smaller than a block, or the ring (%u slots) than the depth\n", g->slots);
 		return 2;
 	}
-	cpu = cpu_ticks(g.pid);
-	sw = switches(g.pid);
+	for (unsigned i = 0; i < j.queues; i++) {
+		laps[i].g = &rings[i];
+		laps[i].job = j;
+		laps[i].rng = 88172645463325252 + i;
+	}
+	cpu = cpu_ticks(g->pid);
+	sw = switches(g->pid);
 	t = now_ns();
-	rc = run(&g, &j);
+	rc = run_all(laps, j.queues);
 	elapsed = (double)(now_ns() - t) / 1e9;
 	printf("iops=%.0f p50_us=%.1f p99_us=%.1f cpu=%.1f switches=%.0f\n", (double)done / elapsed, percentile(0.5), percentile(0.99),
-	       (cpu_ticks(g.pid) - cpu) / (double)sysconf(_SC_CLK_TCK) / elapsed * 100, (double)(switches(g.pid) - sw) / elapsed);
-	guest_disconnect(&g);
+	       (cpu_ticks(g->pid) - cpu) / (double)sysconf(_SC_CLK_TCK) / elapsed * 100, (double)(switches(g->pid) - sw) / elapsed);
+	guest_disconnect_queues(rings, j.queues);
 	return rc;
 }
