@@ -9,7 +9,7 @@ static int malformed(struct blkif_req *r, const char *what)
 	struct blkif *b = r->ring;
 	const struct blkif_desc *d = blkif_desc_of(r);
 
-	b->n.malformed++;
+	BLKIF_COUNT(b->n.malformed, 1);
 	td_log_limited(&b->limit, LOG_WARNING, "domain %u, device %u: a malformed request (operation %u, %u segments, sector %llu): %s",
 		       b->p.domid, b->p.devid, d->op, r->nr_segs, (unsigned long long)d->sector, what);
 	return -EINVAL;
@@ -18,7 +18,7 @@ static int malformed(struct blkif_req *r, const char *what)
 /* R4 for a request that carries data; its length in sectors, or -errno. */
 static int check_data(struct blkif_req *r)
 {
-	uint64_t size = r->ring->disk->sectors, sector = blkif_desc_of(r)->sector;
+	uint64_t size = __atomic_load_n(&r->ring->disk->sectors, __ATOMIC_RELAXED), sector = blkif_desc_of(r)->sector;
 	unsigned sectors = 0;
 
 	for (unsigned i = 0; i < r->nr_segs; i++) {
@@ -34,7 +34,7 @@ static int check_data(struct blkif_req *r)
 /* R4 for a DISCARD, which has a length of its own; a secure one is not offered. */
 static int check_discard(struct blkif_req *r, const struct blkif_desc *d, struct td_req *req)
 {
-	uint64_t size = r->ring->disk->sectors;
+	uint64_t size = __atomic_load_n(&r->ring->disk->sectors, __ATOMIC_RELAXED);
 
 	if (d->nr_segs)
 		return -EOPNOTSUPP;
@@ -135,7 +135,7 @@ int blkif_check(struct blkif_req *r)
 	r->req.len = (uint64_t)n * 512;
 	r->mapped = blkif_persist_get(r, r->buf);
 	if (r->mapped) {
-		r->ring->n.mapped++;
+		BLKIF_COUNT(r->ring->n.mapped, 1);
 		return 0;
 	}
 	r->iov = (struct iovec){r->buf, r->req.len};

@@ -14,6 +14,8 @@ static int alloc_requests(struct blkif *b)
 	unsigned large = b->slots < BLKIF_LARGE_MAX ? b->slots : BLKIF_LARGE_MAX;
 
 	b->reqs = calloc(b->slots, sizeof *b->reqs);
+	if (b->lane && !(b->lane_ops = calloc(b->slots, sizeof *b->lane_ops)))
+		return -ENOMEM;
 	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS + (size_t)large * BLKIF_MAX_INDIRECT, sizeof *b->copies);
 	b->small = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
 	b->large = td_pool_new((1 + BLKIF_MAX_INDIRECT) * TD_PAGE, large);
@@ -33,7 +35,7 @@ static int alloc_requests(struct blkif *b)
 	return 0;
 }
 
-static void let_go(struct blkif *b, bool keep)
+static void stop_watchers(struct blkif *b)
 {
 	blkif_poll_stop(b);
 	ev_io_stop(b->loop, &b->event);
@@ -42,6 +44,18 @@ static void let_go(struct blkif *b, bool keep)
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
 	ev_timer_stop(b->loop, &b->trim);
+}
+
+void blkif_stop(struct blkif *b)
+{
+	if (b->done)
+		blkif_respond(b);
+	stop_watchers(b);
+}
+
+static void let_go(struct blkif *b, bool keep)
+{
+	stop_watchers(b); /* of one with a lane they are stopped, and its loop is not touched */
 	if (b->x) {
 		blkif_persist_close(b);
 		b->x->ops->unbind(b->x);
@@ -52,6 +66,7 @@ static void let_go(struct blkif *b, bool keep)
 	td_pool_free(b->small);
 	td_pool_free(b->large);
 	free(b->copies);
+	free(b->lane_ops);
 	free(b->reqs);
 	inflight_close(&b->table, keep);
 	b->magic = 0;
@@ -59,7 +74,7 @@ static void let_go(struct blkif *b, bool keep)
 }
 
 int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
-		  struct blkif_disk *disk, struct blkif **out, struct td_err *err)
+		  struct blkif_disk *disk, struct lane *lane, struct blkif **out, struct td_err *err)
 {
 	struct blkif *b = calloc(1, sizeof *b);
 	int rc = -ENOMEM, fd;
@@ -71,6 +86,7 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	b->loop = loop;
 	b->p = *p;
 	b->disk = disk;
+	b->lane = lane;
 	b->done_tail = &b->done;
 	b->slots = blkif_slots(p->abi, p->pages);
 	blkif_init_watchers(b);
@@ -89,6 +105,11 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	ev_io_set(&b->event, fd, EV_READ);
 	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid); /* of all the device's queues */
 	stats_source_open(&b->stats, disk->stats, name);
+	if (lane && stats_source_thread(&b->stats) < 0) {
+		td_fail(err, ENOMEM, "out of memory for a ring of %u pages", p->pages);
+		x->ops->unbind(x);
+		goto fail;
+	}
 	*out = b;
 	return 0;
 fail:
@@ -121,7 +142,6 @@ int blkif_share(const struct blkif *b, int fds[TD_XPORT_FDS])
 
 void blkif_leave(struct blkif *b)
 {
-	if (b->done)
-		blkif_respond(b);
+	blkif_stop(b);
 	let_go(b, true);
 }

@@ -27,7 +27,7 @@ static int copies_result(struct blkif *b, const struct td_copy *c, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) /* R5 */
 		if (c[i].err) {
-			b->n.copy_errors++;
+			BLKIF_COUNT(b->n.copy_errors, 1);
 			td_log_limited(&b->limit, LOG_WARNING, "domain %u, device %u: cannot copy its grant %u: %s", b->p.domid,
 				       b->p.devid, c[i].ref, strerror(-c[i].err));
 			return c[i].err;

@@ -84,7 +84,7 @@ static void start(struct blkif *b)
 	struct blkif_poll *p = &b->poll;
 
 	p->on = true;
-	p->io = b->disk->cache->io;
+	p->io = blkif_io(b);
 	if (p->io)
 		td_io_peek_begin(p->io);
 	ev_idle_start(b->loop, &p->spin);
@@ -114,7 +114,7 @@ static bool found(struct blkif *b)
 {
 	if ((b->starved || !blkif_has_requests(b)) && !(b->poll.io && td_io_peek(b->poll.io)))
 		return false;
-	b->n.polled++;
+	BLKIF_COUNT(b->n.polled, 1);
 	return true;
 }
 

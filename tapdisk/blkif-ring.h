@@ -16,6 +16,7 @@
 #include "lib/pool.h"
 #include "tapdisk/blkif.h"
 #include "tapdisk/inflight.h"
+#include "tapdisk/lane.h"
 #include "tapdisk/stats.h"
 
 /* Beside each entry of the table of requests in flight, what this process needs to work on it. */
@@ -60,6 +61,9 @@ struct blkif {
 	struct td_xport *x;
 	struct blkif_params p;
 	struct blkif_disk *disk;
+	struct lane *lane;         /* NULL: its thread is the main one */
+	struct lane_op *lane_ops;  /* one for each of reqs */
+	bool watch_idle;
 	struct blkif_sring *ring;
 	unsigned slots;
 	uint32_t req_cons, rsp_prod; /* ours: the guest's copies are not believed */
@@ -68,7 +72,7 @@ struct blkif {
 	struct blkif_req *reqs;
 	struct blkif_req *free;
 	struct blkif_req *done, **done_tail; /* to be answered in this turn */
-	unsigned inflight;
+	unsigned inflight;        /* atomic: others look */
 	bool starved;             /* the next request waits in the ring for room */
 	bool taken_over;          /* from a dead process, and not run yet */
 	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when the ring runs */
@@ -92,6 +96,14 @@ struct blkif {
 	struct stats_source stats;
 	char why[160];
 };
+
+/* A counter that other threads look at. */
+#define BLKIF_COUNT(x, d) __atomic_store_n(&(x), (x) + (d), __ATOMIC_RELEASE)
+
+static inline struct td_io *blkif_io(const struct blkif *b)
+{
+	return b->lane ? lane_io(b->lane) : b->disk->cache->io;
+}
 
 static inline const struct blkif_desc *blkif_desc_of(const struct blkif_req *r)
 {

@@ -68,7 +68,7 @@ static int adopt(struct blkif *b, struct td_err *err)
 	TD_KILL(ADOPT_MAPPED);
 	b->req_cons = next;
 	b->rsp_prod = rsp_prod;
-	b->inflight = sort_out(b);
+	BLKIF_COUNT(b->inflight, sort_out(b));
 	TD_KILL(ADOPT_SORTED);
 	if (next - rsp_prod > b->slots || b->inflight != next - rsp_prod)
 		return td_fail(err, EPROTO, "domain %u, device %u: its ring says %u responses, the record of the last tapdisk %u requests, %u of them "

@@ -27,18 +27,40 @@
 
 static void ring_take(struct blkif *b, uint64_t now);
 
+static void tell_broken(void *arg)
+{
+	struct blkif *b = arg;
+
+	b->disk->broken(b->disk->owner, b->why);
+}
+
+static void tell_idle(void *arg)
+{
+	struct blkif *b = arg;
+
+	b->disk->idle(b->disk->owner);
+}
+
+static void tell_shown(void *arg)
+{
+	stats_publish(&((struct blkif *)arg)->stats);
+}
+
 static void ring_break(struct blkif *b, const char *why)
 {
 	if (b->state == BROKEN)
 		return;
-	b->state = BROKEN;
+	snprintf(b->why, sizeof b->why, "%s", why);
+	__atomic_store_n(&b->state, BROKEN, __ATOMIC_RELEASE);
 	blkif_poll_stop(b);
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
-	snprintf(b->why, sizeof b->why, "%s", why);
 	td_log(LOG_ERR, "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s", b->p.domid, b->p.devid, why);
-	b->disk->broken(b->disk->owner, b->why);
+	if (b->lane)
+		lane_tell(b->lane, LANE_BROKEN, tell_broken, b);
+	else
+		tell_broken(b);
 }
 
 /* A turn may have many rounds, and those who read the numbers look once a second. */
@@ -46,7 +68,10 @@ static void on_show(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct blkif *b = w->data;
 
-	stats_publish(&b->stats);
+	if (b->lane)
+		lane_tell(b->lane, LANE_SHOW, tell_shown, b);
+	else
+		stats_publish(&b->stats);
 }
 
 static void show_later(struct blkif *b)
@@ -83,7 +108,7 @@ static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 	uint8_t op = t->desc.op == BLKIF_INDIRECT ? t->desc.nr_segs : t->desc.op;
 
 	if (status != BLKIF_OKAY)
-		b->n.errors++;
+		BLKIF_COUNT(b->n.errors, 1);
 	inflight_answer(t, b->rsp_prod);
 	TD_KILL(ANSWER_MARKED);
 	blkif_put_response(b->p.abi, b->ring, b->slots, b->rsp_prod++, t->desc.id, op, status);
@@ -104,8 +129,8 @@ static void retire(struct blkif *b, struct blkif_req *r)
 	r->buf = r->room = NULL;
 	r->next = b->free;
 	b->free = r;
-	b->inflight--;
-	b->n.answered++;
+	BLKIF_COUNT(b->inflight, -1u);
+	BLKIF_COUNT(b->n.answered, 1);
 }
 
 /* Makes the responses visible; true when the guest wants to hear of it (the rule of xen/io/ring.h). */
@@ -135,7 +160,7 @@ void blkif_respond(struct blkif *b)
 	TD_KILL(ANSWER_ALL);
 	show_later(b);
 	if (old != b->rsp_prod && push(b, old)) {
-		b->n.kicks_out++;
+		BLKIF_COUNT(b->n.kicks_out, 1);
 		TD_KILL(NOTIFY_BEGIN);
 		b->x->ops->notify(b->x);
 		TD_KILL(NOTIFY_DONE);
@@ -152,8 +177,19 @@ void blkif_respond(struct blkif *b)
 	b->done_tail = &b->done;
 	blkif_poll_work(b, now);
 	ring_take(b, now);
-	if (!b->inflight)
-		b->disk->idle(b->disk->owner);
+	if (b->inflight)
+		return;
+	if (!b->lane)
+		tell_idle(b);
+	else if (b->watch_idle)
+		lane_tell(b->lane, LANE_IDLE, tell_idle, b);
+}
+
+void blkif_watch_idle(struct blkif *b)
+{
+	b->watch_idle = true;
+	if (b->lane && !b->inflight)
+		lane_tell(b->lane, LANE_IDLE, tell_idle, b);
 }
 
 static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
@@ -189,7 +225,7 @@ static struct blkif_req *take_one(struct blkif *b)
 	inflight_take(&b->table, t);
 	b->req_cons++;
 	TD_KILL(TAKE_CONS);
-	b->inflight++;
+	BLKIF_COUNT(b->inflight, 1);
 	r->next = NULL;
 	r->err = 0;
 	return r;
@@ -200,8 +236,8 @@ static void begin(struct blkif *b, struct blkif_req *first, uint64_t now)
 {
 	blkif_fetch_segments(b, first);
 	for (struct blkif_req *r = first; r; r = r->next) {
-		b->n.taken++;
-		b->n.indirect += blkif_desc_of(r)->op == BLKIF_INDIRECT;
+		BLKIF_COUNT(b->n.taken, 1);
+		BLKIF_COUNT(b->n.indirect, blkif_desc_of(r)->op == BLKIF_INDIRECT);
 		if (!r->err)
 			r->err = blkif_check(r);
 		r->start = r->err ? 0 : now;
@@ -224,10 +260,12 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 		TD_KILL(TAKE_SUBMIT);
 		if (r->err)
 			add_done(r, r->err);
+		else if (b->lane)
+			lane_submit(b->lane, &b->lane_ops[r->index], &r->req);
 		else
 			cache_submit(b->disk->cache, &r->req);
-		if (++n % AHEAD == 0 && b->disk->cache->io)
-			td_io_commit(b->disk->cache->io);
+		if (++n % AHEAD == 0 && blkif_io(b))
+			td_io_commit(blkif_io(b));
 		TD_KILL(TAKE_SUBMITTED);
 	}
 }
@@ -315,7 +353,7 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 	}
 	if (!b->x->ops->ack(b->x))
 		return;
-	b->n.kicks_in++;
+	BLKIF_COUNT(b->n.kicks_in, 1);
 	ring_take(b, 0);
 	/* since the last event, not in this one: a request may have been found before its event came */
 	b->empty_events = b->n.taken == b->event_seen ? b->empty_events + 1 : 0;
@@ -367,7 +405,7 @@ void blkif_hold(struct blkif *b)
 {
 	if (b->state != RUNNING)
 		return;
-	b->state = HELD;
+	__atomic_store_n(&b->state, HELD, __ATOMIC_RELAXED);
 	blkif_poll_stop(b);
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
@@ -394,7 +432,7 @@ void blkif_run(struct blkif *b)
 {
 	if (b->state != HELD)
 		return;
-	b->state = RUNNING;
+	__atomic_store_n(&b->state, RUNNING, __ATOMIC_RELAXED);
 	ev_io_start(b->loop, &b->event);
 	if (b->replay)
 		replay(b);
@@ -414,17 +452,18 @@ void blkif_look(struct blkif *b)
 
 bool blkif_owns(const struct blkif *b, const struct td_req *req)
 {
+	req = lane_origin(req);
 	return req->done == blkif_req_done && td_entry(req, struct blkif_req, req)->ring == b;
 }
 
 unsigned blkif_inflight(const struct blkif *b)
 {
-	return b->inflight;
+	return __atomic_load_n(&b->inflight, __ATOMIC_ACQUIRE);
 }
 
 bool blkif_is_broken(const struct blkif *b)
 {
-	return b->state == BROKEN;
+	return __atomic_load_n(&b->state, __ATOMIC_ACQUIRE) == BROKEN;
 }
 
 const char *blkif_why(const struct blkif *b)
@@ -440,4 +479,13 @@ const struct blkif_params *blkif_params(const struct blkif *b)
 const struct blkif_stats *blkif_stats(const struct blkif *b)
 {
 	return &b->n;
+}
+
+struct blkif_stats blkif_stats_now(const struct blkif *b)
+{
+	struct blkif_stats n;
+
+	for (size_t i = 0; i < sizeof n / sizeof(uint64_t); i++)
+		((uint64_t *)&n)[i] = __atomic_load_n((const uint64_t *)&b->n + i, __ATOMIC_ACQUIRE);
+	return n;
 }

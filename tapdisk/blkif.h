@@ -2,7 +2,8 @@
 /*
  * One ring: takes a guest's requests, checks them, hands them to the disk's cache layer, and answers.
  *
- * tapdisk/blkif.c alone reads ring memory.  Everything runs in the queue's thread.  States:
+ * tapdisk/blkif.c alone reads ring memory.  Everything runs in the ring's thread: the main one, or, of a ring that has a lane
+ * (tapdisk/lane.h), the lane's; but connect, disconnect, abandon, share and leave, and those that only look, are the main thread's.  States:
  *
  *   connect > HELD <-> RUNNING > BROKEN     (any) > disconnect, when nothing is in flight
  *
@@ -16,16 +17,18 @@
 #include "td/xport.h"
 
 struct blkif;
+struct lane;
 struct stats;
 
 /* What the ring must know of its disk; the disk keeps it up to date. */
 struct blkif_disk {
 	struct cache *cache;
 	struct stats *stats;
-	uint64_t sectors; /* of 512 bytes */
+	uint64_t sectors; /* of 512 bytes; atomic: it may grow beside requests */
 	bool read_only;
 	bool discard;     /* DISCARD is offered */
 	void *owner;
+	/* in the main thread: */
 	void (*broken)(void *owner, const char *why); /* once, when the guest has broken the protocol */
 	void (*idle)(void *owner);                    /* nothing is in flight any more */
 };
@@ -65,13 +68,15 @@ struct blkif_keep {
 };
 
 /*
- * Maps the ring (held at first).  Takes x over when it succeeds.  keep may be NULL: no successor is possible.  A take-over that fails
+ * Maps the ring (held at first).  loop: its thread's.  lane: its own, or NULL.  Takes x over when it succeeds.  keep may be NULL: no successor is possible.  A take-over that fails
  * leaves the record, so that it can be tried again.
  */
 int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
-		  struct blkif_disk *disk, struct blkif **out, struct td_err *err);
+		  struct blkif_disk *disk, struct lane *lane, struct blkif **out, struct td_err *err);
 void blkif_disconnect(struct blkif *b); /* nothing in flight; NULL is fine */
 void blkif_abandon(struct blkif *b);    /* as disconnect, of a ring that has never run; the record of one taken over stays */
+void blkif_stop(struct blkif *b);       /* in the ring's thread, held: its loop knows it no more, what is done is answered; comes before those with a lane */
+void blkif_watch_idle(struct blkif *b); /* in the ring's thread: one with a lane calls idle() only after this, and in it if it is idle now */
 
 /*
  * For another process that goes on, instead of a disconnect: copies of the transport's descriptors (td/xport.h), their number or -errno;
@@ -90,6 +95,7 @@ bool blkif_owns(const struct blkif *b, const struct td_req *req); /* is it one o
 bool blkif_is_broken(const struct blkif *b);
 const char *blkif_why(const struct blkif *b);   /* the reason, when broken */
 const struct blkif_params *blkif_params(const struct blkif *b);
-const struct blkif_stats *blkif_stats(const struct blkif *b);
+const struct blkif_stats *blkif_stats(const struct blkif *b); /* in the ring's thread */
+struct blkif_stats blkif_stats_now(const struct blkif *b);   /* in any */
 
 #endif

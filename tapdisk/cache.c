@@ -17,6 +17,10 @@
  * C7 A WRITE that finds no space is not answered: it waits, and is tried again; unless the disk was told to report it.
  * C8 So is a FLUSH whose metadata finds no space: the image has kept what it could not write.  It is no failed flush in the sense of C5,
  *    for an fdatasync that fails never says that there is no space (td/io.h).  Reported to the guest, it is one: see C5 for Linux.
+ * C9 What a lane does past this layer (tapdisk/lane.h) counts as done by it.  Its writes are in the count of C2: whoever has seen one
+ *    answered, on whatever ring, and sends a FLUSH then, finds it counted, since it was counted before the answer was put into the ring.
+ *    A BARRIER starts, a pause is reached, and data are taken from their place (a DISCARD, zeroes) when all lanes are closed; they open
+ *    when it is over.
  */
 #include "tapdisk/cache.h"
 
@@ -26,6 +30,7 @@
 #include <string.h>
 
 #include "lib/kill.h"
+#include "tapdisk/lane.h"
 #include "td/log.h"
 
 #define RETRY 1.0 /* s between looks for space */
@@ -36,6 +41,7 @@ struct cache_op {
 	struct td_req *req;
 	struct cache *c;
 	struct cache_op *next;
+	bool unmaps; /* counted in c->unmapping */
 };
 
 /* Steps of a BARRIER or PREFLUSH, in td_req.state[0]; state[1] of whatever waits for a flush is the generation it needs. */
@@ -86,11 +92,17 @@ static void check_idle(struct cache *c)
 		c->idle(c);
 }
 
+/* C4: is all answered that came before it? */
+static bool barrier_may_start(const struct cache *c)
+{
+	return c->barrier && c->active == 1 && c->barrier->state[0] == STEP_DRAIN && lanes_closed(c);
+}
+
 static void answer(struct cache *c, struct td_req *req, int err)
 {
 	c->active--;
 	req->done(req, err);
-	if (c->barrier && c->active == 1 && c->barrier->state[0] == STEP_DRAIN)
+	if (barrier_may_start(c))
 		sequence(c, c->barrier, 0);
 	else
 		check_idle(c);
@@ -109,7 +121,7 @@ static void fail_sticky(struct cache *c, int err)
 {
 	if (c->sticky)
 		return;
-	c->sticky = err;
+	__atomic_store_n(&c->sticky, err, __ATOMIC_RELEASE); /* lanes look at it */
 	td_log(LOG_ERR, "%s: a flush to disk failed (%s): acknowledged data may be lost.  Writes and flushes fail from now on; close the "
 			"disk, check its contents, and open it again", c->image->path, strerror(-err));
 	c->changed(c);
@@ -140,6 +152,12 @@ static bool parked(const struct cache *c, const struct td_req *req)
 	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && !leaving(c, req));
 }
 
+/* Does it take data from where lanes know them?  C9 */
+static bool unmaps(const struct cache *c, const struct td_req *req)
+{
+	return (req->op == TD_DISCARD || req->op == TD_WRITE_ZEROES) && c->mapped && !c->whole;
+}
+
 static void send_now(struct cache *c, struct td_req *req)
 {
 	struct cache_op *op = op_get(c);
@@ -161,8 +179,21 @@ static void send_now(struct cache *c, struct td_req *req)
 	op->child.iovcnt = req->iovcnt;
 	op->child.done = op_done;
 	op->child.io = c->io;
+	op->unmaps = unmaps(c, req);
+	c->unmapping += op->unmaps;
 	c->at_image++;
 	td_submit(c->image, &op->child);
+}
+
+/* C9 */
+static void send_when_closed(struct cache *c, struct td_req *req)
+{
+	td_list_add(&c->unmaps, &req->link);
+	lanes_update(c);
+	if (!lanes_closed(c))
+		return;
+	td_list_del(&req->link);
+	send_now(c, req);
 }
 
 static void send(struct cache *c, struct td_req *req)
@@ -171,8 +202,21 @@ static void send(struct cache *c, struct td_req *req)
 		finish(c, req, -EIO); /* C5 */
 	else if (parked(c, req))
 		td_list_add(&c->waiting, &req->link);
+	else if (unmaps(c, req))
+		send_when_closed(c, req);
 	else
 		send_now(c, req);
+}
+
+static void send_unmaps(struct cache *c)
+{
+	struct td_list now;
+	struct td_list *l;
+
+	td_list_init(&now);
+	td_list_splice(&now, &c->unmaps);
+	while ((l = td_list_pop(&now)))
+		send(c, td_entry(l, struct td_req, link));
 }
 
 static bool is_full(int err)
@@ -212,8 +256,12 @@ static void send_waiting(struct cache *c)
 		space_end(c); /* what waits is to fail */
 	td_list_init(&now);
 	td_list_splice(&now, &c->waiting);
-	if (c->out_of_space && !c->probe && (c->probe = first_write(&now)))
-		send_now(c, c->probe);
+	if (c->out_of_space && !c->probe && (c->probe = first_write(&now))) {
+		if (unmaps(c, c->probe))
+			send_when_closed(c, c->probe);
+		else
+			send_now(c, c->probe);
+	}
 	while ((l = td_list_pop(&now)))
 		send(c, td_entry(l, struct td_req, link));
 }
@@ -284,6 +332,8 @@ static void op_done(struct td_req *child, int err)
 	op->next = c->ops;
 	c->ops = op;
 	c->at_image--;
+	if (op->unmaps && !--c->unmapping)
+		lanes_update(c);
 	if (write)
 		c->written++; /* C2; a failed write may have changed something too */
 	if (write && is_full(err) && !c->report_enospc && !leaving(c, req)) {
@@ -315,10 +365,15 @@ static void flush_answer(struct cache *c, struct td_list *of, int err)
 
 static void flush_done(struct td_req *flush, int err);
 
+static uint64_t cache_written(const struct cache *c)
+{
+	return c->written + lanes_written(c);
+}
+
 static void flush_image(struct cache *c)
 {
 	c->flush_running = true;
-	c->flushing = c->written;
+	c->flushing = cache_written(c);
 	c->n.syncs++;
 	c->flush_req = (struct td_req){.op = TD_FLUSH, .done = flush_done, .io = c->io};
 	TD_KILL(FLUSH_BEGIN);
@@ -411,7 +466,7 @@ static void flush_done(struct td_req *flush, int err)
 
 static void flush_add(struct cache *c, struct td_req *req)
 {
-	req->state[1] = c->written; /* C2 */
+	req->state[1] = cache_written(c); /* C2 */
 	td_list_add(&c->flushes, &req->link);
 	flush_next(c);
 }
@@ -430,6 +485,7 @@ static void release_held(struct cache *c)
 		dispatch(c, td_entry(l, struct td_req, link));
 	}
 	c->releasing = false;
+	lanes_update(c);
 }
 
 static void sequence_end(struct cache *c, struct td_req *req, int err)
@@ -474,7 +530,8 @@ static void dispatch(struct cache *c, struct td_req *req)
 	if (req->flags & TD_BARRIER) {
 		c->barrier = req;
 		req->state[0] = STEP_DRAIN;
-		if (c->active == 1)
+		lanes_update(c);
+		if (barrier_may_start(c))
 			sequence(c, req, 0);
 	} else if (req->flags & TD_PREFLUSH) {
 		req->state[0] = STEP_DRAIN;
@@ -518,6 +575,8 @@ void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
 	td_list_init(&c->waiting);
 	td_list_init(&c->flushes);
 	td_list_init(&c->covered);
+	td_list_init(&c->unmaps);
+	td_list_init(&c->lanes);
 	ev_init(&c->retry, on_retry);
 	c->retry.repeat = RETRY;
 	c->retry.data = c;
@@ -525,7 +584,7 @@ void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
 
 void cache_fini(struct cache *c)
 {
-	assert(!c->active && td_list_empty(&c->held));
+	assert(!c->active && td_list_empty(&c->held) && td_list_empty(&c->lanes));
 	ev_timer_stop(c->loop, &c->retry);
 	while (c->ops) {
 		struct cache_op *op = c->ops;
@@ -541,6 +600,8 @@ void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_i
 	c->mode = mode;
 	c->image = image;
 	c->io = io;
+	c->mapped = image->driver->map;
+	c->whole = c->mapped && image->driver->map(image, 0, image->info.size, &c->map) && c->map.whole;
 	if (fresh) {
 		c->sticky = 0;
 		c->written = 1;
@@ -553,11 +614,33 @@ void cache_detach(struct cache *c)
 	assert(c->quiesced && cache_image_idle(c));
 	c->image = NULL;
 	c->io = NULL;
+	c->mapped = c->whole = false;
 }
 
 bool cache_image_idle(const struct cache *c)
 {
-	return !c->at_image && !c->flush_running;
+	return !c->at_image && !c->flush_running && lanes_closed(c);
+}
+
+bool cache_at_work(const struct cache *c)
+{
+	return c->at_image || c->flush_running || lanes_busy(c);
+}
+
+bool cache_lets_lanes(const struct cache *c)
+{
+	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) && td_list_empty(&c->unmaps) && !c->unmapping &&
+	       c->image->driver->map && !c->image->fault;
+}
+
+void cache_lanes_closed(struct cache *c)
+{
+	if (!lanes_closed(c))
+		return;
+	send_unmaps(c);
+	if (barrier_may_start(c))
+		sequence(c, c->barrier, 0);
+	check_idle(c);
 }
 
 bool cache_enter(struct cache *c)
@@ -577,6 +660,7 @@ void cache_leave(struct cache *c)
 void cache_quiesce(struct cache *c)
 {
 	c->quiesced = true;
+	lanes_update(c);
 	check_idle(c);
 }
 
@@ -590,6 +674,7 @@ void cache_resume(struct cache *c)
 {
 	c->quiesced = false;
 	send_waiting(c);
+	send_unmaps(c);
 	flush_next(c);
 	release_held(c);
 }
@@ -611,6 +696,8 @@ static void cancel_list(struct cache *c, struct td_list *of, int err)
 
 		if (of == &c->held)
 			c->active++;
+		if (of == &c->unmaps && c->probe == req)
+			c->probe = NULL;
 		finish(c, req, err);
 	}
 }
@@ -621,6 +708,7 @@ void cache_cancel(struct cache *c, int err)
 
 	cancel_list(c, &c->held, err);
 	cancel_list(c, &c->waiting, err);
+	cancel_list(c, &c->unmaps, err);
 	if (c->quiesced || c->flush_waits)
 		cancel_list(c, &c->flushes, err);
 	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN && leaving(c, b)) {
@@ -651,6 +739,7 @@ void cache_forget(struct cache *c)
 	assert(c->quiesced && cache_image_idle(c));
 	forget_list(c, &c->held);
 	forget_list(c, &c->waiting);
+	forget_list(c, &c->unmaps);
 	forget_list(c, &c->flushes);
 	if (b && leaving(c, b)) {
 		if (b->state[0] == STEP_DRAIN) /* else it was in one of the lists */
@@ -663,5 +752,5 @@ void cache_forget(struct cache *c)
 
 bool cache_dirty(const struct cache *c)
 {
-	return c->written > c->flushed && !c->mode->drop_flush && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);
+	return cache_written(c) > c->flushed && !c->mode->drop_flush && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);
 }

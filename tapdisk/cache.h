@@ -12,6 +12,10 @@
 
 struct cache_op;
 
+struct lane_count { /* what lanes have done past this layer: as td_image.n, and requests read and written */
+	uint64_t hits[2], fail[2], requests[2];
+};
+
 struct cache {
 	const struct td_cache_mode *mode;
 	struct td_image *image;  /* NULL while there is none: not open, or paused */
@@ -26,6 +30,12 @@ struct cache {
 	struct td_list waiting;  /* to be sent to the image: after a pause, or when there is space again */
 	struct td_list flushes;  /* for the next fdatasync */
 	struct td_list covered;  /* by the fdatasync that is running */
+	struct td_list unmaps;   /* changes that move data, for which the lanes are to be closed */
+	unsigned unmapping;      /* of these, those that wait, and those that the image has */
+	struct td_list lanes;    /* tapdisk/lane.h: rings that threads of their own serve */
+	struct lane_count lanes_gone; /* of those that have left */
+	bool mapped, whole;      /* the image tells where its data are; and they are all in one place, for good, which is */
+	struct td_map map;       /* here */
 	unsigned active;
 	unsigned at_image;       /* requests but FLUSHes that the image has, and those who are within cache_enter() */
 
@@ -33,7 +43,7 @@ struct cache {
 	bool releasing;          /* held requests are being let go */
 	bool quiesced;           /* nothing new goes to the image */
 
-	uint64_t written;        /* changes completed so far, at least; 1 at the start: what a predecessor left behind */
+	uint64_t written;        /* changes completed here so far, at least (cache_written() has the lanes' too); 1 at the start: what a predecessor left behind */
 	uint64_t flushed;        /* of these, how many a flush has made durable */
 	uint64_t flushing;       /* and how many the running one will */
 	bool flush_running;
@@ -77,7 +87,7 @@ void cache_leave(struct cache *c);
 /* Stops sending; idle() is called each time that the image has nothing left.  Resume sends what was held. */
 void cache_quiesce(struct cache *c);
 void cache_resume(struct cache *c);
-bool cache_image_idle(const struct cache *c);
+bool cache_image_idle(const struct cache *c); /* quiesced: and the lanes closed */
 /*
  * Quiesced and the image idle: makes all durable before the image is closed; idle() is called.  Afterwards sticky tells of a failure; and
  * cache_dirty() of no space for metadata, which may be there later.
@@ -89,6 +99,13 @@ void cache_cancel(struct cache *c, int err);
 
 /* Quiesced and the image idle: of the requests that c->leaves names, none is known any more; whose they are never hears of them. */
 void cache_forget(struct cache *c);
+
+/* For tapdisk/lane.c.  May they be open?  And: they are closed, all or one of them. */
+bool cache_lets_lanes(const struct cache *c);
+void cache_lanes_closed(struct cache *c);
+
+/* Has the image anything to do, here or for a lane? */
+bool cache_at_work(const struct cache *c);
 
 /* Is there a change that no flush has covered yet, in a mode where that means something? */
 bool cache_dirty(const struct cache *c);

@@ -1,6 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tapdisk/histogram.h"
 
+void histogram_join(struct histogram *h, const struct histogram *from)
+{
+	uint64_t max = __atomic_load_n(&from->max, __ATOMIC_RELAXED);
+
+	for (unsigned i = 0; i < HIST_BUCKETS; i++)
+		h->bucket[i] += __atomic_load_n(&from->bucket[i], __ATOMIC_RELAXED);
+	if (max > h->max)
+		h->max = max;
+}
+
 uint64_t histogram_end(unsigned index)
 {
 	unsigned top = index < 2u << HIST_SUB ? 0 : (index >> HIST_SUB) - 1;

@@ -33,10 +33,15 @@ static inline unsigned histogram_index(uint64_t ns)
 
 static inline void histogram_add(struct histogram *h, uint64_t ns)
 {
-	h->bucket[histogram_index(ns)]++;
+	uint64_t *b = &h->bucket[histogram_index(ns)];
+
+	__atomic_store_n(b, *b + 1, __ATOMIC_RELAXED); /* others may read */
 	if (ns > h->max)
-		h->max = ns;
+		__atomic_store_n(&h->max, ns, __ATOMIC_RELAXED);
 }
+
+/* Adds all of `from', which its thread may be adding to. */
+void histogram_join(struct histogram *h, const struct histogram *from);
 
 /* ns at which a bucket ends: what it holds took less. */
 uint64_t histogram_end(unsigned index);

@@ -10,6 +10,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/handover.c tapdisk/handover.h \
 	tapdisk/histogram.c tapdisk/histogram.h \
 	tapdisk/inflight.c tapdisk/inflight.h \
+	tapdisk/lane.c tapdisk/lane.h \
 	tapdisk/nbd.c tapdisk/nbd.h tapdisk/nbd-conn.c tapdisk/nbd-conn.h tapdisk/nbd-cmd.c tapdisk/nbd-reply.c tapdisk/nbd-status.c tapdisk/nbd-passed.c \
 	tapdisk/nbd-handshake.c tapdisk/nbd-handshake.h \
 	tapdisk/options.c tapdisk/options.h \

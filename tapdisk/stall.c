@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tapdisk/stall.h"
 
+#include "tapdisk/lane.h"
 #include "td/log.h"
 
 /* Changes with each request that the image completes. */
@@ -8,13 +9,17 @@ static uint64_t progress(const struct cache *c)
 {
 	const struct td_image *i = c->image;
 
-	return i ? c->written + c->flushed + i->n.hits[0] + i->n.hits[1] + i->n.fail[0] + i->n.fail[1] : 0;
+	struct lane_count n = lanes_count(c);
+
+	return i ? c->written + c->flushed + i->n.hits[0] + i->n.hits[1] + i->n.fail[0] + i->n.fail[1] + n.hits[0] + n.hits[1] + n.fail[0] +
+			   n.fail[1]
+		 : 0;
 }
 
 static void on_look(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct stall *s = w->data;
-	bool waiting = s->cache->image && !cache_image_idle(s->cache), stalled;
+	bool waiting = s->cache->image && cache_at_work(s->cache), stalled;
 	uint64_t now = progress(s->cache);
 
 	stalled = waiting && s->waiting && now == s->seen;

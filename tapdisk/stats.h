@@ -4,7 +4,10 @@
  *
  * Who brings requests to a disk (its ring, its NBD server) is a source: it says of each request when it was taken and when it was
  * answered, with one look at the clock for all of a batch, and publishes at the batch's end.  The disk's own numbers are the sum of
- * its sources', from its opening to its close, pauses included.  Main thread only; nothing here allocates or waits.
+ * its sources', from its opening to its close, pauses included.  Nothing here waits.
+ *
+ * A source counts in its own thread, and another may look: each number has one writer.  All else is the main thread's, which publishes
+ * for a ring of another thread too (tapdisk/lane.h).
  */
 #ifndef TAPDISK_STATS_H
 #define TAPDISK_STATS_H
@@ -29,8 +32,15 @@ struct stats_count { /* of one kind */
 	unsigned under_way;    /* requests taken and not answered */
 };
 
+struct stats_tally {
+	struct histogram took[STATS_KINDS];
+	uint64_t depth[STATS_DEPTHS]; /* requests that came when 1, 2-3, 4-7, ... were under way, with them */
+	uint64_t most;                /* requests that were under way at most */
+};
+
 struct stats_source {
 	struct td_list link;   /* the disk's */
+	struct stats_tally *tally; /* the disk's; of a source in another thread its own, which knows of its own requests alone */
 	struct stats *disk;
 	struct stats_count kind[STATS_KINDS];
 	unsigned begun;        /* requests taken since stats_taken */
@@ -41,11 +51,13 @@ struct stats_source {
 struct stats { /* of a disk */
 	struct td_list sources;
 	struct stats_count gone[STATS_KINDS]; /* of the sources that have left */
-	struct histogram took[STATS_KINDS];
-	uint64_t depth[STATS_DEPTHS]; /* requests that came when 1, 2-3, 4-7, ... were under way, with them */
-	unsigned most;                /* requests that were under way at most */
+	struct stats_tally tally;
 	struct shm shm;
 };
+
+/* A number that others may read meanwhile. */
+#define STATS_ADD(x, d) __atomic_store_n(&(x), (x) + (d), __ATOMIC_RELAXED)
+#define STATS_GET(x)    __atomic_load_n(&(x), __ATOMIC_RELAXED)
 
 /* ns; one a batch. */
 static inline uint64_t stats_now(void)
@@ -69,11 +81,12 @@ void stats_close(struct stats *s);
  * A zeroed source is closed. */
 void stats_source_open(struct stats_source *src, struct stats *disk, const char *name);
 void stats_source_close(struct stats_source *src); /* nothing is under way */
+int stats_source_thread(struct stats_source *src); /* one just opened: its requests are another thread's.  0 or -ENOMEM */
 
 /* A request was taken; it is to be ended exactly once, with the same op. */
 static inline void stats_begin(struct stats_source *src, enum td_op op)
 {
-	src->kind[stats_kind(op)].under_way++;
+	STATS_ADD(src->kind[stats_kind(op)].under_way, 1);
 	src->begun++;
 }
 
@@ -83,14 +96,14 @@ static inline void stats_end(struct stats_source *src, enum td_op op, uint64_t b
 	unsigned kind = stats_kind(op);
 	struct stats_count *n = &src->kind[kind];
 
-	n->under_way--;
-	n->done++;
-	n->ns += ns;
+	STATS_ADD(n->under_way, -1u);
+	STATS_ADD(n->done, 1);
+	STATS_ADD(n->ns, ns);
 	if (err)
-		n->errors++;
+		STATS_ADD(n->errors, 1);
 	else
-		n->sectors += bytes / 512;
-	histogram_add(&src->disk->took[kind], ns);
+		STATS_ADD(n->sectors, bytes / 512);
+	histogram_add(&src->tally->took[kind], ns);
 }
 
 /* A batch has been taken: how deep the queue is now. */

@@ -24,6 +24,8 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
 
 /* --- vbd-ring.c ----------------------------------------------------------------------------------------------------- */
 
+/* Held, with all answered that is done: closes it, or (leave) lets another process go on with it. */
+void vbd_ring_close(struct vbd_ring *r, void (*end)(struct blkif *b));
 /* x stays the caller's when it fails. */
 int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
 		       struct td_err *err);

@@ -77,8 +77,7 @@ static void leave_rings(struct vbd *v)
 		cache_forget(&v->cache);
 		v->leaving = NULL;
 		r->p = *blkif_params(r->blkif);
-		blkif_leave(r->blkif);
-		r->blkif = NULL;
+		vbd_ring_close(r, blkif_leave);
 		td_list_add(&v->given, &r->link);
 	}
 }

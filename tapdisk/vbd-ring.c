@@ -8,6 +8,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/fiber.h"
+#include "tapdisk/lane.h"
 #include "tapdisk/vbd-inside.h"
 
 #define LEAVE_QUIET   0.1 /* s without a request, after which a leaving guest has no more */
@@ -18,6 +19,38 @@ static struct blkif *ring_of(struct td_list *l)
 	return td_entry(l, struct vbd_ring, link)->blkif;
 }
 
+struct in_thread {
+	void (*fn)(struct blkif *b);
+	struct blkif *blkif;
+};
+
+static void run_in_thread(void *arg)
+{
+	const struct in_thread *t = arg;
+
+	t->fn(t->blkif);
+}
+
+/* What is to be done in the ring's thread; on a fiber. */
+static void in_thread(const struct vbd_ring *r, void (*fn)(struct blkif *b))
+{
+	struct in_thread t = {fn, r->blkif};
+
+	if (r->lane)
+		lane_call(r->lane, run_in_thread, &t);
+	else
+		fn(r->blkif);
+}
+
+void vbd_ring_close(struct vbd_ring *r, void (*end)(struct blkif *b))
+{
+	in_thread(r, blkif_stop);
+	lane_free(r->lane);
+	r->lane = NULL;
+	end(r->blkif);
+	r->blkif = NULL;
+}
+
 struct blkif *vbd_ring(const struct vbd *v)
 {
 	return td_list_empty(&v->rings) ? NULL : ring_of(v->rings.next);
@@ -26,13 +59,13 @@ struct blkif *vbd_ring(const struct vbd *v)
 void vbd_hold_rings(struct vbd *v)
 {
 	td_list_each(l, &v->rings)
-		blkif_hold(ring_of(l));
+		in_thread(td_entry(l, struct vbd_ring, link), blkif_hold);
 }
 
 void vbd_run_rings(struct vbd *v)
 {
 	td_list_each(l, &v->rings)
-		blkif_run(ring_of(l));
+		in_thread(td_entry(l, struct vbd_ring, link), blkif_run);
 }
 
 bool vbd_any_live_ring(const struct vbd *v)
@@ -61,21 +94,20 @@ static bool leaving_idle(const struct vbd *v)
  * behind them as the answers come, and its thread for all devices hangs for good on one that never gets an answer: so no request that
  * is in the ring may be left, and after the last answer the guest is given a moment.
  */
-static void see_off(struct vbd *v)
+static void see_off(struct vbd *v, struct vbd_ring *r)
 {
-	const struct blkif_stats *n = blkif_stats(v->leaving);
-	uint64_t taken = n->taken, answered = n->answered;
+	struct blkif_stats n, last = blkif_stats_now(r->blkif);
 	double until = ev_time() + LEAVE_LIMIT;
 
-	blkif_run(v->leaving); /* if it was held */
+	in_thread(r, blkif_run); /* if it was held */
 	for (;;) {
-		blkif_look(v->leaving);
+		in_thread(r, blkif_look);
 		if (v->cache.quiesced || v->cache.out_of_space)
 			cache_cancel(&v->cache, -EIO);
-		if (leaving_idle(v) && n->taken == taken && n->answered == answered)
+		n = blkif_stats_now(r->blkif);
+		if (leaving_idle(v) && n.taken == last.taken && n.answered == last.answered)
 			return;
-		taken = n->taken;
-		answered = n->answered;
+		last = n;
 		if (ev_time() >= until) /* or a guest that goes on for ever would */
 			return;
 		td_fiber_wait_for(LEAVE_QUIET);
@@ -86,13 +118,14 @@ static void see_off(struct vbd *v)
 static void drop_ring(struct vbd *v, struct vbd_ring *r)
 {
 	v->leaving = r->blkif;
-	see_off(v);
-	blkif_hold(r->blkif);
+	see_off(v, r);
+	in_thread(r, blkif_hold);
 	if (v->cache.quiesced || v->cache.out_of_space)
 		cache_cancel(&v->cache, -EIO);
+	in_thread(r, blkif_watch_idle);
 	vbd_wait_until(v, leaving_idle, 0);
 	v->leaving = NULL;
-	blkif_disconnect(r->blkif);
+	vbd_ring_close(r, blkif_disconnect);
 	td_list_del(&r->link);
 	free(r);
 }
@@ -137,13 +170,18 @@ static int add_ring(struct vbd *v, struct td_xport *x, const char *transport, co
 	struct blkif_keep keep = {.path = path, .take_over = take_over};
 	bool record = v->marker >= 0; /* without a number of its own, nobody would find it */
 	struct vbd_ring *r = calloc(1, sizeof *r);
+	struct queue *q = queue_for_ring(v->queue, p->queue);
 	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, p->queue, path) : 0;
 
 	if (rc < 0)
 		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
+	else if (q != v->queue && !(r->lane = lane_new(&v->cache, v->queue, q)))
+		rc = td_fail(err, ENOMEM, "out of memory for a ring");
 	else
-		rc = blkif_connect(v->queue->loop, x, p, record ? &keep : NULL, &v->disk, &r->blkif, err);
+		rc = blkif_connect(q->loop, x, p, record ? &keep : NULL, &v->disk, r->lane, &r->blkif, err);
 	if (rc < 0) {
+		if (r)
+			lane_free(r->lane);
 		free(r);
 		return rc;
 	}
@@ -183,7 +221,7 @@ static int connect_locked(struct vbd *v, struct td_xport **x, unsigned n, const 
 			td_list_add(&v->rings, &r->link);
 			continue;
 		}
-		blkif_abandon(r->blkif);
+		vbd_ring_close(r, blkif_abandon);
 		free(r);
 	}
 	if (rc < 0)

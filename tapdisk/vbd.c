@@ -31,6 +31,7 @@
 #include "lib/fiber.h"
 #include "lib/redo.h"
 #include "tapdisk/chain.h"
+#include "tapdisk/lane.h"
 #include "tapdisk/record.h"
 #include "tapdisk/syncmark.h"
 #include "tapdisk/vbd-inside.h"
@@ -152,6 +153,7 @@ static void on_fault(struct td_image *image)
 {
 	struct vbd *v = image->owner;
 
+	lanes_update(&v->cache);
 	v->changed(v);
 }
 
@@ -587,7 +589,8 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 	else if (v->leaf->driver->resize)
 		rc = v->leaf->driver->resize(v->leaf, err);
 	if (rc > 0) {
-		v->disk.sectors = v->leaf->info.size / options_sector(&v->opt) * (options_sector(&v->opt) / 512);
+		__atomic_store_n(&v->disk.sectors, v->leaf->info.size / options_sector(&v->opt) * (options_sector(&v->opt) / 512),
+				 __ATOMIC_RELEASE);
 		tell_nbd(v);
 	}
 	vbd_unlock(v);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One disk: a minor number, its chain of images, its cache layer, and the rings of the guests that use it.
- * Everything runs in the main thread; what may wait runs on a fiber, one such operation a disk at a time (others queue).
+ * Everything runs in the main thread, but for rings that have one of their own (tapdisk/lane.h); what may wait runs on a fiber, one such operation a disk at a time (others queue).
  * The state diagram stands at the top of vbd.c.
  */
 #ifndef TAPDISK_VBD_H
@@ -24,6 +24,7 @@
 struct vbd_ring {
 	struct td_list link; /* vbd.rings, or vbd.given */
 	struct blkif *blkif;   /* NULL: given away */
+	struct lane *lane;     /* NULL: the main thread serves it */
 	const char *transport; /* "xen" or "mem" */
 	struct blkif_params p; /* of one that was given away, and what else makes its transport anew */
 	int fds[TD_XPORT_FDS], nfds;

@@ -24,11 +24,17 @@ EXTRA_DIST += tests/crash/plant tests/crash/README
 # CC, and what compiles one source and links crashlab with it in front of the libraries, for tests/crash/plant
 CRASH_ENV = KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)' CC='$(CC)' \
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
-	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)'
+	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)' \
+	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
+
+# whose bugs the lab cannot see, as its disk is in one thread
+if HAVE_CHECK
+CRASH_UNITS = tests/unit/test-lane
+endif
 
 # BUGS=NAME or BUGS='--sample 8'
 .PHONY: check-crash-bugs
-check-crash-bugs: tests/crash/crashlab
+check-crash-bugs: tests/crash/crashlab $(CRASH_UNITS)
 	@$(CRASH_ENV) python3 '$(abs_top_srcdir)/tests/crash/plant' $(BUGS)
 clean-local: clean-crash
 .PHONY: clean-crash
@@ -43,6 +49,6 @@ check-crash-kills: all tests/crash/killlab
 
 # CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
 .PHONY: check-crash
-check-crash: check-crash-kills all tests/crash/crashlab tests/crash/killlab
+check-crash: check-crash-kills all tests/crash/crashlab tests/crash/killlab $(CRASH_UNITS)
 	@$(CRASH_ENV) CUTS='$(CUTS)' T='$(T)' BUGS='$(BUGS)' python3 '$(abs_top_srcdir)/tests/crash/run'
 EXTRA_DIST += tests/crash/run tests/crash/report.py

@@ -349,7 +349,7 @@ int stack_run(struct run *r)
 	m->sim.off_align = r->format->align;
 	m->sim.fault = r->fault;
 	add_files(&m->sim, r->template, r->template->file);
-	m->queue = (struct queue){loop, m->sim.io, m->sim.io};
+	m->queue = (struct queue){.loop = loop, .direct = m->sim.io, .buffered = m->sim.io};
 	m->v = vbd_new(&m->queue, 0, -1, changed);
 	m->ring = ring_new(loop, on_notify, m);
 	make_options(m);

@@ -10,6 +10,9 @@ tests_support_tdguest_LDADD = $(TAPDISK_LIBS)
 check_PROGRAMS += tests/support/tdsurvive
 tests_support_tdsurvive_SOURCES = tests/support/tdsurvive.c tests/support/guest.c tests/support/guest.h
 tests_support_tdsurvive_LDADD = $(TAPDISK_LIBS)
+check_PROGRAMS += tests/support/tdqueues
+tests_support_tdqueues_SOURCES = tests/support/tdqueues.c tests/support/guest.c tests/support/guest.h
+tests_support_tdqueues_LDADD = $(TAPDISK_LIBS)
 
 # the xenstore side: xenstored without Xen, and a tapdisk without a disk
 EXTRA_DIST += tests/support/xsnox.c

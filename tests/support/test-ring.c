@@ -133,7 +133,7 @@ int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err)
 
 	g.abi = abi;
 	g.slots = blkif_slots(abi, pages);
-	return blkif_connect(loop, &g.x, &p, keep, &bdisk, &ring, err);
+	return blkif_connect(loop, &g.x, &p, keep, &bdisk, NULL, &ring, err);
 }
 
 char as_made(unsigned sector)

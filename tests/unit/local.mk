@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-redo
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-redo
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -42,6 +42,8 @@ tests_unit_test_file_SOURCES = tests/unit/test-file.c tests/support/on-fiber.h t
 tests_unit_test_file_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_vbd_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_lane_SOURCES = tests/unit/test-lane.c tests/support/test-image.c tests/support/test-image.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_lane_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_extent_SOURCES = tests/unit/test-extent.c tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_extent_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_redo_SOURCES = tests/unit/test-redo.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h

@@ -118,12 +118,12 @@ START_TEST(what_is_counted_is_what_others_read)
 	ck_assert(c.write.submitted == 1 && c.write.completed == 1 && c.write.sectors == 16 && c.write.ticks == 4);
 	c = read_back("vdi-7");
 	ck_assert(c.version == 1 && c.write.submitted == 2 && c.write.completed == 2 && c.write.sectors == 18 && c.write.ticks == 9);
-	ck_assert(s.most == 6 && s.depth[2] == 6);
-	ck_assert(stats_sum(&s, STATS_FLUSH).errors == 1 && s.took[STATS_FLUSH].max == 70000 && stats_sum(&s, STATS_READ).errors == 1);
+	ck_assert(s.tally.most == 6 && s.tally.depth[2] == 6);
+	ck_assert(stats_sum(&s, STATS_FLUSH).errors == 1 && s.tally.took[STATS_FLUSH].max == 70000 && stats_sum(&s, STATS_READ).errors == 1);
 	stats_source_close(&nbd);
 	stats_source_close(&ring);
 	/* what a guest did is not forgotten with it */
-	ck_assert(stats_sum(&s, STATS_WRITE).sectors == 18 && stats_sum(&s, STATS_READ).done == 3 && s.took[STATS_READ].max == 9000);
+	ck_assert(stats_sum(&s, STATS_WRITE).sectors == 18 && stats_sum(&s, STATS_READ).done == 3 && s.tally.took[STATS_READ].max == 9000);
 	ck_assert_int_eq(access(mine, F_OK), 0);
 	stats_close(&s);
 	ck_assert_int_eq(access(mine, F_OK), -1);

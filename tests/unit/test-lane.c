@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A lane (rules L1 to L6 at the top of tapdisk/lane.h), with a thread of its own, beside the home thread, which is the test's: what goes
+ * fast stands in a file, what goes slow comes to an image that is completed by hand.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/file.h"
+#include "tapdisk/lane.h"
+#include "tests/support/on-fiber.h"
+#include "tests/support/suite.h"
+#include "tests/support/test-image.h"
+
+#define NREQ 32
+
+struct ring_req {
+	struct td_req r;
+	struct lane_op op;
+	struct queue_msg go;
+	struct iovec iov;
+	char buf[512];
+	int done, err; /* atomic: times answered, in the lane's thread */
+};
+
+static struct queue home;
+static struct test_image img;
+static struct td_driver driver;
+static struct td_file file;
+static struct cache cache;
+static struct lane *lane;
+static struct ring_req reqs[NREQ];
+static unsigned nreq, nidle;
+static bool whole, told; /* what the image tells of its places */
+static char path[] = "/tmp/test-lane.XXXXXX";
+
+static bool tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
+{
+	*out = whole ? (struct td_map){.len = UINT64_MAX, .file = &file, .whole = true}
+		     : (struct td_map){.off = off & ~UINT64_C(65535), .len = 65536, .file = &file, .at = off & ~UINT64_C(65535)};
+	return whole || told;
+}
+
+static void on_changed(struct cache *c)
+{
+}
+
+static void on_idle(struct cache *c)
+{
+	nidle++;
+}
+
+static void begin(const char *mode)
+{
+	const struct td_cache_mode *m = td_cache_mode_find(mode);
+	struct td_err err = {0};
+	struct td_io *io;
+
+	strcpy(path + strlen(path) - 6, "XXXXXX");
+	memset(&home, 0, sizeof home);
+	home.loop = ev_loop_new(EVFLAG_AUTO);
+	ck_assert_int_eq(queue_engine(&home, m->file_flags & TD_FILE_DIRECT, &io, &err), 0);
+	test_image_open(&img, m->file_flags);
+	driver = *img.image->driver;
+	driver.map = tell_map;
+	img.image->driver = &driver;
+	file = (struct td_file){.fd = mkostemp(path, O_CLOEXEC), .st = {.off_align = 1, .mem_align = 1}, .io = io};
+	ck_assert_int_ge(file.fd, 0);
+	ck_assert_int_eq(ftruncate(file.fd, TEST_IMAGE_SECTORS * 512), 0);
+	td_list_init(&file.changes);
+	cache_init(&cache, home.loop, NULL);
+	cache.changed = on_changed;
+	cache.idle = on_idle;
+	cache_attach(&cache, m, img.image, io, true);
+	cache_resume(&cache);
+	memset(reqs, 0, sizeof reqs);
+	nreq = nidle = 0;
+	setenv("TAPDISK_THREADS", "2", 1);
+	lane = lane_new(&cache, &home, queue_for_ring(&home, 1));
+	ck_assert_ptr_nonnull(lane);
+}
+
+static void free_lane(void *arg)
+{
+	lane_free(lane);
+}
+
+static void end(void)
+{
+	on_fiber(home.loop, free_lane, NULL);
+	for (unsigned i = 0; i < nreq; i++)
+		ck_assert_int_eq(reqs[i].done, 1);
+	cache_quiesce(&cache);
+	cache_detach(&cache);
+	cache_fini(&cache);
+	img.image->driver = &driver;
+	test_image_close(&img);
+	queue_fini(&home);
+	ev_loop_destroy(home.loop);
+	close(file.fd);
+	unlink(path);
+}
+
+/* --- the ring ------------------------------------------------------------------------------------------------------- */
+
+static void answered(struct td_req *r, int err)
+{
+	struct ring_req *g = td_entry(r, struct ring_req, r);
+
+	g->err = err;
+	__atomic_store_n(&g->done, g->done + 1, __ATOMIC_RELEASE);
+}
+
+static void go(struct queue_msg *m)
+{
+	struct ring_req *g = td_entry(m, struct ring_req, go);
+
+	lane_submit(lane, &g->op, &g->r);
+	if (lane_io(lane))
+		td_io_commit(lane_io(lane));
+}
+
+/* Comes into the lane's ring, in its thread. */
+static struct ring_req *submit(enum td_op op, unsigned flags, unsigned sector)
+{
+	struct ring_req *g = &reqs[nreq++];
+
+	g->iov = (struct iovec){g->buf, sizeof g->buf};
+	memset(g->buf, (int)nreq, sizeof g->buf);
+	g->r = (struct td_req){.op = op, .flags = flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
+	if (op != TD_FLUSH) {
+		g->r.off = sector * 512;
+		g->r.len = 512;
+	}
+	g->go.fn = go;
+	queue_post(home.others[0], &g->go);
+	return g;
+}
+
+static bool is_done(const struct ring_req *g)
+{
+	return __atomic_load_n(&g->done, __ATOMIC_ACQUIRE);
+}
+
+/* The home loop, until something holds. */
+#define UNTIL(what)                                                                                                                  \
+	while (!(what)) {                                                                                                            \
+		ev_run(home.loop, EVRUN_NOWAIT);                                                                                     \
+		usleep(100);                                                                                                         \
+	}
+
+/* The same, with all completed that comes to the image. */
+#define DRAIN_UNTIL(what)                                                                                                            \
+	while (!(what)) {                                                                                                            \
+		ev_run(home.loop, EVRUN_NOWAIT);                                                                                     \
+		test_image_drain(&img);                                                                                              \
+		usleep(100);                                                                                                         \
+	}
+
+static sem_t asleep, awake;
+
+static void sleeps(struct queue_msg *m)
+{
+	sem_post(&asleep);
+	sem_wait(&awake);
+}
+
+/* The lane's thread stands still: it hears of nothing. */
+static void stop_thread(struct queue_msg *m)
+{
+	sem_init(&asleep, 0, 0);
+	sem_init(&awake, 0, 0);
+	m->fn = sleeps;
+	queue_post(home.others[0], m);
+	sem_wait(&asleep);
+}
+
+static void turns(void)
+{
+	for (int i = 0; i < 20; i++)
+		ev_run(home.loop, EVRUN_NOWAIT);
+}
+
+/* Home requests, as of ring 0. */
+static struct td_req home_req;
+static int home_done, home_err;
+
+static void home_answered(struct td_req *r, int err)
+{
+	home_done++;
+	home_err = err;
+}
+
+static void at_home(enum td_op op, unsigned flags, unsigned sector)
+{
+	home_done = 0;
+	home_req = (struct td_req){.op = op, .flags = flags, .done = home_answered, .off = op == TD_FLUSH ? 0 : sector * 512, .len = op == TD_FLUSH ? 0 : 512};
+	cache_submit(&cache, &home_req);
+}
+
+/* --- tests ---------------------------------------------------------------------------------------------------------- */
+
+/* The whole disk is known: reads and writes never come home; a FLUSH on another ring covers them, and there is nothing new after it. */
+START_TEST(a_flush_counts_what_went_past)
+{
+	char buf[512];
+
+	whole = true;
+	begin("writeback");
+	struct ring_req *w = submit(TD_WRITE, 0, 8);
+	UNTIL(is_done(w));
+	ck_assert_int_eq(w->err, 0);
+	ck_assert_uint_eq(img.nwrites, 0);
+	ck_assert_int_eq(pread(file.fd, buf, 512, 8 * 512), 512);
+	ck_assert(!memcmp(buf, w->buf, 512));
+	ck_assert(cache_dirty(&cache));
+	at_home(TD_FLUSH, 0, 0);
+	ck_assert(img.nflushes == 1 && !home_done);
+	test_image_drain(&img);
+	ck_assert(home_done == 1 && !cache_dirty(&cache));
+	at_home(TD_FLUSH, 0, 0);
+	ck_assert(img.nflushes == 1 && home_done == 1);
+	/* the lane's own FLUSH takes the way home */
+	struct ring_req *w2 = submit(TD_WRITE, 0, 9), *f;
+	UNTIL(is_done(w2));
+	f = submit(TD_FLUSH, 0, 0);
+	UNTIL(img.npending);
+	ck_assert(img.nflushes == 2 && !is_done(f));
+	test_image_drain(&img);
+	UNTIL(is_done(f));
+	ck_assert_uint_eq(lane_stats(lane).fast[1], 2);
+	end();
+	ck_assert(!cache_dirty(&cache));
+}
+END_TEST
+
+/* A BARRIER and a pause wait until the lane has said that it is closed, however long its thread takes. */
+START_TEST(what_stops_all_waits_for_the_lane)
+{
+	struct queue_msg still;
+
+	whole = true;
+	begin("none");
+	struct ring_req *w = submit(TD_WRITE, 0, 1);
+	UNTIL(is_done(w));
+	stop_thread(&still);
+	at_home(TD_FLUSH, TD_BARRIER, 0);
+	turns();
+	ck_assert_uint_eq(img.nflushes, 0);
+	sem_post(&awake);
+	UNTIL(img.npending);
+	ck_assert_uint_eq(img.nflushes, 1);
+	w = submit(TD_WRITE, 0, 2); /* while it is under way: stands behind it */
+	usleep(1000);
+	turns();
+	ck_assert(!is_done(w) && !img.nwrites);
+	DRAIN_UNTIL(home_done && is_done(w));
+	/* and it is open again */
+	UNTIL(!lanes_closed(&cache));
+	turns();
+	stop_thread(&still);
+	cache_quiesce(&cache);
+	turns();
+	ck_assert(!cache_image_idle(&cache));
+	sem_post(&awake);
+	UNTIL(cache_image_idle(&cache));
+	w = submit(TD_WRITE, 0, 3);
+	usleep(1000);
+	turns();
+	ck_assert(!is_done(w));
+	cache_resume(&cache);
+	DRAIN_UNTIL(is_done(w));
+	end();
+}
+END_TEST
+
+/* What comes after the lane's own BARRIER goes behind it, though the lane has not heard yet that it is to close. */
+START_TEST(a_barrier_of_its_own)
+{
+	whole = true;
+	begin("none");
+	struct ring_req *w1 = submit(TD_WRITE, 0, 1), *b = submit(TD_WRITE, TD_BARRIER, 2), *w2 = submit(TD_WRITE, 0, 3);
+
+	UNTIL(img.npending);
+	ck_assert(is_done(w1) && img.nflushes == 1 && !is_done(b));
+	turns();
+	ck_assert(!is_done(w2) && !img.nwrites);
+	test_image_complete(&img, 0, 0);
+	ck_assert(img.nwrites == 1 && img.npending == 1 && !is_done(w2)); /* the BARRIER's own */
+	DRAIN_UNTIL(is_done(b) && is_done(w2));
+	end();
+}
+END_TEST
+
+/* A place is learnt from the first request, and forgotten by a discard, which waits for the lane. */
+START_TEST(a_place_is_forgotten)
+{
+	struct queue_msg still;
+	struct ring_req *r;
+
+	whole = false;
+	told = true;
+	begin("none");
+	r = submit(TD_READ, 0, 5);
+	UNTIL(img.npending);
+	test_image_drain(&img);
+	UNTIL(is_done(r));
+	r = submit(TD_READ, 0, 6); /* in the same 64 KiB */
+	UNTIL(is_done(r));
+	ck_assert(img.nreads == 1 && r->buf[0] == 0);
+	stop_thread(&still);
+	at_home(TD_DISCARD, 0, 5);
+	turns();
+	ck_assert_uint_eq(img.npending, 0);
+	sem_post(&awake);
+	UNTIL(img.npending);
+	r = submit(TD_READ, 0, 6); /* beside it */
+	UNTIL(img.npending == 2);
+	told = false; /* it is nowhere now */
+	test_image_drain(&img);
+	UNTIL(is_done(r) && home_done);
+	r = submit(TD_READ, 0, 6);
+	UNTIL(img.npending);
+	ck_assert(!is_done(r));
+	test_image_drain(&img);
+	UNTIL(is_done(r));
+	end();
+}
+END_TEST
+
+/* L5: no write goes fast after a flush that failed, nor a durable one through the page cache or into a format. */
+START_TEST(a_failed_flush_reaches_the_lane)
+{
+	whole = true;
+	begin("none");
+	struct ring_req *w = submit(TD_WRITE, 0, 1);
+	UNTIL(is_done(w));
+	at_home(TD_FLUSH, 0, 0);
+	test_image_complete(&img, 0, -EIO);
+	ck_assert(home_done == 1 && home_err == -EIO);
+	w = submit(TD_WRITE, 0, 2);
+	UNTIL(is_done(w));
+	ck_assert(w->err == -EIO && !img.nwrites);
+	w = submit(TD_READ, 0, 2);
+	UNTIL(is_done(w));
+	ck_assert(!w->err && w->buf[0] == 0);
+	end();
+}
+END_TEST
+
+START_TEST(a_durable_write_comes_home)
+{
+	whole = true;
+	begin("writethrough");
+	struct ring_req *w = submit(TD_WRITE, 0, 1), *r = submit(TD_READ, 0, 2);
+	UNTIL(img.npending && is_done(r));
+	ck_assert(img.nwrites == 1 && img.nfua == 1 && !is_done(w));
+	test_image_drain(&img);
+	UNTIL(is_done(w));
+	end();
+}
+END_TEST
+
+/* L6 */
+START_TEST(no_write_beside_a_read_modify_write)
+{
+	whole = true;
+	begin("none");
+	file.st.off_align = 4096;
+	struct ring_req *w = submit(TD_WRITE, 0, 8);
+	UNTIL(img.npending);
+	ck_assert_uint_eq(img.nwrites, 1);
+	test_image_drain(&img);
+	UNTIL(is_done(w));
+	end();
+}
+END_TEST
+
+/* C7: what finds no space is made again at home, which waits for some. */
+START_TEST(no_space)
+{
+	whole = true;
+	begin("writeback");
+	int full = open("/dev/full", O_RDWR | O_CLOEXEC);
+
+	ck_assert_int_ge(dup2(full, file.fd), 0);
+	close(full);
+	struct ring_req *w = submit(TD_WRITE, 0, 8);
+	UNTIL(img.npending);
+	ck_assert(!is_done(w) && img.nwrites == 1);
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(cache.out_of_space && !is_done(w));
+	UNTIL(img.npending); /* the timer's */
+	test_image_drain(&img);
+	UNTIL(is_done(w));
+	ck_assert(!w->err && !cache.out_of_space);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("lane");
+
+	SUITE_ADD(s, a_flush_counts_what_went_past);
+	SUITE_ADD(s, what_stops_all_waits_for_the_lane);
+	SUITE_ADD(s, a_barrier_of_its_own);
+	SUITE_ADD(s, a_place_is_forgotten);
+	SUITE_ADD(s, a_failed_flush_reaches_the_lane);
+	SUITE_ADD(s, a_durable_write_comes_home);
+	SUITE_ADD(s, no_write_beside_a_read_modify_write);
+	SUITE_ADD(s, no_space);
+	return suite_run(s);
+}
