@@ -248,11 +248,8 @@ int main(int argc, char **argv)
 			GUEST_BYTES_MAX);
 		return 2;
 	}
-	if (j.queues == 1 ? guest_connect_how(g, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
-					      &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling, .persistent = j.persistent },
-					      &err)
-			  : guest_connect_queues(rings, j.queues, atoi(argv[optind]), atoi(argv[optind + 1]), 51712, BLKIF_NATIVE, j.order, (j.bs + 4095) / 4096,
-						 &err)) {
+	if (guest_connect_queues(rings, j.queues, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
+				 &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling, .persistent = j.persistent }, &err)) {
 		fprintf(stderr, "ringbench: %s\n", err.text);
 		return 2;
 	}

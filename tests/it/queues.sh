@@ -28,7 +28,8 @@ for disk in "aio:$WORK/d.img none" "aio:$WORK/d.img writeback" "aio:$WORK/d.img 
 	open "${disk% *}" -o cache="${disk#* }"
 	loads
 	[ "$fast" -gt 0 ] || fail "$disk: $fast requests went past the main thread"
-	loads --flush --barrier --discard
+	loads --flush --barrier --discard --persistent
+	loads --polling 1000
 	close
 done
 run "$top_builddir/control/td-qcow" check "$WORK/d.qcow2"

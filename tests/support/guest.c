@@ -90,7 +90,7 @@ int guest_new(struct guest *g, int minor, int devid, const struct guest_how *how
 	return make_memory(g, err);
 }
 
-static int connect_all(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
+int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
 {
 	int rc = 0;
 
@@ -109,18 +109,12 @@ static int connect_all(struct guest *g, unsigned n, pid_t pid, int minor, int de
 
 int guest_connect_how(struct guest *g, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
 {
-	return connect_all(g, 1, pid, minor, devid, how, err);
-}
-
-int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
-			 struct td_err *err)
-{
-	return connect_all(g, n, pid, minor, devid, &(struct guest_how){.abi = abi, .order = order, .segs = segs}, err);
+	return guest_connect_queues(g, 1, pid, minor, devid, how, err);
 }
 
 int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err)
 {
-	return guest_connect_queues(g, 1, pid, minor, devid, abi, order, BLKIF_MAX_SEGS, err);
+	return guest_connect_how(g, pid, minor, devid, &(struct guest_how){.abi = abi, .order = order}, err);
 }
 
 int guest_take_over_queues(struct guest *g, unsigned n, pid_t pid, struct td_err *err)

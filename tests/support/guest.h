@@ -57,8 +57,7 @@ int guest_take_over(struct guest *g, pid_t pid, struct td_err *err);
 void guest_disconnect(struct guest *g);
 
 /* The same with a device of n rings, BLKIF_MAX_QUEUES at most: g[i] is queue i, with memory of its own. */
-int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, unsigned segs,
-			 struct td_err *err);
+int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err);
 int guest_take_over_queues(struct guest *g, unsigned n, pid_t pid, struct td_err *err);
 void guest_disconnect_queues(struct guest *g, unsigned n);
 

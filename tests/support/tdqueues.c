@@ -2,7 +2,7 @@
 /*
  * A guest whose device has several rings, each used by a thread of its own, for shell tests.
  *
- *   tdqueues [--queues N] [--discard] [--flush] [--barrier] PID MINOR COMMAND
+ *   tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR COMMAND
  *     load SECONDS DEPTH    random requests on all rings at once, of which every read is compared.  A place belongs to all rings: it is
  *                           written by one and read by another.  With --flush, --barrier, --discard such requests are among them
  *     order COUNT           COUNT times: a write on one ring, and when it is answered a FLUSH on another
@@ -233,7 +233,9 @@ static int command(int n, char **w)
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {{"queues", 1, NULL, 'q'}, {"discard", 0, NULL, 'd'}, {"flush", 0, NULL, 'f'}, {"barrier", 0, NULL, 'b'}, {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {{"queues", 1, NULL, 'q'}, {"discard", 0, NULL, 'd'}, {"flush", 0, NULL, 'f'}, {"barrier", 0, NULL, 'b'}, {"polling", 1, NULL, 'p'},
+					       {"persistent", 0, NULL, 'P'}, {NULL, 0, NULL, 0}};
+	struct guest_how how = {.order = 1};
 	static struct td_err err;
 	int c, rc;
 
@@ -246,13 +248,17 @@ int main(int argc, char **argv)
 			with_flush = true;
 		else if (c == 'b')
 			with_barrier = true;
+		else if (c == 'p')
+			how.polling_us = (unsigned)atoi(optarg);
+		else if (c == 'P')
+			how.persistent = true;
 		else
 			return 2;
 	argc -= optind;
 	argv += optind;
 	if (argc < 3 || queues < 2 || queues > BLKIF_MAX_QUEUES)
-		return fputs("usage: tdqueues [--queues N] [--discard] [--flush] [--barrier] PID MINOR COMMAND...\n", stderr), 2;
-	if (guest_connect_queues(g, queues, atoi(argv[0]), atoi(argv[1]), 51712, BLKIF_NATIVE, 1, BLKIF_MAX_SEGS, &err)) {
+		return fputs("usage: tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR COMMAND...\n", stderr), 2;
+	if (guest_connect_queues(g, queues, atoi(argv[0]), atoi(argv[1]), 51712, &how, &err)) {
 		fprintf(stderr, "tdqueues: %s\n", err.text);
 		return 2;
 	}

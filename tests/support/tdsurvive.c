@@ -354,7 +354,7 @@ int main(int argc, char **argv)
 	if (CTL(out, (char *)"allocate") || !strrchr(out, '-'))
 		return 2;
 	minor = atoi(strrchr(out, '-') + 1);
-	if (start_tapdisk() || guest_connect_queues(g, queues, tapdisk, minor, 51712, BLKIF_NATIVE, 0, MAX_SEGS, &err) < 0) {
+	if (start_tapdisk() || guest_connect_queues(g, queues, tapdisk, minor, 51712, &(struct guest_how){.segs = MAX_SEGS}, &err) < 0) {
 		fprintf(stderr, "tdsurvive: cannot start: %s\n", err.text);
 		return 2;
 	}
