@@ -31,10 +31,10 @@ has "the plot's title" "$(cat "$WORK/r.svg")" "The &lt;first&gt; &amp; last"
 
 # A bench, one row of it.
 export ROUNDS=1 SECONDS_EACH=0.2 DIR=$WORK REPORT=$WORK/smoke top_builddir
-ROWS='null: randread 512 B' expect 0 bash "$top_srcdir/bench/run" null
-is "measurements" "$(grep -c '^m	null	randread 512 B	' "$WORK/smoke.tsv")" "$(grep -c '^m' "$WORK/smoke.tsv")"
+ROWS='null: randread 512 B, one core each' expect 0 bash "$top_srcdir/bench/run" null
+is "measurements" "$(grep -c '^m	null	randread 512 B, one core each	' "$WORK/smoke.tsv")" "$(grep -c '^m' "$WORK/smoke.tsv")"
 [ "$(awk -F'\t' '$1 $4 == "mone ring" { print int($6) }' "$WORK/smoke.tsv")" -gt 0 ] || fail "no requests: $(cat "$WORK/smoke.tsv")"
-has "its report" "$OUT" "| randread 512 B | one ring |"
+has "its report" "$OUT" "| randread 512 B, one core each | one ring |"
 valid "$WORK/smoke.svg"
 ROWS='no such row' expect 0 bash "$top_srcdir/bench/run" null
 expect 2 bash "$top_srcdir/bench/run" no-such-table
