@@ -57,9 +57,7 @@ static void fiber(void *arg)
 			process(q, td_entry(l, struct td_req, link));
 			continue;
 		}
-		q->nidle++;
 		td_cond_wait(&q->work);
-		q->nidle--;
 	}
 	q->nfibers--;
 	td_cond_wake(&q->idle);
@@ -68,18 +66,17 @@ static void fiber(void *arg)
 static void to_fiber(struct qcow *q, struct td_req *req)
 {
 	td_list_add(&q->slow, &req->link);
-	if (q->nidle) {
-		td_cond_wake(&q->work);
-	} else if (q->nfibers < QCOW_FIBERS) {
-		q->nfibers++;
-		if (td_fiber_start(q->io->loop, fiber, q) == 0)
-			return;
-		q->nfibers--;
-		if (q->nfibers) /* one of them takes it */
-			return;
-		td_list_del(&req->link);
-		td_req_done(req, -ENOMEM);
-	}
+	/* one for each: a fiber that has been woken for another request is not counted on */
+	if (td_cond_wake_one(&q->work) || q->nfibers == QCOW_FIBERS)
+		return;
+	q->nfibers++;
+	if (td_fiber_start(q->io->loop, fiber, q) == 0)
+		return;
+	q->nfibers--;
+	if (q->nfibers) /* one of them takes it */
+		return;
+	td_list_del(&req->link);
+	td_req_done(req, -ENOMEM);
 }
 
 static void sync_done(struct td_iop *op, int err)

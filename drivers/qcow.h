@@ -147,7 +147,7 @@ struct qcow {
 	struct td_list ranges;    /* guest clusters that a fiber is changing */
 	struct td_cond range_free;
 	struct td_cond work, idle;
-	unsigned nfibers, nidle;
+	unsigned nfibers;
 	bool closing;
 	struct qcow_op *ops;
 	unsigned epoch, flying[2]; /* operations on mapped clusters, by the epoch that they began in */

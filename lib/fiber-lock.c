@@ -31,7 +31,7 @@ void td_cond_wait(struct td_cond *c)
 		td_fiber_wait();
 }
 
-static bool wake_first(struct td_cond *c)
+bool td_cond_wake_one(struct td_cond *c)
 {
 	struct td_list *l = td_list_pop(&c->waiters);
 
@@ -42,7 +42,7 @@ static bool wake_first(struct td_cond *c)
 
 void td_cond_wake(struct td_cond *c)
 {
-	while (wake_first(c))
+	while (td_cond_wake_one(c))
 		;
 }
 
@@ -62,6 +62,6 @@ void td_lock(struct td_lock *l)
 void td_unlock(struct td_lock *l)
 {
 	assert(l->held);
-	if (!wake_first(&l->queue))
+	if (!td_cond_wake_one(&l->queue))
 		l->held = false;
 }

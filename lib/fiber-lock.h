@@ -22,6 +22,7 @@ struct td_lock {
 void td_cond_init(struct td_cond *c);
 void td_cond_wait(struct td_cond *c); /* on a fiber; until a wake that comes after it began */
 void td_cond_wake(struct td_cond *c); /* from anywhere: all that wait */
+bool td_cond_wake_one(struct td_cond *c); /* the one that has waited longest; false: nobody waits */
 
 void td_lock_init(struct td_lock *l);
 void td_lock(struct td_lock *l); /* on a fiber */

@@ -83,6 +83,20 @@ static long transfer(struct fault_file *file, struct td_iop *op, uint64_t most)
 	return (long)moved;
 }
 
+static int file_truncate(struct td_io *io, int fd, uint64_t size)
+{
+	struct fault_file *file = file_of(io->priv, fd);
+	unsigned char *p = realloc(file->data, size ? size : 1);
+
+	if (!p)
+		return -ENOMEM;
+	if (size > file->size)
+		memset(p + file->size, 0, size - file->size);
+	file->data = p;
+	file->size = size;
+	return 0;
+}
+
 static long perform(struct fault_io *f, struct td_iop *op)
 {
 	struct fault_file *file;
@@ -101,8 +115,11 @@ static long perform(struct fault_io *f, struct td_iop *op)
 			most = (uint64_t)f->rule[i].res;
 	}
 	switch (op->op) {
-	case TD_IO_READ:
 	case TD_IO_WRITE:
+		if (f->grows && op->off + op->moved + most > file->size && file_truncate(op->file->io, op->file->fd, op->off + op->moved + most))
+			return -ENOSPC;
+		return transfer(file, op, most);
+	case TD_IO_READ:
 		return transfer(file, op, most);
 	case TD_IO_PUNCH:
 	case TD_IO_ZERO:
@@ -170,20 +187,6 @@ static void file_close(struct td_io *io, int fd)
 static int file_size(struct td_io *io, int fd, uint64_t *size)
 {
 	*size = file_of(io->priv, fd)->size;
-	return 0;
-}
-
-static int file_truncate(struct td_io *io, int fd, uint64_t size)
-{
-	struct fault_file *file = file_of(io->priv, fd);
-	unsigned char *p = realloc(file->data, size ? size : 1);
-
-	if (!p)
-		return -ENOMEM;
-	if (size > file->size)
-		memset(p + file->size, 0, size - file->size);
-	file->data = p;
-	file->size = size;
 	return 0;
 }
 

@@ -37,6 +37,7 @@ struct fault_io {
 	struct fault_file file[FAULT_FILES];
 	uint32_t off_align, mem_align; /* of direct files; others take anything */
 	bool manual;                   /* operations complete when the test says so; CALLs always at once */
+	bool grows;                    /* a write beyond the end of a file makes it longer; otherwise it is a bug */
 	bool reorder;                  /* those of a turn complete in random order */
 
 	struct fault_rule rule[FAULT_RULES];

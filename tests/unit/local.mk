@@ -109,14 +109,17 @@ tests_unit_test_vhd_image_SOURCES = tests/unit/test-vhd-image.c tests/support/su
 tests_unit_test_vhd_image_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_image_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_image_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync,--wrap=ftruncate,--wrap=ftruncate64
-tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c $(VHD_TEST_PARTS)
+tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c tests/support/drive.h $(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # the bytes of qcow2
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-qcow-format
-TESTS += tests/unit/test-qcow-format
+check_PROGRAMS += tests/unit/test-qcow-format tests/unit/test-qcow
+TESTS += tests/unit/test-qcow-format tests/unit/test-qcow
 endif
+QCOW_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_qcow_SOURCES = tests/unit/test-qcow.c tests/support/drive.h $(QCOW_TEST_PARTS)
+tests_unit_test_qcow_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_qcow_format_SOURCES = tests/unit/test-qcow-format.c tests/support/suite.h
 tests_unit_test_qcow_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_qcow_format_LDADD = $(DRIVERS_LIBS) $(TD_LIBS) $(CHECK_LIBS)
