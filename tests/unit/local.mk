@@ -95,7 +95,7 @@ check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-model
 TESTS += tests/unit/test-vhd tests/unit/test-vhd-model
 endif
 VHD_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/vhd-make.c tests/support/vhd-make.h tests/support/on-fiber.h tests/support/suite.h
-tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c $(VHD_TEST_PARTS)
+tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c tests/support/model.c tests/support/model.h $(VHD_TEST_PARTS)
 tests_unit_test_vhd_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 # VHD offline: the power is cut by linking its writes to the test
 if HAVE_CHECK
@@ -114,12 +114,14 @@ tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # the bytes of qcow2
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-qcow-format tests/unit/test-qcow
-TESTS += tests/unit/test-qcow-format tests/unit/test-qcow
+check_PROGRAMS += tests/unit/test-qcow-format tests/unit/test-qcow tests/unit/test-qcow-model
+TESTS += tests/unit/test-qcow-format tests/unit/test-qcow tests/unit/test-qcow-model
 endif
 QCOW_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_qcow_SOURCES = tests/unit/test-qcow.c tests/support/drive.h $(QCOW_TEST_PARTS)
 tests_unit_test_qcow_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_qcow_model_SOURCES = tests/unit/test-qcow-model.c tests/support/model.c tests/support/model.h $(QCOW_TEST_PARTS)
+tests_unit_test_qcow_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_qcow_format_SOURCES = tests/unit/test-qcow-format.c tests/support/suite.h
 tests_unit_test_qcow_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_qcow_format_LDADD = $(DRIVERS_LIBS) $(TD_LIBS) $(CHECK_LIBS)
