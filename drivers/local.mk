@@ -27,6 +27,7 @@ drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-image.c drivers/qcow-image.h \
 	drivers/qcow-luks.c drivers/qcow-luks.h \
 	drivers/qcow-map.c \
+	drivers/qcow-open.c \
 	drivers/qcow-page.c \
 	drivers/qcow-part.c \
 	drivers/qcow-read.c \

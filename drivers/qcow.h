@@ -2,7 +2,8 @@
 /*
  * An open qcow2 image, shared by the files of the driver:
  *
- *   qcow.c           open, close, submit: what goes at once and what goes to a fiber
+ *   qcow.c           submit: what goes at once and what goes to a fiber; the image below
+ *   qcow-open.c      open, close
  *   qcow-format.c    the bytes
  *   qcow-page.c      metadata in memory: pages of L2 tables and refcount blocks, bounded
  *   qcow-flush.c     metadata back to the file, in order; the crash invariants Q1-Q7 stand at its top
@@ -187,6 +188,10 @@ static inline unsigned qcow_new(const struct qcow *q, uint64_t off)
 {
 	return off >= q->old && !q->external ? TD_IO_NEW : 0;
 }
+
+/* --- qcow-open.c; fiber --- */
+int qcow_open(struct td_image *image, struct td_err *err); /* td_driver's, as the next */
+void qcow_close(struct td_image *image);
 
 /* --- qcow-page.c --- */
 int qcow_pages_init(struct qcow *q);
