@@ -109,6 +109,34 @@ has "a backing format that is not recorded" "$ERR" "does not say what format"
 qemu-img create -q -f qcow2 -u -b sick.qcow2 -F qcow2 other.qcow2 64M
 named "more than" other.qcow2 qcow2 # a loop of two
 
+# An external data file's name likewise; it would be written
+data_named() # TEXT NAME
+{
+	rm -f sick.qcow2 data.12chars
+	qemu-img create -q -f qcow2 -o data_file=data.12chars sick.qcow2 64M || fail "qemu-img create -o data_file"
+	python3 - "$2" <<-'END' || fail "a data file called $2"
+		import sys
+		name = sys.argv[1].encode()
+		assert 8 < len(name) <= 16
+		d = bytearray(open('sick.qcow2', 'rb').read())
+		at = d.index(b'DATA' + (12).to_bytes(4, 'big') + b'data.12chars')
+		d[at + 4:at + 24] = len(name).to_bytes(4, 'big') + name.ljust(16, b'\0')
+		open('sick.qcow2', 'wb').write(d)
+	END
+	for how in "" -r; do
+		run tdimg $how "qcow2:$WORK/sick.qcow2" info
+		[ "$RC" = 1 ] || fail "a data file called $2 ($how): exit code $RC: $ERR"
+		has "a data file called $2" "$ERR" "$1"
+	done
+}
+data_named "plain file names" 'json:{"a":1}'
+data_named "plain file names" nbd://host/x
+data_named "plain file names" host_device:/x
+data_named "on an image's word" /etc/passwd
+data_named "on an image's word" ../../etc/x
+data_named "No such file" nowhere.raw
+data_named "in use" sick.qcow2
+
 # Entries that cannot be right: the disk opens; whoever comes upon them gets an error, the image is marked and no more is written.
 bad_entry() # WHAT CHANGE...
 {

@@ -63,6 +63,18 @@ each_format written
 ) || fail "the chain"
 cd / && same chain3 want.raw # and from another directory: names start from the image's
 
+# upon a VHD, whose size and reading are its own; written, too
+(
+	cd "$WORK" || exit 1
+	qemu-img convert -q -f raw -O vpc -o subformat=dynamic,force_size=on ref.raw below.vhd
+	qemu-img create -q -f qcow2 -b below.vhd -F vpc onvhd.qcow2 44M
+	qemu-io -c "write -q -P 9 2M 3M" -c "write -q -z 10M 1M" -c "write -q -P 3 39M 4M" onvhd.qcow2
+	qemu-img convert -f qcow2 -O raw onvhd.qcow2 want.raw
+) || fail "a qcow2 upon a VHD"
+same onvhd want.raw
+expect 0 tdimg "qcow2:$WORK/onvhd.qcow2" storm 1 60 "$WORK/onvhd.model"
+expect 0 qemu-img compare -q -f qcow2 -F raw "$WORK/onvhd.qcow2" "$WORK/onvhd.model"
+
 # internal snapshots are left alone, and the active layer is what is read
 (cd "$WORK" && qemu-img convert -q -f raw -O qcow2 ref.raw snap.qcow2 && qemu-img snapshot -c before snap.qcow2 &&
 	qemu-io -c "write -q -P 5 0 4M" snap.qcow2 && qemu-img convert -f qcow2 -O raw snap.qcow2 want.raw) || fail "a snapshot"

@@ -83,6 +83,17 @@ is "map" "$(data map.ours)" "$(data map.theirs)"
 # info
 expect 0 q info over.qcow2
 is "info" "$OUT" "$(qemu-img info over.qcow2 | sed 's/ (actual path:.*)//; /^Child node/,$d')"
+# internal snapshots are listed, with what they are called and how large the disk was
+expect 0 q create -f snap.qcow2 8M
+rm -f snap.raw
+fill snap.qcow2 snap.raw
+qemu-img snapshot -c first snap.qcow2 && qemu-img snapshot -c 'a second, with blanks' snap.qcow2 || fail "qemu-img snapshot"
+expect 0 q info snap.qcow2
+is "info of snapshots" "$OUT" "$(qemu-img info snap.qcow2 | sed '/^Child node/,$d')"
+fill snap.qcow2 snap.raw
+clean snap.qcow2
+expect 0 q info snap.qcow2
+has "info after more writes" "$OUT" "a second, with blanks"
 q info --json over.qcow2 | python3 -c 'import json, sys; i = json.load(sys.stdin); assert i["backing-filename"] == "base.qcow2" and i["virtual-size"] == 31457280, i' ||
 	fail "info --json"
 
@@ -137,6 +148,18 @@ has "an image that is marked as corrupt" "$ERR" "td-qcow check"
 expect 0 tdimg -r "qcow2:$WORK/corrupt.qcow2" info
 expect 0 q check -r all corrupt.qcow2
 expect 0 tdimg "qcow2:$WORK/corrupt.qcow2" info
+
+# features that are unknown here: one that a writer may ignore stays, one that says "as long as nobody writes who does not know me" goes with the
+# first opening for writing
+fresh future.qcow2
+poke future.qcow2 80 '\x80'
+poke future.qcow2 88 '\x80'
+expect 0 tdimg -r "qcow2:$WORK/future.qcow2" info
+is "the autoclear bits after a look" "$(number future.qcow2 88 1)" 128
+expect 0 tdimg "qcow2:$WORK/future.qcow2" info
+is "the autoclear bits after an opening" "$(number future.qcow2 88 1)" 0
+is "the compatible bits" "$(number future.qcow2 80 1)" 128
+same future.qcow2 a.raw
 
 # an image in use is left alone
 marker=$(tap_ctl create -a "qcow2:$WORK/a.qcow2") || fail "tap-ctl create of a qcow2"
