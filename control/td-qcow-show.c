@@ -95,11 +95,13 @@ static json_t *json_snapshots(const struct qcow_info *i)
 
 	for (uint32_t n = 0; n < i->h.nsnapshots; n++) {
 		const struct qcow_snapshot *s = &i->snapshots[n];
+		json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name", s->name, "vm-state-size",
+				      (json_int_t)s->state_size, "date-sec", (json_int_t)s->seconds, "date-nsec", (json_int_t)s->nanoseconds,
+				      "vm-clock-sec", (json_int_t)(s->clock / 1000000000), "vm-clock-nsec", (json_int_t)(s->clock % 1000000000));
 
-		json_array_append_new(all, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name", s->name, "vm-state-size",
-						     (json_int_t)s->state_size, "date-sec", (json_int_t)s->seconds, "date-nsec",
-						     (json_int_t)s->nanoseconds, "vm-clock-sec", (json_int_t)(s->clock / 1000000000),
-						     "vm-clock-nsec", (json_int_t)(s->clock % 1000000000)));
+		if (s->icount != UINT64_MAX)
+			json_object_set_new(j, "icount", json_integer((json_int_t)s->icount));
+		json_array_append_new(all, j);
 	}
 	return all;
 }
@@ -140,19 +142,22 @@ static int info_json(const char *path, const struct qcow_info *i)
 
 static void info_snapshots(const struct qcow_info *i)
 {
-	printf("Snapshot list:\n%-10s%-22s%10s%21s%18s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK");
+	printf("Snapshot list:\n%-9s %-16s %8s %19s %12s %10s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
 	for (uint32_t n = 0; n < i->h.nsnapshots; n++) {
 		const struct qcow_snapshot *s = &i->snapshots[n];
 		uint64_t sec = s->clock / 1000000000;
 		time_t when = s->seconds;
-		char size[32], date[32] = "";
+		char size[32], date[32] = "", clock[40], icount[24] = "";
 		struct tm tm;
 
 		human(s->state_size, size);
 		if (localtime_r(&when, &tm))
 			strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &tm);
-		printf("%-10s%-22s%10s%21s  %10.2llu:%02llu:%02llu.%03llu\n", s->id, s->name, size, date, (unsigned long long)sec / 3600,
-		       (unsigned long long)sec / 60 % 60, (unsigned long long)sec % 60, (unsigned long long)s->clock / 1000000 % 1000);
+		snprintf(clock, sizeof clock, "%02llu:%02llu:%02llu.%03llu", (unsigned long long)sec / 3600, (unsigned long long)sec / 60 % 60,
+			 (unsigned long long)sec % 60, (unsigned long long)s->clock / 1000000 % 1000);
+		if (s->icount != UINT64_MAX)
+			snprintf(icount, sizeof icount, "%llu", (unsigned long long)s->icount);
+		printf("%-9s %-16s %8s %19s %12s %10s\n", s->id, s->name, size, date, clock, icount);
 	}
 }
 

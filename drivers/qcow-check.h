@@ -38,6 +38,7 @@ struct qcow_snapshot {
 	uint64_t clock;         /* ns that the guest had been running */
 	uint64_t state_size;    /* bytes */
 	uint64_t disk_size;     /* bytes; 0: not recorded */
+	uint64_t icount;        /* instructions that the guest had run; UINT64_MAX: not recorded */
 };
 
 /* All of them, into new memory (h->nsnapshots; *end: bytes of the directory); fiber. */

@@ -29,7 +29,7 @@ static int read_one(struct td_file *file, const struct qcow_header *h, uint64_t 
 	name = td_get_be16(buf + 14);
 	extra = td_get_be32(buf + 36);
 	*s = (struct qcow_snapshot){.l1_off = td_get_be64(buf), .l1_size = td_get_be32(buf + 8), .seconds = td_get_be32(buf + 16),
-				    .nanoseconds = td_get_be32(buf + 20), .clock = td_get_be64(buf + 24), .state_size = td_get_be32(buf + 32)};
+				    .nanoseconds = td_get_be32(buf + 20), .clock = td_get_be64(buf + 24), .state_size = td_get_be32(buf + 32), .icount = UINT64_MAX};
 	if (extra > EXTRA_MAX || s->l1_size > QCOW_L1_MAX / 8 || (s->l1_off & (qcow_cluster(h) - 1)) || s->l1_off > file->st.size ||
 	    (uint64_t)s->l1_size * 8 > file->st.size - s->l1_off)
 		return td_fail(err, EINVAL, "%s: an internal snapshot's entry makes no sense (L1 table of %u entries at %#llx)", file->path, s->l1_size,
@@ -42,6 +42,8 @@ static int read_one(struct td_file *file, const struct qcow_header *h, uint64_t 
 		s->state_size = td_get_be64(buf);
 	if (extra >= 16)
 		s->disk_size = td_get_be64(buf + 8);
+	if (extra >= 24)
+		s->icount = td_get_be64(buf + 16);
 	text(s->id, sizeof s->id, buf + extra, id);
 	text(s->name, sizeof s->name, buf + extra + id, name);
 	*at += td_round_up(FIXED + len, 8);

@@ -110,7 +110,7 @@ qemu-img create -q -f qcow2 -u -b sick.qcow2 -F qcow2 other.qcow2 64M
 named "more than" other.qcow2 qcow2 # a loop of two
 
 # An external data file's name likewise; it would be written
-data_named() # TEXT NAME
+data_named() # TEXT NAME [writing: a look is allowed]
 {
 	rm -f sick.qcow2 data.12chars
 	qemu-img create -q -f qcow2 -o data_file=data.12chars sick.qcow2 64M || fail "qemu-img create -o data_file"
@@ -124,6 +124,7 @@ data_named() # TEXT NAME
 		open('sick.qcow2', 'wb').write(d)
 	END
 	for how in "" -r; do
+		[ "${3:-}$how" != writing-r ] || continue
 		run tdimg $how "qcow2:$WORK/sick.qcow2" info
 		[ "$RC" = 1 ] || fail "a data file called $2 ($how): exit code $RC: $ERR"
 		has "a data file called $2" "$ERR" "$1"
@@ -135,7 +136,7 @@ data_named "plain file names" host_device:/x
 data_named "on an image's word" /etc/passwd
 data_named "on an image's word" ../../etc/x
 data_named "No such file" nowhere.raw
-data_named "in use" sick.qcow2
+data_named "in use" sick.qcow2 writing # itself; to look at it does no harm
 
 # Entries that cannot be right: the disk opens; whoever comes upon them gets an error, the image is marked and no more is written.
 bad_entry() # WHAT CHANGE...

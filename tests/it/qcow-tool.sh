@@ -89,7 +89,7 @@ rm -f snap.raw
 fill snap.qcow2 snap.raw
 qemu-img snapshot -c first snap.qcow2 && qemu-img snapshot -c 'a second, with blanks' snap.qcow2 || fail "qemu-img snapshot"
 expect 0 q info snap.qcow2
-is "info of snapshots" "$OUT" "$(qemu-img info snap.qcow2 | sed '/^Child node/,$d')"
+is "info of snapshots" "$(grep -A3 '^Snapshot' <<<"$OUT")" "$(qemu-img info snap.qcow2 | grep -A3 '^Snapshot')"
 fill snap.qcow2 snap.raw
 clean snap.qcow2
 expect 0 q info snap.qcow2
