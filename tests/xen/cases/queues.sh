@@ -20,6 +20,11 @@ case_queues() {
 	wait_for 20 gone "$old" && wait_for 30 changed_pid "$old" || die "no successor"
 	g d1 100 "for cpu in 0 1; do taskset \$((1 << cpu)) dd if=/dev/xvda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null || exit 1; done; dmesg | grep -ci 'i/o error'" >/tmp/errors
 	[ "$(tail -1 /tmp/errors)" = 0 ] || { sed 's/^/# | /' /tmp/errors; die "the guest has seen errors"; }
+	# the second ring's thread went to the disk by itself
+	if [ "$(nproc)" -gt 1 ]; then
+		tap-ctl stats -p "$(disk_pid d1 xvda)" -m "$(disk_minor d1 xvda)" | grep -o '"in_threads": [^]]*]' | tee /tmp/threads | sed 's/^/# | /'
+		[ -s /tmp/threads ] && ! grep -q '\[0, 0\]' /tmp/threads || die "no request went through the second ring's own thread"
+	fi
 	guest_stop d1; image_holds /data/queues.img /tmp/sums || die "the image is not what the guest wrote"
 	nothing_left || die "something is left"
 }
