@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/file.h"
@@ -23,6 +24,8 @@
  * QEMU's "I write" (100 + 1): so a QEMU that writes and a parent of ours keep off each other, and its readers do not mind.
  */
 enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRITE = 201 };
+
+#define WAIT_FOR_THE_DEAD 10 /* s */
 
 static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 {
@@ -115,11 +118,61 @@ static void find_holder(int fd, char *out, size_t len)
 		snprintf(out, len, " by this tapdisk (pid %d)", (int)getpid());
 }
 
-static int busy(int fd, const char *path, unsigned flags, struct td_err *err)
+/*
+ * A process that died may have left writes in the kernel, each of which keeps its file open and locked until it is over (io-uring.c,
+ * U1): a lock that nobody has is waited for, and the claim on a device that comes with it.
+ */
+static bool is_over(const struct timespec *start)
 {
-	char who[128];
+	struct timespec t;
 
-	find_holder(fd, who, sizeof who);
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	if (t.tv_sec - start->tv_sec >= WAIT_FOR_THE_DEAD)
+		return true;
+	usleep(5000);
+	return false;
+}
+
+static int lock_or_wait(int fd, unsigned flags, const struct timespec *start, char *who, size_t len)
+{
+	int rc;
+
+	while ((rc = lock_file(fd, flags)) == -EAGAIN || rc == -EACCES) {
+		find_holder(fd, who, len);
+		if (who[0] || is_over(start))
+			return -EAGAIN;
+	}
+	return rc;
+}
+
+/* Is the device claimed by one that has died? */
+static bool dead_claims(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char who[128] = "";
+	bool locked = fd >= 0 && ofd(fd, F_OFD_GETLK, F_WRLCK, 0, 0) == -EAGAIN;
+
+	if (locked)
+		find_holder(fd, who, sizeof who);
+	if (fd >= 0)
+		close(fd);
+	return locked && !who[0];
+}
+
+static int open_or_wait(const char *path, int how, const struct timespec *start)
+{
+	int fd;
+
+	while ((fd = open(path, how)) < 0 && errno == EBUSY)
+		if (!dead_claims(path) || is_over(start)) {
+			errno = EBUSY;
+			break;
+		}
+	return fd;
+}
+
+static int busy(const char *who, const char *path, unsigned flags, struct td_err *err)
+{
 	return td_fail(err, EBUSY, "%s is in use%s: %s", path, who,
 		       flags & TD_FILE_PARENT   ? "a parent may be shared for reading, but somebody writes to it"
 		       : flags & TD_FILE_RDONLY ? "somebody writes to it; detach it there first"
@@ -247,6 +300,8 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 {
 	/* O_NONBLOCK: a FIFO must not hold us up; files and devices do not mind */
 	int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK) ? O_RDONLY : O_RDWR);
+	char who[128] = "";
+	struct timespec start;
 	struct stat s;
 	int fd, rc;
 
@@ -261,19 +316,19 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 		if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED | TD_FILE_BENEATH | TD_FILE_LOOK)) && S_ISBLK(s.st_mode))
 			how |= O_EXCL;
 	}
-	fd = open(path, how);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	fd = open_or_wait(path, how, &start);
 	if (fd < 0 && errno == EBUSY)
 		return td_fail(err, EBUSY, "%s is in use: mounted, or claimed by another user of the device", path);
 	if (fd < 0)
 		return open_failed(errno, path, flags, err);
-	rc = probe(fd, path, flags, st, err);
-	if (rc < 0)
-		goto fail;
-	rc = lock_file(fd, flags);
-	if (rc == -EAGAIN || rc == -EACCES)
-		rc = busy(fd, path, flags, err);
+	rc = lock_or_wait(fd, flags, &start, who, sizeof who);
+	if (rc == -EAGAIN)
+		rc = busy(who, path, flags, err);
 	else if (rc < 0)
 		td_fail(err, -rc, "cannot lock %s: %s", path, strerror(-rc));
+	else
+		rc = probe(fd, path, flags, st, err); /* what a dead one's writes may have changed, after they are over */
 	if (rc < 0)
 		goto fail;
 	*out = fd;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
 #include "td/io.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -279,27 +281,48 @@ int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv,
 	return 0;
 }
 
+static const struct td_io_ops *const engines[] = {
+	&td_io_aio,
+#ifdef HAVE_URING
+	&td_io_uring,
+#endif
+	&td_io_threads,
+};
+
+static const struct td_io_ops *engine_called(const char *name, struct td_err *err)
+{
+	char list[64] = "";
+
+	for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+		if (!strcmp(engines[i]->name, name))
+			return engines[i];
+		snprintf(list + strlen(list), sizeof list - strlen(list), ", %s", engines[i]->name);
+	}
+	td_fail(err, EINVAL, "no I/O engine is called '%.100s': the engines are auto%s (TAPDISK_IO, or io in tapdisk.conf)", name, list);
+	return NULL;
+}
+
 int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err)
 {
-	const struct td_io_ops *ops;
+	const struct td_io_ops *suits = direct ? &td_io_aio : &td_io_threads;
+	const struct td_io_ops *ops = name && strcmp(name, "auto") ? engine_called(name, err) : suits;
 	int rc;
 
-	if (!name)
-		name = direct ? "libaio" : "threads";
-	if (!strcmp(name, "libaio")) {
-		ops = &td_io_aio;
-	} else if (!strcmp(name, "threads")) {
-		ops = &td_io_threads;
-	} else {
-		return td_fail(err, EINVAL, "no I/O engine is called '%s': the engines are libaio and threads (TAPDISK_IO)", name);
-	}
+	if (!ops)
+		return -EINVAL;
 	rc = td_io_new_ops(loop, ops, NULL, out);
+	if (rc < 0 && ops != suits && ops != &td_io_aio) {
+		td_log(LOG_WARNING, "the I/O engine %s cannot be had here (%s): using %s", ops->name, strerror(-rc), suits->name);
+		ops = suits;
+		rc = td_io_new_ops(loop, ops, NULL, out);
+	}
 	if (rc == -EAGAIN && ops == &td_io_aio) {
 		td_log(LOG_WARNING, "no more kernel AIO contexts (raise fs.aio-max-nr): using threads instead");
-		rc = td_io_new_ops(loop, &td_io_threads, NULL, out);
+		ops = &td_io_threads;
+		rc = td_io_new_ops(loop, ops, NULL, out);
 	}
 	if (rc < 0)
-		td_fail(err, -rc, "cannot start the I/O engine %s: %s", name, strerror(-rc));
+		td_fail(err, -rc, "cannot start the I/O engine %s: %s", ops->name, strerror(-rc));
 	return rc;
 }
 

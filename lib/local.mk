@@ -22,5 +22,8 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/shm-dir.c lib/shm-dir.h \
 	lib/sibling.c lib/sibling.h \
 	lib/workers.c lib/workers.h
+if HAVE_URING
+lib_libtd_a_SOURCES += lib/io-uring.c
+endif
 # what a program that stands on lib links
-TD_LIBS = lib/libtd.a $(JANSSON_LIBS) $(EV_LIBS) $(AIO_LIBS)
+TD_LIBS = lib/libtd.a $(JANSSON_LIBS) $(EV_LIBS) $(AIO_LIBS) $(URING_LIBS)

@@ -208,7 +208,7 @@ static int go(pid_t to, int pidfd, handover_told *told, void *arg, struct td_err
 {
 	struct given g = {.v = calloc(count() + 1, sizeof *g.v)};
 	struct td_io *io;
-	int rc = g.v ? queue_engine(&server.queue, false, &io, err) : td_fail(err, ENOMEM, "out of memory");
+	int rc = g.v ? queue_engine(&server.queue, NULL, false, &io, err) : td_fail(err, ENOMEM, "out of memory");
 
 	if (!rc)
 		rc = sound_out(io, to, err);

@@ -270,7 +270,7 @@ static bool gate_open(struct lane *l)
 		l->places = malloc(PLACES * sizeof *l->places);
 	if (!l->whole.len && l->places)
 		memset(l->places, 0, PLACES * sizeof *l->places); /* L3 */
-	if (queue_engine(l->queue, l->direct, &l->io, &err) < 0) {
+	if (queue_engine(l->queue, l->queue->choice, l->direct, &l->io, &err) < 0) {
 		td_log(LOG_WARNING, "a ring's requests all take the way through the main thread: %s", err.text);
 		return false;
 	}

@@ -79,6 +79,19 @@ static int set_parent_dirs(struct vbd_options *o, const char *v, struct td_err *
 	return 0;
 }
 
+/* The host's too: how it is done, and not what is promised. */
+static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	static const char *const known_engines[] = {"auto", "libaio", "io_uring", "threads"};
+
+	for (size_t i = 0; i < sizeof known_engines / sizeof *known_engines; i++)
+		if (!strcmp(v, known_engines[i])) {
+			o->io = known_engines[i];
+			return 0;
+		}
+	return td_fail(err, EINVAL, "io=%.100s: the I/O engines are auto, libaio, io_uring and threads", v);
+}
+
 static const struct {
 	const char *key;
 	int (*set)(struct vbd_options *o, const char *v, struct td_err *err);
@@ -91,6 +104,7 @@ static const struct {
 	{"shared", set_shared, true, false},
 	{"sector-size", set_sector_size, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
+	{"io", set_io, false, true},
 };
 
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)

@@ -8,14 +8,16 @@
 
 #include "lib/fiber.h"
 
-int queue_engine(struct queue *q, bool direct, struct td_io **io, struct td_err *err)
+int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err)
 {
 	struct td_io **slot = direct ? &q->direct : &q->buffered;
 	const char *name = getenv("TAPDISK_IO");
 	int rc = 0;
 
+	if (!q->direct && !q->buffered)
+		q->choice = choice;
 	if (!*slot)
-		rc = td_io_new(q->loop, name && *name ? name : NULL, direct, slot, err);
+		rc = td_io_new(q->loop, name && *name ? name : q->choice, direct, slot, err);
 	*io = *slot;
 	return rc;
 }
@@ -116,7 +118,7 @@ static void thread_free(struct queue *q)
 }
 
 /* Signals stay with the main thread, whose loop handles them. */
-static struct queue *thread_new(void)
+static struct queue *thread_new(const struct queue *home)
 {
 	struct queue *q = calloc(1, sizeof *q);
 	sigset_t all, old;
@@ -126,6 +128,7 @@ static struct queue *thread_new(void)
 		return NULL;
 	q->loop = ev_loop_new(EVFLAG_AUTO);
 	if (q->loop) {
+		q->choice = home->choice;
 		open_inbox(q);
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -161,7 +164,7 @@ struct queue *queue_for_ring(struct queue *home, unsigned ring)
 		return home;
 	open_inbox(home);
 	if (!home->others[i - 1])
-		home->others[i - 1] = thread_new();
+		home->others[i - 1] = thread_new(home);
 	return home->others[i - 1] ? home->others[i - 1] : home;
 }
 

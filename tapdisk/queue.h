@@ -2,7 +2,8 @@
 /*
  * A queue: a thread, its event loop and its I/O engines.  Queue 0 is the main thread's, the home of every disk; the others serve the
  * further rings of devices that have several (tapdisk/lane.h), and each starts with the first ring that wants it.
- * There are two engines, each started when the first disk asks for it: kernel AIO for O_DIRECT, threads for buffered files.
+ * There are two engines, each started when the first disk asks for it: for O_DIRECT, kernel AIO, and for buffered
+ * files, threads, unless the host's configuration says io_uring for both.
  *
  * Queues talk by messages: queue_post() from any thread; what one thread posts to a queue arrives there in order.
  */
@@ -24,6 +25,7 @@ struct queue_msg {
 struct queue {
 	struct ev_loop *loop;
 	struct td_io *direct, *buffered;
+	const char *choice;      /* of the engine, by who asked for the first; NULL: what suits */
 	struct queue_msg *inbox; /* the latest first; any thread adds, the queue's own takes all */
 	ev_async mail;
 	bool open;               /* it takes messages */
@@ -31,8 +33,11 @@ struct queue {
 	struct queue *others[QUEUE_MAX - 1]; /* of queue 0: those that have been started */
 };
 
-/* The engine for files opened with or without O_DIRECT; $TAPDISK_IO names another for both.  0 or -errno.  In the queue's thread. */
-int queue_engine(struct queue *q, bool direct, struct td_io **io, struct td_err *err);
+/*
+ * The engine for files opened with or without O_DIRECT: $TAPDISK_IO, or else what the first call has chosen (NULL: what suits).  0 or -errno.
+ * In the queue's thread.
+ */
+int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err);
 
 /*
  * The queue that serves a device's ring of that number: home itself for 0, and where there is no other.  As many as the process may use

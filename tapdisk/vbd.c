@@ -242,7 +242,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		return -err->code;
 	rc = options_check(o, d->name, err);
 	if (!rc)
-		rc = queue_engine(v->queue, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
+		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
 	if (rc < 0)
 		return rc;
 	redo = open_redo(v, d, o);

@@ -14,6 +14,9 @@ check_PROGRAMS += tests/crash/killlab
 tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tests/crash/kill-disk.h tests/crash/kill-guest.c \
 	tests/crash/kill-guest.h tests/crash/rng.h tests/support/guest.c tests/support/guest.h \
 	lib/io.c lib/io-aio.c lib/workers.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache.c
+if HAVE_URING
+tests_crash_killlab_SOURCES += lib/io-uring.c
+endif
 tests_crash_killlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS
 tests_crash_killlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/kill.sh

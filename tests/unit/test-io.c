@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/io.c: on a simulated store with faults, and both real engines on a real file. */
+/* lib/io.c: on a simulated store with faults, and each real engine on a real file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -285,7 +285,7 @@ START_TEST(unknown_engines_are_named)
 	loop = ev_loop_new(EVFLAG_AUTO);
 	ck_assert_int_eq(td_io_new(loop, "bogus", true, &none, &err), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "'bogus'"));
-	ck_assert_ptr_nonnull(strstr(err.text, "libaio and threads"));
+	ck_assert_ptr_nonnull(strstr(err.text, "auto, libaio, "));
 	td_io_free(NULL);
 	ev_loop_destroy(loop);
 }
@@ -325,6 +325,22 @@ static bool begin_real(const char *engine, bool want_direct, unsigned flags)
 	on_fiber(loop, open_real, &flags);
 	mem = aligned_alloc(4096, 4 << 20);
 	return true;
+}
+
+/* Whether the kernel (and this build) has io_uring; without it the others stand in, and have their own tests. */
+static bool has_uring(void)
+{
+	struct td_io *probe;
+	struct td_err err = {0};
+	bool yes;
+
+	loop = ev_loop_new(EVFLAG_AUTO);
+	if (td_io_new(loop, "io_uring", true, &probe, &err) < 0)
+		return false;
+	yes = !strcmp(probe->ops->name, "io_uring");
+	td_io_free(probe);
+	ev_loop_destroy(loop);
+	return yes;
 }
 
 static void end_real(void)
@@ -404,11 +420,11 @@ static void real_engine(const char *engine, bool want_direct)
 	end_real();
 }
 
-START_TEST(completions_are_seen_without_the_loop)
+static void seen_without_the_loop(const char *engine)
 {
 	struct op o[3];
 
-	if (!begin_real("libaio", true, 0))
+	if (!begin_real(engine, true, 0))
 		return;
 	td_io_peek_begin(io);
 	td_io_peek_begin(io);
@@ -423,6 +439,13 @@ START_TEST(completions_are_seen_without_the_loop)
 	ck_assert_int_eq(once(TD_IO_READ, mem, 0, 4096, 0), 0); /* and again by the loop */
 	end_real();
 }
+
+START_TEST(completions_are_seen_without_the_loop)
+{
+	seen_without_the_loop("libaio");
+	if (has_uring())
+		seen_without_the_loop("io_uring");
+}
 END_TEST
 
 START_TEST(libaio_on_a_direct_file)
@@ -434,6 +457,58 @@ END_TEST
 START_TEST(threads_on_a_buffered_file)
 {
 	real_engine("threads", false);
+}
+END_TEST
+
+START_TEST(io_uring_on_either)
+{
+	if (!has_uring())
+		return;
+	real_engine("io_uring", true);
+	real_engine("io_uring", false);
+}
+END_TEST
+
+/* What other processes share must not have a dead one's requests land on it: it goes by threads, which die with their process. */
+START_TEST(io_uring_has_only_files_that_are_locked)
+{
+	static const struct {
+		unsigned flags;
+		bool ring;
+	} kind[] = {{0, true}, {TD_FILE_RDONLY, false}, {TD_FILE_PARENT, false}, {TD_FILE_SHARED, false}, {TD_FILE_BENEATH, false}};
+
+	for (unsigned i = 0; has_uring() && i < sizeof kind / sizeof *kind; i++) {
+		uint64_t before;
+
+		ck_assert(begin_real("io_uring", false, kind[i].flags));
+		before = io->n.commits;
+		ck_assert_int_eq(once(TD_IO_READ, mem, 0, 4096, 0), 0);
+		ck_assert_uint_eq(io->n.commits - before, kind[i].ring); /* system calls to the ring */
+		end_real();
+	}
+}
+END_TEST
+
+/* A new block's write is one that the kernel may have to block for: io_uring has it all the same, and holds nothing up. */
+START_TEST(a_write_of_a_new_block_is_right_behind_each_engine)
+{
+	static const char *const engines[] = {"libaio", "io_uring", "threads"};
+
+	for (unsigned e = 0; e < 3; e++) {
+		static struct op o[16];
+
+		if (!begin_real(engines[e], true, 0))
+			return;
+		memset(mem, (int)e + 1, 1 << 20);
+		for (unsigned i = 0; i < 16; i++) /* beyond the end, too */
+			start(&o[i], TD_IO_WRITE, mem + i * 65536, (4 << 20) - 65536 + i * 131072, 65536, TD_IO_NEW);
+		for (unsigned i = 0; i < 16; i++)
+			ck_assert_int_eq(run(&o[i]), 0);
+		memset(mem, 0xFF, 65536);
+		ck_assert_int_eq(once(TD_IO_READ, mem, (4 << 20) - 65536 + 15 * 131072, 65536, 0), 0);
+		ck_assert(mem[0] == (char)(e + 1) && mem[65535] == (char)(e + 1));
+		end_real();
+	}
 }
 END_TEST
 
@@ -473,6 +548,8 @@ START_TEST(what_the_kernel_refuses_fails_alone)
 {
 	refused_among_good("libaio");
 	refused_among_good("threads");
+	if (has_uring())
+		refused_among_good("io_uring");
 }
 END_TEST
 
@@ -484,9 +561,9 @@ static long nap(struct td_iop *op)
 
 START_TEST(a_slow_call_holds_nothing_else_up)
 {
-	static const char *const engines[] = {"libaio", "threads"};
+	static const char *const engines[] = {"libaio", "threads", "io_uring"};
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < (has_uring() ? 3 : 2); i++) {
 		struct op slow, warm, o;
 
 		ck_assert(begin_real(engines[i], false, 0));
@@ -523,6 +600,9 @@ int main(void)
 	SUITE_ADD(s, completions_are_seen_without_the_loop);
 	SUITE_ADD(s, libaio_on_a_direct_file);
 	SUITE_ADD(s, threads_on_a_buffered_file);
+	SUITE_ADD(s, io_uring_on_either);
+	SUITE_ADD(s, io_uring_has_only_files_that_are_locked);
+	SUITE_ADD(s, a_write_of_a_new_block_is_right_behind_each_engine);
 	SUITE_ADD(s, engines_of_the_other_kind_work_too);
 	SUITE_ADD(s, the_engine_follows_from_the_kind_of_file);
 	SUITE_ADD(s, what_the_kernel_refuses_fails_alone);

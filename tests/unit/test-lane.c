@@ -63,7 +63,7 @@ static void begin(const char *mode)
 	strcpy(path + strlen(path) - 6, "XXXXXX");
 	memset(&home, 0, sizeof home);
 	home.loop = ev_loop_new(EVFLAG_AUTO);
-	ck_assert_int_eq(queue_engine(&home, m->file_flags & TD_FILE_DIRECT, &io, &err), 0);
+	ck_assert_int_eq(queue_engine(&home, NULL, m->file_flags & TD_FILE_DIRECT, &io, &err), 0);
 	test_image_open(&img, m->file_flags);
 	driver = *img.image->driver;
 	driver.map = tell_map;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* lib/merge.c: on a simulated store with faults, and behind each real engine on a real file. */
+#include "config.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -388,6 +390,10 @@ START_TEST(every_byte_is_right_behind_each_engine)
 	real_engine("libaio", O_DIRECT);
 	real_engine("threads", 0);
 	real_engine("threads", O_DIRECT);
+#ifdef HAVE_URING
+	real_engine("io_uring", O_DIRECT);
+	real_engine("io_uring", 0);
+#endif
 }
 END_TEST
 
