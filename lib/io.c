@@ -302,6 +302,10 @@ static const struct td_io_ops *engine_called(const char *name, struct td_err *er
 	return NULL;
 }
 
+/*
+ * What suits is never io_uring by itself: disks that are shared or read-only, and parents, would go by threads there (io-uring.c, U1), and
+ * nobody has shown it to be faster for the others, on a quiet machine, in bench/run's loads.
+ */
 int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err)
 {
 	const struct td_io_ops *suits = direct ? &td_io_aio : &td_io_threads;

@@ -330,14 +330,12 @@ static bool begin_real(const char *engine, bool want_direct, unsigned flags)
 /* Whether the kernel (and this build) has io_uring; without it the others stand in, and have their own tests. */
 static bool has_uring(void)
 {
-	struct td_io *probe;
+	struct td_io *probe = NULL;
 	struct td_err err = {0};
 	bool yes;
 
 	loop = ev_loop_new(EVFLAG_AUTO);
-	if (td_io_new(loop, "io_uring", true, &probe, &err) < 0)
-		return false;
-	yes = !strcmp(probe->ops->name, "io_uring");
+	yes = !td_io_new(loop, "io_uring", true, &probe, &err) && !strcmp(probe->ops->name, "io_uring");
 	td_io_free(probe);
 	ev_loop_destroy(loop);
 	return yes;
@@ -497,6 +495,8 @@ START_TEST(a_write_of_a_new_block_is_right_behind_each_engine)
 	for (unsigned e = 0; e < 3; e++) {
 		static struct op o[16];
 
+		if (!strcmp(engines[e], "io_uring") && !has_uring())
+			continue;
 		if (!begin_real(engines[e], true, 0))
 			return;
 		memset(mem, (int)e + 1, 1 << 20);
