@@ -36,6 +36,15 @@ is "measurements" "$(grep -c '^m	null	randread 512 B, one core each	' "$WORK/smo
 [ "$(awk -F'\t' '$1 $4 == "mone ring" { print int($6) }' "$WORK/smoke.tsv")" -gt 0 ] || fail "no requests: $(cat "$WORK/smoke.tsv")"
 has "its report" "$OUT" "| randread 512 B, one core each | one ring |"
 valid "$WORK/smoke.svg"
+# Stopped, twice as timeout(1) does it, it reports what there is.
+ROUNDS=1000 ROWS='null: randread 512 B, one core each' bash "$top_srcdir/bench/run" null >"$WORK/out" 2>"$WORK/err" &
+bench=$!
+until_true 30 grep -q 'round 2' "$WORK/err"
+kill -TERM $bench; kill -TERM $bench
+wait $bench
+is "the status of one that is stopped" $? 143
+has "its report" "$(cat "$WORK/out")" "| randread 512 B, one core each | one ring |"
+until_true 5 eval '[ -z "$(procs tapdisk)" ]'
 ROWS='no such row' expect 0 bash "$top_srcdir/bench/run" null
 expect 2 bash "$top_srcdir/bench/run" no-such-table
 is "what is left" "$(ls -d "$WORK"/tapdisk-bench.* 2>/dev/null)" ""
