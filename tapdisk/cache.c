@@ -19,8 +19,8 @@
  *    for an fdatasync that fails never says that there is no space (td/io.h).  Reported to the guest, it is one: see C5 for Linux.
  * C9 What a lane does past this layer (tapdisk/lane.h) counts as done by it.  Its writes are in the count of C2: whoever has seen one
  *    answered, on whatever ring, and sends a FLUSH then, finds it counted, since it was counted before the answer was put into the ring.
- *    A BARRIER starts, a pause is reached, and data are taken from their place (a DISCARD, zeroes) when all lanes are closed; they open
- *    when it is over.
+ *    A BARRIER starts, a pause is reached, data are taken from their place (a DISCARD, zeroes), and a part of a block is written, when all
+ *    lanes are closed; they open when it is over.
  */
 #include "tapdisk/cache.h"
 
@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/file.h"
 #include "lib/kill.h"
 #include "tapdisk/lane.h"
 #include "td/log.h"
@@ -41,7 +42,7 @@ struct cache_op {
 	struct td_req *req;
 	struct cache *c;
 	struct cache_op *next;
-	bool unmaps; /* counted in c->unmapping */
+	bool stops; /* counted in c->stopping */
 };
 
 /* Steps of a BARRIER or PREFLUSH, in td_req.state[0]; state[1] of whatever waits for a flush is the generation it needs. */
@@ -152,9 +153,11 @@ static bool parked(const struct cache *c, const struct td_req *req)
 	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && !leaving(c, req));
 }
 
-/* Does it take data from where lanes know them?  C9 */
-static bool unmaps(const struct cache *c, const struct td_req *req)
+/* Does it take data from where lanes know them, or is it a read-modify-write of a block that they may be writing?  C9 */
+static bool stops_lanes(const struct cache *c, const struct td_req *req)
 {
+	if (req->op == TD_WRITE)
+		return c->block > 512 && (req->off | req->len) % c->block;
 	return (req->op == TD_DISCARD || req->op == TD_WRITE_ZEROES) && c->mapped && !c->whole;
 }
 
@@ -179,8 +182,8 @@ static void send_now(struct cache *c, struct td_req *req)
 	op->child.iovcnt = req->iovcnt;
 	op->child.done = op_done;
 	op->child.io = c->io;
-	op->unmaps = unmaps(c, req);
-	c->unmapping += op->unmaps;
+	op->stops = stops_lanes(c, req);
+	c->stopping += op->stops;
 	c->at_image++;
 	td_submit(c->image, &op->child);
 }
@@ -188,7 +191,7 @@ static void send_now(struct cache *c, struct td_req *req)
 /* C9 */
 static void send_when_closed(struct cache *c, struct td_req *req)
 {
-	td_list_add(&c->unmaps, &req->link);
+	td_list_add(&c->stoppers, &req->link);
 	lanes_update(c);
 	if (!lanes_closed(c))
 		return;
@@ -202,19 +205,19 @@ static void send(struct cache *c, struct td_req *req)
 		finish(c, req, -EIO); /* C5 */
 	else if (parked(c, req))
 		td_list_add(&c->waiting, &req->link);
-	else if (unmaps(c, req))
+	else if (stops_lanes(c, req))
 		send_when_closed(c, req);
 	else
 		send_now(c, req);
 }
 
-static void send_unmaps(struct cache *c)
+static void send_stopping(struct cache *c)
 {
 	struct td_list now;
 	struct td_list *l;
 
 	td_list_init(&now);
-	td_list_splice(&now, &c->unmaps);
+	td_list_splice(&now, &c->stoppers);
 	while ((l = td_list_pop(&now)))
 		send(c, td_entry(l, struct td_req, link));
 }
@@ -257,7 +260,7 @@ static void send_waiting(struct cache *c)
 	td_list_init(&now);
 	td_list_splice(&now, &c->waiting);
 	if (c->out_of_space && !c->probe && (c->probe = first_write(&now))) {
-		if (unmaps(c, c->probe))
+		if (stops_lanes(c, c->probe))
 			send_when_closed(c, c->probe);
 		else
 			send_now(c, c->probe);
@@ -332,7 +335,7 @@ static void op_done(struct td_req *child, int err)
 	op->next = c->ops;
 	c->ops = op;
 	c->at_image--;
-	if (op->unmaps && !--c->unmapping)
+	if (op->stops && !--c->stopping)
 		lanes_update(c);
 	if (write)
 		c->written++; /* C2; a failed write may have changed something too */
@@ -575,7 +578,7 @@ void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
 	td_list_init(&c->waiting);
 	td_list_init(&c->flushes);
 	td_list_init(&c->covered);
-	td_list_init(&c->unmaps);
+	td_list_init(&c->stoppers);
 	td_list_init(&c->lanes);
 	ev_init(&c->retry, on_retry);
 	c->retry.repeat = RETRY;
@@ -602,6 +605,7 @@ void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_i
 	c->io = io;
 	c->mapped = image->driver->map;
 	c->whole = c->mapped && image->driver->map(image, 0, image->info.size, &c->map) && c->map.whole;
+	c->block = c->whole && c->map.file ? c->map.file->st.off_align : 0;
 	if (fresh) {
 		c->sticky = 0;
 		c->written = 1;
@@ -629,7 +633,7 @@ bool cache_at_work(const struct cache *c)
 
 bool cache_lets_lanes(const struct cache *c)
 {
-	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) && td_list_empty(&c->unmaps) && !c->unmapping &&
+	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) && td_list_empty(&c->stoppers) && !c->stopping &&
 	       c->image->driver->map && !c->image->fault;
 }
 
@@ -637,7 +641,7 @@ void cache_lanes_closed(struct cache *c)
 {
 	if (!lanes_closed(c))
 		return;
-	send_unmaps(c);
+	send_stopping(c);
 	if (barrier_may_start(c))
 		sequence(c, c->barrier, 0);
 	check_idle(c);
@@ -674,7 +678,7 @@ void cache_resume(struct cache *c)
 {
 	c->quiesced = false;
 	send_waiting(c);
-	send_unmaps(c);
+	send_stopping(c);
 	flush_next(c);
 	release_held(c);
 }
@@ -696,7 +700,7 @@ static void cancel_list(struct cache *c, struct td_list *of, int err)
 
 		if (of == &c->held)
 			c->active++;
-		if (of == &c->unmaps && c->probe == req)
+		if (of == &c->stoppers && c->probe == req)
 			c->probe = NULL;
 		finish(c, req, err);
 	}
@@ -708,7 +712,7 @@ void cache_cancel(struct cache *c, int err)
 
 	cancel_list(c, &c->held, err);
 	cancel_list(c, &c->waiting, err);
-	cancel_list(c, &c->unmaps, err);
+	cancel_list(c, &c->stoppers, err);
 	if (c->quiesced || c->flush_waits)
 		cancel_list(c, &c->flushes, err);
 	if (c->barrier && c->barrier == b && b->state[0] == STEP_DRAIN && leaving(c, b)) {
@@ -739,7 +743,7 @@ void cache_forget(struct cache *c)
 	assert(c->quiesced && cache_image_idle(c));
 	forget_list(c, &c->held);
 	forget_list(c, &c->waiting);
-	forget_list(c, &c->unmaps);
+	forget_list(c, &c->stoppers);
 	forget_list(c, &c->flushes);
 	if (b && leaving(c, b)) {
 		if (b->state[0] == STEP_DRAIN) /* else it was in one of the lists */

@@ -30,12 +30,13 @@ struct cache {
 	struct td_list waiting;  /* to be sent to the image: after a pause, or when there is space again */
 	struct td_list flushes;  /* for the next fdatasync */
 	struct td_list covered;  /* by the fdatasync that is running */
-	struct td_list unmaps;   /* changes that move data, for which the lanes are to be closed */
-	unsigned unmapping;      /* of these, those that wait, and those that the image has */
+	struct td_list stoppers; /* changes for which the lanes are to be closed: they move data, or rewrite a block */
+	unsigned stopping;       /* such that the image has */
 	struct td_list lanes;    /* tapdisk/lane.h: rings that threads of their own serve */
 	struct lane_count lanes_gone; /* of those that have left */
 	bool mapped, whole;      /* the image tells where its data are; and they are all in one place, for good, which is */
 	struct td_map map;       /* here */
+	uint32_t block;          /* bytes: and it takes whole blocks of that size only; 0: that does not matter */
 	unsigned active;
 	unsigned at_image;       /* requests but FLUSHes that the image has, and those who are within cache_enter() */
 

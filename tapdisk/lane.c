@@ -185,7 +185,7 @@ static bool may_write(const struct lane *l, const struct td_req *req, const stru
 {
 	bool fua = l->fua || (req->flags & TD_FUA);
 
-	if (__atomic_load_n(&l->cache->sticky, __ATOMIC_ACQUIRE) || (m->file && m->file->st.off_align > 512))
+	if (__atomic_load_n(&l->cache->sticky, __ATOMIC_ACQUIRE) || (m->file && m->file->st.off_align > 512 && !l->whole.len))
 		return false;
 	return !fua || !m->file || (l->direct && l->whole.len);
 }

@@ -13,7 +13,8 @@
  *    finds it counted (C2: cache_written).
  * L5 once a flush has failed no write goes fast (C5).  One that has to be durable goes fast only where the write's own flag makes it so:
  *    not through the page cache, whose errors the home thread judges (C6), and not into a format that has metadata to write.
- * L6 no write goes fast into a file whose blocks are larger than a sector: a read-modify-write (lib/align.c) might be beside it.
+ * L6 no write goes fast beside a read-modify-write of the same block (lib/align.c), where blocks are larger than a sector: of a disk that
+ *    is one piece the home thread closes the lanes for a part of a block; into a format, whose tables are its own, none goes fast then.
  *
  * Nothing of the fast way is shared with another thread but the lane's counters, which others only read.
  */

@@ -23,7 +23,8 @@ struct ring_req {
 	struct lane_op op;
 	struct queue_msg go;
 	struct iovec iov;
-	char buf[512];
+	char buf[4096] __attribute__((aligned(4096)));
+	bool big; /* a block of 4096 */
 	int done, err; /* atomic: times answered, in the lane's thread */
 };
 
@@ -68,7 +69,7 @@ static void begin(const char *mode)
 	driver = *img.image->driver;
 	driver.map = tell_map;
 	img.image->driver = &driver;
-	file = (struct td_file){.fd = mkostemp(path, O_CLOEXEC), .st = {.off_align = 1, .mem_align = 1}, .io = io};
+	file = (struct td_file){.fd = mkostemp(path, O_CLOEXEC), .st = {.off_align = file.st.off_align ? file.st.off_align : 1, .mem_align = 1}, .io = io};
 	ck_assert_int_ge(file.fd, 0);
 	ck_assert_int_eq(ftruncate(file.fd, TEST_IMAGE_SECTORS * 512), 0);
 	td_list_init(&file.changes);
@@ -129,12 +130,12 @@ static struct ring_req *submit(enum td_op op, unsigned flags, unsigned sector)
 {
 	struct ring_req *g = &reqs[nreq++];
 
-	g->iov = (struct iovec){g->buf, sizeof g->buf};
+	g->iov = (struct iovec){g->buf, g->big ? 4096 : 512};
 	memset(g->buf, (int)nreq, sizeof g->buf);
 	g->r = (struct td_req){.op = op, .flags = flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
 	if (op != TD_FLUSH) {
 		g->r.off = sector * 512;
-		g->r.len = 512;
+		g->r.len = g->iov.iov_len;
 	}
 	g->go.fn = go;
 	queue_post(home.others[0], &g->go);
@@ -197,8 +198,11 @@ static void home_answered(struct td_req *r, int err)
 
 static void at_home(enum td_op op, unsigned flags, unsigned sector)
 {
+	static char buf[512];
+	static struct iovec iov = {buf, sizeof buf};
+
 	home_done = 0;
-	home_req = (struct td_req){.op = op, .flags = flags, .done = home_answered, .off = op == TD_FLUSH ? 0 : sector * 512, .len = op == TD_FLUSH ? 0 : 512};
+	home_req = (struct td_req){.iov = &iov, .iovcnt = 1, .op = op, .flags = flags, .done = home_answered, .off = op == TD_FLUSH ? 0 : sector * 512, .len = op == TD_FLUSH ? 0 : 512};
 	cache_submit(&cache, &home_req);
 }
 
@@ -368,15 +372,51 @@ END_TEST
 /* L6 */
 START_TEST(no_write_beside_a_read_modify_write)
 {
+	struct queue_msg still;
+	struct ring_req *w;
+
+	file.st.off_align = 4096;
 	whole = true;
 	begin("none");
-	file.st.off_align = 4096;
-	struct ring_req *w = submit(TD_WRITE, 0, 8);
+	w = submit(TD_WRITE, 0, 8); /* a part of a block */
 	UNTIL(img.npending);
 	ck_assert_uint_eq(img.nwrites, 1);
+	ck_assert(lanes_closed(&cache));
 	test_image_drain(&img);
+	UNTIL(is_done(w) && !lanes_closed(&cache));
+	/* one of another ring waits until the lane is closed */
+	stop_thread(&still);
+	at_home(TD_WRITE, 0, 9);
+	turns();
+	ck_assert_uint_eq(img.nwrites, 1);
+	sem_post(&awake);
+	UNTIL(img.npending);
+	ck_assert(lanes_closed(&cache));
+	test_image_drain(&img);
+	UNTIL(!lanes_closed(&cache));
+	turns();
+	/* a whole block goes fast ... */
+	w = &reqs[nreq];
+	w->big = true;
+	submit(TD_WRITE, 0, 16);
 	UNTIL(is_done(w));
+	ck_assert(!w->err && img.nwrites == 2);
 	end();
+	/* ... but not into a format */
+	whole = false;
+	told = true;
+	begin("none");
+	for (unsigned i = 0; i < 2; i++) {
+		w = &reqs[nreq];
+		w->big = true;
+		submit(TD_WRITE, 0, 16);
+		UNTIL(img.npending);
+		ck_assert_uint_eq(img.nwrites, i + 1);
+		test_image_drain(&img);
+		UNTIL(is_done(w));
+	}
+	end();
+	file.st.off_align = 1;
 }
 END_TEST
 
