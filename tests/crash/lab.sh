@@ -16,6 +16,11 @@ if grep -nE '#[[:space:]]*include[[:space:]]*["<](td|lib|drivers|tapdisk|control
 	fail "the judge includes what it judges"
 fi
 
+# a change of a source that a planted bug does not fit any more is one of the bug, too
+if command -v python3 >/dev/null; then
+	out=$(SRC=$top python3 -B "$top/tests/crash/plant" --fits) || fail "planted bugs do not fit: $out"
+fi
+
 violations() { sed -n 's/^RESULT\t//p' | cut -f6; }
 digest() { sed -n 's/^RESULT\t//p' | cut -f9; }
 
