@@ -32,7 +32,7 @@ exercise() # a guest, and the commands that a guest has not
 	ring verify 1024 90112 5
 	ring flush 2
 	expect 0 timeout 100 qemu-io -f raw -c 'write -P 7 1M 3M' -c 'write -z 2M 256k' -c 'write -zu 3M 256k' -c 'discard 1M 64k' -c 'read -P 0 2M 256k' \
-		-c 'read -P 7 2304k 768k' -c 'read -P 0 3M 256k' -c 'read -P 7 3328k 512k' -c 'aio_write -P 9 0 1M' -c 'aio_write -P 8 4M 1M' -c flush \
+		-c 'read -P 7 2304k 768k' -c 'read -P 0 3M 256k' -c 'read -P 7 3328k 512k' -c 'aio_write -P 9 0 1M' -c 'aio_write -P 8 4M 1M' -c aio_flush -c flush \
 		-c 'read -P 9 0 1M' -c 'read -P 8 4M 1M' "$URI"
 	case $OUT in *"verification failed"*) fail "$OUT" ;; esac
 }
