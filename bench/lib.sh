@@ -10,7 +10,10 @@ pid= minor= server=
 tap_ctl() { "$top_builddir/control/tap-ctl" "$@"; }
 finish() # a bench that starts more than this takes it away before
 {
+	trap '' TERM INT # a second signal, which whoever stops a group may send, is not to stop this
 	[ -z "$pid" ] || tap_ctl destroy -p "$pid" -m "$minor" || kill -KILL "$pid"
+	# one that was being made when a signal came is not known by its pid here
+	tap_ctl list 2>/dev/null | sed -n 's/^pid=\([0-9]*\) .*/\1/p' | sort -u | xargs -r kill -KILL || true
 	[ -z "$server" ] || kill "$server" || true
 	rm -rf "$work"
 }
