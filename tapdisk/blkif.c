@@ -476,12 +476,7 @@ const struct blkif_params *blkif_params(const struct blkif *b)
 	return &b->p;
 }
 
-const struct blkif_stats *blkif_stats(const struct blkif *b)
-{
-	return &b->n;
-}
-
-struct blkif_stats blkif_stats_now(const struct blkif *b)
+struct blkif_stats blkif_stats(const struct blkif *b)
 {
 	struct blkif_stats n;
 

@@ -95,7 +95,6 @@ bool blkif_owns(const struct blkif *b, const struct td_req *req); /* is it one o
 bool blkif_is_broken(const struct blkif *b);
 const char *blkif_why(const struct blkif *b);   /* the reason, when broken */
 const struct blkif_params *blkif_params(const struct blkif *b);
-const struct blkif_stats *blkif_stats(const struct blkif *b); /* in the ring's thread */
-struct blkif_stats blkif_stats_now(const struct blkif *b);   /* in any */
+struct blkif_stats blkif_stats(const struct blkif *b); /* now; in any thread */
 
 #endif

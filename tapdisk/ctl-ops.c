@@ -178,7 +178,7 @@ static json_int_t answered(const struct vbd *v)
 	uint64_t n = v->nbd ? nbd_stats(v->nbd)->answered : 0;
 
 	td_list_each(l, &v->rings)
-		n += blkif_stats(td_entry(l, struct vbd_ring, link)->blkif)->answered;
+		n += blkif_stats(td_entry(l, struct vbd_ring, link)->blkif).answered;
 	return (json_int_t)n;
 }
 

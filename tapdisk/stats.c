@@ -249,7 +249,7 @@ static json_t *ring_json(const struct vbd *v)
 
 	td_list_each(l, &v->rings) {
 		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
-		struct blkif_stats now = blkif_stats_now(b), *one = &now;
+		struct blkif_stats now = blkif_stats(b), *one = &now;
 
 		if (blkif_params(b)->domid != p->domid || blkif_params(b)->devid != p->devid)
 			continue;

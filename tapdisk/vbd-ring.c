@@ -96,7 +96,7 @@ static bool leaving_idle(const struct vbd *v)
  */
 static void see_off(struct vbd *v, struct vbd_ring *r)
 {
-	struct blkif_stats n, last = blkif_stats_now(r->blkif);
+	struct blkif_stats n, last = blkif_stats(r->blkif);
 	double until = ev_time() + LEAVE_LIMIT;
 
 	in_thread(r, blkif_run); /* if it was held */
@@ -104,7 +104,7 @@ static void see_off(struct vbd *v, struct vbd_ring *r)
 		in_thread(r, blkif_look);
 		if (v->cache.quiesced || v->cache.out_of_space)
 			cache_cancel(&v->cache, -EIO);
-		n = blkif_stats_now(r->blkif);
+		n = blkif_stats(r->blkif);
 		if (leaving_idle(v) && n.taken == last.taken && n.answered == last.answered)
 			return;
 		last = n;

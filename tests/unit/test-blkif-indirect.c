@@ -40,7 +40,7 @@ START_TEST(an_indirect_request_carries_two_mebibytes_in_every_abi)
 		memset(g.mem, 0, sizeof g.mem);
 		ck_assert_int_eq(ask(indirect(BLKIF_READ, 2, 8, 40)), BLKIF_OKAY);
 		ck_assert(g.mem[31][0] == 1 && g.mem[7][4095] == 9); /* pages 32 and 40 of the disk, the second time round */
-		ck_assert_uint_eq(blkif_stats(ring)->indirect, 2);
+		ck_assert_uint_eq(blkif_stats(ring).indirect, 2);
 		end();
 	}
 }
@@ -108,7 +108,7 @@ START_TEST(r4_numbers_that_are_out_of_bounds_are_refused)
 	bdisk.read_only = true;
 	ck_assert_int_eq(ask(indirect(BLKIF_WRITE, 1, 0, 1)), BLKIF_ERROR);
 	ck_assert_uint_eq(img.nreads + img.nwrites + img.nflushes, 0);
-	ck_assert_uint_eq(blkif_stats(ring)->malformed, 2 * 11 + 7 + 1);
+	ck_assert_uint_eq(blkif_stats(ring).malformed, 2 * 11 + 7 + 1);
 	ck_assert_int_eq(ask(indirect(BLKIF_READ, 1, 0, WHOLE)), BLKIF_OKAY);
 	end();
 }
@@ -138,7 +138,7 @@ START_TEST(r5_a_bad_grant_fails_its_own_request_alone)
 		ck_assert_int_eq(op, BLKIF_WRITE);
 	}
 	ck_assert_uint_eq(img.nwrites, 1);
-	ck_assert_uint_eq(blkif_stats(ring)->copy_errors, 2);
+	ck_assert_uint_eq(blkif_stats(ring).copy_errors, 2);
 	end();
 }
 END_TEST
@@ -160,7 +160,7 @@ START_TEST(what_finds_no_room_stays_in_the_ring_in_order)
 	turns(5);
 	ck_assert_uint_lt(img.npending, 100);
 	ck_assert_uint_ge(img.npending, 8);
-	ck_assert_uint_eq(blkif_stats(ring)->taken, img.npending);
+	ck_assert_uint_eq(blkif_stats(ring).taken, img.npending);
 	ck_assert_uint_eq(ev_pending_count(loop), 0); /* it waits, and does not spin */
 	while (answered < 102) {
 		ck_assert_uint_ge(img.npending, 1);

@@ -57,7 +57,7 @@ START_TEST(data_stay_in_the_guests_pages)
 	ck_assert(g.mem[20][1535] == 0x5a && g.mem[20][1536] == 0x20 && g.mem[20][2559] == 0x20 && g.mem[20][2560] == 0x5a);
 	ck_assert_uint_eq(g.copies, 0);
 	ck_assert_uint_eq(g.maps, 11); /* each once */
-	ck_assert_uint_eq(blkif_stats(ring)->mapped, 2);
+	ck_assert_uint_eq(blkif_stats(ring).mapped, 2);
 	end();
 }
 END_TEST

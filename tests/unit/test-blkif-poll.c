@@ -65,7 +65,7 @@ START_TEST(awake_it_asks_for_no_events_and_misses_no_request)
 		answered();
 	}
 	ck_assert_uint_eq(g.acks, 1);
-	ck_assert_uint_ge(blkif_stats(ring)->polled, 50);
+	ck_assert_uint_ge(blkif_stats(ring).polled, 50);
 	end();
 }
 END_TEST

@@ -187,8 +187,8 @@ START_TEST(errors_of_the_disk_come_back)
 	ck_assert_int_eq(ask(desc(BLKIF_READ, 1, 0, 1)), BLKIF_ERROR);
 	ck_assert_int_eq(g.mem[0][0], 0x5a); /* R11: nothing of a failed read goes to the guest */
 	ck_assert_int_eq(ask(desc(BLKIF_WRITE, 1, 0, 1)), BLKIF_ERROR);
-	ck_assert_uint_eq(blkif_stats(ring)->errors, 2);
-	ck_assert_uint_eq(blkif_stats(ring)->malformed, 0);
+	ck_assert_uint_eq(blkif_stats(ring).errors, 2);
+	ck_assert_uint_eq(blkif_stats(ring).malformed, 0);
 	end();
 }
 END_TEST
@@ -241,7 +241,7 @@ START_TEST(r2_a_producer_that_runs_away_stops_the_ring)
 	g.prod = g.slots + 1;
 	kick();
 	turns(2);
-	ck_assert_uint_eq(blkif_stats(ring)->taken, 0);
+	ck_assert_uint_eq(blkif_stats(ring).taken, 0);
 	expect_stopped();
 }
 END_TEST
@@ -361,7 +361,7 @@ START_TEST(r4_segments_that_are_out_of_bounds_are_refused)
 	}
 	ck_assert_int_eq(ask(desc(BLKIF_READ, 1, 0, 0)), BLKIF_ERROR);
 	ck_assert_int_eq(ask(desc(BLKIF_WRITE, 1, 0, 0)), BLKIF_ERROR);
-	ck_assert_uint_eq(blkif_stats(ring)->malformed, 30);
+	ck_assert_uint_eq(blkif_stats(ring).malformed, 30);
 	ck_assert_uint_eq(img.nreads + img.nwrites + img.nflushes, 0);
 	ck_assert_uint_eq(g.copies, 0);
 	ck_assert_int_eq(ask(desc(BLKIF_READ, 1, 0, 11)), BLKIF_OKAY); /* the ring goes on */
@@ -426,7 +426,7 @@ START_TEST(r5_a_bad_grant_fails_its_own_request_alone)
 		ck_assert_int_eq(status, id == 101 || id == 103 ? BLKIF_ERROR : BLKIF_OKAY);
 	}
 	ck_assert_uint_eq(img.nwrites, 2); /* the bad one's never came there */
-	ck_assert_uint_eq(blkif_stats(ring)->copy_errors, 2);
+	ck_assert_uint_eq(blkif_stats(ring).copy_errors, 2);
 	ck_assert(disk[96 * 512] == 0x66 && disk[200 * 512] == 0x66 && disk[0] == 0);
 	end();
 }
@@ -448,7 +448,7 @@ START_TEST(the_guest_is_notified_by_the_rule_of_the_ring)
 	ck_assert_uint_eq(g.notified, 1);
 	ask(desc(BLKIF_READ, 1, 0, 1));
 	ck_assert_uint_eq(g.notified, 2);
-	ck_assert_uint_eq(blkif_stats(ring)->kicks_out, 2);
+	ck_assert_uint_eq(blkif_stats(ring).kicks_out, 2);
 	end();
 }
 END_TEST
@@ -526,7 +526,7 @@ START_TEST(events_for_requests_that_were_found_already_are_no_storm)
 		turns(1);
 		ck_assert_uint_eq(img.npending, 1);
 	}
-	ck_assert_uint_eq(blkif_stats(ring)->kicks_in, 300);
+	ck_assert_uint_eq(blkif_stats(ring).kicks_in, 300);
 	test_image_drain(&img);
 	turns(1);
 	end();
@@ -607,7 +607,7 @@ START_TEST(a_held_ring_takes_nothing_and_loses_nothing)
 	turns(3);
 	ck_assert_uint_eq(nresponses(), 1); /* what was taken is answered */
 	ck_assert_uint_eq(nidle, 1);
-	ck_assert_uint_eq(blkif_stats(ring)->taken, 1);
+	ck_assert_uint_eq(blkif_stats(ring).taken, 1);
 	blkif_run(ring);
 	ck_assert_uint_eq(img.npending, 1);
 	test_image_drain(&img);
