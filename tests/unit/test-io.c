@@ -12,7 +12,8 @@
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 
-#define MANY 300 /* more than kernel AIO is given at once */
+#define MANY 300 /* more than the kernel is given at once */
+#define ROOM 128 /* what any engine gives it at once, at least */
 
 static struct ev_loop *loop;
 static struct fault_io fio;
@@ -362,8 +363,9 @@ static void many_at_once(void)
 	}
 	for (unsigned i = 0; i < MANY; i++)
 		ck_assert_int_eq(run(&o[i]), 0);
+	/* all that the kernel has room for goes in one; of the rest each may, on a slow disk, have to wait for a place of its own */
 	ck_assert_uint_ge(io->n.commits, before + 1);
-	ck_assert_uint_le(io->n.commits, before + MANY / 4);
+	ck_assert_uint_le(io->n.commits, before + 1 + MANY - ROOM);
 	memset(mem, 0xFF, MANY * 4096);
 	ck_assert_int_eq(once(TD_IO_READ, mem, 0, MANY * 4096, 0), 0);
 	for (unsigned i = 0; i < MANY; i++)
