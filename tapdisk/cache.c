@@ -150,15 +150,24 @@ static bool leaving(const struct cache *c, const struct td_req *req)
 
 static bool parked(const struct cache *c, const struct td_req *req)
 {
-	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && !leaving(c, req));
+	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && req != c->probe && !leaving(c, req));
+}
+
+static void park(struct cache *c, struct td_req *req)
+{
+	td_list_add(&c->waiting, &req->link);
+	if (c->probe == req)
+		c->probe = NULL; /* it was to be sent when the lanes are closed */
 }
 
 /* Does it take data from where lanes know them, or is it a read-modify-write of a block that they may be writing?  C9 */
 static bool stops_lanes(const struct cache *c, const struct td_req *req)
 {
-	if (req->op == TD_WRITE)
-		return c->block > 512 && (req->off | req->len) % c->block;
-	return (req->op == TD_DISCARD || req->op == TD_WRITE_ZEROES) && c->mapped && !c->whole;
+	if (req->op == TD_READ)
+		return false;
+	if (c->block > 512 && (req->off | req->len) % c->block)
+		return true;
+	return req->op != TD_WRITE && c->mapped && !c->whole;
 }
 
 static void send_now(struct cache *c, struct td_req *req)
@@ -204,7 +213,7 @@ static void send(struct cache *c, struct td_req *req)
 	if (req->op != TD_READ && c->sticky)
 		finish(c, req, -EIO); /* C5 */
 	else if (parked(c, req))
-		td_list_add(&c->waiting, &req->link);
+		park(c, req);
 	else if (stops_lanes(c, req))
 		send_when_closed(c, req);
 	else
@@ -566,6 +575,14 @@ void cache_submit(struct cache *c, struct td_req *req)
 	dispatch(c, req);
 }
 
+void cache_submit_again(struct cache *c, struct td_req *req)
+{
+	assert(!c->barrier || c->barrier->state[0] == STEP_DRAIN); /* C4: which waits for it */
+	c->n.writes++;
+	c->active++;
+	send(c, req);
+}
+
 void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
 {
 	memset(c, 0, sizeof *c);
@@ -644,6 +661,7 @@ void cache_lanes_closed(struct cache *c)
 	send_stopping(c);
 	if (barrier_may_start(c))
 		sequence(c, c->barrier, 0);
+	lanes_update(c); /* what they were closed for may have failed, or wait for space */
 	check_idle(c);
 }
 

@@ -101,7 +101,11 @@ void cache_cancel(struct cache *c, int err);
 /* Quiesced and the image idle: of the requests that c->leaves names, none is known any more; whose they are never hears of them. */
 void cache_forget(struct cache *c);
 
-/* For tapdisk/lane.c.  May they be open?  And: they are closed, all or one of them. */
+/*
+ * For tapdisk/lane.c.  A WRITE that was under way past this layer, and found no space there: it does not stand behind what has come
+ * meanwhile.  May lanes be open?  And: they are closed, all or one of them.
+ */
+void cache_submit_again(struct cache *c, struct td_req *req);
 bool cache_lets_lanes(const struct cache *c);
 void cache_lanes_closed(struct cache *c);
 

@@ -37,6 +37,7 @@ struct lane {
 	struct {
 		struct queue_msg msg;
 		bool open, direct, fua;
+		const char *choice;          /* of that engine */
 		const struct td_io_ops *ops; /* of the engine that the file was opened with */
 		struct td_map map;           /* whole, or nothing */
 	} order;
@@ -47,6 +48,7 @@ struct lane {
 	unsigned fast;      /* under way; the home thread looks at it, as at those of `n' */
 	unsigned barriers;  /* under way, slow */
 	struct td_io *io;
+	struct td_log_limit limit;
 	struct td_map whole;
 	struct td_map *places; /* PLACES; NULL before the first, or without memory */
 	struct {
@@ -100,7 +102,10 @@ static void slow_arrives(struct queue_msg *m)
 	struct cache *c = op->lane->cache;
 	bool leaves = c->leaves && c->leaves(c, &op->child);
 
-	cache_submit(c, &op->child);
+	if (op->again)
+		cache_submit_again(c, &op->child);
+	else
+		cache_submit(c, &op->child);
 	if (leaves && (c->quiesced || c->out_of_space)) /* whoever lets it go has cancelled the others already */
 		cache_cancel(c, -EIO);
 }
@@ -146,6 +151,7 @@ static void fast_end(struct lane *l, struct lane_op *op, int err)
 		ADD(l->n.c.hits[w], req->len / 512);
 	ADD(l->fast, -1u);
 	if (w && is_full(err)) {
+		op->again = true;
 		go_slow(op); /* C7 */
 		return;
 	}
@@ -229,6 +235,7 @@ void lane_submit(struct lane *l, struct lane_op *op, struct td_req *req)
 {
 	op->lane = l;
 	op->req = req;
+	op->again = false;
 	if (!go_fast(l, op))
 		go_slow(op);
 }
@@ -270,8 +277,8 @@ static bool gate_open(struct lane *l)
 		l->places = malloc(PLACES * sizeof *l->places);
 	if (!l->whole.len && l->places)
 		memset(l->places, 0, PLACES * sizeof *l->places); /* L3 */
-	if (queue_engine(l->queue, l->queue->choice, l->direct, &l->io, &err) < 0) {
-		td_log(LOG_WARNING, "a ring's requests all take the way through the main thread: %s", err.text);
+	if (queue_engine(l->queue, l->order.choice, l->direct, &l->io, &err) < 0) {
+		td_log_limited(&l->limit, LOG_WARNING, "a ring's requests all take the way through the main thread: %s", err.text);
 		return false;
 	}
 	return l->io->ops == l->order.ops;
@@ -297,6 +304,7 @@ static void gate_send(struct lane *l, bool open)
 	if (open) {
 		l->order.direct = c->mode->file_flags & TD_FILE_DIRECT;
 		l->order.fua = c->mode->fua_every_write;
+		l->order.choice = l->home->choice;
 		l->order.ops = c->io->ops;
 		l->order.map = (struct td_map){0};
 		if (c->whole)

@@ -33,6 +33,7 @@ struct lane_op {
 	struct td_req *req;  /* the ring's */
 	struct td_req child; /* in the cache layer */
 	int err;
+	bool again;          /* it was fast, and found no space */
 	bool mapped;         /* on its way back: map tells where its data are */
 	struct td_map map;
 };

@@ -128,7 +128,6 @@ static struct queue *thread_new(const struct queue *home)
 		return NULL;
 	q->loop = ev_loop_new(EVFLAG_AUTO);
 	if (q->loop) {
-		q->choice = home->choice;
 		open_inbox(q);
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -37,6 +37,8 @@ static struct lane *lane;
 static struct ring_req reqs[NREQ];
 static unsigned nreq, nidle;
 static bool whole, told; /* what the image tells of its places */
+static const char *choice; /* of the engine, by the disk that is opened first */
+static bool early;         /* the lane's thread is there before */
 static char path[] = "/tmp/test-lane.XXXXXX";
 
 static bool tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
@@ -64,7 +66,10 @@ static void begin(const char *mode)
 	strcpy(path + strlen(path) - 6, "XXXXXX");
 	memset(&home, 0, sizeof home);
 	home.loop = ev_loop_new(EVFLAG_AUTO);
-	ck_assert_int_eq(queue_engine(&home, NULL, m->file_flags & TD_FILE_DIRECT, &io, &err), 0);
+	setenv("TAPDISK_THREADS", "2", 1);
+	if (early)
+		queue_for_ring(&home, 1);
+	ck_assert_int_eq(queue_engine(&home, choice, m->file_flags & TD_FILE_DIRECT, &io, &err), 0);
 	test_image_open(&img, m->file_flags);
 	driver = *img.image->driver;
 	driver.map = tell_map;
@@ -80,7 +85,6 @@ static void begin(const char *mode)
 	cache_resume(&cache);
 	memset(reqs, 0, sizeof reqs);
 	nreq = nidle = 0;
-	setenv("TAPDISK_THREADS", "2", 1);
 	lane = lane_new(&cache, &home, queue_for_ring(&home, 1));
 	ck_assert_ptr_nonnull(lane);
 }
@@ -184,6 +188,15 @@ static void turns(void)
 {
 	for (int i = 0; i < 20; i++)
 		ev_run(home.loop, EVRUN_NOWAIT);
+}
+
+/* From now on no write to the file finds space. */
+static void fill_up(void)
+{
+	int full = open("/dev/full", O_RDWR | O_CLOEXEC);
+
+	ck_assert_int_ge(dup2(full, file.fd), 0);
+	close(full);
 }
 
 /* Home requests, as of ring 0. */
@@ -425,10 +438,7 @@ START_TEST(no_space)
 {
 	whole = true;
 	begin("writeback");
-	int full = open("/dev/full", O_RDWR | O_CLOEXEC);
-
-	ck_assert_int_ge(dup2(full, file.fd), 0);
-	close(full);
+	fill_up();
 	struct ring_req *w = submit(TD_WRITE, 0, 8);
 	UNTIL(img.npending);
 	ck_assert(!is_done(w) && img.nwrites == 1);
@@ -439,6 +449,143 @@ START_TEST(no_space)
 	UNTIL(is_done(w));
 	ck_assert(!w->err && !cache.out_of_space);
 	end();
+}
+END_TEST
+
+/* C4: what was fast when a BARRIER came behind it, and found no space, is not held behind it. */
+START_TEST(no_space_before_a_barrier)
+{
+	struct queue_msg still;
+
+	whole = true;
+	for (int pause = 0; pause < 2; pause++) {
+		begin("writeback");
+		fill_up();
+		stop_thread(&still); /* so that the BARRIER has left before the write is back */
+		struct ring_req *w = submit(TD_WRITE, 0, 8), *b = submit(TD_FLUSH, TD_BARRIER, 0);
+
+		if (pause)
+			cache_quiesce(&cache);
+		sem_post(&awake);
+		if (pause) {
+			UNTIL(cache_image_idle(&cache));
+			cache_resume(&cache);
+		}
+		UNTIL(img.npending);
+		ck_assert(img.nwrites == 1 && !img.nflushes);
+		test_image_complete(&img, 0, -ENOSPC);
+		ev_feed_event(home.loop, &cache.retry, EV_TIMER);
+		UNTIL(img.npending);
+		ck_assert(img.nwrites == 2 && !img.nflushes);
+		test_image_complete(&img, 0, 0);
+		UNTIL(img.npending);
+		ck_assert(img.nflushes == 1 && !is_done(b));
+		DRAIN_UNTIL(is_done(w) && is_done(b));
+		end();
+	}
+}
+END_TEST
+
+/* The write that is to see whether there is space waits until the lanes are closed; a pause may come meanwhile. */
+START_TEST(the_look_for_space_waits_for_the_lane)
+{
+	struct queue_msg still;
+
+	file.st.off_align = 4096;
+	whole = true;
+	for (int pause = 0; pause < 2; pause++) {
+		begin("none");
+		at_home(TD_WRITE, 0, 8); /* a part of a block */
+		UNTIL(img.npending);
+		test_image_complete(&img, 0, -ENOSPC);
+		UNTIL(!lanes_closed(&cache));
+		turns();
+		stop_thread(&still);
+		ev_feed_event(home.loop, &cache.retry, EV_TIMER);
+		turns();
+		ck_assert(cache.probe && !img.npending);
+		if (pause)
+			cache_quiesce(&cache);
+		sem_post(&awake);
+		if (pause) {
+			UNTIL(cache_image_idle(&cache));
+			cache_resume(&cache);
+		}
+		UNTIL(img.npending);
+		ck_assert_uint_eq(img.nwrites, 2);
+		test_image_drain(&img);
+		ck_assert(home_done && !home_err && !cache.out_of_space);
+		end();
+	}
+	file.st.off_align = 1;
+}
+END_TEST
+
+/* L6: zeroes for a part of a block may be a read-modify-write too. */
+START_TEST(no_write_beside_zeroes_for_a_part_of_a_block)
+{
+	struct queue_msg still;
+
+	file.st.off_align = 4096;
+	whole = true;
+	begin("none");
+	struct ring_req *r = submit(TD_READ, 0, 0);
+	DRAIN_UNTIL(is_done(r));
+	UNTIL(!lanes_closed(&cache));
+	turns();
+	stop_thread(&still);
+	at_home(TD_WRITE_ZEROES, 0, 9);
+	turns();
+	ck_assert_uint_eq(img.npending, 0);
+	sem_post(&awake);
+	UNTIL(img.npending);
+	ck_assert(lanes_closed(&cache));
+	test_image_drain(&img);
+	end();
+	file.st.off_align = 1;
+}
+END_TEST
+
+/* A change for which the lanes were closed fails instead, as a flush has: they open again, for reads. */
+START_TEST(open_again_after_nothing_came_of_it)
+{
+	struct td_req flush = {.op = TD_FLUSH, .done = home_answered};
+	struct queue_msg still;
+	struct ring_req *r;
+
+	whole = false;
+	told = true;
+	begin("none");
+	r = submit(TD_WRITE, 0, 5);
+	DRAIN_UNTIL(is_done(r));
+	stop_thread(&still);
+	at_home(TD_DISCARD, 0, 5);
+	cache_submit(&cache, &flush);
+	ck_assert_uint_eq(img.nflushes, 1);
+	test_image_complete(&img, 0, -EIO);
+	ck_assert(cache.sticky && home_done == 1);
+	sem_post(&awake);
+	UNTIL(home_done == 2);
+	ck_assert_int_eq(home_err, -EIO);
+	UNTIL(!lanes_closed(&cache));
+	end();
+}
+END_TEST
+
+/* A thread that was there before the first disk was open uses the engine that the disk was opened with. */
+START_TEST(the_home_threads_choice_of_an_engine)
+{
+	whole = true;
+	choice = "threads";
+	early = true;
+	begin("none");
+	struct ring_req *w = submit(TD_WRITE, 0, 8);
+	DRAIN_UNTIL(is_done(w));
+	ck_assert_uint_eq(lane_stats(lane).fast[1], 1);
+	ck_assert_str_eq(lane_io(lane)->ops->name, "threads");
+	end();
+	choice = NULL;
+	early = false;
 }
 END_TEST
 
@@ -454,5 +601,10 @@ int main(void)
 	SUITE_ADD(s, a_durable_write_comes_home);
 	SUITE_ADD(s, no_write_beside_a_read_modify_write);
 	SUITE_ADD(s, no_space);
+	SUITE_ADD(s, no_space_before_a_barrier);
+	SUITE_ADD(s, the_look_for_space_waits_for_the_lane);
+	SUITE_ADD(s, no_write_beside_zeroes_for_a_part_of_a_block);
+	SUITE_ADD(s, open_again_after_nothing_came_of_it);
+	SUITE_ADD(s, the_home_threads_choice_of_an_engine);
 	return suite_run(s);
 }
