@@ -20,6 +20,8 @@
  *    the mark counts anew.
  *
  * Q9 A change of an entry or a count is in image->redo before the request that needs it is answered: a process that dies takes none along.
+ *    When the log has missed one, all changes and writes are answered after a commit; and no cluster is taken anew, since the log may
+ *    still say that it is free.
  *
  * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given back.
  */
@@ -283,7 +285,7 @@ static int write_all(struct qcow *q, struct writeback *w)
 
 	if (!rc)
 		rc = write_set(q, &w->ref_table);
-	if (!rc && mapping && w->uncounted)
+	if (!rc && w->uncounted) /* without a mapping too: the log has the mark no more, and may soon have an entry */
 		rc = mark_dirty(q);
 	if (!rc)
 		rc = qcow_sync_all(q); /* Q1, Q2, Q8 */
@@ -413,6 +415,8 @@ int qcow_corrupt(struct qcow *q, const char *fmt, ...)
 	if (q->writable && q->h.version == 3) {
 		q->h.incompat |= QCOW_INCOMPAT_CORRUPT;
 		td_put_be64(q->first + QCOW_H_INCOMPAT, td_get_be64(q->first + QCOW_H_INCOMPAT) | QCOW_INCOMPAT_CORRUPT);
+		/* a mark of lazy counts that stands there would take it away */
+		td_redo_put(q->image->redo, TD_REDO_FIRST, QCOW_H_INCOMPAT, q->first + QCOW_H_INCOMPAT, 8);
 		if (qcow_header_write(q) < 0)
 			td_log(LOG_ERR, "%s: and it could not be marked as corrupt", q->image->path);
 	}

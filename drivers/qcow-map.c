@@ -164,7 +164,7 @@ bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td
 	uint64_t from = off & ~(uint64_t)(TELL_UNIT - 1), most = min64(TELL_MOST, image->info.size - from);
 	struct qcow_run run;
 
-	if (q->crypt || q->broken || q->nbitmaps || !q->writable)
+	if (q->crypt || q->broken || q->nbitmaps || !q->writable || td_redo_missed(image->redo))
 		return false;
 	qcow_map(q, from, most, &run);
 	if (run.kind != QCOW_RUN_DATA || !run.own || from + run.len < off + len) {

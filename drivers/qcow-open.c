@@ -100,15 +100,33 @@ static int open_data(struct qcow *q, struct td_err *err)
 	char path[TD_PATH_MAX];
 	int rc;
 
-	q->data = q->file;
+	if (q->data)
+		return 0; /* opened to apply the log */
 	q->external = q->h.incompat & QCOW_INCOMPAT_DATA;
-	if (!q->external)
+	if (!q->external) {
+		q->data = q->file;
 		return 0;
-	q->data = NULL;
+	}
 	if (!q->h.data_file[0])
 		return td_fail(err, EINVAL, "%s has an external data file, but does not name it", q->image->path);
 	rc = td_sibling(q->image->path, q->h.data_file, "data file", q->image->dirs, path, err);
 	return rc ? rc : td_file_open(q->io, path, q->image->file_flags, &q->data, err);
+}
+
+/* What a dead process knew: the data before it, wherever they are (E3). */
+static int apply_redo(struct qcow *q, struct td_err *err)
+{
+	int rc = 0;
+
+	if (!q->writable || !td_redo_pending(q->image->redo))
+		return 0;
+	if (!q->v1)
+		rc = read_header(q, err);
+	if (!rc)
+		rc = open_data(q, err);
+	if (!rc && q->external && (rc = qcow_sync(q->data)))
+		td_fail(err, -rc, "cannot make %s durable: %s", q->data->path, strerror(-rc));
+	return rc ? rc : td_redo_apply(q->image->redo, q->file, err);
 }
 
 /* One offset of the L1 or refcount table; it names a cluster of metadata that no other names. */
@@ -257,7 +275,7 @@ int qcow_open(struct td_image *image, struct td_err *err)
 		rc = -ENOMEM;
 		goto fail;
 	}
-	rc = q->writable ? td_redo_apply(image->redo, q->file, err) : 0;
+	rc = apply_redo(q, err);
 	if (rc)
 		goto fail;
 	rc = read_header(q, err);

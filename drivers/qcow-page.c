@@ -175,6 +175,8 @@ static void note_count(struct qcow *q, uint64_t off, const void *at, uint32_t le
 		td_redo_put(q->image->redo, TD_REDO_FIRST, off, at, len);
 		return;
 	}
+	if (q->h.incompat & QCOW_INCOMPAT_DIRTY)
+		return; /* it stands in the file */
 	td_put_be64(marked, q->h.incompat | QCOW_INCOMPAT_DIRTY);
 	td_redo_put(q->image->redo, TD_REDO_FIRST, QCOW_H_INCOMPAT, marked, sizeof marked);
 }

@@ -269,6 +269,9 @@ static int search_page(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *go
 		q->hint = (index + 1) * per_block(q); /* that range has not even a block: it is left alone */
 		return 0;
 	}
+	/* a count of nought that is in the log must not come back over one that the log has missed: rather a commit, and the end of the file */
+	if (!q->lazy && (td_redo_crowded(q->image->redo) || td_redo_missed(q->image->redo)))
+		return qcow_flush(q);
 	rc = count_page(q, q->hint, &page);
 	if (rc)
 		return rc;

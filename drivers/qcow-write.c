@@ -21,8 +21,8 @@ bool qcow_write_fast(struct qcow *q, struct td_req *req)
 	uint64_t end = req->off + req->len;
 	struct qcow_run run;
 
-	/* a durable write is one whose mapping is durable too */
-	if (q->broken || ((req->flags & TD_FUA) && !qcow_clean(q)))
+	/* a durable write is one whose mapping is durable too; and one whose mapping the log has missed is not to be answered yet (Q9) */
+	if (q->broken || td_redo_missed(q->image->redo) || ((req->flags & TD_FUA) && !qcow_clean(q)))
 		return false;
 	for (uint64_t at = req->off; at < end; at += run.len) {
 		qcow_map(q, at, end - at, &run);

@@ -39,6 +39,8 @@ static void process(struct qcow *q, struct td_req *req)
 		break;
 	default:
 		td_req_done(req, change(q, req));
+		if (td_redo_crowded(q->image->redo) && !q->wb_lock.held && !q->broken)
+			qcow_flush(q); /* before the log is full, and requests have to wait for it */
 	}
 }
 

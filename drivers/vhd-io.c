@@ -274,6 +274,8 @@ static bool is_whole(struct vhd *v, const struct td_req *req)
 
 	if (v->fixed)
 		return true;
+	if (req->op == TD_WRITE && td_redo_missed(v->image->redo)) /* V8: it may be for a bit that the log has missed */
+		return false;
 	if (vhd_part_len(v, req, 0) != req->len || v->bat[block] == VHD_UNUSED || (v->crypt && req->op != TD_READ))
 		return false;
 	if (vhd_is_full(v, block))

@@ -253,9 +253,9 @@ bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *
 	struct vhd *v = image->priv;
 	uint32_t block, first, n = (uint32_t)(len / VHD_SECTOR);
 	struct vhd_bitmap *bm;
-	uint64_t run;
+	uint64_t run, end;
 
-	if (v->crypt || v->broken)
+	if (v->crypt || v->broken || td_redo_missed(image->redo)) /* V8 */
 		return false;
 	if (v->fixed) {
 		*out = (struct td_map){.len = v->footer.size, .file = v->file, .whole = true};
@@ -272,7 +272,8 @@ bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *
 		bm = vhd_map_find(v, block);
 		run = bm && bm->state == VHD_BM_READY ? run_around(v, bm, &first, n) : 0;
 	}
+	end = off + len;
 	off = ((uint64_t)block << v->l.block_shift) + (uint64_t)first * VHD_SECTOR;
 	*out = (struct td_map){.off = off, .len = run * VHD_SECTOR, .file = v->file, .at = vhd_place_of(v, off)};
-	return run;
+	return off + out->len >= end;
 }

@@ -20,6 +20,7 @@ struct head {
 	struct {
 		uint32_t from, used; /* bytes: those before `from' are in the file */
 	} h[2];
+	uint32_t held; /* only so many bytes, less one, of the half that is written to count (E4); 0: all */
 };
 
 struct record {
@@ -99,7 +100,15 @@ static bool sane(const struct td_redo *r)
 		if (h->h[i].from > h->h[i].used || h->h[i].used > h->half)
 			return false;
 	}
-	return true;
+	return h->held <= h->h[h->now].used + 1;
+}
+
+/* What does not count was never answered. */
+static void drop_held(struct head *h)
+{
+	if (h->held)
+		__atomic_store_n(&h->h[h->now].used, h->held - 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->held, 0, __ATOMIC_RELEASE);
 }
 
 struct td_redo *td_redo_adopt(const char *path)
@@ -112,8 +121,10 @@ struct td_redo *td_redo_adopt(const char *path)
 		r = map(fd);
 	if (fd >= 0)
 		close(fd);
-	if (r && r->head && sane(r))
+	if (r && r->head && sane(r)) {
+		drop_held(r->head);
 		return r;
+	}
 	td_redo_free(r);
 	return td_redo_new(path);
 }
@@ -137,7 +148,7 @@ bool td_redo_put(struct td_redo *r, enum td_redo_wave wave, uint64_t off, const 
 		return true;
 	now = r->head ? r->head->now : 0;
 	used = r->head ? r->head->h[now].used : 0;
-	if (!r->head || used + need > TD_REDO_BYTES) {
+	if (!r->head || r->missed || used + need > TD_REDO_BYTES) { /* E4: after one that is missed, none until a commit takes it in */
 		r->missed = true;
 		return false;
 	}
@@ -175,6 +186,8 @@ void td_redo_freeze(struct td_redo *r)
 		r->covered = r->head->h[r->head->now].used;
 	else
 		__atomic_store_n(&r->head->now, other, __ATOMIC_RELEASE);
+	if (r->missing && !r->head->held)
+		__atomic_store_n(&r->head->held, r->head->h[r->head->now].used + 1, __ATOMIC_RELEASE); /* E4 */
 }
 
 void td_redo_done(struct td_redo *r, int err)
@@ -192,6 +205,7 @@ void td_redo_done(struct td_redo *r, int err)
 	empty(h, !h->now); /* the older first: alone it would bring back what the newer has changed since */
 	if (r->covered)
 		__atomic_store_n(&h->h[h->now].from, r->covered, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->held, 0, __ATOMIC_RELEASE); /* what was missed is in the file */
 }
 
 /* --- after a death -------------------------------------------------------------------------------------------------- */
@@ -312,12 +326,19 @@ static int apply(struct td_redo *r, struct td_file *f)
 	return rc;
 }
 
+bool td_redo_pending(const struct td_redo *r)
+{
+	struct head *h = r ? r->head : NULL;
+
+	return h && (h->h[0].from != h->h[0].used || h->h[1].from != h->h[1].used);
+}
+
 int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err)
 {
 	struct head *h = r ? r->head : NULL;
 	int rc;
 
-	if (!h || (h->h[0].from == h->h[0].used && h->h[1].from == h->h[1].used))
+	if (!td_redo_pending(r))
 		return 0;
 	rc = apply(r, f);
 	if (rc < 0)

@@ -10,9 +10,13 @@
  * E2 a record stays until a commit that began after it was made has succeeded
  * E3 records are applied in the order in which they were made; the first of two waves (what others refer to: counts of references)
  *    is durable before the second, and the data before both, as in a commit
+ * E4 a record that was made after one that found no room may refer to that: it counts only when a commit has taken in what was missed.
+ *    Until then (missed()) whatever may need it is answered after a commit too, be it a write to what a missed change has made room for
  *
  * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one is emptied when it succeeds.  When it
  * fails, the next freezes nothing, and what it has covered of the half that is written to is passed over from then on.
+ * A log that has missed something is applied to a file that a commit may have changed in part: who puts into it what was there before
+ * (a count of nought, and then of one again) has to have a commit in between.
  * Home thread only.  NULL as a log is fine everywhere: nobody takes the place of such a process.
  */
 #ifndef TD_LIB_REDO_H
@@ -33,7 +37,8 @@ struct td_redo *td_redo_new(const char *path);
 struct td_redo *td_redo_adopt(const char *path);
 void td_redo_free(struct td_redo *r); /* the file stays */
 
-/* On a fiber, before anything else is done with the file of the image: applies what is there, durably, and empties it.  0 or -errno with text. */
+bool td_redo_pending(const struct td_redo *r); /* is there anything to apply? */
+/* On a fiber, before anything else is done with the file of the image, and when its data elsewhere are durable: applies what is there, durably, and empties it.  0 or -errno with text. */
 int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err);
 
 /* len bytes of the image's file at off are data now; false: not recorded, and missed() until a commit has it. */

@@ -28,11 +28,11 @@ EXTRA_DIST += tests/crash/plant tests/crash/README
 CRASH_ENV = KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)' CC='$(CC)' \
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
 	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)' \
-	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
+	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
 
-# whose bugs the lab cannot see, as its disk is in one thread
+# whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
-CRASH_UNITS = tests/unit/test-lane
+CRASH_UNITS = tests/unit/test-lane tests/unit/test-redo-format
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

@@ -112,6 +112,14 @@ tests_unit_test_vhd_image_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrit
 tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c tests/support/drive.h $(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
+# formats over the log of their changes
+if HAVE_CHECK
+check_PROGRAMS += tests/unit/test-redo-format
+TESTS += tests/unit/test-redo-format
+endif
+tests_unit_test_redo_format_SOURCES = tests/unit/test-redo-format.c tests/support/drive.h $(VHD_TEST_PARTS)
+tests_unit_test_redo_format_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+
 # the bytes of qcow2
 if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-qcow-format tests/unit/test-qcow tests/unit/test-qcow-model

@@ -357,6 +357,7 @@ END_TEST
 static struct world world;
 static struct td_redo *alive;
 static unsigned seed, deaths;
+static bool in_order; /* each byte refers to those before it: what is there of the later is there of the earlier */
 
 /* What a process that is not killed would go on to do. */
 struct life {
@@ -390,6 +391,8 @@ static void judge(const struct remains *of)
 		ck_assert_msg(image->data[i] >= world.promised[i] && image->data[i] <= world.memory[i],
 			      "seed %u: byte %u is version %u after a death; %u was answered, %u written", seed, i, image->data[i], world.promised[i],
 			      world.memory[i]);
+	for (unsigned i = 1; in_order && i < BYTES; i++)
+		ck_assert_msg(image->data[i] <= image->data[i - 1], "byte %u is there without the one before it", i);
 }
 
 static void die_here(void)
@@ -541,6 +544,54 @@ START_TEST(what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied)
 }
 END_TEST
 
+/* A commit's steps by hand: what it takes in stands in the image when it is over, or in part before that. */
+static void commit_all(int rc, unsigned upto)
+{
+	td_redo_freeze(alive);
+	for (unsigned i = 0; i < upto && !rc; i++) {
+		world.image[i] = 1;
+		die_here();
+	}
+	if (upto < BYTES && world.memory[upto] == 0) { /* one more, made during it */
+		world.memory[upto] = 1;
+		put(alive, TD_REDO_FIRST, upto, 1);
+		die_here();
+	}
+	td_redo_done(alive, rc);
+	die_here();
+}
+
+START_TEST(what_comes_after_a_change_that_was_missed_counts_only_with_it)
+{
+	char dead_log[140];
+
+	begin();
+	snprintf(dead_log, sizeof dead_log, "%s.dead", dir);
+	in_order = true;
+	for (unsigned fails = 0; fails < 3; fails++) {
+		memset(&world, 0, sizeof world);
+		alive = td_redo_new(dead_log);
+		world.memory[0] = world.memory[1] = 1;
+		fill_up(alive, 64);
+		ck_assert(!td_redo_put(alive, TD_REDO_SECOND, 0, (uint8_t[600]){1}, 600));
+		ck_assert(!put(alive, TD_REDO_SECOND, 1, 1)); /* for which there would be room */
+		at_store = die_here;
+		for (unsigned i = 0; i < fails; i++)
+			commit_all(-EIO, 2 + i);
+		commit_all(0, 2 + fails);
+		memset(world.promised, 1, 3 + fails); /* it is missed no more, and so all is answered */
+		ck_assert(!td_redo_missed(alive));
+		die_here();
+		at_store = NULL;
+		td_redo_free(alive);
+	}
+	ck_assert_uint_ge(deaths, 30);
+	in_order = false;
+	unlink(dead_log);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("redo");
@@ -555,5 +606,6 @@ int main(void)
 	SUITE_ADD(s, without_a_place_for_it_every_change_is_missed);
 	SUITE_ADD(s, what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied);
 	SUITE_ADD(s, a_death_at_any_store_takes_nothing_that_was_answered);
+	SUITE_ADD(s, what_comes_after_a_change_that_was_missed_counts_only_with_it);
 	return suite_run(s);
 }
