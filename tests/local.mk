@@ -8,5 +8,5 @@ include tests/qemu/local.mk
 include tests/crash/local.mk
 TEST_EXTENSIONS = .sh
 # a hang is a failure, with its log, and not the end of the whole run
-SH_LOG_COMPILER = timeout -k 10 300 bash
-AM_TESTS_ENVIRONMENT = top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir;
+SH_LOG_COMPILER = timeout -k 10 900 bash
+AM_TESTS_ENVIRONMENT = CK_DEFAULT_TIMEOUT=200; export CK_DEFAULT_TIMEOUT; top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir;

@@ -201,7 +201,7 @@ nothing_left
 # --- runs for one image wait for each other; one that takes too long says so
 cat >"$WORK/slow-ctl" <<E
 #!/bin/sh
-[ "\$1" != create ] || sleep 2
+[ "\$1" != create ] || until [ -e "$WORK/go" ]; do sleep 0.05; done
 exec "$TAP_CTL" "\$@"
 E
 chmod +x "$WORK/slow-ctl"
@@ -211,9 +211,11 @@ until_true 5 eval 'ls "$TAPDISK_CONTROL_DIR"/hotplug-*.lock >/dev/null 2>&1 && !
 disk 4/51712 "params=cache=writeback:$img"
 BLOCK_TAP_PATIENCE=0 expect 1 script 4/51712 add
 has "locked" "$(get "$(be 4/51712)/hotplug-error")" "another hotplug script"
+touch "$WORK/go"
 wait $!
 is "the slow one" "$(get $B/hotplug-status)" connected
 expect 0 script $D remove
+rm "$WORK/go"
 TAP_CTL=$WORK/slow-ctl BLOCK_TAP_PATIENCE=1 expect 1 script $D add
 has "too slow" "$(get $B/hotplug-error)" "within 1 s"
 nothing_left

@@ -9,9 +9,8 @@ exec $(readlink -f "$top_builddir/tapdisk/tapdisk") "\$@"
 E2
 chmod 755 "$WORK/tapdisk"
 export TAPDISK=$WORK/tapdisk TAPDISK_IO=threads
-dead() { case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null) in ''|Z|X) ;; *) return 1 ;; esac; }
 state() { tap_ctl list -m "$minor" | sed -n 's/.* state=\([^ ]*\) .*/\1/p'; }
-guest() { timeout 60 "$top_builddir/tests/support/tdguest" "$(cat "$marker")" "$minor" "$@"; }
+guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$(cat "$marker")" "$minor" "$@"; }
 # how the page begins: magic, size, begun, ended, failed, since
 page() # begun|ended|failed|since [+N]
 {
@@ -38,7 +37,7 @@ die_in_a_flush()
 	until_true 20 under_way
 	pid=$(cat "$marker")
 	kill -KILL "$pid" $g
-	until_true 10 dead "$pid"
+	until_true 10 gone "$pid"
 	rm "$WORK/stuck"
 }
 
@@ -64,7 +63,7 @@ for mode in writeback none; do
 	# it stays so over the next death, and ends with the disk
 	pid=$(cat "$marker")
 	kill -KILL "$pid"
-	until_true 10 dead "$pid"
+	until_true 10 gone "$pid"
 	tap_ctl revive -m "$minor" >/dev/null || fail revive
 	is "$mode: the next" "$(state)" 0x800
 	tap_ctl destroy -p "$(cat "$marker")" -m "$minor" || fail destroy
@@ -75,7 +74,7 @@ for mode in writeback none; do
 	pid=$(cat "$marker")
 	page failed +1
 	kill -KILL "$pid"
-	until_true 10 dead "$pid"
+	until_true 10 gone "$pid"
 	tap_ctl revive -m "$minor" >/dev/null || fail revive
 	is "$mode: one that had failed" "$(state)" 0x800
 	tap_ctl destroy -p "$(cat "$marker")" -m "$minor" || fail destroy

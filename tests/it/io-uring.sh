@@ -15,7 +15,6 @@ open_disk() # IMAGE OPTION...: sets pid, minor, or fails as create does
 	pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
 }
 engine() { tap_ctl stats -p "$pid" -m "$minor" | sed -n "s/.*\"engine\": {\([^}]*\)}.*/\1/p" | sed -n "s/.*\"$1\": \"\{0,1\}\([a-z_0-9]*\).*/\1/p"; }
-dead() { case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null) in ''|Z|X) ;; *) return 1 ;; esac; }
 
 # the host's word; one that is not known keeps the disk closed, and the environment comes first
 echo "io = io_uring" >"$WORK/conf"
@@ -93,7 +92,7 @@ writer=$!
 sent() { [ "$(engine writes)" -ge 1 ]; }
 until_true 10 sent
 kill -KILL "$pid"
-until_true 10 dead "$pid"
+until_true 10 gone "$pid"
 open_disk "$WORK/slow" || fail "the image of one that was killed: $ERR"
 expect 0 "$guest" "$pid" "$minor" verify 4096 8192 7
 expect 0 tap_ctl destroy -p "$pid" -m "$minor"

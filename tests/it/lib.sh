@@ -9,7 +9,9 @@
 #   expect RC CMD ARG...      as run, and fails the test unless it exits with RC
 #   is WHAT GOT WANTED        fails unless the two texts are the same
 #   has WHAT GOT PART         fails unless PART occurs in GOT
-#   until_true SECONDS CMD... waits until CMD succeeds
+#   until_true SECONDS CMD... waits until CMD succeeds; SECONDS are a good machine's: a slow one is given twenty times as many
+#   once_within SECONDS CMD.. whether one of five runs of CMD takes less than that: what the code promises, on a machine that may be held up
+#   gone PID                  whether that process has ended: it is not there, or a zombie, which its parent takes when it likes
 #   procs NAME                pids of the live processes of that name (tapdisk, tapback) that belong to this test
 #   at_exit CMD               runs CMD (a string) at the end, the last one first
 #   fail TEXT, skip TEXT      end the test
@@ -107,11 +109,32 @@ has()
 
 until_true()
 {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + 20 * $1))
 
 	shift
 	until "$@"; do
 		[ $SECONDS -le $end ] || fail "waited in vain for: $*"
 		sleep 0.05
 	done
+}
+
+once_within()
+{
+	local limit=$1 start
+
+	shift
+	for _ in 1 2 3 4 5; do
+		start=${EPOCHREALTIME/[.,]/}
+		"$@" || fail "$*: exit code $?"
+		[ $((${EPOCHREALTIME/[.,]/} - start)) -ge $((limit * 1000000)) ] || return 0
+	done
+	return 1
+}
+
+gone()
+{
+	case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null) in
+	"" | Z | X) ;;
+	*) return 1 ;;
+	esac
 }

@@ -23,7 +23,7 @@ server_end()
 	wait $SERVER 2>/dev/null || true
 }
 did() { grep -c "^$1 " "$WORK/log" || true; } # how often the server was asked
-ring() { expect 0 timeout 100 "$guest" --order 2 "$PID" "$MINOR" "$@"; }
+ring() { expect 0 timeout 250 "$guest" --order 2 "$PID" "$MINOR" "$@"; }
 exercise() # a guest, and the commands that a guest has not
 {
 	ring full 3
@@ -31,21 +31,21 @@ exercise() # a guest, and the commands that a guest has not
 	ring write 1024 90112 5
 	ring verify 1024 90112 5
 	ring flush 2
-	expect 0 timeout 100 qemu-io -f raw -c 'write -P 7 1M 3M' -c 'write -z 2M 256k' -c 'write -zu 3M 256k' -c 'discard 1M 64k' -c 'read -P 0 2M 256k' \
+	expect 0 timeout 250 qemu-io -f raw -c 'write -P 7 1M 3M' -c 'write -z 2M 256k' -c 'write -zu 3M 256k' -c 'discard 1M 64k' -c 'read -P 0 2M 256k' \
 		-c 'read -P 7 2304k 768k' -c 'read -P 0 3M 256k' -c 'read -P 7 3328k 512k' -c 'aio_write -P 9 0 1M' -c 'aio_write -P 8 4M 1M' -c aio_flush -c flush \
 		-c 'read -P 9 0 1M' -c 'read -P 8 4M 1M' "$URI"
 	case $OUT in *"verification failed"*) fail "$OUT" ;; esac
 }
 commands() # every command that there is, with every flag
 {
-	expect 0 timeout 100 $nbd_python "$top_srcdir/tests/support/nbd-commands.py" "$URI" -
+	expect 0 timeout 250 $nbd_python "$top_srcdir/tests/support/nbd-commands.py" "$URI" -
 }
 refused() # RC TEXT ARG...: create fails, says why, and leaves nothing
 {
 	local rc=$1 text=$2
 
 	shift 2
-	expect "$rc" timeout 60 "$top_builddir/control/tap-ctl" create -a "$@"
+	expect "$rc" timeout 250 "$top_builddir/control/tap-ctl" create -a "$@"
 	has "why" "$ERR" "$text"
 	is "left by $*" "$(tap_ctl list)" ""
 }
@@ -195,7 +195,7 @@ server_end
 # --- servers that lie: none is opened, or all its requests fail; the tapdisk lives, and closes
 for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-open); do
 	server "$how"
-	run timeout 60 "$top_builddir/control/tap-ctl" create -a "nbd:$S"
+	run timeout 250 "$top_builddir/control/tap-ctl" create -a "nbd:$S"
 	[ "$RC" != 0 ] && [ "$RC" != 124 ] || fail "$how: exit code $RC"
 	has "$how" "$ERR" "$S"
 	case $ERR in *$'\e'*) fail "$how: a server's escapes get to the terminal" ;; esac
@@ -206,14 +206,14 @@ for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-
 	server "$how"
 	nbd_disk "nbd:$S"
 	ring write 4096 4096 1
-	run timeout 60 "$guest" "$PID" "$MINOR" read 0 4096
+	run timeout 250 "$guest" "$PID" "$MINOR" read 0 4096
 	case $RC,$how in
 	1,* | 0,twice) ;;
 	*) fail "$how: a read gives $RC $ERR" ;;
 	esac
 	until_true 20 sh -c "! '$guest' $PID $MINOR read 8192 512 >/dev/null"
 	# what was written is not known to be on disk, and the guest is told
-	expect 1 timeout 60 "$guest" "$PID" "$MINOR" flush
+	expect 1 timeout 250 "$guest" "$PID" "$MINOR" flush
 	has "$how" "$(tap_ctl list)" "state=0x800"
 	expect 0 tap_ctl destroy -p "$PID" -m "$MINOR" -t 60
 	server_end
@@ -224,7 +224,7 @@ SIZE=$((48 << 20))
 server early
 nbd_disk "nbd:$S"
 ring write 4096 4096 1
-run timeout 60 qemu-io -f raw -c 'aio_write -P 1 0 12M' -c 'aio_write -P 2 12M 12M' -c 'aio_write -P 3 24M 12M' -c aio_flush "$URI"
+run timeout 250 qemu-io -f raw -c 'aio_write -P 1 0 12M' -c 'aio_write -P 2 12M 12M' -c 'aio_write -P 3 24M 12M' -c aio_flush "$URI"
 has "an early answer" "$OUT$ERR" "failed: Input/output error"
 until_true 20 sh -c "! '$guest' $PID $MINOR read 8192 512 >/dev/null"
 nbd_destroy
@@ -233,7 +233,7 @@ server_end
 # --- a server that dies under load: errors, no hang; a new one is found when the disk is opened again
 server all
 nbd_disk "nbd:$S"
-timeout 100 "$guest" "$PID" "$MINOR" load 30 64 >"$WORK/load.out" &
+"$guest" "$PID" "$MINOR" load 10000 64 >"$WORK/load.out" &
 until_true 20 sh -c "[ \$(wc -l <'$WORK/log') -gt 200 ]"
 kill -KILL $SERVER
 wait $! && fail "a guest has not noticed that its server died"

@@ -6,7 +6,7 @@
 truncate -s 8M "$WORK/d.img"
 nbd_disk "aio:$WORK/d.img" -o cache=writeback
 for case in $($nbd_python "$top_srcdir/tests/support/nbd-hostile.py" list); do
-	expect 0 timeout 100 $nbd_python "$top_srcdir/tests/support/nbd-hostile.py" "$case" "$TAPDISK_CONTROL_DIR" "$PID" "$MINOR"
+	expect 0 timeout 250 $nbd_python "$top_srcdir/tests/support/nbd-hostile.py" "$case" "$TAPDISK_CONTROL_DIR" "$PID" "$MINOR"
 	expect 0 tap_ctl list -p "$PID"
 	has "after $case" "$OUT" "state=0 "
 done

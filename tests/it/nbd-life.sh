@@ -6,7 +6,7 @@
 truncate -s 16M "$WORK/d.img"
 client()
 {
-	expect 0 timeout 100 env TAP_CTL="$top_builddir/control/tap-ctl" DIR="$TAPDISK_CONTROL_DIR" $nbd_python "$top_srcdir/tests/support/nbd-life.py" \
+	expect 0 timeout 250 env TAP_CTL="$top_builddir/control/tap-ctl" DIR="$TAPDISK_CONTROL_DIR" $nbd_python "$top_srcdir/tests/support/nbd-life.py" \
 		"$1" "$PID" "$MINOR" "$WORK/d.img"
 }
 sockets()
@@ -28,7 +28,7 @@ expect 0 tap_ctl list
 is "after a close" "$OUT" "pid=$PID minor=$MINOR state=0x2"
 expect 0 tap_ctl detach -p "$PID" -m "$MINOR"
 expect 0 tap_ctl free -m "$MINOR"
-until_true 5 sh -c "! kill -0 $PID 2>/dev/null"
+until_true 5 gone "$PID"
 
 # what a flush is, in each mode; none and directsync where the store can do direct I/O
 modes="writeback writethrough unsafe"
@@ -57,7 +57,7 @@ nbd_destroy
 nbd_disk "aio:$WORK/d.img" -o cache=writeback
 tap_ctl create -a null:1M >/dev/null || fail "create null"
 kill -KILL "$PID"
-until_true 5 sh -c "! kill -0 $PID 2>/dev/null"
+until_true 5 gone "$PID"
 expect 0 tap_ctl list
 is "sockets of the living" "$(sockets)" 5
 OTHER=$(procs tapdisk)

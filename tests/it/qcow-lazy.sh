@@ -23,7 +23,7 @@ for o in cluster_size=64k cluster_size=512 extended_l2=on,refcount_bits=1; do
 	io -c "write -P 7 1M 2M" -c flush
 	is "the mark after a write" "$(dirty lazy.qcow2)" 1
 	kill -KILL "$pid"
-	until_true 10 sh -c "! kill -0 $pid 2>/dev/null"
+	until_true 10 gone "$pid"
 	tap_ctl list >/dev/null
 	tap_ctl free -m "$minor"
 	cp lazy.qcow2 theirs.qcow2

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/qcow-lib.sh"
 cd "$WORK" || exit 1
 
-q() { timeout 60 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
 clean() # IMAGE: says qemu-img, and td-qcow
 {
 	expect 0 qemu-img check -q "$1"

@@ -44,19 +44,25 @@ is "fdatasyncs" "$(stat 's["engine"]["fdatasyncs"]')" $((before + 100))
 expect 0 "$guest" --queues 2 "$pid" "$minor" flush 1 , flush 0
 is "fdatasyncs with nothing new" "$(stat 's["engine"]["fdatasyncs"]')" $((before + 100))
 
+works() { [ "$(stat 's["requests"]["write"]["completed"]')" -gt "$before" ]; } # the load has begun
 # a pause and an unpause, again and again, under load
-"$guest" --queues 4 --flush --barrier "$pid" "$minor" load 2 24 >"$WORK/load" 2>&1 &
+before=$(stat 's["requests"]["write"]["completed"]')
+"$guest" --queues 4 --flush --barrier "$pid" "$minor" load 10000 24 >"$WORK/load" 2>&1 &
 load=$!
+until_true 10 works
 for i in 1 2 3 4 5 6; do
 	sleep 0.2
 	expect 0 tap_ctl pause -p "$pid" -m "$minor"
 	expect 0 tap_ctl unpause -p "$pid" -m "$minor"
 done
+kill $load
 wait $load || fail "pauses: $(cat "$WORK/load")"
 # a guest that dies with requests under way
-"$guest" --queues 4 "$pid" "$minor" load 5 24 >/dev/null 2>&1 &
+before=$(stat 's["requests"]["write"]["completed"]')
+"$guest" --queues 4 "$pid" "$minor" load 10000 24 >/dev/null 2>&1 &
 load=$!
-sleep 0.5
+until_true 10 works
+sleep 0.2
 kill -KILL $load
 wait $load
 expect 0 tap_ctl close -f -p "$pid" -m "$minor" # its rings are there still

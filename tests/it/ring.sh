@@ -74,7 +74,6 @@ is "sectors of 512 bytes, logical size, physical size" "$OUT" "16384 4096 4096"
 expect 0 "$guest" --segs 40 "$pid" "$minor" full 3
 expect 0 "$guest" "$pid" "$minor" verify 4096 12288 3
 kill -KILL "$pid"
-gone() { case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null) in ''|Z|X) ;; *) return 1 ;; esac; }
 until_true 10 gone "$pid"
 pid=$(tap_ctl revive -m "$minor") || fail "revive"
 expect 0 "$guest" "$pid" "$minor" sectors

@@ -105,11 +105,7 @@ class Disk:
         self.wait_end()
 
     def wait_end(self):
-        for _ in range(500):
-            if not running(self.pid):
-                return
-            time.sleep(0.02)
-        raise AssertionError("tapdisk %d does not end" % self.pid)
+        until(lambda: not running(self.pid), "tapdisk %d does not end" % self.pid)
 
     def pause(self):
         call("pause", *self.args())
@@ -158,14 +154,21 @@ def image(name, megabytes=1):
     return path
 
 
+def left():
+    return call("list"), [os.path.join(d, f) for d, _, files in os.walk(CTL) for f in files]
+
+
 def nothing_left():
-    for _ in range(500):  # a tapdisk that has lost its last disk stays until its answer was read
-        if not call("list"):
-            break
+    # a tapdisk that has lost its last disk stays until its answer was read
+    until(lambda: left() == ("", []), left)
+
+
+def until(what, text):
+    """Waits for that, as long as a slow machine needs."""
+    end = time.monotonic() + 100
+    while not what():
+        assert time.monotonic() < end, text() if callable(text) else text
         time.sleep(0.02)
-    assert call("list") == "", call("list")
-    left = [os.path.join(d, f) for d, _, files in os.walk(CTL) for f in files]
-    assert not left, left
 
 
 def main(sequences):

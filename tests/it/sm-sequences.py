@@ -54,7 +54,8 @@ def launch_that_fails():
 def change_the_image_under_a_guest():
     old, new = image("c1.img", 8), image("c2.img", 8)
     d = Disk("aio:" + old)
-    load = d.guest_start("load", 3, 16)
+    load = d.guest_start("load", 10000, 16)
+    sm.until(lambda: d.stats()["secs"][1] > 0, "the guest does nothing")
     for to in (new, old, new):
         d.pause()
         line = call("list", "-m", d.minor)
@@ -63,6 +64,7 @@ def change_the_image_under_a_guest():
         shutil.copyfile(d.image[4:], to)
         d.unpause("aio:" + to)
         assert call("list", "-m", d.minor).count(" state=0 ") == 1
+    load.terminate()
     assert load.wait() == 0, "the guest read something else than it wrote"
     d.pause()
     d.unpause()

@@ -42,7 +42,7 @@ is "vdi-0, requests" "$rd_sub $rd_done $wr_sub $wr_done" "$(key requests/read/su
 is "vdi-0, microseconds" "$rd_ticks" "$(($(key requests/read/latency_ns/sum) / 1000))"
 
 # the guest that is connected has a file of its own, which goes with it
-"$guest" "$P" 0 load 3 4 >/dev/null &
+"$guest" "$P" 0 load 10000 4 >/dev/null &
 load=$!
 dead() { [ -z "$(procs tapdisk)" ]; }
 no_ring() { ! ls "$SHM" | grep -q ^vbd-; }
@@ -58,6 +58,7 @@ expect 0 tap_ctl pause -p "$P" -m 0
 expect 0 tap_ctl unpause -p "$P" -m 0
 expect 0 tap_ctl stats -p "$P" -m 0
 [ "$(key requests/write/completed)" -ge "$before" ] || fail "the pause has lost numbers: $before, $OUT"
+kill $load
 wait $load || fail "the guest's load failed"
 until_true 10 no_ring
 expect 0 tap_ctl destroy -p "$P" -m 0

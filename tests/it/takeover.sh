@@ -2,7 +2,6 @@
 # A tapdisk killed with SIGKILL under load, and another that takes its ring over: the guest sees a pause and nothing else.
 . "$top_srcdir/tests/it/lib.sh"
 
-dead() { case $(sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null) in ''|Z|X) ;; *) return 1 ;; esac; }
 
 seed=${SEED:-$RANDOM}
 echo "SEED=$seed KILLS=${KILLS:-25}"
@@ -32,7 +31,7 @@ minor=${marker##*-}
 holder() { tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'; }
 old=$(holder)
 kill -KILL "$old"
-until_true 10 dead "$old"
+until_true 10 gone "$old"
 new=$(tap_ctl revive -m "$minor") || fail "revive"
 [ "$new" != "$old" ] && [ "$new" = "$(holder)" ] || fail "revive printed $new; $(tap_ctl list -m "$minor") serves it"
 is "the one that lives is told again" "$(tap_ctl revive -m "$minor")" "$new"
@@ -40,7 +39,7 @@ has "the mode and the name of before" "$(tap_ctl list -m "$minor" --json | tr -d
 has "the name" "$(tap_ctl list -n carol)" "pid=$new"
 tap_ctl pause -p "$new" -m "$minor" || fail "pause"
 kill -KILL "$new"
-until_true 10 dead "$new"
+until_true 10 gone "$new"
 mv "$WORK/e.img" "$WORK/f.img" # it is not opened before the unpause
 pid=$(tap_ctl revive -m "$minor") || fail "revive of a paused disk"
 has "still paused" "$(tap_ctl list -p "$pid")" "state=0x2a"

@@ -108,13 +108,14 @@ for args in allocate spawn "create -a null:1M" "create -a aio:$WORK/a.img" help 
 done
 
 # a tapdisk that says nothing is given 10 s, and is ended then
-printf '#!/bin/sh\nexec sleep 60\n' >"$WORK/mute"
+printf '#!/bin/sh\nexec sleep 10000\n' >"$WORK/mute"
 chmod +x "$WORK/mute"
 start=$SECONDS
 TAPDISK=$WORK/mute refuse 110 "within 10 s" create -a "aio:$WORK/a.img"
 took=$((SECONDS - start))
-[ $took -ge 9 ] && [ $took -le 18 ] || fail "a mute tapdisk was waited for $took s"
-is "the mute process" "$(procs sleep)" ""
+[ $took -ge 9 ] || fail "a mute tapdisk was waited for $took s"
+no_mute() { [ -z "$(procs sleep)" ]; }
+until_true 5 no_mute
 
 # an attach to a minor number that nobody has allocated, and to one that another holds
 expect 0 tap_ctl spawn

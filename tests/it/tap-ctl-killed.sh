@@ -38,7 +38,7 @@ echo "30 killed creates, $made were done before"
 cat >"$WORK/slow-tapdisk" <<E
 #!/bin/sh
 echo \$\$ >"$WORK/started"
-sleep 1
+until [ -e "$WORK/go" ]; do sleep 0.05; done
 exec "$(realpath "$top_builddir/tapdisk/tapdisk")" "\$@"
 E
 chmod +x "$WORK/slow-tapdisk"
@@ -50,8 +50,8 @@ expect 0 tap_ctl list
 is "list while it is made" "$OUT" "minor=0"
 kill -KILL $p
 wait $p 2>/dev/null
-gone() { ! kill -0 "$(cat "$WORK/started")" 2>/dev/null; }
-until_true 20 gone
+touch "$WORK/go"
+until_true 20 gone "$(cat "$WORK/started")"
 nothing_left "killed before the tapdisk listened"
 
 # its reader is gone when it has its result

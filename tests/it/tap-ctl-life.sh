@@ -40,7 +40,7 @@ for key in '"name": "aio:'"$A"'"' '"secs": [' '"images": [' '"hits": [' '"fail":
 done
 
 # pause: the text that clients compare
-expect 0 tap_ctl pause -p "$P" -m 0 -t 5
+expect 0 tap_ctl pause -p "$P" -m 0 -t 100
 expect 0 tap_ctl list
 is "list of a paused disk" "$OUT" "pid=$P minor=0 state=0x2a args=aio:$A"
 expect 0 tap_ctl pause -p "$P" -m 0
@@ -134,7 +134,7 @@ has "json of one" "$OUT" "\"args\": \"aio:$A\""
 expect 0 tap_ctl destroy -p "$P" -m 0
 is "no process is left after destroy" "$(procs tapdisk | grep -cx "$P")" 0
 P=$(procs tapdisk)
-expect 0 tap_ctl destroy -p "$P" -m 1 -t 5
+expect 0 tap_ctl destroy -p "$P" -m 1 -t 100
 no_tapdisk || fail "destroy left $(procs tapdisk)"
 is "files after destroy" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" ""
 
@@ -172,7 +172,7 @@ is "readers" "$(printf '%s\n' "$OUT" | grep -c "\"args\": \"aio:$A\"")" 2
 for P in $(procs tapdisk); do
 	expect 0 tap_ctl list --pid "$P"
 	M=${OUT#*minor=}
-	expect 0 tap_ctl destroy --pid "$P" --minor "${M%% *}" --timeout 5
+	expect 0 tap_ctl destroy --pid "$P" --minor "${M%% *}" --timeout 100
 done
 no_tapdisk || fail "readers are left: $(procs tapdisk)"
 exit 0

@@ -17,7 +17,7 @@ expect 0 tap_ctl create -a "aio:$WORK/a name
 of two lines" -o cache=writeback
 P=$(procs tapdisk)
 expect 0 tap_ctl create -a null:1M
-"$top_builddir/tests/support/tdguest" --devid 51712 "$P" 0 load 8 8 >"$WORK/load" &
+"$top_builddir/tests/support/tdguest" --devid 51712 "$P" 0 load 10000 8 >"$WORK/load" &
 load=$!
 
 # the loaded disk is the first, its rates are those of its counters, and it is one line
@@ -37,6 +37,7 @@ is "lines for two disks" "$(printf '%s\n' "$OUT" | wc -l)" 4
 has "the name on one line" "$OUT" "a name?of two lines"
 expect 0 tap_ctl top -b -n 1 -d 0.1 -m 0
 has "one disk alone" "$OUT" "1 disk;"
+kill $load
 wait $load || fail "the load: $(cat "$WORK/load")"
 
 # one that hangs is counted, and the others are shown
@@ -58,7 +59,7 @@ def start():
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 8, 60, 0, 0))
     return pid, fd
 
-def read(fd, until, limit=10):
+def read(fd, until, limit=100):
     out, end = b"", time.time() + limit
     while until not in out and time.time() < end:
         if select.select([fd], [], [], 0.1)[0]:
@@ -127,7 +128,7 @@ os.write(fd, b"q")
 read(fd, b"\x1b[?1049l")
 assert ended(pid) == 0
 P
-expect 0 timeout 60 python3 "$WORK/terminal.py" "$top_builddir/control/tap-ctl"
+expect 0 timeout 250 python3 "$WORK/terminal.py" "$top_builddir/control/tap-ctl"
 expect 0 tap_ctl destroy -p "$Q" -m 1
 expect 0 tap_ctl destroy -p "$P" -m 0
 exit 0

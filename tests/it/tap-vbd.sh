@@ -60,13 +60,14 @@ case " $(asked 1)" in *disconnect*) fail "a busy ring was disconnected" ;; esac
 expect 0 vbd -f -t 1 detach 3 51728
 until_true 5 grep -q disconnect "$WORK/log.1" # with its directory gone, the ring goes too
 kill -KILL "${standin[1]}"
+until_true 5 gone "${standin[1]}"
 tap_ctl list >/dev/null
 nothing_left $D
 
 # --- refused
 refused() # CODE WHY DOMAIN SPEC
 {
-	expect "$1" vbd -t 2 attach "$3" "$4"
+	expect "$1" vbd -t 60 attach "$3" "$4"
 	has "$4" "$ERR" "$2"
 	nothing_left $D
 }

@@ -11,15 +11,12 @@ moves() # N M: as the tapdisk N leaves it
 {
 	ln -s "nbd${standin[$2]}.$(minor $D)" "$TAPDISK_CONTROL_DIR/nbd${standin[$1]}.$(minor $D)"
 	kill -KILL "${standin[$1]}"
-	until_true 5 eval "! kill -0 ${standin[$1]} 2>/dev/null"
+	until_true 5 gone "${standin[$1]}"
 }
 
 # under a guest that runs: more often than tapdisks may die
 disk_up $D 1
-xenstore-watch $B/state >"$WORK/watched" &
-w=$!
-at_exit "kill $w 2>/dev/null"
-sleep 0.2
+watch_start $B/state
 for n in 1 2 3 4 5 6; do
 	moves $n $((n + 1))
 	wait_key $B/kthread-pid "${standin[$((n + 1))]}"

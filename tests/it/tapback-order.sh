@@ -147,12 +147,10 @@ is "-b and discard-enable=0" "$(get $B/feature-flush-cache) $(get $B/feature-bar
 # --- a disk that grows, and trouble in the tapdisk
 echo '{"event": {"minor": 257, "state": 0, "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
 guest $D state=4
-xenstore-watch -n 2 $B/state >"$WORK/watched" &
-w=$!
-sleep 0.2
+watch_start $B/state -n 2
 kill -USR1 "${standin[1]}"
 wait_key $B/sectors 4096
-wait $w # the state was written again, which is what blkfront listens for
+wait $WATCHER # the state was written again, which is what blkfront listens for
 echo '{"event": {"minor": 257, "state": 1024, "reason": "no space on /x", "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state no-space

@@ -10,9 +10,7 @@ D=1/51712 B=$(be 1/51712)
 disk_up $D 1
 
 for sig in TERM KILL; do
-	xenstore-watch $B/state >"$WORK/watched" &
-	w=$!
-	sleep 0.2
+	watch_start $B/state
 	tapback_stop $sig
 	is "state without a daemon" "$(get $B/state)" 4
 	case " $(asked 1)" in *disconnect*) fail "SIG$sig disconnected a ring" ;; esac
@@ -20,7 +18,7 @@ for sig in TERM KILL; do
 	tapback_start --timeout=2
 	until_true 5 grep -q '1/51712: taken over' "$WORK/tapback.log"
 	sleep 0.3
-	kill $w
+	kill $WATCHER
 	is "asked by the next" "$(asked 1)" "watch info "
 	is "the guest saw nothing" "$(sort -u "$WORK/watched")" $B/state
 	is "events" "$(wc -l <"$WORK/watched")" 1 # the one that a watch starts with

@@ -33,14 +33,13 @@ bad() # NAME, the program on stdin
 }
 bad no-program <<<'#!/nowhere'
 bad ends <<<'#!/bin/sh'
-# $$ stays the pid over exec; the marker says when it has the disk
 bad dies <<E2
-#!/bin/bash
-{ exec 3>&-; until grep -qsx \$\$ $TAPDISK_CONTROL_DIR/tapdisk/tapdisk-*; do sleep 0.01; kill -0 \$\$ || exit; done; sleep 0.3; kill -KILL \$\$; } >/dev/null 2>&1 </dev/null &
+#!/bin/sh
+export SIGNAL_AFTER="9 disk" LD_PRELOAD=$(readlink -f "$top_builddir/tests/support/signal-after.so") ASAN_OPTIONS=verify_asan_link_order=0:\$ASAN_OPTIONS
 exec $real "\$@"
 E2
-sed 's/sleep 0.3; kill -KILL/sleep 0.1; kill -STOP/' "$WORK/dies" | bad hangs
-sed 's/until .*; done; sleep 0.3; //' "$WORK/dies" | bad dies-early
+sed 's/9 disk/19 disk/' "$WORK/dies" | bad hangs
+sed 's/9 disk/9 2/' "$WORK/dies" | bad dies-early # it listens, has answered what it is, and nothing more
 export FALLS_BACK=1
 for what in no-program ends dies dies-early hangs; do
 	rm -f "$WORK/d.img"
@@ -69,7 +68,7 @@ if command -v nbdinfo >/dev/null; then size=$(nbdinfo --size "nbd+unix:///?socke
 OUT=$(TAPDISK=$WORK/next tap_ctl upgrade --all) || fail "upgrade --all"
 new=$(cat "$marker")
 [[ $OUT =~ ^pid=$old\ now=$new\ disks=1\ pause=[0-9.]+ms$ ]] || fail "upgrade printed '$OUT'"
-until_true 5 eval "! kill -0 $old 2>/dev/null"
+until_true 5 gone "$old"
 is "the program" "$(readlink "/proc/$new/exe")" "$WORK/next"
 has "the disk" "$(tap_ctl list -p "$new" -m "$minor" -n carol)" "args=aio:$WORK/d.img"
 has "its mode" "$(tap_ctl list -m "$minor" --json)" writethrough
@@ -99,12 +98,13 @@ truncate -s 24M "$WORK/w.img"
 marker=$(tap_ctl create -a "aio:$WORK/w.img" -o cache=writeback -o sector-size=4096) || fail create
 minor=${marker##*-} old=$(cat "$marker")
 ring_has() { tap_ctl stats -p "$1" -m "$minor" | tr -d ' \n' | grep -qE "\"mapped\":[1-9]"; }
-"$top_builddir/tests/support/tdguest" --persistent --polling 100 "$old" "$minor" load 8 8 >"$WORK/load" 2>&1 &
+"$top_builddir/tests/support/tdguest" --persistent --polling 100 "$old" "$minor" load 10000 8 >"$WORK/load" 2>&1 &
 load=$!
 until_true 10 ring_has "$old" || fail "the guest's pages are copied: $(tap_ctl stats -p "$old" -m "$minor")"
 tap_ctl upgrade -p "$old" >/dev/null || fail "upgrade under persistent grants"
 new=$(cat "$marker")
 [ "$new" != "$old" ] || fail "it is the same tapdisk"
 until_true 10 ring_has "$new" || fail "after the upgrade the guest's pages are copied: $(tap_ctl stats -p "$new" -m "$minor")"
+kill $load
 wait $load || fail "the guest: $(cat "$WORK/load")"
 tap_ctl close -f -p "$new" -m "$minor" && tap_ctl detach -p "$new" -m "$minor" && tap_ctl free -m "$minor" || fail "taking it away"

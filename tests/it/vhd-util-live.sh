@@ -80,7 +80,7 @@ start a.vhd
 expect 0 guest write 33554432 4096 10
 expect 0 guest flush
 kill -KILL "$pid"
-until_true 10 test ! -d "/proc/$pid"
+until_true 10 gone "$pid"
 run vhd_util check -n a.vhd
 [ "$RC" = 0 ] || expect 0 vhd_util check -n a.vhd -i
 expect 0 vhd_util repair --debug -n a.vhd

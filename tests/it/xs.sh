@@ -13,7 +13,9 @@
 #   guest D KEY=VALUE...         writes frontend keys, in that order
 #   guest_ring D                 frontend keys of a ring of one page, and state 3
 #   get PATH                     a key, or "-"
-#   wait_key PATH VALUE          waits for it (5 s)
+#   wait_key PATH VALUE          waits for it (100 s: a slow machine's)
+#   wait_asked N OPERATION       waits until the stand-in has got that operation
+#   watch_start PATH [ARG...]    xenstore-watch, which has begun; ${WATCHER} is its pid, what it sees goes to $WORK/watched
 #   stays PATH VALUE             it has that value, and still has it 0.3 s later
 #   asked N                      operations that the stand-in got, in one line
 
@@ -56,7 +58,7 @@ tapback_freeze()
 {
 	for _ in $(seq 50); do
 		kill -STOP "$TAPBACK" || fail "tapback is not running"
-		timeout 1 xenstore-exists / && return
+		timeout 5 xenstore-exists / && return
 		kill -CONT "$TAPBACK"
 		sleep 0.1
 	done
@@ -118,9 +120,9 @@ key_is() { [ "$(get "$1")" = "$2" ]; }
 
 wait_key()
 {
-	local i
+	local end=$((SECONDS + 100))
 
-	for ((i = 0; i < 250; i++)); do
+	while [ $SECONDS -le $end ]; do
 		key_is "$1" "$2" && return 0
 		sleep 0.02
 	done
@@ -132,6 +134,18 @@ stays()
 	is "$1" "$(get "$1")" "$2"
 	sleep 0.3
 	is "$1, later" "$(get "$1")" "$2"
+}
+
+asked_for() { case " $(asked "$1") " in *" $2 "*) ;; *) return 1 ;; esac; }
+wait_asked() { until_true 5 asked_for "$1" "$2"; }
+
+watch_start()
+{
+	: >"$WORK/watched"
+	xenstore-watch "${@:2}" "$1" >"$WORK/watched" &
+	WATCHER=$!
+	at_exit "kill $WATCHER 2>/dev/null"
+	until_true 5 test -s "$WORK/watched" # it tells of the key itself when it begins
 }
 
 asked() { sed 's/.*"op":"\([a-z]*\)".*/\1/' "$WORK/log.$1" | tr '\n' ' '; }

@@ -33,8 +33,9 @@ check_PROGRAMS += tests/support/tdimg
 tests_support_tdimg_SOURCES = tests/support/tdimg.c
 tests_support_tdimg_LDADD = $(TAPDISK_LIBS)
 
-check_SCRIPTS += tests/support/stuck-sync.so
-EXTRA_DIST += tests/support/stuck-sync.c
-tests/support/stuck-sync.so: $(srcdir)/tests/support/stuck-sync.c
-	$(AM_V_CC)$(MKDIR_P) tests/support && $(CC) -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $(srcdir)/tests/support/stuck-sync.c -ldl
-CLEANFILES += tests/support/stuck-sync.so
+# tapdisks that hang or die at a certain point: loaded into them
+check_SCRIPTS += tests/support/stuck-sync.so tests/support/signal-after.so
+EXTRA_DIST += tests/support/stuck-sync.c tests/support/signal-after.c
+tests/support/%.so: $(srcdir)/tests/support/%.c
+	$(AM_V_CC)$(MKDIR_P) tests/support && $(CC) -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $< -ldl
+CLEANFILES += tests/support/stuck-sync.so tests/support/signal-after.so

@@ -5,11 +5,13 @@
 
 #include <check.h>
 
+#define SUITE_PATIENCE 200 /* s for a case: one that hangs is told of as failed.  No machine is too slow for it */
+
 /* Adds a case of one test, both of the same name, so that CK_RUN_CASE finds it. */
 #define SUITE_ADD(s, test)                                                                                          \
 	do {                                                                                                        \
 		TCase *tc_ = tcase_create(#test);                                                                   \
-		tcase_set_timeout(tc_, 20);                                                                         \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                                                        \
 		tcase_add_test(tc_, test);                                                                          \
 		suite_add_tcase(s, tc_);                                                                            \
 	} while (0)

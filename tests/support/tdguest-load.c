@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Random requests in flight at once, of which every read is compared with the last acknowledged write. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,6 +24,18 @@ struct flight {
 static unsigned unit(const struct guest *g)
 {
 	return g->max_bytes / 512;
+}
+
+static volatile sig_atomic_t enough;
+
+static void on_term(int sig)
+{
+	enough = sig;
+}
+
+void tdguest_load_prepare(void)
+{
+	signal(SIGTERM, on_term);
 }
 
 static double now(void)
@@ -92,7 +105,7 @@ int tdguest_load(struct guest *g, double seconds, unsigned depth)
 		return 2;
 	}
 	for (;;) {
-		bool over = rc || now() >= end;
+		bool over = rc || enough || now() >= end;
 
 		for (; !over && inflight < depth; inflight++)
 			issue(g, places, n, flights);

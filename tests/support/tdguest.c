@@ -25,7 +25,7 @@ static const char usage[] =
 	"  single COUNT SEED     COUNT writes of 4 KiB, one at a time\n"
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
 	"  stream SEED           the same, as many requests at once as the ring holds\n"
-	"  load SECONDS DEPTH    random reads and writes, every read compared; prints IOPS\n"
+	"  load SECONDS DEPTH    random reads and writes, every read compared, for so long or until a SIGTERM; prints IOPS\n"
 	"  promise               what the disk's cache mode promises, in the tapdisk's words\n"
 	"  sectors               size in 512 bytes, logical and physical sector size as the guest is told\n"
 	"  hostile CASE          what no honest guest sends; `hostile list' names the cases\n"
@@ -228,6 +228,8 @@ int main(int argc, char **argv)
 		return tdguest_hostile(NULL, "list");
 	if (argc < 3 || abi < 0 || order < 0 || order > BLKIF_MAX_RING_ORDER || segs < 1 || segs > BLKIF_MAX_INDIRECT)
 		return fputs(usage, stderr), 2;
+	if (!strcmp(argv[2], "load"))
+		tdguest_load_prepare();
 	how = (struct guest_how){ .abi = (enum blkif_abi)abi, .order = (unsigned)order, .segs = (unsigned)segs, .polling_us = (unsigned)polling,
 				  .persistent = persistent };
 	if (guest_connect_how(&g, atoi(argv[0]), atoi(argv[1]), devid, &how, &err)) {

@@ -7,6 +7,8 @@
 
 int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t seed);
 int tdguest_stream(struct guest *g, uint64_t seed);
+/* From when this was called a SIGTERM ends the load, as the time does. */
+void tdguest_load_prepare(void);
 int tdguest_load(struct guest *g, double seconds, unsigned depth);
 int tdguest_hostile(struct guest *g, const char *name); /* "list": prints the names; g is not used */
 

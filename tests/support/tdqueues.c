@@ -3,8 +3,8 @@
  * A guest whose device has several rings, each used by a thread of its own, for shell tests.
  *
  *   tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR COMMAND
- *     load SECONDS DEPTH    random requests on all rings at once, of which every read is compared.  A place belongs to all rings: it is
- *                           written by one and read by another.  With --flush, --barrier, --discard such requests are among them
+ *     load SECONDS DEPTH    random requests on all rings at once, for so long or until a SIGTERM, of which every read is compared.  A place
+ *                           belongs to all rings: it is written by one and read by another.  With --flush, --barrier, --discard such requests are among them
  *     order COUNT           COUNT times: a write on one ring, and when it is answered a FLUSH on another
  *     write RING OFF LEN SEED, verify RING OFF LEN SEED, flush RING, discard RING OFF LEN   one request after the other, on that ring;
  *                           several commands, with `,' between
@@ -12,6 +12,7 @@
  */
 #include <getopt.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,13 @@ struct flight {
 	uint64_t seed;
 	uint8_t op;
 };
+
+static volatile sig_atomic_t enough;
+
+static void on_term(int sig)
+{
+	enough = sig;
+}
 
 static double now(void)
 {
@@ -112,7 +120,7 @@ static void *run_ring(void *arg)
 	int slot, status;
 
 	for (;;) {
-		for (; now() < end && !atomic_load(&failed) && inflight < depth; inflight++)
+		for (; now() < end && !enough && !atomic_load(&failed) && inflight < depth; inflight++)
 			issue(q, flights[q], &rng, &seed);
 		guest_push(&g[q]);
 		if (!inflight)
@@ -258,6 +266,8 @@ int main(int argc, char **argv)
 	argv += optind;
 	if (argc < 3 || queues < 2 || queues > BLKIF_MAX_QUEUES)
 		return fputs("usage: tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR COMMAND...\n", stderr), 2;
+	if (!strcmp(argv[2], "load"))
+		signal(SIGTERM, on_term);
 	if (guest_connect_queues(g, queues, atoi(argv[0]), atoi(argv[1]), 51712, &how, &err)) {
 		fprintf(stderr, "tdqueues: %s\n", err.text);
 		return 2;

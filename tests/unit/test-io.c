@@ -2,6 +2,7 @@
 /* lib/io.c: on a simulated store with faults, and each real engine on a real file. */
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -555,10 +556,11 @@ START_TEST(what_the_kernel_refuses_fails_alone)
 }
 END_TEST
 
-static long nap(struct td_iop *op)
+static sem_t others_are_done;
+
+static long slow_call(struct td_iop *op)
 {
-	usleep(100000);
-	return 0;
+	return sem_wait(&others_are_done);
 }
 
 START_TEST(a_slow_call_holds_nothing_else_up)
@@ -568,9 +570,10 @@ START_TEST(a_slow_call_holds_nothing_else_up)
 	for (unsigned i = 0; i < (has_uring() ? 3 : 2); i++) {
 		struct op slow, warm, o;
 
+		sem_init(&others_are_done, 0, 0);
 		ck_assert(begin_real(engines[i], false, 0));
 		once(TD_IO_PUNCH, NULL, 0, 4096, 0); /* one thread is there, and idle */
-		slow = (struct op){.iop = {.op = TD_IO_CALL, .call = nap, .done = op_done, .data = &slow}};
+		slow = (struct op){.iop = {.op = TD_IO_CALL, .call = slow_call, .done = op_done, .data = &slow}};
 		td_iop_queue(io, &slow.iop);
 		ev_run(loop, EVRUN_NOWAIT); /* it is on its way, the thread not yet awake perhaps */
 		start(&warm, TD_IO_PUNCH, NULL, 0, 4096, 0);
@@ -578,6 +581,7 @@ START_TEST(a_slow_call_holds_nothing_else_up)
 		run(&o);
 		run(&warm);
 		ck_assert_int_eq(slow.done, 0);
+		sem_post(&others_are_done);
 		run(&slow);
 		end_real();
 	}

@@ -189,11 +189,10 @@ static void begin_call(struct call *c)
 
 static int end_call(struct call *c)
 {
-	for (int i = 0; !c->order && i < 200000; i++) {
+	for (int i = 0; !c->order; i++) {
 		ev_run(loop, EVRUN_NOWAIT);
 		usleep(i > 100 && !c->order ? 50 : 0);
 	}
-	ck_assert_uint_ne(c->order, 0);
 	return c->rc;
 }
 
@@ -664,7 +663,7 @@ END_TEST
 
 START_TEST(a_close_waits_a_moment_for_the_guest_and_then_refuses)
 {
-	struct call close = {.what = CLOSE, .timeout = 1}, leave = {.what = DISCONNECT};
+	struct call close = {.what = CLOSE, .timeout = 100}, leave = {.what = DISCONNECT};
 
 	begin_connected();
 	ck_assert_int_eq(DO(.what = CLOSE, .timeout = 1), -EBUSY);
@@ -917,12 +916,12 @@ START_TEST(a_life_on_a_real_file)
 		ck_assert_int_eq(DO(.what = CONNECT), 0);
 		memset(g.page, 'a' + tries, 4096);
 		put(BLKIF_WRITE, 64, 1);
-		for (int i = 0; i < 1000 && !answers(); i++)
+		while (!answers())
 			usleep(1000);
 		ck_assert_int_eq(DO(.what = PAUSE), 0);
 		put(BLKIF_FLUSH_DISKCACHE, 0, 0);
 		ck_assert_int_eq(DO(.what = UNPAUSE), 0);
-		for (int i = 0; i < 1000 && answers() < 2; i++)
+		while (answers() < 2)
 			usleep(1000);
 		ck_assert(g.cons == 2 && g.last == BLKIF_OKAY);
 		ck_assert_int_eq(pread(fd, back, 4096, 32768), 4096);

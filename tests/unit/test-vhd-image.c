@@ -862,7 +862,7 @@ END_TEST
 #define ADD(test)                                                                                                        \
 	do {                                                                                                             \
 		TCase *tc_ = tcase_create(#test);                                                                        \
-		tcase_set_timeout(tc_, 120);                                                                             \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                                                  \
 		tcase_add_checked_fixture(tc_, setup, teardown);                                                         \
 		tcase_add_test(tc_, test);                                                                               \
 		suite_add_tcase(s, tc_);                                                                                 \

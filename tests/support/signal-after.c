@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Preloaded into a tapdisk: it gets a signal right after it has said something, so that it dies or hangs at that point on any machine.
+ * SIGNAL_AFTER is "SIGNAL N", after its Nth message (the first tells who started it that it listens), or "SIGNAL disk", after the first
+ * message that it sends when a disk's marker bears its pid.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static bool has_disk(void)
+{
+	char pattern[4096];
+	bool mine = false;
+	glob_t found;
+
+	snprintf(pattern, sizeof pattern, "%s/tapdisk/tapdisk-*", getenv("TAPDISK_CONTROL_DIR"));
+	if (glob(pattern, 0, NULL, &found))
+		return false;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		FILE *f = fopen(found.gl_pathv[i], "re");
+		int pid;
+
+		mine = mine || (f && fscanf(f, "%d", &pid) == 1 && pid == getpid());
+		if (f)
+			fclose(f);
+	}
+	globfree(&found);
+	return mine;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	static ssize_t (*next)(int, const struct msghdr *, int);
+	static int said;
+	const char *what = getenv("SIGNAL_AFTER"), *when = what ? strchr(what, ' ') : NULL;
+	ssize_t n;
+
+	if (!next)
+		next = (ssize_t (*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
+	n = next(fd, msg, flags);
+	if (when && n >= 0 && (strcmp(when, " disk") ? ++said == atoi(when) : has_disk()))
+		kill(getpid(), atoi(what));
+	return n;
+}
