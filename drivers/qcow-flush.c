@@ -30,6 +30,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "drivers/qcow.h"
 #include "lib/fiber.h"
@@ -242,15 +243,27 @@ static int take_all(struct qcow *q, struct writeback *w)
 	return rc;
 }
 
-/* What a failed fdatasync should have made durable may be lost without another sign: it stays failed. */
+void qcow_sync_failed(struct qcow *q, int err)
+{
+	char text[TD_SPEC_MAX + 200];
+
+	if (q->broken)
+		return;
+	q->broken = err;
+	snprintf(text, sizeof text, "a sync of %s failed (%s): writes and flushes fail until it is closed, checked and opened again", q->image->path,
+		 strerror(-err));
+	td_log(LOG_ERR, "%s", text);
+	td_image_fault(q->image, text); /* who writes to what we have told of (qcow_tell_map) does not come by */
+}
+
 int qcow_sync_all(struct qcow *q)
 {
 	int rc = q->external ? qcow_sync(q->data) : 0;
 
 	if (!rc)
 		rc = qcow_sync(q->file);
-	if (rc && !q->broken)
-		q->broken = rc;
+	if (rc)
+		qcow_sync_failed(q, rc);
 	return rc;
 }
 

@@ -170,7 +170,7 @@ static int grow_table(struct qcow *q)
 	td_put_be32(q->first + QCOW_H_REF_CLUSTERS, (uint32_t)clusters);
 	rc = qcow_header_write(q);
 	if (rc) {
-		q->broken = -EIO; /* which table the file has is not known */
+		qcow_sync_failed(q, -EIO); /* which table the file has is not known */
 		goto fail;
 	}
 	qcow_release(q, q->ref.off >> q->cbits, q->h.ref_clusters);

@@ -82,8 +82,8 @@ static void sync_done(struct td_iop *op, int err)
 	struct td_req *req = op->data;
 	struct qcow *q = req->image->priv;
 
-	if (err && !q->broken)
-		q->broken = err;
+	if (err)
+		qcow_sync_failed(q, err);
 	td_req_done(req, err);
 }
 

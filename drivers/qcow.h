@@ -231,6 +231,7 @@ int qcow_corrupt(struct qcow *q, const char *fmt, ...) __attribute__((format(pri
 int qcow_sync(struct td_file *f);
 /* The same of all its files, and what fails stays failed: nothing tells a second time of what is lost. */
 int qcow_sync_all(struct qcow *q);
+void qcow_sync_failed(struct qcow *q, int err);
 int qcow_set_length(struct td_file *f, uint64_t size); /* a device is as long as it is: 0, or -ENOSPC */
 
 /* --- qcow-refcount.c; all fiber --- */

@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "drivers/vhd.h"
@@ -145,15 +146,26 @@ static void thaw(struct vhd *v, int err)
 	td_redo_done(v->image->redo, err);
 }
 
+void vhd_break(struct vhd *v, int err)
+{
+	char text[TD_SPEC_MAX + 200];
+
+	if (v->broken)
+		return;
+	v->broken = err;
+	snprintf(text, sizeof text, "a sync of %s failed (%s): writes and flushes fail until it is closed, checked and opened again", v->image->path,
+		 strerror(-err));
+	td_log(LOG_ERR, "%s", text);
+	td_image_fault(v->image, text);
+}
+
 static int sync_file(struct vhd *v)
 {
 	struct td_iop op = {.op = TD_IO_SYNC, .file = v->file};
 	int rc = td_await_file(v->image->io, &op);
 
-	if (rc < 0 && !v->broken) {
-		v->broken = rc; /* V6 */
-		td_log(LOG_ERR, "%s: a sync of the image failed: %s", v->image->path, strerror(-rc));
-	}
+	if (rc < 0)
+		vhd_break(v, rc);
 	return v->broken;
 }
 

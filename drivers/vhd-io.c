@@ -243,8 +243,8 @@ static void whole_done(struct td_iop *op, int err)
 
 	if (!err && v->crypt && req->op == TD_READ)
 		err = td_decrypt(v->crypt, req->off, req->iov, req->iovcnt);
-	if (err && req->op == TD_FLUSH && !v->broken)
-		v->broken = err; /* V6 */
+	if (err && req->op == TD_FLUSH)
+		vhd_break(v, err);
 	td_req_done(req, err);
 }
 

@@ -169,6 +169,7 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 void vhd_cool(struct vhd *v, struct vhd_bitmap *bm);
 
 /* --- vhd-commit.c --- */
+void vhd_break(struct vhd *v, int err); /* a sync failed with err (V6) */
 /* Several writes at once, which a fiber waits for. */
 #define VHD_BATCH 32
 struct vhd_batch {

@@ -369,6 +369,32 @@ START_TEST(a_failed_flush_reaches_the_lane)
 }
 END_TEST
 
+static void on_fault(struct td_image *image)
+{
+	lanes_update(&cache);
+}
+
+/* An image that its driver trusts no more: nothing goes past it. */
+START_TEST(a_fault_closes_the_lane)
+{
+	whole = true;
+	begin("none");
+	struct ring_req *w = submit(TD_WRITE, 0, 1);
+	UNTIL(is_done(w));
+	ck_assert_uint_eq(img.nwrites, 0);
+	turns(); /* that it is open has been said */
+	img.image->failed = on_fault;
+	td_image_fault(img.image, "by hand");
+	w = submit(TD_WRITE, 0, 2);
+	UNTIL(img.npending);
+	test_image_complete(&img, 0, -EIO);
+	UNTIL(is_done(w));
+	ck_assert_int_eq(w->err, -EIO);
+	img.image->failed = NULL;
+	end();
+}
+END_TEST
+
 START_TEST(a_durable_write_comes_home)
 {
 	whole = true;
@@ -598,6 +624,7 @@ int main(void)
 	SUITE_ADD(s, a_barrier_of_its_own);
 	SUITE_ADD(s, a_place_is_forgotten);
 	SUITE_ADD(s, a_failed_flush_reaches_the_lane);
+	SUITE_ADD(s, a_fault_closes_the_lane);
 	SUITE_ADD(s, a_durable_write_comes_home);
 	SUITE_ADD(s, no_write_beside_a_read_modify_write);
 	SUITE_ADD(s, no_space);

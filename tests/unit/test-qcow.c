@@ -309,6 +309,7 @@ START_TEST(a_sync_that_fails_leaves_the_mapping_alone_and_fails_all_after_it)
 	ck_assert_int_eq(doing(TD_FLUSH, NULL, 0, 0, 0), -EIO);
 	ck_assert_uint_eq(fio.nlog, 2);
 	expect_log(1, TD_IO_SYNC, 0);
+	ck_assert(leaf->fault && strstr(leaf->fault, "a sync of "));
 	fault_io_clear(&fio);
 	ck_assert_int_eq(doing(TD_FLUSH, NULL, 0, 0, 0), -EIO);
 	ck_assert_int_eq(doing(TD_WRITE, mem, 0, 4096, 0), -EIO);

@@ -324,6 +324,28 @@ START_TEST(a_guest_that_never_flushes_gets_a_commit_too)
 }
 END_TEST
 
+/* No request fails with it, and who knows where the data are does not come by any more. */
+START_TEST(a_commit_that_fails_by_itself_is_a_fault)
+{
+	struct td_map m;
+
+	begin();
+	dynamic();
+	open_leaf("vhd:/a.vhd");
+	ok(TD_WRITE, mem, 0, 4096, 0);
+	ck_assert(leaf->driver->map(leaf, 0, 4096, &m));
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	ev_timer_stop(loop, &driver()->later);
+	ev_invoke(loop, &driver()->later, EV_TIMER);
+	turns(20);
+	ck_assert(leaf->fault && strstr(leaf->fault, "a sync of /a.vhd failed"));
+	ck_assert(!leaf->driver->map(leaf, 0, 4096, &m));
+	close_leaf();
+	end();
+}
+END_TEST
+
 START_TEST(the_footer_comes_back_at_close_and_the_batmap_tells_what_is_full)
 {
 	struct fault_file *f;
@@ -600,6 +622,7 @@ int main(void)
 	SUITE_ADD(s, a_commit_that_finds_no_space_is_made_good_by_the_next);
 	SUITE_ADD(s, a_block_that_finds_no_space_leaves_its_place_to_the_next);
 	SUITE_ADD(s, a_guest_that_never_flushes_gets_a_commit_too);
+	SUITE_ADD(s, a_commit_that_fails_by_itself_is_a_fault);
 	SUITE_ADD(s, the_footer_comes_back_at_close_and_the_batmap_tells_what_is_full);
 	SUITE_ADD(s, bits_on_a_device_do_not_count_before_they_are_written);
 	SUITE_ADD(s, a_malformed_image_is_refused_with_a_reason);
