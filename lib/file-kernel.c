@@ -329,6 +329,9 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 		td_fail(err, -rc, "cannot lock %s: %s", path, strerror(-rc));
 	else
 		rc = probe(fd, path, flags, st, err); /* what a dead one's writes may have changed, after they are over */
+	/* for the open alone: io_uring would take it as asked to answer EAGAIN for what has to wait, where a device (LVM, say) cannot tell before */
+	if (!rc && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
+		rc = td_fail(err, errno, "cannot prepare %s: %s", path, strerror(errno));
 	if (rc < 0)
 		goto fail;
 	*out = fd;

@@ -153,6 +153,7 @@ START_TEST(a_file_says_what_it_is)
 	ck_assert_uint_eq(f->st.size, 1 << 20);
 	must_close(f);
 	if (try_open(image, TD_FILE_DIRECT, &f) == 0) {
+		ck_assert_int_eq(fcntl(f->fd, F_GETFL) & (O_NONBLOCK | O_DIRECT), O_DIRECT); /* its I/O may wait */
 		ck_assert(f->st.off_align >= 512 && f->st.mem_align >= 512 && f->st.off_align <= 4096);
 		ck_assert_uint_ge(f->st.physical, f->st.off_align);
 		must_close(f);
