@@ -18,7 +18,7 @@ drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
 # qcow2
 drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-bitmap.c \
-	drivers/qcow-check.c drivers/qcow-check.h \
+	drivers/qcow-check.c drivers/qcow-check.h drivers/qcow-checking.h drivers/qcow-check-count.c drivers/qcow-check-mend.c \
 	drivers/qcow-create.c \
 	drivers/qcow-crypt.c \
 	drivers/qcow-discard.c \
@@ -31,7 +31,9 @@ drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-page.c \
 	drivers/qcow-part.c \
 	drivers/qcow-read.c \
-	drivers/qcow-refcount.c \
+	drivers/qcow-reap.c \
+	drivers/qcow-refblock.c \
+	drivers/qcow-refcount.c drivers/qcow-refcount.h \
 	drivers/qcow-snapshot.c \
 	drivers/qcow-write.c \
 	drivers/qcow-zip.c

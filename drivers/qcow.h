@@ -7,7 +7,7 @@
  *   qcow-format.c    the bytes
  *   qcow-page.c      metadata in memory: pages of L2 tables and refcount blocks, bounded
  *   qcow-flush.c     metadata back to the file, in order; the crash invariants Q1-Q7 stand at its top
- *   qcow-refcount.c  host clusters: taken and given back
+ *   qcow-refcount.c  host clusters: taken; qcow-reap.c: given back; qcow-refblock.c: room for more counts
  *   qcow-map.c       guest offset > host offset, and changes of the mapping
  *   qcow-bitmap.c    persistent dirty bitmaps
  *   qcow-crypt.c     encryption: what the key opens; qcow-luks.c: the header that hides the key
@@ -239,8 +239,10 @@ int qcow_set_length(struct td_file *f, uint64_t size); /* a device is as long as
 int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, bool *fresh);
 /* Exactly n clusters in a row, for a table: slow, and for an image at rest. */
 int qcow_alloc_row(struct qcow *q, uint64_t n, uint64_t *cluster);
-int qcow_find_end(struct qcow *q);
 void qcow_trim_end(struct qcow *q); /* at close: what was reserved and not used */
+
+/* --- qcow-refblock.c, qcow-reap.c --- */
+int qcow_find_end(struct qcow *q); /* at open; fiber */
 void qcow_reap(struct qcow *q); /* starts the reaper where there is something for it */
 
 /* --- qcow-map.c --- */
