@@ -99,16 +99,26 @@ tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c tests/support/mo
 tests_unit_test_vhd_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 # VHD offline: the power is cut by linking its writes to the test
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-vhd-image tests/unit/test-vhd-format
-TESTS += tests/unit/test-vhd-image tests/unit/test-vhd-format
+check_PROGRAMS += tests/unit/test-vhd-image tests/unit/test-vhd-cuts tests/unit/test-vhd-resize tests/unit/test-vhd-format
+TESTS += tests/unit/test-vhd-image tests/unit/test-vhd-cuts tests/unit/test-vhd-resize tests/unit/test-vhd-format
 endif
 tests_unit_test_vhd_format_SOURCES = tests/unit/test-vhd-format.c tests/support/suite.h
 tests_unit_test_vhd_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_format_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
-tests_unit_test_vhd_image_SOURCES = tests/unit/test-vhd-image.c tests/support/suite.h
+VHD_IMAGE_PARTS = tests/support/vhd-trial.c tests/support/vhd-trial.h tests/support/cut-calls.c tests/support/cut-calls.h tests/support/suite.h
+VHD_IMAGE_WRAPS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync,--wrap=ftruncate,--wrap=ftruncate64
+tests_unit_test_vhd_image_SOURCES = tests/unit/test-vhd-image.c $(VHD_IMAGE_PARTS)
 tests_unit_test_vhd_image_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_image_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
-tests_unit_test_vhd_image_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync,--wrap=ftruncate,--wrap=ftruncate64
+tests_unit_test_vhd_image_LDFLAGS = $(VHD_IMAGE_WRAPS)
+tests_unit_test_vhd_cuts_SOURCES = tests/unit/test-vhd-cuts.c $(VHD_IMAGE_PARTS)
+tests_unit_test_vhd_cuts_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_vhd_cuts_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
+tests_unit_test_vhd_cuts_LDFLAGS = $(VHD_IMAGE_WRAPS)
+tests_unit_test_vhd_resize_SOURCES = tests/unit/test-vhd-resize.c $(VHD_IMAGE_PARTS)
+tests_unit_test_vhd_resize_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_vhd_resize_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
+tests_unit_test_vhd_resize_LDFLAGS = $(VHD_IMAGE_WRAPS)
 tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c tests/support/drive.h $(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
