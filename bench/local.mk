@@ -4,15 +4,17 @@ bench_ringbench_SOURCES = bench/ringbench.c tests/support/guest.c tests/support/
 bench_ringbench_LDADD = $(TAPDISK_LIBS)
 bench_reconnect_SOURCES = bench/reconnect.c tests/support/guest.c tests/support/guest.h
 bench_reconnect_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/README bench/run bench/report bench/lib.sh bench/ring bench/null bench/nbd bench/vhd bench/qcow bench/scale bench/xen
+EXTRA_DIST += bench/README bench/run bench/report bench/lib.sh bench/ring bench/null bench/engines bench/nbd bench/vhd bench/qcow bench/scale bench/xen
 
 # Each writes bench/report.md and bench/report.svg; bench/README.
 BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
-.PHONY: bench bench-all bench-nbd bench-vhd bench-qcow bench-scale bench-xen
+.PHONY: bench bench-all bench-engines bench-nbd bench-vhd bench-qcow bench-scale bench-xen
 bench: all
 	$(BENCH) ring null
 bench-all: all
-	$(BENCH) ring null nbd vhd qcow scale
+	$(BENCH) ring null engines nbd vhd qcow scale
+bench-engines: all
+	$(BENCH) engines
 bench-nbd: all
 	$(BENCH) nbd
 bench-vhd: all

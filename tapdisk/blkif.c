@@ -20,7 +20,7 @@
 #include <stdio.h>
 
 #define ROUNDS_MAX  32    /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
-#define AHEAD       8     /* requests of a long batch that are sent to the disk while the next are looked at */
+#define AHEAD       16    /* requests of a long batch that are sent to the disk while the next are looked at */
 #define STORM       64    /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_AFTER  5.0   /* s without a request, after which buffers are given back */

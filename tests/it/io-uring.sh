@@ -32,6 +32,16 @@ echo "io = fast" >"$WORK/conf"
 expect 22 tap_ctl create -a "aio:$WORK/d.img" -o cache=writeback
 has "the refusal" "$ERR" "auto, libaio, io_uring and threads"
 expect 22 tap_ctl create -a "aio:$WORK/d.img" -o io=threads # not a disk's to say
+
+# nobody's word: io_uring where there is a host cache, and libaio where there is none
+echo "io = auto" >"$WORK/conf"
+open_disk "$WORK/d.img" -o cache=writeback || fail "create: $ERR"
+is "what suits a host cache" "$(engine name)" io_uring
+expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+if open_disk "$WORK/d.img" -o cache=none; then
+	is "what suits O_DIRECT" "$(engine name)" libaio
+	expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+fi
 rm "$WORK/conf"
 
 # every mode: every byte, one fdatasync for a flush, and writes that are durable where that is promised
@@ -65,10 +75,12 @@ if command -v strace >/dev/null && strace -o "$WORK/log" true 2>/dev/null; then
 exec strace -D -f -qq -o "$WORK/log" -e trace=io_uring_setup -e inject=io_uring_setup:error=EPERM "$(realpath "${TAPDISK:-$top_builddir/tapdisk/tapdisk}")" "\$@"
 END
 	chmod +x "$WORK/tapdisk"
-	TAPDISK=$WORK/tapdisk open_disk "$WORK/d.img" -o cache=writeback || fail "create: $ERR"
-	is "without io_uring" "$(engine name)" threads
-	expect 0 "$guest" "$pid" "$minor" stream 5
-	expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+	for engine in io_uring auto; do
+		TAPDISK_IO=$engine TAPDISK=$WORK/tapdisk open_disk "$WORK/d.img" -o cache=writeback || fail "create: $ERR"
+		is "$engine without io_uring" "$(engine name)" threads
+		expect 0 "$guest" "$pid" "$minor" stream 5
+		expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+	done
 fi
 
 # A store that takes two seconds for a write, and a tapdisk that is killed meanwhile: the next one opens the image after that write.
