@@ -86,6 +86,7 @@ static int write_both(struct store *s, const struct vbd *v, const struct xl_disk
 	        {"backend", back},        {"backend-id", "0"}, {"virtual-device", devid},
 	        {"device-type", devtype}, {"trusted", "1"},    {"state", "1"},
 	};
+	const char *const polling[][2] = {{"polling-duration", d->polling_duration}, {"polling-idle-threshold", d->polling_idle}};
 	int rc;
 
 	snprintf(domid, sizeof domid, "%u", v->domid);
@@ -96,6 +97,9 @@ static int write_both(struct store *s, const struct vbd *v, const struct xl_disk
 		rc = write_params(s, v, d);
 	if (!rc)
 		rc = write_keys(s, v->back, bkv, sizeof bkv / sizeof *bkv);
+	for (unsigned i = 0; i < 2 && !rc; i++)
+		if (polling[i][1])
+			rc = write_keys(s, v->back, &polling[i], 1);
 	return rc ? rc : write_keys(s, v->front, fkv, sizeof fkv / sizeof *fkv);
 }
 

@@ -128,6 +128,16 @@ static int set_yes(bool *where, const char *key, const char *value, struct td_er
 	return 0;
 }
 
+static int set_number(char **where, const char *key, const char *v, uint32_t max, const char *unit, struct td_err *err)
+{
+	const char *end = v;
+	uint32_t n;
+
+	if (!digits(&end, max, &n) || *end)
+		return td_fail(err, EINVAL, "%s=%s: a number of %s from 0 to %u", key, v, unit, max);
+	return set(where, v, key, err);
+}
+
 static int set_access(struct xl_disk *d, const char *v, struct td_err *err)
 {
 	if (!strcmp(v, "r") || !strcmp(v, "ro"))
@@ -170,6 +180,10 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return set(&d->on_enospc, v, "on-enospc", err);
 	if (!strcmp(key, "sector-size"))
 		return set(&d->sector_size, v, "sector-size", err);
+	if (!strcmp(key, "polling-duration"))
+		return set_number(&d->polling_duration, key, v, 10000, "microseconds", err);
+	if (!strcmp(key, "polling-idle-threshold"))
+		return set_number(&d->polling_idle, key, v, 100, "percent", err);
 	if (!strcmp(key, "unsafe"))
 		return set_yes(&d->unsafe, key, v, err);
 	if (!strcmp(key, "shared"))
@@ -188,7 +202,8 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return 0;
 	return td_fail(err, EINVAL,
 	               "unknown key '%s'; known are target, format, vdev, access, devtype, backendtype, script, discard, "
-	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, sector-size",
+	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, sector-size, "
+	               "polling-duration, polling-idle-threshold",
 	               key);
 }
 
@@ -326,5 +341,7 @@ void xl_disk_free(struct xl_disk *d)
 	free(d->cache);
 	free(d->on_enospc);
 	free(d->sector_size);
+	free(d->polling_duration);
+	free(d->polling_idle);
 	memset(d, 0, sizeof *d);
 }

@@ -6,7 +6,7 @@
  *   format=vhd, vdev=xvdb, target=/x     by name, in any order; target= last, as it takes all that follows, commas too
  *   raw:/srv/a.img,xvda,w                the old way: a format in front of the target; vdev and access follow
  *
- * Ours: cache=MODE, unsafe=yes, shared=yes (or access w!), on-enospc=pause|report, sector-size=512|4096.
+ * Ours: cache=MODE, unsafe=yes, shared=yes (or access w!), on-enospc=pause|report, sector-size=512|4096, polling-duration=US, polling-idle-threshold=PERCENT.
  */
 #ifndef TD_CONTROL_XL_DISK_H
 #define TD_CONTROL_XL_DISK_H
@@ -24,7 +24,8 @@ struct xl_disk {
 	bool read_only, shared, unsafe, cdrom, removable;
 	bool discard; /* true unless no-discard */
 	bool direct_io_safe;
-	char *cache, *on_enospc, *sector_size; /* NULL: not given */
+	char *cache, *on_enospc, *sector_size;  /* NULL: not given */
+	char *polling_duration, *polling_idle; /* microseconds, percent; NULL: not given */
 };
 
 /* 0 or -EINVAL with text (-ENOMEM).  xl_disk_free takes one of a failed parse, too. */

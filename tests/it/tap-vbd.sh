@@ -39,6 +39,12 @@ is "the first is still there" "$(get $B/state)" 2
 expect 0 vbd detach guest xvdb
 nothing_left $D
 
+# --- the words for staying awake
+expect 0 vbd attach guest "polling-duration=200,polling-idle-threshold=20,$spec"
+is "keys" "$(get $B/polling-duration) $(get $B/polling-idle-threshold)" "200 20"
+expect 0 vbd detach guest xvdb
+nothing_left $D
+
 # --- a guest that connects: this tapdisk has no Xen to map grants with, so its own text comes out, and all is cleaned up
 (
 	until_true 5 key_is $B/state 2
@@ -74,6 +80,8 @@ refused() # CODE WHY DOMAIN SPEC
 refused 2 "no domain" nobody "$spec"
 refused 2 "no domain" 17 "$spec"
 refused 22 "no vdev" 3 "$img"
+refused 22 "from 0 to 10000" 3 "polling-duration=10001,$spec"
+refused 22 "from 0 to 100" 3 "polling-idle-threshold=half,$spec"
 refused 22 "unknown key" 3 "colour=red,$spec"
 refused 5 "$WORK/none" 3 "vdev=xvdb,target=$WORK/none"
 refused 5 "unsafe" 3 "vdev=xvdb,cache=unsafe,target=$img"
