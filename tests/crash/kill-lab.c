@@ -36,7 +36,7 @@ static struct rng rng;
 static pid_t child;
 static unsigned at_random;
 static int next_point;
-static double patience_s = 20; /* that a guest has with a tapdisk that does not answer */
+static double patience_s = 100; /* that a guest has with a tapdisk that does not answer */
 
 static double now(void)
 {

@@ -19,7 +19,14 @@
 set -u
 : "${top_srcdir:=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}"
 : "${top_builddir:=$PWD}"
-WORK=$(mktemp -d /tmp/td-it.XXXXXX) || exit 99
+# The first of these that takes direct I/O, which the default cache mode wants; or else the first.
+WORK=
+for base in "${TMPDIR:-/tmp}" /var/tmp "$top_builddir" "${TMPDIR:-/tmp}"; do
+	[ -z "$WORK" ] || rm -rf "$WORK"
+	WORK=$(mktemp -d "$(realpath "$base")/td-it.XXXXXX") || exit 99
+	! dd if=/dev/zero of="$WORK/probe" bs=4096 count=1 oflag=direct status=none 2>/dev/null || break
+done
+rm -f "$WORK/probe"
 export TAPDISK_CONTROL_DIR=$WORK/ctl
 RC=0 OUT= ERR= at_exit_cmds=
 
