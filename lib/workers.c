@@ -68,8 +68,8 @@ static long run_op(struct td_iop *op)
 		return op->call(op);
 	default:
 		res = run_fallocate(op);
-		if (!res && durable)
-			res = fdatasync(op->file->fd) < 0 ? -errno : 0;
+		if (!res && durable && fdatasync(op->file->fd) < 0)
+			res = errno == ENOSPC || errno == EDQUOT ? -EIO : -errno; /* as of a TD_IO_SYNC */
 		return res;
 	}
 	return res < 0 ? -errno : res;
