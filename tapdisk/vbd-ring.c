@@ -147,6 +147,17 @@ static struct vbd_ring *find_ring(const struct vbd *v, unsigned domid, unsigned 
 	return last;
 }
 
+static bool has_queue(const struct vbd *v, const struct blkif_params *p)
+{
+	td_list_each(l, &v->rings) {
+		const struct blkif_params *q = blkif_params(ring_of(l));
+
+		if (q->domid == p->domid && q->devid == p->devid && q->queue == p->queue)
+			return true;
+	}
+	return false;
+}
+
 /* Whether one more guest may come; or (p->queue not 0) another ring of one that has come, from the process that had them all. */
 static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside, struct td_err *err)
 {
@@ -154,6 +165,8 @@ static int check_connect(const struct vbd *v, const struct blkif_params *p, bool
 
 	if (!v->spec)
 		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
+	if (p->queue && has_queue(v, p)) /* the record of what is in flight there would be lost */
+		return td_fail(err, EBUSY, "minor %d: domain %u has queue %u of device %u already", v->minor, p->domid, p->queue, p->devid);
 	if (find_ring(v, p->domid, p->devid) && !p->queue)
 		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u already, in another way", v->minor, p->domid, p->devid);
 	if (other && !beside && !v->opt.read_only)

@@ -43,11 +43,11 @@ struct flight {
 	uint8_t op;
 };
 
-static volatile sig_atomic_t enough;
+static atomic_int enough; /* a signal sets it, in one thread of many */
 
 static void on_term(int sig)
 {
-	enough = sig;
+	atomic_store(&enough, sig);
 }
 
 static double now(void)
@@ -120,7 +120,7 @@ static void *run_ring(void *arg)
 	int slot, status;
 
 	for (;;) {
-		for (; now() < end && !enough && !atomic_load(&failed) && inflight < depth; inflight++)
+		for (; now() < end && !atomic_load(&enough) && !atomic_load(&failed) && inflight < depth; inflight++)
 			issue(q, flights[q], &rng, &seed);
 		guest_push(&g[q]);
 		if (!inflight)

@@ -131,7 +131,7 @@ struct call {
 	const char *spec, *mode;
 	bool read_only, beside;
 	int timeout, request_timeout, rc;
-	unsigned domid;
+	unsigned domid, ring;
 	unsigned order; /* when it ended; 0: not yet */
 };
 
@@ -149,6 +149,7 @@ static void run_call(void *arg)
 	e.text[0] = 0;
 	memset(&p, 0, sizeof p);
 	p.domid = (uint16_t)c->domid;
+	p.queue = c->ring;
 	p.pages = 1;
 	switch (c->what) {
 	case OPEN:
@@ -542,6 +543,26 @@ START_TEST(one_guest_at_a_time_and_only_it_lets_go)
 	ck_assert_uint_eq(answers(), 0);
 	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
 	ck_assert_uint_eq(answers(), 1);
+	end();
+}
+END_TEST
+
+START_TEST(a_further_queue_comes_once)
+{
+	setenv("TAPDISK_THREADS", "1", 1);
+	begin_connected();
+	me++;
+	ck_assert_int_eq(DO(.what = CONNECT, .ring = 1, .beside = true), 0);
+	me--;
+	ck_assert_int_eq(DO(.what = CONNECT, .ring = 1, .beside = true), -EBUSY);
+	ck_assert(strstr(err.text, "has queue 1 of device 0 already"));
+	put(BLKIF_READ, 0, 1);
+	ck_assert_uint_eq(answers(), 1);
+	me++;
+	put(BLKIF_READ, 0, 1);
+	ck_assert_uint_eq(answers(), 1);
+	me--;
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
 	end();
 }
 END_TEST
@@ -959,6 +980,7 @@ int main(void)
 	SUITE_ADD(s, one_guest_at_a_time_and_only_it_lets_go);
 	SUITE_ADD(s, a_guest_that_was_told_of_no_cache_is_not_given_one);
 	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
+	SUITE_ADD(s, a_further_queue_comes_once);
 	SUITE_ADD(s, a_guest_and_its_stub_domain_use_one_disk);
 	SUITE_ADD(s, a_guest_that_leaves_a_paused_disk_takes_nothing_of_the_others);
 	SUITE_ADD(s, a_read_only_disk_has_as_many_guests_as_want_it);
