@@ -4,7 +4,7 @@ noinst_LIBRARIES += tapdisk/libtapdisk.a
 tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/blkif.c tapdisk/blkif.h tapdisk/blkif-ring.h tapdisk/blkif-check.c tapdisk/blkif-copy.c tapdisk/blkif-poll.c tapdisk/blkif-persist.c tapdisk/blkif-connect.c tapdisk/blkif-takeover.c \
 	tapdisk/blkif-abi.c tapdisk/blkif-abi.h \
-	tapdisk/cache.c tapdisk/cache.h \
+	tapdisk/cache.c tapdisk/cache.h tapdisk/cache-inside.h tapdisk/cache-barrier.c tapdisk/cache-flush.c tapdisk/cache-leave.c tapdisk/cache-mode.c tapdisk/cache-space.c \
 	tapdisk/chain.c tapdisk/chain.h \
 	tapdisk/ctl.c tapdisk/ctl.h tapdisk/ctl-ops.c tapdisk/ctl-ops.h tapdisk/ctl-move.c tapdisk/ctl-ring.c \
 	tapdisk/handover.c tapdisk/handover.h \

@@ -13,7 +13,7 @@ TESTS += tests/crash/lab.sh
 check_PROGRAMS += tests/crash/killlab
 tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tests/crash/kill-disk.h tests/crash/kill-guest.c \
 	tests/crash/kill-guest.h tests/crash/rng.h tests/support/guest.c tests/support/guest.h \
-	lib/io.c lib/io-aio.c lib/workers.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache.c
+	lib/io.c lib/io-aio.c lib/workers.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache-barrier.c tapdisk/cache-flush.c
 if HAVE_URING
 tests_crash_killlab_SOURCES += lib/io-uring.c
 endif
