@@ -21,7 +21,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/syncmark.c tapdisk/syncmark.h \
 	tapdisk/stats.c tapdisk/stats.h \
 	tapdisk/stall.c tapdisk/stall.h \
-	tapdisk/vbd.c tapdisk/vbd.h tapdisk/vbd-ring.c tapdisk/vbd-move.c tapdisk/vbd-inside.h \
+	tapdisk/vbd.c tapdisk/vbd.h tapdisk/vbd-image.c tapdisk/vbd-state.c tapdisk/vbd-ring.c tapdisk/vbd-move.c tapdisk/vbd-inside.h \
 	tapdisk/xport-mem.c tapdisk/xport-xen.c
 tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)

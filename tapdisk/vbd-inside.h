@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What vbd.c, vbd-ring.c and vbd-move.c know of each other. */
+/* What vbd.c and the files beside it know of each other. */
 #ifndef TAPDISK_VBD_INSIDE_H
 #define TAPDISK_VBD_INSIDE_H
 
@@ -14,6 +14,9 @@ void vbd_lock(struct vbd *v); /* one operation at a time */
 void vbd_unlock(struct vbd *v);
 /* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
 bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline);
+
+/* --- vbd-image.c: on a fiber ---------------------------------------------------------------------------------------- */
+
 /* Opens spec and lets requests through.  fresh: not after a pause. */
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err);
 /*
@@ -21,6 +24,12 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
  * other error: a flush that failed.
  */
 int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
+void vbd_tell_nbd(struct vbd *v); /* the size, and what else NBD's clients see */
+
+/* --- vbd-state.c ---------------------------------------------------------------------------------------------------- */
+
+void vbd_listen(struct vbd *v); /* to what its layers tell, from now on */
+void vbd_listen_to(struct vbd *v, struct td_image *leaf); /* and of each image of a chain that is in use, whether it is corrupt; v NULL: no more */
 
 /* --- vbd-ring.c ----------------------------------------------------------------------------------------------------- */
 

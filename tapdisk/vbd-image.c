@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A disk's images: opened, with all that runs upon them; and brought to rest, and closed. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "drivers/drivers.h"
+#include "lib/ctl-client.h"
+#include "lib/redo.h"
+#include "tapdisk/chain.h"
+#include "tapdisk/vbd-inside.h"
+
+static unsigned file_flags(const struct vbd_options *o)
+{
+	return o->mode->file_flags | (o->read_only ? TD_FILE_RDONLY : 0) | (o->shared ? TD_FILE_SHARED : 0);
+}
+
+void vbd_tell_nbd(struct vbd *v)
+{
+	v->nbd_disk.name = v->spec;
+	v->nbd_disk.size = v->leaf->info.size;
+	v->nbd_disk.preferred = v->leaf->info.physical;
+	v->nbd_disk.read_only = v->opt.read_only;
+	v->nbd_disk.trim = v->leaf->info.discard;
+}
+
+/* Guests without NBD go on without its sockets; who needs them hears it from the log, and from its own connect(). */
+static void start_nbd(struct vbd *v, bool fresh)
+{
+	struct td_err err = {0};
+
+	vbd_tell_nbd(v);
+	if (v->nbd && fresh && nbd_listen(v->nbd, &err) < 0)
+		td_log(LOG_ERR, "minor %d: no NBD server: %s", v->minor, err.text);
+	nbd_run(v->nbd);
+}
+
+/* The log for an image of that driver; one whose disk has no record has no successor either. */
+static struct td_redo *open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o)
+{
+	char path[PATH_MAX];
+
+	if (!d->redo || o->read_only || o->key.len || v->marker < 0 || td_ctl_redo_path(v->minor, path))
+		return NULL;
+	return v->successor ? td_redo_adopt(path) : td_redo_new(path);
+}
+
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
+{
+	const struct td_driver *d;
+	struct td_image *leaf;
+	struct td_redo *redo;
+	struct td_io *io;
+	const char *path;
+	bool shrunk;
+	char *copy;
+	int rc;
+
+	d = td_driver_parse(spec, &path, err);
+	if (!d)
+		return -err->code;
+	rc = options_check(o, d->name, err);
+	if (!rc)
+		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
+	if (rc < 0)
+		return rc;
+	redo = open_redo(v, d, o);
+	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo}, io, &leaf, err);
+	if (rc < 0) {
+		td_redo_free(redo);
+		return rc;
+	}
+	shrunk = leaf->info.size / 512 < v->disk.sectors;
+	/* a CD may be taken out; of a disk, what was written is lost */
+	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
+		rc = td_fail(err, EINVAL, "%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink", spec,
+			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
+		goto fail;
+	}
+	if (leaf->info.size % options_sector(o)) {
+		rc = td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of sector-size=%u: enlarge it, or leave the option out", spec,
+			     (unsigned long long)leaf->info.size, options_sector(o));
+		goto fail;
+	}
+	copy = strdup(spec);
+	if (!copy) {
+		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
+		goto fail;
+	}
+	free(v->spec); /* which spec may be */
+	v->spec = copy;
+	v->opt = *o;
+	v->leaf = leaf;
+	v->redo = redo;
+	vbd_listen_to(v, leaf);
+	v->cache.report_enospc = o->report_enospc;
+	v->disk.sectors = leaf->info.size / 512;
+	v->disk.read_only = o->read_only;
+	v->disk.discard = leaf->info.discard && !o->read_only;
+	v->state = 0;
+	if (fresh)
+		stats_open(&v->stats, v->minor);
+	cache_attach(&v->cache, o->mode, leaf, io, fresh);
+	if (shrunk && !fresh) {
+		v->all_leave = true; /* their places were checked against the old size */
+		cache_cancel(&v->cache, -EIO);
+		v->all_leave = false;
+	}
+	cache_resume(&v->cache);
+	vbd_run_rings(v);
+	start_nbd(v, fresh);
+	stall_watch(&v->stall, o->request_timeout);
+	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
+	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
+	return 0;
+fail:
+	chain_close(leaf);
+	td_redo_free(redo);
+	return rc;
+}
+
+static bool image_idle(const struct vbd *v)
+{
+	return cache_image_idle(&v->cache);
+}
+
+static void go_on(struct vbd *v)
+{
+	cache_resume(&v->cache);
+	vbd_run_rings(v);
+	nbd_run(v->nbd);
+}
+
+int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
+{
+	struct td_image *leaf = v->leaf;
+	int rc = 0;
+
+	vbd_hold_rings(v);
+	nbd_hold(v->nbd);
+	cache_quiesce(&v->cache);
+	if (!vbd_wait_until(v, image_idle, until)) {
+		go_on(v);
+		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
+	}
+	if (cache_dirty(&v->cache)) {
+		cache_flush(&v->cache);
+		vbd_wait_until(v, image_idle, 0);
+		if (v->cache.sticky)
+			rc = td_fail(err, -v->cache.sticky, "minor %d: the last flush of %s failed (%s): check the disk's contents", v->minor,
+				     v->spec, strerror(-v->cache.sticky));
+		else if (cache_dirty(&v->cache))
+			rc = td_fail(err, ENOSPC, "minor %d: there is no space for the metadata of %s: %s", v->minor, v->spec,
+				     keep ? "it goes on; make room, and try again" : "what was not flushed is lost");
+	}
+	if (rc == -ENOSPC && keep && !v->cache.sticky) {
+		go_on(v);
+		return rc;
+	}
+	v->leaf = NULL;
+	vbd_listen_to(NULL, leaf);
+	stall_watch(&v->stall, 0);
+	cache_detach(&v->cache);
+	chain_close(leaf);
+	td_redo_free(v->redo);
+	v->redo = NULL;
+	return rc;
+}
