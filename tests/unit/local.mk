@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-leave tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-redo
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-leave tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-redo
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -40,8 +40,13 @@ tests_unit_test_merge_SOURCES = tests/unit/test-merge.c tests/support/fault-io.c
 tests_unit_test_merge_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_file_SOURCES = tests/unit/test-file.c tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_file_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+TEST_VBD = tests/support/test-vbd.h tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(TEST_VBD)
 tests_unit_test_vbd_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_vbd_pause_SOURCES = tests/unit/test-vbd-pause.c $(TEST_VBD)
+tests_unit_test_vbd_pause_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_vbd_ring_SOURCES = tests/unit/test-vbd-ring.c $(TEST_VBD)
+tests_unit_test_vbd_ring_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_lane_SOURCES = tests/unit/test-lane.c tests/support/test-image.c tests/support/test-image.h tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_lane_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_extent_SOURCES = tests/unit/test-extent.c tests/support/on-fiber.h tests/support/suite.h

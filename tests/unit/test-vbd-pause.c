@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A disk comes to rest: pauses, and what fails then. */
+#include "tests/support/test-vbd.h"
+
+START_TEST(a_pause_waits_for_the_image_and_loses_nothing)
+{
+	struct call pause = {.what = PAUSE};
+
+	begin_connected();
+	fio.manual = true;
+	put(BLKIF_WRITE, 0, 1);
+	turns(3);
+	ck_assert_uint_eq(fio.nrunning, 1);
+	begin_call(&pause);
+	put(BLKIF_WRITE, 8, 1);
+	put(BLKIF_FLUSH_DISKCACHE, 0, 0);
+	turns(5);
+	ck_assert_uint_eq(pause.order, 0);
+	fault_io_complete(&fio, 0);
+	turns(5);
+	ck_assert_uint_eq(fio.log[fio.nlog - 1].op, TD_IO_SYNC); /* what was written is durable before the image is closed */
+	ck_assert_uint_eq(pause.order, 0);
+	fault_io_complete(&fio, 0);
+	ck_assert_int_eq(end_call(&pause), 0);
+	ck_assert_uint_eq(vbd_state(v), 0x2a);
+	ck_assert_uint_eq(answers(), 1);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	fio.manual = false;
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_uint_eq(answers(), 3);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	end();
+}
+END_TEST
+
+START_TEST(a_pause_that_takes_too_long_is_called_off)
+{
+	begin_connected();
+	fio.manual = true;
+	put(BLKIF_WRITE, 0, 1);
+	turns(3);
+	ck_assert_int_eq(DO(.what = PAUSE, .timeout = 1), -ETIMEDOUT);
+	ck_assert_uint_eq(vbd_state(v), 0);
+	put(BLKIF_READ, 8, 1);
+	turns(3);
+	ck_assert_uint_eq(fio.nrunning, 2); /* the ring goes on */
+	fault_io_complete(&fio, 1);
+	fault_io_complete(&fio, 0);
+	ck_assert_uint_eq(answers(), 2);
+	end();
+}
+END_TEST
+
+START_TEST(paused_the_disk_may_change_its_image_but_not_shrink_under_a_guest)
+{
+	begin_connected();
+	fault_io_file(&fio, "small", SECTORS * 256);
+	fault_io_file(&fio, "large", SECTORS * 1024);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .spec = "aio:small"), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "cannot shrink"));
+	ck_assert_uint_eq(vbd_state(v), 0x22a);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .spec = "aio:large"), 0);
+	ck_assert_uint_eq(v->disk.sectors, SECTORS * 2);
+	ck_assert_str_eq(v->spec, "aio:large");
+	put(BLKIF_READ, SECTORS * 2 - 8, 1);
+	ck_assert_uint_eq(answers(), 1);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .spec = "aio:small"), 0); /* nobody knows it larger */
+	end();
+}
+END_TEST
+
+START_TEST(an_unpause_keeps_a_disk_read_only)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .read_only = true), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writethrough"), 0);
+	ck_assert(v->disk.read_only && v->opt.read_only);
+	ck_assert_str_eq(v->cache.mode->name, "writethrough");
+	end();
+}
+END_TEST
+
+START_TEST(a_failed_flush_lasts_over_a_pause_and_not_over_a_close)
+{
+	begin_connected();
+	put(BLKIF_WRITE, 0, 1);
+	ck_assert_uint_eq(answers(), 1);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	put(BLKIF_FLUSH_DISKCACHE, 0, 0);
+	ck_assert_uint_eq(answers(), 2);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
+	ck_assert_ptr_nonnull(strstr(vbd_reason(v), "flush"));
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_uint_eq(vbd_state(v), 0x2a | TD_STATE_FAILED);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	put(BLKIF_WRITE, 0, 1);
+	ck_assert_uint_eq(answers(), 3);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	put(BLKIF_READ, 0, 1);
+	ck_assert_uint_eq(answers(), 4);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_int_eq(DO(.what = CLOSE), 0);
+	ck_assert_uint_eq(vbd_state(v), 0x2);
+	ck_assert_int_eq(DO(.what = OPEN), 0);
+	ck_assert_uint_eq(vbd_state(v), 0);
+	ck_assert_ptr_null(vbd_reason(v));
+	end();
+}
+END_TEST
+
+START_TEST(a_last_flush_that_fails_is_told_to_who_closes)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN), 0);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(DO(.what = CLOSE), -EIO);
+	ck_assert_ptr_nonnull(strstr(err.text, "flush"));
+	ck_assert_uint_eq(vbd_state(v), 0x2); /* closed all the same */
+	ck_assert_int_eq(DO(.what = OPEN), 0);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_uint_eq(vbd_state(v), 0x2a | TD_STATE_FAILED);
+	end();
+}
+END_TEST
+
+START_TEST(a_guest_that_was_told_of_no_cache_is_not_given_one)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .mode = "writethrough"), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(err.text, "no cache"));
+	ck_assert_uint_eq(vbd_state(v), 0x22a);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_str_eq(v->opt.mode->name, "writethrough");
+	/* the other way is a stronger promise */
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"), 0);
+	memset(&g.ring, 0, sizeof g.ring);
+	g.prod = g.cons = 0;
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writethrough"), 0);
+	end();
+}
+END_TEST
+
+START_TEST(a_store_that_does_not_answer_is_told_of)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .request_timeout = 3600), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert_ptr_null(vbd_reason(v)); /* at rest */
+	fio.manual = true;
+	put(BLKIF_READ, 0, 1);
+	turns(3);
+	nchanged = 0;
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert(!v->stall.stalled);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert(v->stall.stalled && nchanged == 1);
+	ck_assert_ptr_nonnull(strstr(vbd_reason(v), "does not answer"));
+	ck_assert_uint_eq(answers(), 0); /* told, and nothing given up */
+	/* one comes back, and another is under way: slow is not stalled */
+	put(BLKIF_READ, 8, 1);
+	turns(3);
+	fault_io_complete(&fio, 0);
+	ev_invoke(loop, &v->stall.timer, EV_TIMER);
+	ck_assert(!v->stall.stalled && nchanged == 2);
+	fio.manual = false;
+	while (fault_io_complete(&fio, 0))
+		;
+	ck_assert_uint_eq(answers(), 2);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert(!ev_is_active(&v->stall.timer)); /* nothing wakes a paused disk */
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert(ev_is_active(&v->stall.timer));
+	end();
+}
+END_TEST
+
+START_TEST(a_pause_without_space_holds_the_writes_and_goes_on)
+{
+	begin_connected();
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -ENOSPC);
+	put(BLKIF_WRITE, 0, 1);
+	ck_assert_uint_eq(answers(), 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_uint_eq(vbd_state(v), 0x2a | TD_STATE_NO_SPACE);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_uint_eq(answers(), 1);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	ck_assert_uint_eq(vbd_state(v), 0);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vbd, pauses");
+
+	SUITE_ADD(s, a_pause_waits_for_the_image_and_loses_nothing);
+	SUITE_ADD(s, a_pause_that_takes_too_long_is_called_off);
+	SUITE_ADD(s, paused_the_disk_may_change_its_image_but_not_shrink_under_a_guest);
+	SUITE_ADD(s, an_unpause_keeps_a_disk_read_only);
+	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
+	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
+	SUITE_ADD(s, a_guest_that_was_told_of_no_cache_is_not_given_one);
+	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
+	SUITE_ADD(s, a_pause_without_space_holds_the_writes_and_goes_on);
+	return suite_run(s);
+}
