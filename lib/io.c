@@ -55,11 +55,6 @@ static bool syncs(const struct td_iop *op)
 	return op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) && !(op->file->flags & (TD_FILE_NOSYNC | TD_FILE_DIRECT));
 }
 
-static bool is_full(long res)
-{
-	return res == -ENOSPC || res == -EDQUOT;
-}
-
 static void note_time(void)
 {
 	struct timespec t;
@@ -130,38 +125,15 @@ static void again(struct td_iop *op)
 		td_iop_send(op);
 }
 
-/*
- * Pages that found no space when they were to go to the disk are lost, as with any other error; and a write-back's error is told once, be it
- * to another's write.  So a durable write through the page cache that finds no space is made once more without the flag: if there is
- * none then either, it is that which was meant, and nothing is lost.  False: it is under way.
- */
-static bool judge_space(struct td_iop *op, long *res)
-{
-	if (op->probes) {
-		op->probes = false;
-		op->flags |= TD_IO_DSYNC;
-		*res = is_full(*res) ? *res : -EIO;
-	} else if (is_full(*res) && syncs(op)) {
-		if (op->op == TD_IO_SYNC) {
-			*res = -EIO;
-			return true;
-		}
-		op->probes = true;
-		op->flags &= ~(unsigned)TD_IO_DSYNC;
-		td_iop_send(op);
-		return false;
-	}
-	return true;
-}
-
 void td_iop_result(struct td_iop *op, long res)
 {
-	if (!judge_space(op, &res))
-		return;
 	if (op->merged) {
 		td_merge_result(op, res);
 		return;
 	}
+	/* pages that found no space when they were to go to the disk are lost, as with any other error */
+	if (op->op == TD_IO_SYNC && (res == -ENOSPC || res == -EDQUOT))
+		res = -EIO;
 	if (res == -EINTR || res == -EAGAIN) {
 		again(op);
 	} else if (res < 0 || (op->op != TD_IO_READ && op->op != TD_IO_WRITE)) {
@@ -215,7 +187,6 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 	op->tries = 0;
 	op->change = TD_CHANGE_NONE;
 	op->merged = false;
-	op->probes = false;
 	io->inflight++;
 	if (op->op == TD_IO_SYNC && (op->file->flags & TD_FILE_NOSYNC)) {
 		td_list_add(&io->nosync, &op->link);

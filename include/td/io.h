@@ -41,11 +41,7 @@ enum td_io_op {
 };
 
 enum {
-	/*
-	 * The operation and what it needs to be read back are durable before done().  A WRITE through the page cache fails with -ENOSPC where
-	 * it finds no space itself; where its bytes, or another's, found none on their way to the store, with -EIO, as a TD_IO_SYNC does.
-	 */
-	TD_IO_DSYNC = 1u << 0,
+	TD_IO_DSYNC = 1u << 0,    /* the operation and what it needs to be read back are durable before done() */
 	TD_IO_NEW = 1u << 2,      /* a write where nothing has been written yet: the kernel may block to find room for it, so a thread makes it */
 	TD_IO_EOF_ZERO = 1u << 1, /* a read beyond the end of the file gives zeroes; without it, -EIO */
 };
@@ -71,7 +67,6 @@ struct td_iop {
 	enum { TD_CHANGE_NONE, TD_CHANGE_HELD, TD_CHANGE_STARTED } change;
 	bool rmw;               /* the change is a read-modify-write */
 	bool merged;            /* lib/merge.c: stands for several */
-	bool probes;            /* a durable write that found no space, made once more without TD_IO_DSYNC, to see what that meant */
 	struct td_io *io;
 	uint64_t moved; /* bytes transferred so far; in done(), without what TD_IO_EOF_ZERO made up */
 	int first;      /* index of the iovec where the rest starts */

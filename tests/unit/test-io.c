@@ -181,38 +181,6 @@ START_TEST(a_sync_without_space_has_lost_data)
 }
 END_TEST
 
-/* Is it the write that found no space, or its bytes, or another's, on their way to the disk?  Those are lost. */
-START_TEST(a_durable_write_without_space_has_lost_data_or_not)
-{
-	static const struct {
-		unsigned flags;
-		long first, second;
-		int err;
-		unsigned rounds;
-	} t[] = {{0, -ENOSPC, -ENOSPC, -ENOSPC, 2}, {0, -ENOSPC, 4096, -EIO, 2}, {0, -EDQUOT, 100, -EIO, 2}, {0, -ENOSPC, -EIO, -EIO, 2},
-		 {0, -ENOSPC, -EINTR, -EIO, 2}, {0, 512, -ENOSPC, -EIO, 3}, {0, -EIO, 0, -EIO, 1},
-		 {TD_FILE_DIRECT, -ENOSPC, 0, -ENOSPC, 1}, {TD_FILE_NOSYNC, -ENOSPC, 0, -ENOSPC, 1}};
-
-	begin(0);
-	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
-		f->flags = t[i].flags;
-		fault_io_clear(&fio);
-		fault_io_rule(&fio, 1, t[i].first);
-		fault_io_rule(&fio, 2, t[i].second);
-		ck_assert_int_eq(once(TD_IO_WRITE, mem, 4096, 4096, TD_IO_DSYNC), t[i].err);
-		ck_assert_uint_eq(fio.nlog, t[i].rounds);
-		ck_assert_uint_eq(fio.log[0].flags, TD_IO_DSYNC);
-		if (t[i].rounds > 1)
-			ck_assert_uint_eq(fio.log[fio.nlog - 1].flags, 0);
-	}
-	f->flags = 0;
-	fault_io_clear(&fio);
-	fault_io_rule(&fio, 1, -ENOSPC);
-	ck_assert_int_eq(once(TD_IO_WRITE, mem, 4096, 4096, 0), -ENOSPC); /* of one that is not durable it is always the write */
-	end();
-}
-END_TEST
-
 START_TEST(each_error_comes_through_done)
 {
 	static const int errors[] = {EIO, ENOSPC, EDQUOT, EROFS, EOPNOTSUPP};
@@ -630,7 +598,6 @@ int main(void)
 	SUITE_ADD(s, eintr_and_eagain_never_surface);
 	SUITE_ADD(s, a_short_transfer_before_an_error_is_the_error);
 	SUITE_ADD(s, a_sync_without_space_has_lost_data);
-	SUITE_ADD(s, a_durable_write_without_space_has_lost_data_or_not);
 	SUITE_ADD(s, each_error_comes_through_done);
 	SUITE_ADD(s, a_write_that_moves_nothing_is_tried_again);
 	SUITE_ADD(s, a_read_over_the_end_is_eio_or_zeroes);

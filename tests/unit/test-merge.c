@@ -220,16 +220,6 @@ START_TEST(a_durable_writes_error_is_told_to_all_of_them)
 	for (unsigned i = 0; i < 8; i++)
 		ck_assert_int_eq(ops[i].err, -EIO);
 	ck_assert_uint_eq(fio.nlog, 1);
-	for (unsigned full = 0; full < 2; full++) { /* for want of space, their own or on the way to the store */
-		eight(TD_IO_WRITE, TD_IO_DSYNC);
-		fault_io_rule(&fio, 1, -ENOSPC);
-		if (full)
-			fault_io_rule(&fio, 2, -ENOSPC);
-		run();
-		for (unsigned i = 0; i < 8; i++)
-			ck_assert_int_eq(ops[i].err, full ? -ENOSPC : -EIO);
-		ck_assert_uint_eq(fio.nlog, 2);
-	}
 	eight(TD_IO_WRITE, TD_IO_DSYNC); /* but this is none */
 	fault_io_rule(&fio, 1, -EINTR);
 	run();
