@@ -38,8 +38,10 @@ bench_load() { # bench_load ROUND STORE-NAME BACKEND VDEV LOAD
 	local s=${BENCH_SECONDS:-4} log seq busy0 now0 user0 soft0 n t p50 p99
 	log=$(guest_log d1); seq=$(($(cat /tmp/d1.seq) + 1)); echo $seq >/tmp/d1.seq
 	printf '%s %s\n' $seq "aioload /dev/$4 ${5//,/ } $((s + 2))" >"$(xenstore-read "/local/domain/$(cat /tmp/d1.id)/console/tty")"
-	sleep 1; busy; busy0=$BUSY now0=$NOW user0=$USER_MS soft0=$SOFT
+	sleep 1; [ -z "${BENCH_PROFILE:-}" ] || echo "= begin $2 $5 $3"
+	busy; busy0=$BUSY now0=$NOW user0=$USER_MS soft0=$SOFT
 	sleep "$s"; busy
+	[ -z "${BENCH_PROFILE:-}" ] || echo "= end"
 	wait_for 90 grep -qa "^@END $seq " "$log" || die "$3, $5: the guest does not answer"
 	read -r n t p50 p99 < <(tr -d '\r' <"$log" | sed -n "/^@BEGIN $seq\$/,\$s/^aioload: \([0-9]*\) requests, \([0-9.]*\) seconds, p50 \([0-9.]*\) us, p99 \([0-9.]*\) us/\1 \2 \3 \4/p")
 	[ -n "$p99" ] || die "$3, $5: $(sed -n "/^@BEGIN $seq/,\$p" "$log" | tr -d '\r')"
@@ -78,6 +80,10 @@ case_bench() {
 			say "$v: $store, $backend; persistent grants: backend $(key "$(fe d1 "$v")" backend | sed 's,.*,&/feature-persistent,' | xargs xenstore-read 2>/dev/null), guest $(key "$(fe d1 "$v")" feature-persistent)"
 		done
 	done
+	if [ -n "${BENCH_PROFILE:-}" ]; then # for tests/xen/profile: dom0 on the first processor, the guest on the others
+		echo 0 >/proc/sys/kernel/kptr_restrict; cp /proc/kallsyms /share/kallsyms
+		xl vcpu-pin Domain-0 all 0 && xl vcpu-pin d1 all 1- || die "processors cannot be had apart"
+	fi
 	for i in $(seq "${BENCH_ROUNDS:-3}"); do
 		for load in $BENCH_LOADS; do
 			for ((n = 0; n < ${#disks[@]}; n++)); do
