@@ -33,10 +33,10 @@ expect 22 tap_ctl create -a "aio:$WORK/d.img" -o cache=writeback
 has "the refusal" "$ERR" "auto, libaio, io_uring and threads"
 expect 22 tap_ctl create -a "aio:$WORK/d.img" -o io=threads # not a disk's to say
 
-# nobody's word: io_uring where there is a host cache, and libaio where there is none
+# nobody's word: threads where there is a host cache, and libaio where there is none
 echo "io = auto" >"$WORK/conf"
 open_disk "$WORK/d.img" -o cache=writeback || fail "create: $ERR"
-is "what suits a host cache" "$(engine name)" io_uring
+is "what suits a host cache" "$(engine name)" threads
 expect 0 tap_ctl destroy -p "$pid" -m "$minor"
 if open_disk "$WORK/d.img" -o cache=none; then
 	is "what suits O_DIRECT" "$(engine name)" libaio
