@@ -6,7 +6,7 @@ xs_start
 export TAP_CTL=$top_builddir/control/tap-ctl
 guest=$top_builddir/tests/support/tdguest
 script() { XENBUS_PATH=backend/vbd3/$1 "$top_builddir/control/block-tap" "$2"; }
-vbd() { "$top_builddir/control/tap-vbd" -s "$top_builddir/control/block-tap" "$@"; }
+vbd() { "$top_builddir/control/tap-vbd" -t 100 -s "$top_builddir/control/block-tap" "$@"; }
 put /local/domain/1 name=guest one=1
 D=1/51760 B=$(be 1/51760)
 iso=$WORK/a.iso

@@ -56,7 +56,7 @@ xl() # ROW CELL FORMAT-OF-PARAMS
 	xenstore-rm "$(be $D)"
 	xenstore-rm "$(fe $D)"
 }
-vbd() { "$top_builddir/control/tap-vbd" -s "$top_builddir/control/block-tap" "$@"; }
+vbd() { "$top_builddir/control/tap-vbd" -t 100 -s "$top_builddir/control/block-tap" "$@"; }
 # a mode that needs O_DIRECT is refused where there is none, by its name: that is an answer as well
 cell_done()
 {

@@ -4,7 +4,7 @@
 . "$top_srcdir/tests/it/xs.sh" || exit 99
 xs_start
 export TAP_CTL=$top_builddir/control/tap-ctl
-vbd() { "$top_builddir/control/tap-vbd" -s "$top_builddir/control/block-tap" "$@"; }
+vbd() { "$top_builddir/control/tap-vbd" -t 100 -s "$top_builddir/control/block-tap" "$@"; }
 nothing_left()
 {
 	is "tapdisks left" "$(tap_ctl list)$(procs tapdisk)" ""

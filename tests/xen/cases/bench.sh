@@ -82,7 +82,7 @@ case_bench() {
 	done
 	if [ -n "${BENCH_PROFILE:-}" ]; then # for tests/xen/profile: dom0 on the first processor, the guest on the others
 		echo 0 >/proc/sys/kernel/kptr_restrict; cp /proc/kallsyms /share/kallsyms
-		xl vcpu-pin Domain-0 all 0 && xl vcpu-pin d1 all 1- || die "processors cannot be had apart"
+		xl vcpu-pin Domain-0 all 0 && xl vcpu-pin d1 all all,^0 || die "processors cannot be had apart"
 	fi
 	for i in $(seq "${BENCH_ROUNDS:-3}"); do
 		for load in $BENCH_LOADS; do
