@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The engine over io_uring: one io_uring_enter a turn, for direct and for buffered files.  What would block is the kernel's to hand to
- * threads of its own, so that a write with TD_IO_NEW and an fdatasync go the same way as all else; fallocate and calls go to ours.
+ * threads of its own, so that a write with TD_IO_NEW goes the same way as all else; fallocate and calls go to ours.  So does what makes
+ * a buffered file durable: a thread waits for it in any case, and in one of ours it is an fdatasync or a pwritev2 that who watches the
+ * process sees (strace, perf trace, audit), as with the other engines.
  *
  * U1 A process that dies leaves requests in the kernel, and its exit does not wait for them as it does for kernel AIO's.  Each of them
  *    holds its file open, and by that the lock on it: who takes the lock next (lib/file-kernel.c waits for one that no process has)
@@ -145,12 +147,20 @@ static bool has_lock(const struct td_file *f)
 	return !(f->flags & (TD_FILE_RDONLY | TD_FILE_SHARED | TD_FILE_PARENT | TD_FILE_BENEATH | TD_FILE_LOOK));
 }
 
+static bool for_kernel(const struct td_iop *op)
+{
+	bool promise = op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) && !(op->file->flags & TD_FILE_NOSYNC));
+
+	if (op->op != TD_IO_READ && op->op != TD_IO_WRITE && op->op != TD_IO_SYNC)
+		return false;
+	return has_lock(op->file) && (!promise || (op->file->flags & TD_FILE_DIRECT));
+}
+
 static void uring_queue(struct td_io *io, struct td_iop *op)
 {
 	struct uring *u = io->priv;
-	bool kernel = (op->op == TD_IO_READ || op->op == TD_IO_WRITE || op->op == TD_IO_SYNC) && has_lock(op->file);
 
-	td_list_add(kernel ? &u->queued : &u->blocking, &op->link);
+	td_list_add(for_kernel(op) ? &u->queued : &u->blocking, &op->link);
 }
 
 static void prepare(struct io_uring_sqe *sqe, struct td_iop *op)

@@ -304,12 +304,15 @@ static const struct td_io_ops *engine_called(const char *name, struct td_err *er
 
 /*
  * For O_DIRECT libaio and io_uring do the same work in the same time.  For buffered files io_uring does without the two hand-overs that a thread
- * costs (bench/engines shows half as many requests more for half of the CPU), but what it asks of the kernel no strace shows, and that a flush
- * is an fdatasync is what an admin wants to see: so it is for the host to choose.
+ * costs: bench/engines shows half as many requests more for half of the CPU.
  */
 static const struct td_io_ops *suits(bool direct)
 {
+#ifdef HAVE_URING
+	return direct ? &td_io_aio : &td_io_uring;
+#else
 	return direct ? &td_io_aio : &td_io_threads;
+#endif
 }
 
 /* What to try where an engine cannot be had; NULL: nothing.  Only of kernel AIO is there a limit for the whole host. */
@@ -324,7 +327,8 @@ static const struct td_io_ops *stand_in(const struct td_io_ops *ops, bool direct
 
 int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err)
 {
-	const struct td_io_ops *ops = name && strcmp(name, "auto") ? engine_called(name, err) : suits(direct), *other;
+	bool asked = name && strcmp(name, "auto");
+	const struct td_io_ops *ops = asked ? engine_called(name, err) : suits(direct), *other;
 	int rc;
 
 	if (!ops)
@@ -336,7 +340,7 @@ int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io 
 		other = stand_in(ops, direct, rc);
 		if (!other)
 			return td_fail(err, -rc, "cannot start the I/O engine %s: %s", ops->name, strerror(-rc));
-		td_log(LOG_WARNING, "the I/O engine %s cannot be had here (%s)%s: using %s", ops->name,
+		td_log(asked || ops == &td_io_aio ? LOG_WARNING : LOG_INFO, "the I/O engine %s cannot be had here (%s)%s: using %s", ops->name,
 		       strerror(-rc), ops == &td_io_aio ? " for want of contexts (raise fs.aio-max-nr)" : "", other->name);
 		ops = other;
 	}

@@ -174,7 +174,7 @@ struct td_io {
 
 /*
  * Makes an engine on the loop.  name: "libaio", "io_uring", "threads", or NULL or "auto" for the one that suits `direct': libaio for
- * O_DIRECT; threads for buffered files, where io_submit would block.  io_uring that cannot be had falls back on libaio or threads, and says so
+ * O_DIRECT; io_uring for buffered files, where io_submit would block.  io_uring that cannot be had falls back on libaio or threads, and says so
  * in the log.  -EINVAL for an unknown name.  td_io_new_ops takes any table.
  */
 int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err);

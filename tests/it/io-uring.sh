@@ -33,10 +33,10 @@ expect 22 tap_ctl create -a "aio:$WORK/d.img" -o cache=writeback
 has "the refusal" "$ERR" "auto, libaio, io_uring and threads"
 expect 22 tap_ctl create -a "aio:$WORK/d.img" -o io=threads # not a disk's to say
 
-# nobody's word: threads where there is a host cache, and libaio where there is none
+# nobody's word: io_uring where there is a host cache, and libaio where there is none
 echo "io = auto" >"$WORK/conf"
 open_disk "$WORK/d.img" -o cache=writeback || fail "create: $ERR"
-is "what suits a host cache" "$(engine name)" threads
+is "what suits a host cache" "$(engine name)" io_uring
 expect 0 tap_ctl destroy -p "$pid" -m "$minor"
 if open_disk "$WORK/d.img" -o cache=none; then
 	is "what suits O_DIRECT" "$(engine name)" libaio
@@ -67,6 +67,29 @@ for mode in none directsync writethrough writeback unsafe; do
 	esac
 	expect 0 tap_ctl destroy -p "$pid" -m "$minor"
 done
+
+# what makes a disk in the host's cache durable is a call that a tracer of the process sees
+if command -v strace >/dev/null && strace -o "$WORK/log" true 2>/dev/null; then
+	for mode in writeback writethrough unsafe; do
+		open_disk "$WORK/d.img" -o cache=$mode -o unsafe=yes || fail "create: $ERR"
+		strace -f -v -s 0 -p "$pid" -o "$WORK/log" -e trace=fdatasync,pwritev2,io_uring_enter 2>"$WORK/err" </dev/null &
+		tracer=$!
+		attached() { grep -q attached "$WORK/err"; }
+		until_true 20 attached
+		expect 0 "$guest" "$pid" "$minor" single 30 9
+		expect 0 "$guest" "$pid" "$minor" flush 20
+		kill -INT $tracer
+		wait $tracer
+		seen="$(grep -v resumed "$WORK/log" | grep -c 'fdatasync(') $(grep -v resumed "$WORK/log" | grep -c 'RWF_DSYNC')"
+		case $mode in
+		writeback) is "$mode: syncs and durable writes that strace sees" "$seen" "20 0" ;;
+		writethrough) is "$mode: syncs and durable writes that strace sees" "$seen" "20 50" ;;
+		unsafe) is "$mode: syncs and durable writes that strace sees" "$seen" "0 0" ;;
+		esac
+		[ $mode = writethrough ] || grep -q io_uring_enter "$WORK/log" || fail "$mode: nothing went by io_uring"
+		expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+	done
+fi
 
 # a kernel that has none: another engine, and a word in the log
 if command -v strace >/dev/null && strace -o "$WORK/log" true 2>/dev/null; then

@@ -524,12 +524,14 @@ END_TEST
 
 START_TEST(the_engine_follows_from_the_kind_of_file)
 {
+	bool uring = has_uring();
+
 	if (begin_real(NULL, true, 0)) {
 		ck_assert_str_eq(io->ops->name, "libaio");
 		end_real();
 	}
 	ck_assert(begin_real(NULL, false, 0));
-	ck_assert_str_eq(io->ops->name, "threads");
+	ck_assert_str_eq(io->ops->name, uring ? "io_uring" : "threads");
 	end_real();
 }
 END_TEST
