@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "lib/clock.h"
 #include "lib/file.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -171,7 +172,7 @@ bool td_fiber_wait_for(double seconds)
 	bool woken;
 
 	if (!f->woken) {
-		ev_now_update(f->loop);
+		td_clock_update(f->loop);
 		ev_timer_set(&f->timer, seconds > 0 ? seconds : 0, 0);
 		ev_timer_start(f->loop, &f->timer);
 		f->waiting = true;

@@ -6,14 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/io-engines.h"
 #include "lib/kill.h"
 #include "lib/merge.h"
 
 #define TRIES_MAX 10000 /* rounds without progress after which an EAGAIN is an error after all */
+#define CALL_MAX  5000  /* ns that a system call may take for parts of a batch to go ahead: what the store gains by an early start is less */
 
 /* Puts the iovec that a short round had advanced back as its owner knows it. */
 static void iov_restore(struct td_iop *op)
@@ -57,10 +58,7 @@ static bool syncs(const struct td_iop *op)
 
 static void note_time(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	mark->since = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	mark->since = td_clock();
 }
 
 static void note_begin(const struct td_iop *op)
@@ -214,7 +212,7 @@ static void on_commit(struct ev_loop *loop, ev_prepare *w, int revents)
 
 void td_io_commit(struct td_io *io)
 {
-	if (!io->dirty)
+	if (!io->dirty || td_call_cost() > CALL_MAX)
 		return;
 	if (io->merge && td_merge_holds(io)) { /* and may grow: it goes at the turn's end */
 		io->ops->commit(io);

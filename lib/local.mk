@@ -3,6 +3,7 @@ noinst_LIBRARIES += lib/libtd.a
 lib_libtd_a_SOURCES = lib/align.c \
 	lib/await.c lib/await.h \
 	lib/bytes.h \
+	lib/clock.c lib/clock.h \
 	lib/conf.c lib/conf.h \
 	lib/ctl-client.c lib/ctl-client.h \
 	lib/extent.c \

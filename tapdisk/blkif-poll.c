@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
+
 #define SLICE  UINT64_C(20000)      /* ns */
 #define START  UINT64_C(8000)       /* ns: the smallest window but none */
 #define LOOK   UINT64_C(1000000000) /* ns between looks at the host */
@@ -123,10 +125,10 @@ static void on_spin(struct ev_loop *loop, ev_idle *w, int revents)
 {
 	struct blkif *b = w->data;
 	struct blkif_poll *p = &b->poll;
-	uint64_t begun = stats_now(), now = begun;
+	uint64_t begun = td_clock_now(), now = begun;
 
 	while (!found(b)) {
-		now = stats_now();
+		now = td_clock_now();
 		if (now > p->last + p->window) {
 			blkif_poll_stop(b);
 			break;

@@ -19,6 +19,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "lib/clock.h"
+
 #define ROUNDS_MAX  32    /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
 #define AHEAD       16    /* requests of a long batch that are sent to the disk while the next are looked at */
 #define STORM       64    /* events in a row without a request, after which they are answered later */
@@ -154,7 +156,7 @@ void blkif_respond(struct blkif *b)
 	TD_KILL(ANSWER_BEGIN);
 	blkif_hand_out_reads(b, b->done);
 	TD_KILL(ANSWER_COPIED);
-	now = stats_now();
+	now = td_clock();
 	for (r = b->done; r; r = r->next)
 		put_response(b, r, now);
 	TD_KILL(ANSWER_ALL);
@@ -281,7 +283,7 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 	}
 	if (prod == b->req_cons)
 		return true;
-	now = now ? now : stats_now();
+	now = now ? now : td_clock();
 	while (b->req_cons != prod && (*tail = take_one(b)))
 		tail = &(*tail)->next;
 	blkif_poll_work(b, now);
@@ -416,7 +418,7 @@ void blkif_hold(struct blkif *b)
 static void replay(struct blkif *b)
 {
 	struct blkif_req *first = b->replay;
-	uint64_t now = stats_now();
+	uint64_t now = td_clock();
 
 	b->replay = NULL;
 	TD_KILL(REPLAY_BEGIN);

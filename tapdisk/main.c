@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
 #include "lib/ctl-client.h"
 #include "tapdisk/ctl.h"
 #include "tapdisk/server.h"
@@ -118,6 +119,8 @@ int main(int argc, char **argv)
 		report(&err);
 		return err.code;
 	}
+	td_clock_probe();
+	td_clock_attach(loop);
 	server_init(loop);
 	rc = ctl_start(loop, &err);
 	report(&err);
@@ -131,6 +134,7 @@ int main(int argc, char **argv)
 	if (spawn_fd >= 0 && leash)
 		server_leash(spawn_fd);
 	server_run();
+	td_clock_detach(loop);
 	nbd_passed_stop();
 	ctl_stop();
 	queue_fini(&server.queue);

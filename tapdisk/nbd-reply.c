@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/clock.h"
+
 /* --- counting ------------------------------------------------------------------------------------------------------- */
 
 /* ns; one look at the clock a turn. */
@@ -13,7 +15,7 @@ static uint64_t now(struct nbd *n)
 {
 	if (n->turn != ev_iteration(n->loop) || !n->now) {
 		n->turn = ev_iteration(n->loop);
-		n->now = stats_now();
+		n->now = td_clock();
 	}
 	return n->now;
 }

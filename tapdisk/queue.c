@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/clock.h"
 #include "lib/fiber.h"
 
 int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err)
@@ -107,6 +108,7 @@ static void *thread_main(void *arg)
 	struct queue *q = arg;
 
 	ev_run(q->loop, 0);
+	td_clock_detach(q->loop);
 	return NULL;
 }
 
@@ -128,6 +130,7 @@ static struct queue *thread_new(const struct queue *home)
 		return NULL;
 	q->loop = ev_loop_new(EVFLAG_AUTO);
 	if (q->loop) {
+		td_clock_attach(q->loop);
 		open_inbox(q);
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -13,7 +13,6 @@
 #define TAPDISK_STATS_H
 
 #include <jansson.h>
-#include <time.h>
 
 #include "tapdisk/histogram.h"
 #include "tapdisk/shm.h"
@@ -58,15 +57,6 @@ struct stats { /* of a disk */
 /* A number that others may read meanwhile. */
 #define STATS_ADD(x, d) __atomic_store_n(&(x), (x) + (d), __ATOMIC_RELAXED)
 #define STATS_GET(x)    __atomic_load_n(&(x), __ATOMIC_RELAXED)
-
-/* ns; one a batch. */
-static inline uint64_t stats_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static inline unsigned stats_kind(enum td_op op)
 {

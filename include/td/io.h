@@ -184,7 +184,10 @@ void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
 /* Queues an operation; it goes out with the next commit.  Cannot fail: errors come through done(). */
 void td_iop_queue(struct td_io *io, struct td_iop *op);
 
-/* Commits what is queued before the turn's end, but for a run that may grow: for who queues so much that the store would wait for it meanwhile. */
+/*
+ * Commits what is queued before the turn's end, but for a run that may grow: for who queues so much that the store would wait for it meanwhile.
+ * Nothing where a system call is dearer than that (td_call_cost).
+ */
 void td_io_commit(struct td_io *io);
 
 /*

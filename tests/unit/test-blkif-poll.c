@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "lib/clock.h"
 #include "tapdisk/blkif-ring.h"
 #include "tests/support/test-ring.h"
 
@@ -102,7 +103,7 @@ START_TEST(p2_a_busy_host_keeps_it_asleep)
 	begin(BLKIF_NATIVE, 1);
 	for (int i = 0; i < 50; i++) {
 		ck_assert(push(desc(BLKIF_READ, 1, 0, 1))); /* within a second of the first look, which has nothing to compare with */
-		ring->poll.looked = ring->poll.looked ? stats_now() : 0;
+		ring->poll.looked = ring->poll.looked ? td_clock_now() : 0;
 		ring->poll.host_idle = false;
 		answered();
 		ck_assert(!ring->poll.on);
@@ -139,7 +140,7 @@ START_TEST(p3_the_window_follows_the_work)
 	ck_assert_uint_gt(was, 0);
 	while (ring->poll.on)
 		turns(1);
-	ring->poll.last = stats_now() - was - 1;
+	ring->poll.last = td_clock_now() - was - 1;
 	(void)push(desc(BLKIF_READ, 1, 0, 1)); /* after it went to sleep, but soon */
 	turns(1);
 	ck_assert_uint_ge(ring->poll.window, 2 * was);

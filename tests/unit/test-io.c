@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
 #include "lib/file.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
@@ -275,6 +276,26 @@ START_TEST(a_part_of_a_turn_may_be_sent_ahead)
 		while (!o[i].done)
 			ev_run(loop, EVRUN_ONCE);
 	ck_assert_uint_eq(fio.ncommits, before + 2);
+	end();
+}
+END_TEST
+
+START_TEST(where_a_system_call_is_dear_nothing_is_sent_ahead)
+{
+	static struct op o[2];
+	unsigned before;
+
+	begin(0);
+	td_clock_is(TD_CLOCK_CHEAP, 100000);
+	before = fio.ncommits;
+	start(&o[0], TD_IO_READ, mem, 0, 512, 0);
+	td_io_commit(io);
+	ck_assert_uint_eq(fio.ncommits, before);
+	start(&o[1], TD_IO_READ, mem, 0, 512, 0);
+	while (!o[0].done || !o[1].done)
+		ev_run(loop, EVRUN_ONCE);
+	ck_assert_uint_eq(fio.ncommits, before + 1);
+	td_clock_is(TD_CLOCK_CHEAP, 0);
 	end();
 }
 END_TEST
@@ -604,6 +625,7 @@ int main(void)
 	SUITE_ADD(s, unsafe_files_pay_for_no_sync);
 	SUITE_ADD(s, a_turns_operations_go_out_in_one_commit);
 	SUITE_ADD(s, a_part_of_a_turn_may_be_sent_ahead);
+	SUITE_ADD(s, where_a_system_call_is_dear_nothing_is_sent_ahead);
 	SUITE_ADD(s, unknown_engines_are_named);
 	SUITE_ADD(s, completions_are_seen_without_the_loop);
 	SUITE_ADD(s, libaio_on_a_direct_file);
