@@ -155,8 +155,6 @@ static void clear_fiber(void *arg)
 
 	while (req->state[1] < req->len && !rc)
 		rc = clear_step(v, req);
-	if (req->flags & TD_FUA)
-		req->state[0] |= VHD_NEEDS_COMMIT;
 	vhd_put(req, rc);
 }
 

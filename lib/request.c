@@ -77,7 +77,7 @@ static void assert_request(const struct td_image *image, const struct td_req *re
 {
 	assert(image->magic == TD_IMAGE_MAGIC);
 	assert(req->done && req->io);
-	assert(!(req->flags & ~(req->op == TD_WRITE_ZEROES ? TD_FUA | TD_UNMAP : TD_FUA)));
+	assert(!(req->flags & ~(req->op == TD_WRITE_ZEROES ? TD_UNMAP : req->op == TD_WRITE ? TD_FUA : 0u)));
 	if (!has_range(req)) {
 		assert(!req->off && !req->len);
 		return;

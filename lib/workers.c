@@ -67,10 +67,7 @@ static long run_op(struct td_iop *op)
 	case TD_IO_CALL:
 		return op->call(op);
 	default:
-		res = run_fallocate(op);
-		if (!res && durable && fdatasync(op->file->fd) < 0)
-			res = errno == ENOSPC || errno == EDQUOT ? -EIO : -errno; /* as of a TD_IO_SYNC */
-		return res;
+		return run_fallocate(op);
 	}
 	return res < 0 ? -errno : res;
 }

@@ -4,7 +4,8 @@
  * cache-space.c (C7, C8), cache-leave.c (a frontend that goes), cache-mode.c (the table).
  *
  *
- * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is acknowledged.
+ * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is acknowledged.  A DISCARD, or zeroes, that
+ *    are to be durable are followed by a flush of the image as if a FLUSH had come behind them: it may be shared (C2), and a failed one is C5's.
  * C2 A FLUSH is answered by a flush of the image that was issued after it arrived, or by none when every change that was
  *    completed before it arrived is covered by a flush that has completed.  `written' counts changes as they complete, before
  *    they are acknowledged; a FLUSH needs the count at its arrival; a flush of the image covers the count at its issue.
@@ -109,10 +110,15 @@ static bool stops_lanes(const struct cache *c, const struct td_req *req)
 	return req->op != TD_WRITE && c->mapped && !c->whole;
 }
 
+/* Is it to be durable when it is acknowledged? */
+static bool lasting(const struct cache *c, const struct td_req *req)
+{
+	return req->op != TD_READ && (c->mode->fua_every_write || (req->flags & TD_FUA));
+}
+
 static void send_now(struct cache *c, struct td_req *req)
 {
 	struct cache_op *op = op_get(c);
-	bool fua = c->mode->fua_every_write || (req->flags & TD_FUA);
 
 	if (!op) {
 		if (c->probe == req)
@@ -123,7 +129,7 @@ static void send_now(struct cache *c, struct td_req *req)
 	op->req = req;
 	op->c = c;
 	op->child.op = req->op;
-	op->child.flags = (fua && req->op != TD_READ ? TD_FUA : 0) | (req->flags & TD_UNMAP); /* C1 */
+	op->child.flags = (req->op == TD_WRITE && lasting(c, req) ? TD_FUA : 0) | (req->flags & TD_UNMAP); /* C1 */
 	op->child.off = req->off;
 	op->child.len = req->len;
 	op->child.iov = req->iov;
@@ -175,7 +181,7 @@ static void op_done(struct td_req *child, int err)
 	struct cache_op *op = td_entry(child, struct cache_op, child);
 	struct cache *c = op->c;
 	struct td_req *req = op->req;
-	bool write = req->op != TD_READ, fua = child->flags & TD_FUA, probe;
+	bool write = req->op != TD_READ, probe;
 
 	op->next = c->ops;
 	c->ops = op;
@@ -188,11 +194,14 @@ static void op_done(struct td_req *child, int err)
 		cache_write_waits(c, req, err); /* C7 */
 		return;
 	}
-	if (write && fua && err && !cache_is_full(err) && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
+	if ((child->flags & TD_FUA) && err && !cache_is_full(err) && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
 		cache_fail_sticky(c, err); /* C6 */
 	/* only the write that was sent to see tells: others may lie where space is taken already */
 	probe = c->probe == req;
-	cache_finish(c, req, err);
+	if (!err && req->op != TD_WRITE && lasting(c, req))
+		cache_flush_add(c, req); /* C1 */
+	else
+		cache_finish(c, req, err);
 	if (probe && c->out_of_space)
 		cache_probed(c, err);
 	cache_check_idle(c);

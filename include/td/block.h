@@ -13,7 +13,7 @@
 enum td_op { TD_READ, TD_WRITE, TD_FLUSH, TD_DISCARD, TD_WRITE_ZEROES };
 
 enum {
-	TD_FUA = 1u << 0,      /* durable before done(); on WRITE, DISCARD and WRITE_ZEROES */
+	TD_FUA = 1u << 0,      /* durable before done(); of a driver it is asked with WRITE alone */
 	/* the flags below are known above the cache-mode layer only; no driver sees them */
 	TD_PREFLUSH = 1u << 1, /* flush, write, flush (a blkif FLUSH that carries data) */
 	TD_BARRIER = 1u << 2,  /* as PREFLUSH, and nothing passes it in either direction */

@@ -41,7 +41,7 @@ enum td_io_op {
 };
 
 enum {
-	TD_IO_DSYNC = 1u << 0,    /* the operation and what it needs to be read back are durable before done() */
+	TD_IO_DSYNC = 1u << 0,    /* of a WRITE: it and what it needs to be read back are durable before done() */
 	TD_IO_NEW = 1u << 2,      /* a write where nothing has been written yet: the kernel may block to find room for it, so a thread makes it */
 	TD_IO_EOF_ZERO = 1u << 1, /* a read beyond the end of the file gives zeroes; without it, -EIO */
 };

@@ -136,7 +136,7 @@ static void begin(const struct model *w, struct slot *s)
 		s->req.off = off;
 		s->req.len = len;
 	}
-	if (s->req.op != TD_READ && s->req.op != TD_FLUSH && !rnd(8))
+	if (s->req.op == TD_WRITE && !rnd(8))
 		s->req.flags |= TD_FUA;
 	if (s->req.op == TD_WRITE_ZEROES && rnd(2))
 		s->req.flags |= TD_UNMAP;

@@ -262,7 +262,7 @@ static void one(unsigned char *buf)
 		memcpy(model + off, buf, len);
 		memset(unknown + off / 512, 0, len / 512);
 	} else if (what < 93) {
-		int rc = request(TD_WRITE_ZEROES, fua | (rnd() % 2 ? TD_UNMAP : 0), NULL, off, len);
+		int rc = request(TD_WRITE_ZEROES, rnd() % 2 ? TD_UNMAP : 0, NULL, off, len);
 
 		if (rc != -EOPNOTSUPP) {
 			must(rc, "write zeroes");
@@ -270,7 +270,7 @@ static void one(unsigned char *buf)
 			memset(unknown + off / 512, 0, len / 512);
 		}
 	} else {
-		must(request(TD_DISCARD, fua, NULL, off, len), "discard");
+		must(request(TD_DISCARD, 0, NULL, off, len), "discard");
 		memset(unknown + off / 512, 1, len / 512);
 	}
 	memset(busy + off / 512, 0, len / 512);

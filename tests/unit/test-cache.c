@@ -23,6 +23,56 @@ START_TEST(durable_modes_send_each_write_with_fua)
 }
 END_TEST
 
+START_TEST(a_durable_discard_is_answered_by_a_flush_behind_it)
+{
+	static const struct { const char *mode; unsigned flags; bool lasts; } t[] = {
+		{"none", 0, false}, {"none", TD_FUA, true}, {"directsync", 0, true}, {"writethrough", 0, true}, {"writeback", TD_FUA, true}};
+
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		struct guest_req *a, *b;
+
+		begin(t[i].mode);
+		a = submit(TD_DISCARD, t[i].flags, 1);
+		b = submit(TD_WRITE_ZEROES, t[i].flags | TD_UNMAP, 2);
+		expect(0, TD_DISCARD, 1);
+		ck_assert_uint_eq(test_image_at(&img, 0)->flags, 0);
+		ck_assert_uint_eq(test_image_at(&img, 1)->flags, TD_UNMAP);
+		test_image_complete(&img, 0, 0);
+		ck_assert_int_eq(a->done, !t[i].lasts);
+		ck_assert_int_eq(b->done, 0);
+		test_image_drain(&img);
+		ck_assert(a->done && b->done && !a->err && !b->err);
+		ck_assert_uint_eq(img.nflushes, t[i].lasts ? 2 : 0); /* the second came while the first's flush ran */
+		end();
+	}
+}
+END_TEST
+
+START_TEST(durable_discards_share_a_flush_and_one_that_fails_is_for_good)
+{
+	struct guest_req *a, *b, *c;
+
+	begin("directsync");
+	a = submit(TD_DISCARD, 0, 1);
+	b = submit(TD_DISCARD, 0, 2);
+	c = submit(TD_DISCARD, 0, 3);
+	test_image_complete(&img, 0, 0);
+	test_image_complete(&img, 0, 0);
+	test_image_complete(&img, 0, -EIO); /* itself, which says nothing of what is on the disk */
+	ck_assert_int_eq(c->err, -EIO);
+	ck_assert_int_eq(cache.sticky, 0);
+	ck_assert_uint_eq(img.nflushes, 1);
+	test_image_complete(&img, 0, 0);
+	ck_assert(a->done && !a->err && !b->done);
+	ck_assert_uint_eq(img.nflushes, 2);
+	test_image_complete(&img, 0, -EIO);
+	ck_assert_int_eq(b->err, -EIO);
+	ck_assert_int_eq(cache.sticky, -EIO);
+	ck_assert_int_eq(wr(4)->err, -EIO);
+	end();
+}
+END_TEST
+
 START_TEST(a_flush_reaches_the_image_in_every_mode)
 {
 	for (const struct td_cache_mode *m = td_cache_modes; m->name; m++) {
@@ -353,6 +403,8 @@ int main(void)
 
 	SUITE_ADD(s, modes_are_the_table_of_the_design);
 	SUITE_ADD(s, durable_modes_send_each_write_with_fua);
+	SUITE_ADD(s, a_durable_discard_is_answered_by_a_flush_behind_it);
+	SUITE_ADD(s, durable_discards_share_a_flush_and_one_that_fails_is_for_good);
 	SUITE_ADD(s, a_flush_reaches_the_image_in_every_mode);
 	SUITE_ADD(s, the_first_flush_reaches_the_image_without_a_write);
 	SUITE_ADD(s, nothing_new_needs_no_flush);

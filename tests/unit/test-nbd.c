@@ -268,14 +268,14 @@ END_TEST
 
 START_TEST(what_a_request_is_below)
 {
-	static const struct { uint16_t type, flags; enum td_op op; unsigned below; } map[] = {
-		{NBD_CMD_READ, NBD_CMD_FUA, TD_READ, 0},
-		{NBD_CMD_FLUSH, NBD_CMD_FUA, TD_FLUSH, 0},
-		{NBD_CMD_TRIM, 0, TD_DISCARD, 0},
-		{NBD_CMD_TRIM, NBD_CMD_FUA, TD_DISCARD, TD_FUA},
-		{NBD_CMD_WRITE_ZEROES, 0, TD_WRITE_ZEROES, TD_UNMAP},
-		{NBD_CMD_WRITE_ZEROES, NBD_CMD_NO_HOLE, TD_WRITE_ZEROES, 0},
-		{NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO | NBD_CMD_FUA, TD_WRITE_ZEROES, TD_UNMAP | TD_FUA},
+	static const struct { uint16_t type, flags; enum td_op op; unsigned below; bool flush; } map[] = {
+		{NBD_CMD_READ, NBD_CMD_FUA, TD_READ, 0, false},
+		{NBD_CMD_FLUSH, NBD_CMD_FUA, TD_FLUSH, 0, false},
+		{NBD_CMD_TRIM, 0, TD_DISCARD, 0, false},
+		{NBD_CMD_TRIM, NBD_CMD_FUA, TD_DISCARD, 0, true},
+		{NBD_CMD_WRITE_ZEROES, 0, TD_WRITE_ZEROES, TD_UNMAP, false},
+		{NBD_CMD_WRITE_ZEROES, NBD_CMD_NO_HOLE, TD_WRITE_ZEROES, 0, false},
+		{NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO | NBD_CMD_FUA, TD_WRITE_ZEROES, TD_UNMAP, true},
 	};
 
 	begin(false);
@@ -292,6 +292,10 @@ START_TEST(what_a_request_is_below)
 		ck_assert_uint_eq(r->off, flush ? 0 : 1024);
 		ck_assert_uint_eq(r->len, flush ? 0 : 512);
 		test_image_complete(&t, 0, 0);
+		if (map[i].flush) {
+			ck_assert_int_eq(test_image_at(&t, 0)->op, TD_FLUSH);
+			test_image_complete(&t, 0, 0);
+		}
 		expect_simple(i, 0);
 		if (map[i].type == NBD_CMD_READ)
 			hear(b, 512);
