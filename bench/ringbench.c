@@ -3,15 +3,18 @@
  * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block of BS bytes.
  *
  *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin | --awake US]
- *             [--polling US] [--persistent] [--queues N] PID MINOR
+ *             [--polling US] [--persistent] [--queues N] [--pairs] PID MINOR
  *
  * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core) and switches (its voluntary
  * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken; --awake: for US microseconds
  * before it sleeps, as a guest does whose idle CPU polls.  --polling: the tapdisk stays awake for up to US after work, however busy the host.
- * --queues: so many rings, each with a thread of ours and DEPTH requests; the numbers are of all together.
+ * --queues: so many rings, each with a thread of ours and DEPTH requests; the numbers are of all together.  --pairs: the first ring's two threads,
+ * ours and the tapdisk's, share the first processor, the second's the second, and so on: what further rings gain, each at the same price.
  */
+#include <dirent.h>
 #include <getopt.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +27,7 @@
 #define BUCKETS (64 * SUB)
 
 struct job {
-	bool random, write, spin, persistent;
+	bool random, write, spin, persistent, pairs;
 	unsigned bs, depth, order, awake, polling, queues;
 	double seconds;
 	uint64_t blocks, next;
@@ -34,6 +37,7 @@ struct job {
 struct lap {
 	struct guest *g;
 	struct job job;
+	unsigned ring;
 	int rc;
 	uint64_t histogram[BUCKETS], done, start_ns[BLKIF_MAX_SLOTS], rng;
 };
@@ -121,10 +125,52 @@ static int run(struct lap *l)
 	return 0;
 }
 
+/* The tapdisk's thread that serves the ring; 0: it has none of its own. */
+static pid_t thread_of(pid_t pid, unsigned ring)
+{
+	char path[300], name[32] = "", want[32];
+	struct dirent *e;
+	pid_t tid = ring ? 0 : pid;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+	snprintf(want, sizeof want, "tapdisk-ring%u\n", ring);
+	d = opendir(path);
+	while (d && !tid && (e = readdir(d))) {
+		FILE *f;
+
+		snprintf(path, sizeof path, "/proc/%d/task/%s/comm", (int)pid, e->d_name);
+		f = fopen(path, "r");
+		if (f && fgets(name, sizeof name, f) && !strcmp(name, want))
+			tid = atoi(e->d_name);
+		if (f)
+			fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return tid;
+}
+
+/* Ours and the tapdisk's on the processor with the ring's number. */
+static void pair(const struct lap *l)
+{
+	pid_t tid = thread_of(l->g->pid, l->ring);
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(l->ring, &set);
+	if (!tid || sched_setaffinity(tid, sizeof set, &set) || sched_setaffinity(0, sizeof set, &set)) {
+		fprintf(stderr, "ringbench: ring %u has no thread of its own, or there is no processor %u\n", l->ring, l->ring);
+		exit(1);
+	}
+}
+
 static void *run_thread(void *arg)
 {
 	struct lap *l = arg;
 
+	if (l->job.pairs)
+		pair(l);
 	l->rc = run(l);
 	return NULL;
 }
@@ -188,6 +234,7 @@ static int parse(int argc, char **argv, struct job *j)
 	static const struct option longs[] = { { "rw", 1, NULL, 'r' }, { "bs", 1, NULL, 'b' }, { "depth", 1, NULL, 'd' },
 					       { "seconds", 1, NULL, 's' }, { "order", 1, NULL, 'o' }, { "spin", 0, NULL, 'p' },
 					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' }, { "persistent", 0, NULL, 'm' }, { "queues", 1, NULL, 'q' },
+					       { "pairs", 0, NULL, '2' },
 					       { NULL, 0, NULL, 0 } };
 	int c;
 
@@ -211,6 +258,9 @@ static int parse(int argc, char **argv, struct job *j)
 			break;
 		case 'p':
 			j->spin = true;
+			break;
+		case '2':
+			j->pairs = true;
 			break;
 		case 'm':
 			j->persistent = true;
@@ -244,7 +294,7 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &j)) {
 		fprintf(stderr, "usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at most %u] [--depth N]\n"
-				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] [--queues N] PID MINOR\n",
+				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] [--queues N] [--pairs] PID MINOR\n",
 			GUEST_BYTES_MAX);
 		return 2;
 	}
@@ -261,6 +311,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < j.queues; i++) {
 		laps[i].g = &rings[i];
 		laps[i].job = j;
+		laps[i].ring = i;
 		laps[i].rng = 88172645463325252 + i;
 	}
 	cpu = cpu_ticks(g->pid);

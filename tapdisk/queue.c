@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,9 +121,10 @@ static void thread_free(struct queue *q)
 }
 
 /* Signals stay with the main thread, whose loop handles them. */
-static struct queue *thread_new(const struct queue *home)
+static struct queue *thread_new(unsigned ring)
 {
 	struct queue *q = calloc(1, sizeof *q);
+	char name[16];
 	sigset_t all, old;
 	int rc = -1;
 
@@ -137,8 +139,11 @@ static struct queue *thread_new(const struct queue *home)
 		rc = pthread_create(&q->thread, NULL, thread_main, q);
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 	}
-	if (!rc)
+	if (!rc) {
+		snprintf(name, sizeof name, "tapdisk-ring%hhu", (unsigned char)ring); /* for top -H, and taskset */
+		pthread_setname_np(q->thread, name);
 		return q;
+	}
 	td_log(LOG_WARNING, "cannot start a thread for a ring (%s): the main thread serves it", rc > 0 ? strerror(rc) : "no event loop");
 	thread_free(q);
 	return NULL;
@@ -166,7 +171,7 @@ struct queue *queue_for_ring(struct queue *home, unsigned ring)
 		return home;
 	open_inbox(home);
 	if (!home->others[i - 1])
-		home->others[i - 1] = thread_new(home);
+		home->others[i - 1] = thread_new(i);
 	return home->others[i - 1] ? home->others[i - 1] : home;
 }
 
