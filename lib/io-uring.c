@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine over io_uring: one io_uring_enter a turn, for direct and for buffered files.  What would block is the kernel's to hand to
- * threads of its own, so that a write with TD_IO_NEW goes the same way as all else; fallocate and calls go to ours.  So does what makes
- * a buffered file durable: a thread waits for it in any case, and in one of ours it is an fdatasync or a pwritev2 that who watches the
- * process sees (strace, perf trace, audit), as with the other engines.
+ * The engine over io_uring: one io_uring_enter a turn, for direct files and for reads of buffered ones.  What would block is the kernel's to
+ * hand to threads of its own, so that a write with TD_IO_NEW goes the same way as all else; fallocate and calls go to ours.  So do writes and
+ * syncs of a buffered file: most file systems make them in a thread in any case, but the kernel's last one stays, and wakes every five seconds
+ * for ever; and what makes a file durable is an fdatasync or a pwritev2 that who watches the process sees (strace, perf trace, audit), as
+ * with the other engines.
  *
  * Neither buffers nor files are registered with it: in turns with fio, 4 KiB at depth 32, that took a tenth of the CPU off reads and nothing off
  * writes, and half of it off reads of 1 MiB at the same rate; but registered memory is pinned, and a tapdisk at rest gives its buffers back.
@@ -152,11 +153,9 @@ static bool has_lock(const struct td_file *f)
 
 static bool for_kernel(const struct td_iop *op)
 {
-	bool promise = op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) && !(op->file->flags & TD_FILE_NOSYNC));
+	bool direct = op->file && (op->file->flags & TD_FILE_DIRECT);
 
-	if (op->op != TD_IO_READ && op->op != TD_IO_WRITE && op->op != TD_IO_SYNC)
-		return false;
-	return has_lock(op->file) && (!promise || (op->file->flags & TD_FILE_DIRECT));
+	return (op->op == TD_IO_READ || (direct && (op->op == TD_IO_WRITE || op->op == TD_IO_SYNC))) && has_lock(op->file);
 }
 
 static void uring_queue(struct td_io *io, struct td_iop *op)

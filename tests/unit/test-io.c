@@ -386,7 +386,10 @@ static void many_at_once(void)
 	for (unsigned i = 0; i < MANY; i++)
 		ck_assert_int_eq(run(&o[i]), 0);
 	/* all that the kernel has room for goes in one; of the rest each may, on a slow disk, have to wait for a place of its own */
-	ck_assert_uint_ge(io->n.commits, before + 1);
+	if (!strcmp(io->ops->name, "io_uring") && !(f->flags & TD_FILE_DIRECT))
+		ck_assert_uint_eq(io->n.commits, before); /* writes into the host's cache are not the ring's */
+	else
+		ck_assert_uint_ge(io->n.commits, before + 1);
 	ck_assert_uint_le(io->n.commits, before + 1 + MANY - ROOM);
 	memset(mem, 0xFF, MANY * 4096);
 	ck_assert_int_eq(once(TD_IO_READ, mem, 0, MANY * 4096, 0), 0);
