@@ -302,7 +302,7 @@ static const struct td_io_ops *engine_called(const char *name, struct td_err *er
 
 /*
  * For O_DIRECT libaio and io_uring do the same work in the same time.  Reads of buffered files do without the two hand-overs that a thread
- * costs: bench/engines shows a third more of them for half of the CPU.
+ * costs: bench/engines shows up to a third more of them for down to half of the CPU.
  */
 static const struct td_io_ops *suits(bool direct)
 {
