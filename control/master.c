@@ -131,10 +131,22 @@ static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 	lost(m, strerror(errno));
 }
 
+/* A second connection, which tells when xenstored ends.  One that has too many callers just now is asked again at the next look. */
+static void watch_hangup(struct master *m)
+{
+	int fd = store_hangup_fd();
+
+	ev_io_set(&m->hangup, fd, EV_READ);
+	if (fd >= 0)
+		ev_io_start(m->loop, &m->hangup);
+}
+
 static void on_watchdog(struct ev_loop *loop, ev_timer *t, int revents)
 {
 	struct master *m = td_entry(t, struct master, watchdog);
 
+	if (m->hangup.fd < 0)
+		watch_hangup(m);
 	td_list_each(l, &m->devices)
 		watchdog_look(td_entry(l, struct device, link));
 }
@@ -177,10 +189,9 @@ int master_open(struct master *m, struct ev_loop *loop, const struct master_opti
 	ev_io_init(&m->io, on_store, store_fd(m->store), EV_READ);
 	m->io.data = m;
 	ev_io_start(loop, &m->io);
-	ev_io_init(&m->hangup, on_hangup, store_hangup_fd(), EV_READ);
+	ev_init(&m->hangup, on_hangup);
 	m->hangup.data = m;
-	if (m->hangup.fd >= 0)
-		ev_io_start(loop, &m->hangup);
+	watch_hangup(m);
 	ev_prepare_init(&m->prepare, on_prepare);
 	m->prepare.data = m;
 	ev_prepare_start(loop, &m->prepare);

@@ -208,7 +208,7 @@ int store_hangup_fd(void)
 	if (!path || strlen(path) >= sizeof a.sun_path)
 		return -1;
 	strcpy(a.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a)) {
 		close(fd);
 		fd = -1;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "control/tap-ctl.h"
+#include "lib/conf.h"
 #include "td/ctl.h"
 
 #define OPT_PID                                                                                                                  \
@@ -138,10 +139,10 @@ static const struct tc_cmd *find_cmd(const char *name)
 	return NULL;
 }
 
-/* A tapdisk stands in `/', so a control directory that is given relative to here would be another one to it. */
-static int absolute_control_dir(struct td_err *err)
+/* A tapdisk stands in `/', so a path that is given relative to here would be another one to it. */
+static int absolute(const char *variable, struct td_err *err)
 {
-	const char *dir = getenv(TD_CTL_DIR_ENV);
+	const char *dir = getenv(variable);
 	char cwd[PATH_MAX], *path;
 	int ret = 0;
 
@@ -151,7 +152,7 @@ static int absolute_control_dir(struct td_err *err)
 		return td_fail(err, errno, "cannot tell the current directory: %s", strerror(errno));
 	if (asprintf(&path, "%s/%s", cwd, dir) < 0)
 		return td_fail(err, ENOMEM, "no memory");
-	if (setenv(TD_CTL_DIR_ENV, path, 1) < 0)
+	if (setenv(variable, path, 1) < 0)
 		ret = td_fail(err, ENOMEM, "no memory");
 	free(path);
 	return ret;
@@ -165,7 +166,9 @@ static int run_cmd(const struct tc_cmd *cmd, int argc, char **argv, struct td_er
 	if (!ret && a.help)
 		tc_help(cmd);
 	else if (!ret)
-		ret = absolute_control_dir(err);
+		ret = absolute(TD_CTL_DIR_ENV, err);
+	if (!ret)
+		ret = absolute(TD_CONF_ENV, err);
 	if (!ret && !a.help)
 		ret = cmd->run(&a, err);
 	json_decref(a.options);

@@ -301,7 +301,7 @@ int main(int argc, char **argv)
 	if (rc)
 		return rc > 0 ? 0 : -rc;
 	signal(SIGPIPE, SIG_IGN);
-	td_log_open("tapback", o.foreground);
+	td_log_open("tapback", o.foreground ? TD_LOG_STDERR_NOWAIT : TD_LOG_NO_STDERR);
 	td_log_level(o.verbose ? LOG_DEBUG : LOG_INFO);
 	rc = serve(&o, &err);
 	if (rc) {

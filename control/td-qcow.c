@@ -236,7 +236,7 @@ int main(int argc, char **argv)
 	bool key = false;
 	int rc;
 
-	td_log_open("td-qcow", 1);
+	td_log_open("td-qcow", TD_LOG_STDERR);
 	take_common(&argc, argv, &r.t.json, &key);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {
 		fputs(usage_text, stdout);

@@ -2,15 +2,36 @@
 #include "lib/conf.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-const char *td_conf_path(void)
+/* The file that somebody has named, or NULL. */
+static const char *named(void)
 {
 	const char *p = getenv(TD_CONF_ENV);
 
-	return p && *p ? p : SYSCONFDIR "/tapdisk/tapdisk.conf";
+	return p && *p ? p : NULL;
+}
+
+const char *td_conf_path(void)
+{
+	const char *p = named();
+
+	return p ? p : SYSCONFDIR "/tapdisk/tapdisk.conf";
+}
+
+/* A tapdisk reads it on the thread that serves: O_NONBLOCK, since a FIFO without a writer would hold it up. */
+static FILE *conf_open(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (fd >= 0 && !f)
+		close(fd);
+	return f;
 }
 
 /* Without the white space around it. */
@@ -44,12 +65,14 @@ static int one_line(char *line, int (*set)(const char *, const char *, void *, s
 int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err), void *arg, struct td_err *err)
 {
 	const char *path = td_conf_path();
-	FILE *f = fopen(path, "re");
+	FILE *f = conf_open(path);
 	char line[1024];
 	int rc = 0;
 
+	if (!f && errno == ENOENT && !named())
+		return 0;
 	if (!f)
-		return errno == ENOENT ? 0 : td_fail(err, errno, "cannot read %s: %s", path, strerror(errno));
+		return td_fail(err, errno, "cannot read %s%s: %s", path, named() ? ", which " TD_CONF_ENV " names" : "", strerror(errno));
 	for (int n = 1; !rc && fgets(line, sizeof line, f); n++) {
 		struct td_err why;
 

@@ -11,7 +11,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/file.c lib/file.h lib/file-kernel.c \
 	lib/io.c lib/io-aio.c lib/io-threads.c lib/io-engines.h \
 	lib/iov.c lib/iov.h \
-	lib/kill.h lib/log.c \
+	lib/kill.h lib/log.c lib/log-out.c lib/log-out.h \
 	lib/merge.c lib/merge.h \
 	lib/msg.c lib/msg.h \
 	lib/nbd-proto.h \

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "td/log.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
-#include <unistd.h>
 
-static const char *log_ident = "tapdisk";
-static int log_stderr, log_max = LOG_INFO;
+#include "lib/log-out.h"
+
+static const char *log_ident;
+static enum td_log_stderr log_stderr;
+static int log_max = LOG_INFO;
 
 int td_fail(struct td_err *err, int code, const char *fmt, ...)
 {
@@ -22,11 +25,12 @@ int td_fail(struct td_err *err, int code, const char *fmt, ...)
 	return -code;
 }
 
-void td_log_open(const char *ident, int to_stderr)
+void td_log_open(const char *ident, enum td_log_stderr to_stderr)
 {
 	log_ident = ident;
 	log_stderr = to_stderr;
-	openlog(ident, LOG_PID, LOG_DAEMON);
+	if (to_stderr == TD_LOG_STDERR_NOWAIT)
+		td_log_stderr_nowait();
 }
 
 void td_log_level(int priority)
@@ -36,15 +40,16 @@ void td_log_level(int priority)
 
 static void log_v(int priority, const char *fmt, va_list ap)
 {
+	const char *ident = log_ident ? log_ident : program_invocation_short_name;
 	char line[TD_ERR_TEXT];
 
 	vsnprintf(line, sizeof line, fmt, ap);
 	for (char *p = line; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = '?';
-	syslog(priority, "%s", line);
+	td_log_to_daemon(priority, ident, line);
 	if (log_stderr)
-		fprintf(stderr, "%s[%d]: %s\n", log_ident, (int)getpid(), line);
+		td_log_to_stderr(priority, ident, line);
 }
 
 void td_log(int priority, const char *fmt, ...)

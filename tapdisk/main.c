@@ -68,7 +68,7 @@ static int parse(int argc, char **argv)
 		fprintf(stderr, "tapdisk: what is '%s'?  Disks are opened with tap-ctl.\n%s", argv[optind], usage);
 		return -EINVAL;
 	}
-	td_log_open("tapdisk", foreground);
+	td_log_open("tapdisk", foreground ? TD_LOG_STDERR_NOWAIT : TD_LOG_NO_STDERR);
 	return 0;
 }
 

@@ -23,8 +23,17 @@ struct td_err {
  */
 int td_fail(struct td_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Where lines go: to syslog under `ident' (kept by reference), and to stderr too when `to_stderr'. */
-void td_log_open(const char *ident, int to_stderr);
+/*
+ * Where lines go: to the log daemon under `ident' (kept by reference), which is never waited for, and to stderr too if `to_stderr'
+ * says so: of a tool, which waits for whoever reads it, or of a process that serves, which does not.  Lines that nobody takes at once
+ * are counted, and the count is logged when lines are taken again.
+ */
+enum td_log_stderr { TD_LOG_NO_STDERR, TD_LOG_STDERR, TD_LOG_STDERR_NOWAIT };
+
+void td_log_open(const char *ident, enum td_log_stderr to_stderr);
+
+/* Another socket than /dev/log, for tests; kept by reference. */
+void td_log_socket(const char *path);
 
 /* The least urgent priority that is written; LOG_INFO until set. */
 void td_log_level(int priority);

@@ -42,7 +42,7 @@ if open_disk "$WORK/d.img" -o cache=none; then
 	is "what suits O_DIRECT" "$(engine name)" libaio
 	expect 0 tap_ctl destroy -p "$pid" -m "$minor"
 fi
-rm "$WORK/conf"
+: >"$WORK/conf"
 
 # every mode: every byte, one fdatasync for a flush, and writes that are durable where that is promised
 export TAPDISK_IO=io_uring

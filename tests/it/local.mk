@@ -9,7 +9,7 @@ EXTRA_DIST += tests/it/queues.sh
 
 # the xenstore side, against a real xenstored
 TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh \
-	tests/it/tapback-share.sh tests/it/tapback-moved.sh tests/it/tapback-hangs.sh tests/it/tapback-lost.sh
+	tests/it/log-stuck.sh tests/it/tapback-share.sh tests/it/tapback-moved.sh tests/it/tapback-hangs.sh tests/it/tapback-lost.sh
 TESTS += $(TAPBACK_TESTS)
 EXTRA_DIST += tests/it/xs.sh $(TAPBACK_TESTS)
 HOTPLUG_TESTS = tests/it/block-tap.sh tests/it/tap-vbd.sh tests/it/cdrom.sh tests/it/readme.sh

@@ -49,6 +49,12 @@ done
 refuse 22 "is empty" create -a "aio:$WORK/a.img" -E </dev/null
 refuse 22 "not encrypted" create -a "aio:$WORK/a.img" -o cache=writeback -E <<<"a key"
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -t soon
+# a configuration that somebody names and that is not there would be weaker in silence; a relative name is one from here
+TAPDISK_CONF=$WORK/none refuse 2 "$WORK/none, which TAPDISK_CONF names" create -a "aio:$WORK/a.img" -o cache=writeback
+echo "cache = nonsense" >"$WORK/conf"
+cd "$WORK" || exit 1
+TAPDISK_CONF=conf refuse 22 "$WORK/conf, line 1: cache=nonsense" create -a "aio:$WORK/a.img"
+cd "$OLDPWD" || exit 1
 for cmd in commit query cancel; do
 	refuse 95 "not in this version" $cmd -p 1 -m 0
 done

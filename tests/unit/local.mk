@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-leave tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-leave tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-log
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -55,6 +55,8 @@ tests_unit_test_redo_SOURCES = tests/unit/test-redo.c tests/support/fault-io.c t
 tests_unit_test_redo_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_iov_SOURCES = tests/unit/test-iov.c tests/support/suite.h
 tests_unit_test_iov_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_log_SOURCES = tests/unit/test-log.c tests/support/suite.h
+tests_unit_test_log_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_clock_SOURCES = tests/unit/test-clock.c lib/clock-libc.c tests/support/suite.h
 tests_unit_test_clock_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_list_SOURCES = tests/unit/test-list.c tests/support/suite.h

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/conf.h"
@@ -54,11 +55,35 @@ START_TEST(nothing_said_is_none)
 	ck_assert_int_eq(defaults(""), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
 	ck_assert(!opt.unsafe && !opt.shared && !opt.report_enospc && !opt.read_only);
-	setenv(TD_CONF_ENV, "/nonexistent/tapdisk.conf", 1);
+	setenv(TD_CONF_ENV, "/dev/null", 1);
 	ck_assert_int_eq(options_default(&opt, &err), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
 	setenv(TD_CONF_ENV, "", 1);
 	ck_assert_ptr_nonnull(strstr(td_conf_path(), "/tapdisk/tapdisk.conf"));
+}
+END_TEST
+
+/* What the file was to say would be weaker in silence. */
+START_TEST(a_file_that_is_named_must_be_there)
+{
+	err.code = 0;
+	setenv(TD_CONF_ENV, "/nonexistent/tapdisk.conf", 1);
+	ck_assert_int_eq(options_default(&opt, &err), -ENOENT);
+	says("/nonexistent/tapdisk.conf");
+	says(TD_CONF_ENV);
+}
+END_TEST
+
+START_TEST(a_fifo_is_not_waited_for)
+{
+	err.code = 0;
+	strcpy(path, "test-options.fifo");
+	unlink(path);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	setenv(TD_CONF_ENV, path, 1);
+	alarm(60);
+	ck_assert_int_eq(options_default(&opt, &err), 0);
+	unlink(path);
 }
 END_TEST
 
@@ -193,6 +218,8 @@ int main(void)
 	Suite *s = suite_create("options");
 
 	SUITE_ADD(s, nothing_said_is_none);
+	SUITE_ADD(s, a_file_that_is_named_must_be_there);
+	SUITE_ADD(s, a_fifo_is_not_waited_for);
 	SUITE_ADD(s, the_hosts_file_gives_the_defaults);
 	SUITE_ADD(s, a_bad_line_is_named_with_its_file_and_number);
 	SUITE_ADD(s, a_line_too_long_is_refused_whole);
