@@ -86,7 +86,7 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 }
 
 /* Reads the key to its end from standard input, and puts it into req in hexadecimal. */
-static int put_key(json_t *req, struct td_err *err)
+int tc_put_key(json_t *req, struct td_err *err)
 {
 	unsigned char key[TD_CTL_KEY_MAX + 1];
 	char hex[2 * sizeof key + 1];
@@ -116,7 +116,7 @@ int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 	if (!ret && a->name && json_object_set_new(req, "name", json_string(a->name)))
 		ret = td_fail(err, EILSEQ, "the name '%s' is not UTF-8 text", a->name);
 	if (!ret && a->key)
-		ret = put_key(req, err);
+		ret = tc_put_key(req, err);
 	if (!ret && a->read_only)
 		ret = json_object_set_new(req, "read_only", json_true());
 	if (ret) {

@@ -31,7 +31,7 @@ static int record_open(int minor, int *fd, json_t **record, struct td_err *err)
 		*fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		if (*fd < 0)
 			return td_fail(err, errno == ENOENT ? ENODEV : errno,
-			               "nothing is known of how minor %d was open (%s: %s): it was closed, or its image is encrypted",
+			               "nothing is known of how minor %d was open (%s: %s): it was closed",
 			               minor, path, strerror(errno));
 		if (flock(*fd, LOCK_EX) < 0 || fstat(*fd, &held) < 0) {
 			rc = td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
@@ -48,18 +48,23 @@ static int record_open(int minor, int *fd, json_t **record, struct td_err *err)
 	return rc;
 }
 
-static int revive_open(pid_t pid, int minor, json_t *record, struct td_err *err)
+static int revive_open(const struct tc_args *a, pid_t pid, int minor, json_t *record, struct td_err *err)
 {
 	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:O}", "op", "open", "minor", minor, "args", json_object_get(record, "args"),
 	                        "options", json_object_get(record, "options"), "read_only", json_object_get(record, "read_only"), "name",
 	                        json_object_get(record, "name"), "past", record);
+	int ret;
 
 	if (!req)
 		return td_fail(err, EBADMSG, "the record of minor %d makes no sense", minor);
+	if (json_is_true(json_object_get(record, "encrypted")) && (ret = tc_put_key(req, err)) < 0) {
+		json_decref(req);
+		return ret;
+	}
 	return td_ctl_call(pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
 }
 
-static int revive_steps(int minor, json_t *record, pid_t *pid, struct td_err *err)
+static int revive_steps(const struct tc_args *a, int minor, json_t *record, pid_t *pid, struct td_err *err)
 {
 	int ret = tc_spawn(pid, NULL, err);
 
@@ -67,21 +72,21 @@ static int revive_steps(int minor, json_t *record, pid_t *pid, struct td_err *er
 		return ret;
 	ret = tc_attach(*pid, minor, err);
 	if (!ret)
-		ret = revive_open(*pid, minor, record, err);
+		ret = revive_open(a, *pid, minor, record, err);
 	if (ret)
 		tc_reap(*pid, 0); /* marker and record stay for a next try: a guest's ring waits for it */
 	return ret;
 }
 
 /* Somebody has been here before, who may have been killed between attach and open. */
-static int revive_finish(pid_t pid, int minor, json_t *record, struct td_err *err)
+static int revive_finish(const struct tc_args *a, pid_t pid, int minor, json_t *record, struct td_err *err)
 {
 	json_t *info = NULL;
 	int ret = td_ctl_call(pid, json_pack("{s:s, s:i}", "op", "info", "minor", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, &info, err);
 	bool open = json_object_get(info, "args") != NULL;
 
 	json_decref(info);
-	return ret || open ? ret : revive_open(pid, minor, record, err);
+	return ret || open ? ret : revive_open(a, pid, minor, record, err);
 }
 
 int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
@@ -94,12 +99,18 @@ int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
 
 	if (ret)
 		return ret;
+	if (json_is_true(json_object_get(record, "encrypted")) && !a->key) {
+		json_decref(record);
+		close(fd);
+		return td_fail(err, ENOKEY, "the image of minor %d is encrypted, and keys are in no file: give its key on standard input, "
+		               "with -E", a->minor);
+	}
 	marker = td_ctl_marker(a->minor, &pid);
 	if (marker == TD_MARKER_STALE) {
 		td_ctl_remove_sockets(pid);
-		ret = revive_steps(a->minor, record, &pid, err);
+		ret = revive_steps(a, a->minor, record, &pid, err);
 	} else if (marker == TD_MARKER_HELD) {
-		ret = revive_finish(pid, a->minor, record, err);
+		ret = revive_finish(a, pid, a->minor, record, err);
 	} else {
 		ret = td_fail(err, ENODEV, "minor %d has no tapdisk that died: its marker %s", a->minor,
 		              marker == TD_MARKER_NONE ? "is gone" : "was never taken");

@@ -53,6 +53,8 @@ static const struct tc_opt opts_list[] = {
         {'n', "name", "NAME", "only disks of that name (create -d)", TC_NAME},
         {1, "json", NULL, "a JSON array with all that is known", TC_JSON}, OPT_HELP};
 static const struct tc_opt opts_minor[] = {OPT_MINOR, OPT_HELP};
+static const struct tc_opt opts_revive[] = {
+        OPT_MINOR, {'E', "encrypted", NULL, "the image is encrypted: its key or passphrase is on stdin", TC_KEY}, OPT_HELP};
 static const struct tc_opt opts_disk[] = {OPT_PID, OPT_MINOR, OPT_HELP};
 static const struct tc_opt opts_open[] = {OPT_PID, OPT_MINOR, OPT_IMAGE, OPT_HELP};
 static const struct tc_opt opts_create[] = {
@@ -107,7 +109,7 @@ const struct tc_cmd tc_cmds[] = {
         {"destroy", "close, detach and free in one", opts_wait, "pm", tc_cmd_destroy},
         {"pause", "hold the guest's requests and let go of the image", opts_wait, "pm", tc_cmd_pause},
         {"unpause", "open the image again, or another, and go on", opts_unpause, "pm", tc_cmd_unpause},
-        {"revive", "give the disk of a tapdisk that has died a new one; prints its pid", opts_minor, "m", tc_cmd_revive},
+        {"revive", "give the disk of a tapdisk that has died a new one; prints its pid", opts_revive, "m", tc_cmd_revive},
         {"upgrade", "go on with the tapdisk program on disk, under running guests; prints the new pid", opts_upgrade, "", tc_cmd_upgrade},
         {"resize", "see that an image has grown, and tell its guest; prints the size in bytes", opts_disk, "pm", tc_cmd_resize},
         {"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},

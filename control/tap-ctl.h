@@ -99,6 +99,8 @@ void tc_place_like(pid_t now, pid_t old);
 int tc_attach(pid_t pid, int minor, struct td_err *err);
 int tc_detach(pid_t pid, int minor, bool *last, struct td_err *err);
 int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err);
+/* Reads it from standard input. */
+int tc_put_key(json_t *req, struct td_err *err);
 int tc_close(const struct tc_args *a, bool *gone, struct td_err *err);
 
 /* the commands */

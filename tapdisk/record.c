@@ -49,8 +49,9 @@ static int replace(const char *path, const json_t *o)
 
 json_t *record_json(const struct vbd *v)
 {
-	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:I, s:i}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
-			 "name", v->opt.name, "paused", !v->leaf, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
+	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
+			 "name", v->opt.name, "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
+			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
 }
 
 void record_write(const struct vbd *v)
@@ -61,10 +62,6 @@ void record_write(const struct vbd *v)
 
 	if (v->marker < 0 || !v->spec)
 		return;
-	if (v->opt.key.len) {
-		record_remove(v);
-		return;
-	}
 	syncmark_link(v->minor);
 	o = record_json(v);
 	if (!rc)
@@ -73,6 +70,37 @@ void record_write(const struct vbd *v)
 	if (rc < 0)
 		td_log(LOG_WARNING, "minor %d: cannot write its record: %s: if this process dies, no other can go on in its place", v->minor,
 		       strerror(-rc));
+}
+
+int record_read(int minor, struct vbd_recorded *out)
+{
+	struct td_err err = {0};
+	struct vbd_recorded r = *out;
+	char path[PATH_MAX];
+	const char *spec, *word;
+	json_t *o, *w;
+	size_t i;
+	int rc = td_ctl_disk_path(minor, path);
+
+	o = rc ? NULL : json_load_file(path, 0, NULL);
+	if (!o)
+		return rc ? rc : -ENOENT;
+	json_array_foreach(json_object_get(o, "options"), i, w)
+		if (!rc && (word = json_string_value(w)))
+			rc = options_add(&r.opt, word, &err);
+	spec = json_string_value(json_object_get(o, "args"));
+	r.spec = !rc && spec ? strdup(spec) : NULL;
+	r.opt.read_only = json_is_true(json_object_get(o, "read_only"));
+	r.past.paused = json_is_true(json_object_get(o, "paused"));
+	r.past.sectors = (uint64_t)json_integer_value(json_object_get(o, "sectors"));
+	r.past.sticky = -(int)json_integer_value(json_object_get(o, "sticky"));
+	json_decref(o);
+	if (rc < 0 || !r.spec) {
+		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "", rc < 0 ? err.text : "");
+		return rc < 0 ? rc : -EBADMSG;
+	}
+	*out = r;
+	return 0;
 }
 
 void record_remove(const struct vbd *v)

@@ -2,9 +2,10 @@
 /*
  * How a disk is open, in a file that outlives the process: disk<minor> in the control directory, so that a successor opens the same
  * image in the same way (tap-ctl revive).  Written when a disk is opened, paused, resumed, and when a flush of it has failed; gone when
- * it is closed.  A disk with a key has none: keys are in no file.  One JSON object:
+ * it is closed.  Keys are in no file: whoever revives an encrypted disk gives its key.  One JSON object:
  *
  *   args, options: [key=value, ...], read_only, name    as the control operation open takes them
+ *   encrypted: bool                                     it is open with a key
  *   paused: bool, sectors                               the image is closed; the guest knows the disk with that size
  *   sticky: errno                                       a flush failed: writes and flushes go on failing
  */
@@ -13,10 +14,19 @@
 
 #include <jansson.h>
 
-struct vbd;
+#include "tapdisk/vbd.h"
 
 json_t *record_json(const struct vbd *v); /* NULL: the image's name is no text */
 void record_write(const struct vbd *v); /* a failure is logged: without a record there is no successor */
 void record_remove(const struct vbd *v);
+
+
+/* What stands there.  What it does not say stays as it was; spec: to be freed.  0, or -errno with nothing changed. */
+struct vbd_recorded {
+	char *spec;
+	struct vbd_options opt;
+	struct vbd_past past;
+};
+int record_read(int minor, struct vbd_recorded *out);
 
 #endif

@@ -9,6 +9,7 @@
 #include "lib/ctl-client.h"
 #include "lib/redo.h"
 #include "tapdisk/chain.h"
+#include "tapdisk/record.h"
 #include "tapdisk/vbd-inside.h"
 
 static unsigned file_flags(const struct vbd_options *o)
@@ -36,14 +37,14 @@ static void start_nbd(struct vbd *v, bool fresh)
 	nbd_run(v->nbd);
 }
 
-/* The log for an image of that driver; one whose disk has no record has no successor either. */
+/* The log for an image of that driver. */
 static struct td_redo *open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o)
 {
 	char path[PATH_MAX];
 
-	if (!d->redo || o->read_only || o->key.len || v->marker < 0 || td_ctl_redo_path(v->minor, path))
+	if (!d->redo || o->read_only || v->marker < 0 || td_ctl_redo_path(v->minor, path))
 		return NULL;
-	return v->successor ? td_redo_adopt(path) : td_redo_new(path);
+	return v->past ? td_redo_adopt(path) : td_redo_new(path);
 }
 
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
@@ -102,11 +103,16 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	if (fresh)
 		stats_open(&v->stats, v->minor);
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
+	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been checked */
+		v->cache.sticky = v->past->sticky;
+		v->sticky_recorded = v->cache.sticky;
+	}
 	if (shrunk && !fresh) {
 		v->all_leave = true; /* their places were checked against the old size */
 		cache_cancel(&v->cache, -EIO);
 		v->all_leave = false;
 	}
+	record_write(v); /* before anybody may act on it: a successor must know the disk as it is now */
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
 	start_nbd(v, fresh);

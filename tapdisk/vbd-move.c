@@ -10,6 +10,7 @@
 
 #include "lib/fiber.h"
 #include "tapdisk/record.h"
+#include "tapdisk/syncmark.h"
 #include "tapdisk/vbd-inside.h"
 
 #define SETTLE 5 /* s that the store has for what it was given, before the disk stays where it is */
@@ -170,12 +171,37 @@ static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_e
 	return rc;
 }
 
+/*
+ * As the other has left it, which was its only user since: it may have been paused there, or have another image, and its flush may
+ * have failed.  The other may also have died before it wrote any of that.
+ */
+static int go_on(struct vbd *v, struct td_err *err)
+{
+	struct vbd_recorded was = {.opt = v->opt, .past = {.paused = !v->going, .sticky = v->cache.sticky}};
+	int rc = 0;
+
+	record_read(v->minor, &was);
+	if (!was.past.sticky)
+		was.past.sticky = syncmark_past(v->minor);
+	if (was.spec) { /* also when it cannot be opened: an unpause must not open the one of before */
+		free(v->spec);
+		v->spec = was.spec;
+		v->opt = was.opt;
+	}
+	v->cache.sticky = was.past.sticky;
+	v->past = &was.past;
+	if (!was.past.paused)
+		rc = vbd_start(v, v->spec, &v->opt, false, err);
+	v->past = NULL;
+	return rc;
+}
+
 void vbd_take_back(struct vbd *v)
 {
 	struct td_err err = {0};
 	struct td_list *l;
 
-	if (v->going && vbd_start(v, v->spec, &v->opt, false, &err) < 0) {
+	if (go_on(v, &err) < 0) {
 		td_log(LOG_ERR, "minor %d: cannot go on: %s", v->minor, err.text);
 		v->state |= TD_STATE_RESUME_FAILED;
 	}

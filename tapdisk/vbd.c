@@ -147,8 +147,6 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
 		rc = vbd_start(v, spec, o, true, err);
-	if (!rc)
-		record_write(v);
 	vbd_unlock(v);
 	if (!rc)
 		v->changed(v);
@@ -180,8 +178,9 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 }
 
 /* Paused, without having been open. */
-static int start_paused(struct vbd *v, const char *spec, const struct vbd_options *o, uint64_t sectors, struct td_err *err)
+static int start_paused(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err)
 {
+	uint64_t sectors = past->sectors;
 	struct td_err why = {0};
 
 	v->spec = strdup(spec);
@@ -191,6 +190,9 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->disk.sectors = sectors;
 	v->disk.read_only = o->read_only;
 	v->state = VBD_PAUSED;
+	v->cache.sticky = past->sticky;
+	v->sticky_recorded = v->cache.sticky;
+	record_write(v);
 	stats_open(&v->stats, v->minor);
 	v->nbd_disk.name = v->spec;
 	v->nbd_disk.size = sectors * 512;
@@ -200,31 +202,20 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	return 0;
 }
 
-static int start_again(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
-{
-	int rc;
-
-	v->successor = true;
-	rc = vbd_start(v, spec, o, true, err);
-	v->successor = false;
-	return rc;
-}
-
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err)
 {
-	int rc, unknown = v->marker >= 0 ? syncmark_past(v->minor) : 0;
+	struct vbd_past was = *past;
+	int rc;
 
 	vbd_lock(v);
+	if (!was.sticky && v->marker >= 0)
+		was.sticky = syncmark_past(v->minor);
+	v->past = &was;
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
-		rc = past->paused ? start_paused(v, spec, o, past->sectors, err) : start_again(v, spec, o, err);
-	if (!rc) {
-		/* what was lost is lost: whoever opens the disk anew says that it has been checked */
-		v->cache.sticky = past->sticky ? past->sticky : unknown;
-		v->sticky_recorded = v->cache.sticky;
-		record_write(v);
-	}
+		rc = was.paused ? start_paused(v, spec, o, &was, err) : vbd_start(v, spec, o, true, err);
+	v->past = NULL;
 	vbd_unlock(v);
 	if (!rc)
 		v->changed(v);
@@ -303,8 +294,6 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 		rc = vbd_start(v, spec ? spec : v->spec, &opt, false, err);
 		if (rc < 0)
 			v->state |= TD_STATE_RESUME_FAILED;
-		else
-			record_write(v);
 	} else if ((spec && strcmp(spec, v->spec)) || !options_equal(&opt, &v->opt)) {
 		rc = td_fail(err, EBUSY, "minor %d is not paused: pause it before its image or its options are changed", v->minor);
 	}

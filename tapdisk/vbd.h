@@ -41,7 +41,7 @@ struct vbd {
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct td_redo *redo;   /* its log, or NULL; goes with it, but for the file */
-	bool successor;         /* it is being opened in the place of a dead process: its log counts */
+	const struct vbd_past *past; /* what its last process has left, while it is opened instead of that one; or NULL */
 	struct cache cache;
 	struct stall stall;
 	struct stats stats;     /* from open to close */

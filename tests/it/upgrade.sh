@@ -46,6 +46,14 @@ for what in no-program ends dies dies-early hangs; do
 	truncate -s 8M "$WORK/d.img"
 	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what" "aio:$WORK/d.img" none 1
 done
+for what in dies hangs; do
+	rm -f "$WORK/d.vhd" "$WORK/d.qcow2"
+	"$top_builddir/control/vhd-util" create -n "$WORK/d.vhd" -s 8 && "$top_builddir/control/td-qcow" create "$WORK/d.qcow2" 8M >/dev/null || fail "create"
+	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what, vhd" "vhd:$WORK/d.vhd" none 2
+	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what, qcow2" "qcow2:$WORK/d.qcow2" writeback 2
+	expect 0 "$top_builddir/control/vhd-util" check -n "$WORK/d.vhd"
+	expect 0 "$top_builddir/control/td-qcow" check "$WORK/d.qcow2"
+done
 unset FALLS_BACK
 
 # --- one by one: what is said, what stays, what is seen

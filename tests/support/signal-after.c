@@ -2,10 +2,12 @@
 /*
  * Preloaded into a tapdisk: it gets a signal right after it has said something, so that it dies or hangs at that point on any machine.
  * SIGNAL_AFTER is "SIGNAL N", after its Nth message (the first tells who started it that it listens), or "SIGNAL disk", after the first
- * message that it sends when a disk's marker bears its pid.
+ * message that it sends when a disk's marker bears its pid.  "SIGNAL /FILE": before the first answer on a control socket for which
+ * that file is there.  While $FAIL_SYNC is there, each fdatasync fails with EIO.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <glob.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -36,6 +38,27 @@ static bool has_disk(void)
 	return mine;
 }
 
+static bool answers(int fd)
+{
+	int type = 0;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){sizeof type}) && type == SOCK_SEQPACKET;
+}
+
+int fdatasync(int fd)
+{
+	static int (*next)(int);
+	const char *file = getenv("FAIL_SYNC");
+
+	if (file && !access(file, F_OK)) {
+		errno = EIO;
+		return -1;
+	}
+	if (!next)
+		next = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+	return next(fd);
+}
+
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	static ssize_t (*next)(int, const struct msghdr *, int);
@@ -45,8 +68,10 @@ ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 	if (!next)
 		next = (ssize_t (*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
+	if (when && when[1] == '/' && answers(fd) && !access(when + 1, F_OK))
+		kill(getpid(), atoi(what));
 	n = next(fd, msg, flags);
-	if (when && n >= 0 && (strcmp(when, " disk") ? ++said == atoi(when) : has_disk()))
+	if (when && when[1] != '/' && n >= 0 && (strcmp(when, " disk") ? ++said == atoi(when) : has_disk()))
 		kill(getpid(), atoi(what));
 	return n;
 }
