@@ -13,7 +13,7 @@ chmod 755 "$WORK/next"
 export TAPDISK_IO=threads # whose fdatasync can be made to fail
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$1" "$minor" "${@:2}"; }
 state() { tap_ctl list -m "$minor" | sed -n 's/.* state=\([^ ]*\) .*/\1/p'; }
-moved() { [ "$(cat "$marker")" != "$old" ]; }
+moved() { new=$(cat "$marker"); [ -n "$new" ] && [ "$new" != "$old" ]; } # it is emptied before it is written
 
 create() # SPEC OPTION... ; a key for it on stdin
 {
@@ -32,7 +32,6 @@ on_trial() # CMD...
 		TAPDISK=$WORK/next tap_ctl upgrade -p "$old" >"$WORK/up" 2>&1 &
 		up=$!
 		until_true 10 moved
-		new=$(cat "$marker")
 		"$@" || fail "$*"
 		touch "$WORK/die"
 		if ! wait $up; then
