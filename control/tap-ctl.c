@@ -13,6 +13,7 @@
 
 #include "control/tap-ctl.h"
 #include "lib/conf.h"
+#include "lib/output.h"
 #include "td/ctl.h"
 
 #define OPT_PID                                                                                                                  \
@@ -128,9 +129,8 @@ int tc_cmd_later(const struct tc_args *a, struct td_err *err)
 
 int tc_put_line(const char *text, struct td_err *err)
 {
-	if (puts(text) == EOF || fflush(stdout))
-		return td_fail(err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
-	return 0;
+	puts(text);
+	return td_output_end(err);
 }
 
 static const struct tc_cmd *find_cmd(const char *name)
@@ -218,8 +218,8 @@ int main(int argc, char **argv)
 		return EINVAL;
 	}
 	dispatch(argc, argv, &err);
-	if (!err.code && (fflush(stdout) || ferror(stdout)))
-		td_fail(&err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
+	if (!err.code)
+		td_output_end(&err);
 	if (!err.code)
 		return 0;
 	for (char *p = err.text; *p; p++) /* one line, and nothing that a file name could do to a terminal */

@@ -14,6 +14,7 @@
 
 #include "control/vbd-dirs.h"
 #include "control/vbd-media.h"
+#include "lib/output.h"
 
 #ifndef XENSCRIPTDIR
 #define XENSCRIPTDIR "/etc/xen/scripts"
@@ -41,7 +42,7 @@ static const char usage_text[] =
         "  -t, --timeout=S     seconds to wait for the other side (10)\n"
         "  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"
         "  -s, --script=FILE   hotplug script (" XENSCRIPTDIR "/block-tap)\n"
-        "  -h, --help          this text\n";
+        "  -h, --help          this text;  -V, --version\n";
 
 static int find_domain(struct store *s, const char *arg, unsigned *domid, struct td_err *err)
 {
@@ -248,12 +249,13 @@ static int parse(struct options *o, int argc, char **argv)
 	static const struct option longs[] = {
 	        {"force", no_argument, NULL, 'f'},      {"timeout", required_argument, NULL, 't'},
 	        {"name", required_argument, NULL, 'n'}, {"script", required_argument, NULL, 's'},
-	        {"help", no_argument, NULL, 'h'},       {},
+	        {"help", no_argument, NULL, 'h'},       {"version", no_argument, NULL, 'V'},
+	        {},
 	};
 	uint64_t v;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "ft:n:s:h", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "ft:n:s:hV", longs, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			o->force = true;
@@ -266,6 +268,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
+			return 1;
+		case 'V':
+			printf("tap-vbd %s\n", PACKAGE_VERSION);
 			return 1;
 		case 't':
 			if (store_decimal(optarg, 3600, &v)) {
@@ -322,15 +327,17 @@ int main(int argc, char **argv)
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 
-	if (rc)
-		return rc > 0 ? 0 : -rc;
+	if (rc < 0)
+		return -rc;
 	argc -= optind;
 	argv += optind;
-	if (!well_formed(argc, argv)) {
+	if (!rc && !well_formed(argc, argv)) {
 		fputs(usage_text, stderr);
 		return EINVAL;
 	}
-	rc = run(&o, argc, argv, &err);
+	rc = rc ? 0 : run(&o, argc, argv, &err);
+	if (!rc)
+		rc = td_output_end(&err);
 	if (rc)
 		fprintf(stderr, "tap-vbd: %s\n", err.text);
 	return -rc;

@@ -20,6 +20,7 @@
 #include "control/frontend.h"
 #include "control/master.h"
 #include "lib/ctl-client.h"
+#include "lib/output.h"
 
 #define HOLD_S 60 /* from one try for a successor of a lost tapdisk to the next */
 
@@ -44,7 +45,7 @@ static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [
                                  "      --when-lost W     fail, or hold or hold:SECONDS, the guest's requests when no new tapdisk can be had; fail by default\n"
 	                                 "      --no-revive       a disk whose tapdisk dies fails, instead of getting a new tapdisk\n"
                                  "      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
-                                 "  -h, --help            this text\n";
+                                 "  -h, --help            this text;  -V, --version\n";
 
 static int bad(const char *what, const char *arg)
 {
@@ -111,11 +112,12 @@ static int parse(struct options *o, int argc, char **argv)
 	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
 	        {"shutdown-request", no_argument, NULL, 'S'}, {"no-revive", no_argument, NULL, 'N'}, {"when-lost", required_argument, NULL, 'L'},
 	        {"queues", required_argument, NULL, 'Q'},  {"help", no_argument, NULL, 'h'},
+	        {"version", no_argument, NULL, 'V'},
 	        {},
 	};
 	int c, rc;
 
-	while ((c = getopt_long(argc, argv, "dvn:p:x:bh", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "dvn:p:x:bhV", longs, NULL)) != -1) {
 		switch (c) {
 		case 'd':
 			o->foreground = true;
@@ -144,6 +146,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
+			return 1;
+		case 'V':
+			printf("tapback %s\n", PACKAGE_VERSION);
 			return 1;
 		case 'x':
 		case 'O':
@@ -298,8 +303,14 @@ int main(int argc, char **argv)
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 
-	if (rc)
-		return rc > 0 ? 0 : -rc;
+	if (rc < 0)
+		return -rc;
+	if (rc > 0) {
+		rc = td_output_end(&err);
+		if (rc)
+			fprintf(stderr, "tapback: %s\n", err.text);
+		return -rc;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	td_log_open("tapback", o.foreground ? TD_LOG_STDERR_NOWAIT : TD_LOG_NO_STDERR);
 	td_log_level(o.verbose ? LOG_DEBUG : LOG_INFO);

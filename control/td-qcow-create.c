@@ -63,9 +63,9 @@ static int set_encrypt(struct td_qcow *t, struct create *c, const char *key, con
 	unsigned v = 0;
 	int rc;
 
+	c->o.luks = &c->luks; /* each of them alone says that it is to be encrypted */
 	if (!strcmp(key, "format")) {
 		rc = set_word(t, "encrypt.format", value, formats, &v, "luks");
-		c->o.luks = &c->luks;
 	} else if (!strcmp(key, "cipher-alg")) {
 		rc = set_word(t, "encrypt.cipher-alg", value, ciphers, &v, "aes-128 or aes-256");
 		c->luks.aes = v ? 256 : 128;
@@ -149,12 +149,15 @@ static int set_options(struct td_qcow *t, struct create *c, char *list)
 	return rc;
 }
 
-/* An empty file at path: made, or emptied where that is wanted.  A device is left as it is. */
-static int make_file(const char *path, bool force, struct td_err *err)
+/* The file or device at path.  *made: it was not there. */
+static int make_file(const char *path, bool force, bool *made, struct td_err *err)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644), rc = 0;
+	int how = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, fd = open(path, how | O_CREAT | O_EXCL, 0644), rc = 0;
 	struct stat s;
 
+	*made = fd >= 0;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(path, how | O_CREAT, 0644); /* O_CREAT: where a symbolic link leads */
 	if (fd < 0 || fstat(fd, &s) < 0)
 		rc = td_fail(err, errno, "cannot create %s: %s", path, strerror(errno));
 	else if (S_ISREG(s.st_mode) && s.st_size && !force)
@@ -165,65 +168,65 @@ static int make_file(const char *path, bool force, struct td_err *err)
 	return rc;
 }
 
-/* How large a disk the backing file shows. */
-static int backing_size(struct td_qcow *t, const char *path, const char *format, uint64_t *size)
+/* What the new image stands on has to be there, and opens with the key if it is encrypted, as does then the new one. */
+static int look_below(struct td_qcow *t, const char *path, struct create *c)
 {
-	struct qcow_info info = {.snapshots = NULL};
-	struct stat s;
-	int rc, fd;
+	struct qcow_create *o = &c->o;
+	bool encrypted = false;
+	char below[TD_PATH_MAX];
+	uint64_t size = 0;
+	int rc = td_sibling(path, o->backing, "backing file", NULL, below, t->err);
 
-	if (!strcmp(format, "qcow2")) {
-		rc = qcow_image_info(path, &info, t->io, t->err);
-		free(info.snapshots);
-		*size = info.h.size;
-		return rc;
-	}
-	if (strcmp(format, "raw"))
-		return td_fail(t->err, EINVAL, "the size of a backing file of the format %s is not known here: say it", format);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &s) < 0)
-		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", path, strerror(errno));
-	else {
-		*size = (uint64_t)(S_ISBLK(s.st_mode) ? lseek(fd, 0, SEEK_END) : s.st_size);
-		*size = td_round_up(*size, 512);
-		rc = 0;
-	}
-	if (fd >= 0)
-		close(fd);
+	if (!rc && access(below, R_OK) < 0)
+		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", below, strerror(errno));
+	if (!rc)
+		rc = qcow_image_below(below, o->backing_format, &t->key, &size, &encrypted, t->io, t->err);
+	if (!rc && !o->size)
+		o->size = td_round_up(size, 512);
+	if (!rc && encrypted)
+		o->luks = &c->luks;
 	return rc;
 }
 
-static int create(struct td_qcow *t, const char *path, struct qcow_create *o, bool force)
+static int create(struct td_qcow *t, const char *path, struct create *c, bool force)
 {
-	char below[TD_PATH_MAX], data[TD_PATH_MAX];
-	uint64_t size = 0;
+	struct qcow_create *o = &c->o;
+	bool made = false, made_data = false;
+	char data[TD_PATH_MAX];
 	int rc = 0;
 
+	if (t->key.len)
+		o->luks = &c->luks;
 	if (o->backing && !o->backing_format)
 		return td_fail(t->err, EINVAL, "say what format the backing file has (-F raw, qcow2, qcow or vpc): a raw disk could pretend to be any");
 	if (o->backing)
-		rc = td_sibling(path, o->backing, "backing file", NULL, below, t->err);
-	if (!rc && o->backing && !o->size)
-		rc = backing_size(t, below, o->backing_format, &size);
-	else if (!rc && o->backing && access(below, R_OK) < 0)
-		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", below, strerror(errno));
-	if (!o->size)
-		o->size = size;
+		rc = look_below(t, path, c);
 	if (!rc && o->data_file)
 		rc = td_sibling(path, o->data_file, "data file", NULL, data, t->err);
 	if (!rc)
-		rc = make_file(path, force, t->err);
+		rc = make_file(path, force, &made, t->err);
 	if (!rc && o->data_file)
-		rc = make_file(data, true, t->err); /* a data file that is there keeps its contents */
-	return rc ? rc : qcow_image_create(path, o, t->io, t->err);
+		rc = make_file(data, true, &made_data, t->err); /* a data file that is there keeps its contents */
+	if (!rc)
+		rc = qcow_image_create(path, o, t->io, t->err);
+	if (rc && made)
+		unlink(path);
+	if (rc && made_data)
+		unlink(data);
+	return rc;
 }
 
 static const struct option longs[] = {{"force", no_argument, NULL, 'f'}, {NULL, 0, NULL, 0}};
 
+static struct create defaults(const struct td_qcow *t)
+{
+	return (struct create){.o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .key = &t->key},
+			       .luks = {TD_CIPHER_XTS, TD_IV_PLAIN64, 256, "sha256", 2000}};
+}
+
 int td_qcow_create(struct td_qcow *t)
 {
-	struct create new = {.o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .key = &t->key},
-			     .luks = {TD_CIPHER_XTS, TD_IV_PLAIN64, 256, "sha256", 2000}};
+	struct create new = defaults(t);
 	struct qcow_create *o = &new.o;
 	bool force = false;
 	int c, rc = 0;
@@ -246,7 +249,7 @@ int td_qcow_create(struct td_qcow *t)
 		rc = td_qcow_size(t->argv[optind + 1], &o->size, t->err);
 	if (!rc && !o->size && !o->backing)
 		rc = td_fail(t->err, EINVAL, "how large is %s to be?", t->argv[optind]);
-	return -(rc ? rc : create(t, t->argv[optind], o, force));
+	return -(rc ? rc : create(t, t->argv[optind], &new, force));
 }
 
 /* The name by which the image at `path' is to know its parent: as short as it can be. */
@@ -262,20 +265,24 @@ static int name_of(const char *path, const char *parent, const char **name, stru
 
 int td_qcow_snapshot(struct td_qcow *t)
 {
-	struct qcow_create o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .backing_format = "qcow2"};
+	struct create new = defaults(t);
 	bool force = false;
-	int c, rc;
+	int c, rc = 0;
 
-	while ((c = getopt_long(t->argc, t->argv, "fF:", longs, NULL)) != -1) {
+	new.o.backing_format = "qcow2";
+	while (!rc && (c = getopt_long(t->argc, t->argv, "fF:o:", longs, NULL)) != -1) {
 		if (c == 'f')
 			force = true;
 		else if (c == 'F')
-			o.backing_format = optarg;
+			new.o.backing_format = optarg;
+		else if (c == 'o')
+			rc = set_options(t, &new, optarg);
 		else
 			return td_qcow_usage(t);
 	}
-	if (t->argc - optind != 2)
+	if (!rc && t->argc - optind != 2)
 		return td_qcow_usage(t);
-	rc = name_of(t->argv[optind + 1], t->argv[optind], &o.backing, t->err);
-	return -(rc ? rc : create(t, t->argv[optind + 1], &o, force));
+	if (!rc)
+		rc = name_of(t->argv[optind + 1], t->argv[optind], &new.o.backing, t->err);
+	return -(rc ? rc : create(t, t->argv[optind + 1], &new, force));
 }

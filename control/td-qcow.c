@@ -8,11 +8,13 @@
 #include <unistd.h>
 
 #include "control/td-qcow.h"
+#include "lib/conf.h"
 #include "lib/fiber.h"
+#include "lib/output.h"
 
 static const char usage_text[] =
 	"usage: td-qcow create [-f] [-E] [-o OPTION=VALUE,...] [-b BACKING -F FORMAT] FILE [SIZE]\n"
-	"       td-qcow snapshot [-f] [-F FORMAT] PARENT FILE    a new image upon PARENT, of the same size\n"
+	"       td-qcow snapshot [-f] [-E] [-F FORMAT] [-o OPTION=VALUE,...] PARENT FILE    a new image upon PARENT, of the same size\n"
 	"       td-qcow info [--json] FILE\n"
 	"       td-qcow check [-r leaks|all] [--json] FILE       0: clean, 2: corrupt, 3: leaks alone\n"
 	"       td-qcow resize [-E] [--shrink] FILE [+|-]SIZE\n"
@@ -24,7 +26,7 @@ static const char usage_text[] =
 	"        essiv), encrypt.hash-alg (sha1, sha256, sha512), encrypt.iter-time (ms)\n"
 	"  -f, --force       create: over a file that is there and not empty\n"
 	"  -E, --encrypted   the image is encrypted, or to be, and its passphrase on standard input, up to the end\n"
-	"  -h, --help        this text\n";
+	"  -h, --help        this text;  -V, --version\n";
 
 int td_qcow_usage(struct td_qcow *t)
 {
@@ -213,6 +215,16 @@ static int read_key(struct td_key *key, struct td_err *err)
 	return 0;
 }
 
+/* Of the host's configuration one key is ours: where backing files may be. */
+static int read_conf(const char *key, const char *value, void *arg, struct td_err *err)
+{
+	char *dirs = strcmp(key, "parent-dirs") ? NULL : strdup(value); /* to the end of the program */
+
+	if (dirs)
+		qcow_parent_dirs(dirs);
+	return 0;
+}
+
 static int run_command(struct run *r)
 {
 	struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
@@ -229,6 +241,15 @@ static int run_command(struct run *r)
 	return r->rc;
 }
 
+static int ended(struct td_err *err)
+{
+	int rc = -td_output_end(err);
+
+	if (rc)
+		fprintf(stderr, "td-qcow: %s\n", err->text);
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
 	static struct td_err err;
@@ -240,7 +261,11 @@ int main(int argc, char **argv)
 	take_common(&argc, argv, &r.t.json, &key);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {
 		fputs(usage_text, stdout);
-		return 0;
+		return ended(&err);
+	}
+	if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))) {
+		printf("td-qcow %s\n", PACKAGE_VERSION);
+		return ended(&err);
 	}
 	for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
 		if (!strcmp(argv[1], commands[i].name))
@@ -251,7 +276,13 @@ int main(int argc, char **argv)
 	r.t.argv = argv + 1;
 	rc = key ? -read_key(&r.t.key, &err) : 0;
 	if (!rc)
+		rc = -td_conf_read(read_conf, NULL, &err);
+	if (!rc)
 		rc = run_command(&r);
+	if (!rc)
+		rc = -td_output_end(&err);
+	else if (r.fn == check && !err.code)
+		td_output_end(&err); /* the image's state is the status, and the output's is told */
 	explicit_bzero(&r.t.key, sizeof r.t.key);
 	if (rc && err.code)
 		fprintf(stderr, "td-qcow: %s\n", err.text);

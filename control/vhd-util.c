@@ -6,6 +6,7 @@
 #include "control/vhd-util.h"
 #include "drivers/vhd-image.h"
 #include "lib/conf.h"
+#include "lib/output.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -301,8 +302,8 @@ int main(int argc, char **argv)
 
 	signal(SIGPIPE, SIG_IGN);
 	dispatch(argc, argv, &err);
-	if (!err.code && (fflush(stdout) || ferror(stdout)))
-		td_fail(&err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
+	if (!err.code)
+		td_output_end(&err);
 	if (!err.code)
 		return 0;
 	for (char *p = err.text; *p; p++) /* one line, and nothing that a file name could do to a terminal */

@@ -223,6 +223,15 @@ static int make_luks(struct make *m, const struct qcow_create *o)
 	return (int)td_await_call(m->file->io, luks_run, &c); /* which takes seconds */
 }
 
+/* A file becomes empty; what a device holds is no image from now on. */
+static int wipe(struct make *m)
+{
+	if (!m->file->st.blockdev)
+		return qcow_set_length(m->file, 0);
+	memset(m->buf, 0, qcow_cluster(&m->h));
+	return put(m, 0);
+}
+
 static int create_at(struct make *m, const char *path, const struct qcow_create *o, struct td_err *err)
 {
 	int rc;
@@ -238,9 +247,11 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 		return -ENOMEM;
 	rc = o->luks ? make_luks(m, o) : 0;
 	if (!rc)
-		rc = qcow_set_length(m->file, 0);
+		rc = wipe(m);
 	if (!rc)
 		rc = put_all(m, o->prealloc);
+	if (rc)
+		wipe(m); /* nothing is left of half an image */
 	free(m->buf);
 	free(m->luks);
 	return rc ? td_fail(err, -rc, "cannot create %s: %s", path, rc == -ENOSPC ? "no space, or the names do not fit into the first cluster"

@@ -5,11 +5,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "drivers/drivers.h"
 #include "drivers/qcow.h"
 #include "lib/await.h"
 #include "lib/fiber.h"
+#include "lib/path.h"
+#include "lib/sibling.h"
 
 /* --- header alone -------------------------------------------------------------------------------------------------------- */
 
@@ -60,7 +63,7 @@ int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, 
 {
 	struct td_file *f;
 	uint64_t end;
-	int rc = open_header(path, TD_FILE_RDONLY | TD_FILE_SHARED, io, &f, &info->h, err);
+	int rc = open_header(path, TD_FILE_RDONLY | TD_FILE_LOOK, io, &f, &info->h, err);
 
 	if (rc)
 		return rc;
@@ -89,6 +92,13 @@ int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, s
 
 #define DEPTH_MAX 64
 
+static const char *parent_dirs;
+
+void qcow_parent_dirs(const char *dirs)
+{
+	parent_dirs = dirs;
+}
+
 static void close_chain(struct td_image *image)
 {
 	while (image) {
@@ -116,7 +126,7 @@ static int open_chain(const char *spec, unsigned flags, unsigned below, const st
 		      struct td_err *err)
 {
 	char next[TD_SPEC_MAX];
-	struct td_how how = {.key = key};
+	struct td_how how = {.key = key, .dirs = parent_dirs};
 	struct td_image **at = leaf;
 	int rc, depth = 0;
 
@@ -151,6 +161,35 @@ static int open_qcow(const char *path, unsigned flags, unsigned below, const str
 
 	snprintf(spec, sizeof spec, "qcow2:%s", path);
 	return open_chain(spec, flags, below, key, io, leaf, err);
+}
+
+int qcow_image_below(const char *path, const char *format, const struct td_key *key, uint64_t *size, bool *encrypted, struct td_io *io,
+		     struct td_err *err)
+{
+	static const unsigned flags = TD_FILE_PARENT | TD_FILE_RDONLY;
+	struct td_err why = {0};
+	struct td_image *below;
+	char spec[TD_SPEC_MAX], here[TD_SPEC_MAX], full[TD_PATH_MAX];
+	int rc;
+
+	if (!qcow_backing_type(format))
+		return td_fail(err, EINVAL, "a backing file of the format '%.100s' is not known here: raw, qcow2, qcow and vpc are", format);
+	/* a whole path, as a tapdisk has it: names in images are judged by that */
+	if (!getcwd(here, sizeof here - 1))
+		return td_fail(err, errno, "cannot tell the current directory: %s", strerror(errno));
+	strcat(here, "/");
+	if (td_path_resolve(here, path, full, sizeof full))
+		return td_fail(err, ENAMETOOLONG, "the path of %s is too long", path);
+	snprintf(spec, sizeof spec, "%s:%s", qcow_backing_type(format), full);
+	rc = open_chain(spec, flags, flags, NULL, io, &below, &why);
+	*encrypted = rc == -ENOKEY;
+	if (*encrypted && key->len)
+		rc = open_chain(spec, flags, flags, key, io, &below, err);
+	if (rc)
+		return td_fail(err, -rc, "%s", why.text);
+	*size = below->info.size;
+	close_chain(below);
+	return 0;
 }
 
 static int request(struct td_image *image, enum td_op op, unsigned flags, void *buf, uint64_t off, uint64_t len)

@@ -26,7 +26,7 @@ struct qcow_create {
 	const struct td_key *key;     /* luks: the passphrase */
 };
 
-/* Into the file or device at path, which is there and empty (or a device). */
+/* Into the file or device at path, which is there and empty (or a device).  A file is empty again after a failure. */
 int qcow_image_create(const char *path, const struct qcow_create *o, struct td_io *io, struct td_err *err);
 
 struct qcow_info {
@@ -36,7 +36,18 @@ struct qcow_info {
 	struct luks luks;
 	struct qcow_snapshot *snapshots; /* h.nsnapshots; the caller frees them */
 };
+/* Takes no lock: the image may be in use. */
 int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, struct td_err *err);
+
+/* Where backing files may be, besides the image's own directory: absolute, colons between; kept by reference. */
+void qcow_parent_dirs(const char *dirs);
+
+/*
+ * Looks at what a new image is to stand on: `path', of a format as qemu-img calls it.  *size: bytes of its disk; *encrypted: it is, or what
+ * it stands on, and key opens it, as it must: -ENOKEY else.  -EBUSY while somebody writes to it.
+ */
+int qcow_image_below(const char *path, const char *format, const struct td_key *key, uint64_t *size, bool *encrypted, struct td_io *io,
+		     struct td_err *err);
 
 int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, struct td_err *err);
 

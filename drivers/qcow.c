@@ -114,26 +114,53 @@ static const struct {
 	const char *format, *type;
 } formats[] = {{"raw", "aio"}, {"file", "aio"}, {"host_device", "aio"}, {"qcow2", "qcow2"}, {"qcow", "qcow"}, {"vpc", "vhd"}, {"vhd", "vhd"}};
 
+const char *qcow_backing_type(const char *format)
+{
+	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+		if (!strcmp(format, formats[i].format))
+			return formats[i].type;
+	return NULL;
+}
+
 /*
- * Version 1 has no room for a format.  What does not look like qcow is raw; what does may be one, or a raw disk whose guest has written
- * such a header to read other files of the host: nobody can tell.
+ * Version 1 has no room for a format.  What does not look like qcow is raw.  What does may be one, or a raw disk whose guest has written
+ * such a header to read other files of the host, and nobody can tell.  But one that names no other file shows its own bytes alone,
+ * whoever has written it, and is taken for what it looks like.
  */
+static const char *look_at_backing_v1(const uint8_t *first, size_t len)
+{
+	uint32_t magic = td_get_be32(first), version = td_get_be32(first + 4);
+	bool alone = !td_get_be64(first + 8); /* no backing file */
+
+	if (len < 8 || magic != QCOW_MAGIC)
+		return "aio";
+	if (version == 1 && alone)
+		return "qcow";
+	if (version == 2 && alone)
+		return "qcow2";
+	if (version == 3 && alone && len >= 80 && !(td_get_be64(first + 72) & QCOW_INCOMPAT_DATA))
+		return "qcow2";
+	return NULL;
+}
+
 static int backing_v1(struct td_image *image, const char *path, char *spec, struct td_err *err)
 {
 	struct td_file *f;
-	uint8_t magic[4];
+	uint8_t first[QCOW_SECTOR];
+	const char *type;
 	int rc = td_file_open(image->io, path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_PARENT | TD_FILE_RDONLY, &f, err);
 
 	if (rc)
 		return rc;
-	rc = td_file_rw(f, TD_IO_READ, magic, 0, sizeof magic, TD_IO_EOF_ZERO);
+	rc = td_file_rw(f, TD_IO_READ, first, 0, sizeof first, TD_IO_EOF_ZERO);
+	type = look_at_backing_v1(first, f->st.size < sizeof first ? (size_t)f->st.size : sizeof first);
 	td_file_close(f);
 	if (rc)
 		return td_fail(err, -rc, "cannot read %s: %s", path, strerror(-rc));
-	if (td_get_be32(magic) == QCOW_MAGIC)
-		return td_fail(err, EINVAL, "%s cannot record what format its backing file %s has, which looks like a qcow: make a qcow2 of it with "
-					    "`qemu-img convert'", image->path, path);
-	snprintf(spec, TD_SPEC_MAX, "aio:%s", path);
+	if (!type)
+		return td_fail(err, EINVAL, "%s cannot record what format its backing file %s has, which looks like a qcow that stands on another "
+					    "file, and may be a raw disk that pretends to: make a qcow2 of it with `qemu-img convert'", image->path, path);
+	snprintf(spec, TD_SPEC_MAX, "%s:%s", type, path);
 	return 1;
 }
 
@@ -153,11 +180,10 @@ static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
 	if (!q->h.backing_format[0])
 		return td_fail(err, EINVAL, "%s does not say what format its backing file has, and a raw disk could pretend to be any: record it with "
 					    "`qemu-img rebase -u -b %s -F FORMAT %s'", image->path, q->h.backing, image->path);
-	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-		if (!strcmp(q->h.backing_format, formats[i].format)) {
-			snprintf(spec, TD_SPEC_MAX, "%s:%s", formats[i].type, path);
-			return 1;
-		}
+	if (qcow_backing_type(q->h.backing_format)) {
+		snprintf(spec, TD_SPEC_MAX, "%s:%s", qcow_backing_type(q->h.backing_format), path);
+		return 1;
+	}
 	return td_fail(err, ENOTSUP, "%s: its backing file has the format '%s': raw, qcow2, qcow and vpc are known", image->path,
 		       q->h.backing_format);
 }

@@ -283,6 +283,7 @@ int qcow_read(struct qcow *q, struct td_req *req);       /* fiber; all of it */
 int qcow_read_buf(struct qcow *q, struct td_io *io, void *buf, uint64_t off, uint64_t len); /* fiber; beyond the end: zeroes */
 int qcow_read_zip(struct qcow *q, const struct qcow_run *run, uint64_t guest, struct iovec *iov, int n); /* fiber */
 void qcow_zip_place(const struct qcow *q, uint64_t entry, uint64_t *off, uint64_t *len);
+const char *qcow_backing_type(const char *format); /* "raw", "vpc", ...: a driver's name; NULL: not known */
 bool qcow_backing_zero(const struct qcow *q, uint64_t off); /* nothing below shows at or beyond off */
 
 /* --- qcow-write.c --- */

@@ -15,6 +15,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/merge.c lib/merge.h \
 	lib/msg.c lib/msg.h \
 	lib/nbd-proto.h \
+	lib/output.c lib/output.h \
 	lib/passed.c lib/passed.h \
 	lib/path.c lib/path.h \
 	lib/pool.c lib/pool.h \

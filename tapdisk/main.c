@@ -11,6 +11,7 @@
 
 #include "lib/clock.h"
 #include "lib/ctl-client.h"
+#include "lib/output.h"
 #include "tapdisk/ctl.h"
 #include "tapdisk/server.h"
 
@@ -28,6 +29,15 @@ static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"
 
 static int spawn_fd = -1, orphan = ORPHAN;
 static bool leash;
+
+static void __attribute__((noreturn)) printed(void)
+{
+	static struct td_err err;
+
+	if (td_output_end(&err) < 0)
+		fprintf(stderr, "tapdisk: %s\n", err.text);
+	exit(err.code);
+}
 
 static int parse(int argc, char **argv)
 {
@@ -56,10 +66,10 @@ static int parse(int argc, char **argv)
 			break;
 		case 'h':
 			fputs(usage, stdout);
-			exit(0);
+			printed();
 		case 'V':
 			printf("tapdisk %s\n", PACKAGE_VERSION);
-			exit(0);
+			printed();
 		default:
 			fputs(usage, stderr);
 			return -EINVAL;

@@ -49,6 +49,22 @@ bad "an L1 table beyond the end" "beyond the end" 41 '\x7f'
 bad "encryption" "encrypted" 39 '\x01'
 bad "another encryption" "unknown" 39 '\x02'
 bad "a backing name beyond the header" "backing file" 8 '\x00\x00\x00\x00\x00\xff\x00\x00\x00\x00\x00\x10'
-qemu-img create -q -f qcow -b plain.qcow -F qcow on.qcow
-expect 1 tdimg -r "qcow:$WORK/on.qcow" info
-has "a backing file that may be anything" "$ERR" "qemu-img convert"
+
+# Upon an image of the same kind, or a qcow2, that stands on nothing: read as QEMU reads it, which looks at the file for its format.
+qemu-img convert -q -f raw -O qcow2 ref.raw ref2.qcow2
+qemu-img convert -q -f raw -O qcow ref.raw ref1.qcow
+for below in ref1.qcow:qcow ref2.qcow2:qcow2; do
+	qemu-img create -q -f qcow -b ${below%:*} -F ${below#*:} on.qcow
+	reads on.qcow ref.raw
+	rm -f on.qcow.model
+	storm on.qcow
+done
+# One that stands on another file may be a raw disk whose guest has written that header, to read the file: it is refused.
+qemu-img create -q -f qcow2 -b ref.raw -F raw over2.qcow2
+qemu-img create -q -f qcow2 -o data_file=data2.data data2.qcow2 1M
+qemu-img create -q -f qcow -b ref.raw -F raw over1.qcow
+for below in over1.qcow:qcow over2.qcow2:qcow2 data2.qcow2:qcow2; do
+	qemu-img create -q -f qcow -b ${below%:*} -F ${below#*:} on.qcow
+	expect 1 tdimg -r "qcow:$WORK/on.qcow" info
+	has "a backing file that may be anything" "$ERR" "qemu-img convert"
+done
