@@ -407,7 +407,7 @@ static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t
 static int write_slow(struct qcow *q, struct td_req *req)
 {
 	struct iovec *iov = calloc((size_t)req->iovcnt, sizeof *iov);
-	uint64_t end = req->off + req->len, next;
+	uint64_t end = req->off + req->len, next = end;
 	int rc = iov ? 0 : -ENOMEM;
 
 	for (uint64_t at = req->off; rc >= 0 && at < end; at = next) {

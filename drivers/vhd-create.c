@@ -233,7 +233,7 @@ static int create(const struct vhd_new *n, const struct vhd_image *parent, struc
 {
 	char relative[VHD_PATH_MAX] = "", here[VHD_PATH_MAX];
 	struct vhd_image v = {.path = (char *)n->path};
-	bool made;
+	bool made = false;
 	int rc = new_footer(n, parent, &v.footer, err);
 
 	if (!rc)

@@ -48,26 +48,26 @@ void td_io_mark_syncs(struct td_sync_mark *m)
 	mark = m;
 }
 
-/* May it be told of a write-back that failed? */
+/* Can this operation return an earlier write-back's error, or an earlier flush's of the store? */
 static bool syncs(const struct td_iop *op)
 {
-	if (op->op == TD_IO_SYNC)
-		return !(op->file->flags & TD_FILE_NOSYNC);
-	return op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) && !(op->file->flags & (TD_FILE_NOSYNC | TD_FILE_DIRECT));
+	return (op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC))) &&
+	       !(op->file->flags & TD_FILE_NOSYNC);
 }
 
 static void note_time(void)
 {
-	mark->since = td_clock();
+	__atomic_store_n(&mark->since, td_clock(), __ATOMIC_RELAXED);
 }
 
+/* Several threads count here: each ring's makes durable writes of its own (L5 in tapdisk/lane.h). */
 static void note_begin(const struct td_iop *op)
 {
 	if (!syncs(op))
 		return;
-	if (mark->begun == mark->ended)
+	if (__atomic_load_n(&mark->begun, __ATOMIC_RELAXED) == __atomic_load_n(&mark->ended, __ATOMIC_RELAXED))
 		note_time();
-	__atomic_store_n(&mark->begun, mark->begun + 1, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&mark->begun, 1, __ATOMIC_RELEASE);
 	TD_KILL(SYNC_COUNTED);
 }
 
@@ -76,13 +76,12 @@ static void note_end(const struct td_iop *op, int err)
 	if (!syncs(op))
 		return;
 	if (err) {
-		__atomic_store_n(&mark->failed, mark->failed + 1, __ATOMIC_RELEASE);
+		__atomic_fetch_add(&mark->failed, 1, __ATOMIC_RELEASE);
 		TD_KILL(SYNC_FAILED);
 	}
-	__atomic_store_n(&mark->ended, mark->ended + 1, __ATOMIC_RELEASE);
-	TD_KILL(SYNC_ENDED);
-	if (mark->begun != mark->ended)
+	if (__atomic_add_fetch(&mark->ended, 1, __ATOMIC_RELEASE) != __atomic_load_n(&mark->begun, __ATOMIC_RELAXED))
 		note_time();
+	TD_KILL(SYNC_ENDED);
 }
 
 void td_iop_finish(struct td_iop *op, int err)
@@ -123,15 +122,28 @@ static void again(struct td_iop *op)
 		td_iop_send(op);
 }
 
+/*
+ * The kernel reports a failed write-back once, whatever the error is: made again, the sync would succeed over lost data.  So no sync is
+ * tried again, nor a durable write.  Pages that found no space on their way to the disk are lost as well; but a write that finds
+ * none has changed nothing, and may wait for some.
+ */
+static long sync_failed(const struct td_iop *op, long res)
+{
+	if (!syncs(op))
+		return res;
+	if (op->op == TD_IO_SYNC && (res == -ENOSPC || res == -EDQUOT))
+		return -EIO;
+	return res == -EINTR || res == -EAGAIN ? -EIO : res;
+}
+
 void td_iop_result(struct td_iop *op, long res)
 {
+	if (res < 0 && op->op != TD_IO_CALL)
+		res = sync_failed(op, res);
 	if (op->merged) {
 		td_merge_result(op, res);
 		return;
 	}
-	/* pages that found no space when they were to go to the disk are lost, as with any other error */
-	if (op->op == TD_IO_SYNC && (res == -ENOSPC || res == -EDQUOT))
-		res = -EIO;
 	if (res == -EINTR || res == -EAGAIN) {
 		again(op);
 	} else if (res < 0 || (op->op != TD_IO_READ && op->op != TD_IO_WRITE)) {

@@ -141,7 +141,7 @@ void td_merge_send(struct td_io *io)
 /* M3: does its error belong to all of them? */
 static bool is_everybodys(const struct td_iop *op, long res)
 {
-	return res < 0 && res != -EINTR && res != -EAGAIN && op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) &&
+	return res < 0 && op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC) &&
 	       !(op->file->flags & TD_FILE_NOSYNC);
 }
 

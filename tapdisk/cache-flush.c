@@ -20,6 +20,13 @@ void cache_fail_sticky(struct cache *c, int err)
 	c->changed(c);
 }
 
+void cache_durable_failed(struct cache *c, int err)
+{
+	if (cache_is_full(err) || err == -EOPNOTSUPP || !c->image)
+		return;
+	cache_fail_sticky(c, err);
+}
+
 static void flush_answer(struct cache *c, struct td_list *of, int err)
 {
 	struct td_list now;

@@ -15,8 +15,8 @@
  * C5 A failed flush is sticky: what it should have made durable may be lost without another sign, so every WRITE and FLUSH after
  *    it fails, until the disk is closed and opened again.  Linux answers an error on a FLUSH by never sending one
  *    again; the failing writes are what it cannot ignore.
- * C6 A buffered durable write that fails is as bad as a failed flush: the kernel reports a write-back error once, so it may be
- *    an earlier write's.
+ * C6 A durable write that fails is as bad as a failed flush: the kernel reports a write-back error once, and a store that its cache
+ *    could not be flushed, so it may be an earlier write's.  That holds past the page cache and for a lane's as well.
  * C7 A WRITE that finds no space is not answered: it waits, and is tried again; unless the disk was told to report it.
  * C8 So is a FLUSH whose metadata finds no space: the image has kept what it could not write.  It is no failed flush in the sense of C5,
  *    for an fdatasync that fails never says that there is no space (td/io.h).  Reported to the guest, it is one: see C5 for Linux.
@@ -194,8 +194,8 @@ static void op_done(struct td_req *child, int err)
 		cache_write_waits(c, req, err); /* C7 */
 		return;
 	}
-	if ((child->flags & TD_FUA) && err && !cache_is_full(err) && err != -EOPNOTSUPP && !(c->mode->file_flags & TD_FILE_DIRECT))
-		cache_fail_sticky(c, err); /* C6 */
+	if ((child->flags & TD_FUA) && err)
+		cache_durable_failed(c, err); /* C6 */
 	/* only the write that was sent to see tells: others may lie where space is taken already */
 	probe = c->probe == req;
 	if (!err && req->op != TD_WRITE && lasting(c, req))

@@ -103,9 +103,10 @@ void cache_forget(struct cache *c);
 
 /*
  * For tapdisk/lane.c.  A WRITE that was under way past this layer, and found no space there: it does not stand behind what has come
- * meanwhile.  May lanes be open?  And: they are closed, all or one of them.
+ * meanwhile.  One that was to be durable and failed.  May lanes be open?  And: they are closed, all or one of them.
  */
 void cache_submit_again(struct cache *c, struct td_req *req);
+void cache_durable_failed(struct cache *c, int err); /* a durable write has, here or on a lane (C6) */
 bool cache_lets_lanes(const struct cache *c);
 void cache_lanes_closed(struct cache *c);
 

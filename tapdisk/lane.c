@@ -102,6 +102,11 @@ static void slow_arrives(struct queue_msg *m)
 	struct cache *c = op->lane->cache;
 	bool leaves = c->leaves && c->leaves(c, &op->child);
 
+	if (op->failed) {
+		cache_durable_failed(c, op->failed); /* C6 */
+		slow_done(&op->child, op->failed);
+		return;
+	}
 	if (op->again)
 		cache_submit_again(c, &op->child);
 	else
@@ -156,6 +161,11 @@ static void fast_end(struct lane *l, struct lane_op *op, int err)
 		return;
 	}
 	ADD(l->n.c.requests[w], 1);
+	if (w && err && op->durable) {
+		op->failed = err;
+		go_slow(op); /* L5 */
+		return;
+	}
 	req->done(req, err);
 }
 
@@ -202,7 +212,8 @@ static bool prepare(struct lane *l, struct lane_op *op, const struct td_map *m)
 	struct td_iop *iop = &req->iop;
 
 	iop->op = req->op == TD_READ ? TD_IO_READ : TD_IO_WRITE;
-	iop->flags = m->flags[req->op == TD_WRITE] | (req->op == TD_WRITE && (l->fua || (req->flags & TD_FUA)) ? TD_IO_DSYNC : 0);
+	op->durable = req->op == TD_WRITE && (l->fua || (req->flags & TD_FUA));
+	iop->flags = m->flags[req->op == TD_WRITE] | (op->durable ? TD_IO_DSYNC : 0);
 	iop->file = m->file;
 	iop->off = m->at + (req->off - m->off);
 	iop->len = req->len;
@@ -236,6 +247,8 @@ void lane_submit(struct lane *l, struct lane_op *op, struct td_req *req)
 	op->lane = l;
 	op->req = req;
 	op->again = false;
+	op->durable = false;
+	op->failed = 0;
 	if (!go_fast(l, op))
 		go_slow(op);
 }

@@ -12,7 +12,8 @@
  * L4 a lane counts a write as it completes, before it is answered, so that a FLUSH that comes after the answer, from whatever ring,
  *    finds it counted (C2: cache_written).
  * L5 once a flush has failed no write goes fast (C5).  One that has to be durable goes fast only where the write's own flag makes it so:
- *    not through the page cache, whose errors the home thread judges (C6), and not into a format that has metadata to write.
+ *    not through the page cache, whose errors the home thread judges (C6), and not into a format that has metadata to write.  One that
+ *    fails is answered by the home thread, which has counted it as a failed flush before (C6).
  * L6 no write goes fast beside a read-modify-write of the same block (lib/align.c), where blocks are larger than a sector: of a disk that
  *    is one piece the home thread closes the lanes for a part of a block; into a format, whose tables are its own, none goes fast then.
  *
@@ -34,6 +35,8 @@ struct lane_op {
 	struct td_req child; /* in the cache layer */
 	int err;
 	bool again;          /* it was fast, and found no space */
+	bool durable;        /* fast: it is to be durable */
+	int failed;          /* and has failed: -errno */
 	bool mapped;         /* on its way back: map tells where its data are */
 	struct td_map map;
 };

@@ -33,7 +33,11 @@ struct td_merge;
 enum td_io_op {
 	TD_IO_READ,
 	TD_IO_WRITE,
-	TD_IO_SYNC,  /* fdatasync; one that fails for want of space fails with -EIO: what it should have made durable is lost, not waiting */
+	/*
+	 * fdatasync.  One that fails for want of space, or is interrupted (EINTR, EAGAIN), fails with -EIO and is not made again: what it
+	 * should have made durable may be lost, and the kernel says so once.  So does a WRITE with TD_IO_DSYNC that is interrupted.
+	 */
+	TD_IO_SYNC,
 	TD_IO_PUNCH,   /* deallocate; the range reads as zeroes after it (-EOPNOTSUPP where the store cannot) */
 	TD_IO_ZERO,    /* zeroes, allocated or not as the store likes best (-EOPNOTSUPP where it cannot) */
 	TD_IO_DISCARD, /* a hint to give the space back; what the range reads afterwards is undefined */

@@ -191,11 +191,17 @@ static uint64_t part(struct sim *s, const struct td_iop *op, uint64_t len)
 	return len > unit ? rng_below(&s->rng, len / unit) * unit : 0;
 }
 
+/* Is it tried again, and the guest none the wiser?  A sync is not: what it should have made durable is lost, and that is said once. */
+static bool is_hidden(const struct td_iop *op, long res)
+{
+	return (res == -EINTR || res == -EAGAIN) && op->op != TD_IO_SYNC && !(op->op == TD_IO_WRITE && durable(op));
+}
+
 static void log_end(struct sim *s, const struct td_iop *op, long res)
 {
 	if (op->op == TD_IO_CALL || op->cb.align == SIZE_MAX)
 		return;
-	s->log->op[op->cb.align].transient = res == -EINTR || res == -EAGAIN;
+	s->log->op[op->cb.align].transient = is_hidden(op, res);
 	flog_end(s->log, op->cb.align, (*s->clock)++, res);
 }
 
@@ -229,7 +235,7 @@ static void complete(struct sim *s, struct td_iop *op)
 	}
 	fault = fault_of(s, op);
 	if (fault < 0) {
-		s->hard |= fault != -EINTR && fault != -EAGAIN && fault != -ENOSPC;
+		s->hard |= !is_hidden(op, fault) && fault != -ENOSPC;
 		if (op->op == TD_IO_WRITE)
 			fail_write(s, op, fault);
 		else

@@ -27,7 +27,7 @@ struct fop {
 	unsigned char *data; /* WRITE: len bytes, owned; NULL: zeroes */
 	uint32_t begin, end; /* events; end is NEVER for what did not end */
 	int64_t res;         /* bytes moved (0 where none are), or -errno */
-	bool transient;      /* it failed before it began (EINTR, EAGAIN): asking again makes up for it */
+	bool transient;      /* it failed before it began (EINTR, EAGAIN), and is asked for again: no sync is */
 	bool write_back;     /* a durable write that failed, and may have been told of what an earlier one had left in the page cache */
 };
 

@@ -35,7 +35,7 @@ static struct td_file file;
 static struct cache cache;
 static struct lane *lane;
 static struct ring_req reqs[NREQ];
-static unsigned nreq, nidle;
+static unsigned nreq, nidle, nchanged;
 static bool whole, told; /* what the image tells of its places */
 static const char *choice; /* of the engine, by the disk that is opened first */
 static bool early;         /* the lane's thread is there before */
@@ -50,6 +50,7 @@ static bool tell_map(struct td_image *image, uint64_t off, uint64_t len, struct 
 
 static void on_changed(struct cache *c)
 {
+	nchanged++;
 }
 
 static void on_idle(struct cache *c)
@@ -84,7 +85,7 @@ static void begin(const char *mode)
 	cache_attach(&cache, m, img.image, io, true);
 	cache_resume(&cache);
 	memset(reqs, 0, sizeof reqs);
-	nreq = nidle = 0;
+	nreq = nidle = nchanged = 0;
 	lane = lane_new(&cache, &home, queue_for_ring(&home, 1));
 	ck_assert_ptr_nonnull(lane);
 }
@@ -408,6 +409,32 @@ START_TEST(a_durable_write_comes_home)
 }
 END_TEST
 
+/* L5: past the page cache it goes fast; one that fails is a failed flush, before its guest hears of it. */
+START_TEST(a_durable_write_that_fails_on_a_lane_is_sticky)
+{
+	whole = true;
+	begin("directsync");
+	struct ring_req *w = submit(TD_WRITE, 0, 1);
+	UNTIL(is_done(w));
+	ck_assert(!w->err && !img.nwrites && !cache.sticky);
+	int blind = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(dup2(blind, file.fd), 0);
+	close(blind);
+	w = submit(TD_WRITE, 0, 2);
+	UNTIL(is_done(w));
+	ck_assert_int_eq(w->err, -EBADF);
+	ck_assert_int_eq(cache.sticky, -EBADF);
+	ck_assert_int_eq(nchanged, 1);
+	w = submit(TD_WRITE, 0, 3);
+	UNTIL(is_done(w));
+	ck_assert_int_eq(w->err, -EIO);
+	at_home(TD_FLUSH, 0, 0);
+	ck_assert(home_done == 1 && home_err == -EIO && !img.nflushes);
+	ck_assert_uint_eq(lane_stats(lane).fast[1], 2);
+	end();
+}
+END_TEST
+
 /* L6 */
 START_TEST(no_write_beside_a_read_modify_write)
 {
@@ -626,6 +653,7 @@ int main(void)
 	SUITE_ADD(s, a_failed_flush_reaches_the_lane);
 	SUITE_ADD(s, a_fault_closes_the_lane);
 	SUITE_ADD(s, a_durable_write_comes_home);
+	SUITE_ADD(s, a_durable_write_that_fails_on_a_lane_is_sticky);
 	SUITE_ADD(s, no_write_beside_a_read_modify_write);
 	SUITE_ADD(s, no_space);
 	SUITE_ADD(s, no_space_before_a_barrier);
