@@ -7,6 +7,7 @@
 #include "drivers/qcow.h"
 #include "drivers/qcow-check.h"
 #include "lib/fiber.h"
+#include "lib/settle.h"
 #include "lib/sibling.h"
 
 /* Version 1: one block of fields, and the backing file's name somewhere behind them. */
@@ -110,7 +111,9 @@ static int open_data(struct qcow *q, struct td_err *err)
 	if (!q->h.data_file[0])
 		return td_fail(err, EINVAL, "%s has an external data file, but does not name it", q->image->path);
 	rc = td_sibling(q->image->path, q->h.data_file, "data file", q->image->dirs, path, err);
-	return rc ? rc : td_file_open(q->io, path, q->image->file_flags, &q->data, err);
+	if (!rc)
+		rc = td_file_open(q->io, path, q->image->file_flags, &q->data, err);
+	return rc ? rc : td_settle(q->image, q->data, err);
 }
 
 /* What a dead process knew: the data before it, wherever they are (E3). */
@@ -275,7 +278,9 @@ int qcow_open(struct td_image *image, struct td_err *err)
 		rc = -ENOMEM;
 		goto fail;
 	}
-	rc = apply_redo(q, err);
+	rc = td_settle(image, q->file, err);
+	if (!rc)
+		rc = apply_redo(q, err);
 	if (rc)
 		goto fail;
 	rc = read_header(q, err);

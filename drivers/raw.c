@@ -5,6 +5,7 @@
 
 #include "drivers/drivers.h"
 #include "lib/file.h"
+#include "lib/settle.h"
 
 struct raw {
 	struct td_file *file;
@@ -47,6 +48,8 @@ static int raw_open(struct td_image *image, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	rc = check_size(image, r->file, err);
+	if (!rc)
+		rc = td_settle(image, r->file, err);
 	if (rc < 0) {
 		td_file_close(r->file);
 		return rc;

@@ -10,6 +10,7 @@
 #include "drivers/drivers.h"
 #include "lib/bytes.h"
 #include "lib/fiber.h"
+#include "lib/settle.h"
 
 static int read_at(struct vhd *v, void *buf, uint64_t off, uint64_t len, const char *what, struct td_err *err)
 {
@@ -260,7 +261,9 @@ static int vhd_open(struct td_image *image, struct td_err *err)
 	rc = td_file_open(image->io, image->path, image->file_flags, &v->file, err);
 	if (rc < 0)
 		return rc;
-	rc = v->writable ? td_redo_apply(image->redo, v->file, err) : 0;
+	rc = td_settle(image, v->file, err);
+	if (!rc && v->writable)
+		rc = td_redo_apply(image->redo, v->file, err);
 	if (!rc)
 		rc = read_footer(v, err);
 	if (!rc)

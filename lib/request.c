@@ -27,6 +27,9 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	image->key = how->key;
 	image->dirs = how->dirs;
 	image->redo = how->redo;
+	image->settle = how->settle || !(how->flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK));
+	image->settle = image->settle && !(how->flags & TD_FILE_NOSYNC);
+	image->lost = how->lost;
 	image->io = io;
 	image->priv = image + 1;
 	rc = driver->open(image, err);
@@ -34,6 +37,7 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 		goto fail;
 	assert(image->info.size % 512 == 0);
 	image->key = NULL;
+	image->lost = NULL;
 	*out = image;
 	return 0;
 fail:

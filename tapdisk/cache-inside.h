@@ -40,7 +40,6 @@ void cache_release_held(struct cache *c);
 
 void cache_flush_add(struct cache *c, struct td_req *req); /* a FLUSH, a step of a sequence, or what is to be durable (C1) */
 void cache_flush_next(struct cache *c);
-void cache_fail_sticky(struct cache *c, int err); /* C5, C6 */
 
 /* --- cache-space.c -------------------------------------------------------------------------------------------------- */
 

@@ -25,6 +25,8 @@
  *    A BARRIER starts, a pause is reached, data are taken from their place (a DISCARD, zeroes), and a part of a block is changed, when all
  *    lanes are closed; they open when it is over.  A WRITE that a lane hands over for want of space does not stand behind what came while
  *    it was under way there.
+ * C10 A mode's promise begins with images whose contents are durable (S1 of lib/settle.h), and with nothing that an earlier mode has
+ *    promised less about: what flushes have covered in a mode that drops them is not covered.
  */
 #include <assert.h>
 #include <errno.h>
@@ -276,6 +278,8 @@ void cache_fini(struct cache *c)
 
 void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image, struct td_io *io, bool fresh)
 {
+	bool dropped = c->mode->drop_flush;
+
 	assert(c->quiesced && !c->image);
 	c->mode = mode;
 	c->image = image;
@@ -283,6 +287,8 @@ void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_i
 	c->mapped = image->driver->map;
 	c->whole = c->mapped && image->driver->map(image, 0, image->info.size, &c->map) && c->map.whole;
 	c->block = c->whole && c->map.file ? c->map.file->st.off_align : 0;
+	if (dropped && !mode->drop_flush)
+		c->flushed = 0; /* C10 */
 	if (fresh) {
 		c->sticky = 0;
 		c->written = 1;

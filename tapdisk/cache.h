@@ -75,6 +75,8 @@ void cache_fini(struct cache *c); /* nothing is in it */
  * fresh: the disk is opened anew, so that a flush that failed earlier is forgotten.
  */
 void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image, struct td_io *io, bool fresh);
+/* What was written before is lost, as after a failed flush (C5): on an image that is attached. */
+void cache_fail_sticky(struct cache *c, int err);
 void cache_detach(struct cache *c); /* quiesced, nothing with the image: it goes away; what is held stays held */
 
 /* Takes any request, with TD_FUA or TD_UNMAP; a WRITE or FLUSH with TD_PREFLUSH or TD_BARRIER.  Completes it through done(), maybe at

@@ -56,7 +56,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	const char *path;
 	bool shrunk;
 	char *copy;
-	int rc;
+	int rc, lost = 0;
 
 	d = td_driver_parse(spec, &path, err);
 	if (!d)
@@ -67,7 +67,8 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	if (rc < 0)
 		return rc;
 	redo = open_redo(v, d, o);
-	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo}, io, &leaf, err);
+	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo,
+					       .lost = v->past || !fresh ? &lost : NULL}, io, &leaf, err);
 	if (rc < 0) {
 		td_redo_free(redo);
 		return rc;
@@ -107,6 +108,8 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		v->cache.sticky = v->past->sticky;
 		v->sticky_recorded = v->cache.sticky;
 	}
+	if (lost)
+		cache_fail_sticky(&v->cache, lost); /* S2 of lib/settle.h */
 	if (shrunk && !fresh) {
 		v->all_leave = true; /* their places were checked against the old size */
 		cache_cancel(&v->cache, -EIO);

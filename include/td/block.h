@@ -119,6 +119,8 @@ struct td_how {
 	const struct td_key *key; /* or NULL */
 	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
 	struct td_redo *redo;     /* of the leaf: where a driver notes metadata that waits for a commit (lib/redo.h); NULL: nowhere */
+	bool settle;              /* read-only, but beneath what is written: what its files hold is made durable (lib/settle.h) */
+	int *lost;                /* NULL: the open fails where that fails; else -errno comes here, and it goes on */
 };
 
 struct td_image {
@@ -130,6 +132,8 @@ struct td_image {
 	const struct td_key *key; /* of td_how, as long as open runs */
 	const char *dirs;       /* of td_how, as long as open and backing run */
 	struct td_redo *redo;   /* of td_how */
+	bool settle;            /* lib/settle.h: before open ends, what its files hold is made durable */
+	int *lost;              /* of td_how, as long as open runs */
 	struct td_image *backing; /* next image down the chain, or NULL */
 	struct td_image_info info;
 	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */

@@ -43,6 +43,7 @@ static void record(struct fault_io *f, const struct td_iop *op)
 {
 	if (op->op == TD_IO_CALL || f->nlog == FAULT_LOG)
 		return;
+	f->log_file[f->nlog] = (uint8_t)op->file->fd;
 	f->log[f->nlog++] = (struct fault_record){op->op, op->flags, op->off + op->moved, op->len - op->moved};
 }
 

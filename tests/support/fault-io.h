@@ -44,6 +44,7 @@ struct fault_io {
 	unsigned nrules;
 	uint64_t k;                    /* operations so far */
 	struct fault_record *log;      /* FAULT_LOG entries */
+	uint8_t log_file[FAULT_LOG];   /* of which file[] */
 	unsigned nlog, ncommits;
 
 	struct td_list queued, running; /* td_iop.link: before and after commit */

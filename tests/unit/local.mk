@@ -138,6 +138,14 @@ tests_unit_test_vhd_resize_LDFLAGS = $(VHD_IMAGE_WRAPS)
 tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c tests/support/drive.h $(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
+# what an open makes durable, of every format
+if HAVE_CHECK
+check_PROGRAMS += tests/unit/test-settle
+TESTS += tests/unit/test-settle
+endif
+tests_unit_test_settle_SOURCES = tests/unit/test-settle.c tests/support/drive.h $(VHD_TEST_PARTS)
+tests_unit_test_settle_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+
 # formats over the log of their changes
 if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-redo-format

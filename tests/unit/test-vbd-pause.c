@@ -73,6 +73,80 @@ START_TEST(paused_the_disk_may_change_its_image_but_not_shrink_under_a_guest)
 }
 END_TEST
 
+static unsigned syncs(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < fio.nlog; i++)
+		n += fio.log[i].op == TD_IO_SYNC;
+	return n;
+}
+
+static void write_and_flush(void)
+{
+	unsigned n = answers();
+
+	put(BLKIF_WRITE, 8, 1);
+	ck_assert_uint_eq(answers(), n + 1);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	put(BLKIF_FLUSH_DISKCACHE, 0, 0);
+	ck_assert_uint_eq(answers(), n + 2);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+}
+
+/* C10: what was written under a mode that drops flushes is durable before the next mode's first answer; so is an image put in its place. */
+START_TEST(a_mode_that_dropped_flushes_is_left_with_a_sync)
+{
+	static const char *const modes[] = {"none", "directsync", "writethrough", "writeback"};
+
+	for (unsigned i = 0; i < 4; i++)
+		for (unsigned other = 0; other < 2; other++) {
+			begin();
+			queue.direct = fio.io;
+			fault_io_file(&fio, "other", SECTORS * 512);
+			ck_assert_int_eq(DO(.what = OPEN, .mode = "unsafe"), 0);
+			ck_assert_int_eq(DO(.what = CONNECT), 0);
+			write_and_flush();
+			ck_assert_int_eq(DO(.what = PAUSE), 0);
+			ck_assert_uint_eq(syncs(), 0);
+			ck_assert_int_eq(DO(.what = UNPAUSE, .mode = modes[i], .spec = other ? "aio:other" : NULL), 0);
+			ck_assert_uint_eq(syncs(), 1);
+			put(BLKIF_FLUSH_DISKCACHE, 0, 0); /* with nothing new: those of before are not covered */
+			ck_assert_uint_eq(answers(), 3);
+			ck_assert_uint_eq(syncs(), 2);
+			queue.direct = NULL;
+			end();
+		}
+}
+END_TEST
+
+START_TEST(a_disk_that_cannot_be_made_durable_after_a_pause_has_failed)
+{
+	begin();
+	ck_assert_int_eq(DO(.what = OPEN, .mode = "unsafe"), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	write_and_flush();
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"), 0); /* its guest is there, and is to hear of it */
+	ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
+	put(BLKIF_WRITE, 8, 1);
+	put(BLKIF_FLUSH_DISKCACHE, 0, 0);
+	ck_assert_uint_eq(answers(), 4);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	put(BLKIF_READ, 8, 1);
+	ck_assert_uint_eq(answers(), 5);
+	ck_assert_int_eq(g.last, BLKIF_OKAY);
+	end();
+	begin(); /* nobody has been promised anything: it is not opened */
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(DO(.what = OPEN), -EIO);
+	ck_assert_ptr_nonnull(strstr(err.text, "could not be made durable"));
+	end();
+}
+END_TEST
+
 START_TEST(an_unpause_keeps_a_disk_read_only)
 {
 	begin();
@@ -218,6 +292,8 @@ int main(void)
 	SUITE_ADD(s, a_pause_waits_for_the_image_and_loses_nothing);
 	SUITE_ADD(s, a_pause_that_takes_too_long_is_called_off);
 	SUITE_ADD(s, paused_the_disk_may_change_its_image_but_not_shrink_under_a_guest);
+	SUITE_ADD(s, a_mode_that_dropped_flushes_is_left_with_a_sync);
+	SUITE_ADD(s, a_disk_that_cannot_be_made_durable_after_a_pause_has_failed);
 	SUITE_ADD(s, an_unpause_keeps_a_disk_read_only);
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
