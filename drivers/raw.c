@@ -33,6 +33,7 @@ static void fill_info(struct td_image *image, const struct td_file *f)
 {
 	image->info.size = f->st.size;
 	image->info.physical = f->st.physical;
+	image->info.block = f->st.off_align;
 	image->info.discard = f->st.discard_gran && !(f->flags & TD_FILE_RDONLY);
 	image->info.discard_gran = f->st.discard_gran;
 }

@@ -8,6 +8,8 @@
  *     A1 a change starts only when no earlier one that touches one of its blocks is still there, if either is an RMW;
  *     A2 a change leaves the list only when it is with the store;
  *     A3 changes that are no RMW never wait for each other: the guest that sends them at once gets what it asked for.
+ *     A4 a file that other hosts write too has no RMW: nobody could serialise it against theirs.  It fails with -EOPNOTSUPP; whoever
+ *        brings requests has refused it before.
  *   A change is a WRITE, and no less a PUNCH, ZERO or DISCARD: what an RMW had read before it would come back.
  *
  * All in the file's home thread.  Whole, aligned blocks take no memory and, while there is no RMW, cost a list entry; the
@@ -58,11 +60,16 @@ static long no_memory(struct td_iop *op)
 	return -ENOMEM;
 }
 
+static long not_shared(struct td_iop *op)
+{
+	return -EOPNOTSUPP;
+}
+
 /* An operation may not complete while it is queued: the error takes the way through a worker. */
-static void fail_later(struct td_io *io, struct td_iop *op)
+static void fail_later(struct td_io *io, struct td_iop *op, long (*why)(struct td_iop *op))
 {
 	op->op = TD_IO_CALL;
-	op->call = no_memory;
+	op->call = why;
 	td_iop_queue(io, op);
 }
 
@@ -122,7 +129,7 @@ static void bounce(struct td_io *io, struct td_iop *op)
 	struct align_op *a = calloc(1, sizeof *a);
 
 	if (!a) {
-		fail_later(io, op);
+		fail_later(io, op, no_memory);
 		return;
 	}
 	a->outer = op;
@@ -131,7 +138,7 @@ static void bounce(struct td_io *io, struct td_iop *op)
 	a->reading = a->rmw || op->op == TD_IO_READ;
 	if (posix_memalign((void **)&a->bounce, st->mem_align < 4096 ? 4096 : st->mem_align, to - a->from)) {
 		free(a);
-		fail_later(io, op);
+		fail_later(io, op, no_memory);
 		return;
 	}
 	a->iov = (struct iovec){a->bounce, to - a->from};
@@ -203,6 +210,10 @@ static void change(struct td_io *io, struct td_iop *op)
 	struct td_file *f = op->file;
 
 	op->rmw = is_rmw(op);
+	if (op->rmw && (f->flags & TD_FILE_SHARED)) { /* A4 */
+		fail_later(io, op, not_shared);
+		return;
+	}
 	f->rmws += op->rmw;
 	td_list_add(&f->changes, &op->at_file);
 	if (!must_wait(f, op)) {

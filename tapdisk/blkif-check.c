@@ -28,6 +28,8 @@ static int check_data(struct blkif_req *r)
 	}
 	if (sector > size || sectors > size - sector)
 		return malformed(r, "it reaches beyond the end of the disk");
+	if (r->req.op == TD_WRITE && r->ring->disk->block && (sector | sectors) % (r->ring->disk->block / 512))
+		return malformed(r, "the disk is shared, and takes whole sectors of its own size only");
 	return (int)sectors;
 }
 

@@ -27,6 +27,7 @@ struct blkif_disk {
 	uint64_t sectors; /* of 512 bytes; atomic: it may grow beside requests */
 	bool read_only;
 	bool discard;     /* DISCARD is offered */
+	uint32_t block;   /* bytes: writes must be multiples of it; 0: of 512 */
 	void *owner;
 	/* in the main thread: */
 	void (*broken)(void *owner, const char *why); /* once, when the guest has broken the protocol */

@@ -171,6 +171,8 @@ static int check(const struct nbd_conn *c, const struct nbd_req *r)
 		return err;
 	if (d->read_only && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS)
 		return -EPERM;
+	if (d->block && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS && (r->off | r->len) % d->block)
+		return -EINVAL;
 	if ((r->off | r->len) % 512 || (data && r->len > NBD_LENGTH_MAX) || (r->type == NBD_CMD_BLOCK_STATUS && !r->len))
 		return -EINVAL;
 	if (nbd_beyond(c->n, r->off, r->len))

@@ -189,7 +189,7 @@ static void export_of(const struct nbd *n, struct nbd_export *x)
 
 	*x = (struct nbd_export){.size = d->size,
 				 .flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN,
-				 .block = 512,
+				 .block = d->block ? d->block : 512,
 				 .preferred = d->preferred < 4096 ? 4096 : d->preferred,
 				 .max = NBD_LENGTH_MAX,
 				 .description = d->name};

@@ -29,6 +29,7 @@ struct nbd_disk {
 	const char *name;       /* type:path */
 	uint64_t size;          /* bytes */
 	uint32_t preferred;     /* bytes: the best unit of a request */
+	uint32_t block;         /* bytes: what changes something must be multiples of it; 0: of 512 */
 	bool read_only, trim;
 	void *owner;
 	void (*idle)(void *owner); /* nothing is in flight any more */

@@ -26,6 +26,20 @@ void vbd_tell_nbd(struct vbd *v)
 	v->nbd_disk.trim = v->leaf->info.discard;
 }
 
+/*
+ * A write of less than a block of the store is a read-modify-write, which align.c serialises on this host alone: another host's between
+ * the read and the write would be undone.  So a disk that hosts share is written in blocks, and its guests are told so.
+ */
+static int check_block(const char *spec, const struct vbd_options *o, uint32_t block, struct td_err *err)
+{
+	if (!o->shared || o->read_only || block <= options_sector(o))
+		return 0;
+	if (block <= 4096)
+		return td_fail(err, EINVAL, "%s cannot be shared as it is: its storage takes blocks of %u bytes, and two hosts that write smaller "
+					    "sectors undo each other's: say sector-size=4096 as well, on every host", spec, block);
+	return td_fail(err, EINVAL, "%s cannot be shared: its storage takes blocks of %u bytes, and no guest has sectors as large", spec, block);
+}
+
 /* Guests without NBD go on without its sockets; who needs them hears it from the log, and from its own connect(). */
 static void start_nbd(struct vbd *v, bool fresh)
 {
@@ -73,6 +87,9 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		td_redo_free(redo);
 		return rc;
 	}
+	rc = check_block(spec, o, leaf->info.block, err);
+	if (rc < 0)
+		goto fail;
 	shrunk = leaf->info.size / 512 < v->disk.sectors;
 	/* a CD may be taken out; of a disk, what was written is lost */
 	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
@@ -100,6 +117,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
 	v->disk.discard = leaf->info.discard && !o->read_only;
+	v->disk.block = v->nbd_disk.block = o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
 	v->state = 0;
 	if (fresh)
 		stats_open(&v->stats, v->minor);

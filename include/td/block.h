@@ -56,6 +56,7 @@ struct td_req {
 struct td_image_info {
 	uint64_t size;         /* bytes */
 	uint32_t physical;     /* bytes: best unit of a write */
+	uint32_t block;        /* bytes: a write of less is a read-modify-write of ours; 0: that does not matter */
 	bool discard;          /* TD_DISCARD gives space back */
 	uint32_t discard_gran; /* bytes */
 };

@@ -105,6 +105,17 @@ static inline void put(uint8_t op, uint64_t sector, unsigned segs)
 	eventfd_write(g.kick, 1);
 }
 
+/* A write of so many sectors from the page's beginning. */
+static inline void put_write(uint64_t sector, unsigned sectors)
+{
+	struct blkif_desc d = {.op = BLKIF_WRITE, .sector = sector, .nr_segs = 1};
+
+	d.seg[0].last = (uint8_t)(sectors - 1);
+	blkif_put_request(BLKIF_NATIVE, &g.ring.sring, 32, g.prod++, &d);
+	__atomic_store_n(&g.ring.sring.req_prod, g.prod, __ATOMIC_RELEASE);
+	eventfd_write(g.kick, 1);
+}
+
 static inline void turns(int n)
 {
 	while (n--)
@@ -132,7 +143,8 @@ static inline unsigned answers(void)
 struct call {
 	enum { OPEN, CLOSE, FORCE, PAUSE, UNPAUSE, RESIZE, CONNECT, DISCONNECT } what;
 	const char *spec, *mode;
-	bool read_only, beside;
+	bool read_only, beside, shared;
+	unsigned sector_size;
 	int timeout, request_timeout, rc;
 	unsigned domid, ring;
 	unsigned order; /* when it ended; 0: not yet */
@@ -144,6 +156,7 @@ static inline void run_call(void *arg)
 {
 	struct call *c = arg;
 	struct vbd_options o = {.mode = td_cache_mode_find(c->mode ? c->mode : "writeback"), .unsafe = true, .read_only = c->read_only,
+				.shared = c->shared, .sector_size = c->sector_size,
 				.request_timeout = c->request_timeout};
 	struct blkif_params p;
 	struct td_err e;

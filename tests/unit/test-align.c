@@ -137,6 +137,29 @@ START_TEST(a_part_of_a_block_is_read_changed_and_written)
 }
 END_TEST
 
+/* A4: another host's write between the read and the write would be undone. */
+START_TEST(a_file_that_hosts_share_has_no_read_modify_write)
+{
+	struct op o;
+
+	begin(4096, 512);
+	f->flags |= TD_FILE_SHARED;
+	for (unsigned i = 0; i < 3; i++) {
+		start(&o, TD_IO_WRITE, mem, i == 1 ? 512 : 4096, i == 0 ? 512 : i == 1 ? 4096 : 4096 + 512, TD_IO_DSYNC);
+		turns(4);
+		ck_assert(o.done == 1 && o.err == -EOPNOTSUPP);
+	}
+	ck_assert_uint_eq(fio.nlog, 0);
+	start(&o, TD_IO_WRITE, mem, 4096, 4096, 0);
+	turns(4);
+	ck_assert(o.done == 1 && !o.err && fio.nlog == 1);
+	start(&o, TD_IO_READ, mem, 4096 + 512, 512, 0);
+	turns(4);
+	ck_assert(o.done == 1 && !o.err);
+	end();
+}
+END_TEST
+
 START_TEST(misaligned_memory_is_bounced_both_ways)
 {
 	static const uint32_t block[] = {512, 4096};
@@ -497,6 +520,7 @@ int main(void)
 
 	SUITE_ADD(s, aligned_transfers_go_straight);
 	SUITE_ADD(s, a_part_of_a_block_is_read_changed_and_written);
+	SUITE_ADD(s, a_file_that_hosts_share_has_no_read_modify_write);
 	SUITE_ADD(s, misaligned_memory_is_bounced_both_ways);
 	SUITE_ADD(s, a_read_of_part_of_a_block_gets_that_part);
 	SUITE_ADD(s, a_read_over_the_end_is_an_error_or_zeroes);

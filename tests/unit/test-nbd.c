@@ -266,6 +266,39 @@ START_TEST(errors_have_nbd_numbers)
 }
 END_TEST
 
+/* A disk that hosts share is changed in whole blocks of its store. */
+START_TEST(what_changes_less_than_a_block_is_refused)
+{
+	static const uint16_t changes[] = {NBD_CMD_WRITE, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES};
+	static uint8_t data[4096];
+
+	begin(false);
+	disk.block = 4096;
+	for (unsigned i = 0; i < 9; i++) {
+		uint64_t off = i / 3 == 1 ? 512 : 4096;
+		uint32_t len = i / 3 == 2 ? 512 : 4096;
+
+		ask(changes[i % 3], 0, i, off, len);
+		if (changes[i % 3] == NBD_CMD_WRITE)
+			say(data, len);
+		turns(2);
+		if (i / 3) {
+			ck_assert_uint_eq(t.npending, 0);
+			expect_simple(i, NBD_EINVAL);
+		} else {
+			ck_assert_uint_eq(t.npending, 1);
+			test_image_complete(&t, 0, 0);
+			expect_simple(i, 0);
+		}
+	}
+	ask(NBD_CMD_READ, 0, 9, 512, 512);
+	test_image_complete(&t, 0, 0);
+	expect_simple(9, 0);
+	hear(data, 512);
+	end();
+}
+END_TEST
+
 START_TEST(what_a_request_is_below)
 {
 	static const struct { uint16_t type, flags; enum td_op op; unsigned below; bool flush; } map[] = {
@@ -588,6 +621,7 @@ int main(void)
 
 	SUITE_ADD(s, replies_in_the_order_of_completion);
 	SUITE_ADD(s, errors_have_nbd_numbers);
+	SUITE_ADD(s, what_changes_less_than_a_block_is_refused);
 	SUITE_ADD(s, what_a_request_is_below);
 	SUITE_ADD(s, writes_come_in_any_pieces);
 	SUITE_ADD(s, zeroes_are_written_where_the_image_knows_no_better);

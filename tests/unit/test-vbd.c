@@ -104,6 +104,60 @@ START_TEST(a_resize_grows)
 }
 END_TEST
 
+static void begin_direct(uint32_t block)
+{
+	begin();
+	fio.off_align = block;
+	queue.direct = fio.io;
+}
+
+static void end_direct(void)
+{
+	queue.direct = NULL;
+	end();
+}
+
+/* Two hosts' read-modify-writes of one block would undo each other. */
+START_TEST(hosts_share_a_disk_in_blocks_of_its_store_only)
+{
+	static const struct { uint32_t block; unsigned sector; bool read_only; int rc; const char *text; } t[] = {
+		{512, 0, false, 0, NULL},        {512, 4096, false, 0, NULL},
+		{4096, 0, false, -EINVAL, "sector-size=4096"}, {4096, 512, false, -EINVAL, "sector-size=4096"},
+		{4096, 4096, false, 0, NULL},    {4096, 0, true, 0, NULL},
+		{8192, 4096, false, -EINVAL, "8192 bytes, and no guest has sectors as large"}};
+
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		begin_direct(t[i].block);
+		ck_assert_int_eq(DO(.what = OPEN, .mode = "none", .shared = true, .sector_size = t[i].sector, .read_only = t[i].read_only), t[i].rc);
+		if (t[i].text)
+			ck_assert_msg(strstr(err.text, t[i].text) != NULL, "%s", err.text);
+		end_direct();
+	}
+}
+END_TEST
+
+START_TEST(a_guest_of_a_shared_disk_writes_whole_blocks_or_nothing)
+{
+	static const struct { bool shared; unsigned sector, n; int status; } t[] = {
+		{true, 8, 8, BLKIF_OKAY}, {true, 8, 1, BLKIF_ERROR}, {true, 9, 8, BLKIF_ERROR}, {true, 8, 7, BLKIF_ERROR},
+		{false, 8, 1, BLKIF_OKAY}, {false, 9, 8, BLKIF_OKAY}};
+
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		begin_direct(4096);
+		ck_assert_int_eq(DO(.what = OPEN, .mode = "directsync", .shared = t[i].shared, .sector_size = 4096), 0);
+		ck_assert_int_eq(DO(.what = CONNECT), 0);
+		put_write(t[i].sector, t[i].n);
+		ck_assert_uint_eq(answers(), 1);
+		ck_assert_int_eq(g.last, t[i].status);
+		ck_assert_uint_eq(vbd_state(v), 0); /* which is no failure of the disk's */
+		put(BLKIF_READ, 9, 1);
+		ck_assert_uint_eq(answers(), 2);
+		ck_assert_int_eq(g.last, BLKIF_OKAY);
+		end_direct();
+	}
+}
+END_TEST
+
 START_TEST(operations_at_once_run_one_after_the_other)
 {
 	struct call c[] = {{.what = OPEN}, {.what = PAUSE}, {.what = UNPAUSE}, {.what = OPEN}, {.what = PAUSE}, {.what = CLOSE},
@@ -209,6 +263,8 @@ int main(void)
 	SUITE_ADD(s, a_paused_disk_can_be_closed);
 	SUITE_ADD(s, the_mode_decides_what_a_close_flushes);
 	SUITE_ADD(s, a_resize_grows);
+	SUITE_ADD(s, hosts_share_a_disk_in_blocks_of_its_store_only);
+	SUITE_ADD(s, a_guest_of_a_shared_disk_writes_whole_blocks_or_nothing);
 	SUITE_ADD(s, operations_at_once_run_one_after_the_other);
 	SUITE_ADD(s, pauses_at_random_under_load_answer_every_write);
 	SUITE_ADD(s, a_life_on_a_real_file);
