@@ -26,6 +26,7 @@
 enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRITE = 201 };
 
 #define WAIT_FOR_THE_DEAD 10 /* s */
+#define DRBD_MAJOR        147 /* Documentation/admin-guide/devices.txt of Linux */
 
 static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 {
@@ -179,8 +180,32 @@ static int busy(const char *who, const char *path, unsigned flags, struct td_err
 						: "an image has one writer; detach it there first, or open it everywhere with shared=yes");
 }
 
+/*
+ * A Secondary's device refuses writers with EROFS and readers with EMEDIUMTYPE, neither of which says why.  The device numbers are
+ * DRBD's own (its major is assigned), so that this needs neither its tools nor its module.
+ */
+static int drbd_is_secondary(int e, const char *path, unsigned device, bool reads, struct td_err *err)
+{
+	return td_fail(err, e, "cannot open %s for %s (%s): it is DRBD's device %u, which is Secondary on this host, and only a Primary can be "
+			       "used: `drbdadm status', or /proc/drbd, shows who is; `drbdadm primary RESOURCE' makes it Primary here, once it is "
+			       "Secondary on the other host", path, reads ? "reading" : "writing", strerror(e), device);
+}
+
+static int read_only(const char *path, const struct stat *s, struct td_err *err)
+{
+	if (S_ISBLK(s->st_mode))
+		return td_fail(err, EROFS, "cannot open %s for writing: the device is read-only on this host (`blockdev --getro %s'): make it "
+					   "writable where it comes from, or open it read-only", path, path);
+	return td_fail(err, EROFS, "cannot open %s for writing: its file system is mounted read-only: open it read-only, or mount it anew", path);
+}
+
 static int open_failed(int e, const char *path, unsigned flags, struct td_err *err)
 {
+	bool reads = flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK);
+	struct stat s = {0};
+
+	if ((e == EROFS || e == EMEDIUMTYPE) && !stat(path, &s) && S_ISBLK(s.st_mode) && major(s.st_rdev) == DRBD_MAJOR)
+		return drbd_is_secondary(e, path, minor(s.st_rdev), reads, err);
 	if (e == EINVAL && (flags & TD_FILE_DIRECT))
 		return td_fail(err, EINVAL, "%s: its file system does not support O_DIRECT, which cache=none and cache=directsync need: "
 					    "ask for cache=writethrough (safe) or cache=writeback instead", path);
@@ -188,9 +213,11 @@ static int open_failed(int e, const char *path, unsigned flags, struct td_err *e
 		return td_fail(err, e, "%s: there is no medium in the drive", path);
 	if (e == EISDIR)
 		return td_fail(err, EISDIR, "%s is a directory: name an image file or a block device", path);
-	if (e == EROFS || e == EACCES || e == EPERM)
-		return td_fail(err, e, "cannot open %s for %s: %s; check its owner and mode, or open it read-only", path,
-			       flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK) ? "reading" : "writing", strerror(e));
+	if (e == EROFS && !reads)
+		return read_only(path, &s, err);
+	if (e == EACCES || e == EPERM)
+		return td_fail(err, e, "cannot open %s for %s: %s; check its owner and mode%s", path, reads ? "reading" : "writing", strerror(e),
+			       reads ? "" : ", or open it read-only");
 	return td_fail(err, e, "cannot open %s: %s", path, strerror(e));
 }
 

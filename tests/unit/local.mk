@@ -40,6 +40,7 @@ tests_unit_test_merge_SOURCES = tests/unit/test-merge.c tests/support/fault-io.c
 tests_unit_test_merge_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_file_SOURCES = tests/unit/test-file.c tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_file_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_file_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=__open_2,--wrap=stat
 TEST_VBD = tests/support/test-vbd.h tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(TEST_VBD)
 tests_unit_test_vbd_LDADD = $(UNIT_PARTS_LIBS)

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -137,6 +139,76 @@ START_TEST(a_file_that_may_not_be_written_says_so)
 	ck_assert_int_eq(try_open(image, TD_FILE_RDONLY, &f), 0);
 	must_close(f);
 	ck_assert_int_eq(seteuid(0), 0);
+	end();
+}
+END_TEST
+
+/* --- what a device that is not here says: open and stat as the linker gives them to lib/file-kernel.c --------------------------- */
+
+static int open_error; /* 0: the file's own */
+static unsigned fake_major; /* 0: it is what it is */
+
+int __real_open(const char *name, int how, ...);
+int __real_stat(const char *name, struct stat *s);
+int __wrap_open(const char *name, int how, ...);
+int __wrap___open_2(const char *name, int how);
+int __wrap_stat(const char *name, struct stat *s);
+
+int __wrap_open(const char *name, int how, ...)
+{
+	va_list ap;
+	int mode;
+
+	va_start(ap, how);
+	mode = how & O_CREAT ? va_arg(ap, int) : 0;
+	va_end(ap);
+	if (open_error && !strcmp(name, image)) {
+		errno = open_error;
+		return -1;
+	}
+	return __real_open(name, how, mode);
+}
+
+/* What open() is where _FORTIFY_SOURCE is on. */
+int __wrap___open_2(const char *name, int how)
+{
+	return __wrap_open(name, how);
+}
+
+int __wrap_stat(const char *name, struct stat *s)
+{
+	int rc = __real_stat(name, s);
+
+	if (!rc && fake_major && !strcmp(name, image)) {
+		s->st_mode = S_IFBLK | 0660;
+		s->st_rdev = makedev(fake_major, 5);
+	}
+	return rc;
+}
+
+START_TEST(a_device_that_is_secondary_names_its_role_and_what_to_do)
+{
+	static const struct { unsigned major, flags; int error; const char *says, *says_too, *does_not; } t[] = {
+		{147, 0, EROFS, "DRBD's device 5, which is Secondary on this host", "drbdadm primary", "owner and mode"},
+		{147, TD_FILE_SHARED, EROFS, "for writing", "Secondary on this host", "owner and mode"},
+		{147, TD_FILE_RDONLY, EMEDIUMTYPE, "for reading", "DRBD's device 5, which is Secondary", "owner and mode"},
+		{147, 0, EACCES, "owner and mode", "for writing", "DRBD"},
+		{147, 0, ENXIO, "cannot open", image, "DRBD"},
+		{253, 0, EROFS, "the device is read-only on this host", "blockdev --getro", "DRBD"},
+		{253, TD_FILE_RDONLY, EMEDIUMTYPE, "cannot open", "medium type", "DRBD"},
+		{0, 0, EROFS, "its file system is mounted read-only", "open it read-only", "owner and mode"},
+	};
+
+	begin();
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		open_error = t[i].error;
+		fake_major = t[i].major;
+		refused(image, t[i].flags, t[i].error, t[i].says);
+		ck_assert_msg(strstr(err.text, t[i].says_too) != NULL, "%s", err.text);
+		ck_assert_msg(strstr(err.text, t[i].does_not) == NULL, "%s", err.text);
+	}
+	open_error = 0;
+	fake_major = 0;
 	end();
 }
 END_TEST
@@ -361,6 +433,7 @@ int main(void)
 
 	SUITE_ADD(s, what_is_no_image_is_refused_by_name);
 	SUITE_ADD(s, a_file_that_may_not_be_written_says_so);
+	SUITE_ADD(s, a_device_that_is_secondary_names_its_role_and_what_to_do);
 	SUITE_ADD(s, a_file_says_what_it_is);
 	SUITE_ADD(s, a_file_can_be_read_and_written_on_a_fiber);
 	SUITE_ADD(s, a_second_writer_is_told_who_the_first_is);
