@@ -45,7 +45,7 @@ if loop_ctl 0x4C80 && at_exit "loop_ctl 0x4C81" && mknod "$drive" b 7 $((1100 + 
 	for type in cdrom disk; do
 		xenstore-rm $B
 		disk $D "params=aio:$drive" device-type=$type mode=r
-		expect $([ $type = cdrom ] && echo 0 || echo 1) script $D add
+		expect "$([ $type = cdrom ] && echo 0 || echo 1)" script $D add
 		[ $type = cdrom ] && is "an empty drive" "$(tap_ctl list)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=empty:drive"
 		[ $type = cdrom ] || has "why" "$(get $B/hotplug-error)" "has no medium"
 		expect 0 script $D remove
@@ -67,6 +67,7 @@ nbd=
 if /usr/bin/python3 -c 'import nbd' 2>/dev/null; then
 	nbd=1
 	mkfifo "$WORK/ask"
+	: >"$WORK/told" # which is there before the client is
 	/usr/bin/python3 "$top_srcdir/tests/support/nbd-cd.py" "$(get $B/physical-device-path)" <"$WORK/ask" >"$WORK/told" 2>&1 &
 	exec 8>"$WORK/ask"
 fi

@@ -70,7 +70,7 @@ for kind in "" -r; do
 	else
 		expect 0 vhd_util create -n a.vhd -s 11 $kind
 	fi
-	is "size that QEMU sees" "$(qemu-img info --output=json -f vpc a.vhd | sed -n 's/.*"virtual-size": \([0-9]*\).*/\1/p')" $((11 << 20))
+	is "size that QEMU sees" "$(qemu-img info --output=json -f vpc a.vhd | sed -n 's/^    "virtual-size": \([0-9]*\).*/\1/p')" $((11 << 20))
 	scribble a.vhd 11
 	expect 0 vhd_util check -n a.vhd
 	expect 0 vhd_util copy -n a.vhd -o out.raw

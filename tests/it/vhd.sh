@@ -29,7 +29,7 @@ for kind in fixed dynamic; do
 		expect 0 "$guest" "$pid" "$minor" write $((5 << 20)) 512 2
 		expect 0 "$guest" "$pid" "$minor" flush
 		expect 0 "$guest" "$pid" "$minor" verify 4096 90112 1
-		size=$(tap_ctl list -m "$minor" >/dev/null && qemu-img info -U -f vpc --output=json q.vhd | sed -n 's/.*"virtual-size": \([0-9]*\).*/\1/p')
+		size=$(tap_ctl list -m "$minor" >/dev/null && qemu-img info -U -f vpc --output=json q.vhd | sed -n 's/^    "virtual-size": \([0-9]*\).*/\1/p')
 		"$guest" "$pid" "$minor" read 0 "$size" >raw || fail "the guest cannot read $size bytes"
 		destroy
 		same q.vhd raw
