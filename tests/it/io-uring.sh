@@ -81,8 +81,7 @@ if command -v strace >/dev/null && strace -o "$WORK/log" true 2>/dev/null; then
 		# of writes alone: a file system that cannot read without blocking has reads made in a thread, too
 		is "$mode: threads of the kernel's, which would stay" "$(cat "/proc/$pid/task/"*/comm | grep -c iou-wrk)" 0
 		expect 0 "$top_builddir/bench/ringbench" --seconds 0.2 "$pid" "$minor"
-		kill -INT $tracer
-		wait $tracer
+		end_strace $tracer
 		seen="$(grep -v resumed "$WORK/log" | grep -c 'fdatasync(') $(grep -v resumed "$WORK/log" | grep -c 'RWF_DSYNC')"
 		case $mode in
 		writeback) is "$mode: syncs and durable writes that strace sees" "$seen" "20 0" ;;

@@ -11,8 +11,10 @@
 #   has WHAT GOT PART         fails unless PART occurs in GOT
 #   until_true SECONDS CMD... waits until CMD succeeds; SECONDS are a good machine's: a slow one is given twenty times as many
 #   once_within SECONDS CMD.. whether one of five runs of CMD takes less than that: what the code promises, on a machine that may be held up
+#   end_strace PID            ends a strace that was started with &, as often as it takes to hear it
 #   gone PID                  whether that process has ended: it is not there, or a zombie, which its parent takes when it likes
 #   procs NAME                pids of the live processes of that name (tapdisk, tapback) that belong to this test
+#   entries DIR [PATTERN]     names of what is in it, sorted, one a line; nothing when it is not there
 #   at_exit CMD               runs CMD (a string) at the end, the last one first
 #   fail TEXT, skip TEXT      end the test
 
@@ -37,7 +39,7 @@ procs()
 
 	{
 		grep -lsz "^TAPDISK_CONTROL_DIR=$TAPDISK_CONTROL_DIR\$" /proc/[0-9]*/environ | sed 's|/proc/||; s|/environ||'
-		ls "$TAPDISK_CONTROL_DIR" 2>/dev/null | sed -n 's/^ctl\([0-9]*\)$/\1/p'
+		find "$TAPDISK_CONTROL_DIR" -maxdepth 1 -name 'ctl[0-9]*' 2>/dev/null | sed -n 's|.*/ctl\([0-9]*\)$|\1|p'
 	} | sort -nu | while read -r p; do
 		case $(sed 's/.*(\(.*\)) \(.\).*/\2 \1/' "/proc/$p/stat" 2>/dev/null) in
 		[ZX]\ *) ;;
@@ -136,6 +138,19 @@ once_within()
 		[ $((${EPOCHREALTIME/[.,]/} - start)) -ge $((limit * 1000000)) ] || return 0
 	done
 	return 1
+}
+
+# strace looks whether it was interrupted, and then sleeps until its tracee does something: a signal in between is not heard.
+end_strace()
+{
+	while kill -INT "$1" 2>/dev/null; do sleep 0.1; done
+	wait "$1"
+	return 0
+}
+
+entries()
+{
+	[ ! -d "$1" ] || (cd "$1" && find . -mindepth 1 -maxdepth 1 -name "${2:-*}" | sed 's|^\./||' | sort)
 }
 
 gone()

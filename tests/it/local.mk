@@ -48,6 +48,11 @@ EXTRA_DIST += $(WORDS_TESTS)
 TESTS += tests/it/vhd.sh
 EXTRA_DIST += tests/it/vhd.sh
 EXTRA_DIST += tests/it/vhd-util-hand.py tests/it/vhd_hand.py tests/it/vhd-lib-judge.js
+TESTS += tests/it/judge-syncs.sh
+EXTRA_DIST += tests/it/judge-syncs.sh
+# every script of ours
+TESTS += tests/it/shellcheck.sh
+EXTRA_DIST += tests/it/shellcheck.sh .shellcheckrc
 # the benches' report
 TESTS += tests/it/bench-report.sh
 EXTRA_DIST += tests/it/bench-report.sh

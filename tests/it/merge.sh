@@ -16,8 +16,7 @@ traced()
 	tracer=$!
 	until_true 20 grep -q attached "$WORK/err"
 	expect 0 "$@"
-	kill -INT $tracer
-	wait $tracer
+	end_strace $tracer
 }
 merged() { tap_ctl stats -p "$pid" -m "$minor" | sed -n 's/.*"merged": \([0-9]*\).*/\1/p'; }
 

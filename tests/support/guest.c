@@ -192,13 +192,37 @@ void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigne
 
 void guest_queue_raw(struct guest *g, const struct blkif_desc *d)
 {
+	if (g->trace) {
+		g->sent[d->id] = (struct guest_sent){ .op = d->op == BLKIF_INDIRECT ? d->nr_segs : d->op, .sector = d->sector };
+		g->queued[g->queued_n++] = (uint16_t)d->id;
+	}
 	blkif_put_request(g->abi, g->ring, g->slots, g->req_prod++, d);
+}
+
+void guest_trace(struct guest *g, FILE *f)
+{
+	g->trace = f;
+	g->queued_n = 0;
+}
+
+static void trace(const struct guest *g, const char *what, unsigned slot, long long value)
+{
+	static const char *const ops[] = { "READ", "WRITE", "BARRIER", "FLUSH", "RESERVED", "DISCARD" };
+	const struct guest_sent *s = &g->sent[slot];
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	fprintf(g->trace, "%lld.%09ld %s %u %s %lld\n", (long long)ts.tv_sec, ts.tv_nsec, what, slot,
+		s->op < sizeof(ops) / sizeof(*ops) ? ops[s->op] : "ODD", value);
 }
 
 void guest_push(struct guest *g)
 {
 	uint32_t old = g->ring->req_prod;
 
+	for (unsigned i = 0; i < g->queued_n; i++)
+		trace(g, "pushed", g->queued[i], (long long)g->sent[g->queued[i]].sector);
+	g->queued_n = 0;
 	__atomic_store_n(&g->ring->req_prod, g->req_prod, __ATOMIC_RELEASE);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the index is out before req_event is read */
 	if (g->req_prod - g->ring->req_event < g->req_prod - old)
@@ -216,6 +240,8 @@ bool guest_reap(struct guest *g, int *slot, int *status)
 	blkif_get_response(g->abi, g->ring, g->slots, g->rsp_cons++, &id, &op, &s);
 	*slot = (int)id;
 	*status = s;
+	if (g->trace)
+		trace(g, "answered", (unsigned)id, s);
 	g->idle[g->idle_n++] = (uint16_t)id;
 	return true;
 }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include "tapdisk/blkif-abi.h"
@@ -44,6 +45,13 @@ struct guest {
 	uint32_t req_prod, rsp_cons; /* ours; the ring's req_prod follows at guest_push */
 	uint16_t idle[BLKIF_MAX_SLOTS]; /* a stack of slots that are not in flight */
 	unsigned idle_n;
+	FILE *trace; /* NULL, or where each request is logged as it goes out and as its response is seen; see guest_trace */
+	struct guest_sent {
+		uint8_t op;
+		uint64_t sector;
+	} sent[BLKIF_MAX_SLOTS];    /* by slot, for the trace */
+	uint16_t queued[BLKIF_MAX_SLOTS]; /* slots that go out with the next guest_push */
+	unsigned queued_n;
 };
 
 /* Connects as domain 1, device `devid'.  0 or -errno; on failure nothing is left open. */
@@ -64,6 +72,12 @@ void guest_disconnect_queues(struct guest *g, unsigned n);
 int guest_slot(struct guest *g);                /* a slot to build in; -1 when all are in flight */
 void *guest_data(struct guest *g, int slot);
 uint32_t guest_ref(struct guest *g, int slot);  /* grant of its first page; the others follow */
+
+/*
+ * Logs to f, by CLOCK_REALTIME, which is strace's clock: "TIME pushed SLOT OP SECTOR" before a request is visible to the tapdisk, and
+ * "TIME answered SLOT OP STATUS" after its response was seen.  f stays the caller's.
+ */
+void guest_trace(struct guest *g, FILE *f);
 
 struct blkif_seg *guest_segs(struct guest *g, int slot); /* where guest_queue puts indirect ones: the page after the data */
 

@@ -3,6 +3,7 @@
 # a guest without Xen
 noinst_PROGRAMS += tests/support/tdguest
 tests_support_tdguest_SOURCES = tests/support/tdguest.c tests/support/tdguest.h tests/support/tdguest-load.c tests/support/tdguest-stream.c \
+	tests/support/tdguest-pairs.c \
 	tests/support/tdguest-hostile.c tests/support/guest.c tests/support/guest.h
 tests_support_tdguest_LDADD = $(TAPDISK_LIBS)
 
@@ -24,7 +25,7 @@ tests_support_tapdisk_standin_SOURCES = tests/support/tapdisk-standin.c
 tests_support_tapdisk_standin_LDADD = $(TD_LIBS)
 # loaded into a program that is not ours: without the sanitizers
 tests/support/xsnox.so: $(srcdir)/tests/support/xsnox.c
-	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -std=gnu11 -D_GNU_SOURCE $(WARN_FLAGS) $(XEN_CFLAGS) $(CFLAGS) -fPIC -shared \
+	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -std=gnu11 -D_GNU_SOURCE -include config.h -I. $(WARN_FLAGS) $(XEN_CFLAGS) $(CFLAGS) -fPIC -shared \
 		-o $@ $(srcdir)/tests/support/xsnox.c -ldl
 CLEANFILES += tests/support/xsnox.so
 
@@ -34,8 +35,11 @@ tests_support_tdimg_SOURCES = tests/support/tdimg.c
 tests_support_tdimg_LDADD = $(TAPDISK_LIBS)
 
 # tapdisks that hang or die at a certain point: loaded into them
-check_SCRIPTS += tests/support/stuck-sync.so tests/support/signal-after.so
-EXTRA_DIST += tests/support/stuck-sync.c tests/support/signal-after.c
+check_SCRIPTS += tests/support/stuck-sync.so tests/support/signal-after.so tests/support/false-sync.so
+EXTRA_DIST += tests/support/stuck-sync.c tests/support/signal-after.c tests/support/false-sync.c
 tests/support/%.so: $(srcdir)/tests/support/%.c
 	$(AM_V_CC)$(MKDIR_P) tests/support && $(CC) -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $< -ldl
-CLEANFILES += tests/support/stuck-sync.so tests/support/signal-after.so
+CLEANFILES += tests/support/stuck-sync.so tests/support/signal-after.so tests/support/false-sync.so
+
+# what scripts share, and what judges by strace whether a promise was kept
+EXTRA_DIST += tests/support/errtrap.sh tests/support/progress.sh tests/support/judge-syncs

@@ -12,9 +12,11 @@
 #include "tests/support/tdguest.h"
 
 static const char usage[] =
-	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] [--segs N] [--polling US] [--persistent] PID MINOR COMMAND\n"
+	"usage: tdguest [--abi native|x86_64|x86_32] [--order 0..4] [--devid N] [--segs N] [--polling US] [--persistent]\n"
+	"               [--trace FILE] PID MINOR COMMAND\n"
 	"  --polling US          asks the tapdisk to stay awake for that long after work, however busy the host is\n"
 	"  --persistent          persistent grants: the tapdisk uses the guest's pages without a copy\n"
+	"  --trace FILE          logs when each request went out and when its response was seen, for tests/support/judge-syncs\n"
 	"  --segs N              requests of up to N pages, indirect beyond 11; 512 at most\n"
 	"  write OFF LEN SEED    writes bytes that depend on SEED and place (OFF and LEN in bytes, multiples of 512)\n"
 	"  verify OFF LEN SEED   reads, and compares every byte\n"
@@ -23,6 +25,7 @@ static const char usage[] =
 	"  discard OFF LEN       one DISCARD\n"
 	"  flush [COUNT]         FLUSH_DISKCACHE; prints the mean in microseconds\n"
 	"  single COUNT SEED     COUNT writes of 4 KiB, one at a time\n"
+	"  pairs COUNT DEPTH SEED  COUNT writes of 4 KiB and as many FLUSHes, in turns of DEPTH at once: writes, answers, FLUSHes, answers\n"
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
 	"  stream SEED           the same, as many requests at once as the ring holds\n"
 	"  load SECONDS DEPTH    random reads and writes, every read compared, for so long or until a SIGTERM; prints IOPS\n"
@@ -175,6 +178,8 @@ static int command(struct guest *g, int argc, char **argv)
 		return flushes(g, argc > 1 ? (unsigned)a : 1);
 	if (!strcmp(c, "single") && argc == 3)
 		return single(g, (unsigned)a, b);
+	if (!strcmp(c, "pairs") && argc == 4)
+		return tdguest_pairs(g, (unsigned)a, (unsigned)b, seed);
 	if (!strcmp(c, "full") && argc == 2) {
 		int rc = guest_span(g, BLKIF_WRITE, 0, g->sectors * 512, a);
 
@@ -200,12 +205,13 @@ int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "abi", 1, NULL, 'a' }, { "order", 1, NULL, 'o' }, { "devid", 1, NULL, 'd' },
 					       { "segs", 1, NULL, 's' }, { "polling", 1, NULL, 'p' },
-					       { "persistent", 0, NULL, 'P' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+					       { "persistent", 0, NULL, 'P' }, { "trace", 1, NULL, 't' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	static struct td_err err;
 	static struct guest g;
 	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, segs = BLKIF_MAX_SEGS, polling = 0, rc;
 	struct guest_how how;
 	bool persistent = false;
+	FILE *trace = NULL;
 
 	while ((c = getopt_long(argc, argv, "+h", longs, NULL)) != -1)
 		if (c == 'a')
@@ -220,6 +226,10 @@ int main(int argc, char **argv)
 			polling = atoi(optarg);
 		else if (c == 'P')
 			persistent = true;
+		else if (c == 't' && (trace = fopen(optarg, "we")) != NULL)
+			continue;
+		else if (c == 't')
+			return fprintf(stderr, "tdguest: cannot write %s: %s\n", optarg, strerror(errno)), 2;
 		else
 			return fputs(usage, c == 'h' ? stdout : stderr), c == 'h' ? 0 : 2;
 	argc -= optind;
@@ -236,8 +246,13 @@ int main(int argc, char **argv)
 		fprintf(stderr, "tdguest: %s\n", err.text);
 		return 2;
 	}
+	guest_trace(&g, trace);
 	rc = command(&g, argc - 2, argv + 2);
 	fflush(stdout);
+	if (trace && fclose(trace)) {
+		fprintf(stderr, "tdguest: the trace could not be written: %s\n", strerror(errno));
+		rc = 2;
+	}
 	guest_disconnect(&g);
 	return rc;
 }

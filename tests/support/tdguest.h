@@ -6,6 +6,7 @@
 #include "tests/support/guest.h"
 
 int guest_span(struct guest *g, uint8_t op, uint64_t off, uint64_t len, uint64_t seed);
+int tdguest_pairs(struct guest *g, unsigned count, unsigned depth, uint64_t seed);
 int tdguest_stream(struct guest *g, uint64_t seed);
 /* From when this was called a SIGTERM ends the load, as the time does. */
 void tdguest_load_prepare(void);
