@@ -3,6 +3,8 @@
 # run by bench/run.  Environment: ROUNDS (5), SECONDS_EACH (3), SIZE (1G: of the disk), DIR (where files go: /var/tmp), ROWS (a regular
 # expression: of the rows, as "TABLE: ROW", only those).
 set -euo pipefail
+# shellcheck source=tests/support/errtrap.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../tests/support/errtrap.sh"
 : "${top_builddir:=$PWD}" "${ROUNDS:=5}" "${SECONDS_EACH:=3}" "${SIZE:=1G}" "${DIR:=/var/tmp}" "${ROWS:=.}"
 work=$(mktemp -d "$DIR/tapdisk-bench.XXXXXX")
 export TAPDISK_CONTROL_DIR=$work/ctl TAPDISK_CONF=/dev/null

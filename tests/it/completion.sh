@@ -35,10 +35,10 @@ fi
 if [ -x "$top_builddir/control/vhd-util" ]; then
 	complete_line _vhd_util vhd-util ""
 	for cmd in create snapshot query coalesce scan; do has vhd-util "$GOT" " $cmd "; done
-	for cmd in ${COMPREPLY[*]}; do
+	for cmd in "${COMPREPLY[@]}"; do
 		expect 0 vhd-util "$cmd" --help
 		complete_line _vhd_util vhd-util "$cmd" --
-		for opt in ${COMPREPLY[*]}; do has "options of $cmd" "$OUT" "$opt"; done
+		for opt in "${COMPREPLY[@]}"; do has "options of $cmd" "$OUT" "$opt"; done
 	done
 	complete_line _vhd_util vhd-util create --s
 	is "vhd-util create --s" "$GOT" " --size "

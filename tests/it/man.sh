@@ -10,11 +10,11 @@ found=$(mandoc -Tlint -W style $pages 2>/dev/null | grep -v 'referenced manual n
 [ -z "$found" ] || fail "mandoc: $found"
 
 for page in $pages; do
-	for ref in $(sed -n 's/^\.Xr \([^ ]*\) \([1-9]\).*/\1.\2/p' "$page"); do
+	while read -r ref; do
 		case $ref in
 		tap* | td-* | block-tap.* | vhd-util.*) [ -f "$ref" ] || fail "$page refers to $ref, which is not there" ;;
 		esac
-	done
+	done < <(sed -n 's/^\.Xr \([^ ]*\) \([1-9]\).*/\1.\2/p' "$page")
 done
 
 # has_page PROGRAM: prints its page

@@ -11,7 +11,7 @@ client()
 }
 sockets()
 {
-	ls "$TAPDISK_CONTROL_DIR" | grep -c "^nbd" || true
+	entries "$TAPDISK_CONTROL_DIR" "nbd*" | wc -l
 }
 
 for case in pauses hundred passed grows shrink_refused many_opens no_descriptors; do

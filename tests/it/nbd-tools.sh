@@ -53,7 +53,7 @@ if command -v fio >/dev/null && fio --enghelp 2>/dev/null | grep -qw nbd; then
 		--randrepeat=0 --output="$WORK/fio.out"
 fi
 nbd_destroy
-[ -z "$(ls "$TAPDISK_CONTROL_DIR" | grep nbd)" ] || fail "sockets are left: $(ls "$TAPDISK_CONTROL_DIR")"
+is "sockets that are left" "$(entries "$TAPDISK_CONTROL_DIR" "*nbd*")" ""
 
 # an image over a parent: what NBD shows is the chain, and its holes
 dd if=/dev/urandom of="$WORK/parent.img" bs=1M count=2 seek=3 status=none

@@ -156,7 +156,7 @@ ext=${at#* } at=${at% *}
 bad() # WHAT TEXT OFFSET BYTES
 {
 	cp c.qcow2 bad.qcow2
-	printf "$4" | dd of=bad.qcow2 bs=1 seek="$3" conv=notrunc status=none
+	printf %b "$4" | dd of=bad.qcow2 bs=1 seek="$3" conv=notrunc status=none
 	expect 1 tdimg -k key "qcow2:$WORK/bad.qcow2" info
 	has "$1" "$ERR" "$2"
 }

@@ -89,7 +89,9 @@ rm -f snap.raw
 fill snap.qcow2 snap.raw
 qemu-img snapshot -c first snap.qcow2 && qemu-img snapshot -c 'a second, with blanks' snap.qcow2 || fail "qemu-img snapshot"
 expect 0 q info snap.qcow2
-is "info of snapshots" "$(grep -A3 '^Snapshot' <<<"$OUT")" "$(qemu-img info snap.qcow2 | grep -A3 '^Snapshot')"
+# QEMU 10 spaces them otherwise, and counts hours by four digits
+snapshots() { grep -A3 '^Snapshot' | sed 's/VM_/VM /g; s/ 00*\([0-9][0-9]:..:\)/ \1/; s/   */ /g'; }
+is "info of snapshots" "$(snapshots <<<"$OUT")" "$(qemu-img info snap.qcow2 | snapshots)"
 fill snap.qcow2 snap.raw
 clean snap.qcow2
 expect 0 q info snap.qcow2
@@ -98,7 +100,7 @@ q info --json over.qcow2 | python3 -c 'import json, sys; i = json.load(sys.stdin
 	fail "info --json"
 
 # what somebody else has broken: seen by both, and mended
-poke() { printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
+poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 fresh() { rm -f a.raw; expect 0 q create -f "${@:2}" a.qcow2 20M; fill a.qcow2 a.raw 80; rm -f "$1"; cp a.qcow2 "$1"; }
 number() { python3 -c 'import sys; f = open(sys.argv[1], "rb"); f.seek(int(sys.argv[2])); print(int.from_bytes(f.read(int(sys.argv[3])), "big"))' "$@"; }
 

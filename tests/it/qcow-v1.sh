@@ -35,7 +35,7 @@ expect 0 qemu-img compare -q -f qcow -F raw empty.qcow empty.qcow.model
 bad() # WHAT TEXT OFFSET BYTES
 {
 	qemu-img create -q -f qcow bad.qcow 48M
-	printf "$4" | dd of=bad.qcow bs=1 seek="$3" conv=notrunc status=none
+	printf %b "$4" | dd of=bad.qcow bs=1 seek="$3" conv=notrunc status=none
 	expect 1 tdimg -r "qcow:$WORK/bad.qcow" dump out.raw
 	has "$1" "$ERR" "$2"
 }

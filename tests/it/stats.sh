@@ -45,7 +45,7 @@ is "vdi-0, microseconds" "$rd_ticks" "$(($(key requests/read/latency_ns/sum) / 1
 "$guest" "$P" 0 load 10000 4 >/dev/null &
 load=$!
 dead() { [ -z "$(procs tapdisk)" ]; }
-no_ring() { ! ls "$SHM" | grep -q ^vbd-; }
+no_ring() { [ -z "$(entries "$SHM" "vbd-*")" ]; }
 no_dir() { [ ! -e "$SHM" ]; }
 until_true 10 sh -c "ls '$SHM' | grep -q ^vbd-"
 V=$(cd "$SHM" && ls -d vbd-*)

@@ -12,7 +12,7 @@ for mode in none writeback directsync; do
 	[ "$RC" = 0 ] || fail "$mode: exit $RC: $OUT $ERR"
 	has "$mode" "$OUT" "every byte right"
 	echo "$mode: $(tail -1 <<<"$OUT"); pauses (us): $(sed -n 's/^pause //p' <<<"$OUT" | sort -n | awk '{ p[NR] = $1 } END { print "median", p[int((NR + 1) / 2)], "longest", p[NR] }')"
-	is "records left" "$(ls "$TAPDISK_CONTROL_DIR" | grep -c '^ring')" 0
+	is "records left" "$(entries "$TAPDISK_CONTROL_DIR" "ring*")" ""
 done
 
 # a device of three queues: all its rings go over together
@@ -22,7 +22,7 @@ for how in "10 kill" "3 upgrade"; do
 	expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "aio:$WORK/d.img" none "${how% *}" "$seed" "${how#* }" 3
 	has "three queues, ${how#* }" "$OUT" "every byte right"
 done
-is "records left" "$(ls "$TAPDISK_CONTROL_DIR" | grep -c '^ring')" 0
+is "records left" "$(entries "$TAPDISK_CONTROL_DIR" "ring*")" ""
 
 # what the successor finds: the same options, a pause that lasts, and nothing of a disk that was closed
 truncate -s 8M "$WORK/e.img"

@@ -21,7 +21,7 @@ for kv in kthread-pid=${standin[1]} feature-flush-cache=1 feature-barrier=1 sect
 	is "${kv%=*}" "$(get $B/${kv%=*})" "${kv#*=}"
 done
 is "indirect segments" "$(get $B/feature-max-indirect-segments)" 512
-for k in feature-persistent; do is $k "$(get $B/$k)" -; done
+is feature-persistent "$(get $B/feature-persistent)" -
 is "queues" "$(get $B/multi-queue-max-queues)" 4
 has "connect" "$(grep connect "$WORK/log.1")" \
 	'"abi":"x86_64","beside":false,"devid":51712,"domid":1,"minor":64,"op":"connect","queues":[{"port":5,"refs":[8]}],"transport":"xen"'

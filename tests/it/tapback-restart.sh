@@ -92,7 +92,7 @@ tapback_start --timeout=2
 t=${EPOCHREALTIME/./}
 all=()
 for dom in {11..20}; do
-	for dev in 51712 51728 51744 51760 51776; do all+=($dom/$dev); done
+	for dev in 51712 51728 51744 51760 51776; do all+=("$dom/$dev"); done
 done
 for d in "${all[@]}"; do disk $d script=/x; done
 for d in "${all[@]}"; do wait_key "$(be $d)/state" 2; hotplug $d "${standin[2]}"; done

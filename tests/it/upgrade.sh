@@ -10,7 +10,7 @@ survive() # WHAT SPEC MODE TIMES
 	run timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "$2" "$3" "$4" "$seed" upgrade
 	[ "$RC" = 0 ] || fail "$1: exit $RC: $OUT $ERR"
 	has "$1" "$OUT" "every byte right"
-	is "$1: left" "$(ls "$TAPDISK_CONTROL_DIR" "$TAPDISK_CONTROL_DIR/tapdisk" | tr '\n' ' ')" "$TAPDISK_CONTROL_DIR: tapdisk  $TAPDISK_CONTROL_DIR/tapdisk: "
+	is "$1: left" "$(entries "$TAPDISK_CONTROL_DIR") $(entries "$TAPDISK_CONTROL_DIR/tapdisk")" "tapdisk "
 	echo "$1: $(tail -1 <<<"$OUT"); pauses (us): $(sed -n 's/^pause //p' <<<"$OUT" | sort -n | tr '\n' ' ')"
 }
 

@@ -23,8 +23,8 @@ xs_start()
 {
 	local d=$WORK/xs daemon
 
-	daemon=$(ls /usr/lib/xen-*/bin/xenstored 2>/dev/null | tail -1)
-	[ -n "$daemon" ] || skip "no xenstored here"
+	daemon=$(printf '%s\n' /usr/lib/xen-*/bin/xenstored | sort -V | tail -n 1)
+	[ -x "$daemon" ] || skip "no xenstored here"
 	[ "$(id -u)" = 0 ] || skip "xenstored needs root"
 	[ -x "$top_builddir/control/tapback" ] || skip "built without Xen's libraries"
 	[ -f "$top_builddir/tests/support/xsnox.so" ] || fail "tests/support/xsnox.so is not built"
