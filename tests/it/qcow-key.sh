@@ -61,7 +61,7 @@ done
 secret=(--object "secret,id=s,file=$WORK/key")
 expect 0 qemu-img compare -q "${secret[@]}" --image-opts "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename=s1.qcow2,backing.driver=qcow2,backing.encrypt.format=luks,backing.encrypt.key-secret=s,backing.file.filename=a.qcow2" "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename=a.qcow2"
 # what it holds is encrypted, and goes back by commit
-seq 1 100000 | head -c 512K >more
+seq 1 100000 | head -c 512K >"more"
 expect 0 tdimg -k key "qcow2:$WORK/s1.qcow2" load more
 ! grep -q 12345 s1.qcow2 || fail "what was written stands in the clear"
 rm s2.qcow2
