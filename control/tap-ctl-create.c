@@ -30,8 +30,8 @@ static void create_undo(pid_t pid, int minor, bool attached)
 		const struct tc_args a = {.pid = pid, .minor = minor, .timeout = 1, .force = true};
 
 		/* 16: it is open; and one whose open took too long may be, by now */
-		if (tc_detach(pid, minor, NULL, &e) == -EBUSY && !tc_close(&a, &gone, NULL))
-			tc_detach(pid, minor, NULL, NULL);
+		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY && !tc_close(&a, &gone, NULL))
+			tc_detach(pid, minor, true, NULL, NULL);
 	}
 	if (pid > 0)
 		tc_reap(pid, attached ? GRACE_MS : 0);
@@ -118,7 +118,7 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 	/* 19: it is not open, or not there at all, and then detach says so as well */
 	if ((!ret && !gone) || ret == -ENODEV) {
 		mine.code = 0;
-		ret = tc_detach(a->pid, a->minor, &last, &mine);
+		ret = tc_detach(a->pid, a->minor, true, &last, &mine);
 	}
 	if (last)
 		destroy_wait(pidfd);

@@ -52,10 +52,14 @@ int tc_attach(pid_t pid, int minor, struct td_err *err)
 	return td_ctl_call(pid, disk_request("attach", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, NULL, err);
 }
 
-int tc_detach(pid_t pid, int minor, bool *last, struct td_err *err)
+int tc_detach(pid_t pid, int minor, bool keep, bool *last, struct td_err *err)
 {
-	json_t *reply;
-	int ret = td_ctl_call(pid, disk_request("detach", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, &reply, err);
+	json_t *reply, *req = disk_request("detach", minor);
+	int ret;
+
+	if (keep)
+		json_object_set_new(req, "keeper", json_integer(getpid()));
+	ret = td_ctl_call(pid, req, NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, &reply, err);
 
 	if (last)
 		*last = !ret && json_is_true(json_object_get(reply, "last"));
@@ -167,7 +171,7 @@ int tc_cmd_attach(const struct tc_args *a, struct td_err *err)
 
 int tc_cmd_detach(const struct tc_args *a, struct td_err *err)
 {
-	return tc_detach(a->pid, a->minor, NULL, err);
+	return tc_detach(a->pid, a->minor, false, NULL, err);
 }
 
 int tc_cmd_open(const struct tc_args *a, struct td_err *err)

@@ -23,35 +23,59 @@ static char *marker_path(int minor)
 	return asprintf(&path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) < 0 ? NULL : path;
 }
 
-/* With our pid in it from the first moment on, where the file system has files without a name; or -EOPNOTSUPP. */
+/* The text of a marker of ours into a new file, and the file's name into place: 0, -EEXIST or -errno. */
+static int marker_fill(int fd, const char *from, const char *path)
+{
+	char text[16];
+	int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
+	ssize_t done = write(fd, text, (size_t)n);
+
+	if (done != n)
+		return done < 0 ? -errno : -ENOSPC;
+	return linkat(AT_FDCWD, from, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+/*
+ * With our pid in it from the first moment on, by which it is known as a dead one's if we are killed: made without a name, or where the
+ * file system has no such files, or there is no /proc, under a name that no disk has, which the next one who is there removes.
+ */
 static int marker_link(const char *path)
 {
-	char dir[PATH_MAX], self[40];
-	int fd, ret = 0;
+	char dir[PATH_MAX], name[PATH_MAX];
+	int fd, ret;
 
-	if (snprintf(dir, sizeof dir, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof dir)
+	if (snprintf(dir, sizeof dir, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof dir ||
+	    snprintf(name, sizeof name, "%s/making-%d", dir, (int)getpid()) >= (int)sizeof name)
 		return -ENAMETOOLONG;
 	fd = open(dir, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd >= 0) {
+		char self[40];
+
+		snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+		ret = marker_fill(fd, self, path);
+		close(fd);
+		if (ret != -ENOENT)
+			return ret;
+	}
+	unlink(name);
+	fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
-		return -EOPNOTSUPP;
-	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-	if (dprintf(fd, "%d\n", (int)getpid()) < 0 || linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
-		ret = -errno;
+		return -errno;
+	ret = marker_fill(fd, name, path);
 	close(fd);
+	unlink(name);
 	return ret;
 }
 
 static int marker_make(const char *path, bool making)
 {
-	int fd, ret = making ? marker_link(path) : -EOPNOTSUPP;
+	int fd;
 
-	if (!ret || ret == -EEXIST)
-		return ret;
+	if (making)
+		return marker_link(path);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	if (making)
-		dprintf(fd, "%d\n", (int)getpid());
 	close(fd);
 	return 0;
 }
@@ -153,14 +177,19 @@ void tc_markers(void (*fn)(int minor, void *arg), void *arg)
 {
 	char path[PATH_MAX], rest;
 	struct dirent *de;
-	int minor;
+	int minor, maker;
 	DIR *dir;
 
 	if (snprintf(path, sizeof path, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof path || !(dir = opendir(path)))
 		return;
-	while ((de = readdir(dir)))
+	while ((de = readdir(dir))) {
+		bool tapdisk;
+
 		if (sscanf(de->d_name, "tapdisk-%d%c", &minor, &rest) == 1 && minor >= 0)
 			fn(minor, arg);
+		else if (sscanf(de->d_name, "making-%d%c", &maker, &rest) == 1 && !td_ctl_running(maker, &tapdisk))
+			unlinkat(dirfd(dir), de->d_name, 0);
+	}
 	closedir(dir);
 }
 

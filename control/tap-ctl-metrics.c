@@ -4,6 +4,7 @@
  * name stand together, after its HELP and TYPE; in a label's value \, " and line feeds are escaped; a histogram's buckets add up).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,11 +188,23 @@ static int by_pid(const void *a, const void *b)
 	return px != py ? (px > py) - (px < py) : (mx > my) - (mx < my);
 }
 
-/* Readers see the old file or the new one, never a part. */
-static int to_file(const char *path, const struct tc_rows *rows, struct td_err *err)
+static int finish(FILE *f, const char *path, struct td_err *err)
+{
+	bool bad = ferror(f);
+	int code;
+
+	errno = 0;
+	if (fclose(f) == 0 && !bad)
+		return 0;
+	code = errno ? errno : EIO;
+	return td_fail(err, code, "cannot write %s: %s", path, strerror(code));
+}
+
+/* A regular file: readers see the old one or the new one, never a part. */
+static int replace(const char *path, const struct tc_rows *rows, struct td_err *err)
 {
 	char *tmp;
-	int fd, ret = 0;
+	int fd, ret;
 	FILE *f;
 
 	if (asprintf(&tmp, "%s.XXXXXX", path) < 0)
@@ -205,14 +218,56 @@ static int to_file(const char *path, const struct tc_rows *rows, struct td_err *
 	} else {
 		put_all(f, rows);
 		fchmod(fd, 0644); /* the exporter that takes it up is not root */
-		if (ferror(f) | fclose(f))
-			ret = td_fail(err, errno ? errno : EIO, "cannot write %s: %s", tmp, strerror(errno ? errno : EIO));
-		else if (rename(tmp, path) < 0)
+		ret = finish(f, tmp, err);
+		if (!ret && rename(tmp, path) < 0)
 			ret = td_fail(err, errno, "cannot put %s in its place: %s", path, strerror(errno));
 	}
 	if (ret && fd >= 0)
 		unlink(tmp);
 	free(tmp);
+	return ret;
+}
+
+/* A FIFO, a terminal, /dev/null: it stays what it is, and gets the text.  One that nobody reads is not waited for. */
+static int write_into(const char *path, const struct tc_rows *rows, struct td_err *err)
+{
+	int fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	FILE *f = NULL;
+
+	if (fd >= 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) == 0)
+		f = fdopen(fd, "w");
+	if (!f) {
+		td_fail(err, errno, "cannot write to %s: %s", path, errno == ENXIO ? "nobody reads it" : strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return -err->code;
+	}
+	put_all(f, rows);
+	return finish(f, path, err);
+}
+
+static int to_file(const char *path, const struct tc_rows *rows, struct td_err *err)
+{
+	char *file;
+	struct stat st = {};
+	int ret;
+
+	if (stat(path, &st) < 0) {
+		if (errno != ENOENT || !lstat(path, &st))
+			return td_fail(err, errno, "cannot write %s: %s", path,
+				       S_ISLNK(st.st_mode) ? "it is a symbolic link that leads nowhere" : strerror(errno));
+		return replace(path, rows, err);
+	}
+	if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+		return write_into(path, rows, err);
+	if (!S_ISREG(st.st_mode))
+		return td_fail(err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s is no file to put the numbers into, but a %s", path,
+			       S_ISDIR(st.st_mode) ? "directory" : S_ISBLK(st.st_mode) ? "block device" : "socket");
+	file = realpath(path, NULL); /* a link stays, and leads to the new file */
+	if (!file)
+		return td_fail(err, errno, "cannot write %s: %s", path, strerror(errno));
+	ret = replace(file, rows, err);
+	free(file);
 	return ret;
 }
 

@@ -231,8 +231,9 @@ static int op_attach(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 
 static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
+	const json_t *keeper = json_object_get(call->req, "keeper");
 	bool last = false;
-	int rc = server_detach(v->minor, &last, err);
+	int rc = server_detach(v->minor, (pid_t)json_integer_value(keeper), &last, err);
 
 	if (!rc)
 		json_object_set_new(answer, "last", json_boolean(last));

@@ -159,21 +159,25 @@ void server_leash(int fd)
 	ev_io_start(server.queue.loop, &leash);
 }
 
-/* The marker is ours while we hold its lock; the pid in it is for people and for those who find it after a crash. */
-static int mark(int fd)
+/*
+ * The marker is ours while we hold its lock; the pid in it is for people and for those who find it after a crash.  It is never empty
+ * on the way: an empty one is somebody's whom nobody knows, and stays.
+ */
+static int mark(int fd, pid_t pid)
 {
-	char pid[32];
-	int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+	char text[32];
+	int n = snprintf(text, sizeof text, "%d\n", (int)pid);
+	ssize_t done = pwrite(fd, text, (size_t)n, 0);
 
-	if (ftruncate(fd, 0) < 0)
-		return -errno;
-	return pwrite(fd, pid, (size_t)n, 0) == n ? 0 : -EIO;
+	if (done != n)
+		return done < 0 ? -errno : -ENOSPC;
+	return ftruncate(fd, n) < 0 ? -errno : 0;
 }
 
 static int take_marker(int minor, int *out, struct td_err *err)
 {
 	char path[4200];
-	int fd;
+	int fd, rc;
 
 	marker_path(minor, path, sizeof path);
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -184,9 +188,10 @@ static int take_marker(int minor, int *out, struct td_err *err)
 		close(fd);
 		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)", minor, path);
 	}
-	if (mark(fd) < 0) {
+	rc = mark(fd, getpid());
+	if (rc < 0) {
 		close(fd);
-		return td_fail(err, EIO, "cannot write the marker %s", path);
+		return td_fail(err, -rc, "cannot write the marker %s: %s", path, strerror(-rc));
 	}
 	*out = fd;
 	return 0;
@@ -254,7 +259,7 @@ void server_adopted(struct vbd *v)
 
 int server_mark(const struct vbd *v)
 {
-	int rc = mark(v->marker);
+	int rc = mark(v->marker, getpid());
 
 	if (rc < 0)
 		td_log(LOG_ERR, "minor %d: cannot write its marker: %s", v->minor, strerror(-rc));
@@ -281,7 +286,7 @@ void server_end(void)
 	ev_timer_start(server.queue.loop, &end_timer);
 }
 
-int server_detach(int minor, bool *last, struct td_err *err)
+int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err)
 {
 	struct vbd *v = server_find(minor);
 
@@ -289,6 +294,10 @@ int server_detach(int minor, bool *last, struct td_err *err)
 		return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", minor);
 	if (vbd_busy(v))
 		return td_fail(err, EBUSY, "minor %d is open (%s): close it first", minor, v->spec ? v->spec : "an operation is at work");
+	if (keeper > 0 && v->marker >= 0 && mark(v->marker, keeper) == 0) {
+		close(v->marker);
+		v->marker = -1;
+	}
 	vbd_free(v);
 	*last = td_list_empty(&server.disks);
 	if (*last)

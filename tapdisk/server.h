@@ -31,8 +31,9 @@ struct vbd *server_find(int minor); /* NULL */
 
 /* EEXIST: it is here already; EBUSY: another tapdisk has it; ENOENT: not allocated. */
 int server_attach(int minor, struct td_err *err);
-/* EBUSY: open.  *last: it was the last one, the process ends soon. */
-int server_detach(int minor, bool *last, struct td_err *err);
+/* EBUSY: open.  keeper: the process that frees the minor next, whose pid the marker bears until then; 0: none, and the marker is empty.
+ * *last: it was the last one, the process ends soon. */
+int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err);
 
 /* A disk that another process hands over, with its marker (taken over).  It is not found before server_adopted(). */
 int server_adopt(int minor, int marker, struct vbd **out, struct td_err *err);

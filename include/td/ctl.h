@@ -11,7 +11,7 @@
  *                (args, mode: absent without an image; name: absent without one; args is type:path; ring: "connected", "running", "broken" or absent;
  *                 reason: text when the disk is held or failed)
  * attach      minor                                              -           (17 when it has it already)
- * detach      minor                                              last: true when this was the process's last disk; it exits
+ * detach      minor, keeper (a pid that the marker gets)         last: true when this was the process's last disk; it exits
  * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
  *             name (what its maker knows it by; TD_NAME_MAX),
  *             key (of an encrypted image: its bytes, TD_CTL_KEY_MAX at most, in hexadecimal; an unpause has it still)

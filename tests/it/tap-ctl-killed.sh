@@ -58,6 +58,65 @@ nothing_left "killed before the tapdisk listened"
 "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img" 2>"$WORK/err" | true
 nothing_left "nobody heard the result"
 
+# A destroy that is killed between the detach and the free: the marker bears its pid.  Here a process that has ended asks for that.
+detach_for() # KEEPER
+{
+	python3 - "$TAPDISK_CONTROL_DIR/ctl$1" "$2" <<'P'
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(sys.argv[1])
+s.send(json.dumps({"op": "detach", "minor": 0, "keeper": int(sys.argv[2])}).encode())
+assert json.loads(s.recv(65536))["err"] == 0
+P
+}
+sh -c 'echo $$' >"$WORK/ended"
+expect 0 tap_ctl create -a "aio:$WORK/a.img"
+pid=$(procs tapdisk)
+expect 0 tap_ctl close -p "$pid" -m 0
+expect 0 detach_for "$pid" "$(cat "$WORK/ended")"
+is "the marker between" "$(cat "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-0")" "$(cat "$WORK/ended")"
+until_true 20 none
+nothing_left "a destroy that was killed"
+# detached by hand, it stays allocated
+expect 0 tap_ctl create -a "aio:$WORK/a.img"
+pid=$(procs tapdisk)
+expect 0 tap_ctl close -p "$pid" -m 0
+expect 0 tap_ctl detach -p "$pid" -m 0
+until_true 20 none
+expect 0 tap_ctl list
+is "detached" "$OUT" "minor=0"
+expect 0 tap_ctl free -m 0
+
+# where there are no files without a name
+dir=$TAPDISK_CONTROL_DIR/tapdisk
+if command -v strace >/dev/null && strace -o /dev/null true 2>/dev/null; then
+	nameless() { strace -o "$WORK/trace" -P "$dir" -P "$dir/tapdisk-0" -e trace=openat,linkat -e inject=openat:error=EOPNOTSUPP "$@"; }
+	expect 0 nameless "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img"
+	grep -q 'O_TMPFILE.*INJECTED' "$WORK/trace" || fail "nothing was simulated: $(cat "$WORK/trace")"
+	expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
+	nothing_left "made under another name"
+	run nameless -e inject=linkat:signal=KILL "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img"
+	is "killed before its marker had its name" "$OUT" ""
+	nothing_left "killed before its marker had its name"
+fi
+
+# a control directory without space: the cause, and nothing left
+if [ "$(id -u)" = 0 ] && mkdir "$WORK/small" && mount -t tmpfs -o size=1M tmpfs "$WORK/small" 2>/dev/null; then
+	at_exit "umount -l $WORK/small"
+	small() { TAPDISK_CONTROL_DIR=$WORK/small tap_ctl "$@"; }
+	expect 0 small list
+	mkdir -p "$WORK/small/tapdisk"
+	expect 0 small allocate # an inode takes no page
+	dd if=/dev/zero of="$WORK/small/fill" bs=4k 2>/dev/null
+	expect 28 small create -a "aio:$WORK/a.img"
+	has "create without space" "$ERR" "No space left"
+	pid=$(small spawn)
+	expect 28 small attach -p "$pid" -m 0
+	has "attach without space" "$ERR" "cannot write the marker $WORK/small/tapdisk/tapdisk-0: No space left"
+	kill "$pid"
+	is "what they leave" "$(ls "$WORK/small/tapdisk")" tapdisk-0
+fi
+
 # let go of, it is as any other: the end of tap-ctl means nothing to it
 expect 0 tap_ctl create -a "aio:$WORK/a.img"
 sleep 0.5

@@ -77,6 +77,40 @@ expect 0 python3 "$WORK/parse.py" "$WORK/tapdisk.prom" "$WORK/stats" "aio:$odd" 
 expect 2 tap_ctl metrics -f "$WORK/no/such/directory/x"
 is "left beside it" "$(find "$WORK" -name '*.prom.*')" ""
 
+# what is no regular file stays what it is: it is written to, or refused
+mkfifo "$WORK/fifo"
+expect 6 tap_ctl metrics -f "$WORK/fifo" # ENXIO
+has "a FIFO that nobody reads" "$ERR" "nobody reads it"
+cat "$WORK/fifo" >"$WORK/through" &
+reader=$!
+through() { tap_ctl metrics -f "$WORK/fifo" 2>/dev/null; }
+until_true 10 through
+wait $reader
+grep -q '^tapdisk_answers' "$WORK/through" || fail "nothing came through the FIFO"
+[ -p "$WORK/fifo" ] || fail "the FIFO has been replaced"
+: >"$WORK/real.prom"
+ln -s real.prom "$WORK/link.prom"
+expect 0 tap_ctl metrics -f "$WORK/link.prom"
+[ -L "$WORK/link.prom" ] || fail "the symbolic link has been replaced"
+grep -q '^tapdisk_answers' "$WORK/real.prom" || fail "the file behind the link has nothing"
+ln -s nowhere "$WORK/dangling"
+expect 2 tap_ctl metrics -f "$WORK/dangling"
+[ -L "$WORK/dangling" ] && [ ! -e "$WORK/nowhere" ] || fail "the link that leads nowhere has been replaced or followed"
+mkdir "$WORK/dir"
+expect 21 tap_ctl metrics -f "$WORK/dir"
+python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$WORK/socket"
+expect 22 tap_ctl metrics -f "$WORK/socket"
+[ -S "$WORK/socket" ] || fail "the socket has been replaced"
+if mknod "$WORK/null" c 1 3 2>/dev/null && { : >"$WORK/null"; } 2>/dev/null; then
+	expect 0 tap_ctl metrics -f "$WORK/null"
+	[ -c "$WORK/null" ] || fail "the device has been replaced"
+	mknod "$WORK/full" c 1 7
+	expect 28 tap_ctl metrics -f "$WORK/full"
+	mknod "$WORK/block" b 7 250
+	expect 22 tap_ctl metrics -f "$WORK/block"
+fi
+is "left beside it" "$(find "$WORK" -mindepth 1 -name '[a-z]*.??????')" ""
+
 # one that hangs is told as such, and costs less than a scrape's patience
 kill -STOP "$P"
 expect 0 tap_ctl metrics
