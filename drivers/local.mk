@@ -38,6 +38,6 @@ drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-write.c \
 	drivers/qcow-zip.c
 # NBD, as a client
-drivers_libdrivers_a_SOURCES += drivers/nbd.c drivers/nbd.h drivers/nbd-greet.c drivers/nbd-wire.c
+drivers_libdrivers_a_SOURCES += drivers/nbd.c drivers/nbd.h drivers/nbd-fence.c drivers/nbd-greet.c drivers/nbd-left.c drivers/nbd-wire.c
 # what a program that stands on the drivers links, before TD_LIBS
 DRIVERS_LIBS = drivers/libdrivers.a $(ZLIB_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS)

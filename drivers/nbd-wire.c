@@ -38,7 +38,7 @@ static void req_put(struct nbd_client *n, struct td_req *req, int err)
 	td_req_done(req, req->err);
 }
 
-static void cmd_done(struct nbd_client *n, struct nbd_cmd *cmd, int err)
+static void cmd_end(struct nbd_client *n, struct nbd_cmd *cmd, int err)
 {
 	struct td_req *req = cmd->req;
 
@@ -49,6 +49,15 @@ static void cmd_done(struct nbd_client *n, struct nbd_cmd *cmd, int err)
 	if (!td_list_empty(&n->waiting))
 		schedule(n);
 	req_put(n, req, err);
+}
+
+static uint16_t flags_of(const struct nbd_client *n, const struct td_req *req, uint16_t type);
+
+/* The server has replied to it. */
+static void cmd_done(struct nbd_client *n, struct nbd_cmd *cmd, int err)
+{
+	nbd_left_answered(n, cmd, flags_of(n, cmd->req, cmd->type) & NBD_CMD_FUA, err);
+	cmd_end(n, cmd, err);
 }
 
 /* K3.  The connection has ended, or is ended because of what came through it. */
@@ -68,7 +77,7 @@ static void lose(struct nbd_client *n, const char *why)
 	n->unsent = NULL;
 	for (unsigned i = 0; i < NBD_CMDS; i++)
 		if (n->cmds[i].req)
-			cmd_done(n, &n->cmds[i], -EIO);
+			cmd_end(n, &n->cmds[i], -EIO); /* K4: the server may go on with it */
 	while ((l = td_list_pop(&n->waiting)))
 		req_put(n, td_entry(l, struct td_req, link), -EIO);
 }
@@ -125,6 +134,7 @@ static bool cut(struct nbd_client *n, struct td_req *req)
 	req->pending++;
 	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(cmd->head, NBD_REQUEST_MAGIC), flags_of(n, req, cmd->type)), cmd->type),
 				      cmd->cookie), off), cmd->len);
+	nbd_left_sent(n, cmd);
 	*n->unsent_tail = cmd;
 	n->unsent_tail = &cmd->next;
 	return left == cmd->len;

@@ -15,13 +15,16 @@
 #include <unistd.h>
 
 #include "drivers/drivers.h"
+#include "lib/await.h"
 #include "lib/ctl-client.h"
 #include "lib/fiber.h"
 #include "lib/passed.h"
+#include "lib/settle.h"
 
 #define NAME_TRIES    100  /* a socket that was passed just now may not have been looked at yet */
 #define CONNECT_TRIES 1000 /* of a server that has too many to let in */
 #define TRY_EVERY     0.01 /* s */
+#define FENCE_WAIT    10   /* s */
 
 _Static_assert(sizeof(struct nbd_offer) <= TD_PASSED_NOTE, "what is left with a socket that is given back");
 
@@ -124,19 +127,22 @@ static int take_passed(const char *name, struct nbd_offer *x, struct td_err *err
 	return fd;
 }
 
+static bool writes(const struct td_image *image)
+{
+	return !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
+}
+
 static int check(const struct td_image *image, const struct nbd_offer *x, struct td_err *err)
 {
-	bool writes = !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
-
 	if (!x->size || x->size % 512)
 		return td_fail(err, EINVAL, "nbd:%s: its %llu bytes are no disk: that takes a multiple of 512", image->path,
 			       (unsigned long long)x->size);
 	if (x->min > 512)
 		return td_fail(err, EINVAL, "nbd:%s: its server takes nothing smaller than %u bytes, a guest's sectors have 512: let the server "
 					    "take them", image->path, x->min);
-	if (writes && (x->flags & NBD_FLAG_READ_ONLY))
+	if (writes(image) && (x->flags & NBD_FLAG_READ_ONLY))
 		return td_fail(err, EROFS, "nbd:%s: the server lets nobody write: open it read-only (-R)", image->path);
-	if (writes && !(x->flags & NBD_FLAG_SEND_FLUSH) && !(image->file_flags & TD_FILE_NOSYNC))
+	if (writes(image) && !(x->flags & NBD_FLAG_SEND_FLUSH) && !(image->file_flags & TD_FILE_NOSYNC))
 		return td_fail(err, EOPNOTSUPP, "nbd:%s: the server knows no flush, so that nobody could say when data is on disk: open it "
 						"read-only (-R), or with cache=unsafe and unsafe=yes", image->path);
 	return 0;
@@ -176,37 +182,121 @@ static void unlock(struct nbd_client *n)
 		close(n->lock);
 }
 
+static void forget(struct nbd_client *n)
+{
+	unlock(n);
+	nbd_left_close(n);
+}
+
+/* An export that can be used; *same: through the connection that was given back. */
+static int connect_export(struct td_image *image, bool *same, struct td_err *err)
+{
+	struct nbd_client *n = image->priv;
+	int rc;
+
+	n->fd = was_passed(image) ? take_passed(image->path, &n->x, err) : connect_path(image, &n->lock, err);
+	if (n->fd < 0)
+		return n->fd;
+	*same = n->x.flags;
+	rc = *same ? 0 : nbd_greet(n->loop, n->fd, n->name, &n->x, err);
+	if (rc < 0) {
+		close(n->fd);
+		return rc;
+	}
+	rc = check(image, &n->x, err);
+	if (rc < 0)
+		let_go(image, n->fd, &n->x, true);
+	return rc;
+}
+
+/* K5 */
+static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err *err)
+{
+	struct nbd_client *n = image->priv;
+	int rc = nbd_fence(image->io, n->fd, FENCE_WAIT);
+
+	*blind = rc == NBD_FENCE_BLIND;
+	if (rc != NBD_FENCE_BUSY)
+		return 0;
+	return td_fail(err, EBUSY, "nbd:%s: its server is still at work for a client that has died, whose writes could land over newer ones: try "
+				   "again when it has closed that connection (`ss -xp' shows it), or end the server", image->path);
+}
+
+/* S1 of lib/settle.h, and what an earlier connection has left (K5, K6). */
+static int settle(struct td_image *image, const struct nbd_left *was, bool blind, struct td_err *err)
+{
+	struct nbd_client *n = image->priv;
+	bool doubt = nbd_left_doubt(was, blind, n->nosync || (n->x.flags & NBD_FLAG_CAN_MULTI_CONN));
+	int rc = n->nosync ? 0 : td_await_request(image, image->io, TD_FLUSH, 0, 0, 0, NULL, 0);
+
+	if (!rc && doubt) {
+		td_log(LOG_ERR, "nbd:%s: an earlier connection %s", image->path,
+		       was->failed ? "ended with a flush that had failed"
+		       : was->changed != was->covered ? "ended with writes that were acknowledged and not flushed, and the server does not offer to flush "
+							"them on another (CAN_MULTI_CONN)"
+						      : "ended with writes that were not answered, and may still be carried out, over newer ones");
+		rc = -EIO;
+	}
+	rc = td_settled(image, image->path, rc, err);
+	if (!rc)
+		nbd_left_settled(n, !n->nosync);
+	return rc;
+}
+
 static int client_open(struct td_image *image, struct td_err *err)
 {
 	struct nbd_client *n = image->priv;
-	int rc = 0;
+	bool same = false, blind = false;
+	struct nbd_left was;
+	int rc;
 
 	n->name = image->path;
 	n->loop = image->io->loop;
 	n->nosync = image->file_flags & TD_FILE_NOSYNC;
 	n->lock = -1;
-	n->fd = was_passed(image) ? take_passed(image->path, &n->x, err) : connect_path(image, &n->lock, err);
-	if (n->fd < 0)
-		rc = n->fd;
-	else if (!n->x.flags && (rc = nbd_greet(n->loop, n->fd, n->name, &n->x, err)) < 0)
-		close(n->fd);
-	else if ((rc = check(image, &n->x, err)) < 0)
-		let_go(image, n->fd, &n->x, true);
+	rc = nbd_left_open(n, image, image->lost, &was, err);
+	if (!rc)
+		rc = connect_export(image, &same, err);
 	if (rc < 0) {
-		unlock(n);
+		forget(n);
 		return rc;
 	}
+	if (same)
+		was.covered = was.changed; /* its own flush covers them */
+	else if (writes(image))
+		rc = wait_for_the_dead(image, &blind, err);
 	fill_info(image, &n->x);
 	nbd_wire_start(n);
-	return 0;
+	if (!rc && writes(image))
+		rc = settle(image, &was, blind, err);
+	if (rc < 0) {
+		let_go(image, n->fd, &n->x, nbd_wire_stop(n));
+		forget(n);
+	}
+	return rc;
+}
+
+/* K7 */
+static void flush_at_last(struct td_image *image)
+{
+	struct nbd_client *n = image->priv;
+	int rc;
+
+	if (!n->nosync || n->lost || n->left->changed == n->left->covered || !(n->x.flags & NBD_FLAG_SEND_FLUSH))
+		return;
+	n->nosync = false;
+	rc = td_await_request(image, image->io, TD_FLUSH, 0, 0, 0, NULL, 0);
+	if (rc < 0)
+		td_log(LOG_ERR, "nbd:%s: what was written under cache=unsafe could not be flushed: %s", image->path, strerror(-rc));
 }
 
 static void client_close(struct td_image *image)
 {
 	struct nbd_client *n = image->priv;
 
+	flush_at_last(image);
 	let_go(image, n->fd, &n->x, nbd_wire_stop(n));
-	unlock(n);
+	forget(n);
 }
 
 static void client_submit(struct td_image *image, struct td_req *req)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The NBD client, within.  nbd-greet.c: from a connected socket to an export; nbd-wire.c: commands and replies; nbd.c: the image.
+ * The NBD client, within.  nbd-greet.c: from a connected socket to an export; nbd-wire.c: commands and replies; nbd-left.c: what a
+ * connection leaves to the next; nbd-fence.c: the server's ends of dead ones; nbd.c: the image.
  *
  * Our own and not libnbd, which takes one buffer a command (a guest's request has up to 11), allocates and locks for each, and brings
  * libraries for TLS and XML into every tapdisk of a host.  Facts of the protocol: NetworkBlockDevice/nbd, doc/proto.md.
@@ -9,8 +10,15 @@
  * K2 bytes of a reply go only into the memory of the command that it answers, which is with the server in full and is answered once
  * K3 a connection that has ended is not made again while the image is open: what the server had acknowledged and not flushed may be
  *    lost, and a flush on a new connection would not tell.  All requests fail with EIO, flushes with them
- * K4 a request that failed may still be carried out by the server until it sees the end of the connection: as with K3, no request
- *    follows it that it could overwrite
+ * K4 a request that failed, or whose sender has died, may still be carried out by the server until the server has closed its end of that
+ *    connection: no request follows it that it could overwrite, neither on this connection (K3) nor on the next (K5)
+ * K5 before a disk is written through a new connection, no connection to that server whose client is gone is open at the server's end.
+ *    It is waited for, 10 s, and then the open is refused.  Where the kernel does not show the server's end (TCP, another network
+ *    namespace, a proxy's far side) and a guest has promises of a disk on which changes were unanswered, a flush has failed (S2)
+ * K6 a flush need not cover what was acknowledged on another connection, unless the server says so (CAN_MULTI_CONN).  Where it does not,
+ *    and changes of an earlier connection were acknowledged and covered by no flush, a flush has failed: the guest that was promised
+ *    them hears of it (S2 of lib/settle.h)
+ * K7 so a connection that drops flushes (cache=unsafe) is flushed before it is let go: the next may have something to promise
  */
 #ifndef DRIVERS_NBD_H
 #define DRIVERS_NBD_H
@@ -20,6 +28,14 @@
 
 #define NBD_CMDS 128 /* commands with the server at once */
 #define NBD_READ 512 /* bytes read ahead: the heads of so many short replies at once */
+
+/* What connections of a disk leave to the next, also where the process has died; each count is stored before what follows from it. */
+struct nbd_left {
+	uint32_t magic, failed;    /* failed: a flush, or a durable write, was answered with an error */
+	uint64_t sent, answered;   /* commands that change something: put together for the socket, and replied to */
+	uint64_t changed, covered; /* those that were acknowledged without being durable; and how many of these a flush has covered */
+	char name[4200];           /* of the server, as in nbd:NAME */
+};
 
 /* What the server has said of its export; fixed while connected.  A socket that is given back (lib/passed.h) keeps it. */
 struct nbd_offer {
@@ -37,6 +53,7 @@ struct nbd_cmd {
 	uint32_t len;  /* bytes; of a READ or WRITE of its data */
 	uint16_t type; /* NBD_CMD_* */
 	bool sent;     /* the server has all of it */
+	uint64_t covers; /* of a FLUSH: nbd_left.changed when it was made */
 	uint64_t cookie; /* its place in cmds in the low byte; no other command has had it */
 	uint8_t head[NBD_REQUEST_SIZE];
 };
@@ -48,6 +65,7 @@ struct nbd_client {
 	struct nbd_offer x;
 	bool nosync;   /* TD_FILE_NOSYNC: nothing need be durable */
 	bool lost;     /* K3 */
+	struct nbd_left *left, own; /* left: the file's, or own where no successor can be */
 
 	struct td_list waiting; /* td_req.link: not all of it is in commands yet; td_req.state[0] says how much is */
 	struct nbd_cmd *free, *unsent, **unsent_tail;
@@ -66,7 +84,23 @@ struct nbd_client {
 /* Talks to the server until there is an export; on a fiber.  name: for texts.  0 or -errno with text; fd stays the caller's. */
 int nbd_greet(struct ev_loop *loop, int fd, const char *name, struct nbd_offer *x, struct td_err *err);
 
-/* n->name, loop, fd, x and nosync are set, the rest is zeroed. */
+/*
+ * The file image->left: a new one, or `again' the one that is there, for this server.  *was: its counts, which stay there until
+ * nbd_left_settled().  0 or -errno with text.  Then, while open: a command is put together; it was replied to.
+ */
+int nbd_left_open(struct nbd_client *n, const struct td_image *image, bool again, struct nbd_left *was, struct td_err *err);
+void nbd_left_close(struct nbd_client *n);
+void nbd_left_sent(struct nbd_client *n, struct nbd_cmd *cmd);
+void nbd_left_answered(struct nbd_client *n, const struct nbd_cmd *cmd, bool durable, int err);
+/* May something be lost, or come late?  blind: nbd_fence() was.  multi: a flush covers other connections' writes. */
+bool nbd_left_doubt(const struct nbd_left *was, bool blind, bool multi);
+void nbd_left_settled(struct nbd_client *n, bool durable); /* nothing is unanswered any more; durable: nor uncovered */
+
+/* On a fiber: waits for the server's ends of connections whose client is gone; fd: a connection to that server, with its greeting over. */
+enum { NBD_FENCE_CLEAR, NBD_FENCE_BUSY, NBD_FENCE_BLIND = -1 };
+int nbd_fence(struct td_io *io, int fd, double patience);
+
+/* n->name, loop, fd, x, nosync and left are set, the rest is zeroed. */
 void nbd_wire_start(struct nbd_client *n);
 /* Nothing is in flight.  True: the connection is as it was, and may be used again. */
 bool nbd_wire_stop(struct nbd_client *n);

@@ -396,6 +396,11 @@ int td_ctl_redo_path(int minor, char *path)
 	return snprintf(path, PATH_MAX, "%s/redo%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
+int td_ctl_left_path(int minor, char *path)
+{
+	return snprintf(path, PATH_MAX, "%s/left%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
 void td_ctl_move(pid_t from, pid_t to, int minor)
 {
 	char name[PATH_MAX], target[64];
@@ -457,6 +462,8 @@ void td_ctl_record_sweep(int minor)
 	if (!td_ctl_flush_path(minor, path))
 		unlink(path);
 	if (!td_ctl_redo_path(minor, path))
+		unlink(path);
+	if (!td_ctl_left_path(minor, path))
 		unlink(path);
 }
 

@@ -50,6 +50,8 @@ int td_ctl_disk_path(int minor, char *path);
 int td_ctl_flush_path(int minor, char *path);
 /* The log of a format's changes that wait for a commit (lib/redo.h). */
 int td_ctl_redo_path(int minor, char *path);
+/* What a connection to an NBD server has left (drivers/nbd.h). */
+int td_ctl_left_path(int minor, char *path);
 /* Takes all of these away, and the notes of td_ctl_move(). */
 void td_ctl_record_sweep(int minor);
 

@@ -30,6 +30,8 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	image->settle = how->settle || !(how->flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK));
 	image->settle = image->settle && !(how->flags & TD_FILE_NOSYNC);
 	image->lost = how->lost;
+	image->left = how->left;
+	image->died = how->died;
 	image->io = io;
 	image->priv = image + 1;
 	rc = driver->open(image, err);
@@ -38,6 +40,7 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	assert(image->info.size % 512 == 0);
 	image->key = NULL;
 	image->lost = NULL;
+	image->left = NULL;
 	*out = image;
 	return 0;
 fail:

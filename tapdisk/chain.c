@@ -38,6 +38,7 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 
 	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with other leaves */
 	below.redo = NULL;
+	below.left = NULL;
 	below.settle = !(how->flags & (TD_FILE_RDONLY | TD_FILE_LOOK)); /* S1 of lib/settle.h */
 	below.flags = (how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
 	below.dirs = top.dirs = dirs;

@@ -114,4 +114,6 @@ void record_remove(const struct vbd *v)
 	syncmark_unlink(v->minor);
 	if (!td_ctl_redo_path(v->minor, path))
 		unlink(path);
+	if (!td_ctl_left_path(v->minor, path))
+		unlink(path);
 }

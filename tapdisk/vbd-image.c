@@ -68,6 +68,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	struct td_redo *redo;
 	struct td_io *io;
 	const char *path;
+	char left[PATH_MAX];
 	bool shrunk;
 	char *copy;
 	int rc, lost = 0;
@@ -82,7 +83,8 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		return rc;
 	redo = open_redo(v, d, o);
 	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo,
-					       .lost = v->past || !fresh ? &lost : NULL}, io, &leaf, err);
+					       .lost = v->past || !fresh ? &lost : NULL, .died = v->past && !v->past->paused,
+					       .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL}, io, &leaf, err);
 	if (rc < 0) {
 		td_redo_free(redo);
 		return rc;

@@ -121,6 +121,8 @@ struct td_how {
 	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
 	struct td_redo *redo;     /* of the leaf: where a driver notes metadata that waits for a commit (lib/redo.h); NULL: nowhere */
 	bool settle;              /* read-only, but beneath what is written: what its files hold is made durable (lib/settle.h) */
+	const char *left;         /* of the leaf: a file for what a driver leaves to the next open (drivers/nbd-left.c); NULL: none */
+	bool died;                /* the last to have it open was another process, so that the file must be there */
 	int *lost;                /* NULL: the open fails where that fails; else -errno comes here, and it goes on */
 };
 
@@ -134,7 +136,9 @@ struct td_image {
 	const char *dirs;       /* of td_how, as long as open and backing run */
 	struct td_redo *redo;   /* of td_how */
 	bool settle;            /* lib/settle.h: before open ends, what its files hold is made durable */
-	int *lost;              /* of td_how, as long as open runs */
+	int *lost;              /* of td_how, as long as open runs; and so are: */
+	const char *left;
+	bool died;
 	struct td_image *backing; /* next image down the chain, or NULL */
 	struct td_image_info info;
 	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */

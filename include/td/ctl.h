@@ -48,6 +48,7 @@
  *   disk<N>               how minor N is open (tapdisk/record.h); outlives a tapdisk that is killed
  *   flush<N>              whether a flush of the image may have failed unseen (tapdisk/syncmark.h); outlives a tapdisk that is killed
  *   redo<N>               metadata of the image that waits for a commit (lib/redo.h); outlives a tapdisk that is killed
+ *   left<N>               what a connection to an NBD server has left unanswered or unflushed (drivers/nbd.h, K5-K7); outlives likewise
  *   ring<N>.<domid>.<devid>.<queue>  what a ring of minor N has taken and not answered (tapdisk/inflight.h); outlives a tapdisk that is killed
  *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a
  *                         flock on it and it contains "<pid>\n".  A marker with a pid and no flock is a dead tapdisk's.

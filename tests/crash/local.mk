@@ -32,7 +32,7 @@ CRASH_ENV = KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)
 
 # whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
-CRASH_UNITS = tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align
+CRASH_UNITS = tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align tests/unit/test-nbd-left
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

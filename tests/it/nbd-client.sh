@@ -141,9 +141,10 @@ nbd_destroy
 server_end
 server all
 nbd_disk "nbd:$S" -o cache=writethrough
+is "what was there is durable before the first promise" "$(did flush)" 1
 ring single 10 1
 is "writes with FUA" "$(grep -c '^write .* 1$' "$WORK/log")" 10
-is "flushes" "$(did flush)" 0
+is "flushes" "$(did flush)" 1
 nbd_destroy
 server_end
 server all

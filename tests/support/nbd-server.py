@@ -3,7 +3,7 @@
 # HOW may be.  With a LOG, each command is a line there: TYPE OFFSET LENGTH FLAGS.
 import os, socket, struct, sys, threading, time
 
-HAS, RO, FLUSH, FUA, TRIM, ZEROES = 1, 2, 4, 8, 32, 64
+HAS, RO, FLUSH, FUA, TRIM, ZEROES, MULTI = 1, 2, 4, 8, 32, 64, 256
 ALL = HAS | FLUSH | FUA | TRIM | ZEROES
 NAMES = {0: "read", 1: "write", 2: "disc", 3: "flush", 4: "trim", 6: "zeroes"}
 OLD, OPTION, ANSWER = 0x00420281861253, b"IHAVEOPT", 0x3E889045565A9
@@ -26,6 +26,7 @@ HONEST = {
     "failing": (ALL, "fixed", None),  # EIO for whatever touches its second MiB
     "full": (ALL, "fixed", None),  # ENOSPC for writes there
     "unwilling": (ALL, "fixed", None),  # ENOTSUP for trim and zeroes
+    "multi": (ALL | MULTI, "fixed", None),  # a flush covers all connections
 }
 # malicious handshakes: sent as the greeting, or as the answer to GO
 GREETING = {
@@ -144,6 +145,10 @@ def carry_out(s, head, flags, sizes):
     assert type != 4 or flags & TRIM
     assert type != 6 or flags & ZEROES
     assert type in (0, 2, 3) or not flags & RO
+    if type == 1 and os.path.exists(hold):  # one is held until the other file is there, whether or not its client lives
+        os.rename(hold, hold + "s")
+        while os.path.exists(hold + "s"):
+            time.sleep(0.01)
     error = 0
     if type in (0, 1, 4, 6) and off < 2 << 20 and off + length > 1 << 20:
         error = 5 if how == "failing" else 28 if how == "full" and type in (1, 6) and not os.path.exists(room) else 0
@@ -155,6 +160,9 @@ def carry_out(s, head, flags, sizes):
             reply += bytes(disk[off:off + length])
         elif type == 1 and not error:
             disk[off:off + length] = data
+            if log:
+                log.write("written %d\n" % off)
+                log.flush()
         elif type == 6 and not error:
             disk[off:off + length] = bytes(length)
     return reply
@@ -217,6 +225,7 @@ if sys.argv[1] == "list":
 path, how, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 log = open(sys.argv[4], "w") if len(sys.argv) > 4 else None
 room = path + ".room"  # with this file there is space again
+hold = path + ".hold"  # with this file the next write is held, which makes it .holds, until that is removed
 disk, lock = bytearray(size), threading.Lock()
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 listener.bind(path)
