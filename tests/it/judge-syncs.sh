@@ -77,22 +77,15 @@ judged 2 none
 command -v strace >/dev/null || skip "strace is not installed"
 strace -o "$WORK/log" true 2>/dev/null || skip "strace may not trace here"
 truncate -s 1M "$image"
+TRACED_TAPDISK=$(readlink -f "$top_builddir/tapdisk/tapdisk")
+export TRACED_TAPDISK TRACED_LOG=$WORK/strace TAPDISK=$top_srcdir/tests/support/traced-tapdisk
 
-traced() # COMMAND...: of the guest
-{
-	local tracer
-
-	strace -f -y -v -s 0 --timestamps=unix,ns --syscall-times=ns -p "$pid" -o "$WORK/strace" -e trace=io_submit,fdatasync,fsync,pwritev2 \
-		2>"$WORK/strace.err" </dev/null &
-	tracer=$!
-	until_true 20 grep -q attached "$WORK/strace.err"
-	expect 0 "$top_builddir/tests/support/tdguest" --trace "$WORK/guest" "$pid" "$minor" "$@"
-	end_strace $tracer
-}
+traced() { expect 0 "$top_builddir/tests/support/tdguest" --trace "$WORK/guest" "$pid" "$minor" "$@"; } # COMMAND...: of the guest
 disk() # MODE
 {
 	local options=(-o "cache=$1")
 
+	rm -f "$WORK/strace"
 	[ "$1" != unsafe ] || options+=(-o unsafe=yes)
 	run tap_ctl create -a "aio:$image" "${options[@]}"
 	[ "$RC" = 0 ] || { has "$1" "$ERR" O_DIRECT; return 1; }
@@ -119,7 +112,7 @@ for bug in none early fails; do
 	exec $(readlink -f "$top_builddir/tapdisk/tapdisk") "\$@"
 	E2
 	chmod 755 "$WORK/tapdisk"
-	TAPDISK=$WORK/tapdisk TAPDISK_IO=threads disk writeback || fail "$bug: no disk"
+	TRACED_TAPDISK=$WORK/tapdisk TAPDISK_IO=threads disk writeback || fail "$bug: no disk"
 	traced pairs 20 1 1
 	judged 1 writeback
 	case $bug in

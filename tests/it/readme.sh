@@ -7,7 +7,7 @@ command -v qemu-img >/dev/null || skip "qemu-img is not installed"
 export TAP_CTL=$top_builddir/control/tap-ctl TAPDISK_CONF=$WORK/conf
 printf 'cache = writeback\n' >"$TAPDISK_CONF"
 put /local/domain/1 name=guest
-truncate -s 8M "$WORK/a.img"
+truncate -s 8M "$WORK/a.img" "$WORK/a.iso"
 "$top_builddir/control/vhd-util" create -n "$WORK/a.vhd" -s 8 || fail "vhd-util"
 qemu-img create -q -f qcow2 "$WORK/a.qcow2" 8M || fail "qemu-img"
 rm -f "$WORK/a.sock"
@@ -25,6 +25,7 @@ image() # ROW
 	VHD*) echo "$WORK/a.vhd" ;;
 	qcow2*) echo "$WORK/a.qcow2" ;;
 	*NBD*) echo "$WORK/a.sock" ;;
+	"a CD drive") echo "$WORK/a.iso" ;;
 	*) echo "$WORK/a.img" ;;
 	esac
 }
@@ -39,17 +40,19 @@ opened() # ROW CELL
 	*"another mode") has "$1: $2" "$(tap_ctl list --json)" '"mode": "writethrough"' ;;
 	4096*) has "$1: $2" "$(xenstore-read "/local/domain/0/backend/vbd3/$D/params" 2>/dev/null || echo "$2")" 'sector-size=4096' ;;
 	unsafe) has "$1: $2" "$(tap_ctl list --json)" '"mode": "unsafe"' ;;
+	"a CD drive") has "$1: $2" "$(tap_ctl list --json)" '"read_only": true' ;;
 	esac
 }
 # as libxl hands it over: params are the format and the target
 xl() # ROW CELL FORMAT-OF-PARAMS
 {
-	local words target access=w
+	local words target access=w type=disk
 
 	words=$(with_path "$1" "$2")
 	target=${words#*target=}
 	[ "$words" != access=ro ] || { access=r target=$(image raw); }
-	disk $D "params=$3:$target" "mode=$access" script=/x
+	case $words in *devtype=cdrom*) access=r type=cdrom ;; esac
+	disk $D "params=$3:$target" "mode=$access" "device-type=$type" script=/x
 	run env XENBUS_PATH=backend/vbd3/$D "$top_builddir/control/block-tap" add
 	cell_done "$1" "$2"
 	XENBUS_PATH=backend/vbd3/$D expect 0 "$top_builddir/control/block-tap" remove
@@ -87,5 +90,37 @@ while IFS='|' read -r row new old own; do
 	[ $RC != 0 ] || expect 0 vbd detach guest xvda
 	cells=$((cells + 1))
 done < <(sed -n '/^    a disk  /,/^$/p' "$top_srcdir/README" | sed '1d; /^$/d; /^    a block device/d; s/^    //; s/   */|/g')
-[ $cells -ge 27 ] || fail "only $cells cells of the table were found"
+[ $cells -ge 29 ] || fail "only $cells cells of the table were found"
 is "all is gone" "$(tap_ctl list)" ""
+
+# --- the chapter `A disk in one command': each line typed, in an order of its own only where a line ends what the next one wants ------
+# /srv and the control directory are ours; the key, the server and the numbers are what the lines stand for.
+mkdir "$WORK/srv"
+printf %s "a passphrase" >"$WORK/key"
+expect 0 "$top_builddir/control/td-qcow" create -E "$WORK/srv/e.qcow2" 4M <"$WORK/key"
+command_line() # LINE, as README has it
+{
+	local line=${1%%  #*}
+
+	line=${line//\/srv\//$WORK/srv/}
+	line=${line//\/run\/server.sock/$WORK/a.sock}
+	line=${line//<KEYFILE/<$WORK/key}
+	line=${line//20G/20M}
+	line=${line//-p PID -m MINOR/-p $pid -m $minor}
+	(cd "$WORK" && PATH=$top_builddir/control:$PATH && eval "$line")
+}
+n=0
+while read -r line; do
+	case $line in
+	"tap-ctl top"*) continue ;; # for a terminal: tests/it/tap-ctl-top.sh
+	"tap-ctl resize"*) pid=$(tap_ctl list -f "$WORK/srv/a.img" | sed -n 's/^pid=\([0-9]*\) .*/\1/p') minor=$(tap_ctl list -f "$WORK/srv/a.img" | sed -n 's/.*minor=\([0-9]*\) .*/\1/p') ;;
+	esac
+	run command_line "$line"
+	case $RC:$ERR in 0:*) n=$((n + 1)) ;; *) fail "'$line' of README exits with $RC: $ERR" ;; esac
+done < <(sed -n '/^A disk in one command/,/^Each open disk/s/^    //p' "$top_srcdir/README")
+[ $n = 12 ] || fail "$n lines of the chapter were found"
+
+# --- what an HVM user, or one with a bootloader, reads -------------------------------------------------------------------------------
+for page in README doc/block-tap.7; do
+	has "$page" "$(grep -m 1 -A 4 HVM "$top_srcdir/$page")" script=block-tap
+done

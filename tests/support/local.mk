@@ -42,4 +42,4 @@ tests/support/%.so: $(srcdir)/tests/support/%.c
 CLEANFILES += tests/support/stuck-sync.so tests/support/signal-after.so tests/support/false-sync.so
 
 # what scripts share, and what judges by strace whether a promise was kept
-EXTRA_DIST += tests/support/errtrap.sh tests/support/progress.sh tests/support/judge-syncs
+EXTRA_DIST += tests/support/errtrap.sh tests/support/progress.sh tests/support/judge-syncs tests/support/traced-tapdisk
