@@ -40,7 +40,10 @@ opened() # ROW CELL
 	*"another mode") has "$1: $2" "$(tap_ctl list --json)" '"mode": "writethrough"' ;;
 	4096*) has "$1: $2" "$(xenstore-read "/local/domain/0/backend/vbd3/$D/params" 2>/dev/null || echo "$2")" 'sector-size=4096' ;;
 	unsafe) has "$1: $2" "$(tap_ctl list --json)" '"mode": "unsafe"' ;;
-	"a CD drive") has "$1: $2" "$(tap_ctl list --json)" '"read_only": true' ;;
+	"a CD drive")
+		expect 0 "$top_builddir/tests/support/tdguest" "$(procs tapdisk)" 0 sectors
+		expect 1 "$top_builddir/tests/support/tdguest" "$(procs tapdisk)" 0 write 0 512 1
+		;;
 	esac
 }
 # as libxl hands it over: params are the format and the target
@@ -109,7 +112,7 @@ command_line() # LINE, as README has it
 	line=${line//-p PID -m MINOR/-p $pid -m $minor}
 	(cd "$WORK" && PATH=$top_builddir/control:$PATH && eval "$line")
 }
-n=0
+n=0 pid=PID minor=MINOR
 while read -r line; do
 	case $line in
 	"tap-ctl top"*) continue ;; # for a terminal: tests/it/tap-ctl-top.sh
