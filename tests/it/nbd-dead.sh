@@ -128,7 +128,7 @@ expect 0 tap_ctl unpause -p "$PID" -m "$MINOR" -o cache=none -o unsafe=no
 is "nothing is lost" "$(state)" 0
 reads 4
 nbd_destroy
-is "files left" "$(ls "$TAPDISK_CONTROL_DIR" | grep -c '^left')" 0
+is "files left" "$(entries "$TAPDISK_CONTROL_DIR" 'left*')" ""
 
 # --- a guest's ring, over many deaths
 server multi
