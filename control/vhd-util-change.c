@@ -174,9 +174,11 @@ static bool same_file(const char *a, const char *b)
  * difference. What stands between the image and its ancestor goes on hiding the ancestor from its own children, so it must have
  * nothing there.
  */
-static int into_ancestor(struct vhd_image *v, const char *ancestor, struct vhd_image **to, struct td_err *err)
+static int into_ancestor(const struct vu_args *a, struct vhd_image *v, struct vhd_image **to, struct td_err *err)
 {
+	const char *ancestor = a->val['a'];
 	struct vhd_image *at = v, *next = NULL;
+	bool force = a->val['F'] != NULL;
 	int rc;
 
 	for (;;) {
@@ -185,6 +187,8 @@ static int into_ancestor(struct vhd_image *v, const char *ancestor, struct vhd_i
 		rc = vhd_image_parent_path(at, path, err);
 		if (!rc && same_file(path, ancestor)) {
 			rc = vhd_image_open_parent(at, VHD_BENEATH, to, err);
+			if (!rc)
+				rc = vhd_alone_beneath(at, *to, force, err);
 			break;
 		}
 		if (!rc)
@@ -198,6 +202,8 @@ static int into_ancestor(struct vhd_image *v, const char *ancestor, struct vhd_i
 			        "%s stands between %s and %s and has data, which would hide what is written below it: coalesce "
 			        "that first",
 			        next->path, v->path, ancestor);
+			vhd_image_close(next);
+		} else if (!rc && (rc = vhd_alone_beneath(at, next, force, err)) < 0) {
 			vhd_image_close(next);
 		}
 		if (rc < 0)
@@ -223,14 +229,28 @@ static int coalesce(const struct vu_args *a, struct td_err *err)
 		rc = vhd_uuid_nil(v->header.parent_uuid) ? vhd_image_open_raw(a->val['x'], VHD_BENEATH, &to, err)
 		                                         : vhd_image_open(a->val['x'], VHD_BENEATH, &to, err);
 	else if (a->val['a'])
-		rc = into_ancestor(v, a->val['a'], &to, err);
+		rc = into_ancestor(a, v, &to, err);
 	else
 		rc = vhd_image_open_parent(v, VHD_BENEATH, &to, err);
+	if (!rc && !a->val['a'])
+		rc = vhd_alone_beneath(v, to, a->val['F'] != NULL, err);
 	if (!rc)
 		rc = vhd_coalesce(v, to, progress_to(a), &sectors, err);
 	vhd_image_close(to);
 	vhd_image_close(v);
 	return rc ? rc : report(a, sectors, err);
+}
+
+/* Of v with its chain: what this tool cannot decrypt it does not copy. */
+static int not_encrypted(const struct vhd_image *v, struct td_err *err)
+{
+	const struct vhd_image *is = vhd_image_encrypted(v);
+
+	return is ? td_fail(err, EOPNOTSUPP,
+	                    "%s is encrypted, and cannot be copied without its key: read it through a tapdisk that has it (tap-ctl "
+	                    "create -E)",
+	                    is->path)
+	          : 0;
 }
 
 static int coalesce_out(const struct vu_args *a, struct td_err *err)
@@ -243,8 +263,7 @@ static int coalesce_out(const struct vu_args *a, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	n.size = v->size;
-	if (v->has_batmap && v->batmap.has_key)
-		rc = td_fail(err, EOPNOTSUPP, "%s is encrypted", v->path);
+	rc = not_encrypted(v, err);
 	if (!rc)
 		rc = vhd_create(&n, err);
 	if (!rc)
@@ -338,6 +357,7 @@ static int copy_raw(struct vhd_image *v, const char *path, struct td_err *err)
 	struct vhd_image *to;
 	struct stat st;
 	FILE *f = stat(path, &st) < 0 ? fopen(path, "wxe") : NULL;
+	bool made = f != NULL;
 	uint64_t sectors;
 	int rc;
 
@@ -367,6 +387,8 @@ static int copy_raw(struct vhd_image *v, const char *path, struct td_err *err)
 	if (!rc)
 		rc = vhd_sync(to, err);
 	progress_end();
+	if (rc && made) /* half a copy is none */
+		unlink(path);
 	vhd_image_close(to);
 	return rc;
 }
@@ -381,9 +403,8 @@ int vu_copy(const struct vu_args *a, struct td_err *err)
 	rc = vhd_image_open(a->val['n'], VHD_READ | VHD_CHAIN, &v, err);
 	if (rc < 0)
 		return rc;
-	if (v->has_batmap && v->batmap.has_key)
-		rc = td_fail(err, EOPNOTSUPP, "%s is encrypted: read it through a tapdisk that has its key", v->path);
-	else
+	rc = not_encrypted(v, err);
+	if (!rc)
 		rc = a->val['s'] ? copy_stdout(v, err) : copy_raw(v, a->val['o'], err);
 	vhd_image_close(v);
 	return rc;

@@ -10,6 +10,8 @@
 #include "drivers/vhd-image.h"
 #include "lib/bytes.h"
 
+#define SECTORS_MAX (VHD_FIXED_MAX / VHD_SECTOR)
+
 static bool hex;
 
 /* A number as it was asked for; of four at a time the text stays. */
@@ -53,7 +55,7 @@ static void print_footer(const struct vhd_image *v)
 	const struct vhd_footer *f = &v->footer;
 	uint64_t c = f->geometry >> 16, h = f->geometry >> 8 & 255, s = f->geometry & 255;
 	uint8_t b[VHD_FOOTER];
-	char uuid[37];
+	char uuid[37], app[5] = "";
 
 	printf("VHD Footer Summary:\n-------------------\n");
 	printf("Cookie              : conectix\n");
@@ -62,7 +64,10 @@ static void print_footer(const struct vhd_image *v)
 	printf("File format version : Major: %u, Minor: %u\n", f->version >> 16, f->version & 0xffff);
 	printf("Data offset         : %s\n", num(f->data_offset));
 	print_time("Timestamp", f->timestamp);
-	printf("Creator Application : '%.4s'\n", f->app);
+	memcpy(app, f->app, 4);
+	fputs("Creator Application : '", stdout);
+	vu_name(stdout, app, false);
+	puts("'");
 	printf("Creator version     : Major: %u, Minor: %u\n", f->app_version >> 16, f->app_version & 0xffff);
 	printf("Creator OS          : %s\n", f->os == 0x5769326b ? "Windows" : f->os == 0x4d616320 ? "Macintosh" : "Unknown!");
 	printf("Original disk size  : %s MB (%s Bytes)\n", num(f->orig_size >> 20), num(f->orig_size));
@@ -93,7 +98,9 @@ static void print_header(const struct vhd_image *v)
 	printf("Block size          : %s ", num(h->block_size));
 	printf("(%s MB)\n", num(h->block_size >> 20));
 	vhd_name_decode(h->parent_name, name);
-	printf("Parent name         : %s\n", name);
+	fputs("Parent name         : ", stdout);
+	vu_name(stdout, name, false);
+	putchar('\n');
 	vhd_uuid_text(h->parent_uuid, uuid);
 	printf("Parent UUID         : %s\n", uuid);
 	print_time("Parent timestamp", h->parent_timestamp);
@@ -141,10 +148,13 @@ static int print_locators(const struct vhd_image *v, struct td_err *err)
 		printf("locator:            : %d\n       code         : %s\n       data_space   : %s\n", i, code_name(loc->code),
 		       num(loc->space));
 		printf("       data_length  : %s\n       data_offset  : %s\n", num(loc->len), num(loc->off));
-		if (vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4), name) < 0)
+		if (vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4), name) < 0) {
 			printf("       decoding name failed\n\n");
-		else
-			printf("       decoded name : %s\n\n", name);
+			continue;
+		}
+		fputs("       decoded name : ", stdout);
+		vu_name(stdout, name, false);
+		puts("\n");
 	}
 	free(data);
 	return rc;
@@ -265,10 +275,34 @@ static int test_batmap(struct vhd_image *v, uint64_t block, uint64_t count, stru
 	return rc;
 }
 
+/* What is encrypted is not data: who wants it asks a tapdisk that has the key. */
+static int not_encrypted(const struct vhd_image *v, struct td_err *err)
+{
+	const struct vhd_image *is = vhd_image_encrypted(v);
+
+	return is ? td_fail(err, EOPNOTSUPP, "%s is encrypted: read it through a tapdisk that has its key", is->path) : 0;
+}
+
+/* A short block is as if it had zeroes where nothing was written, unless something is lost. */
+static int read_data(struct vhd_image *v, uint32_t block, uint8_t *buf, struct td_err *err)
+{
+	uint64_t at = (uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes, there = v->layout.block_size;
+
+	if (block == v->short_block && v->lost)
+		return vhd_lost_text(&v->layout, block, v->lost, v->lost_from, v->limit, v->path, err);
+	if (block == v->short_block)
+		there = v->limit > at ? v->limit - at : 0;
+	memset(buf + there, 0, v->layout.block_size - there);
+	return vhd_pread(v, buf, there, at, err);
+}
+
 static int print_data(struct vhd_image *v, uint64_t block, uint64_t count, struct td_err *err)
 {
 	uint8_t *buf = NULL;
 	int rc = block_range(v, block, count, err);
+
+	if (!rc)
+		rc = not_encrypted(v, err);
 
 	if (!rc && !(buf = malloc(v->layout.block_size)))
 		rc = td_fail(err, ENOMEM, "no memory");
@@ -277,7 +311,7 @@ static int print_data(struct vhd_image *v, uint64_t block, uint64_t count, struc
 			printf("block %s not allocated\n", num(b));
 			continue;
 		}
-		rc = vhd_pread(v, buf, v->layout.block_size, (uint64_t)v->bat[b] * VHD_SECTOR + v->layout.bitmap_bytes, err);
+		rc = read_data(v, (uint32_t)b, buf, err);
 		if (!rc)
 			rc = vu_put(buf, v->layout.block_size, err);
 	}
@@ -294,6 +328,8 @@ static int read_sectors(const struct vu_args *a, uint64_t sector, uint64_t count
 	if (rc < 0)
 		return rc;
 	rc = sector_range(v, sector, count, err);
+	if (!rc)
+		rc = not_encrypted(v, err);
 	for (uint64_t n; count && !rc; sector += n, count -= n) {
 		n = count < sizeof buf / VHD_SECTOR ? count : sizeof buf / VHD_SECTOR;
 		rc = vhd_image_read(v, buf, sector * VHD_SECTOR, n * VHD_SECTOR, err);
@@ -329,13 +365,13 @@ static int read_pieces(const struct vu_args *a, struct vhd_image *v, struct td_e
 	} pieces[] = {{'t', translate},   {'b', print_bat},   {'m', print_bitmaps},
 	              {'i', test_bitmap}, {'j', test_batmap}, {'d', print_data}};
 	uint64_t count = 1, at = 0;
-	int rc = vu_number(a, 'c', 1ull << 33, &count, err);
+	int rc = vu_number(a, 'c', SECTORS_MAX, &count, err);
 
 	if (!rc && a->val['p'])
 		rc = print_headers(v, err);
 	for (size_t i = 0; i < sizeof pieces / sizeof *pieces && !rc; i++)
 		if (a->val[(unsigned char)pieces[i].letter]) {
-			rc = vu_number(a, pieces[i].letter, 1ull << 33, &at, err);
+			rc = vu_number(a, pieces[i].letter, SECTORS_MAX, &at, err);
 			if (!rc)
 				rc = pieces[i].fn(v, at, count, err);
 		}
@@ -345,7 +381,7 @@ static int read_pieces(const struct vu_args *a, struct vhd_image *v, struct td_e
 			rc = vu_put(v->map, (size_t)v->batmap.sectors * VHD_SECTOR, err);
 	}
 	if (!rc && a->val['r']) {
-		rc = vu_number(a, 'r', 1ull << 33, &at, err);
+		rc = vu_number(a, 'r', SECTORS_MAX, &at, err);
 		if (!rc)
 			rc = read_sectors(a, at, count, err);
 	}

@@ -86,6 +86,7 @@ static const struct vu_opt opts_coalesce[] = {NAME,
                                               {'x', "parent", "PATH", "into this image, as if it were the parent"},
                                               {'s', "sparse", NULL, "accepted: writes are as sparse as the data is"},
                                               {'p', "progress", NULL, "show how far it is, also when stdout is no terminal"},
+                                              {'F', "force", NULL, "although another image, not open, stands there too"},
                                               {0}};
 static const struct vu_opt opts_modify[] = {
         NAME,
@@ -244,6 +245,30 @@ int vu_mib(const struct vu_args *a, char letter, uint64_t *v, struct td_err *err
 	if (!rc && a->val[(unsigned char)letter])
 		*v = mib << 20;
 	return rc;
+}
+
+void vu_name(FILE *f, const char *name, bool fields)
+{
+	bool blanks = fields && strchr(name, '=');
+
+	for (const char *p = name; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f || (blanks && *p == ' '))
+			fprintf(f, "\\x%02x", (unsigned char)*p);
+		else
+			putc(*p, f);
+}
+
+json_t *vu_json(const char *text)
+{
+	json_t *s = json_string(text);
+	char *all = s ? NULL : malloc(4 * strlen(text) + 1), *to = all;
+
+	for (const char *p = text; all && *p; p++)
+		to += sprintf(to, (unsigned char)*p < 0x80 ? "%c" : "\\x%02x", (unsigned char)*p);
+	if (all)
+		s = json_string(all);
+	free(all);
+	return s ? s : json_null();
 }
 
 int vu_put(const void *buf, size_t len, struct td_err *err)

@@ -21,6 +21,9 @@
  *    stand where a reader looks for a footer.
  *
  * V8 A bit or an entry is in image->redo before the write that needs it is answered: a process that dies takes none along.
+ * V9 What bits and entries claim is held against the file's end when it is opened (vhd-end.c).  What a bit stands for beyond the end is
+ *    lost: the image is not opened for writing, and a read of it is an error, never zeroes nor the footer that may lie there.  A
+ *    short block of which nothing is lost gets its whole length before anything is written.
  *
  * A bitmap is hot while the file does not know all that it knows: a write that will set bits is under way, or it is dirty, or being
  * committed.  There are at most hot_max, which bounds the memory and what is lost with a guest that never flushes; a timer also commits

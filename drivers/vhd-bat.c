@@ -11,7 +11,7 @@ int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, 
 {
 	uint64_t from = (uint64_t)entry * VHD_SECTOR, to = from + l->bitmap_bytes + l->block_size;
 
-	/* the block that was being appended when the power went may be short, but its bitmap is there */
+	/* its data may be short (vhd_short_block), but its bitmap, which says what of them is meant, is there */
 	if (from + l->bitmap_bytes > file_size)
 		return td_fail(err, EINVAL, "%s: block %u lies at sector %u, beyond the end of the file (%llu bytes)", path,
 		               block, entry, (unsigned long long)file_size);
@@ -86,6 +86,45 @@ int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file
 			rc = overlap(l, bat, used[i - 1], used[i], path, err);
 	free(used);
 	return rc;
+}
+
+/* --- the end of the file --- */
+
+uint32_t vhd_short_block(const struct vhd_layout *l, const uint32_t *bat, uint64_t limit)
+{
+	for (uint32_t i = 0; i < l->blocks; i++)
+		if (bat[i] != VHD_UNUSED && (uint64_t)bat[i] * VHD_SECTOR + l->bitmap_bytes + l->block_size > limit)
+			return i;
+	return VHD_UNUSED;
+}
+
+uint32_t vhd_lost(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t limit, const uint8_t *bitmap, uint32_t *first)
+{
+	uint64_t data = (uint64_t)entry * VHD_SECTOR + l->bitmap_bytes, start = (uint64_t)block << l->block_shift;
+	uint64_t from = limit > data ? (limit - data) / VHD_SECTOR : 0, to = l->block_sectors;
+	uint32_t n = 0;
+	bool set;
+
+	if (l->size - start < l->block_size)
+		to = (l->size - start) / VHD_SECTOR;
+	for (uint64_t run; from < to; from += run) {
+		run = vhd_bits_run(bitmap, from, to, &set);
+		if (set && !n)
+			*first = (uint32_t)from;
+		n += set ? (uint32_t)run : 0;
+	}
+	return n;
+}
+
+int vhd_lost_text(const struct vhd_layout *l, uint32_t block, uint32_t n, uint32_t first, uint64_t limit, const char *path,
+                  struct td_err *err)
+{
+	return td_fail(err, EIO,
+	               "%s was cut off: %u sectors of block %u, from sector %llu of the disk on, lie beyond the end of the file (byte "
+	               "%llu), and are lost. Fetch it again from where it came; to save the rest, open it read-only, which gives an "
+	               "error for these sectors",
+	               path, n, block, ((unsigned long long)block << l->block_shift) / VHD_SECTOR + first,
+	               (unsigned long long)limit);
 }
 
 /* --- bits --- */

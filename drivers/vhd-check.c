@@ -36,6 +36,9 @@ static void find(struct check *c, bool fatal, const char *fmt, ...)
 
 static void check_footers(struct check *c, const struct vhd_image *v)
 {
+	if (v->old_footer)
+		find(c, false, "%s: the footer at its end has 511 bytes, as Virtual PC wrote it before 2004; vhd-util repair gives it 512",
+		     v->path);
 	if (v->state == VHD_FOOTERS_FIRST_LOST)
 		find(c, true, "%s: the copy of the footer at its start is bad; vhd-util repair restores it", v->path);
 	if (v->state == VHD_FOOTERS_LAST_LOST && !(c->flags & VHD_CHECK_NO_LAST))
@@ -46,17 +49,23 @@ static void check_footers(struct check *c, const struct vhd_image *v)
 		     v->path);
 }
 
-/* Blocks that reach into the footer or beyond the file: those that meet each other or metadata are refused by the open. */
+/* The block that reaches into the footer or beyond the file: those that meet each other or metadata are refused by the open. */
 static void check_end(struct check *c, const struct vhd_image *v)
 {
-	uint64_t limit = v->state == VHD_FOOTERS_GOOD ? v->file_size - VHD_FOOTER : v->file_size;
+	uint32_t i = v->short_block;
+	struct td_err what = {0};
+	uint64_t end;
 
-	for (uint32_t i = 0; i < v->layout.blocks; i++) {
-		uint64_t end = (uint64_t)v->bat[i] * VHD_SECTOR + v->layout.bitmap_bytes + v->layout.block_size;
-
-		if (v->bat[i] != VHD_UNUSED && end > limit && (v->state == VHD_FOOTERS_GOOD || v->blockdev))
-			find(c, true, "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte %llu)", v->path,
-			     i, (unsigned long long)v->bat[i] * VHD_SECTOR, (unsigned long long)end, (unsigned long long)limit);
+	if (i == VHD_UNUSED)
+		return;
+	end = (uint64_t)v->bat[i] * VHD_SECTOR + v->layout.bitmap_bytes + v->layout.block_size;
+	if (v->lost) {
+		vhd_lost_text(&v->layout, i, v->lost, v->lost_from, v->limit, v->path, &what);
+		find(c, true, "%s", what.text);
+	} else if (v->state == VHD_FOOTERS_GOOD || v->blockdev) {
+		find(c, true, "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte %llu); nothing of it is lost, and "
+		     "vhd-util repair gives it its whole length", v->path, i, (unsigned long long)v->bat[i] * VHD_SECTOR,
+		     (unsigned long long)end, (unsigned long long)v->limit);
 	}
 }
 
@@ -157,9 +166,11 @@ static int check_one(struct check *c, const char *path, char next[VHD_PATH_MAX],
 		c->say(why.text, true, c->arg);
 		return td_fail(c->err, -rc, "%s", why.text);
 	}
-	check_footers(c, v);
+	if (v->footer.type != VHD_FIXED)
+		check_end(c, v); /* first: of what is lost repair restores nothing */
+	if (!v->lost)
+		check_footers(c, v);
 	if (v->footer.type != VHD_FIXED) {
-		check_end(c, v);
 		if (!(c->flags & VHD_CHECK_NO_BITMAPS))
 			check_bitmaps(c, v);
 	}

@@ -68,7 +68,7 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const str
 {
 	uint64_t table = n->table_size > v->size ? n->table_size : v->size, end;
 	struct vhd_header *h = &v->header;
-	struct vhd_batmap m = {0};
+	struct vhd_batmap m = {.has_key = v->batmap.has_key};
 	uint8_t b[VHD_HEADER];
 	uint32_t space;
 	int rc;
@@ -79,6 +79,8 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const str
 	                         .block_size = n->block_size ? n->block_size : VHD_BLOCK};
 	h->entries = (uint32_t)((table + h->block_size - 1) / h->block_size);
 	end = h->table_off + td_round_up(4ull * h->entries, VHD_SECTOR);
+	memcpy(m.nonce, v->batmap.nonce, sizeof m.nonce);
+	memcpy(m.hash, v->batmap.hash, sizeof m.hash);
 	rc = write_bat(v, h->table_off, end - h->table_off, err);
 	if (!rc)
 		rc = write_batmap_header(v, end, &m, h->entries, err);
@@ -229,7 +231,8 @@ static int new_footer(const struct vhd_new *n, const struct vhd_image *parent, s
 	return make_uuid(f->uuid, err);
 }
 
-static int create(const struct vhd_new *n, const struct vhd_image *parent, struct td_err *err)
+/* key: the batmap of what is encrypted, whose key's hash the new one gets; or NULL. */
+static int create(const struct vhd_new *n, const struct vhd_image *parent, const struct vhd_batmap *key, struct td_err *err)
 {
 	char relative[VHD_PATH_MAX] = "", here[VHD_PATH_MAX];
 	struct vhd_image v = {.path = (char *)n->path};
@@ -241,6 +244,8 @@ static int create(const struct vhd_new *n, const struct vhd_image *parent, struc
 	if (rc < 0)
 		return rc;
 	v.size = v.footer.size;
+	if (key)
+		v.batmap = *key;
 	if (parent)
 		rc = vhd_canonical(n->path, here, err);
 	if (!rc && parent)
@@ -281,19 +286,30 @@ static int open_parent(const struct vhd_new *n, struct vhd_image **out, struct t
 	return rc;
 }
 
-static int check_depth(const struct vhd_new *n, const struct vhd_image *parent, struct td_err *err)
+/*
+ * What stands beneath the snapshot, as it was named: how deep, and, of the first that has one, the key's hash.  An image without
+ * data that is passed over may be the one that has the key.
+ */
+static int check_chain(const struct vhd_new *n, const struct vhd_image *parent, struct vhd_batmap *key, struct td_err *err)
 {
 	unsigned depth = 2, limit = n->limit && n->limit < VHD_CHAIN_MAX ? n->limit : VHD_CHAIN_MAX;
+	const struct vhd_image *is;
 	struct vhd_image *v = NULL;
+	bool below = false;
 	int rc;
 
-	if (parent->raw)
+	if (n->parent_raw)
 		return 0;
-	rc = vhd_image_open(parent->path, VHD_LOOK | VHD_FAST | VHD_CHAIN, &v, err);
+	rc = vhd_image_open(n->parent, VHD_LOOK | VHD_FAST | VHD_CHAIN, &v, err);
 	if (rc < 0)
 		return rc;
-	for (struct vhd_image *u = v->parent; u; u = u->parent)
-		depth++;
+	is = vhd_image_encrypted(v);
+	if (is)
+		*key = is->batmap;
+	for (struct vhd_image *u = v; u; u = u->parent) {
+		depth += below;
+		below = below || (u->raw ? parent->raw : !memcmp(u->footer.uuid, parent->footer.uuid, 16));
+	}
 	vhd_image_close(v);
 	return depth <= limit ? 0
 	                      : td_fail(err, ENOSPC,
@@ -304,13 +320,14 @@ static int check_depth(const struct vhd_new *n, const struct vhd_image *parent, 
 int vhd_create(const struct vhd_new *n, struct td_err *err)
 {
 	struct vhd_image *parent = NULL;
+	struct vhd_batmap key = {0};
 	char a[VHD_PATH_MAX], b[VHD_PATH_MAX];
 	int rc = 0;
 
 	if (n->parent)
 		rc = open_parent(n, &parent, err);
 	if (!rc && parent)
-		rc = check_depth(n, parent, err);
+		rc = check_chain(n, parent, &key, err);
 	if (!rc && parent)
 		rc = vhd_canonical(n->path, a, err);
 	if (!rc && parent)
@@ -318,7 +335,7 @@ int vhd_create(const struct vhd_new *n, struct td_err *err)
 	if (!rc && parent && !strcmp(a, b))
 		rc = td_fail(err, EINVAL, "%s cannot be a snapshot of itself", n->path);
 	if (!rc)
-		rc = create(n, parent, err);
+		rc = create(n, parent, key.has_key ? &key : NULL, err);
 	vhd_image_close(parent);
 	return rc;
 }

@@ -8,6 +8,7 @@
 
 #include "lib/bytes.h"
 
+static const char vhdx_cookie[] = "vhdxfile";
 static const char footer_cookie[] = "conectix", poison_cookie[] = "v_poison", header_cookie[] = "cxsparse", batmap_cookie[] = "tdbatmap";
 
 enum { EPOCH = 946684800 }; /* 2000-01-01 00:00 UTC */
@@ -103,9 +104,13 @@ static int footer_check(const struct vhd_footer *f, const char *path, struct td_
 	if (f->type < VHD_FIXED || f->type > VHD_DIFF)
 		return td_fail(err, EINVAL, "%s: its VHD footer names the disk type %u; known are 2 (fixed), 3 (dynamic), 4 (differencing)",
 			       path, f->type);
-	if (!f->size || f->size % VHD_SECTOR || f->size > VHD_SIZE_MAX)
-		return td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes; a VHD has a multiple of 512, and at most 2040 GiB",
-			       path, (unsigned long long)f->size);
+	if (!f->size || f->size % VHD_SECTOR)
+		return td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes, which is no multiple of 512", path,
+			       (unsigned long long)f->size);
+	if (f->size > (f->type == VHD_FIXED ? VHD_FIXED_MAX : VHD_SIZE_MAX))
+		return td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes; a %s", path, (unsigned long long)f->size,
+			       f->type == VHD_FIXED ? "fixed one has at most 1 PiB here"
+						    : "VHD with a block table has at most 2040 GiB");
 	if (f->type == VHD_FIXED)
 		return 0;
 	if (f->data_offset % VHD_SECTOR || f->data_offset < VHD_FOOTER || f->data_offset > INT64_MAX - VHD_HEADER)
@@ -122,6 +127,10 @@ int vhd_footer_decode(const uint8_t b[VHD_FOOTER], struct vhd_footer *f, const c
 	if (vhd_footer_poisoned(b))
 		return td_fail(err, EUCLEAN, "%s was left in the middle of a resize: restore it with vhd-util revert -n %s -j JOURNAL", path,
 			       path);
+	if (!memcmp(b, vhdx_cookie, 8))
+		return td_fail(err, EINVAL,
+			       "%s is a VHDX, which is another format than VHD, and is not served: convert it, with "
+			       "qemu-img convert -f vhdx -O vpc -o subformat=dynamic,force_size=on %s NEW.vhd", path, path);
 	if (!vhd_footer_seen(b))
 		return td_fail(err, EINVAL, "%s is not a VHD: there is no footer", path);
 	footer_fields(b, f);
@@ -131,9 +140,36 @@ int vhd_footer_decode(const uint8_t b[VHD_FOOTER], struct vhd_footer *f, const c
 	return footer_check(f, path, err);
 }
 
-int vhd_footer_pick(const uint8_t first[VHD_FOOTER], const uint8_t last[VHD_FOOTER], uint64_t file_size, struct vhd_footer *f,
+bool vhd_footer_old(const uint8_t last[VHD_FOOTER], uint64_t file_size)
+{
+	return file_size % VHD_SECTOR == VHD_FOOTER_OLD && !memcmp(last + 1, footer_cookie, 8);
+}
+
+/* The last footer in its full length. */
+static const uint8_t *whole_footer(const uint8_t last[VHD_FOOTER], uint64_t file_size, uint8_t room[VHD_FOOTER])
+{
+	if (!vhd_footer_old(last, file_size))
+		return last;
+	memcpy(room, last + 1, VHD_FOOTER_OLD);
+	room[VHD_FOOTER_OLD] = 0; /* it belongs to the reserved bytes */
+	return room;
+}
+
+uint64_t vhd_limit(const struct vhd_footer *f, const uint8_t last[VHD_FOOTER], uint64_t file_size)
+{
+	uint8_t room[VHD_FOOTER];
+	struct vhd_footer z;
+
+	if (vhd_footer_decode(whole_footer(last, file_size, room), &z, "", NULL) < 0 || memcmp(z.uuid, f->uuid, sizeof z.uuid))
+		return file_size;
+	return file_size - (vhd_footer_old(last, file_size) ? VHD_FOOTER_OLD : VHD_FOOTER);
+}
+
+int vhd_footer_pick(const uint8_t first[VHD_FOOTER], const uint8_t end[VHD_FOOTER], uint64_t file_size, struct vhd_footer *f,
 		    enum vhd_footers *state, const char *path, struct td_err *err)
 {
+	uint8_t room[VHD_FOOTER];
+	const uint8_t *last = whole_footer(end, file_size, room);
 	struct vhd_footer a, z;
 	bool a_ok = vhd_footer_decode(first, &a, path, NULL) == 0 && a.type != VHD_FIXED, z_ok = vhd_footer_decode(last, &z, path, NULL) == 0;
 
@@ -144,7 +180,7 @@ int vhd_footer_pick(const uint8_t first[VHD_FOOTER], const uint8_t last[VHD_FOOT
 			return td_fail(err, EINVAL, "%s: its first sector says that it is a %s disk, its last that it is a fixed one; nothing is "
 						    "believed of a file that contradicts itself", path,
 				       a.type == VHD_DIFF ? "differencing" : "dynamic");
-		if (z.size > file_size - VHD_FOOTER)
+		if (z.size > file_size - (last == end ? VHD_FOOTER : VHD_FOOTER_OLD))
 			return td_fail(err, EINVAL, "%s: its footer gives the disk %llu bytes, but the file has only %llu: it was cut off", path,
 				       (unsigned long long)z.size, (unsigned long long)file_size);
 		*f = z;

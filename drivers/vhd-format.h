@@ -22,8 +22,10 @@
 
 #define VHD_SECTOR     512u
 #define VHD_FOOTER     512u                    /* bytes of a footer, and of its copy at 0 */
+#define VHD_FOOTER_OLD 511u                    /* bytes of the one at the end, as Virtual PC wrote it before 2004 */
 #define VHD_HEADER     1024u                   /* bytes of a header */
 #define VHD_SIZE_MAX   (0xff000000ull * 512)   /* bytes of a disk: 2040 GiB, so that a sector number of the file fits in a BAT entry */
+#define VHD_FIXED_MAX  (1ull << 50)            /* bytes of a fixed disk, which has no BAT: others make them of many TiB */
 #define VHD_BLOCK_MIN  512u
 #define VHD_BLOCK_MAX  (1u << 30)
 #define VHD_BLOCK      (2u << 20)              /* bytes: what we create */
@@ -138,6 +140,14 @@ enum vhd_footers {
 int vhd_footer_pick(const uint8_t first[VHD_FOOTER], const uint8_t last[VHD_FOOTER], uint64_t file_size, struct vhd_footer *f,
 		    enum vhd_footers *state, const char *path, struct td_err *err);
 
+/* Does a file of file_size bytes end with a footer of 511 bytes?  last: its last 512 bytes. */
+bool vhd_footer_old(const uint8_t last[VHD_FOOTER], uint64_t file_size);
+/*
+ * Where the file's end is for all but the footer there, in bytes: blocks, bitmaps and tables lie below it.  f: what vhd_footer_pick
+ * picked.  Where the last bytes are no footer of this disk (it was not closed, or was cut off), it is the end of the file itself.
+ */
+uint64_t vhd_limit(const struct vhd_footer *f, const uint8_t last[VHD_FOOTER], uint64_t file_size);
+
 int vhd_footer_decode(const uint8_t b[VHD_FOOTER], struct vhd_footer *f, const char *path, struct td_err *err);
 void vhd_footer_encode(const struct vhd_footer *f, uint8_t b[VHD_FOOTER]); /* with the checksum */
 int vhd_header_decode(const uint8_t b[VHD_HEADER], struct vhd_header *h, const char *path, struct td_err *err);
@@ -151,7 +161,7 @@ int64_t vhd_unix_time(uint32_t timestamp);
 
 /* --- layout --- */
 
-/* file_size: bytes of the file or device. */
+/* file_size, here and below: bytes of the file or device; of an image's own, what vhd_limit says. */
 int vhd_layout(const struct vhd_footer *f, const struct vhd_header *h, uint64_t file_size, struct vhd_layout *l, const char *path,
 	       struct td_err *err);
 
@@ -170,6 +180,16 @@ void vhd_layout_batmap(struct vhd_layout *l, const struct vhd_batmap *m);
 int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t file_size, const char *path, struct td_err *err);
 /* All of l->blocks entries, as numbers of this machine; and that no two blocks meet.  Takes 4 bytes a used block while it runs. */
 int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file_size, const char *path, struct td_err *err);
+
+/*
+ * A block may be short: its bitmap is in the file, and not all of its data.  Blocks do not meet, so there is one at most, the last in the
+ * file.  Where no bit stands for what is missing, nothing is lost: it was being appended when the power went.  Else the file was cut off.
+ */
+uint32_t vhd_short_block(const struct vhd_layout *l, const uint32_t *bat, uint64_t limit); /* VHD_UNUSED: none is */
+/* The block's sectors whose bits are set and that are not below `limit', but for those beyond the disk's end: how many, *first: the first. */
+uint32_t vhd_lost(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t limit, const uint8_t *bitmap, uint32_t *first);
+/* Says of them that they are lost; -EIO. */
+int vhd_lost_text(const struct vhd_layout *l, uint32_t block, uint32_t n, uint32_t first, uint64_t limit, const char *path, struct td_err *err);
 
 /* --- bits: of bitmaps and batmaps; the first is the most significant of the first byte --- */
 
@@ -196,7 +216,7 @@ uint64_t vhd_locator_space(const struct vhd_locator *loc);
 int vhd_locator_decode(uint32_t code, const uint8_t *data, size_t len, bool literal, char out[VHD_PATH_MAX]);
 /* The other way round: the bytes used of out[VHD_LOC_MAX], or -errno. */
 int vhd_locator_encode(uint32_t code, const char *path, uint8_t out[VHD_LOC_MAX]);
-/* The header's parent_name; -ENAMETOOLONG when it does not fit (256 units). */
+/* The header's parent_name; -ENAMETOOLONG when it does not fit (256 units).  Some makers write it little-endian: it is told by its zeroes. */
 int vhd_name_decode(const uint8_t name[512], char out[VHD_PATH_MAX]);
 int vhd_name_encode(const char *path, uint8_t name[512]);
 

@@ -112,12 +112,36 @@ struct found {
 	char tried[2048];
 };
 
+/* Is it the one that v remembers?  By its uuid. */
+static bool is_remembered(const struct vhd_image *v, const char *path)
+{
+	struct vhd_image *p;
+	bool same = vhd_image_open(path, VHD_LOOK | VHD_FAST, &p, NULL) == 0;
+
+	if (same) {
+		same = !memcmp(p->footer.uuid, v->header.parent_uuid, 16);
+		vhd_image_close(p);
+	}
+	return same;
+}
+
+/* An absolute name may be of the machine that the chain comes from (C:\vms\base.vhd): what it calls the parent may lie beside. */
+static bool found_beside(const struct vhd_image *v, const char *name, char out[VHD_PATH_MAX])
+{
+	const char *last = strrchr(name, '/') + 1;
+
+	return *last && !vhd_uuid_nil(v->header.parent_uuid) && beside(v, last, out) == 0 && access(out, F_OK) == 0 &&
+	       is_remembered(v, out);
+}
+
 static bool found_file(const struct vhd_image *v, const char *name, void *arg)
 {
 	struct found *f = arg;
 	size_t n = strlen(f->tried);
 
 	if (beside(v, name, f->out) == 0 && access(f->out, F_OK) == 0)
+		return true;
+	if (*name == '/' && found_beside(v, name, f->out))
 		return true;
 	if (!strstr(f->tried, name))
 		snprintf(f->tried + n, sizeof f->tried - n, "%s%s", n ? ", " : "", name);

@@ -8,8 +8,13 @@
  *  W3  A bit of the batmap is set when the block's bitmap is durable, and cleared, durably, before a bit of that bitmap is.
  *  W4  A sector of a new block that was not written holds zeroes: QEMU and others read past the bitmap.
  *  W5  The copy of the footer at 0 is written in one piece of 512 bytes and valid at all times; the one at the end is the first
- * to be overwritten by a new block, and the last to be written again. W6  The last 512 bytes of a file are never a guest's, who
- * could write a footer there: a file grows by a block and those.
+ *      to be overwritten by a new block, and the last to be written again.
+ *  W6  The last 512 bytes of a file are never a guest's, who could write a footer there: a file grows by a block and those.
+ *  W7  What bits stand for beyond the file's end is lost: such an image is neither written nor copied (VHD_HOW of
+ *      vhd_image_open), and reading it is an error.  A short block of which nothing is lost gets its whole length, and zeroes
+ *      where the footer was, before anything is written to it, or a footer behind it.
+ *  W8  Data go beneath an image only where nobody else stands (vhd-beneath.c): each who reads what is written beneath reads it
+ *      through the image that it comes from, which hides it.
  */
 #include "drivers/vhd-image.h"
 
@@ -98,6 +103,28 @@ static int clean(struct vhd_image *v, uint32_t entry, bool whole, struct td_err 
 	return rc ? rc : grow_file(v, to + VHD_FOOTER, err);
 }
 
+int vhd_image_whole(struct vhd_image *v, struct td_err *err)
+{
+	uint64_t end, old = v->file_size;
+	int rc;
+
+	if (v->short_block == VHD_UNUSED)
+		return 0;
+	end = (uint64_t)v->bat[v->short_block] * VHD_SECTOR + v->layout.bitmap_bytes + v->layout.block_size;
+	if (v->blockdev && end + VHD_FOOTER > v->file_size)
+		return td_fail(err, ENOSPC, "%s has %llu bytes, and its block %u needs %llu: enlarge the device", v->path,
+		               (unsigned long long)v->file_size, v->short_block, (unsigned long long)end + VHD_FOOTER);
+	v->state = VHD_FOOTERS_LAST_LOST;
+	rc = grow_file(v, end + VHD_FOOTER, err);
+	if (!rc && old > v->limit)
+		rc = write_zeroes(v, v->limit, (old < end ? old : end) - v->limit, err);
+	if (!rc)
+		rc = vhd_sync(v, err);
+	if (!rc)
+		v->short_block = VHD_UNUSED;
+	return rc;
+}
+
 static int pending_new(struct vhd_image *v, uint32_t block, bool whole, struct vhd_pending **out, struct td_err *err)
 {
 	struct vhd_pending *p;
@@ -107,6 +134,9 @@ static int pending_new(struct vhd_image *v, uint32_t block, bool whole, struct v
 		v->pending = calloc(PENDINGS, sizeof *v->pending);
 	if (!v->pending)
 		return td_fail(err, ENOMEM, "no memory");
+	rc = vhd_image_whole(v, err);
+	if (rc < 0)
+		return rc;
 	p = &v->pending[v->pendings];
 	*p = (struct vhd_pending){.block = block, .entry = v->bat[block], .fresh = v->bat[block] == VHD_UNUSED};
 	rc = p->fresh ? place(v, &p->entry, err) : vhd_image_bitmap(v, block, err);
@@ -272,13 +302,17 @@ int vhd_image_put_batmap(struct vhd_image *v, struct td_err *err)
 
 int vhd_image_put_last(struct vhd_image *v, struct td_err *err)
 {
-	bool keep = v->blockdev || v->footer.type == VHD_FIXED || v->state == VHD_FOOTERS_GOOD;
-	uint64_t data = vhd_image_data_end(v), end = keep && data <= v->file_size - VHD_FOOTER ? v->file_size - VHD_FOOTER : data;
+	uint64_t data = vhd_image_data_end(v), end;
 	uint8_t b[VHD_FOOTER];
-	int rc;
+	bool keep;
+	int rc = vhd_image_whole(v, err);
 
+	keep = v->blockdev || v->footer.type == VHD_FIXED || v->state == VHD_FOOTERS_GOOD;
+	end = v->file_size - (v->old_footer ? VHD_FOOTER_OLD : VHD_FOOTER);
+	end = keep && data <= end ? end : data;
 	vhd_footer_encode(&v->footer, b);
-	rc = vhd_pwrite(v, b, sizeof b, end, err);
+	if (!rc)
+		rc = vhd_pwrite(v, b, sizeof b, end, err);
 	if (!rc && !v->blockdev && v->file_size > end + VHD_FOOTER) {
 		if (ftruncate(v->fd, (off_t)(end + VHD_FOOTER)) < 0)
 			rc = td_fail(err, errno, "cannot cut %s behind its footer: %s", v->path, strerror(errno));
@@ -289,6 +323,8 @@ int vhd_image_put_last(struct vhd_image *v, struct td_err *err)
 		rc = vhd_sync(v, err);
 	if (!rc && v->state == VHD_FOOTERS_LAST_LOST)
 		v->state = VHD_FOOTERS_GOOD;
+	if (!rc)
+		v->old_footer = false;
 	return rc;
 }
 

@@ -24,10 +24,9 @@ int vhd_pread(const struct vhd_image *v, void *buf, uint64_t len, uint64_t off, 
 		if (n < 0)
 			return td_fail(err, errno, "cannot read %llu bytes at %llu of %s: %s", (unsigned long long)len,
 			               (unsigned long long)off, v->path, strerror(errno));
-		if (!n) {
-			memset(p, 0, len);
-			return 0;
-		}
+		if (!n)
+			return td_fail(err, EIO, "%s ends at byte %llu, and %llu more bytes should be there: it was cut off", v->path,
+			               (unsigned long long)off, (unsigned long long)len);
 		p += n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
@@ -96,7 +95,7 @@ static int open_file(const char *path, unsigned flags, struct vhd_image **out, s
 		return td_fail(err, ENOMEM, "no memory");
 	}
 	v->flags = flags;
-	v->bitmap_block = VHD_UNUSED;
+	v->bitmap_block = v->short_block = VHD_UNUSED;
 	rc = td_kernel_open(NULL, path, file_flags(flags), &v->fd, &st, err);
 	if (rc < 0) {
 		free(v->path);
@@ -109,6 +108,35 @@ static int open_file(const char *path, unsigned flags, struct vhd_image **out, s
 	v->file_size = st.size;
 	*out = v;
 	return 0;
+}
+
+/* Who only looks may see a file that grows meanwhile: its end is looked at again when its entries have been read (V7). */
+static void look_again(struct vhd_image *v)
+{
+	uint64_t size;
+
+	if (v->flags & (VHD_HOW) || v->blockdev || td_kernel_size(NULL, v->fd, &size) < 0 || size <= v->file_size)
+		return;
+	v->file_size = v->limit = size;
+	if (v->state == VHD_FOOTERS_GOOD)
+		v->state = VHD_FOOTERS_LAST_LOST;
+}
+
+/* What the tables claim, held against the file's end: what is lost may be looked at, and must not be relied upon. */
+static int mind_end(struct vhd_image *v, struct td_err *err)
+{
+	int rc;
+
+	v->short_block = vhd_short_block(&v->layout, v->bat, v->limit);
+	if (v->short_block == VHD_UNUSED)
+		return 0;
+	rc = vhd_image_bitmap(v, v->short_block, err);
+	if (rc < 0)
+		return rc;
+	v->lost = vhd_lost(&v->layout, v->short_block, v->bat[v->short_block], v->limit, v->bitmap, &v->lost_from);
+	return v->lost && v->flags & VHD_HOW
+	               ? vhd_lost_text(&v->layout, v->short_block, v->lost, v->lost_from, v->limit, v->path, err)
+	               : 0;
 }
 
 static int read_bat(struct vhd_image *v, struct td_err *err)
@@ -125,7 +153,9 @@ static int read_bat(struct vhd_image *v, struct td_err *err)
 		v->bat[i] = td_get_be32(&v->bat[i]);
 	if (rc < 0 || v->flags & VHD_LENIENT)
 		return rc;
-	return vhd_bat_check(&v->layout, v->bat, v->file_size, v->path, err);
+	look_again(v);
+	rc = vhd_bat_check(&v->layout, v->bat, v->limit, v->path, err);
+	return rc ? rc : mind_end(v, err);
 }
 
 static int read_batmap(struct vhd_image *v, struct td_err *err)
@@ -133,13 +163,16 @@ static int read_batmap(struct vhd_image *v, struct td_err *err)
 	uint8_t b[VHD_SECTOR];
 	int rc;
 
-	if (!vhd_batmap_possible(&v->footer) || v->layout.batmap_header + VHD_SECTOR > v->file_size)
+	if (!vhd_batmap_possible(&v->footer) || v->layout.batmap_header + VHD_SECTOR > v->limit)
 		return 0;
 	rc = vhd_pread(v, b, sizeof b, v->layout.batmap_header, err);
 	if (rc < 0)
 		return rc;
-	if (vhd_batmap_decode(b, &v->layout, v->file_size, &v->batmap, v->path, NULL) < 0)
-		return 0; /* none, or one that cannot be used: the bitmaps say the same */
+	rc = vhd_batmap_decode(b, &v->layout, v->limit, &v->batmap, v->path, NULL);
+	if (rc == -ENOENT)
+		v->batmap = (struct vhd_batmap){0};
+	if (rc < 0)
+		return 0; /* none, or one that cannot be used: the bitmaps say the same; a key's hash beside it counts */
 	v->has_batmap = true;
 	vhd_layout_batmap(&v->layout, &v->batmap);
 	if (v->flags & VHD_FAST)
@@ -162,7 +195,11 @@ static int read_footers(struct vhd_image *v, struct td_err *err)
 	rc = vhd_pread(v, first, sizeof first, 0, err);
 	if (!rc)
 		rc = vhd_pread(v, last, sizeof last, v->file_size - VHD_FOOTER, err);
-	return rc ? rc : vhd_footer_pick(first, last, v->file_size, &v->footer, &v->state, v->path, err);
+	if (!rc)
+		rc = vhd_footer_pick(first, last, v->file_size, &v->footer, &v->state, v->path, err);
+	v->old_footer = vhd_footer_old(last, v->file_size);
+	v->limit = rc ? 0 : vhd_limit(&v->footer, last, v->file_size);
+	return rc;
 }
 
 static int read_tables(struct vhd_image *v, struct td_err *err)
@@ -170,14 +207,14 @@ static int read_tables(struct vhd_image *v, struct td_err *err)
 	uint8_t b[VHD_HEADER];
 	int rc;
 
-	if (v->footer.data_offset + VHD_HEADER > v->file_size)
+	if (v->footer.data_offset + VHD_HEADER > v->limit)
 		return td_fail(err, EINVAL, "%s: its VHD header (at byte %llu) lies beyond the end of the file", v->path,
 		               (unsigned long long)v->footer.data_offset);
 	rc = vhd_pread(v, b, sizeof b, v->footer.data_offset, err);
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->path, err);
 	if (!rc)
-		rc = vhd_layout(&v->footer, &v->header, v->file_size, &v->layout, v->path, err);
+		rc = vhd_layout(&v->footer, &v->header, v->limit, &v->layout, v->path, err);
 	if (!rc)
 		rc = read_batmap(v, err);
 	if (rc || v->flags & VHD_FAST)
@@ -314,7 +351,9 @@ static int read_block(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t 
 		if (rc < 0)
 			return rc;
 		n = vhd_bits_run(v->bitmap, s, end, &mine);
-		if (mine)
+		if (mine && block == v->short_block && v->lost && s + n > v->lost_from)
+			rc = vhd_lost_text(&v->layout, block, v->lost, v->lost_from, v->limit, v->path, err);
+		else if (mine)
 			rc = vhd_pread(v, to, n * VHD_SECTOR, data + s * VHD_SECTOR, err);
 		else
 			rc = read_below(v, to, off + (s - first) * VHD_SECTOR, n * VHD_SECTOR, err);
@@ -326,7 +365,8 @@ int vhd_image_read(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len
 {
 	int rc = 0;
 
-	if (off >= v->size || len > v->size - off) { /* a child may be larger than its parent */
+	/* a child may be larger than its parent: what is beyond it never was, of a raw one too, whose length is all that it claims */
+	if (off >= v->size || len > v->size - off) {
 		uint64_t there = off < v->size ? v->size - off : 0;
 
 		memset(buf + there, 0, len - there);
@@ -345,6 +385,13 @@ int vhd_image_read(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len
 		len -= n;
 	}
 	return rc;
+}
+
+const struct vhd_image *vhd_image_encrypted(const struct vhd_image *v)
+{
+	while (v && (v->raw || !v->batmap.has_key))
+		v = v->parent;
+	return v;
 }
 
 uint64_t vhd_image_data_end(const struct vhd_image *v)

@@ -37,6 +37,10 @@ struct vhd_image {
 	uint64_t size;            /* bytes of the disk */
 	struct vhd_footer footer; /* as in the file; vhd_image_footer() writes it */
 	enum vhd_footers state;
+	bool old_footer;          /* the one at the end has 511 bytes */
+	uint64_t limit;           /* bytes: at open, where the footer at the end was, or the file's end (vhd_limit) */
+	uint32_t short_block;     /* a block that reaches beyond it (vhd_short_block), or VHD_UNUSED */
+	uint32_t lost, lost_from; /* of its sectors so many are lost, from this one on; then only VHD_LOOK opens it */
 	struct vhd_header header; /* the last three: not of a fixed disk */
 	struct vhd_layout layout;
 	uint32_t *bat;            /* entries as numbers; bat_room of them: the used ones up to a whole sector */
@@ -84,7 +88,10 @@ int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_
 /* An absolute name that stays: of a device mapper's device that in /dev/mapper.  The last component need not exist. */
 int vhd_canonical(const char *path, char out[VHD_PATH_MAX], struct td_err *err);
 
-/* Whole reads and writes; a read beyond the end of the file gives zeroes. */
+/* Is what it shows encrypted?  The first image of the chain, from v on, that has a key's hash; or NULL. */
+const struct vhd_image *vhd_image_encrypted(const struct vhd_image *v);
+
+/* Whole reads and writes; a read beyond the end of the file is an error, EIO. */
 int vhd_pread(const struct vhd_image *v, void *buf, uint64_t len, uint64_t off, struct td_err *err);
 int vhd_pwrite(struct vhd_image *v, const void *buf, uint64_t len, uint64_t off, struct td_err *err);
 int vhd_sync(struct vhd_image *v, struct td_err *err);
@@ -99,6 +106,8 @@ void vhd_image_drop(struct vhd_image *v);
 int vhd_image_put_footer(struct vhd_image *v, struct td_err *err);
 /* The one at the end alone: at the end of a device, behind the data of a file, which is cut there. */
 int vhd_image_put_last(struct vhd_image *v, struct td_err *err);
+/* W7: a short block gets its whole length; nothing where there is none. */
+int vhd_image_whole(struct vhd_image *v, struct td_err *err);
 /* The batmap made new from the bitmaps, durable; nothing where there is none. */
 int vhd_image_put_batmap(struct vhd_image *v, struct td_err *err);
 /* The BAT's sectors that hold the entries from..to-1. */
@@ -117,6 +126,7 @@ struct vhd_new {
 	unsigned limit;       /* of the chain's depth; 0: VHD_CHAIN_MAX */
 	bool replace;         /* an existing file may be overwritten */
 };
+/* A snapshot of what is encrypted is encrypted with the same key: it takes the key's hash along. */
 int vhd_create(const struct vhd_new *n, struct td_err *err);
 /* The new name of a file is durable. */
 int vhd_sync_name(const char *path, struct td_err *err);
@@ -143,6 +153,13 @@ int vhd_journal_remove(const char *path, struct td_err *err);
 int vhd_revert(const char *path, const char *journal, struct td_err *err);
 /* The journal alone, as vhd_resize makes it. */
 int vhd_journal_of(const char *path, const char *journal, struct td_err *err);
+
+/* --- vhd-beneath.c --- */
+/*
+ * Before v's data go into `to', beneath it: -EBUSY when another image stands on `to' too; force: unless that one is open.  v was opened with
+ * VHD_READ.
+ */
+int vhd_alone_beneath(const struct vhd_image *v, const struct vhd_image *to, bool force, struct td_err *err);
 
 /* --- vhd-move.c --- */
 /* on: called with what is done of the whole, now and then; may be NULL. */

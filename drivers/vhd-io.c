@@ -68,9 +68,11 @@ static void add_gap(struct td_req *req, struct gap *gap, uint64_t at, uint64_t l
 
 static void read_file(struct td_req *req, uint64_t at, uint64_t len)
 {
-	struct vhd_piece *p = vhd_piece_new(req, at, len);
+	struct vhd_piece *p;
 
-	if (!p)
+	if (vhd_is_lost(vhd_of(req), req->off + at, len))
+		req->err = -EIO;
+	else if (!(p = vhd_piece_new(req, at, len)))
 		req->err = -ENOMEM;
 	else
 		vhd_to_file(p, TD_IO_READ, 0, vhd_place_of(vhd_of(req), req->off + at));
@@ -277,6 +279,8 @@ static bool is_whole(struct vhd *v, const struct td_req *req)
 	if (req->op == TD_WRITE && td_redo_missed(v->image->redo)) /* V8: it may be for a bit that the log has missed */
 		return false;
 	if (vhd_part_len(v, req, 0) != req->len || v->bat[block] == VHD_UNUSED || (v->crypt && req->op != TD_READ))
+		return false;
+	if (block == v->lost_block)
 		return false;
 	if (vhd_is_full(v, block))
 		return true;

@@ -262,7 +262,7 @@ bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *
 		return true;
 	}
 	block = vhd_block_of(v, off);
-	if (v->bat[block] == VHD_UNUSED || vhd_block_of(v, off + len - 1) != block)
+	if (v->bat[block] == VHD_UNUSED || block == v->lost_block || vhd_block_of(v, off + len - 1) != block)
 		return false;
 	first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR);
 	if (vhd_is_full(v, block)) {

@@ -45,7 +45,7 @@ static int move_block(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk,
 
 static int same_key(const struct vhd_image *v, const struct vhd_image *to, struct td_err *err)
 {
-	bool a = v->has_batmap && v->batmap.has_key, b = !to->raw && to->has_batmap && to->batmap.has_key;
+	bool a = v->batmap.has_key, b = !to->raw && to->batmap.has_key;
 
 	if (a == b && (!a || (!memcmp(v->batmap.hash, to->batmap.hash, 32) && !memcmp(v->batmap.nonce, to->batmap.nonce, 32))))
 		return 0;
@@ -128,9 +128,9 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 
 	if (v->footer.type == VHD_FIXED)
 		return 0;
-	if (v->has_batmap && v->batmap.has_key)
+	if (vhd_image_encrypted(v))
 		return td_fail(err, EOPNOTSUPP, "%s is encrypted: what it shows where nothing was written has no encrypted form",
-		               v->path);
+		               vhd_image_encrypted(v)->path);
 	chunk = malloc(CHUNK);
 	if (!chunk)
 		return td_fail(err, ENOMEM, "no memory");
@@ -160,7 +160,7 @@ int vhd_repair(const char *path, struct td_err *err)
 
 	if (rc < 0)
 		return rc;
-	if (v->state != VHD_FOOTERS_GOOD)
+	if (v->state != VHD_FOOTERS_GOOD || v->short_block != VHD_UNUSED || v->old_footer)
 		rc = vhd_image_put_footer(v, err);
 	if (!rc && v->footer.type != VHD_FIXED)
 		rc = vhd_image_put_batmap(v, err);
@@ -176,6 +176,7 @@ int vhd_kill_data(struct vhd_image *v, struct td_err *err)
 		return td_fail(err, EOPNOTSUPP, "%s is a fixed disk: its data cannot be given up block by block", v->path);
 	for (uint32_t i = 0; i < v->layout.blocks; i++)
 		v->bat[i] = VHD_UNUSED;
+	v->short_block = VHD_UNUSED;
 	rc = vhd_image_put_batmap(v, err); /* of a disk without blocks: clear, and so before the entries go */
 	if (!rc)
 		rc = vhd_image_put_bat(v, 0, v->layout.blocks, err);

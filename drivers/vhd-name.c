@@ -209,9 +209,24 @@ int vhd_locator_encode(uint32_t code, const char *path, uint8_t out[VHD_LOC_MAX]
 	}
 }
 
+/*
+ * Every name has letters of ASCII in it, of its extension at least: in their units it is the first byte that is zero, or, where a maker got
+ * the order wrong, the second.
+ */
+static bool big_endian(const uint8_t name[512])
+{
+	int first = 0, second = 0;
+
+	for (size_t i = 0; i < 512 && (name[i] || name[i + 1]); i += 2) {
+		first += !name[i];
+		second += !name[i + 1];
+	}
+	return first >= second;
+}
+
 int vhd_name_decode(const uint8_t name[512], char out[VHD_PATH_MAX])
 {
-	int rc = from_utf16(name, 512, true, out);
+	int rc = from_utf16(name, 512, big_endian(name), out);
 
 	if (!rc)
 		unwindow(out);

@@ -5,7 +5,8 @@
  * must be the one that the child remembers.  A raw parent has none; then the file must be there.
  *
  * A relative name starts from the child's directory: the one that it was named by, and the one where it is.  Of logical volumes, which are
- * named /dev/VG/LV and lie in /dev/mapper, the second is the one that tools write.
+ * named /dev/VG/LV and lie in /dev/mapper, the second is the one that tools write.  An absolute name (C:\vms\base.vhd) may be of the machine
+ * that the chain comes from: what it calls the parent is looked for beside the child too, and known by its uuid.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,6 +26,8 @@ struct search {
 	char name[VHD_PATH_MAX]; /* as the image says it */
 	struct td_err why;       /* of the first that was tried */
 	bool tried;
+	bool again;              /* an absolute name's last part, beside the child */
+	char places[2048];       /* where nothing is */
 };
 
 static bool is_raw(const struct vhd *v)
@@ -63,6 +66,20 @@ static bool is_allowed(const struct search *s)
 	return !dirs || td_path_within(s->path, dirs) || td_path_within(s->path, s->dir);
 }
 
+/* What is not there is no matter of directories that parents may be in. */
+static int not_allowed(struct search *s, struct td_err *err)
+{
+	struct td_err why = {0};
+	struct td_file *f;
+
+	if (td_file_open(s->v->image->io, s->path, TD_FILE_LOOK | TD_FILE_RDONLY, &f, &why) == 0)
+		td_file_close(f);
+	if (why.code == ENOENT || why.code == ENOTDIR)
+		return td_fail(err, ENOENT, "%s is not there", s->path);
+	return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in (%s): move it, or name its directory "
+				    "in tapdisk.conf with parent-dirs", s->v->image->path, s->path, s->v->image->dirs);
+}
+
 /* Is the name that s->name says, as seen from `beside', the parent's?  1, or 0 and a reason in err. */
 static int try(struct search *s, const char *beside, struct td_err *err)
 {
@@ -72,11 +89,12 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 
 	if (rc < 0)
 		return td_fail(err, -rc, "%s: the name of its parent, '%.100s', is of no use", image->path, s->name), 0;
+	if (!strcmp(s->path, image->path) && s->again)
+		return td_fail(err, ENOENT, "%s is not there", s->path), 0;
 	if (!strcmp(s->path, image->path))
 		return td_fail(err, ELOOP, "%s names itself as its parent", image->path), 0;
 	if (!is_allowed(s))
-		return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in (%s): move it, or name its directory "
-					    "in tapdisk.conf with parent-dirs", image->path, s->path, image->dirs), 0;
+		return not_allowed(s, err), 0;
 	rc = td_file_open(image->io, s->path, (image->file_flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY, &f, err);
 	if (rc < 0)
 		return 0;
@@ -90,8 +108,12 @@ static bool found_from(struct search *s, const char *beside)
 {
 	struct td_err err = {0};
 
+	size_t n = strlen(s->places);
+
 	if (try(s, beside, &err))
 		return true;
+	if (err.code == ENOENT && !strstr(s->places, s->path))
+		snprintf(s->places + n, sizeof s->places - n, "%s%s", n ? ", " : "", s->path);
 	if (!s->tried || (s->why.code == ENOENT && err.code != ENOENT))
 		s->why = err;
 	s->tried = true;
@@ -100,7 +122,16 @@ static bool found_from(struct search *s, const char *beside)
 
 static bool found(struct search *s)
 {
-	return found_from(s, s->v->image->path) || (*s->name != '/' && *s->here && found_from(s, s->here));
+	bool yes = found_from(s, s->v->image->path) || (*s->name != '/' && *s->here && found_from(s, s->here));
+
+	/* a raw one could not be told from another of that name */
+	if (yes || *s->name != '/' || is_raw(s->v))
+		return yes;
+	memmove(s->name, strrchr(s->name, '/') + 1, strlen(strrchr(s->name, '/')));
+	s->again = true;
+	yes = *s->name && found(s);
+	s->again = false;
+	return yes;
 }
 
 static bool try_locator(struct search *s, const struct vhd_locator *loc)
@@ -151,6 +182,9 @@ int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err)
 	td_await_call(v->image->io, look_where, s);
 	if (search(s))
 		snprintf(spec, TD_SPEC_MAX, "%s:%s", is_raw(v) ? "aio" : "vhd", s->path);
+	else if (s->tried && s->why.code == ENOENT)
+		rc = td_fail(err, ENOENT, "cannot find the parent of %s: nothing is at %s; put it there, or name it with vhd-util modify -p",
+			     v->image->path, s->places);
 	else if (s->tried)
 		rc = td_fail(err, s->why.code, "cannot find the parent of %s: %s", v->image->path, s->why.text);
 	else

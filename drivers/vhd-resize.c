@@ -113,6 +113,9 @@ static int grow_dynamic(struct vhd_image *v, uint64_t size, bool journal, struct
 	if (blocks > v->layout.entries && !journal)
 		return td_fail(err, ENOSPC, "%s has a block table for %llu MiB only: resize it further with a journal (-j)",
 		               v->path, (unsigned long long)((uint64_t)v->layout.entries * v->layout.block_size >> 20));
+	/* the key's hash stands behind the block table, and moves with the batmap */
+	if (blocks > v->layout.entries && v->batmap.has_key && !v->has_batmap)
+		return td_fail(err, EINVAL, "%s: its batmap, which the hash of its key is part of, is damaged: copy the disk instead", v->path);
 	rc = clear_tail(v, err);
 	if (!rc && blocks > v->layout.entries)
 		rc = new_tables(v, (uint32_t)blocks, err);
@@ -189,8 +192,8 @@ int vhd_resize(const char *path, uint64_t size, const char *journal, struct td_e
 	rc = vhd_image_open(path, VHD_WRITE, &v, err);
 	if (rc < 0)
 		return rc;
-	if (v->state != VHD_FOOTERS_GOOD)
-		rc = td_fail(err, EINVAL, "%s was not closed properly: run vhd-util repair -n %s first", path, path);
+	if (v->state != VHD_FOOTERS_GOOD || v->short_block != VHD_UNUSED || v->old_footer)
+		rc = td_fail(err, EINVAL, "%s was not closed properly, or has a short block or footer: run vhd-util repair -n %s first", path, path);
 	if (!rc)
 		rc = grow(v, size, journal, err);
 	vhd_image_close(v);

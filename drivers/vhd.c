@@ -51,7 +51,8 @@ static int read_footer(struct vhd *v, struct td_err *err)
 		return rc;
 	v->fixed = v->footer.type == VHD_FIXED;
 	v->diff = v->footer.type == VHD_DIFF;
-	v->tail_lost = state == VHD_FOOTERS_LAST_LOST && !v->fixed;
+	v->limit = vhd_limit(&v->footer, last, size);
+	v->tail_lost = (state == VHD_FOOTERS_LAST_LOST || vhd_footer_old(last, size)) && !v->fixed;
 	vhd_footer_encode(&v->footer, v->tail);
 	if (state != VHD_FOOTERS_FIRST_LOST || v->fixed || !v->writable)
 		return 0;
@@ -74,7 +75,7 @@ static int read_header(struct vhd *v, struct td_err *err)
 	rc = read_at(v, b, v->footer.data_offset, sizeof b, "header", err);
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->image->path, err);
-	return rc ? rc : vhd_layout(&v->footer, &v->header, v->file->st.size, &v->l, v->image->path, err);
+	return rc ? rc : vhd_layout(&v->footer, &v->header, v->limit, &v->l, v->image->path, err);
 }
 
 static int read_table(struct vhd *v, struct td_err *err)
@@ -91,7 +92,7 @@ static int read_table(struct vhd *v, struct td_err *err)
 		return rc;
 	for (uint64_t i = 0; i < bytes / 4; i++)
 		v->bat[i] = be32toh(v->bat[i]);
-	return vhd_bat_check(&v->l, v->bat, v->file->st.size, v->image->path, err);
+	return vhd_bat_check(&v->l, v->bat, v->limit, v->image->path, err);
 }
 
 /* Where new blocks may go: above everything. */
@@ -114,12 +115,12 @@ static int read_batmap_header(struct vhd *v, struct td_err *err)
 	uint8_t b[VHD_SECTOR];
 	int rc;
 
-	if (!vhd_batmap_possible(&v->footer) || v->l.batmap_header + VHD_SECTOR > v->file->st.size)
+	if (!vhd_batmap_possible(&v->footer) || v->l.batmap_header + VHD_SECTOR > v->limit)
 		return 0;
 	rc = read_at(v, b, v->l.batmap_header, sizeof b, "batmap's header", err);
 	if (rc < 0)
 		return rc;
-	rc = vhd_batmap_decode(b, &v->l, v->file->st.size, &v->batmap, v->image->path, &why);
+	rc = vhd_batmap_decode(b, &v->l, v->limit, &v->batmap, v->image->path, &why);
 	if (rc == -ENOENT) {
 		memset(&v->batmap, 0, sizeof v->batmap);
 		return 0;
@@ -203,13 +204,32 @@ static void fill_info(struct vhd *v)
 	v->image->info.discard_gran = st->discard_gran > 4096 ? st->discard_gran : 4096;
 }
 
+/* A footer of 511 bytes gets its last one, a zero, before the guest writes anything: what may round a write up would not keep 511. */
+static int complete_footer(struct vhd *v, struct td_err *err)
+{
+	int rc = td_file_rw(v->file, TD_IO_WRITE, v->tail, v->limit, VHD_FOOTER, 0);
+
+	if (!rc)
+		rc = td_file_truncate(v->file, v->limit + VHD_FOOTER);
+	if (!rc)
+		rc = sync_now(v);
+	if (rc < 0)
+		return write_failed(v, rc, err);
+	v->file->st.size = v->limit + VHD_FOOTER;
+	return 0;
+}
+
 static int open_fixed(struct vhd *v, struct td_err *err)
 {
-	if (v->footer.size > v->file->st.size - VHD_FOOTER)
-		return td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes, but the file has only %llu", v->image->path,
-			       (unsigned long long)v->footer.size, (unsigned long long)(v->file->st.size - VHD_FOOTER));
+	int rc = open_crypt(v, err);
+
+	if (!rc && v->footer.size > v->limit)
+		rc = td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes, but the file has only %llu", v->image->path,
+			     (unsigned long long)v->footer.size, (unsigned long long)v->limit);
+	if (!rc && v->writable && v->limit + VHD_FOOTER_OLD == v->file->st.size)
+		rc = complete_footer(v, err);
 	v->eof = v->file->st.size;
-	return open_crypt(v, err);
+	return rc;
 }
 
 static int open_blocks(struct vhd *v, struct td_err *err)
@@ -226,6 +246,8 @@ static int open_blocks(struct vhd *v, struct td_err *err)
 		return rc;
 	find_next(v);
 	rc = read_batmap(v, err);
+	if (!rc)
+		rc = vhd_mind_end(v, err);
 	if (rc < 0)
 		return rc;
 	if (vhd_map_init(v) < 0 || (v->writable && vhd_alloc_init(v) < 0))
@@ -250,6 +272,7 @@ static int vhd_open(struct td_image *image, struct td_err *err)
 	int rc;
 
 	v->image = image;
+	v->lost_block = VHD_UNUSED;
 	v->writable = !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
 	td_list_init(&v->cold);
 	td_list_init(&v->hot);

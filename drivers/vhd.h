@@ -13,6 +13,7 @@
  *   vhd-alloc.c   new blocks and bits, and the order in which anything new becomes part of the image: the crash invariants
  *   vhd-commit.c  that into the file, at a flush and at close
  *   vhd-crypt.c   is this the key of the image?
+ *   vhd-end.c     what the tables claim beyond the file's end
  *
  * All of an image runs in its home thread.  On the wire and in the file all numbers are big-endian; bat[] is the host's.
  */
@@ -75,6 +76,9 @@ struct vhd {
 	struct vhd_layout l;
 	uint8_t tail[VHD_SECTOR];   /* the footer as it stands at 0, for the end of the file */
 	bool tail_lost;             /* the end of the file has no footer, or not this one */
+	uint64_t limit;             /* bytes: at open, where the footer at the end was, or the file's end (vhd_limit) */
+	uint32_t lost_block;        /* read-only: the block that was cut off; or VHD_UNUSED */
+	uint32_t lost_from;         /* the first of its sectors that is lost (V9) */
 
 	uint32_t *bat;              /* sector of each block, or VHD_UNUSED; whole sectors of the table */
 	uint32_t bat_sectors;       /* of the table, as far as the disk has blocks */
@@ -132,6 +136,12 @@ static inline uint64_t vhd_place_of(const struct vhd *v, uint64_t off)
 	if (v->fixed)
 		return off;
 	return (uint64_t)v->bat[vhd_block_of(v, off)] * VHD_SECTOR + v->l.bitmap_bytes + (off & (v->l.block_size - 1));
+}
+
+/* Are some of these bytes, which lie in one block and are in the image, lost?  (V9) */
+static inline bool vhd_is_lost(const struct vhd *v, uint64_t off, uint64_t len)
+{
+	return vhd_block_of(v, off) == v->lost_block && (off & (v->l.block_size - 1)) + len > (uint64_t)v->lost_from * VHD_SECTOR;
 }
 
 /* A fiber waits until whoever owns the list wakes all that are on it. */
@@ -213,6 +223,9 @@ uint64_t vhd_part_len(const struct vhd *v, const struct td_req *req, uint64_t at
 
 /* --- vhd-parent.c --- */
 int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err);
+
+/* --- vhd-end.c; fiber, at open --- */
+int vhd_mind_end(struct vhd *v, struct td_err *err);
 
 /* --- vhd-crypt.c --- */
 int vhd_crypt_new(struct vhd *v, const uint8_t *key, size_t len, struct td_cipher **out, struct td_err *err);

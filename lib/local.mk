@@ -19,6 +19,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/passed.c lib/passed.h \
 	lib/path.c lib/path.h \
 	lib/pool.c lib/pool.h \
+	lib/readers.c lib/readers.h \
 	lib/proc.c lib/proc.h \
 	lib/redo.c lib/redo.h lib/request.c \
 	lib/settle.c lib/settle.h lib/shm-dir.c lib/shm-dir.h \

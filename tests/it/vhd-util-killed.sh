@@ -121,6 +121,7 @@ judge_chain()
 	expect 0 vhd_util copy -n c.vhd -o shown
 	cmp -s shown data2 || fail "after $1 and a repair the child shows something else"
 }
+rm -f new.vhd # it would stand on x.vhd too
 head -c 4M /dev/urandom >data2
 at_each restore_chain judge_chain coalesce -n c.vhd
 at_each restore_chain judge_chain modify -n c.vhd -p x.vhd

@@ -175,7 +175,7 @@ is "an empty parent is passed over" "$OUT" "$WORK/base.vhd"
 
 # --- on a terminal a coalesce shows how far it is, and the line that callers parse stays whole ---
 if command -v script >/dev/null; then
-	T=$(script -qec "'$top_builddir/control/vhd-util' coalesce -n top.vhd" /dev/null </dev/null | tr '\r' '\n')
+	T=$(script -qec "'$top_builddir/control/vhd-util' coalesce -n top.vhd --force" /dev/null </dev/null | tr '\r' '\n')
 	has "progress" "$T" "100 %"
 	has "progress" "$T" "
 Coalesced 0 sectors"
@@ -244,16 +244,20 @@ expect 0 vhd_util query -n base.vhd -v
 expect 0 vhd_util scan -f -m base.vhd
 expect 0 vhd_util check -n base.vhd
 exec 9<&-
-# as a parent it may be written beneath its child
-exec 9<base.vhd
-python3 - 9 <<'PY' || exit 1
+# as a parent it may be written beneath its child, by whoever has the child too
+exec 9<base.vhd 8<empty.vhd
+cat >lock.py <<'PY'
 import fcntl, struct, sys
 for start, length in ((0, 100), (201, 1)):
     fcntl.fcntl(int(sys.argv[1]), 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, start, length, 0))
 PY
-expect 0 vhd_util coalesce -n empty.vhd
+python3 lock.py 9 || exit 1
+expect 16 vhd_util coalesce -n empty.vhd
+has "who has only the parent" "$ERR" "base.vhd is in use by"
+python3 lock.py 8 || exit 1
+expect 0 vhd_util coalesce -n empty.vhd --force
 is "coalesce beneath" "$OUT" "Coalesced 0 sectors"
 expect 0 vhd_util set -n base.vhd -f hidden -v 1
 expect 16 vhd_util resize -n base.vhd -s 8 -j j
-exec 9<&-
+exec 9<&- 8<&-
 exit 0

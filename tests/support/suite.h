@@ -16,6 +16,15 @@
 		suite_add_tcase(s, tc_);                                                                            \
 	} while (0)
 
+/* The same, run n times with _i from 0 on. */
+#define SUITE_ADD_LOOP(s, test, n)                                                                                  \
+	do {                                                                                                        \
+		TCase *tc_ = tcase_create(#test);                                                                   \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                                             \
+		tcase_add_loop_test(tc_, test, 0, n);                                                               \
+		suite_add_tcase(s, tc_);                                                                            \
+	} while (0)
+
 static inline int suite_run(Suite *s)
 {
 	SRunner *r = srunner_create(s);

@@ -249,6 +249,101 @@ START_TEST(footers_picked)
 }
 END_TEST
 
+START_TEST(a_footer_of_511_bytes_is_one)
+{
+	struct vhd_footer f = a_footer(VHD_FIXED), g = a_footer(VHD_DYNAMIC), got;
+	uint8_t none[512] = {0}, whole[512], last[512];
+	enum vhd_footers state;
+
+	f.size = g.size = 1 << 20;
+	f.rest[425] = g.rest[425] = 0; /* the byte that is not there */
+	vhd_footer_encode(&f, whole);
+	last[0] = 0x77; /* the disk's last byte */
+	memcpy(last + 1, whole, 511);
+	ck_assert(vhd_footer_old(last, f.size + 511));
+	ck_assert(!vhd_footer_old(last, f.size + 512));
+	ck_assert_int_eq(vhd_footer_pick(none, last, f.size + 511, &got, &state, "x", NULL), 0);
+	ck_assert_int_eq(state, VHD_FOOTERS_GOOD);
+	ck_assert_uint_eq(got.size, f.size);
+	ck_assert_uint_eq(vhd_limit(&got, last, f.size + 511), f.size);
+	ck_assert_int_eq(vhd_footer_pick(none, last, f.size - 1, &got, &state, "x", NULL), -EINVAL); /* cut off */
+	vhd_footer_encode(&g, whole);
+	memcpy(last + 1, whole, 511);
+	ck_assert_int_eq(vhd_footer_pick(whole, last, (1 << 20) + 511, &got, &state, "x", NULL), 0);
+	ck_assert_int_eq(state, VHD_FOOTERS_GOOD);
+	ck_assert_uint_eq(vhd_limit(&got, last, (1 << 20) + 511), 1 << 20);
+	ck_assert_uint_eq(vhd_limit(&got, none, (1 << 20) + 512), (1 << 20) + 512);
+	got.uuid[0]++; /* the last bytes are a footer of another disk: a guest's */
+	ck_assert_uint_eq(vhd_limit(&got, whole, (1 << 20) + 512), (1 << 20) + 512);
+}
+END_TEST
+
+START_TEST(only_a_fixed_disk_may_have_more_than_2040_gib)
+{
+	struct vhd_footer f = a_footer(VHD_FIXED), got;
+	uint8_t b[512];
+
+	f.size = 32ull << 40;
+	vhd_footer_encode(&f, b);
+	ck_assert_int_eq(vhd_footer_decode(b, &got, "x", NULL), 0);
+	ck_assert_uint_eq(got.size, 32ull << 40);
+	f.type = VHD_DYNAMIC;
+	f.data_offset = 512;
+	vhd_footer_encode(&f, b);
+	ck_assert_int_eq(vhd_footer_decode(b, &got, "x", NULL), -EINVAL);
+	f.size = VHD_SIZE_MAX;
+	vhd_footer_encode(&f, b);
+	ck_assert_int_eq(vhd_footer_decode(b, &got, "x", NULL), 0);
+	f.type = VHD_FIXED;
+	f.size = VHD_FIXED_MAX + 512;
+	vhd_footer_encode(&f, b);
+	ck_assert_int_eq(vhd_footer_decode(b, &got, "x", NULL), -EINVAL);
+}
+END_TEST
+
+START_TEST(what_is_lost_is_counted_up_to_the_disks_end)
+{
+	struct vhd_layout l = {.size = 6 * 4096 - 1024, .block_size = 4096, .block_shift = 12, .block_sectors = 8, .bitmap_bytes = 512, .blocks = 6};
+	uint32_t bat[6] = {8, VHD_UNUSED, 100, VHD_UNUSED, 50, 200}, first = 99;
+	uint8_t set[512] = {0x4f};
+	uint64_t data = 200 * 512 + 512; /* of block 5 */
+
+	ck_assert_uint_eq(vhd_short_block(&l, bat, data + 4096), VHD_UNUSED);
+	ck_assert_uint_eq(vhd_short_block(&l, bat, data + 4095), 5);
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512, set, &first), 0); /* sectors 6 and 7 are beyond the disk's end */
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512 - 1, set, &first), 1);
+	ck_assert_uint_eq(first, 5);
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 2 * 512, set, &first), 2); /* 4 and 5; 2 and 3 were not written */
+	ck_assert_uint_eq(first, 4);
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data, set, &first), 3);
+	ck_assert_uint_eq(first, 1);
+	ck_assert_uint_eq(vhd_lost(&l, 4, 50, 50 * 512 + 512, set, &first), 5); /* a whole block: to its end */
+}
+END_TEST
+
+START_TEST(a_little_endian_name_is_told_by_its_zeroes)
+{
+	static const char *const paths[] = {"base.vhd", "grün.vhd", "図.vhd", "x", "𝔘.vhd"};
+	char out[VHD_PATH_MAX];
+	uint8_t name[512];
+
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+		for (int little = 0; little < 2; little++) {
+			ck_assert_int_eq(vhd_name_encode(paths[i], name), 0);
+			for (int k = 0; little && k < 512; k += 2) {
+				uint8_t t = name[k];
+
+				name[k] = name[k + 1];
+				name[k + 1] = t;
+			}
+			ck_assert_int_eq(vhd_name_decode(name, out), 0);
+			ck_assert_str_eq(out, paths[i]);
+		}
+	ck_assert_int_eq(vhd_name_encode("戀愀", name), 0); /* without a letter of ASCII it is what the specification says, or little-endian */
+	ck_assert_int_eq(vhd_name_decode(name, out), 0);
+}
+END_TEST
+
 START_TEST(names)
 {
 	static const char *const paths[] = {"./a.vhd", "../b c/ü.vhd", "/abs/ĳ/𝔘𐍈.vhd", "./%41%zz.vhd", "./x"};
@@ -376,6 +471,10 @@ int main(void)
 	SUITE_ADD(s, large_table);
 	SUITE_ADD(s, layouts);
 	SUITE_ADD(s, footers_picked);
+	SUITE_ADD(s, a_footer_of_511_bytes_is_one);
+	SUITE_ADD(s, only_a_fixed_disk_may_have_more_than_2040_gib);
+	SUITE_ADD(s, what_is_lost_is_counted_up_to_the_disks_end);
+	SUITE_ADD(s, a_little_endian_name_is_told_by_its_zeroes);
 	SUITE_ADD(s, names);
 	SUITE_ADD(s, locator_spaces);
 	SUITE_ADD(s, batmaps);

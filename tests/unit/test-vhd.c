@@ -606,6 +606,108 @@ START_TEST(encryption_is_that_of_the_standard)
 }
 END_TEST
 
+/* --- files that were cut off (V9) ------------------------------------------------------------------------------------ */
+
+/* A disk with all of block 3, or its first 8 sectors; closed. */
+static struct fault_file *with_block(bool whole)
+{
+	struct fault_file *f;
+
+	begin();
+	f = dynamic();
+	open_leaf("vhd:/a.vhd");
+	ok(TD_WRITE, mem, 3 * BLOCK, whole ? BLOCK : 4096, 0);
+	close_leaf();
+	return f;
+}
+
+/* Takes the last `len' bytes of the block away; footer: a good one stands behind what is left. */
+static void cut(struct fault_file *f, uint64_t len, bool footer)
+{
+	f->size -= VHD_FOOTER + len;
+	if (footer) {
+		memcpy(f->data + f->size, f->data, VHD_FOOTER);
+		f->size += VHD_FOOTER;
+	}
+}
+
+START_TEST(what_was_cut_off_is_an_error_and_is_not_written)
+{
+	struct fault_file *f = with_block(true);
+	bool footer = _i;
+	struct td_map map;
+	uint8_t *was;
+
+	cut(f, BLOCK / 2, footer);
+	was = malloc(f->size);
+	memcpy(was, f->data, f->size);
+	ck_assert_int_eq(open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_DIRECT}), -EIO);
+	ck_assert_msg(strstr(err.text, "64 sectors of block 3, from sector 448 of the disk on") != NULL, "%s", err.text);
+	ck_assert_mem_eq(f->data, was, f->size);
+	ck_assert_int_eq(open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_RDONLY}), 0);
+	ok(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK / 2, 0);
+	ck_assert_mem_eq(mem + BLOCK, mem, BLOCK / 2);
+	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 3 * BLOCK + BLOCK / 2, 512, 0), -EIO);
+	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK, 0), -EIO);
+	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 2 * BLOCK, 4 * BLOCK, 0), -EIO);
+	ok(TD_READ, mem + BLOCK, 4 * BLOCK, BLOCK, 0);
+	ck_assert(!leaf->driver->map(leaf, 3 * BLOCK + BLOCK / 2, 512, &map)); /* nor does another thread */
+	close_leaf();
+	ck_assert_mem_eq(f->data, was, f->size);
+	free(was);
+	end();
+}
+END_TEST
+
+START_TEST(a_short_block_of_which_nothing_is_lost_gets_its_length)
+{
+	struct fault_file *f = with_block(false);
+	uint64_t whole = f->size, half = whole - VHD_FOOTER - BLOCK / 2;
+	bool footer = _i;
+
+	cut(f, BLOCK / 2, footer);
+	ck_assert_int_eq(open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_RDONLY}), 0);
+	ok(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK, 0);
+	ck_assert_mem_eq(mem + BLOCK, mem, 4096);
+	close_leaf();
+	ck_assert_uint_eq(f->size, half + (footer ? VHD_FOOTER : 0));
+	ck_assert_int_eq(open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_DIRECT}), 0);
+	ck_assert_uint_eq(f->size, whole); /* before the first write, and durably */
+	ck_assert_uint_eq(fio.log[fio.nlog - 1].op, TD_IO_SYNC);
+	for (unsigned i = 0; i < VHD_FOOTER; i++)
+		ck_assert_uint_eq(f->data[half + i], 0); /* others read past the bitmap */
+	ok(TD_WRITE, mem, 4 * BLOCK - 512, 512, 0);
+	close_leaf();
+	ck_assert_uint_eq(f->size, whole);
+	ck_assert_mem_eq(f->data + whole - VHD_FOOTER, f->data, VHD_FOOTER);
+	open_leaf("vhd:/a.vhd");
+	ok(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK, 0);
+	ck_assert_mem_eq(mem + BLOCK, mem, 4096);
+	ck_assert_mem_eq(mem + 2 * BLOCK - 512, mem, 512);
+	ck_assert_uint_eq(mem[2 * BLOCK - 513], 0);
+	close_leaf();
+	end();
+}
+END_TEST
+
+START_TEST(a_parent_that_was_cut_off_shows_an_error_through_its_child)
+{
+	struct fault_file *f = with_block(true);
+
+	cut(f, BLOCK / 2, true);
+	vhd_make(&fio, &(struct vhd_make){.name = "/b.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 2,
+					  .parent = "./a.vhd", .parent_uuid = 1});
+	open_leaf("vhd:/b.vhd");
+	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 4 * BLOCK - 512, 512, 0), -EIO);
+	/* half a block of the child's own: what surrounds it there stays an error */
+	ok(TD_WRITE, mem, 4 * BLOCK - 4096, 4096, 0);
+	ok(TD_READ, mem + BLOCK, 4 * BLOCK - 4096, 4096, 0);
+	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK, 0), -EIO);
+	close_leaf();
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd");
@@ -631,5 +733,8 @@ int main(void)
 	SUITE_ADD(s, a_parent_is_the_one_that_the_child_remembers);
 	SUITE_ADD(s, a_chain_that_bites_its_tail_is_refused);
 	SUITE_ADD(s, encryption_is_that_of_the_standard);
+	SUITE_ADD_LOOP(s, what_was_cut_off_is_an_error_and_is_not_written, 2);
+	SUITE_ADD_LOOP(s, a_short_block_of_which_nothing_is_lost_gets_its_length, 2);
+	SUITE_ADD(s, a_parent_that_was_cut_off_shows_an_error_through_its_child);
 	return suite_run(s);
 }
