@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The command key.  An encrypted image stores no key, only SHA-256(nonce, key), so that a wrong one is noticed.  A key's file is
- * named IMAGE,aes-xts-plain,BITS.key, as key managers name it: the name says how long it must be.
+ * named IMAGE,aes-xts-plain,BITS.key, as key managers name it: the name says how long it must be.  IMAGE is the image's name, with
+ * or without what it has from .vhd on.
  */
 #include <errno.h>
 #include <openssl/evp.h>
@@ -33,14 +34,23 @@ static void print_hex(const uint8_t b[32], char end)
 	putchar(end);
 }
 
+/* Bytes of an image's name without what it has from .vhd on. */
+static size_t stem(const char *base)
+{
+	const char *ext = strstr(base, ".vhd");
+
+	return ext ? (size_t)(ext - base) : strlen(base);
+}
+
 /* The bytes that the name of the key's file promises for this image; 0: it is not named so. */
 static size_t promised(const char *image, const char *key)
 {
 	const char *base = strrchr(image, '/') ? strrchr(image, '/') + 1 : image,
 	           *name = strrchr(key, '/') ? strrchr(key, '/') + 1 : key;
-	const char *ext = strstr(base, ".vhd");
-	size_t len = ext ? (size_t)(ext - base) : strlen(base);
+	size_t whole = strlen(base), len = stem(base);
 
+	if (!strncmp(name, base, whole) && name[whole] == ',')
+		len = whole;
 	if (strncmp(name, base, len))
 		return 0;
 	return !strcmp(name + len, ",aes-xts-plain,512.key") ? 64 : !strcmp(name + len, ",aes-xts-plain,256.key") ? 32 : 0;
@@ -61,6 +71,17 @@ static int read_key(const char *path, uint8_t key[64], size_t *len, struct td_er
 	return err->code ? -err->code : 0;
 }
 
+static int wrong_name(const char *image, const char *key, struct td_err *err)
+{
+	const char *base = strrchr(image, '/') ? strrchr(image, '/') + 1 : image;
+	int len = (int)stem(base);
+
+	return td_fail(err, EINVAL,
+	               "the key %s is not named as the key of %s: it has to be named %.*s,aes-xts-plain,256.key when it has 32 bytes, "
+	               "and %.*s,aes-xts-plain,512.key when it has 64",
+	               key, image, len, base, len, base);
+}
+
 static int hash_key(const char *image, const char *path, const uint8_t nonce[32], uint8_t hash[32], struct td_err *err)
 {
 	uint8_t text[96];
@@ -68,10 +89,7 @@ static int hash_key(const char *image, const char *path, const uint8_t nonce[32]
 	int rc;
 
 	if (image && !want)
-		return td_fail(
-		        err, EINVAL,
-		        "the key %s is not of %s: its name has to be the image's, followed by ,aes-xts-plain,256.key or 512.key",
-		        path, image);
+		return wrong_name(image, path, err);
 	memcpy(text, nonce, 32);
 	rc = read_key(path, text + 32, &len, err);
 	if (!rc && want && len != want)
@@ -107,7 +125,7 @@ static int check_key(const struct vu_args *a, const struct vhd_image *v, struct 
 	uint8_t hash[32];
 	int rc;
 
-	if (!v->has_batmap || !v->batmap.has_key)
+	if (!v->batmap.has_key)
 		return td_fail(err, EINVAL, "%s has no hash of a key: it is not encrypted", v->path);
 	rc = hash_key(v->path, a->val['k'], v->batmap.nonce, hash, err);
 	if (!rc && memcmp(hash, v->batmap.hash, 32))
@@ -154,7 +172,7 @@ int vu_key(const struct vu_args *a, struct td_err *err)
 	else if (a->val['c'])
 		rc = check_key(a, v, err);
 	if (!rc && a->val['p']) {
-		if (v->has_batmap && v->batmap.has_key) {
+		if (v->batmap.has_key) {
 			print_hex(v->batmap.nonce, ' ');
 			print_hex(v->batmap.hash, '\n');
 		} else {

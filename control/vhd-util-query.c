@@ -37,10 +37,8 @@ static void print_parent(const struct vhd_image *v, bool resolve, struct td_err 
 
 	if (v->footer.type == VHD_DIFF)
 		rc = resolve ? vhd_image_parent_path(v, path, err) : vhd_image_parent_name(v, path, err);
-	if (v->footer.type != VHD_DIFF)
-		printf("%s has no parent\n", v->path);
-	else
-		puts(rc < 0 ? "query failed" : path);
+	vu_name(stdout, v->footer.type != VHD_DIFF ? v->path : rc < 0 ? "query failed" : path, false);
+	puts(v->footer.type != VHD_DIFF ? " has no parent" : "");
 }
 
 static void print_depth(const struct vhd_image *v, struct td_err *err)
@@ -90,7 +88,7 @@ static void query_json(const struct vhd_image *v, struct td_err *err)
 	json_t *o = json_object();
 
 	vhd_uuid_text(v->footer.uuid, uuid);
-	json_object_set_new(o, "path", json_string(v->path));
+	json_object_set_new(o, "path", vu_json(v->path));
 	json_object_set_new(o, "type", json_string(type_name(v)));
 	json_object_set_new(o, "uuid", json_string(uuid));
 	json_object_set_new(o, "virtual_size", json_integer((json_int_t)v->size));
@@ -99,10 +97,10 @@ static void query_json(const struct vhd_image *v, struct td_err *err)
 	json_object_set_new(o, "allocated_blocks", json_integer(vhd_image_allocated(v)));
 	json_object_set_new(o, "block_size", json_integer(v->footer.type == VHD_FIXED ? VHD_BLOCK : v->layout.block_size));
 	json_object_set_new(o, "hidden", json_boolean(v->footer.hidden));
-	json_object_set_new(o, "encrypted", json_boolean(v->has_batmap && v->batmap.has_key));
+	json_object_set_new(o, "encrypted", json_boolean(vhd_image_encrypted(v) != NULL));
 	json_object_set_new(o, "closed", json_boolean(v->state == VHD_FOOTERS_GOOD));
 	if (v->footer.type == VHD_DIFF && vhd_image_parent_path(v, path, NULL) == 0)
-		json_object_set_new(o, "parent", json_string(path));
+		json_object_set_new(o, "parent", vu_json(path));
 	else
 		json_object_set_new(o, "parent", json_null());
 	if (chain_depth(v, &depth, err) == 0)
@@ -135,27 +133,34 @@ struct report {
 	bool first;
 };
 
+static void complain(const char *what, bool fatal)
+{
+	fputs(fatal ? "vhd-util: " : "vhd-util: note: ", stderr);
+	vu_name(stderr, what, false);
+	putc('\n', stderr);
+}
+
 /* All findings go to stderr; the first fatal one is main's to print. */
 static void finding(const char *what, bool fatal, void *arg)
 {
 	struct report *r = arg;
 
 	if (r->findings)
-		json_array_append_new(r->findings, json_pack("{s:s, s:b}", "what", what, "fatal", fatal));
-	else if (!fatal)
-		fprintf(stderr, "vhd-util: note: %s\n", what);
-	else if (r->first)
+		json_array_append_new(r->findings, json_pack("{s:o, s:b}", "what", vu_json(what), "fatal", fatal));
+	else if (fatal && r->first)
 		r->first = false;
 	else
-		fprintf(stderr, "vhd-util: %s\n", what);
+		complain(what, fatal);
 }
 
 static void good(const char *path, void *arg)
 {
 	struct report *r = arg;
 
-	if (!r->findings)
-		printf("%s is valid\n", path);
+	if (r->findings)
+		return;
+	vu_name(stdout, path, false);
+	puts(" is valid");
 }
 
 static void print_json(int rc, struct report *r, const struct vhd_stats *s)

@@ -179,19 +179,20 @@ static void print_line(const struct vu_args *a, const struct image *i, int depth
 	bool whole = a->val['v'] != NULL;
 
 	printf("%*s", depth * 3, "");
+	fputs("vhd=", stdout);
+	vu_name(stdout, whole || i->error ? i->name : base(i->name), true);
 	if (i->error) {
-		printf("vhd=%s scan-error=%d error-message='%s'\n", i->name, i->error->code, i->error->text);
+		printf(" scan-error=%d error-message='", i->error->code);
+		vu_name(stdout, i->error->text, false);
+		puts("'");
 		return;
 	}
-	printf("vhd=%s capacity=%llu size=%llu hidden=%u ", whole ? i->name : base(i->name), (unsigned long long)i->capacity,
-	       (unsigned long long)i->size, i->hidden);
+	printf(" capacity=%llu size=%llu hidden=%u ", (unsigned long long)i->capacity, (unsigned long long)i->size, i->hidden);
 	if (a->val['M'])
 		printf("marker=%u keyhash=%s ", i->marker, i->hash);
-	printf("parent=%s%s\n",
-	       !i->parent ? "none"
-	       : whole    ? i->parent
-	                  : base(i->parent),
-	       i->parent && !found ? " (not found in scan)" : "");
+	fputs("parent=", stdout);
+	vu_name(stdout, !i->parent ? "none" : whole ? i->parent : base(i->parent), true);
+	puts(i->parent && !found ? " (not found in scan)" : "");
 }
 
 static void print_json(const struct scan *s)
@@ -202,17 +203,17 @@ static void print_json(const struct scan *s)
 		const struct image *i = &s->images[k];
 		json_t *o = json_object();
 
-		json_object_set_new(o, "vhd", json_string(i->name));
+		json_object_set_new(o, "vhd", vu_json(i->name));
 		if (i->error) {
 			json_object_set_new(o, "error", json_integer(i->error->code));
-			json_object_set_new(o, "message", json_string(i->error->text));
+			json_object_set_new(o, "message", vu_json(i->error->text));
 		} else {
 			json_object_set_new(o, "capacity", json_integer((json_int_t)i->capacity));
 			json_object_set_new(o, "size", json_integer((json_int_t)i->size));
 			json_object_set_new(o, "hidden", json_boolean(i->hidden));
 			json_object_set_new(o, "marker", json_integer(i->marker));
 			json_object_set_new(o, "keyhash", *i->hash ? json_string(i->hash) : json_null());
-			json_object_set_new(o, "parent", i->parent ? json_string(i->parent) : json_null());
+			json_object_set_new(o, "parent", i->parent ? vu_json(i->parent) : json_null());
 		}
 		json_array_append_new(all, o);
 	}
