@@ -75,7 +75,8 @@ static void note_end(const struct td_iop *op, int err)
 {
 	if (!syncs(op))
 		return;
-	if (err) {
+	/* a write that finds no space has changed nothing, and waits for some: its disk has not failed */
+	if (err && !(op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT))) {
 		__atomic_fetch_add(&mark->failed, 1, __ATOMIC_RELEASE);
 		TD_KILL(SYNC_FAILED);
 	}

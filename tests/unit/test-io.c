@@ -210,6 +210,22 @@ START_TEST(each_sync_that_fails_leaves_its_mark)
 }
 END_TEST
 
+START_TEST(a_durable_write_without_space_leaves_no_mark)
+{
+	struct td_sync_mark m;
+
+	begin(0);
+	td_io_mark_syncs(&m);
+	m = (struct td_sync_mark){0};
+	fault_io_rule(&fio, 1, -ENOSPC);
+	ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, TD_IO_DSYNC), -ENOSPC);
+	ck_assert_uint_eq(m.ended, 1);
+	ck_assert_uint_eq(m.failed, 0);
+	td_io_mark_syncs(&static_mark);
+	end();
+}
+END_TEST
+
 START_TEST(a_short_transfer_before_an_error_is_the_error)
 {
 	struct op o;
@@ -677,6 +693,7 @@ int main(void)
 	SUITE_ADD(s, eintr_and_eagain_never_surface);
 	SUITE_ADD(s, a_sync_that_is_interrupted_has_failed);
 	SUITE_ADD(s, each_sync_that_fails_leaves_its_mark);
+	SUITE_ADD(s, a_durable_write_without_space_leaves_no_mark);
 	SUITE_ADD(s, a_short_transfer_before_an_error_is_the_error);
 	SUITE_ADD(s, a_sync_without_space_has_lost_data);
 	SUITE_ADD(s, each_error_comes_through_done);
