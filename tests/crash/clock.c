@@ -6,13 +6,20 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include "tests/crash/process.h"
+
 #define EPOCH INT64_C(1000000000) /* s, where the clock starts */
 
-static int64_t now_ns = EPOCH * 1000000000;
+static LAB int64_t now_ns = EPOCH * 1000000000;
 
 void clock_advance(double seconds)
 {
 	now_ns += (int64_t)(seconds * 1e9);
+}
+
+void clock_reset(void)
+{
+	now_ns = EPOCH * 1000000000;
 }
 
 double clock_real(void)

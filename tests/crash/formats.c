@@ -66,12 +66,70 @@ const struct format formats[] = {
 	{.name = NULL},
 };
 
+/* Chains of two that a snapshot may be put on, and what is not cut elsewhere. */
+#define SNAP_QCOW2 " && qemu-img create -q -f qcow2 -b leaf -F qcow2 snap"
+#define SNAP_VHD   " && $VHD_UTIL snapshot -n snap -p leaf -e"
+#define HOST_QCOW2(options, more) \
+	.type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .create = "qemu-img create -q -f qcow2 -o " options " leaf 16M" more
+
+const struct format formats_host[] = {
+	{.name = "raw-file", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .initial = TAG_ZERO, .qemu = "raw"},
+	{.name = "raw-file-4k", .type = "aio", .sectors = 256, .edge = 8, .align = 4096, .initial = TAG_ZERO, .qemu = "raw"},
+	{.name = "raw-device", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .blockdev = true, .initial = TAG_FILLED, .qemu = "raw"},
+	{.name = "vhd", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	 .create = "$VHD_UTIL create -n leaf -s 16" SNAP_VHD},
+	{.name = "vhd-fixed", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 8192, .edge = 4096,
+	 .create = "$VHD_UTIL create -n leaf -s 4 -r"},
+	{.name = "vhd-4k", .type = "vhd", .align = 4096, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	 .create = "$VHD_UTIL create -n leaf -s 16"},
+	{.name = "vhd-device", .type = "vhd", .align = 512, .blockdev = true, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
+	 .create = "$VHD_UTIL create -n leaf -s 16"},
+	{.name = "vhd-8m", .type = "vhd", .align = 512, .initial = TAG_ZERO, .sectors = 65536, .edge = 16384,
+	 .create = "$VHD_UTIL create -n leaf -s 32 && python3 $VHD_BLOCKS leaf 8388608"},
+	{.name = "vhd-512k", .type = "vhd", .align = 512, .initial = TAG_ZERO, .sectors = 8192, .edge = 1024,
+	 .create = "$VHD_UTIL create -n leaf -s 4 && python3 $VHD_BLOCKS leaf 524288"},
+	{.name = "vhd-differencing-2", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
+	 .edge = 4096, .create = PATTERN(8192) " && $VHD_UTIL snapshot -n leaf -p base -m -e" SNAP_VHD},
+	{.name = "vhd-encrypted", .type = "vhd", .align = 512, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
+	 .create = "k=leaf,aes-xts-plain,256.key && printf %32s x >$k && $VHD_UTIL create -n leaf -s 16 && $VHD_UTIL key -s -n leaf -k $k && mv $k key"},
+	{.name = "qcow2", HOST_QCOW2("compat=1.1", SNAP_QCOW2), .sectors = 32768, .edge = 128},
+	{.name = "qcow2-512", HOST_QCOW2("cluster_size=512", ""), .sectors = 32768, .edge = 64},
+	{.name = "qcow2-v2", HOST_QCOW2("compat=0.10", ""), .sectors = 32768, .edge = 128},
+	{.name = "qcow2-lazy", HOST_QCOW2("lazy_refcounts=on", SNAP_QCOW2), .sectors = 32768, .edge = 128},
+	{.name = "qcow2-extended", HOST_QCOW2("extended_l2=on", ""), .sectors = 32768, .edge = 128},
+	{.name = "qcow2-data-file", HOST_QCOW2("data_file=data", ""), .sectors = 32768, .edge = 128},
+	/* a table of counts that is full but for a few clusters: 64 blocks of 64 counts, of 512 bytes each */
+	{.name = "qcow2-growing", HOST_QCOW2("cluster_size=512,refcount_bits=64", " && qemu-io -f qcow2 -c 'write -z -u 0 16M' -c 'write -P 0 14M 1944k' -c 'discard 14M 8k' leaf >/dev/null"),
+	 .sectors = 32768, .edge = 64},
+	{.name = "qcow2-growing-lazy", HOST_QCOW2("cluster_size=512,refcount_bits=64,lazy_refcounts=on", " && qemu-io -f qcow2 -c 'write -P 0 14M 1944k' leaf >/dev/null"),
+	 .sectors = 32768, .edge = 64},
+	{.name = "qcow2-bitmaps", HOST_QCOW2("cluster_size=512", " && qemu-img bitmap --add leaf one && qemu-img bitmap --add -g 512 leaf two"),
+	 .sectors = 32768, .edge = 64},
+	{.name = "qcow2-4k", .type = "qcow2", .align = 4096, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .sectors = 32768, .edge = 128,
+	 .create = CREATE_QCOW2("compat=1.1")},
+	{.name = "qcow2-device", HOST_QCOW2("compat=1.1", ""), .sectors = 32768, .edge = 128, .blockdev = true},
+	{.name = "qcow2-backing", .type = "qcow2", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .qemu = "qcow2",
+	 .checkable = true, .sectors = 8192, .edge = 128,
+	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw leaf" SNAP_QCOW2},
+	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .sectors = 32768, .edge = 8,
+	 .create = "qemu-img create -q -f qcow leaf 16M"},
+	{.name = NULL},
+};
+
 #define DIR_NAME "/sim/" /* of the files in the simulated disk */
 #define DEVICE_SLACK 24  /* MiB that a block device is larger than a fresh image on it: room for all 16 of the guest's, and metadata */
 
 const struct format *format_find(const char *name)
 {
 	for (const struct format *f = formats; f->name; f++)
+		if (!strcmp(f->name, name))
+			return f;
+	return NULL;
+}
+
+const struct format *format_find_host(const char *name)
+{
+	for (const struct format *f = formats_host; f->name; f++)
 		if (!strcmp(f->name, name))
 			return f;
 	return NULL;
@@ -132,9 +190,27 @@ static void remove_dir(const char *dir)
 		return;
 }
 
+static int read_key(const char *path, struct td_key *key)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, key->bytes, sizeof key->bytes);
+
+	if (fd >= 0)
+		close(fd);
+	if (n < 0)
+		return -errno;
+	key->len = (unsigned)n;
+	return 0;
+}
+
 static int add_file(struct template *t, const char *dir, const char *name)
 {
 	char path[160];
+
+	if (!strcmp(name, "key")) {
+		snprintf(path, sizeof path, "%s/key", dir);
+		return read_key(path, &t->key);
+	}
 
 	if (t->n == SIM_FILES)
 		return -E2BIG;
@@ -199,6 +275,9 @@ static void set_tools(void)
 	*strrchr(path, '/') = 0;
 	strcat(path, "/../../control/vhd-util");
 	setenv("VHD_UTIL", path, 0);
+#ifdef CRASH_SRC
+	setenv("VHD_BLOCKS", CRASH_SRC "/tests/crash/vhd-blocks", 0);
+#endif
 }
 
 int format_pattern(const char *path, uint64_t sectors, uint64_t every)

@@ -10,6 +10,7 @@
 
 #include "tests/crash/pages.h"
 #include "tests/crash/sim.h"
+#include "td/block.h"
 
 /* A disk as it is before the run: the leaf first, then what it needs. */
 struct template {
@@ -17,6 +18,7 @@ struct template {
 	char name[SIM_FILES][64]; /* in the simulated disk */
 	bool blockdev[SIM_FILES];
 	unsigned n;
+	struct td_key key; /* of one that the commands have left a file `key' for */
 };
 
 struct format {
@@ -37,8 +39,10 @@ struct format {
 };
 
 extern const struct format formats[]; /* ends with name == NULL */
+extern const struct format formats_host[]; /* the same, of those that the simulated host alone has */
 
 const struct format *format_find(const char *name);
+const struct format *format_find_host(const char *name);
 bool format_has_driver(const struct format *f);
 
 /* 0, or -errno with the reason on stderr: -ENOENT when a tool is missing. */

@@ -27,6 +27,8 @@ static bool changes(const struct gop *op)
 
 static bool is_flush(const struct gop *op)
 {
+	if (op->flags & GOP_VOID)
+		return false;
 	return op->kind == GOP_FLUSH || op->kind == GOP_SETTLE || (op->flags & (GOP_PREFLUSH | GOP_BARRIER));
 }
 
@@ -141,7 +143,7 @@ static size_t passed_barrier(const struct judge *j, size_t last)
 		const struct gop *op = &j->t->op[i];
 
 		/* one that failed, or may have, holds nothing together */
-		if ((op->flags & GOP_BARRIER) && (op->ack == NEVER ? !j->t->hard_fault : !op->status))
+		if ((op->flags & GOP_BARRIER) && !(op->flags & GOP_VOID) && (op->ack == NEVER ? !j->t->hard_fault : !op->status))
 			barrier = i;
 	}
 	return barrier;
@@ -155,7 +157,8 @@ static void find_promises(struct judge *j, uint32_t at)
 
 	for (size_t i = 0; i < t->nops; i++) {
 		const struct gop *op = &t->op[i];
-		bool own = (op->flags & (GOP_FUA | GOP_PREFLUSH | GOP_BARRIER)) || t->promise_each;
+		bool own = !(op->flags & GOP_VOID) &&
+			   ((op->flags & (GOP_FUA | GOP_PREFLUSH | GOP_BARRIER | GOP_EACH)) || t->promise_each);
 
 		j->promised[i] = changes(op) && op->issue < at && !(op->ack != NEVER && op->status) &&
 				 ((succeeded(op, at) && (own || op->ack < mark)) ||

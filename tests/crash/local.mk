@@ -5,9 +5,24 @@ CRASHLAB_JUDGE = tests/crash/pages.c tests/crash/pages.h tests/crash/rng.h tests
 check_PROGRAMS += tests/crash/crashlab
 tests_crash_crashlab_SOURCES = tests/crash/lab.c tests/crash/campaign.c tests/crash/campaign.h tests/crash/stack.c tests/crash/stack.h \
 	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.c tests/crash/work.h \
-	tests/crash/formats.c tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h $(CRASHLAB_JUDGE)
+	tests/crash/formats.c tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h \
+	$(CRASHLAB_JUDGE)
 tests_crash_crashlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/lab.sh
+
+# The simulated host: the lab's own are memory, threads and clock; what has TD_KILL() in it, and the log of changes, whose size the lab
+# chooses, are compiled once more.
+check_PROGRAMS += tests/crash/hostlab
+tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/crash/host.h tests/crash/history.c tests/crash/history.h \
+	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/stack.c tests/crash/stack.h \
+	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.h tests/crash/formats.c \
+	tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h $(CRASHLAB_JUDGE) \
+	lib/io.c lib/redo.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache-barrier.c tapdisk/cache-flush.c control/tap-ctl-marker.c
+tests_crash_hostlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS -DTD_REDO_BYTES=crash_redo_bytes -include tests/crash/redo-bytes.h \
+	-DCRASH_SRC='"$(abs_top_srcdir)"'
+tests_crash_hostlab_LDADD = $(TAPDISK_LIBS)
+TESTS += tests/crash/host.sh
+EXTRA_DIST += tests/crash/host.sh tests/crash/redo-bytes.h tests/crash/vhd-blocks
 
 # The kill lab: what has TD_KILL() in it is compiled once more, with it.
 check_PROGRAMS += tests/crash/killlab
@@ -25,7 +40,7 @@ EXTRA_DIST += tests/crash/lab.sh
 EXTRA_DIST += tests/crash/plant tests/crash/README
 
 # CC, and what compiles one source and links crashlab with it in front of the libraries, for tests/crash/plant
-CRASH_ENV = KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)' CC='$(CC)' \
+CRASH_ENV = HOST_OBJECTS='$(tests_crash_hostlab_OBJECTS)' HOST_FLAGS='$(tests_crash_hostlab_CPPFLAGS)' KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)' CC='$(CC)' \
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
 	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)' \
 	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
@@ -37,7 +52,7 @@ endif
 
 # BUGS=NAME or BUGS='--sample 8'
 .PHONY: check-crash-bugs
-check-crash-bugs: tests/crash/crashlab $(CRASH_UNITS)
+check-crash-bugs: tests/crash/crashlab tests/crash/hostlab $(CRASH_UNITS)
 	@$(CRASH_ENV) python3 '$(abs_top_srcdir)/tests/crash/plant' $(BUGS)
 clean-local: clean-crash
 .PHONY: clean-crash
@@ -50,8 +65,14 @@ EXTRA_DIST += $(srcdir)/tests/crash/bugs
 check-crash-kills: all tests/crash/killlab
 	@KILLS='$(KILLS)' T='$(T)' python3 '$(abs_top_srcdir)/tests/crash/kills'
 
+# HISTORIES=1000000, T=FORMAT: see the top of tests/crash/histories
+.PHONY: check-crash-host
+check-crash-host: all tests/crash/hostlab
+	@HISTORIES='$(HISTORIES)' T='$(T)' python3 '$(abs_top_srcdir)/tests/crash/histories'
+EXTRA_DIST += tests/crash/histories
+
 # CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
 .PHONY: check-crash
-check-crash: check-crash-kills all tests/crash/crashlab tests/crash/killlab $(CRASH_UNITS)
+check-crash: check-crash-kills check-crash-host all tests/crash/crashlab tests/crash/killlab $(CRASH_UNITS)
 	@$(CRASH_ENV) CUTS='$(CUTS)' T='$(T)' BUGS='$(BUGS)' python3 '$(abs_top_srcdir)/tests/crash/run'
 EXTRA_DIST += tests/crash/run tests/crash/report.py

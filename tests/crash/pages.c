@@ -32,7 +32,7 @@ void pages_init(struct pages *p, uint64_t size)
 
 void pages_fill(struct pages *p, unsigned char byte)
 {
-	static unsigned char *filled[256];
+	static __attribute__((section("lab"))) unsigned char *filled[256] = {0}; /* see process.h */
 
 	if (!filled[byte]) {
 		filled[byte] = must(malloc(PAGE));

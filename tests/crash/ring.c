@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/crash/process.h"
+
 #define SLOTS 32
 #define SEGS  BLKIF_MAX_SEGS
 
@@ -29,18 +31,13 @@ struct ring {
 	size_t bytes;
 	struct blkif_sring *shared;
 	uint32_t prod, cons;
-	struct td_xport_ops ops; /* the memory transport's, but for notify */
-	const struct td_xport_ops *real;
 	struct slot slot[SLOTS];
 };
 
-static struct ring *current; /* a transport's operations carry nothing of ours */
-
-static void notify(struct td_xport *x)
+static void rung(void *arg)
 {
-	struct ring *r = current;
+	struct ring *r = arg;
 
-	r->real->notify(x);
 	r->told(r->arg);
 }
 
@@ -61,8 +58,26 @@ struct ring *ring_new(struct ev_loop *loop, void (*told)(void *arg), void *arg)
 		abort();
 	r->shared = (struct blkif_sring *)(void *)r->mem;
 	r->shared->req_event = r->shared->rsp_event = 1;
-	current = r;
+	process_bell(r->call, rung, r);
 	return r;
+}
+
+void ring_owner(struct ring *r, void *arg)
+{
+	r->arg = arg;
+}
+
+void ring_reset(struct ring *r)
+{
+	uint64_t n;
+
+	memset(r->mem, 0, TD_PAGE);
+	r->shared->req_event = r->shared->rsp_event = 1;
+	r->prod = r->cons = 0;
+	for (unsigned i = 0; i < SLOTS; i++)
+		r->slot[i].busy = false;
+	if (read(r->kick, &n, sizeof n) < 0)
+		return; /* nobody had kicked */
 }
 
 void ring_free(struct ring *r)
@@ -72,27 +87,31 @@ void ring_free(struct ring *r)
 	close(r->kick);
 	close(r->call);
 	free(r);
-	current = NULL;
+}
+
+int ring_reach(struct ring *r, struct td_xport **x, struct td_err *err)
+{
+	return td_xport_mem(fcntl(r->memfd, F_DUPFD_CLOEXEC, 0), fcntl(r->kick, F_DUPFD_CLOEXEC, 0), fcntl(r->call, F_DUPFD_CLOEXEC, 0), x, err);
+}
+
+void ring_params(unsigned queue, bool persistent, struct blkif_params *p)
+{
+	memset(p, 0, sizeof *p);
+	p->domid = 1;
+	p->devid = 1;
+	p->pages = 1;
+	p->queue = queue;
+	p->persistent = persistent;
 }
 
 int ring_connect(struct ring *r, struct vbd *v, bool persistent, struct td_err *err)
 {
 	struct blkif_params p;
 	struct td_xport *x;
-	int rc = td_xport_mem(fcntl(r->memfd, F_DUPFD_CLOEXEC, 0), fcntl(r->kick, F_DUPFD_CLOEXEC, 0), fcntl(r->call, F_DUPFD_CLOEXEC, 0), &x, err);
+	int rc = ring_reach(r, &x, err);
 
-	if (rc < 0)
-		return rc;
-	r->real = x->ops;
-	r->ops = *x->ops;
-	r->ops.notify = notify;
-	x->ops = &r->ops;
-	memset(&p, 0, sizeof p);
-	p.domid = 1;
-	p.devid = 1;
-	p.pages = 1;
-	p.persistent = persistent;
-	return vbd_connect(v, &x, 1, "mem", &p, 0, err);
+	ring_params(0, persistent, &p);
+	return rc < 0 ? rc : vbd_connect(v, &x, 1, "mem", &p, 0, err);
 }
 
 static struct slot *find(struct ring *r, size_t name)

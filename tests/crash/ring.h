@@ -13,10 +13,16 @@ struct ring;
 
 /* told: called in the notification; it may reap, and nothing else. */
 struct ring *ring_new(struct ev_loop *loop, void (*told)(void *arg), void *arg);
+void ring_owner(struct ring *r, void *arg); /* whom told() gets */
+void ring_reset(struct ring *r);            /* new again: a ring is dear to make */
 void ring_free(struct ring *r); /* disconnected */
 
 /* On a fiber, with the disk open; as domain 1, device 1.  persistent: its pages may be used without a copy. */
 int ring_connect(struct ring *r, struct vbd *v, bool persistent, struct td_err *err);
+
+/* Its parts, for who connects several, or again: a way to it, and what it is as ring `queue' of the device. */
+int ring_reach(struct ring *r, struct td_xport **x, struct td_err *err);
+void ring_params(unsigned queue, bool persistent, struct blkif_params *p);
 
 bool ring_room(const struct ring *r);
 /* Memory for a request called `name', of n sectors; segments: whole pages, or ragged by rng. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/file.h"
+#include "tests/crash/process.h"
 
 /* What an operation carries while it runs: its place in the log, in the engine's own part of it. */
 static void set_logged(struct td_iop *op, size_t i)
@@ -67,14 +68,25 @@ static void log_begin(struct sim *s, struct td_iop *op)
 	set_logged(op, flog_begin(s->log, f));
 }
 
+static void happens(struct sim *s, const char *what)
+{
+	if (s->event)
+		s->event(what);
+}
+
 static void sim_commit(struct td_io *io)
 {
 	struct sim *s = io->priv;
 	struct td_list *l;
+	int was;
 
 	io->n.commits++;
-	while ((l = td_list_pop(&s->queued))) {
+	while (!td_list_empty(&s->queued)) {
+		happens(s, "an operation goes to the disk");
+		l = td_list_pop(&s->queued);
+		was = process_lab();
 		log_begin(s, td_entry(l, struct td_iop, link));
+		process_back(was);
 		td_list_add(&s->running, l);
 		s->nrunning++;
 	}
@@ -214,7 +226,7 @@ static void fail_write(struct sim *s, struct td_iop *op, long res)
 		len = 0;
 	if (op->cb.align == SIZE_MAX)
 		return;
-	s->log->op[op->cb.align].write_back = s->fault.kind == SIM_SYNC && !(op->file->flags & TD_FILE_DIRECT);
+	s->log->op[op->cb.align].write_back = s->fault.kind == SIM_SYNC;
 	if (len) {
 		s->log->op[op->cb.align].dsync = false;
 		log_end(s, op, (long)len);
@@ -223,31 +235,69 @@ static void fail_write(struct sim *s, struct td_iop *op, long res)
 	}
 }
 
-static void complete(struct sim *s, struct td_iop *op)
+/* What the disk makes of an operation. */
+static long outcome(struct sim *s, struct td_iop *op)
 {
 	uint64_t len = op->len - op->moved, moved;
+	int fault = fault_of(s, op);
 	long res;
-	int fault;
 
-	if (op->op == TD_IO_CALL) {
-		td_iop_result(op, op->call(op));
-		return;
-	}
-	fault = fault_of(s, op);
 	if (fault < 0) {
 		s->hard |= !is_hidden(op, fault) && fault != -ENOSPC;
+		s->sync_failed |= op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && durable(op));
 		if (op->op == TD_IO_WRITE)
 			fail_write(s, op, fault);
 		else
 			log_end(s, op, fault);
-		td_iop_result(op, fault);
-		return;
+		return fault;
 	}
 	if (fault && (moved = part(s, op, len))) /* of 0 bytes it would be the end of the file */
 		len = moved;
 	res = perform(s, op, len);
 	log_end(s, op, res);
+	return res;
+}
+
+static void complete(struct sim *s, struct td_iop *op)
+{
+	long res;
+	int was;
+
+	if (op->op == TD_IO_CALL) {
+		td_iop_result(op, op->call(op));
+		return;
+	}
+	was = process_lab();
+	res = outcome(s, op);
+	process_back(was);
 	td_iop_result(op, res);
+}
+
+void sim_death(struct sim *s, unsigned who, bool working)
+{
+	struct td_list *l;
+
+	for (unsigned i = 0; i < s->nfiles; i++) {
+		s->file[i].openers[who] = 0;
+		s->file[i].written[who] = false;
+	}
+	if (!working)
+		return;
+	td_list_init(&s->queued);
+	while ((l = td_list_pop(&s->running))) {
+		struct td_iop *op = td_entry(l, struct td_iop, link);
+
+		if (op->op == TD_IO_CALL)
+			continue;
+		if (rng_chance(&s->rng, 50)) {
+			log_end(s, op, perform(s, op, op->len - op->moved));
+			continue;
+		}
+		log_end(s, op, -ECANCELED);
+		if (op->cb.align != SIZE_MAX)
+			s->log->op[op->cb.align].transient = true; /* it has not been looked at */
+	}
+	s->nrunning = 0;
 }
 
 bool sim_no_space(const struct sim *s)
@@ -280,6 +330,14 @@ static bool call_fails(struct sim *s, enum sim_fault_kind kind, uint32_t nth)
 	return true;
 }
 
+static bool in_use(const struct sim_file *f, bool reader)
+{
+	for (unsigned i = 0; i < SIM_PROCESSES; i++)
+		if (f->written[i] || (f->openers[i] && !reader))
+			return true;
+	return false;
+}
+
 static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err)
 {
 	struct sim *s = io->priv;
@@ -292,7 +350,7 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 
 		if (strcmp(f->name, path))
 			continue;
-		if (!(flags & TD_FILE_SHARED) && (f->written || (f->openers && !reader)))
+		if (!(flags & TD_FILE_SHARED) && in_use(f, reader))
 			return td_fail(err, EBUSY, "%s is in use", path);
 		*st = (struct td_stat){.size = f->now.size, .blockdev = f->blockdev, .mem_align = 1, .off_align = 1,
 				       .logical = f->blockdev ? s->off_align : 1, .physical = 4096, .discard_gran = 4096};
@@ -300,8 +358,8 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 			st->mem_align = 512;
 			st->off_align = s->off_align;
 		}
-		f->openers++;
-		f->written |= !reader;
+		f->openers[s->who]++;
+		f->written[s->who] |= !reader;
 		*fd = (int)i;
 		return 0;
 	}
@@ -310,11 +368,12 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 
 static void sim_close(struct td_io *io, int fd)
 {
-	struct sim_file *f = &((struct sim *)io->priv)->file[fd];
+	struct sim *s = io->priv;
+	struct sim_file *f = &s->file[fd];
 
-	assert(f->openers);
-	if (!--f->openers)
-		f->written = false;
+	assert(f->openers[s->who]);
+	if (!--f->openers[s->who])
+		f->written[s->who] = false;
 }
 
 static int sim_size(struct td_io *io, int fd, uint64_t *size)
@@ -330,20 +389,24 @@ static int sim_size(struct td_io *io, int fd, uint64_t *size)
 static int sim_truncate(struct td_io *io, int fd, uint64_t size)
 {
 	struct sim *s = io->priv;
+	int was;
 
 	if (s->file[fd].blockdev)
 		return -EINVAL;
+	happens(s, "a file is cut or made longer");
 	s->ntruncates++;
 	if (call_fails(s, SIM_TRUNCATE, s->ntruncates))
 		return -EIO;
 	if (call_fails(s, SIM_TRUNCATE_SPACE, s->ntruncates))
 		return -ENOSPC;
+	was = process_lab();
 	if (s->log) {
 		size_t i = flog_begin(s->log, (struct fop){.kind = FOP_TRUNC, .file = (unsigned)fd, .off = size, .begin = (*s->clock)++});
 
 		flog_end(s->log, i, (*s->clock)++, 0);
 	}
 	pages_resize(&s->file[fd].now, size);
+	process_back(was);
 	return 0;
 }
 
@@ -367,14 +430,23 @@ void sim_init(struct sim *s, struct ev_loop *loop, uint32_t *clock, struct flog 
 	s->rng = rng_seed(seed, 'd');
 	td_list_init(&s->queued);
 	td_list_init(&s->running);
-	if (td_io_new_ops(loop, &ops, s, &s->io) < 0)
+	s->io = loop ? sim_engine(s, loop) : NULL;
+}
+
+struct td_io *sim_engine(struct sim *s, struct ev_loop *loop)
+{
+	struct td_io *io;
+
+	if (td_io_new_ops(loop, &ops, s, &io) < 0)
 		abort();
+	return io;
 }
 
 void sim_free(struct sim *s)
 {
 	assert(!s->nrunning && td_list_empty(&s->queued));
-	td_io_free(s->io);
+	if (s->io)
+		td_io_free(s->io);
 	for (unsigned i = 0; i < s->nfiles; i++)
 		pages_free(&s->file[i].now);
 }

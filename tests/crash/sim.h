@@ -13,7 +13,8 @@
 #include "tests/crash/trace.h"
 #include "td/io.h"
 
-#define SIM_FILES 6
+#define SIM_FILES     6
+#define SIM_PROCESSES 3 /* that may have files open */
 
 enum sim_fault_kind { SIM_NONE, SIM_EIO, SIM_ENOSPC, SIM_EINTR, SIM_EAGAIN, SIM_SHORT_READ, SIM_SHORT_WRITE, SIM_ESTALE, SIM_SYNC,
 		      SIM_OPEN, SIM_SIZE, SIM_TRUNCATE, SIM_TRUNCATE_SPACE, SIM_KINDS };
@@ -28,8 +29,8 @@ struct sim_file {
 	char name[64];
 	struct pages now;
 	bool blockdev;
-	unsigned openers;
-	bool written; /* one of them writes */
+	unsigned openers[SIM_PROCESSES];
+	bool written[SIM_PROCESSES]; /* one of them writes */
 };
 
 struct sim {
@@ -40,10 +41,13 @@ struct sim {
 	uint32_t *clock;      /* the run's events */
 	struct flog *log;     /* NULL: nothing is logged */
 	struct rng rng;
+	unsigned who;         /* the process that runs */
+	void (*event)(const char *what); /* something is about to happen, which the process need not live to see; or NULL */
 
 	struct sim_fault fault;
 	uint32_t ncalls, nreads, nwrites, nsyncs, nopens, nsizes, ntruncates;
 	unsigned nfired;      /* faults that happened */
+	bool sync_failed;     /* and what it was to make durable is in doubt */
 	bool hard;            /* one of them cannot be hidden from the guest */
 
 	struct td_list queued, running; /* td_iop.link; before and after the commit */
@@ -55,6 +59,14 @@ void sim_free(struct sim *s); /* nothing is running */
 
 /* The file is borrowed: of must stay. */
 void sim_add(struct sim *s, const char *name, const struct pages *of, bool blockdev);
+
+/* One more engine on the same disk, in the place of the first for a process that comes after. */
+struct td_io *sim_engine(struct sim *s, struct ev_loop *loop);
+/*
+ * That process is dead, and `who' runs no more.  working: what the disk has been given is that one's; of it, each is done yet or never.
+ * An fdatasync that is done is one that did well.
+ */
+void sim_death(struct sim *s, unsigned who, bool working);
 
 /* Was there no space for something? */
 bool sim_no_space(const struct sim *s);

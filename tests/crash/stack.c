@@ -449,7 +449,7 @@ static void reopen_main(void *arg)
 	char spec[128];
 
 	snprintf(spec, sizeof spec, "%s:%s", l->format->type, l->template->name[0]);
-	o->rc = chain_open(spec, &(struct td_how){.flags = td_cache_mode_find(l->mode)->file_flags & TD_FILE_DIRECT}, o->sim.io, &leaf, &o->err);
+	o->rc = chain_open(spec, &(struct td_how){.flags = td_cache_mode_find(l->mode)->file_flags & TD_FILE_DIRECT, .key = &l->template->key}, o->sim.io, &leaf, &o->err);
 	if (o->rc < 0) {
 		snprintf(l->text, sizeof l->text, "it does not open: %.250s", o->err.text);
 	} else {

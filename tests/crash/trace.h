@@ -57,6 +57,8 @@ enum {
 	GOP_PREFLUSH = 1u << 1, /* a FLUSH that carries data */
 	GOP_BARRIER = 1u << 2,
 	GOP_UNMAP = 1u << 4,    /* WRITE_ZEROES that may give the space back */
+	GOP_EACH = 1u << 5,     /* answered under a mode that promises each write */
+	GOP_VOID = 1u << 6,     /* answered under one that promises nothing */
 	GOP_RING = 1u << 3,     /* on the ring: in order with the other requests there, if there is a barrier */
 };
 
