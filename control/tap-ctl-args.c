@@ -239,10 +239,34 @@ static bool spec_is_file(const char *args, size_t type_len)
 	return false;
 }
 
+char *tc_absolute(const char *path)
+{
+	char cwd[PATH_MAX], *full, *slash;
+
+	if (*path == '/')
+		return strdup(path);
+	if (!getcwd(cwd, sizeof cwd))
+		return NULL;
+	/* the current directory's name has no links, so that what is above it is above it in its name, too */
+	for (;;) {
+		if (!strncmp(path, "./", 2)) {
+			path += 2;
+		} else if (!strncmp(path, "../", 3) && (slash = strrchr(cwd, '/'))) {
+			path += 3;
+			*slash = 0;
+		} else if (*path == '/') {
+			path++;
+		} else {
+			break;
+		}
+	}
+	return asprintf(&full, "%s/%s", strcmp(cwd, "/") ? cwd : "", path) < 0 ? NULL : full;
+}
+
 int tc_spec(const char *args, char **spec, struct td_err *err)
 {
 	const char *colon = strchr(args, ':');
-	char cwd[PATH_MAX];
+	char *path;
 
 	if (!colon || colon == args || !colon[1])
 		return td_fail(err, EINVAL, "'%s' is not of the form TYPE:PATH", args);
@@ -250,9 +274,11 @@ int tc_spec(const char *args, char **spec, struct td_err *err)
 		*spec = strdup(args);
 		return *spec ? 0 : td_fail(err, ENOMEM, "no memory");
 	}
-	if (!getcwd(cwd, sizeof cwd))
+	path = tc_absolute(colon + 1);
+	if (!path)
 		return td_fail(err, errno, "cannot tell the current directory: %s", strerror(errno));
-	if (asprintf(spec, "%.*s:%s/%s", (int)(colon - args), args, cwd, colon + 1) < 0)
-		return td_fail(err, ENOMEM, "no memory");
-	return 0;
+	if (asprintf(spec, "%.*s:%s", (int)(colon - args), args, path) < 0)
+		*spec = NULL;
+	free(path);
+	return *spec ? 0 : td_fail(err, ENOMEM, "no memory");
 }

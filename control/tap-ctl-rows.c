@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int tc_rows_add(struct tc_rows *rows, json_t *row, struct td_err *err)
 {
@@ -41,7 +42,35 @@ static bool same_type(const char *want, const char *args, size_t len)
 	return strlen(want) == len && !strncmp(want, args, len);
 }
 
-static bool row_passes(const json_t *row, const struct tc_args *a)
+/* The image that -f names: as it was given, from here, where its links lead, and which file that is. */
+struct wanted {
+	char *from_here, *real, id[48];
+};
+
+static void wanted_find(struct wanted *w, const char *file)
+{
+	struct stat st;
+
+	*w = (struct wanted){};
+	if (!file)
+		return;
+	w->from_here = tc_absolute(file);
+	w->real = realpath(file, NULL);
+	if (stat(file, &st) < 0)
+		return;
+	if (S_ISBLK(st.st_mode))
+		snprintf(w->id, sizeof w->id, "b%llu", (unsigned long long)st.st_rdev);
+	else
+		snprintf(w->id, sizeof w->id, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+}
+
+static bool wanted_is(const struct wanted *w, const char *file, const char *path, const char *id)
+{
+	return !strcmp(path, file) || (w->from_here && !strcmp(path, w->from_here)) || (w->real && !strcmp(path, w->real)) ||
+	       (id && *w->id && !strcmp(id, w->id));
+}
+
+static bool row_passes(const json_t *row, const struct tc_args *a, const struct wanted *w)
 {
 	const json_t *pid = json_object_get(row, "pid"), *minor = json_object_get(row, "minor");
 	const char *args = json_string_value(json_object_get(row, "args")), *colon = args ? strchr(args, ':') : NULL;
@@ -55,20 +84,24 @@ static bool row_passes(const json_t *row, const struct tc_args *a)
 		return false;
 	if (a->name && (!name || strcmp(name, a->name)))
 		return false;
-	return !a->file || (colon && !strcmp(colon + 1, a->file));
+	return !a->file || (colon && wanted_is(w, a->file, colon + 1, json_string_value(json_object_get(row, "file"))));
 }
 
 void tc_rows_filter(struct tc_rows *rows, const struct tc_args *a)
 {
+	struct wanted w;
 	size_t kept = 0;
 
+	wanted_find(&w, a->file);
 	for (size_t i = 0; i < rows->n; i++) {
-		if (row_passes(rows->row[i], a))
+		if (row_passes(rows->row[i], a, &w))
 			rows->row[kept++] = rows->row[i];
 		else
 			json_decref(rows->row[i]);
 	}
 	rows->n = kept;
+	free(w.from_here);
+	free(w.real);
 }
 
 static json_int_t row_key(const json_t *row, const char *name)

@@ -74,6 +74,7 @@ void tc_usage(bool to_stderr);
 
 /* type:path with a relative path of a file made absolute, since a tapdisk stands in `/'.  *spec: to be freed. */
 int tc_spec(const char *args, char **spec, struct td_err *err);
+char *tc_absolute(const char *path); /* to be freed; NULL and errno */
 
 /* tap-ctl-marker.c.  making: the number is for a disk that this process is making; the marker is swept when it dies over that.
  * path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.

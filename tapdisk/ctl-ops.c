@@ -211,6 +211,8 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 		if (d->spec) {
 			json_object_set_new(row, "args", json_string(d->spec));
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
+			if (d->file[0])
+				json_object_set_new(row, "file", json_string(d->file));
 			put_name(row, d);
 		}
 		/* a list tells whether there is a guest, info tells which */

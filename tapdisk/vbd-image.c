@@ -2,11 +2,14 @@
 /* A disk's images: opened, with all that runs upon them; and brought to rest, and closed. */
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "drivers/drivers.h"
 #include "lib/ctl-client.h"
+#include "lib/fiber.h"
 #include "lib/redo.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/record.h"
@@ -61,6 +64,34 @@ static struct td_redo *open_redo(struct vbd *v, const struct td_driver *d, const
 	return v->past ? td_redo_adopt(path) : td_redo_new(path);
 }
 
+struct identity {
+	const char *path;
+	char text[sizeof ((struct vbd *)0)->file];
+};
+
+static long identify_run(void *arg)
+{
+	struct identity *i = arg;
+	struct stat st;
+
+	if (i->path[0] != '/' || stat(i->path, &st) < 0)
+		return 0;
+	if (S_ISBLK(st.st_mode))
+		snprintf(i->text, sizeof i->text, "b%llu", (unsigned long long)st.st_rdev);
+	else if (S_ISREG(st.st_mode))
+		snprintf(i->text, sizeof i->text, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+	return 0;
+}
+
+/* For those who know the image by another name: `tap-ctl list -f' need not look at every disk's store for it. */
+static void identify(struct vbd *v, const char *path, struct td_io *io)
+{
+	struct identity i = {.path = path};
+
+	td_await_call(io, identify_run, &i);
+	strcpy(v->file, i.text);
+}
+
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
 {
 	const struct td_driver *d;
@@ -109,6 +140,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
 		goto fail;
 	}
+	identify(v, path, io);
 	free(v->spec); /* which spec may be */
 	v->spec = copy;
 	v->opt = *o;

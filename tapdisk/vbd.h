@@ -38,6 +38,7 @@ struct vbd {
 	struct queue *queue;
 	unsigned state;         /* TD_STATE_*, without those that follow from the cache layer: see vbd_state() */
 	char *spec;             /* type:path; NULL when closed */
+	char file[48];          /* which file that is, under any name: DEV:INODE, or of a device "bRDEV"; empty: no file */
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct td_redo *redo;   /* its log, or NULL; goes with it, but for the file */

@@ -27,6 +27,39 @@ serve "aio:$F" "aio:$F"
 cd "$WORK" || exit 1
 truncate -s 1M here.img
 serve aio:here.img "aio:$WORK/here.img"
+serve aio:./here.img "aio:$WORK/here.img"
+mkdir sub other
+cd sub || exit 1
+serve aio:.././../"${WORK##*/}"/here.img "aio:$WORK/here.img"
+cd .. || exit 1
+
+# list -f finds an image by any name that leads to it, from wherever it is said, and no other
+found() # ROWS NAME...
+{
+	local rows=$1
+
+	shift
+	for name; do
+		expect 0 tap_ctl list -f "$name"
+		is "list -f $name" "$(grep -c args= <<<"$OUT")" "$rows"
+	done
+}
+truncate -s 1M there.img
+ln -s here.img link.img
+ln -s "$WORK" other/dir
+for made in here.img link.img other/dir/here.img "$WORK/link.img"; do
+	expect 0 tap_ctl create -a "aio:$made" -R
+	P=$(procs tapdisk)
+	found 1 here.img ./here.img "$WORK/here.img" link.img "$WORK/link.img" other/dir/here.img other/dir/link.img "other/../here.img"
+	found 0 there.img "$WORK/there.img" none.img here "$WORK"
+	expect 0 tap_ctl destroy -p "$P" -m 0
+done
+# a parent is no disk of its own
+"$top_builddir/control/vhd-util" create -n p.vhd -s 1 && "$top_builddir/control/vhd-util" snapshot -n c.vhd -p p.vhd || fail "no VHDs"
+expect 0 tap_ctl create -a vhd:c.vhd
+found 1 c.vhd
+found 0 p.vhd
+expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
 OLD=$TAPDISK_CONTROL_DIR
 TAPDISK_CONTROL_DIR=rel
 expect 0 tap_ctl create -a aio:here.img
