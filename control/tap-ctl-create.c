@@ -23,14 +23,13 @@
 /* Takes back the steps that create has done.  What it was told of the failure stands in the caller's error. */
 static void create_undo(pid_t pid, int minor, bool attached)
 {
-	bool gone;
-
 	if (attached) {
 		struct td_err e = {};
+		struct tc_closed is;
 		const struct tc_args a = {.pid = pid, .minor = minor, .timeout = 1, .force = true};
 
 		/* 16: it is open; and one whose open took too long may be, by now */
-		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY && !tc_close(&a, &gone, NULL))
+		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY && !tc_close(&a, true, &is, NULL) && !is.detached)
 			tc_detach(pid, minor, true, NULL, NULL);
 	}
 	if (pid > 0)
@@ -112,11 +111,14 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 {
 	int pidfd = (int)syscall(SYS_pidfd_open, a->pid, 0), ret;
 	struct td_err mine = {};
-	bool gone, last = false;
+	struct tc_closed is;
+	bool last;
 
-	ret = tc_close(a, &gone, &mine);
+	/* in one question: else one that is answered when we have gone would leave a disk that is closed, and not detached */
+	ret = tc_close(a, true, &is, &mine);
+	last = is.last;
 	/* 19: it is not open, or not there at all, and then detach says so as well */
-	if ((!ret && !gone) || ret == -ENODEV) {
+	if ((!ret && !is.gone && !is.detached) || ret == -ENODEV) {
 		mine.code = 0;
 		ret = tc_detach(a->pid, a->minor, true, &last, &mine);
 	}
@@ -124,7 +126,9 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 		destroy_wait(pidfd);
 	if (pidfd >= 0)
 		close(pidfd);
-	if (ret && !gone)
+	if (ret && is.detached)
+		tc_free(a->minor, NULL);
+	if (ret && !is.gone)
 		return td_fail(err, -ret, "%s", mine.text);
 	return destroy_dead(a->minor, err);
 }

@@ -132,7 +132,7 @@ int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 
 /* An operation that waits for requests under way; 0 s means without limit.  Ours is the longer limit, so that the tapdisk's own
  * text is heard; without one from the user the tapdisk has limits of its own. */
-static int disk_drain(const char *op, const struct tc_args *a, struct td_err *err)
+static int disk_drain(const char *op, const struct tc_args *a, bool detach, json_t **reply, struct td_err *err)
 {
 	json_t *req = disk_request(op, a->minor);
 	int wait = TC_SLOW + TD_CTL_TIMEOUT;
@@ -141,19 +141,25 @@ static int disk_drain(const char *op, const struct tc_args *a, struct td_err *er
 		json_object_set_new(req, "timeout", json_integer(a->timeout));
 	if (a->force)
 		json_object_set_new(req, "force", json_true());
+	if (detach)
+		json_object_set_new(req, "keeper", json_integer(getpid()));
 	if (a->timeout == 0 || (a->timeout > 0 && __builtin_add_overflow(a->timeout, TD_CTL_TIMEOUT, &wait)))
 		wait = INT_MAX;
-	return td_ctl_call(a->pid, req, NULL, 0, wait, NULL, NULL, NULL, err);
+	return td_ctl_call(a->pid, req, NULL, 0, wait, NULL, NULL, reply, err);
 }
 
-int tc_close(const struct tc_args *a, bool *gone, struct td_err *err)
+int tc_close(const struct tc_args *a, bool detach, struct tc_closed *is, struct td_err *err)
 {
 	struct remains before = remains_of(a->pid, a->minor);
 	struct td_err mine = {};
-	int ret = disk_drain("close", a, &mine);
+	json_t *reply;
+	int ret = disk_drain("close", a, detach, &reply, &mine);
 
-	*gone = disk_dead(a->pid, ret);
-	if (*gone) {
+	*is = (struct tc_closed){.gone = disk_dead(a->pid, ret),
+	                         .detached = json_is_true(json_object_get(reply, "detached")),
+	                         .last = json_is_true(json_object_get(reply, "last"))};
+	json_decref(reply);
+	if (is->gone) {
 		struct remains after = remains_of(a->pid, a->minor); /* it may have died of the question itself */
 
 		if (after.marker)
@@ -181,14 +187,14 @@ int tc_cmd_open(const struct tc_args *a, struct td_err *err)
 
 int tc_cmd_close(const struct tc_args *a, struct td_err *err)
 {
-	bool gone;
+	struct tc_closed is;
 
-	return tc_close(a, &gone, err);
+	return tc_close(a, false, &is, err);
 }
 
 int tc_cmd_pause(const struct tc_args *a, struct td_err *err)
 {
-	return disk_drain("pause", a, err);
+	return disk_drain("pause", a, false, NULL, err);
 }
 
 int tc_cmd_unpause(const struct tc_args *a, struct td_err *err)

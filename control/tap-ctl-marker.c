@@ -147,7 +147,7 @@ int tc_free(int minor, struct td_err *err)
 	ret = marker_remove(minor, path, false);
 	if (ret == -EBUSY) {
 		td_ctl_marker(minor, &pid);
-		td_fail(err, EBUSY, "minor %d is held by tapdisk %d: detach it first (tap-ctl detach -p %d -m %d)", minor,
+		td_fail(err, EBUSY, "minor %d is held by tapdisk %d: end it with `tap-ctl destroy -p %d -m %d'", minor,
 		        (int)pid, (int)pid, minor);
 	} else if (ret == -ENODEV) {
 		td_fail(err, ENODEV, "minor %d is not allocated: there is no %s", minor, path);

@@ -29,7 +29,7 @@
 	{                                                                                                                        \
 	}
 #define OPT_IMAGE                                                                                                                \
-	{'a', "args", "TYPE:PATH", "the image; TYPE is aio (or raw), null, ...", TC_ARGS},                                       \
+	{'a', "args", "TYPE:PATH", "the image; TYPE is aio (or raw), vhd, qcow2, qcow, nbd, empty or null", TC_ARGS},                                       \
 	        {'o', "option", "KEY=VALUE", "an option of the disk, such as cache=writeback; may be repeated", TC_OPTION},      \
 	        {'R', "read-only", NULL, "open it for reading alone", TC_READ_ONLY},                                             \
 	        {'D', "buffered", NULL, "use the host's page cache: the same as -o cache=writeback", TC_BUFFERED},               \

@@ -96,13 +96,18 @@ void tc_reap(pid_t pid, int grace_ms);
 /* tap-ctl-place.c.  Gives a new process the cgroups, priorities and processors of an old one, as far as the host lets it. */
 void tc_place_like(pid_t now, pid_t old);
 
-/* tap-ctl-disk.c.  keep: the marker is ours to free then, and is swept if we die before.  gone: set when the process is dead and what it left has been removed. */
+/* tap-ctl-disk.c.  keep: the marker is ours to free then, and is swept if we die before.
+ * detach: the tapdisk does that after the close, even if we have given up waiting. */
+struct tc_closed {
+	bool gone;           /* the process is dead and what it left has been removed */
+	bool detached, last; /* the tapdisk has detached it as well, which one of an older version leaves to us; it was its last disk */
+};
 int tc_attach(pid_t pid, int minor, struct td_err *err);
 int tc_detach(pid_t pid, int minor, bool keep, bool *last, struct td_err *err);
 int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err);
 /* Reads it from standard input. */
 int tc_put_key(json_t *req, struct td_err *err);
-int tc_close(const struct tc_args *a, bool *gone, struct td_err *err);
+int tc_close(const struct tc_args *a, bool detach, struct tc_closed *is, struct td_err *err);
 
 /* the commands */
 int tc_cmd_list(const struct tc_args *a, struct td_err *err);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -63,6 +64,7 @@ static void cmd_done(struct nbd_client *n, struct nbd_cmd *cmd, int err)
 /* K3.  The connection has ended, or is ended because of what came through it. */
 static void lose(struct nbd_client *n, const char *why)
 {
+	char text[160];
 	struct td_list *l;
 
 	if (n->lost)
@@ -73,6 +75,8 @@ static void lose(struct nbd_client *n, const char *why)
 	ev_clear_pending(n->loop, &n->send);
 	shutdown(n->fd, SHUT_RDWR);
 	td_log(LOG_ERR, "nbd:%s: %s: all requests fail until the disk is closed and opened again", n->name, why);
+	snprintf(text, sizeof text, "%s: all requests fail until the disk is closed and opened again", why);
+	td_image_fault(n->image, text); /* for those who look at the list */
 	n->filling = NULL;
 	n->unsent = NULL;
 	for (unsigned i = 0; i < NBD_CMDS; i++)

@@ -251,6 +251,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	int rc;
 
 	n->name = image->path;
+	n->image = image;
 	n->loop = image->io->loop;
 	n->nosync = image->file_flags & TD_FILE_NOSYNC;
 	n->lock = -1;

@@ -60,6 +60,7 @@ struct nbd_cmd {
 
 struct nbd_client {
 	const char *name; /* what stands behind nbd: */
+	struct td_image *image;
 	struct ev_loop *loop;
 	int fd, lock;  /* lock: the host's, or -1 */
 	struct nbd_offer x;

@@ -172,12 +172,25 @@ static int open_or_wait(const char *path, int how, const struct timespec *start)
 	return fd;
 }
 
+/* What to do about an image that is in use depends on who has it. */
+static const char *way_out(const char *who)
+{
+	if (strstr(who, "tapdisk"))
+		return "close it there with `tap-ctl destroy' (`tap-ctl list' shows its PID and MINOR) or by detaching it from its guest";
+	if (strstr(who, "qemu"))
+		return "end that QEMU, or give it the disk through a tapdisk, whose NBD socket it opens (for an HVM guest of xl: script=block-tap)";
+	return "end that first";
+}
+
 static int busy(const char *who, const char *path, unsigned flags, struct td_err *err)
 {
-	return td_fail(err, EBUSY, "%s is in use%s: %s", path, who,
+	bool reads = flags & (TD_FILE_PARENT | TD_FILE_RDONLY);
+
+	return td_fail(err, EBUSY, "%s is in use%s: %s; %s%s", path, who,
 		       flags & TD_FILE_PARENT   ? "a parent may be shared for reading, but somebody writes to it"
-		       : flags & TD_FILE_RDONLY ? "somebody writes to it; detach it there first"
-						: "an image has one writer; detach it there first, or open it everywhere with shared=yes");
+		       : flags & TD_FILE_RDONLY ? "somebody writes to it"
+						: "an image has one writer", way_out(who),
+		       !reads && (flags & TD_FILE_MAY_SHARE) ? "; or open it everywhere with shared=yes" : "");
 }
 
 /*

@@ -231,15 +231,19 @@ static int op_attach(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 	return rc < 0 ? rc : server_attach((int)minor, err);
 }
 
-static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+static int detach(struct vbd *v, json_int_t keeper, json_t *answer, struct td_err *err)
 {
-	const json_t *keeper = json_object_get(call->req, "keeper");
 	bool last = false;
-	int rc = server_detach(v->minor, (pid_t)json_integer_value(keeper), &last, err);
+	int rc = server_detach(v->minor, (pid_t)keeper, &last, err);
 
 	if (!rc)
 		json_object_set_new(answer, "last", json_boolean(last));
 	return rc;
+}
+
+static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	return detach(v, json_integer_value(json_object_get(call->req, "keeper")), answer, err);
 }
 
 static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
@@ -265,7 +269,14 @@ static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 
 static int op_close(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	return vbd_close(v, json_is_true(json_object_get(call->req, "force")), get_timeout(call->req), err);
+	json_int_t keeper = json_integer_value(json_object_get(call->req, "keeper"));
+	int minor = v->minor;
+	int rc = vbd_close(v, json_is_true(json_object_get(call->req, "force")), get_timeout(call->req), err);
+
+	/* one whose last flush failed is closed as well, and that error is the answer */
+	if (keeper > 0 && rc != -ENODEV && server_find(minor) == v && !vbd_busy(v))
+		json_object_set_new(answer, "detached", json_boolean(detach(v, keeper, answer, NULL) == 0));
+	return rc;
 }
 
 static int op_pause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)

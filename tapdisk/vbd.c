@@ -158,7 +158,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	int rc = 0;
 
 	if (vbd_ring(v) && !force)
-		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it there first, or force (-f)", v->minor,
+		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it from that guest first (xl block-detach, tap-vbd detach), or force (-f)", v->minor,
 			       blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid);
 	if (v->leaf)
 		rc = vbd_settle(v, until, false, err);

@@ -16,7 +16,8 @@
  *             name (what its maker knows it by; TD_NAME_MAX),
  *             key (of an encrypted image: its bytes, TD_CTL_KEY_MAX at most, in hexadecimal; an unpause has it still)
  *             past (of a dead tapdisk's disk: {paused, sectors, sticky}, tapdisk/record.h)
- * close       minor, force, timeout (s)                          -           (drains; force: drops the ring)
+ * close       minor, force, timeout (s), keeper                  -           (drains; force: drops the ring; keeper: then detaches, as detach
+ *                                                                             does with it, whether or not whoever asked still waits: detached: true, last)
  * pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info
  * resize      minor                                              as info     (looks at the image's size; 22 when it has shrunk)
