@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* top: what all disks do, again and again: on a terminal as a picture, elsewhere or with -b as lines, with --json as objects. */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,25 +133,101 @@ static const char *time_text(json_int_t ns, char *s, size_t size)
 	return s;
 }
 
-static const char head[] = "  PID MINOR GUEST      MODE           R/s    W/s   F/s  RMB/s  WMB/s   QD  R50  R99  W50  W99  F99  ERR DISK";
+/*
+ * The columns before the disk's name.  Where they leave less than NAME_LEAST for that, those with the highest `goes' go first: what one
+ * looks for on a narrow terminal is which disk is slow.
+ */
+#define NAME_LEAST 14
 
-static void row_text(const json_t *row, char *s, size_t size)
+enum { PID, MINOR, GUEST, MODE, READS, WRITES, FLUSHES, READ_MB, WRITE_MB, DEPTH, R50, R99, W50, W99, F99, ERRORS, COLUMNS };
+
+static const struct {
+	const char *head;
+	int width; /* below 0: from the left */
+	int goes;  /* 0: never */
+} columns[COLUMNS] = {
+        [PID] = {"PID", 5, 4},       [MINOR] = {"MINOR", 5, 0},   [GUEST] = {"GUEST", -10, 5},   [MODE] = {"MODE", -12, 6},
+        [READS] = {"R/s", 6, 0},     [WRITES] = {"W/s", 6, 0},    [FLUSHES] = {"F/s", 5, 2},     [READ_MB] = {"RMB/s", 6, 1},
+        [WRITE_MB] = {"WMB/s", 6, 1}, [DEPTH] = {"QD", 4, 0},      [R50] = {"R50", 4, 3},         [R99] = {"R99", 4, 0},
+        [W50] = {"W50", 4, 3},       [W99] = {"W99", 4, 0},       [F99] = {"F99", 4, 0},         [ERRORS] = {"ERR", 4, 0},
+};
+
+static int taken(int keep)
 {
-	static const struct { const char *kind, *part; } cells[] = {{"read", "p50"}, {"read", "p99"}, {"write", "p50"}, {"write", "p99"},
-	                                                            {"flush", "p99"}};
+	int n = 0;
+
+	for (int c = 0; c < COLUMNS; c++)
+		if (columns[c].goes < keep)
+			n += abs(columns[c].width) + 1;
+	return n;
+}
+
+/* Columns that go at `keep' or later are left out. */
+static int keep_for(int width)
+{
+	int keep = 7;
+
+	while (keep > 1 && width - taken(keep) < NAME_LEAST)
+		keep--;
+	return keep;
+}
+
+static void put_cell(char *s, size_t size, int c, int keep, const char *text)
+{
+	size_t at = strlen(s);
+	int width = columns[c].width;
+
+	if (columns[c].goes < keep)
+		snprintf(s + at, size - at, width < 0 ? "%-*.*s " : "%*.*s ", abs(width), width < 0 ? -width : 32, text);
+}
+
+static void head_text(int keep, char *s, size_t size)
+{
+	*s = 0;
+	for (int c = 0; c < COLUMNS; c++)
+		put_cell(s, size, c, keep, columns[c].head);
+	snprintf(s + strlen(s), size - strlen(s), "DISK");
+}
+
+static void put_figure(char *s, size_t size, int c, int keep, int decimals, double v)
+{
+	char text[32];
+
+	snprintf(text, sizeof text, "%.*f", decimals, v);
+	put_cell(s, size, c, keep, text);
+}
+
+static void put_time(char *s, size_t size, int c, int keep, const json_t *row, const char *kind, const char *part)
+{
+	char text[32];
+
+	put_cell(s, size, c, keep, time_text(latency(row, kind, part), text, sizeof text));
+}
+
+static void row_text(const json_t *row, int keep, char *s, size_t size)
+{
 	const char *guest = json_string_value(json_object_get(row, "guest")), *mode = json_string_value(json_object_get(row, "mode")),
 	           *args = json_string_value(json_object_get(row, "args"));
 	json_int_t state = json_integer_value(json_object_get(row, "state"));
-	char time[5][16];
 
-	for (size_t i = 0; i < 5; i++)
-		time_text(latency(row, cells[i].kind, cells[i].part), time[i], sizeof time[i]);
-	snprintf(s, size, "%5lld %5lld %-10.10s %-12.12s %6.0f %6.0f %5.0f %6.1f %6.1f %4lld %4s %4s %4s %4s %4s %4lld %s%s",
-	         (long long)json_integer_value(json_object_get(row, "pid")), (long long)json_integer_value(json_object_get(row, "minor")),
-	         guest ? guest : "-", mode ? mode : "-", rate(row, "read", "per_s"), rate(row, "write", "per_s"),
-	         rate(row, "flush", "per_s"), rate(row, "read", "bytes_per_s") / 1e6, rate(row, "write", "bytes_per_s") / 1e6,
-	         (long long)json_integer_value(json_object_get(row, "queue")), time[0], time[1], time[2], time[3], time[4],
-	         (long long)errors(row),
+	*s = 0;
+	put_figure(s, size, PID, keep, 0, (double)json_integer_value(json_object_get(row, "pid")));
+	put_figure(s, size, MINOR, keep, 0, (double)json_integer_value(json_object_get(row, "minor")));
+	put_cell(s, size, GUEST, keep, guest ? guest : "-");
+	put_cell(s, size, MODE, keep, mode ? mode : "-");
+	put_figure(s, size, READS, keep, 0, rate(row, "read", "per_s"));
+	put_figure(s, size, WRITES, keep, 0, rate(row, "write", "per_s"));
+	put_figure(s, size, FLUSHES, keep, 0, rate(row, "flush", "per_s"));
+	put_figure(s, size, READ_MB, keep, 1, rate(row, "read", "bytes_per_s") / 1e6);
+	put_figure(s, size, WRITE_MB, keep, 1, rate(row, "write", "bytes_per_s") / 1e6);
+	put_figure(s, size, DEPTH, keep, 0, (double)json_integer_value(json_object_get(row, "queue")));
+	put_time(s, size, R50, keep, row, "read", "p50");
+	put_time(s, size, R99, keep, row, "read", "p99");
+	put_time(s, size, W50, keep, row, "write", "p50");
+	put_time(s, size, W99, keep, row, "write", "p99");
+	put_time(s, size, F99, keep, row, "flush", "p99");
+	put_figure(s, size, ERRORS, keep, 0, (double)errors(row));
+	snprintf(s + strlen(s), size - strlen(s), "%s%s",
 	         state & TD_STATE_FAILED ? "[FAILED] " : state & TD_STATE_NO_SPACE ? "[no space] " : state & TD_STATE_PAUSED ? "[paused] " : "",
 	         args ? args : "");
 	for (char *p = s; *p; p++) /* a file name must not move the cursor */
@@ -182,17 +259,19 @@ static void title(const struct top *t, char *s, size_t size)
 static void draw(const struct top *t)
 {
 	char line[4600];
-	int lines, columns;
+	int lines, width, keep;
 
-	tc_screen_size(&lines, &columns);
+	tc_screen_size(&lines, &width);
+	keep = keep_for(width);
 	tc_screen_begin();
 	title(t, line, sizeof line);
-	tc_screen_line(line, columns, false);
-	tc_screen_line("q quit, space now, sort: r requests, b bytes, l latency, m minor", columns, false);
-	tc_screen_line(head, columns, true);
+	tc_screen_line(line, width, false);
+	tc_screen_line("q quit, space now, sort: r requests, b bytes, l latency, m minor", width, false);
+	head_text(keep, line, sizeof line);
+	tc_screen_line(line, width, true);
 	for (size_t i = 0; i < t->rates.n && (int)i < lines - 4; i++) {
-		row_text(t->rates.row[i], line, sizeof line);
-		tc_screen_line(line, columns, false);
+		row_text(t->rates.row[i], keep, line, sizeof line);
+		tc_screen_line(line, width, false);
 	}
 	tc_screen_end();
 }
@@ -200,11 +279,14 @@ static void draw(const struct top *t)
 static int print_lines(const struct top *t, struct td_err *err)
 {
 	char line[4600];
+	int keep = keep_for(INT_MAX);
 
 	title(t, line, sizeof line);
-	printf("%s\n%s\n", line, head);
+	puts(line);
+	head_text(keep, line, sizeof line);
+	puts(line);
 	for (size_t i = 0; i < t->rates.n; i++) {
-		row_text(t->rates.row[i], line, sizeof line);
+		row_text(t->rates.row[i], keep, line, sizeof line);
 		puts(line);
 	}
 	return tc_put_line("", err);

@@ -50,6 +50,31 @@ is "cl" "${COMPREPLY[*]}" close
 complete_line tap-ctl create -a "aio:$WORK/di"
 is "files" "${COMPREPLY[*]}" "$WORK/disk.img"
 
+# every type of image, as the program itself counts them, and every option of a disk
+run tap_ctl create -a nonsense:/x
+types=$(sed -n 's/.*the types are //p' <<<"$ERR" | tr -d ,)
+[ "$(wc -w <<<"$types")" -ge 8 ] || fail "types: $ERR"
+expect 0 tap_ctl help create
+help=$OUT
+complete_line tap-ctl create -a ""
+for type in $types; do
+	grep -qw "$type" <<<"$help" || fail "help create does not tell of the type $type"
+	has "types that are offered" " ${COMPREPLY[*]} " " $type: "
+	grep -q "^\.It Cm .*\b$type\b" "$top_srcdir/doc/tapdisk.8" || fail "tapdisk(8) does not tell of the type $type"
+done
+run tap_ctl create -a "aio:$WORK/disk.img" -o nonsense=1
+options=$(sed -n 's/.*the options are //p' <<<"$ERR" | tr -d ,)
+complete_line tap-ctl create -o ""
+for option in $options; do
+	case " ${COMPREPLY[*]} " in *" $option="*) ;; *) fail "the option $option is not offered" ;; esac
+	grep -q "^\.It Cm $option" "$top_srcdir/doc/tapdisk.8" || fail "tapdisk(8) does not tell of $option"
+	grep -q "^\.It Cm $option" "$top_srcdir/doc/tap-ctl.8" || fail "tap-ctl(8) does not tell of $option"
+done
+for type in vhd qcow2 qcow nbd; do
+	complete_line tap-ctl create -a "$type:$WORK/di"
+	is "files of $type" "${COMPREPLY[*]}" "$WORK/disk.img"
+done
+
 truncate -s 1M "$WORK/disk.img"
 expect 0 tap_ctl create -a "aio:$WORK/disk.img"
 P=$(procs tapdisk)

@@ -40,6 +40,45 @@ has "one disk alone" "$OUT" "1 disk;"
 kill $load
 wait $load || fail "the load: $(cat "$WORK/load")"
 
+# at any width the latencies are there, and a part of the name; nothing goes beyond the edge
+cat >"$WORK/width.py" <<'P'
+# width.py TAP-CTL COLUMNS WORD...: one look of top on a terminal of that width shows the words, in whole columns
+import fcntl, os, pty, re, struct, sys, termios
+columns = int(sys.argv[2])
+r, w = os.pipe()
+pid, fd = pty.fork()
+if pid == 0:
+    os.environ["TERM"] = "xterm"
+    os.read(r, 1)
+    os.execv(sys.argv[1], [sys.argv[1], "top", "-n", "1", "-d", "0.1"])
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 12, columns, 0, 0))
+os.write(w, b"x")
+out = b""
+while True:
+    try:
+        got = os.read(fd, 65536)
+    except OSError:
+        break
+    if not got:
+        break
+    out += got
+os.waitpid(pid, 0)
+last = out.decode().split("\033[H")[-1]
+lines = [re.sub("\033\\[[0-9;?]*[a-zA-Z]", "", l) for l in last.replace("\r", "").split("\n")]
+head = [l for l in lines if "DISK" in l]
+assert head, lines
+for l in lines:
+    assert len(l) <= columns, (len(l), l)
+for word in sys.argv[3:]:
+    assert re.search(r"\b%s\b" % re.escape(word), head[0]), (word, head)
+at = head[0].index("DISK")
+rows = lines[lines.index(head[0]) + 1:]
+assert any(r[at:].startswith("null:1M") for r in rows) and any(r[at:].startswith("aio:") for r in rows), rows
+P
+expect 0 python3 "$WORK/width.py" "$top_builddir/control/tap-ctl" 80 MINOR R/s W/s QD R99 W99 F99 ERR DISK
+expect 0 python3 "$WORK/width.py" "$top_builddir/control/tap-ctl" 60 MINOR R/s W/s R99 W99 F99 ERR DISK
+expect 0 python3 "$WORK/width.py" "$top_builddir/control/tap-ctl" 160 PID MINOR GUEST MODE R/s W/s F/s RMB/s WMB/s QD R50 R99 W50 W99 F99 ERR DISK
+
 # one that hangs is counted, and the others are shown
 Q=$(procs tapdisk | grep -vx "$P")
 kill -STOP "$Q"
