@@ -156,8 +156,12 @@ static int make_file(const char *path, bool force, bool *made, struct td_err *er
 	struct stat s;
 
 	*made = fd >= 0;
-	if (fd < 0 && errno == EEXIST)
-		fd = open(path, how | O_CREAT, 0644); /* O_CREAT: where a symbolic link leads */
+	if (fd < 0 && errno == EEXIST) { /* or a symbolic link is, and leads to a file that is not */
+		bool there = !stat(path, &s);
+
+		fd = open(path, how | O_CREAT, 0644);
+		*made = fd >= 0 && !there;
+	}
 	if (fd < 0 || fstat(fd, &s) < 0)
 		rc = td_fail(err, errno, "cannot create %s: %s", path, strerror(errno));
 	else if (S_ISREG(s.st_mode) && s.st_size && !force)
@@ -188,6 +192,16 @@ static int look_below(struct td_qcow *t, const char *path, struct create *c)
 	return rc;
 }
 
+/* The file that make_file() made, behind a link if it is one. */
+static void take_back(const char *path)
+{
+	char *real = realpath(path, NULL);
+
+	if (real)
+		unlink(real);
+	free(real);
+}
+
 static int create(struct td_qcow *t, const char *path, struct create *c, bool force)
 {
 	struct qcow_create *o = &c->o;
@@ -210,9 +224,9 @@ static int create(struct td_qcow *t, const char *path, struct create *c, bool fo
 	if (!rc)
 		rc = qcow_image_create(path, o, t->io, t->err);
 	if (rc && made)
-		unlink(path);
+		take_back(path);
 	if (rc && made_data)
-		unlink(data);
+		take_back(data);
 	return rc;
 }
 

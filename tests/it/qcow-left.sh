@@ -30,6 +30,10 @@ is "what create upon nothing leaves" "$(left)" below.qcow2
 run q create -o data_file=x.data,extended_l2=on,cluster_size=4k x.qcow2 1M
 [ "$RC" != 0 ] || fail "extended L2 entries with clusters of 4k: it works"
 is "what that leaves" "$(left)" below.qcow2
+ln -s beyond.qcow2 link.qcow2
+run q create -o compat=0.10,lazy_refcounts=on link.qcow2 1M
+[ "$RC" != 0 ] && [ -L link.qcow2 ] && [ ! -e beyond.qcow2 ] || fail "create behind a link leaves: $(left)"
+rm link.qcow2
 # a file that was there stays, empty if it was
 : >x.qcow2
 run q create -o compat=0.10,lazy_refcounts=on x.qcow2 1M
