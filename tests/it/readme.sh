@@ -121,7 +121,7 @@ while read -r line; do
 	run command_line "$line"
 	case $RC:$ERR in 0:*) n=$((n + 1)) ;; *) fail "'$line' of README exits with $RC: $ERR" ;; esac
 done < <(sed -n '/^A disk in one command/,/^Each open disk/s/^    //p' "$top_srcdir/README")
-[ $n = 12 ] || fail "$n lines of the chapter were found"
+[ $n = 13 ] || fail "$n lines of the chapter were found"
 
 # --- what an HVM user, or one with a bootloader, reads -------------------------------------------------------------------------------
 for page in README doc/block-tap.7; do
