@@ -2,6 +2,7 @@
 # CD drives: read-only, empty, and with media that come and go.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/xs.sh" || exit 99
+command -v python3 >/dev/null || skip "python3 is not installed"
 xs_start
 export TAP_CTL=$top_builddir/control/tap-ctl
 guest=$top_builddir/tests/support/tdguest

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A tapdisk dies in a flush: its successor makes a young one again, and does not take the disk for sound after one that had hung, or failed.
 . "$top_srcdir/tests/it/lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 
 cat >"$WORK/tapdisk" <<E2
 #!/bin/sh

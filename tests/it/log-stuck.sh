@@ -6,6 +6,7 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 [ -n "${IN_NS:-}" ] || skip "a /dev of its own needs root"
 . "$top_srcdir/tests/it/xs.sh" || exit 99
+command -v python3 >/dev/null || skip "python3 is not installed"
 command -v qemu-io >/dev/null || skip "no qemu-io here"
 LIMIT=100 # s; only what hangs takes longer
 

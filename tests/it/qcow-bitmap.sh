@@ -4,6 +4,7 @@
 # after a disk that was not closed they say of themselves that they are not to be believed.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 cd "$WORK" || exit 1
 
 flags() # IMAGE NAME: of the bitmap, in one line

@@ -4,6 +4,7 @@
 # state and reason say so, the image is marked, and is not opened for writing any more before it is repaired.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 cd "$WORK" || exit 1
 
 number() { python3 -c 'import sys; f = open(sys.argv[1], "rb"); f.seek(int(sys.argv[2])); print(int.from_bytes(f.read(8), "big"))' "$@"; }

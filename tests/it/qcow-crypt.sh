@@ -4,6 +4,7 @@
 # never written; what is wrong with a LUKS header is said.  SEED=N repeats a run.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 cd "$WORK" || exit 1
 SEED=${SEED:-$RANDOM}
 echo "SEED=$SEED"

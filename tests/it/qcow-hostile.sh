@@ -4,6 +4,7 @@
 # nothing written where a bad entry points.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 cd "$WORK" || exit 1
 ulimit -c 0
 

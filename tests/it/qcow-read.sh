@@ -3,6 +3,7 @@
 # Images made by qemu-img in every option read the same through our driver as the raw file that they were made of.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 
 count=0
 same() # NAME RAW

@@ -3,6 +3,7 @@
 # td-qcow: what it makes, checks, resizes and merges, judged by qemu-img; and what it repairs.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 cd "$WORK" || exit 1
 
 q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }

@@ -2,6 +2,7 @@
 # A device of several rings, each with a thread of its own: what one ring has written another reads; a FLUSH on one covers what was
 # answered on another; and pauses, discards, kills and upgrades come in between.
 . "$top_srcdir/tests/it/lib.sh"
+command -v python3 >/dev/null || skip "python3 is not installed"
 
 export TAPDISK_THREADS=4 # whatever this machine has
 guest="$top_builddir/tests/support/tdqueues"

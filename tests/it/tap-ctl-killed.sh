@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # tap-ctl killed at any point of a create leaves nothing that stays; a tapdisk that nobody wants ends by itself.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+command -v python3 >/dev/null || skip "python3 is not installed"
 
 truncate -s 1M "$WORK/a.img"
 none() { [ -z "$(procs tapdisk)$(procs tap-ctl)" ]; } # the child of a killed one is a tapdisk soon

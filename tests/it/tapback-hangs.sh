@@ -2,6 +2,7 @@
 # A tapdisk that lives and does not serve: told of within seconds, with what it waits for; one at rest is never asked.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/xs.sh" || exit 99
+command -v python3 >/dev/null || skip "python3 is not installed"
 xs_start
 standin_start 1
 tapback_start --timeout=2

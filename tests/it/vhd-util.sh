@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # vhd-util's outputs, exit codes and byte facts, as storage managers parse and expect them.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+command -v python3 >/dev/null || skip "python3 is not installed"
 
 vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
 bytes() { dd if="$1" bs=1 skip="$2" count="$3" 2>/dev/null; }
