@@ -29,6 +29,12 @@ strace_log "9 10.310000000 $sync = -1 EIO (Input/output error) <0.050000000>"
 judged 1 none # has failed
 strace_log "9 10.310000000 fdatasync(7<$WORK/another>) = 0 <0.050000000>"
 judged 1 none
+strace_log "9 10.310000000 fdatasync(7) = 0 <0.050000000>" # of a user who is not root: without a name
+judged 0 none
+strace_log "9 10.290000000 fdatasync(7) = 0 <0.050000000>"
+judged 1 none
+strace_log "9 10.310000000 fdatasync(-1) = 0 <0.050000000>"
+judged 1 none
 strace_log ""
 judged 1 none
 judged 0 unsafe
