@@ -264,7 +264,8 @@ int qcow_sync_all(struct qcow *q)
 		rc = qcow_sync(q->file);
 	if (rc)
 		qcow_sync_failed(q, rc);
-	return rc;
+	/* another sync, of a flush that had nothing to write, may have failed meanwhile, over what this one was to make durable */
+	return q->broken;
 }
 
 static int write_first(struct qcow *q)

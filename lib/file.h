@@ -18,6 +18,7 @@ struct td_file {
 	struct td_io *io;       /* the engine that opened it */
 	char *path;
 	struct td_list changes; /* lib/align.c: td_iop.at_file of those that are not with the store yet, in order of arrival; direct only */
+	int sync_err;           /* -errno of a sync of it that failed: what comes after it fails too; atomic (lib/io.c) */
 	unsigned rmws, held;    /* of these, the read-modify-writes, and those that wait */
 };
 

@@ -85,8 +85,22 @@ static void note_end(const struct td_iop *op, int err)
 	TD_KILL(SYNC_ENDED);
 }
 
+/*
+ * The kernel tells one sync of two at once, or the first of two, that something was lost, and the other, which covers the same, does well;
+ * and whoever waits for the second may be heard before whoever waits for the first.  So after one that failed no sync of the file does well.
+ */
+static int sync_outcome(const struct td_iop *op, int err)
+{
+	if (op->op != TD_IO_SYNC || (op->file->flags & TD_FILE_NOSYNC))
+		return err;
+	if (err)
+		__atomic_store_n(&op->file->sync_err, err, __ATOMIC_RELEASE);
+	return __atomic_load_n(&op->file->sync_err, __ATOMIC_ACQUIRE);
+}
+
 void td_iop_finish(struct td_iop *op, int err)
 {
+	err = sync_outcome(op, err);
 	note_end(op, err);
 	iov_restore(op);
 	op->io->inflight--;

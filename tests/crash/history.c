@@ -7,6 +7,9 @@
 
 const char *const history_modes[5] = {"none", "writeback", "writethrough", "directsync", "unsafe"};
 
+const char *const history_kinds[H_KINDS] = {"write", "read", "flush", "barrier", "zero", "discard", "let", "drain", "pause", "unpause", "die", "revive",
+					    "create", "other", "list", "tamper", "upgrade", "trial", "fault", "grow", "reopen"};
+
 const char *const sim_fault_names[SIM_KINDS] = {"nothing", "EIO", "ENOSPC", "EINTR", "EAGAIN", "a short read", "a short write", "ESTALE",
 						"a failing sync", "a failing open", "a failing look at the size", "a failing truncate",
 						"a truncate without space"};
@@ -201,6 +204,8 @@ void history_draw(struct history *h, const struct history_disk *d, uint64_t seed
 			if (draw_sequel(&r, &t, e - back, e))
 				break;
 		if (e->kind == H_DIE && since < 3)
+			e->kind = H_LET;
+		if (d->never[e->kind])
 			e->kind = H_LET;
 		since = e->kind == H_DIE ? 0 : since + 1;
 		h->n++;

@@ -55,6 +55,7 @@ struct history {
 struct history_disk {
 	struct work_disk disk;
 	bool snapshot, grows, raw;
+	bool never[H_KINDS]; /* events that are left out: others take their place */
 };
 
 void history_draw(struct history *h, const struct history_disk *d, uint64_t seed);
@@ -64,6 +65,7 @@ void history_words(const struct event *e, char *buf, size_t len);
 void history_parts(const struct history *h, char *buf, size_t len);
 bool history_leave_out(struct history *h, const char *parts);
 
+extern const char *const history_kinds[H_KINDS];
 extern const char *const history_modes[5];
 extern const char *const sim_fault_names[SIM_KINDS];
 

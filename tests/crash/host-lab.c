@@ -38,7 +38,7 @@ struct lab {
 	const char *mode;
 	unsigned cuts_per_run;
 	bool stop, verbose, shrink, dead;
-	const char *parts, *dir;
+	const char *parts, *dir, *not;
 	uint64_t at, runs, cuts, violations, digest;
 	uint64_t deaths, revived, upgrades, taken_back, pauses, refused, faults;
 	struct history_disk disk;
@@ -50,8 +50,8 @@ static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGPROF}
 
 static void replay(char *buf, size_t len, const char *parts)
 {
-	snprintf(buf, len, "gdb --args tests/crash/hostlab --format %s --mode %s --seed %llu%s%s", L.format->name, L.mode,
-		 (unsigned long long)L.at, *parts ? " --without " : "", parts);
+	snprintf(buf, len, "gdb --args tests/crash/hostlab --format %s --mode %s --seed %llu%s%s%s%s", L.format->name, L.mode,
+		 (unsigned long long)L.at, L.not ? " --not " : "", L.not ? L.not : "", *parts ? " --without " : "", parts);
 }
 
 static int result(char *buf, size_t len)
@@ -302,6 +302,26 @@ static void print_line(const char *text, void *arg)
 	printf("    %s\n", text);
 }
 
+/* The operations on files that carried this sector's data, and the syncs. */
+static void print_file_history(const struct host_run *r, uint64_t sector, uint32_t at)
+{
+	for (size_t i = 0; i < r->log.nops && r->log.op[i].begin < at; i++) {
+		const struct fop *op = &r->log.op[i];
+		char what[64];
+
+		if (op->kind == FOP_SYNC && op->end < at)
+			printf("    file %u: fdatasync, from %u to %u%s\n", op->file, op->begin, op->end, op->res < 0 ? " (failed)" : "");
+		for (uint64_t o = 0; op->kind == FOP_WRITE && op->data && o + SECTOR <= op->len; o += SECTOR) {
+			uint32_t tag = sector_tag(op->data + o, r->guest.seed, sector);
+
+			if (tag != TAG_TORN && tag != TAG_ZERO && tag != TAG_FILLED)
+				printf("    file %u: write%s at byte %llu of %s, begun at %u, %s\n", op->file, op->dsync ? " (durable)" : "",
+				       (unsigned long long)(op->off + o), judge_tag(tag, what, sizeof what), op->begin,
+				       op->end < at ? op->res < 0 ? "failed" : "ended" : "under way");
+		}
+	}
+}
+
 static void tell(const struct history *h, const struct host_run *r)
 {
 	char parts[400], again[700], words[300];
@@ -324,6 +344,8 @@ static void tell(const struct history *h, const struct host_run *r)
 	}
 	if (r->bad.sector || r->bad.rule[0] == 'R' || !strncmp(r->bad.rule, "I1", 2))
 		judge_history(&r->guest, r->bad.sector, r->bad_at + 1, print_line, NULL);
+	if (!strncmp(r->bad.rule, "I", 1) && r->bad.rule[1] < '5')
+		print_file_history(r, r->bad.sector, r->bad_at);
 	printf("  replay: %s\n", again);
 	fflush(stdout);
 }
@@ -390,13 +412,13 @@ static const struct option options[] = {
 	{"format", required_argument, NULL, 'f'}, {"mode", required_argument, NULL, 'm'},    {"seed", required_argument, NULL, 's'},
 	{"cuts", required_argument, NULL, 'c'},	  {"without", required_argument, NULL, 'w'}, {"stop", no_argument, NULL, 'S'},
 	{"no-shrink", no_argument, NULL, 'n'},	  {"verbose", no_argument, NULL, 'v'},	     {"list", no_argument, NULL, 'l'},
-	{0},
+	{"not", required_argument, NULL, 'N'},	  {0},
 };
 
 static void usage(void)
 {
 	fputs("usage: hostlab --list\n"
-	      "       hostlab --format F --mode M --seed FROM[-TO] [--cuts N a history] [--stop] [--no-shrink]\n"
+	      "       hostlab --format F --mode M --seed FROM[-TO] [--cuts N a history] [--stop] [--no-shrink] [--not KIND,KIND]\n"
 	      "       hostlab --format F --mode M --seed N --without EVENTS [--verbose]\n",
 	      stderr);
 	exit(2);
@@ -443,6 +465,9 @@ static void parse(int argc, char **argv, uint64_t *from, uint64_t *to)
 		case 'w':
 			L.parts = optarg;
 			break;
+		case 'N':
+			L.not = optarg;
+			break;
 		case 'S':
 			L.stop = true;
 			break;
@@ -480,12 +505,25 @@ static void control_dir(void)
 	fclose(fopen(more, "w"));
 }
 
+/* Is it one of those, with commas between? */
+static bool named(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *p = list; (p = strstr(p, name)); p += len)
+		if ((p == list || p[-1] == ',') && (!p[len] || p[len] == ','))
+			return true;
+	return false;
+}
+
 static struct history_disk describe(void)
 {
 	struct history_disk d = {.disk = {.sectors = L.format->sectors, .edge = L.format->edge, .extras = true},
 				 .raw = !strcmp(L.format->type, "aio")};
 
 	d.grows = d.raw && !L.format->blockdev && L.format->align == 512;
+	for (unsigned k = 0; L.not && k < H_KINDS; k++)
+		d.never[k] = named(L.not, history_kinds[k]);
 	for (unsigned i = 0; i < L.template.n; i++)
 		d.snapshot |= strstr(L.template.name[i], "/snap") != NULL;
 	return d;

@@ -15,6 +15,7 @@
 #include "lib/ctl-client.h"
 #include "lib/fiber.h"
 #include "lib/kill.h"
+#include "tapdisk/ctl-ops.h"
 #include "tapdisk/record.h"
 #include "tapdisk/vbd-inside.h"
 #include "tests/crash/clock.h"
@@ -62,6 +63,7 @@ struct host {
 	bool dead;            /* somebody had it open, and died; nobody has taken it over */
 	bool lost;            /* for good: it was refused, for a reason */
 	bool tampered;
+	bool gone;            /* it was closed when a sync had failed, and what its format had in memory with it */
 	unsigned spec;        /* the file that is open, and the one that was asked for */
 	struct vbd_options opt;
 	struct vbd_past past;
@@ -173,7 +175,7 @@ static void check_read(size_t i, const void *data)
 {
 	struct verdict v;
 
-	if (H.r->guest.op[i].status || H.r->bad.rule)
+	if (H.r->guest.op[i].status || H.r->bad.rule || H.gone)
 		return;
 	judge_read(&H.r->guest, i, data, &v);
 	if (v.rule) {
@@ -552,8 +554,7 @@ static void do_revive(struct vbd *none)
 	struct vbd_options o = {.mode = NULL};
 	struct vbd_past past = {0};
 	char path[4200];
-	json_t *rec, *word;
-	size_t i;
+	json_t *rec;
 
 	td_ctl_disk_path(H.minor, path);
 	rec = json_load_file(path, 0, NULL);
@@ -561,14 +562,11 @@ static void do_revive(struct vbd *none)
 		H.rc = td_fail(&H.err, ENODEV, "there is no record");
 		return;
 	}
-	options_default(&o, &H.err);
-	json_array_foreach(json_object_get(rec, "options"), i, word)
-		options_add(&o, json_string_value(word), &H.err);
-	o.read_only = json_is_true(json_object_get(rec, "read_only"));
+	H.rc = ctl_get_options(rec, &o, &H.err);
+	if (H.rc < 0)
+		return;
 	o.key = H.opt.key;
-	past.paused = json_is_true(json_object_get(rec, "paused"));
-	past.sectors = (uint64_t)json_integer_value(json_object_get(rec, "sectors"));
-	past.sticky = -(int)json_integer_value(json_object_get(rec, "sticky"));
+	past = ctl_get_past(rec);
 	H.rc = vbd_reopen(make_disk(H.minor), json_string_value(json_object_get(rec, "args")), &o, &past, &H.err);
 	H.past = past;
 	json_decref(rec);
@@ -728,6 +726,7 @@ static void open_first(void)
 	H.opt = H.want;
 	H.spec = H.want_spec;
 	H.failed_at = NEVER;
+	H.gone |= H.sim.sync_failed && strcmp(H.r->format->type, "aio") != 0;
 	if (H.sim.sync_failed && H.r->clock < H.r->doubt)
 		H.r->doubt = H.r->clock; /* whoever opens it anew says that it has been checked */
 }
@@ -848,6 +847,7 @@ static void unpause(const struct event *e)
 	if (H.h->rings && H.want.mode->advertise_flush && !H.opt.mode->advertise_flush)
 		H.want.mode = H.opt.mode; /* refused, and rightly */
 	H.r->n.pauses++;
+	note_heir();
 	begin(do_unpause);
 }
 
@@ -958,6 +958,8 @@ static void reopen(unsigned mode)
 {
 	if (H.h->rings || !H.open || H.giver != NOBODY || !at_rest() || (H.paused && H.outstanding) || !wait_for(drained, "the clients' end"))
 		return;
+	if (H.sim.fault.kind == SIM_ENOSPC || H.sim.fault.kind == SIM_TRUNCATE_SPACE)
+		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that something is lost, or not even that (unsafe) */
 	if (!perform(do_close, "closing"))
 		return;
 	H.open = false;

@@ -210,6 +210,19 @@ START_TEST(each_sync_that_fails_leaves_its_mark)
 }
 END_TEST
 
+START_TEST(no_sync_of_a_file_does_well_after_one_that_failed)
+{
+	begin(0);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(once(TD_IO_SYNC, mem, 0, 0, 0), -EIO);
+	ck_assert_int_eq(once(TD_IO_SYNC, mem, 0, 0, 0), -EIO);
+	end();
+	begin(0); /* opened anew */
+	ck_assert_int_eq(once(TD_IO_SYNC, mem, 0, 0, 0), 0);
+	end();
+}
+END_TEST
+
 START_TEST(a_durable_write_without_space_leaves_no_mark)
 {
 	struct td_sync_mark m;
@@ -694,6 +707,7 @@ int main(void)
 	SUITE_ADD(s, a_sync_that_is_interrupted_has_failed);
 	SUITE_ADD(s, each_sync_that_fails_leaves_its_mark);
 	SUITE_ADD(s, a_durable_write_without_space_leaves_no_mark);
+	SUITE_ADD(s, no_sync_of_a_file_does_well_after_one_that_failed);
 	SUITE_ADD(s, a_short_transfer_before_an_error_is_the_error);
 	SUITE_ADD(s, a_sync_without_space_has_lost_data);
 	SUITE_ADD(s, each_error_comes_through_done);
