@@ -238,7 +238,7 @@ START_TEST(what_cannot_be_applied_is_kept)
 		failed++;
 		ck_assert_int_eq(rc, -EIO);
 		ck_assert_ptr_nonnull(strstr(err.text, "/img: what the last tapdisk knew"));
-		f->sync_err = 0; /* opened anew */
+		file->sync_err = 0; /* opened anew */
 		ck_assert_int_eq(adopt_and_apply(), 0);
 		ck_assert_uint_eq(image->data[5], 3);
 		ck_assert_uint_eq(image->data[1030], 2);
