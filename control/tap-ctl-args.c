@@ -70,7 +70,7 @@ static int parse_request_timeout(const struct tc_cmd *cmd, const struct tc_opt *
                                  struct td_err *err)
 {
 	char option[40];
-	int seconds, ret = parse_number(cmd, o, text, 0, &seconds, err);
+	int seconds = 0, ret = parse_number(cmd, o, text, 0, &seconds, err);
 
 	if (ret)
 		return ret;

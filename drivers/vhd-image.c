@@ -251,7 +251,7 @@ static int open_chain(struct vhd_image *leaf, unsigned flags, struct td_err *err
 
 int vhd_image_open(const char *path, unsigned flags, struct vhd_image **out, struct td_err *err)
 {
-	struct vhd_image *v;
+	struct vhd_image *v = NULL;
 	int rc = open_file(path, flags & ~VHD_CHAIN, &v, err);
 
 	if (rc < 0)
@@ -276,7 +276,7 @@ int vhd_image_open(const char *path, unsigned flags, struct vhd_image **out, str
 
 int vhd_image_open_raw(const char *path, unsigned flags, struct vhd_image **out, struct td_err *err)
 {
-	struct vhd_image *v;
+	struct vhd_image *v = NULL;
 	int rc = open_file(path, flags & ~VHD_CHAIN, &v, err);
 
 	if (rc < 0)

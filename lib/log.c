@@ -38,7 +38,7 @@ void td_log_level(int priority)
 	log_max = priority;
 }
 
-static void log_v(int priority, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void log_v(int priority, const char *fmt, va_list ap)
 {
 	const char *ident = log_ident ? log_ident : program_invocation_short_name;
 	char line[TD_ERR_TEXT];

@@ -184,7 +184,7 @@ static json_int_t answered(const struct vbd *v)
 
 static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	json_int_t minor;
+	json_int_t minor = 0;
 
 	if (json_object_get(call->req, "minor")) {
 		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
@@ -225,7 +225,7 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 
 static int op_attach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	json_int_t minor;
+	json_int_t minor = 0;
 	int rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
 
 	return rc < 0 ? rc : server_attach((int)minor, err);
@@ -361,7 +361,7 @@ static void on_changed(struct vbd *v)
 
 static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	json_int_t minor;
+	json_int_t minor = 0;
 
 	if (json_object_get(call->req, "minor")) {
 		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
@@ -392,7 +392,7 @@ static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
 {
 	const char *name = json_string_value(json_object_get(call->req, "op"));
 	struct vbd *v = NULL;
-	json_int_t minor;
+	json_int_t minor = 0;
 
 	for (size_t i = 0; name && i < sizeof ops / sizeof *ops; i++) {
 		if (strcmp(ops[i].name, name))

@@ -228,7 +228,7 @@ static void enter(struct vbd *v)
 
 int server_attach(int minor, struct td_err *err)
 {
-	struct vbd *v;
+	struct vbd *v = NULL;
 	int fd, rc;
 
 	if (server_find(minor))
