@@ -68,7 +68,7 @@ check-crash-kills: all tests/crash/killlab
 # HISTORIES=1000000, T=FORMAT: see the top of tests/crash/histories
 .PHONY: check-crash-host
 check-crash-host: all tests/crash/hostlab
-	@HISTORIES='$(HISTORIES)' T='$(T)' python3 '$(abs_top_srcdir)/tests/crash/histories'
+	@HISTORIES='$(HISTORIES)' T='$(T)' ALL='$(ALL)' python3 '$(abs_top_srcdir)/tests/crash/histories'
 EXTRA_DIST += tests/crash/histories
 
 # CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
