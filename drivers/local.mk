@@ -22,7 +22,7 @@ drivers_libdrivers_a_SOURCES += drivers/qcow.c drivers/qcow.h \
 	drivers/qcow-check.c drivers/qcow-check.h drivers/qcow-checking.h drivers/qcow-check-count.c drivers/qcow-check-mend.c \
 	drivers/qcow-create.c \
 	drivers/qcow-crypt.c \
-	drivers/qcow-discard.c \
+	drivers/qcow-discard.c drivers/qcow-end.c \
 	drivers/qcow-flush.c \
 	drivers/qcow-format.c drivers/qcow-format.h \
 	drivers/qcow-image.c drivers/qcow-image.h \

@@ -5,7 +5,14 @@
 
 #include "drivers/qcow-checking.h"
 
-/* Bytes [off, off + len) of the file are referred to by `what'. */
+static void lost(struct qcow_checking *k, const char *what, uint64_t off)
+{
+	qcow_check_say(k, "ERROR %s at %#llx goes beyond the end of the file", what, qcow_check_llu(off));
+	k->c->corruptions++;
+	k->c->lost++;
+}
+
+/* Bytes [off, off + len) of the file are referred to by `what'.  The last cluster need not be all there. */
 static void refer(struct qcow_checking *k, const char *what, uint64_t off, uint64_t len)
 {
 	uint64_t from = off >> k->h.cluster_bits, to;
@@ -13,8 +20,7 @@ static void refer(struct qcow_checking *k, const char *what, uint64_t off, uint6
 	if (!len)
 		return;
 	if (off >= k->n << k->h.cluster_bits || len > (k->n << k->h.cluster_bits) - off) {
-		qcow_check_say(k, "ERROR %s at %#llx goes beyond the end of the file", what, qcow_check_llu(off));
-		k->c->corruptions++;
+		lost(k, what, off);
 		return;
 	}
 	to = (off + len - 1) >> k->h.cluster_bits;
@@ -26,6 +32,26 @@ static void refer(struct qcow_checking *k, const char *what, uint64_t off, uint6
 		k->c->end = (to + 1) << k->h.cluster_bits;
 }
 
+/* The same of a table, which is there to its last byte. */
+static void refer_table(struct qcow_checking *k, const char *what, uint64_t off, uint64_t len)
+{
+	if (off < k->n << k->h.cluster_bits && len > k->file->st.size - (off < k->file->st.size ? off : k->file->st.size))
+		lost(k, what, off);
+	refer(k, what, off, len);
+}
+
+/* Of a data cluster, how many bytes from its start on the disk shows; room: bytes of the disk from its place on. */
+static uint64_t shown(const struct qcow_checking *k, uint64_t e, uint64_t map, uint64_t room)
+{
+	uint64_t len = qcow_check_csize(k);
+
+	if (qcow_extl2(&k->h))
+		len = map & UINT32_MAX ? len / 32 * (32 - (unsigned)__builtin_clz((uint32_t)map)) : 0;
+	else if (e & QCOW_ZERO)
+		len = 0;
+	return len < room ? len : room;
+}
+
 static bool bad_offset(struct qcow_checking *k, const char *what, uint64_t entry, uint64_t off, uint64_t reserved)
 {
 	if (!(entry & reserved) && !(off & (qcow_check_csize(k) - 1)))
@@ -35,7 +61,8 @@ static bool bad_offset(struct qcow_checking *k, const char *what, uint64_t entry
 	return true;
 }
 
-static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool active)
+/* room: as of shown(). */
+static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool active, uint64_t room)
 {
 	bool ext = qcow_extl2(&k->h), external = k->h.incompat & QCOW_INCOMPAT_DATA;
 	uint64_t off = e & QCOW_OFFSET, len;
@@ -46,8 +73,11 @@ static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool 
 			qcow_check_say(k, "ERROR a compressed cluster is marked as writable: %#llx", qcow_check_llu(e));
 			k->c->corruptions++;
 		}
-		if (off < k->file->st.size && len > k->file->st.size - off)
+		if (off < k->file->st.size && len > k->file->st.size - off) {
+			if (len - (k->file->st.size - off) >= QCOW_SECTOR)
+				lost(k, "a compressed cluster", off);
 			len = k->file->st.size - off; /* the last sector need not be all there */
+		}
 		refer(k, "a compressed cluster", off, len);
 		k->c->compressed += active;
 		k->c->allocated += active;
@@ -62,6 +92,8 @@ static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool 
 		return;
 	if (bad_offset(k, "L2 entry", e, off, QCOW_L2_RESERVED))
 		return;
+	if (off < k->n << k->h.cluster_bits && off + shown(k, e, map, room) > k->file->st.size)
+		lost(k, "a data cluster", off);
 	refer(k, "a data cluster", off, qcow_check_csize(k));
 	if (active && (ext || !(e & QCOW_ZERO))) {
 		k->c->allocated++;
@@ -70,7 +102,8 @@ static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool 
 	}
 }
 
-static int count_l2(struct qcow_checking *k, uint64_t off, bool active)
+/* guest: where on the disk its first cluster stands; disk: bytes of that. */
+static int count_l2(struct qcow_checking *k, uint64_t off, bool active, uint64_t guest, uint64_t disk)
 {
 	unsigned esize = qcow_extl2(&k->h) ? 16 : 8;
 	int rc = td_file_rw(k->file, TD_IO_READ, k->buf, off, qcow_check_csize(k), TD_IO_EOF_ZERO);
@@ -79,19 +112,20 @@ static int count_l2(struct qcow_checking *k, uint64_t off, bool active)
 		uint64_t e = td_get_be64(k->buf + i);
 
 		if (e)
-			count_entry(k, e, esize == 16 ? td_get_be64(k->buf + i + 8) : 0, active);
+			count_entry(k, e, esize == 16 ? td_get_be64(k->buf + i + 8) : 0, active, guest < disk ? disk - guest : 0);
+		guest += qcow_check_csize(k);
 	}
 	return rc;
 }
 
-static int count_l1(struct qcow_checking *k, uint64_t off, uint32_t n, bool active)
+static int count_l1(struct qcow_checking *k, uint64_t off, uint32_t n, bool active, uint64_t disk)
 {
 	uint64_t *l1;
 	int rc;
 
 	if (!n)
 		return 0;
-	refer(k, "an L1 table", off, (uint64_t)n * 8);
+	refer_table(k, "an L1 table", off, (uint64_t)n * 8);
 	rc = qcow_check_table(k, off, n, &l1);
 	if (rc)
 		return rc;
@@ -100,9 +134,9 @@ static int count_l1(struct qcow_checking *k, uint64_t off, uint32_t n, bool acti
 
 		if (!l1[i] || bad_offset(k, "L1 entry", l1[i], l2, QCOW_L1_RESERVED) || !l2)
 			continue;
-		refer(k, "an L2 table", l2, qcow_check_csize(k));
+		refer_table(k, "an L2 table", l2, qcow_check_csize(k));
 		if (l2 < k->file->st.size)
-			rc = count_l2(k, l2, active);
+			rc = count_l2(k, l2, active, (uint64_t)i << qcow_l2_bits(&k->h), disk);
 	}
 	free(l1);
 	return rc;
@@ -121,7 +155,7 @@ static int count_snapshots(struct qcow_checking *k, struct td_err *err)
 		return rc;
 	refer(k, "the snapshot table", k->h.snapshots_off, end);
 	for (uint32_t i = 0; !rc && i < k->h.nsnapshots; i++)
-		rc = count_l1(k, s[i].l1_off, s[i].l1_size, false);
+		rc = count_l1(k, s[i].l1_off, s[i].l1_size, false, s[i].disk_size ? s[i].disk_size : k->h.size);
 	free(s);
 	return rc;
 }
@@ -171,7 +205,7 @@ static int count_all(struct qcow_checking *k, struct td_err *err)
 	int rc;
 
 	refer(k, "the header", 0, qcow_check_csize(k));
-	rc = count_l1(k, k->h.l1_off, k->h.l1_size, true);
+	rc = count_l1(k, k->h.l1_off, k->h.l1_size, true, k->h.size);
 	if (!rc)
 		rc = count_snapshots(k, err);
 	if (!rc)
@@ -188,7 +222,7 @@ static int count_refcounts(struct qcow_checking *k)
 	rc = qcow_check_table(k, k->h.ref_off, k->nref, &k->ref);
 	if (rc)
 		return rc;
-	refer(k, "the refcount table", k->h.ref_off, (uint64_t)k->h.ref_clusters << k->h.cluster_bits);
+	refer_table(k, "the refcount table", k->h.ref_off, (uint64_t)k->h.ref_clusters << k->h.cluster_bits);
 	for (uint32_t i = 0; i < k->nref; i++) {
 		uint64_t off = k->ref[i] & ~QCOW_REF_RESERVED;
 
@@ -196,13 +230,14 @@ static int count_refcounts(struct qcow_checking *k)
 			continue;
 		if (bad_offset(k, "refcount table entry", k->ref[i], off, QCOW_REF_RESERVED) || off >= k->n << k->h.cluster_bits ||
 		    k->count[off >> k->h.cluster_bits]) {
+			k->c->lost += off >= k->n << k->h.cluster_bits;
 			qcow_check_say(k, "ERROR refcount block %u at %#llx is beyond the file, or something else's", i, qcow_check_llu(off));
 			k->c->corruptions++;
 			k->rebuild = true;
 			k->ref[i] = 0;
 			continue;
 		}
-		refer(k, "a refcount block", off, qcow_check_csize(k));
+		refer_table(k, "a refcount block", off, qcow_check_csize(k));
 	}
 	return 0;
 }

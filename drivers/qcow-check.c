@@ -172,6 +172,10 @@ int qcow_check(struct td_file *file, const struct qcow_header *h, struct qcow_ch
 		rc = -ENOMEM;
 	if (!rc)
 		rc = qcow_check_count(&k, err);
+	if (!rc && c->lost && (c->fix_errors || c->fix_leaks)) {
+		qcow_check_say(&k, "nothing is repaired: the file was cut off, and what it lacks is to be fetched again");
+		c->fix_errors = c->fix_leaks = false;
+	}
 	if (!rc)
 		rc = mend(&k);
 	free(k.buf);

@@ -17,6 +17,7 @@ struct qcow_check {
 	/* what was found */
 	uint64_t corruptions, leaks;             /* clusters or entries; those that were mended are counted below */
 	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t lost;                           /* of the corruptions: what is referred to, and lies beyond the end of the file */
 	uint64_t total, allocated, fragmented, compressed; /* clusters of the disk */
 	uint64_t end;                            /* bytes: behind the last cluster in use */
 	unsigned lines;                          /* said so far; beyond a bound nothing is said any more */
@@ -25,7 +26,8 @@ struct qcow_check {
 /*
  * h: decoded from the file, its tables checked against the file's size.  0 when the image could be looked through, whatever was
  * found; -errno when it could not (an error of I/O, no memory, a directory that makes no sense).  With fix_errors, and nothing left
- * to mend, the marks "dirty" and "corrupt" are taken away.
+ * to mend, the marks "dirty" and "corrupt" are taken away.  Where something is lost, the file was cut off, and nothing is mended: what
+ * counts, or makes the file longer, would make new clusters of the lost ones.
  */
 int qcow_check(struct td_file *file, const struct qcow_header *h, struct qcow_check *c, struct td_err *err);
 

@@ -23,6 +23,10 @@
  *    When the log has missed one, all changes and writes are answered after a commit; and no cluster is taken anew, since the log may
  *    still say that it is free.
  *
+ * Q10 What is mapped lies in the file: a cluster that is taken behind the end is within the file's length, or is written to its last
+ *    byte, before an entry points to it.  So what an entry names beyond the end was cut off: it is lost, a read of it is an error, and an
+ *    image with such an entry is not opened for writing, when what is taken anew would come into its place (qcow-end.c).
+ *
  * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given back.
  */
 #include <assert.h>

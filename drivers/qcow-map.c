@@ -172,7 +172,7 @@ bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td
 		qcow_map(q, off, len, &run);
 	}
 	*out = (struct td_map){.off = from, .len = run.len, .file = q->data, .at = run.host,
-			       .flags = {TD_IO_EOF_ZERO, qcow_new(q, run.host + run.len - 1)}};
+			       .flags = {0, qcow_new(q, run.host + run.len - 1)}};
 	return run.kind == QCOW_RUN_DATA && run.own && from + run.len >= off + len;
 }
 

@@ -132,6 +132,12 @@ static int apply_redo(struct qcow *q, struct td_err *err)
 	return rc ? rc : td_redo_apply(q->image->redo, q->file, err);
 }
 
+/* What an entry of the L1 or refcount table names is there to its last byte; version 1 knows L2 tables of less than a cluster. */
+static uint64_t table_bytes(const struct qcow *q)
+{
+	return q->v1 ? (uint64_t)q->l2_entries * q->esize : qcow_csize(q);
+}
+
 /* One offset of the L1 or refcount table; it names a cluster of metadata that no other names. */
 static int check_entry(struct qcow *q, const char *what, uint32_t i, uint64_t e, uint64_t reserved, struct td_err *err)
 {
@@ -141,8 +147,8 @@ static int check_entry(struct qcow *q, const char *what, uint32_t i, uint64_t e,
 
 	if ((e & reserved) || (off & (qcow_csize(q) - 1)))
 		why = "which is not a cluster's";
-	else if (off >= q->file->st.size)
-		why = "beyond the end of the file";
+	else if (off && (off >= q->file->st.size || table_bytes(q) > q->file->st.size - off))
+		why = "beyond the end of the file: it was cut off";
 	else if (off && (qcow_is_meta(q, off) || (rc = qcow_meta_add(q, off)) == -EEXIST))
 		why = "where other metadata is";
 	if (why)
@@ -301,6 +307,8 @@ int qcow_open(struct td_image *image, struct td_err *err)
 		rc = load_tables(q, err);
 	if (!rc)
 		rc = qcow_find_end(q);
+	if (!rc && q->writable && !q->v1)
+		rc = qcow_mind_end(q, err);
 	if (!rc && q->writable)
 		rc = clear_autoclear(q, err);
 	if (!rc && (rc = qcow_bitmaps_open(q)))

@@ -116,7 +116,8 @@ static int load(struct qcow *q, struct qcow_page *p, uint64_t off, enum qcow_pag
 	*p = (struct qcow_page){.off = off, .data = p->data, .next = q->pages.hash[h], .kind = (uint8_t)kind, .used = true,
 				.loading = true, .recent = true};
 	q->pages.hash[h] = p;
-	rc = td_file_rw(q->file, TD_IO_READ, p->data, off, q->pages.size, TD_IO_EOF_ZERO);
+	/* version 1 may end with a table of less than a page */
+	rc = td_file_rw(q->file, TD_IO_READ, p->data, off, q->pages.size, q->v1 ? TD_IO_EOF_ZERO : 0);
 	p->loading = false;
 	if (rc < 0)
 		unhash(q, p);

@@ -67,7 +67,7 @@ void qcow_op_put(struct qcow_op *op)
 
 static unsigned flags_of(const struct qcow *q, const struct td_req *req, enum td_io_op what, uint64_t host)
 {
-	return what == TD_IO_READ ? TD_IO_EOF_ZERO : (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host);
+	return what == TD_IO_READ ? 0 : (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host);
 }
 
 static void whole_done(struct td_iop *iop, int err)

@@ -165,8 +165,7 @@ static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, 
 /* One piece, waited for. */
 static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run, struct iovec *iov, int n, uint64_t off)
 {
-	struct td_iop op = {.op = TD_IO_READ, .flags = TD_IO_EOF_ZERO, .file = q->data, .off = run->host, .len = run->len, .iov = iov,
-			    .iovcnt = n};
+	struct td_iop op = {.op = TD_IO_READ, .file = q->data, .off = run->host, .len = run->len, .iov = iov, .iovcnt = n};
 	unsigned epoch;
 	int rc;
 

@@ -153,8 +153,8 @@ int qcow_ref_need_block(struct qcow *q, uint64_t cluster)
 
 #define BLOCKS_LOOKED_AT 64
 
-/* Of a device: the last cluster that is counted.  Blocks without a count at the end are few, or an attack: then it is their end. */
-static int last_counted(struct qcow *q, uint64_t *end)
+/* Blocks without a count at the end are few, or an attack: then it is their end. */
+int qcow_last_counted(struct qcow *q, uint64_t *end)
 {
 	int looked = 0, rc = 0;
 	uint8_t *buf;
@@ -180,6 +180,6 @@ int qcow_find_end(struct qcow *q)
 {
 	q->end = (q->file->st.size + qcow_csize(q) - 1) >> q->cbits;
 	q->space = q->end;
-	q->old = q->file->st.size;
-	return q->file->st.blockdev ? last_counted(q, &q->end) : 0;
+	q->old = q->length = q->file->st.size;
+	return q->file->st.blockdev ? qcow_last_counted(q, &q->end) : 0;
 }

@@ -25,21 +25,32 @@ static void reserve(struct qcow *q, uint64_t upto)
 	struct td_iop op = {.op = TD_IO_ZERO, .file = q->file};
 	uint64_t from = q->space > q->end ? q->space : q->end, more = (q->end << q->cbits) / 8;
 
-	if (q->no_space || q->file->st.blockdev || upto <= q->space)
+	if (q->file->st.blockdev || (q->no_space ? upto << q->cbits <= q->length : upto <= q->space))
 		return;
 	more = more < RESERVE_MIN ? RESERVE_MIN : more > RESERVE_MAX ? RESERVE_MAX : more;
 	upto += (more >> q->cbits) + 1;
 	op.off = from << q->cbits;
 	op.len = (upto - from) << q->cbits;
-	if (qcow_set_length(q->file, upto << q->cbits) || td_await_file(q->io, &op))
+	/* the length even where space cannot be had: what is mapped lies in the file (Q10) */
+	if (!qcow_set_length(q->file, upto << q->cbits))
+		q->length = upto << q->cbits;
+	if (q->no_space)
+		return;
+	if (q->length < upto << q->cbits || td_await_file(q->io, &op))
 		q->no_space = true;
 	else
 		q->space = upto;
 }
 
+/* Do these clusters, behind all that was ever taken, read as zeroes? */
+static bool is_fresh(const struct qcow *q, uint64_t first, uint64_t n)
+{
+	return !q->file->st.blockdev && (first + n) << q->cbits <= q->length;
+}
+
 void qcow_trim_end(struct qcow *q)
 {
-	if (q->writable && q->space > q->end && !q->file->st.blockdev)
+	if (q->writable && q->length > q->end << q->cbits && !q->file->st.blockdev)
 		qcow_set_length(q->file, q->end << q->cbits);
 }
 
@@ -145,7 +156,7 @@ static int append_v1(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got,
 	reserve(q, q->end + n);
 	*first = q->end;
 	*got = n;
-	*fresh = true;
+	*fresh = is_fresh(q, *first, n);
 	q->end += n;
 	td_unlock(&q->alloc_lock);
 	return q->broken;
@@ -165,7 +176,7 @@ int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, boo
 		rc = search_page(q, n, cluster, got);
 	if (!rc) {
 		rc = append(q, n, cluster, got);
-		*fresh = !rc && !q->file->st.blockdev; /* behind the end of a file there is nothing but zeroes */
+		*fresh = !rc && is_fresh(q, *cluster, *got);
 		/* a device is full: what is free below the end has to be found now */
 		while (rc == -ENOSPC && q->hint < q->end)
 			if ((rc = search_page(q, n, cluster, got)) == 0)

@@ -4,6 +4,7 @@
  *
  *   qcow.c           submit: what goes at once and what goes to a fiber; the image below
  *   qcow-open.c      open, close
+ *   qcow-end.c       what the tables claim beyond the file's end
  *   qcow-format.c    the bytes
  *   qcow-page.c      metadata in memory: pages of L2 tables and refcount blocks, bounded
  *   qcow-flush.c     metadata back to the file, in order; the crash invariants Q1-Q7 stand at its top
@@ -130,6 +131,7 @@ struct qcow {
 	uint64_t end;   /* no cluster at or above it has ever been taken */
 	uint64_t old;   /* bytes: the file's length at open; what lies beyond may never have been written (TD_IO_NEW) */
 	uint64_t space; /* clusters below it have their space in the file system, or were there at open */
+	uint64_t length; /* bytes: the file is at least so long; what is taken below it and was never written reads as zeroes */
 	bool no_space;  /* the file system cannot reserve */
 	uint64_t hint;  /* no free cluster below it, as far as known */
 	struct qcow_freed_list freed; /* since the last write-back began */
@@ -193,6 +195,9 @@ static inline unsigned qcow_new(const struct qcow *q, uint64_t off)
 int qcow_open(struct td_image *image, struct td_err *err); /* td_driver's, as the next */
 void qcow_close(struct td_image *image);
 
+/* --- qcow-end.c; fiber, at open for writing --- */
+int qcow_mind_end(struct qcow *q, struct td_err *err);
+
 /* --- qcow-page.c --- */
 int qcow_pages_init(struct qcow *q);
 void qcow_pages_fini(struct qcow *q);
@@ -243,6 +248,7 @@ void qcow_trim_end(struct qcow *q); /* at close: what was reserved and not used 
 
 /* --- qcow-refblock.c, qcow-reap.c --- */
 int qcow_find_end(struct qcow *q); /* at open; fiber */
+int qcow_last_counted(struct qcow *q, uint64_t *end); /* the cluster behind the last that is counted; fiber */
 void qcow_reap(struct qcow *q); /* starts the reaper where there is something for it */
 
 /* --- qcow-map.c --- */

@@ -188,7 +188,7 @@ l2, data = map(int, sys.argv[1:])
 z = zlib.compressobj(9, zlib.DEFLATED, -12)
 bomb = z.compress(bytes(50000000)) + z.flush()
 d = bytearray(open('good.qcow2', 'rb').read())
-d[data:data + 60000] = bomb[:60000]
+d[data:data + 60000] = bomb[:60000].ljust(60000, b'\0')
 d[l2:l2 + 8] = (1 << 62 | 117 << 54 | data).to_bytes(8, 'big')
 open('sick.qcow2', 'wb').write(d)
 END
