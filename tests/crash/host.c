@@ -63,7 +63,7 @@ struct host {
 	bool dead;            /* somebody had it open, and died; nobody has taken it over */
 	bool lost;            /* for good: it was refused, for a reason */
 	bool tampered;
-	bool gone;            /* it was closed when a sync had failed, and what its format had in memory with it */
+	bool gone;            /* it was closed with an error, or when a sync had failed, and what its format had in memory with it */
 	unsigned spec;        /* the file that is open, and the one that was asked for */
 	struct vbd_options opt;
 	struct vbd_past past;
@@ -963,6 +963,7 @@ static void reopen(unsigned mode)
 		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that something is lost, or not even that (unsafe) */
 	if (!perform(do_close, "closing"))
 		return;
+	H.gone |= H.rc < 0; /* it was told */
 	H.open = false;
 	kill_it();
 	H.r->n.deaths--;
