@@ -619,6 +619,7 @@ static void do_close(struct vbd *v)
 		H.r->guest.op[i].ack = tick();
 		H.r->guest.op[i].status = failed ? failed : H.rc;
 	}
+	H.gone |= failed || H.rc < 0; /* it was told */
 	say("closed: %d %s", H.rc, H.rc ? H.err.text : "");
 }
 
@@ -963,7 +964,6 @@ static void reopen(unsigned mode)
 		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that something is lost, or not even that (unsafe) */
 	if (!perform(do_close, "closing"))
 		return;
-	H.gone |= H.rc < 0; /* it was told */
 	H.open = false;
 	kill_it();
 	H.r->n.deaths--;
