@@ -5,7 +5,6 @@
 # processors' busy time is counted, kernel threads and interrupts too, while nothing else runs in dom0: it is read without starting a
 # process, a second after the load has begun and a second before it ends.
 
-[ ! -f /lab/bench.conf ] || . /lab/bench.conf
 BENCH_LOADS=${BENCH_LOADS:-"randread,4096,1 randread,4096,32 randwrite,4096,32 read,65536,8 write,65536,8"}
 BENCH_BACKENDS=${BENCH_BACKENDS:-"tapdisk persistent blkback qdisk"}
 BENCH_STORES=${BENCH_STORES:-"device file"}
@@ -42,7 +41,7 @@ bench_load() { # bench_load ROUND STORE-NAME BACKEND VDEV LOAD
 	busy; busy0=$BUSY now0=$NOW user0=$USER_MS soft0=$SOFT
 	sleep "$s"; busy
 	[ -z "${BENCH_PROFILE:-}" ] || echo "= end"
-	wait_for 90 grep -qa "^@END $seq " "$log" || die "$3, $5: the guest does not answer"
+	wait_for 90 says "$log" "@END $seq " || die "$3, $5: the guest does not answer"
 	read -r n t p50 p99 < <(tr -d '\r' <"$log" | sed -n "/^@BEGIN $seq\$/,\$s/^aioload: \([0-9]*\) requests, \([0-9.]*\) seconds, p50 \([0-9.]*\) us, p99 \([0-9.]*\) us/\1 \2 \3 \4/p")
 	[ -n "$p99" ] || die "$3, $5: $(sed -n "/^@BEGIN $seq/,\$p" "$log" | tr -d '\r')"
 	awk -v head="= m xen-$2 $5 $3 $1" -v n="$n" -v t="$t" -v p="$p50 $p99" -v cpu=$((BUSY - busy0)) -v w=$((NOW - now0)) \
@@ -63,18 +62,20 @@ bench_calls() { # bench_calls STORE-NAME BACKEND VDEV LOAD
 case_bench() {
 	local i n load store v backend file target seed=() disks=() before
 	guests_only
-	kill -TERM "$(tapback_pid vbd)"; wait_for 10 gone "$(tapback_pid vbd)" || die "tapback does not end" # vbd is blkback's now
+	if [ $TYPE = vbd ]; then # it is blkback's now
+		kill -TERM "$(tapback_pid)"; wait_for 10 gone "$(tapback_pid)" || die "tapback does not end"
+	fi
 	modprobe xen-blkback || die "no xen-blkback"
 	file=$(image bench.img 96); dd if=/dev/zero of="$file" bs=1M count=96 conv=fsync 2>/dev/null || die "no file"
 	# libxl starts a QEMU for a PV guest only with the guest, so that one has a qdisk from the beginning
 	if [ -x /usr/libexec/xen-qemu-system-i386 ]; then seed=("format=raw,vdev=xvdz,access=rw,backendtype=qdisk,target=$(image seed.img 1)")
 	else say "no QEMU for Xen: without qdisk"; BENCH_BACKENDS=${BENCH_BACKENDS/qdisk/}; fi
 	guest_start d1 pv "${seed[@]}" || die "xl create failed"
-	n=98
+	n=1
 	for store in $BENCH_STORES; do
 		target=$file; [ $store != device ] || target=/dev/vdb
 		for backend in $BENCH_BACKENDS; do
-			v=xvd$(printf "\\$(printf %o $n)"); n=$((n + 1))
+			v=$(vdev $n); n=$((n + 1))
 			bench_attach "$backend" "$v" "$target" || { sed 's/^/# | /' /tmp/attach.out; die "$backend cannot be had on $store"; }
 			disks+=("$store $backend $v")
 			say "$v: $store, $backend; persistent grants: backend $(key "$(fe d1 "$v")" backend | sed 's,.*,&/feature-persistent,' | xargs xenstore-read 2>/dev/null), guest $(key "$(fe d1 "$v")" feature-persistent)"

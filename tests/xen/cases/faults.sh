@@ -72,7 +72,7 @@ case_killed() {
 	wait_for 5 eval "! state_is $b 4" || die "5 s after its sixth tapdisk was killed, the backend is still in state 4"
 	say "xenstore says so after $(($(now_ms) - began)) ms: $(xenstore-read "/local/domain/0/error/$(sed 's|/local/domain/0/||' <<<"$b")/error" 2>&1)"
 	xenstore-read "/local/domain/0/error/$(sed 's|/local/domain/0/||' <<<"$b")/error" | grep -q "$pid" || die "the error node does not name tapdisk $pid"
-	cat /var/log/tapback-vbd.log /var/log/messages | grep -q "$pid" || die "the log does not name tapdisk $pid"
+	cat "/var/log/tapback-$TYPE.log" /var/log/messages | grep -q "$pid" || die "the log does not name tapdisk $pid"
 	sleep 3
 	g k1 90 "load_stop xvdb" >/tmp/load || { sed 's/^/# | /' /tmp/load; die "the other disk was disturbed"; }
 	say "the other disk: $(tail -1 /tmp/load)"

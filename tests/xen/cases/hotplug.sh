@@ -6,13 +6,14 @@ plug_guest() {
 	guests_only
 	GUEST_ARGS="xen_blkfront.max_indirect_segments=256" guest_start p1 pv "$(disk xvda "$(target none "$(image p1.img)")")" || die "xl create failed"
 }
+markers() { (cd $CTL/tapdisk && echo tapdisk-[0-9]* | sed 's/tapdisk-\[.*//'); }
 attach() { timeout 60 xl block-attach p1 "$@" >/tmp/attach.out 2>&1 </dev/null; }
 detach() { timeout 90 xl block-detach p1 "$1" >/tmp/detach.out 2>&1 </dev/null; }
-taken_away() { # taken_away VDEV PID TYPE: nothing of this disk is left
+taken_away() { # taken_away VDEV PID [TYPE]: nothing of this disk is left
 	wait_for 15 gone "$2" || die "tapdisk $2 still runs"
-	absent "$(be p1 "$1" "$3")" || die "the backend directory is still there"
-	[ -z "$(ls $CTL | grep -w "ctl$2")" ] || die "the socket of tapdisk $2 is left"
-	[ "$(ls $CTL/tapdisk | wc -l)" = "$(tapdisks)" ] || die "markers: $(ls $CTL/tapdisk | tr '\n' ' '), tapdisks: $(tapdisks)"
+	absent "$(be p1 "$1" ${3:-})" || die "the backend directory is still there"
+	[ ! -e "$CTL/ctl$2" ] || die "the socket of tapdisk $2 is left"
+	[ "$(markers | wc -w)" = "$(tapdisks)" ] || die "markers: $(markers), tapdisks: $(tapdisks)"
 }
 
 # xl block-attach and block-detach, twice, as the second time meets what the first left.
@@ -25,7 +26,7 @@ case_hotplug() {
 		pid=$(disk_pid p1 xvdf)
 		detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed"; }
 		g p1 20 "disk_gone xvdf 10" || die "the guest still has the disk"
-		taken_away xvdf "$pid" vbd
+		taken_away xvdf "$pid"
 		image_holds /data/hot.img /tmp/sums || die "the image is not what the guest wrote"
 	done
 }
@@ -48,7 +49,7 @@ case_detach_busy() {
 	g p1 60 "umount /mnt" >/dev/null || g p1 60 "sleep 2; umount -l /mnt" >/dev/null || die "the guest cannot unmount"
 	wait_for 20 eval "absent $b || state_is $b 6" || die "the guest has let go, and the backend is in state $(key "$b" state)"
 	absent "$b" || detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed when the disk was free"; }
-	taken_away xvdf "$pid" vbd
+	taken_away xvdf "$pid"
 	mkdir -p /mnt/outside; mount -t ext4 -o loop /data/busy.img /mnt/outside || die "the file system does not recover"
 	[ "$(sha256sum </mnt/outside/one)" = "$(cat /tmp/one)" ] || { umount /mnt/outside; die "a synced file is lost"; }
 	umount /mnt/outside; e2fsck -fn /data/busy.img >/tmp/fsck 2>&1 || { sed 's/^/# | /' /tmp/fsck; die "the image is damaged"; }
@@ -57,7 +58,7 @@ case_detach_busy() {
 	attach "$(disk xvdf "$(target none "$(image busy.img)")")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach failed afterwards"; }
 	g p1 60 "disk_there xvdf 20 && sync_writes xvdf 3" >/dev/null || die "the guest takes no disks any more"
 	pid=$(disk_pid p1 xvdf); detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed afterwards"; }
-	taken_away xvdf "$pid" vbd
+	taken_away xvdf "$pid"
 }
 
 # vbd3, by our own command: without libxl.
@@ -92,5 +93,5 @@ case_read_only() {
 	done
 	detach xvdh || die "xl block-detach failed"
 	[ "$(sha256sum <"$img")" = "$before" ] || die "the image has changed"
-	taken_away xvdh "$pid" vbd
+	taken_away xvdh "$pid"
 }

@@ -27,9 +27,9 @@ case_restart() {
 	pid=$(disk_pid p1 xvdf)
 	g p1 30 "load_start xvda 8; load_start xvdf 8" || die "no load"
 	for i in 1 2; do
-		old=$(tapback_pid vbd)
-		kill -9 "$old"; wait_for 5 gone "$old"; sleep 1; rm -f /run/tapback-vbd.pid
-		tapback_start vbd || die "tapback does not start again"
+		old=$(tapback_pid)
+		kill -9 "$old"; wait_for 5 gone "$old"; sleep 1; rm -f "$PIDFILE"
+		tapback_start || die "tapback does not start again"
 		sleep 1
 		state_is "$b" 4 || die "after the restart the backend is in state $(key "$b" state)"
 		[ "$(disk_pid p1 xvdf)" = "$pid" ] || die "the disk has another tapdisk"
@@ -38,21 +38,21 @@ case_restart() {
 	sed -n 's/^load/# &/p' /tmp/load
 	[ "$(grep -c ' 0 errors, 0 wrong' /tmp/load)" = 2 ] || die "the guest saw errors or other bytes than it wrote"
 	detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach after the restart failed"; }
-	taken_away xvdf "$pid" vbd
+	taken_away xvdf "$pid"
 	# and what happens while there is no daemon is found when there is one again
 	attach "$(disk xvdf "$(target none /data/again.img)")" || die "xl block-attach after the restart failed"
 	pid=$(disk_pid p1 xvdf)
-	kill -TERM "$(tapback_pid vbd)"; sleep 1; rm -f /run/tapback-vbd.pid
+	kill -TERM "$(tapback_pid)"; sleep 1; rm -f "$PIDFILE"
 	state_is "$b" 4 || die "ending the daemon changed the state to $(key "$b" state)"
-	(sleep 3; tapback_start vbd) &
+	(sleep 3; tapback_start) &
 	detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach, begun without a daemon, failed"; }
 	wait
-	taken_away xvdf "$pid" vbd
+	taken_away xvdf "$pid"
 }
 
 # One blow to the tapdisk of the guest's disk $dev, to the daemon, or to both, or an upgrade; and what comes after it.
 survive_one() { # tapdisk|tapback|both|upgrade
-	local pid old b began minor; pid=$(disk_pid p1 $dev); old=$(tapback_pid vbd); b=$(be p1 $dev); minor=$(disk_minor p1 $dev)
+	local pid old b began minor; pid=$(disk_pid p1 $dev); old=$(tapback_pid); b=$(be p1 $dev); minor=$(disk_minor p1 $dev)
 	began=$(now_ms)
 	case $1 in
 	upgrade) tap-ctl upgrade -p "$pid" >/tmp/upgrade 2>&1 || { sed 's/^/# | /' /tmp/upgrade; die "$dev: the upgrade failed"; } ;;
@@ -61,8 +61,8 @@ survive_one() { # tapdisk|tapback|both|upgrade
 	both) kill -9 "$old" "$pid" ;;
 	esac
 	case $1 in tapback | both)
-		rm -f /run/tapback-vbd.pid
-		wait_for 5 gone "$old"; tapback_start vbd || die "tapback does not start again"
+		rm -f "$PIDFILE"
+		wait_for 5 gone "$old"; tapback_start || die "tapback does not start again"
 		;;
 	esac
 	[ "$1" = tapback ] || wait_for 20 eval '[ "$(disk_pid p1 '"$dev"')" != "'"$pid"'" ]' || die "$dev: no successor for tapdisk $pid after: $1"
@@ -140,7 +140,7 @@ case_no_space() {
 	g p1 90 "load_stop xvdf" >/tmp/load || { sed 's/^/# | /' /tmp/load; die "the guest saw errors or other bytes than it wrote"; }
 	say "$(tail -1 /tmp/load)"
 	detach xvdf || die "xl block-detach failed"
-	taken_away xvdf "$pid" vbd; umount /small; rm /data/small.fs
+	taken_away xvdf "$pid"; umount /small; rm /data/small.fs
 }
 
 # A request of a mebibyte: the guest's driver sends it in one piece, by indirect segments, and no byte is lost on the way.
@@ -190,6 +190,6 @@ case_sectors() {
 	grep -q "^4096 $(($(stat -c %s "$img") / 512)) " /tmp/sectors || die "the guest sees another disk: $(cat /tmp/sectors)"
 	g p1 150 "fs_write xvdf 3" >/tmp/sums || { tail -5 /tmp/sums | sed 's/^/# | /'; die "the disk is not right"; }
 	detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed"; }
-	taken_away xvdf "$pid" vbd
+	taken_away xvdf "$pid"
 	image_holds "$img" /tmp/sums || die "the image is not what the guest wrote"
 }

@@ -21,15 +21,15 @@ case_resize() {
 	! tap-ctl unpause -p "$pid" -m "$minor" 2>/tmp/shrink || die "a disk in use has shrunk"
 	grep -q "cannot shrink" /tmp/shrink || die "refused with: $(cat /tmp/shrink)"
 	truncate -s 64M "$img"; tap-ctl unpause -p "$pid" -m "$minor" || die "unpause after the refused shrink failed"
-	old=$(tapback_pid vbd); kill -9 "$old"; wait_for 5 gone "$old"; rm -f /run/tapback-vbd.pid
+	old=$(tapback_pid); kill -9 "$old"; wait_for 5 gone "$old"; rm -f "$PIDFILE"
 	truncate -s 80M "$img"; tap-ctl resize -p "$pid" -m "$minor" >/dev/null || die "resize without a daemon failed"
-	tapback_start vbd || die "tapback does not start again"
+	tapback_start || die "tapback does not start again"
 	sees xvdf $((80 << 20)); state_is "$b" 4 || die "the backend is in state $(key "$b" state)"
 	g p1 60 "dd if=/dev/urandom of=/dev/xvdf bs=4k count=1 seek=20479 oflag=direct conv=fsync 2>/dev/null" || die "the guest cannot write at the new end"
 	g p1 60 "sha256sum </mnt/one; umount /mnt" >/tmp/two || die "umount failed"
 	cmp -s /tmp/one /tmp/two || die "the guest reads something else"
 	detach xvdf || { sed 's/^/# | /' /tmp/detach.out; die "xl block-detach failed"; }
-	taken_away xvdf "$pid" vbd
+	taken_away xvdf "$pid"
 }
 
 # A CD drive: empty, a medium in, another, out.

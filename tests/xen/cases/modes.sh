@@ -106,7 +106,7 @@ case_idle() {
 			[ "$after" != "$before" ] || break
 		done
 		rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$pid/status")
-		say "$v: $((after - before)) wake-ups in 4 s, $rss KiB resident, $(ls /proc/"$pid"/task | wc -l) threads"
+		say "$v: $((after - before)) wake-ups in 4 s, $rss KiB resident, $(grep -c . <(printf '%s\n' /proc/"$pid"/task/*)) threads"
 		[ "$after" = "$before" ] || die "tapdisk $pid of $v woke up $((after - before)) times in 4 s"
 		[ "$rss" -lt 8192 ] || die "tapdisk $pid of $v has $rss KiB resident"
 	done

@@ -33,7 +33,7 @@ case_migrate() {
 	# its console's log has the name that it came under
 	ln -sf "$(basename "$(guest_log v1--incoming)")" "$(guest_log v1)"
 	[ "$(disk_pid v1 xvda)" = "$pid" ] || die "the disk has another tapdisk: $(disk_pid v1 xvda), not $pid"
-	absent "/local/domain/0/backend/vbd/$old" || die "the old domain's directory is left"
+	absent "/local/domain/0/backend/$TYPE/$old" || die "the old domain's directory is left"
 	sleep 2; g v1 200 "load_stop xvda" >/tmp/load || { tail -5 /tmp/load | sed 's/^/# | /'; die "the guest saw errors or other bytes than it wrote"; }
 	say "$(tail -1 /tmp/load)"
 	g v1 60 "sync_writes xvda 3" >/dev/null || die "the guest cannot write any more"

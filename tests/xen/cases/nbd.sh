@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A disk used from dom0 itself: the kernel's NBD client on a tapdisk's socket.
 
-nbd_create() { # nbd_create IMAGE OPTION...: a disk; NBD_PID and NBD_SOCK
-	local minor img=$1; shift
-	minor=$(tap-ctl create -a "aio:$img" "$@") || die "tap-ctl create failed"
+nbd_create() { # nbd_create IMAGE [-t TYPE] OPTION...: a disk; NBD_PID and NBD_SOCK
+	local minor img=$1 type=aio; shift
+	[ "${1:-}" != -t ] || { type=$2; shift 2; }
+	minor=$(tap-ctl create -a "$type:$img" "$@") || die "tap-ctl create failed"
 	minor=${minor##*-}
 	NBD_PID=$(tap-ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p') NBD_MINOR=$minor
 	NBD_SOCK=$CTL/nbd$NBD_PID.$minor

@@ -11,7 +11,6 @@ POWERCUT_MIB=48 # of a guest's disk
 
 dm() { DM_DISABLE_UDEV=1 dmsetup "$@" >/tmp/dmsetup.out 2>&1 || { sed 's/^/# | /' /tmp/dmsetup.out; return 1; }; }
 area() { dm create "$1" --table "0 $3 linear /dev/vdd $2"; } # area NAME FIRST SECTORS
-pair_vdev() { printf "xvd\\x$(printf %x $((97 + $1)))"; }
 
 pair_image() { # pair_image FORMAT FILE
 	case $1 in
@@ -34,7 +33,7 @@ pair_logged() { # pair_logged I
 }
 # One after the other: libxl gives each hotplug script 40 s, and nine of them at once share two emulated processors.
 pair_attach() { # pair_attach I FORMAT/MODE FILE
-	local d; d=$(disk "$(pair_vdev "$1")" "$(pair_target "${2%/*}" "${2#*/}" "$3")")
+	local d; d=$(disk "$(vdev "$1")" "$(pair_target "${2%/*}" "${2#*/}" "$3")")
 	if guest_alive c1; then
 		timeout 60 xl block-attach c1 "$d" >/tmp/attach.out 2>&1 </dev/null || { sed 's/^/# | /' /tmp/attach.out; return 1; }
 	else
@@ -78,7 +77,7 @@ case_powercut() {
 		pair_logged $i || die "no file system for $pair"
 		pair_image "${pair%/*}" "/cut/$i/image" || die "no image for $pair"
 		pair_attach $i "$pair" "/cut/$i/image" || die "$pair cannot be attached"
-		g c1 60 "promise_start $(pair_vdev $i)" >/tmp/started || { sed 's/^/# | /' /tmp/started; die "$pair: no file system in the guest"; }
+		g c1 60 "promise_start $(vdev $i)" >/tmp/started || { sed 's/^/# | /' /tmp/started; die "$pair: no file system in the guest"; }
 		sync -f "/cut/$i/image" # in unsafe nobody else does, and then all would be lost
 		BEGAN=$SECONDS
 		steps $i || die "$pair: the guest cannot write"
@@ -103,7 +102,7 @@ case_powercut_reboot() {
 		area "left$i" $((i * FS_SECTORS)) "$FS_SECTORS" && mkdir -p "/left/$i" && mount -t ext4 "/dev/mapper/left$i" "/left/$i" ||
 			die "$pair: dom0 cannot mount what is left"
 		pair_attach $i "$pair" "/left/$i/image" || die "$pair: what is left cannot be attached"
-		g c1 60 "promise_look $(pair_vdev $i) $name $promised" >/tmp/looked || bad=1
+		g c1 60 "promise_look $(vdev $i) $name $promised" >/tmp/looked || bad=1
 		say "$pair, after a reboot: $(tail -1 /tmp/looked)"
 		[ $bad = 0 ] || sed 's/^/# | /' /tmp/looked
 		i=$((i + 1))

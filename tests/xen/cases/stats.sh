@@ -11,12 +11,12 @@ case_xentop() {
 	g p1 60 "disk_there xvdk 20" || die "the guest does not have the disk"
 	b=$(be p1 xvdk vbd3); pid=$(disk_pid p1 xvdk vbd3)
 	f=/dev/shm/td3-$pid/vbd-$(cat /tmp/p1.id)-$(devid xvdk)
-	[ -s "$f" ] || die "there is no $f: $(ls /dev/shm/td3-* 2>&1 | tr '\n' ' ')"
-	say "sysfs: $(ls /sys/bus/xen-backend/devices | tr '\n' ' '); $(command -v xentop || echo 'no xentop that knows vbd3')"
+	[ -s "$f" ] || die "there is no $f: $(echo /dev/shm/*)"
+	say "sysfs: $(echo /sys/bus/xen-backend/devices/*); $(command -v xentop || echo 'no xentop that knows vbd3')"
 	before=$(xentop_of p1)
 	g p1 90 "dd if=/dev/zero of=/dev/xvdk bs=64k count=32 oflag=direct 2>/dev/null && dd if=/dev/xvdk of=/dev/null bs=64k count=16 iflag=direct 2>/dev/null && sync_writes xvdk 5" || die "the guest's I/O failed"
 	# version, outstanding, reads submitted, completed, sectors, ticks, writes the same, errors, flags
-	read -r -a field < <(busybox od -An -v -t u8 -N 96 "$f" | tr '\n' ' ')
+	read -r -a field < <(od -An -v -t u8 -N 96 "$f" | tr '\n' ' ')
 	say "the file: ${field[*]}"
 	[ "${field[0]}" = 1 ] && [ "${field[1]}" = 0 ] && [ "${field[4]}" -ge 2048 ] && [ "${field[8]}" -ge $((4096 + 5 * 8)) ] && [ "${field[10]}" = 0 ] || die "the file is not what the guest did"
 	[ "${field[3]}" -le "${field[2]}" ] && [ "${field[5]}" -gt 0 ] && [ "${field[9]}" -gt 0 ] || die "the file makes no sense"
