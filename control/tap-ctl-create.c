@@ -29,13 +29,13 @@ static void create_undo(pid_t pid, int minor, bool attached)
 		const struct tc_args a = {.pid = pid, .minor = minor, .timeout = 1, .force = true};
 
 		/* 16: it is open; and one whose open took too long may be, by now */
-		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY && !tc_close(&a, true, &is, NULL) && !is.detached)
+		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY && !tc_close(&a, true, false, &is, NULL) && !is.detached)
 			tc_detach(pid, minor, true, NULL, NULL);
 	}
 	if (pid > 0)
 		tc_reap(pid, attached ? GRACE_MS : 0);
 	if (minor >= 0)
-		tc_free(minor, NULL);
+		tc_free(minor, false, NULL);
 }
 
 static int create_steps(const struct tc_args *a, struct td_err *err)
@@ -99,10 +99,10 @@ static void destroy_wait(int pidfd)
 }
 
 /* Nothing is there for a disk of a dead tapdisk but its marker, if that.  A live tapdisk's is not ours to take. */
-static int destroy_dead(int minor, struct td_err *err)
+static int destroy_dead(int minor, bool give_up, struct td_err *err)
 {
 	struct td_err mine = {};
-	int ret = tc_free(minor, &mine);
+	int ret = tc_free(minor, give_up, &mine);
 
 	return ret && ret != -ENODEV ? td_fail(err, -ret, "%s", mine.text) : 0;
 }
@@ -115,7 +115,7 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 	bool last;
 
 	/* in one question: else one that is answered when we have gone would leave a disk that is closed, and not detached */
-	ret = tc_close(a, true, &is, &mine);
+	ret = tc_close(a, true, a->force, &is, &mine);
 	last = is.last;
 	/* 19: it is not open, or not there at all, and then detach says so as well */
 	if ((!ret && !is.gone && !is.detached) || ret == -ENODEV) {
@@ -127,8 +127,8 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 	if (pidfd >= 0)
 		close(pidfd);
 	if (ret && is.detached)
-		tc_free(a->minor, NULL);
+		tc_free(a->minor, a->force, NULL);
 	if (ret && !is.gone)
 		return td_fail(err, -ret, "%s", mine.text);
-	return destroy_dead(a->minor, err);
+	return destroy_dead(a->minor, a->force, err);
 }

@@ -148,7 +148,7 @@ static int disk_drain(const char *op, const struct tc_args *a, bool detach, json
 	return td_ctl_call(a->pid, req, NULL, 0, wait, NULL, NULL, reply, err);
 }
 
-int tc_close(const struct tc_args *a, bool detach, struct tc_closed *is, struct td_err *err)
+int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_closed *is, struct td_err *err)
 {
 	struct remains before = remains_of(a->pid, a->minor);
 	struct td_err mine = {};
@@ -162,6 +162,10 @@ int tc_close(const struct tc_args *a, bool detach, struct tc_closed *is, struct 
 	if (is->gone) {
 		struct remains after = remains_of(a->pid, a->minor); /* it may have died of the question itself */
 
+		if (after.marker && (ret = tc_settle(a->minor, give_up, err)) < 0) {
+			is->gone = false;
+			return ret;
+		}
 		if (after.marker)
 			tc_marker_sweep(a->minor, true);
 		if (before.socket || before.marker || after.marker)
@@ -189,7 +193,7 @@ int tc_cmd_close(const struct tc_args *a, struct td_err *err)
 {
 	struct tc_closed is;
 
-	return tc_close(a, false, &is, err);
+	return tc_close(a, false, false, &is, err);
 }
 
 int tc_cmd_pause(const struct tc_args *a, struct td_err *err)

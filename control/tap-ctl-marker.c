@@ -108,9 +108,10 @@ int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 
 /*
  * Removes a marker under its lock, so that no tapdisk can be taking it at the same time; with `stale', only if a dead tapdisk
- * left it.  0, -ENODEV when there is none, -EBUSY when it is held (or, with stale, not a dead one's), or -errno.
+ * left it.  0, -ENODEV when there is none, -EBUSY when it is held (or, with stale, not a dead one's), -ENOTEMPTY when its records hold
+ * what is in no image yet, or -errno.
  */
-static int marker_remove(int minor, const char *path, bool stale)
+static int marker_remove(int minor, const char *path, bool stale, bool give_up)
 {
 	struct stat st;
 	int ret = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -127,6 +128,8 @@ static int marker_remove(int minor, const char *path, bool stale)
 		ret = -ENODEV;
 	else if (stale && !st.st_size)
 		ret = -EBUSY;
+	else if (tc_log_waits(minor) && !give_up)
+		ret = -ENOTEMPTY;
 	else {
 		td_ctl_record_sweep(minor); /* while the number is still nobody else's */
 		if (unlink(path) < 0)
@@ -136,7 +139,7 @@ static int marker_remove(int minor, const char *path, bool stale)
 	return ret;
 }
 
-int tc_free(int minor, struct td_err *err)
+int tc_free(int minor, bool give_up, struct td_err *err)
 {
 	char *path = marker_path(minor);
 	pid_t pid = 0;
@@ -144,7 +147,12 @@ int tc_free(int minor, struct td_err *err)
 
 	if (!path)
 		return td_fail(err, ENOMEM, "no memory");
-	ret = marker_remove(minor, path, false);
+	ret = tc_settle(minor, give_up, err);
+	if (ret) {
+		free(path);
+		return ret;
+	}
+	ret = marker_remove(minor, path, false, give_up);
 	if (ret == -EBUSY) {
 		td_ctl_marker(minor, &pid);
 		td_fail(err, EBUSY, "minor %d is held by tapdisk %d: end it with `tap-ctl destroy -p %d -m %d'", minor,
@@ -168,7 +176,7 @@ bool tc_marker_sweep(int minor, bool by_name)
 		return false;
 	path = marker_path(minor);
 	if (path)
-		swept = marker_remove(minor, path, true) == 0;
+		swept = marker_remove(minor, path, true, false) == 0;
 	free(path);
 	return swept;
 }
@@ -202,12 +210,12 @@ int tc_cmd_allocate(const struct tc_args *a, struct td_err *err)
 		return ret;
 	ret = tc_put_line(path, err);
 	if (ret)
-		tc_free(minor, NULL);
+		tc_free(minor, false, NULL);
 	free(path);
 	return ret;
 }
 
 int tc_cmd_free(const struct tc_args *a, struct td_err *err)
 {
-	return tc_free(a->minor, err);
+	return tc_free(a->minor, a->force, err);
 }

@@ -14,37 +14,48 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
 
-/* The record, locked until fd is closed.  It is replaced by renames: the lock must be on the one that has the name. */
-static int record_open(int minor, int *fd, json_t **record, struct td_err *err)
+/* On the record that has the name: it is replaced by renames. */
+static int record_lock(int fd, const char *path, time_t until, bool *renamed, struct td_err *err)
 {
-	char path[PATH_MAX];
+	struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 	struct stat held, named;
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
+		if (time(NULL) >= until)
+			return td_fail(err, ETIMEDOUT, "%s is locked: another tap-ctl is at work with that disk", path);
+		nanosleep(&pause, NULL);
+	}
+	*renamed = fstat(fd, &held) < 0 || stat(path, &named) < 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev;
+	return 0;
+}
+
+int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_err *err)
+{
+	time_t until = time(NULL) + seconds;
+	char path[PATH_MAX];
+	bool renamed;
 	int rc = td_ctl_disk_path(minor, path);
 
 	if (rc)
 		return td_fail(err, -rc, "the control directory's name is too long");
-	for (;;) {
+	do {
 		*fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		if (*fd < 0)
 			return td_fail(err, errno == ENOENT ? ENODEV : errno,
-			               "nothing is known of how minor %d was open (%s: %s): it was closed",
-			               minor, path, strerror(errno));
-		if (flock(*fd, LOCK_EX) < 0 || fstat(*fd, &held) < 0) {
-			rc = td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
-			break;
-		}
-		if (!stat(path, &named) && held.st_ino == named.st_ino && held.st_dev == named.st_dev)
-			break;
-		close(*fd);
-	}
-	if (!rc && !(*record = json_loadfd(*fd, 0, NULL)))
-		rc = td_fail(err, EBADMSG, "%s makes no sense", path);
-	if (rc)
-		close(*fd);
+			               "nothing is known of how minor %d was open (%s: %s): it was closed", minor, path, strerror(errno));
+		rc = record_lock(*fd, path, until, &renamed, err);
+		if (!rc && !renamed && !(*record = json_loadfd(*fd, 0, NULL)))
+			rc = td_fail(err, EBADMSG, "%s makes no sense", path);
+		if (rc || renamed)
+			close(*fd);
+	} while (!rc && renamed);
 	return rc;
 }
 
@@ -95,7 +106,7 @@ int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
 	json_t *record = NULL;
 	char text[32];
 	pid_t pid = 0;
-	int fd, ret = record_open(a->minor, &fd, &record, err);
+	int fd, ret = tc_record_open(a->minor, 2 * TC_SLOW, &fd, &record, err);
 
 	if (ret)
 		return ret;

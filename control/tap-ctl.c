@@ -66,6 +66,16 @@ static const struct tc_opt opts_close[] = {
         {'f', "force", NULL, "drop the guest's ring instead of waiting for the guest to let go of it", TC_FORCE},
         OPT_TIMEOUT,
         OPT_HELP};
+static const struct tc_opt opts_free[] = {
+        OPT_MINOR,
+        {'f', "force", NULL, "also when what a dead tapdisk had not written yet cannot be put into the image: that is lost", TC_FORCE},
+        OPT_HELP};
+static const struct tc_opt opts_destroy[] = {
+        OPT_PID,
+        OPT_MINOR,
+        {'f', "force", NULL, "drop the guest's ring; and lose what a dead tapdisk had not written yet, when the image does not take it", TC_FORCE},
+        OPT_TIMEOUT,
+        OPT_HELP};
 static const struct tc_opt opts_wait[] = {OPT_PID, OPT_MINOR, OPT_TIMEOUT, OPT_HELP};
 static const struct tc_opt opts_unpause[] = {
         OPT_PID,
@@ -100,17 +110,18 @@ static const struct tc_opt opts_job[] = {OPT_PID,
 const struct tc_cmd tc_cmds[] = {
         {"list", "show tapdisks and their disks", opts_list, "", tc_cmd_list},
         {"allocate", "set a minor number aside; prints its marker file", opts_none, "", tc_cmd_allocate},
-        {"free", "give a minor number back", opts_minor, "m", tc_cmd_free},
+        {"free", "give a minor number back", opts_free, "m", tc_cmd_free},
         {"spawn", "start a tapdisk; prints its pid", opts_none, "", tc_cmd_spawn},
         {"attach", "give a tapdisk a minor number to serve", opts_disk, "pm", tc_cmd_attach},
         {"detach", "take it back; a tapdisk without any ends", opts_disk, "pm", tc_cmd_detach},
         {"open", "open an image for an attached disk", opts_open, "pma", tc_cmd_open},
         {"close", "finish what is under way and close the image", opts_close, "pm", tc_cmd_close},
         {"create", "allocate, spawn, attach and open in one; prints the marker file", opts_create, "a", tc_cmd_create},
-        {"destroy", "close, detach and free in one", opts_wait, "pm", tc_cmd_destroy},
+        {"destroy", "close, detach and free in one", opts_destroy, "pm", tc_cmd_destroy},
         {"pause", "hold the guest's requests and let go of the image", opts_wait, "pm", tc_cmd_pause},
         {"unpause", "open the image again, or another, and go on", opts_unpause, "pm", tc_cmd_unpause},
         {"revive", "give the disk of a tapdisk that has died a new one; prints its pid", opts_revive, "m", tc_cmd_revive},
+        {"settle", "put into an image what a tapdisk that died had not written to it yet", opts_minor, "m", tc_cmd_settle},
         {"upgrade", "go on with the tapdisk program on disk, under running guests; prints the new pid", opts_upgrade, "", tc_cmd_upgrade},
         {"resize", "see that an image has grown, and tell its guest; prints the size in bytes", opts_disk, "pm", tc_cmd_resize},
         {"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},

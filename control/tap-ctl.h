@@ -79,11 +79,19 @@ char *tc_absolute(const char *path); /* to be freed; NULL and errno */
 /* tap-ctl-marker.c.  making: the number is for a disk that this process is making; the marker is swept when it dies over that.
  * path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.
  * tc_marker_sweep removes the marker, and the records, if a dead tapdisk left them; true when it did.  by_name: somebody wants this very
- * disk gone; else one whose guest waits for a successor stays. */
+ * disk gone; else one whose guest waits for a successor stays.  One that holds what was not written yet stays in any case: tc_settle. */
 int tc_allocate(bool making, int *minor, char **path, struct td_err *err);
-int tc_free(int minor, struct td_err *err);
+int tc_free(int minor, bool give_up, struct td_err *err);
 bool tc_marker_sweep(int minor, bool by_name);
 void tc_markers(void (*fn)(int minor, void *arg), void *arg);
+
+/* tap-ctl-revive.c.  The record of how a disk was open, locked until fd is closed; -ENODEV when there is none. */
+int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_err *err);
+
+/* tap-ctl-settle.c.  Is there anything that a dead tapdisk had answered and not written yet?  0: no; else how many changes, or -errno when
+ * nobody can tell.  tc_settle puts it into the image; give_up: or says what is lost, and that it is. */
+int tc_log_waits(int minor);
+int tc_settle(int minor, bool give_up, struct td_err *err);
 
 /* tap-ctl-spawn.c.  leash: NULL, or where to put a descriptor: the tapdisk gives up and ends when that is closed, as by our death,
  * before tc_release (0 or -errno with text).  tc_reap: sees the end of a child that tc_spawn made, by force after a grace, and removes
@@ -97,7 +105,7 @@ void tc_reap(pid_t pid, int grace_ms);
 void tc_place_like(pid_t now, pid_t old);
 
 /* tap-ctl-disk.c.  keep: the marker is ours to free then, and is swept if we die before.
- * detach: the tapdisk does that after the close, even if we have given up waiting. */
+ * detach: the tapdisk does that after the close, even if we have given up waiting; give_up: as of tc_settle. */
 struct tc_closed {
 	bool gone;           /* the process is dead and what it left has been removed */
 	bool detached, last; /* the tapdisk has detached it as well, which one of an older version leaves to us; it was its last disk */
@@ -107,7 +115,7 @@ int tc_detach(pid_t pid, int minor, bool keep, bool *last, struct td_err *err);
 int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err);
 /* Reads it from standard input. */
 int tc_put_key(json_t *req, struct td_err *err);
-int tc_close(const struct tc_args *a, bool detach, struct tc_closed *is, struct td_err *err);
+int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_closed *is, struct td_err *err);
 
 /* the commands */
 int tc_cmd_list(const struct tc_args *a, struct td_err *err);
@@ -123,6 +131,7 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err);
 int tc_cmd_pause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_unpause(const struct tc_args *a, struct td_err *err);
 int tc_cmd_revive(const struct tc_args *a, struct td_err *err);
+int tc_cmd_settle(const struct tc_args *a, struct td_err *err);
 int tc_cmd_upgrade(const struct tc_args *a, struct td_err *err);
 int tc_cmd_resize(const struct tc_args *a, struct td_err *err);
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err);

@@ -10,6 +10,7 @@ drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \
 	drivers/vhd-alloc.c \
 	drivers/vhd-clear.c \
 	drivers/vhd-commit.c \
+	drivers/vhd-redo.c \
 	drivers/vhd-crypt.c \
 	drivers/vhd-end.c \
 	drivers/vhd-io.c \

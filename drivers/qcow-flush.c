@@ -407,13 +407,18 @@ int qcow_header_write(struct qcow *q)
 	return rc ? rc : qcow_sync(q->file);
 }
 
-void qcow_lazy_end(struct qcow *q)
+void qcow_unmark(struct qcow *q)
 {
-	if (!(q->h.incompat & QCOW_INCOMPAT_DIRTY) || !q->writable || q->broken || !qcow_clean(q))
+	bool lazy = q->h.incompat & QCOW_INCOMPAT_DIRTY, marked = q->h.version == 3 && QCOW_MARK(q->h.autoclear);
+
+	if (!(lazy || marked) || !q->writable || q->broken || !qcow_clean(q))
 		return;
 	td_put_be64(q->first + QCOW_H_INCOMPAT, q->h.incompat & ~QCOW_INCOMPAT_DIRTY);
+	if (marked)
+		td_put_be64(q->first + QCOW_H_AUTOCLEAR, q->h.autoclear & UINT32_MAX);
 	if (qcow_header_write(q) < 0)
-		td_log(LOG_WARNING, "%s: it could not be marked as closed: its refcounts will be made anew when it is opened", q->image->path);
+		td_log(LOG_WARNING, "%s: it could not be marked as closed%s", q->image->path,
+		       lazy ? ": its refcounts will be made anew when it is opened" : "");
 }
 
 int qcow_corrupt(struct qcow *q, const char *fmt, ...)

@@ -75,15 +75,35 @@ int qcow_image_info(const char *path, struct qcow_info *info, struct td_io *io, 
 	return rc;
 }
 
+static int remove_mark(struct td_file *f, struct qcow_header *h, struct td_err *err)
+{
+	uint8_t b[QCOW_SECTOR];
+	int rc = td_file_rw(f, TD_IO_READ, b, 0, sizeof b, 0);
+
+	h->autoclear &= UINT32_MAX;
+	td_put_be64(b + QCOW_H_AUTOCLEAR, h->autoclear);
+	if (!rc)
+		rc = td_file_rw(f, TD_IO_WRITE, b, 0, sizeof b, 0);
+	if (!rc)
+		rc = td_file_rw(f, TD_IO_SYNC, NULL, 0, 0, 0);
+	return rc ? td_fail(err, -rc, "cannot write the header of %s: %s", f->path, strerror(-rc)) : 0;
+}
+
 int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, struct td_err *err)
 {
 	struct qcow_header h;
 	struct td_file *f;
-	int rc = open_header(path, c->fix_leaks || c->fix_errors ? 0 : TD_FILE_RDONLY, io, &f, &h, err);
+	bool fix = c->fix_leaks || c->fix_errors;
+	int rc = fix ? td_image_settle(&td_driver_qcow2, path, &(struct td_how){.flags = 0}, io, err) : 0;
 
+	if (!rc)
+		rc = open_header(path, fix ? 0 : TD_FILE_RDONLY, io, &f, &h, err);
 	if (rc)
 		return rc;
-	rc = qcow_check(f, &h, c, err);
+	if (fix && h.version == 3 && QCOW_MARK(h.autoclear)) /* a log that waits elsewhere is not of what comes of this */
+		rc = remove_mark(f, &h, err);
+	if (!rc)
+		rc = qcow_check(f, &h, c, err);
 	td_file_close(f);
 	return rc;
 }

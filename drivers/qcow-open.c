@@ -116,20 +116,28 @@ static int open_data(struct qcow *q, struct td_err *err)
 	return rc ? rc : td_settle(q->image, q->data, err);
 }
 
-/* What a dead process knew: the data before it, wherever they are (E3). */
-static int apply_redo(struct qcow *q, struct td_err *err)
+static int apply_log(struct qcow *q, struct td_redo *r, struct td_err *err)
 {
-	int rc = 0;
+	int rc = open_data(q, err);
 
-	if (!q->writable || !td_redo_pending(q->image->redo))
-		return 0;
-	if (!q->v1)
-		rc = read_header(q, err);
-	if (!rc)
-		rc = open_data(q, err);
 	if (!rc && q->external && (rc = qcow_sync(q->data)))
 		td_fail(err, -rc, "cannot make %s durable: %s", q->data->path, strerror(-rc));
-	return rc ? rc : td_redo_apply(q->image->redo, q->file, err);
+	return rc ? rc : td_redo_apply(r, q->file, err);
+}
+
+/* What a dead process knew: the data before it, wherever they are (E3).  The header has been read. */
+static int apply_redo(struct qcow *q, struct td_err *err)
+{
+	struct td_redo *own = q->writable ? q->image->redo : NULL, *r;
+	int rc = td_redo_look(own, q->file, q->v1 ? 0 : QCOW_MARK(q->h.autoclear), &r, err);
+
+	if (!rc && r) {
+		rc = apply_log(q, r, err);
+		td_redo_leave(own, r);
+		if (!rc)
+			rc = read_header(q, err);
+	}
+	return rc;
 }
 
 /* What an entry of the L1 or refcount table names is there to its last byte; version 1 knows L2 tables of less than a cluster. */
@@ -193,17 +201,28 @@ static int load_tables(struct qcow *q, struct td_err *err)
 	return rc;
 }
 
-/* Those features whose data we do not keep up to date are not to be believed from now on. */
-static int clear_autoclear(struct qcow *q, struct td_err *err)
+/* Those features whose data we do not keep up to date are not to be believed from now on; and the image gets its mark (S1 of lib/redo.h). */
+static int set_autoclear(struct qcow *q, struct td_err *err)
 {
-	uint64_t keep = q->h.autoclear & (QCOW_AUTOCLEAR_RAW | (q->h.nbitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0));
-	int rc;
+	uint64_t keep = q->h.autoclear & (QCOW_AUTOCLEAR_RAW | (q->h.nbitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0)), was = q->h.autoclear;
+	uint32_t mark = td_redo_takes(q->image->redo) && q->h.version == 3 ? td_redo_mark() : 0;
+	int rc = 0;
 
-	if (q->h.version < 3 || keep == q->h.autoclear)
-		return 0;
-	q->h.autoclear = keep;
-	td_put_be64(q->first + QCOW_H_AUTOCLEAR, keep);
-	rc = qcow_header_write(q);
+	keep |= (uint64_t)mark << 32;
+	if (q->h.version == 3 && keep != was) {
+		q->h.autoclear = keep;
+		td_put_be64(q->first + QCOW_H_AUTOCLEAR, keep);
+		rc = qcow_header_write(q);
+	}
+	if (!mark || rc)
+		td_redo_decline(q->image->redo); /* S4 */
+	else
+		td_redo_begin(q->image->redo, q->file, mark, 0);
+	if (mark && (rc == -ENOSPC || rc == -EDQUOT) && !((was ^ keep) & UINT32_MAX)) { /* it has no need to be written */
+		q->h.autoclear = was;
+		td_put_be64(q->first + QCOW_H_AUTOCLEAR, was);
+		rc = 0;
+	}
 	return rc ? td_fail(err, -rc, "cannot write the header of %s: %s", q->image->path, strerror(-rc)) : 0;
 }
 
@@ -285,11 +304,11 @@ int qcow_open(struct td_image *image, struct td_err *err)
 		goto fail;
 	}
 	rc = td_settle(image, q->file, err);
-	if (!rc)
-		rc = apply_redo(q, err);
 	if (rc)
 		goto fail;
 	rc = read_header(q, err);
+	if (!rc)
+		rc = apply_redo(q, err);
 	if (rc)
 		goto fail;
 	geometry(q);
@@ -310,7 +329,7 @@ int qcow_open(struct td_image *image, struct td_err *err)
 	if (!rc && q->writable && !q->v1)
 		rc = qcow_mind_end(q, err);
 	if (!rc && q->writable)
-		rc = clear_autoclear(q, err);
+		rc = set_autoclear(q, err);
 	if (!rc && (rc = qcow_bitmaps_open(q)))
 		td_fail(err, -rc, "cannot mark the dirty bitmaps of %s as in use: %s; `qemu-img bitmap --remove' takes them away", image->path,
 			strerror(-rc));
@@ -319,6 +338,27 @@ int qcow_open(struct td_image *image, struct td_err *err)
 	fill_info(image, q);
 	return 0;
 fail:
+	release(q);
+	return rc;
+}
+
+int qcow_settle(struct td_image *image, struct td_err *err)
+{
+	struct qcow *q = image->priv;
+	int rc;
+
+	init(q, image);
+	rc = td_file_open(q->io, image->path, image->file_flags, &q->file, err);
+	if (rc)
+		return rc;
+	if (posix_memalign((void **)&q->first, 4096, 4096)) {
+		q->first = NULL;
+		rc = -ENOMEM;
+	}
+	if (!rc)
+		rc = read_header(q, err);
+	if (!rc)
+		rc = apply_redo(q, err);
 	release(q);
 	return rc;
 }
@@ -341,7 +381,7 @@ void qcow_close(struct td_image *image)
 		td_log(LOG_ERR, "%s: its last changes could not be written: check the disk's contents", image->path);
 	while (q->reaping)
 		td_cond_wait(&q->idle);
-	qcow_lazy_end(q);
+	qcow_unmark(q);
 	qcow_trim_end(q);
 	release(q);
 }

@@ -223,6 +223,7 @@ static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 		.priv_size = sizeof(struct qcow), \
 		.redo = true, \
 		.open = qcow_open, \
+		.settle = qcow_settle, \
 		.close = qcow_close, \
 		.submit = submit, \
 		.backing = qcow_backing, \

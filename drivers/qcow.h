@@ -193,6 +193,7 @@ static inline unsigned qcow_new(const struct qcow *q, uint64_t off)
 
 /* --- qcow-open.c; fiber --- */
 int qcow_open(struct td_image *image, struct td_err *err); /* td_driver's, as the next */
+int qcow_settle(struct td_image *image, struct td_err *err); /* td_driver.settle */
 void qcow_close(struct td_image *image);
 
 /* --- qcow-end.c; fiber, at open for writing --- */
@@ -230,7 +231,7 @@ int qcow_flush_refs(struct qcow *q); /* that, and lazy refcounts too: for memory
 void qcow_release(struct qcow *q, uint64_t cluster, uint64_t n);
 bool qcow_clean(const struct qcow *q); /* no metadata waits to be written; not a fiber's */
 int qcow_header_write(struct qcow *q); /* q->first; durable */
-void qcow_lazy_end(struct qcow *q); /* at close, when all is written: the counts on disk are to be believed again */
+void qcow_unmark(struct qcow *q); /* at close, when all is written: the counts on disk are to be believed again, and no log is of this image */
 /* The image is corrupt: says so in the log and in the header, and fails every write from now on.  -EIO. */
 int qcow_corrupt(struct qcow *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int qcow_sync(struct td_file *f);

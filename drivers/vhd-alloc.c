@@ -120,7 +120,7 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 
 	if (!err) {
 		vhd_bits_set(bm->bits, first, (uint64_t)first + n);
-		td_redo_put(v->image->redo, TD_REDO_SECOND, (uint64_t)v->bat[bm->block] * VHD_SECTOR + first / 8, bm->bits + first / 8,
+		td_redo_put(v->image->redo, TD_REDO_SECOND | TD_REDO_BITS, (uint64_t)v->bat[bm->block] * VHD_SECTOR + first / 8, bm->bits + first / 8,
 			    (first + n - 1) / 8 - first / 8 + 1);
 		if (bm->dirty_from == bm->dirty_to)
 			bm->dirty_from = from, bm->dirty_to = to;
@@ -240,7 +240,8 @@ int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with)
 	v->bat[block] = (uint32_t)(place / VHD_SECTOR);
 	vhd_bits_set(v->bat_dirty, block / PER_SECTOR, block / PER_SECTOR + 1);
 	td_put_be32(entry, v->bat[block]);
-	td_redo_put(v->image->redo, TD_REDO_SECOND, v->l.table_off + 4ull * block, entry, sizeof entry);
+	v->sum ^= vhd_entry_sum(block, v->bat[block]);
+	td_redo_put_sum(v->image->redo, TD_REDO_SECOND, v->l.table_off + 4ull * block, entry, sizeof entry, v->sum);
 	vhd_wake(&bm->waiters);
 	soil(v, bm);
 	if (with) {

@@ -287,6 +287,12 @@ int vhd_settle(struct vhd *v)
 		rc = put_tail(v);
 		last = true;
 	}
+	if (!rc && !v->broken) {
+		bool any;
+
+		rc = vhd_redo_end(v, &any);
+		last = last || any;
+	}
 	if (!rc && last)
 		rc = sync_file(v);
 	ev_timer_stop(v->image->io->loop, &v->later);

@@ -221,8 +221,10 @@ static int complete_footer(struct vhd *v, struct td_err *err)
 
 static int open_fixed(struct vhd *v, struct td_err *err)
 {
-	int rc = open_crypt(v, err);
+	int rc = vhd_redo_apply(v, err);
 
+	if (!rc)
+		rc = open_crypt(v, err);
 	if (!rc && v->footer.size > v->limit)
 		rc = td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes, but the file has only %llu", v->image->path,
 			     (unsigned long long)v->footer.size, (unsigned long long)v->limit);
@@ -236,6 +238,8 @@ static int open_blocks(struct vhd *v, struct td_err *err)
 {
 	int rc = read_header(v, err);
 
+	if (!rc)
+		rc = vhd_redo_apply(v, err);
 	if (!rc)
 		rc = read_batmap_header(v, err);
 	if (!rc)
@@ -252,7 +256,7 @@ static int open_blocks(struct vhd *v, struct td_err *err)
 		return rc;
 	if (vhd_map_init(v) < 0 || (v->writable && vhd_alloc_init(v) < 0))
 		return td_fail(err, ENOMEM, "%s: no memory for its bitmaps", v->image->path);
-	return 0;
+	return v->writable ? vhd_redo_begin(v, err) : 0;
 }
 
 static void release(struct vhd *v)
@@ -266,10 +270,9 @@ static void release(struct vhd *v)
 	free(v->full);
 }
 
-static int vhd_open(struct td_image *image, struct td_err *err)
+static int open_file(struct td_image *image, struct td_err *err)
 {
 	struct vhd *v = image->priv;
-	int rc;
 
 	v->image = image;
 	v->lost_block = VHD_UNUSED;
@@ -281,12 +284,35 @@ static int vhd_open(struct td_image *image, struct td_err *err)
 	td_list_init(&v->growers);
 	td_list_init(&v->commits);
 	td_list_init(&v->settled);
-	rc = td_file_open(image->io, image->path, image->file_flags, &v->file, err);
+	return td_file_open(image->io, image->path, image->file_flags, &v->file, err);
+}
+
+static int vhd_settle_log(struct td_image *image, struct td_err *err)
+{
+	struct vhd *v = image->priv;
+	int rc = open_file(image, err);
+
 	if (rc < 0)
 		return rc;
 	rc = td_settle(image, v->file, err);
-	if (!rc && v->writable)
-		rc = td_redo_apply(image->redo, v->file, err);
+	if (!rc)
+		rc = read_footer(v, err);
+	if (!rc && !v->fixed)
+		rc = read_header(v, err);
+	if (!rc)
+		rc = vhd_redo_apply(v, err);
+	release(v);
+	return rc;
+}
+
+static int vhd_open(struct td_image *image, struct td_err *err)
+{
+	struct vhd *v = image->priv;
+	int rc = open_file(image, err);
+
+	if (rc < 0)
+		return rc;
+	rc = td_settle(image, v->file, err);
 	if (!rc)
 		rc = read_footer(v, err);
 	if (!rc)
@@ -328,6 +354,7 @@ const struct td_driver td_driver_vhd = {
 	.priv_size = sizeof(struct vhd),
 	.redo = true,
 	.open = vhd_open,
+	.settle = vhd_settle_log,
 	.close = vhd_close,
 	.submit = vhd_submit,
 	.resize = vhd_resize,

@@ -12,6 +12,7 @@
  *   vhd-clear.c   discards and zeroes
  *   vhd-alloc.c   new blocks and bits, and the order in which anything new becomes part of the image: the crash invariants
  *   vhd-commit.c  that into the file, at a flush and at close
+ *   vhd-redo.c    its log of changes, and the mark and the sum that tell whether one is of this image
  *   vhd-crypt.c   is this the key of the image?
  *   vhd-end.c     what the tables claim beyond the file's end
  *
@@ -105,6 +106,8 @@ struct vhd {
 	bool growing;
 	struct td_list growers;     /* fibers */
 
+	uint64_t sum;               /* of bat (vhd_entry_sum) */
+
 	/* commits */
 	uint8_t *frozen;            /* what a commit writes: room for hot_max bitmaps and as many sectors of the table */
 	uint32_t *frozen_bat;       /* which sectors of the table; nfrozen_bat of them */
@@ -143,6 +146,13 @@ static inline bool vhd_is_lost(const struct vhd *v, uint64_t off, uint64_t len)
 {
 	return vhd_block_of(v, off) == v->lost_block && (off & (v->l.block_size - 1)) + len > (uint64_t)v->lost_from * VHD_SECTOR;
 }
+
+/* --- vhd-redo.c: on a fiber ---------------------------------------------------------------------------------------- */
+
+uint64_t vhd_entry_sum(uint32_t block, uint32_t entry); /* the table's sum is all of these xored */
+int vhd_redo_apply(struct vhd *v, struct td_err *err);   /* a log that waits for this image; its header is known, its table not looked at */
+int vhd_redo_begin(struct vhd *v, struct td_err *err);   /* its table is known, and nothing written */
+int vhd_redo_end(struct vhd *v, bool *any);              /* all is in the file; *any: something was written for it, and is to be synced */
 
 /* A fiber waits until whoever owns the list wakes all that are on it. */
 void vhd_wait(struct td_list *list);

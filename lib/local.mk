@@ -21,7 +21,7 @@ lib_libtd_a_SOURCES = lib/align.c \
 	lib/pool.c lib/pool.h \
 	lib/readers.c lib/readers.h \
 	lib/proc.c lib/proc.h \
-	lib/redo.c lib/redo.h lib/request.c \
+	lib/redo.c lib/redo.h lib/redo-inside.h lib/redo-apply.c lib/redo-find.c lib/request.c \
 	lib/settle.c lib/settle.h lib/shm-dir.c lib/shm-dir.h \
 	lib/sibling.c lib/sibling.h \
 	lib/workers.c lib/workers.h

@@ -3,66 +3,154 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/file.h"
+#include "lib/redo-inside.h"
 
-#define MAGIC  0x7264316fu
-#define SECTOR 512u
-
-struct head {
-	uint32_t magic, half; /* bytes of one */
-	uint32_t now;         /* which half is written to */
-	struct {
-		uint32_t from, used; /* bytes: those before `from' are in the file */
-	} h[2];
-	uint32_t held; /* only so many bytes, less one, of the half that is written to count (E4); 0: all */
-};
-
-struct record {
-	uint64_t off;
-	uint32_t len;
-	uint32_t wave;
-	uint8_t data[]; /* padded to 8 bytes */
-};
-
-struct td_redo {
-	struct head *head;   /* NULL: it takes no record */
-	bool missed;         /* a record, since the last freeze */
-	bool missing;        /* one that the commit under way has taken in */
-	bool frozen;         /* a commit is under way */
-	uint32_t covered;    /* and it has taken in so much of the half that is written to, where it could not freeze */
-};
-
-static size_t whole(void)
+void td_redo_boot(char boot[40])
 {
-	return 4096 + 2 * (size_t)TD_REDO_BYTES;
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	memset(boot, 0, 40);
+	if (fd < 0)
+		return;
+	n = read(fd, boot, 36);
+	if (n < 36)
+		memset(boot, 0, 40);
+	close(fd);
 }
 
-static uint8_t *half(const struct td_redo *r, unsigned i)
-{
-	return (uint8_t *)r->head + 4096 + (size_t)i * TD_REDO_BYTES;
-}
-
-static struct td_redo *map(int fd)
-{
-	struct td_redo *r = calloc(1, sizeof *r);
-	void *p = r ? mmap(NULL, whole(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
-
-	if (p != MAP_FAILED)
-		r->head = p;
-	return r;
-}
-
-/* A half without records.  `used' goes first: what stands before `from' is in the file, with what came after it, and never counts again. */
-static void empty(struct head *h, unsigned i)
+void redo_empty(struct redo_head *h, unsigned i)
 {
 	__atomic_store_n(&h->h[i].used, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&h->h[i].from, 0, __ATOMIC_RELEASE);
+}
+
+int redo_next(const struct td_redo *r, unsigned i, uint32_t *at, struct redo_record *rec, const uint8_t **data)
+{
+	uint32_t used = r->head->h[i].used;
+
+	if (*at < r->head->h[i].from)
+		*at = r->head->h[i].from;
+	if (*at >= used)
+		return 0;
+	if (used - *at < sizeof *rec)
+		return -EBADMSG;
+	memcpy(rec, redo_half(r, i) + *at, sizeof *rec);
+	if (rec->len > used - *at - sizeof *rec)
+		return -EBADMSG;
+	if (rec->wave == REDO_SUM ? rec->len != sizeof(uint64_t) : (rec->wave & ~(unsigned)TD_REDO_BITS) > TD_REDO_SECOND)
+		return -EBADMSG;
+	*data = redo_half(r, i) + *at + sizeof *rec;
+	*at += redo_size(rec->len);
+	return 1;
+}
+
+/* --- made, and found ------------------------------------------------------------------------------------------------- */
+
+static int map_fd(int fd, const char *path, struct td_redo **out)
+{
+	struct td_redo *r = calloc(1, sizeof *r);
+	void *p = r ? mmap(NULL, REDO_WHOLE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+
+	if (p == MAP_FAILED || !(r->path = strdup(path))) {
+		if (p != MAP_FAILED)
+			munmap(p, REDO_WHOLE);
+		free(r);
+		return -ENOMEM;
+	}
+	r->head = p;
+	*out = r;
+	return 0;
+}
+
+/* A half whose `used' is 0 is empty, whatever `from' is: a death may have come while it was being emptied. */
+static bool half_sane(const struct redo_head *h, unsigned i)
+{
+	return !h->h[i].used || (h->h[i].from <= h->h[i].used && h->h[i].used <= h->half);
+}
+
+static bool sane(const struct redo_head *h)
+{
+	return h->half == TD_REDO_BYTES && h->now <= 1 && half_sane(h, 0) && half_sane(h, 1) && h->held <= h->h[h->now].used + 1;
+}
+
+static bool holds(const struct redo_head *h)
+{
+	return (h->h[0].used && h->h[0].from != h->h[0].used) || (h->h[1].used && h->h[1].from != h->h[1].used);
+}
+
+int redo_map(const char *path, struct td_redo **out)
+{
+	int rc, fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	char boot[40];
+	struct stat st;
+
+	if (fd < 0)
+		return -errno;
+	rc = fstat(fd, &st) < 0 ? -errno : !S_ISREG(st.st_mode) || (size_t)st.st_size != REDO_WHOLE ? -EPROTO : 0;
+	if (!rc)
+		rc = map_fd(fd, path, out);
+	close(fd);
+	if (rc < 0)
+		return rc;
+	td_redo_boot(boot);
+	if ((*out)->head->magic == REDO_MAGIC_1)
+		rc = sane((*out)->head) && !holds((*out)->head) ? -ENODATA : -EPROTO;
+	else if ((*out)->head->magic != REDO_MAGIC)
+		rc = -EPROTO;
+	else if (memcmp((*out)->head->boot, boot, sizeof boot))
+		rc = -ENODATA; /* S7 */
+	else
+		rc = sane((*out)->head) ? 0 : -EBADMSG;
+	if (rc < 0) {
+		td_redo_free(*out);
+		*out = NULL;
+	}
+	return rc;
+}
+
+static int records(const struct td_redo *r)
+{
+	const uint8_t *data;
+	struct redo_record rec;
+	int n = 0, rc = 0;
+
+	for (unsigned i = 0; i < 2; i++)
+		for (uint32_t at = 0; (rc = redo_next(r, i, &at, &rec, &data)) > 0;)
+			n += rec.wave != REDO_SUM;
+	return rc < 0 ? rc : n;
+}
+
+int td_redo_waits(const char *path)
+{
+	struct td_redo *r = NULL;
+	int rc = redo_map(path, &r);
+
+	if (!rc && td_redo_pending(r))
+		rc = records(r);
+	td_redo_free(r);
+	return rc == -ENOENT || rc == -ENODATA ? 0 : rc;
+}
+
+/* Nobody knows whether it is of any worth: it keeps a name under which it is found (S5). */
+static void move_aside(const char *path)
+{
+	char aside[PATH_MAX];
+
+	if (!td_redo_waits(path) || snprintf(aside, sizeof aside, "%s.%08x", path, td_redo_mark()) >= (int)sizeof aside)
+		return;
+	if (!rename(path, aside))
+		td_log(LOG_WARNING, "%s holds changes of another image, and is %s now", path, aside);
 }
 
 struct td_redo *td_redo_new(const char *path)
@@ -70,93 +158,166 @@ struct td_redo *td_redo_new(const char *path)
 	struct td_redo *r = NULL;
 	int fd, rc;
 
+	move_aside(path);
 	unlink(path);
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	rc = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)whole()); /* a store to a page that there is no room for would be a SIGBUS */
+	rc = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)REDO_WHOLE); /* a store to a page that there is no room for would be a SIGBUS */
 	if (!rc)
-		r = map(fd);
+		rc = map_fd(fd, path, &r);
 	if (fd >= 0)
 		close(fd);
-	if (r && r->head) {
+	if (!rc) {
 		r->head->half = TD_REDO_BYTES;
-		__atomic_store_n(&r->head->magic, MAGIC, __ATOMIC_RELEASE);
+		td_redo_boot(r->head->boot);
+		__atomic_store_n(&r->head->magic, REDO_MAGIC, __ATOMIC_RELEASE);
 		return r;
 	}
 	unlink(path);
 	td_log(LOG_WARNING, "cannot make %s: %s: writes that need new metadata are answered only when that is in the image, which takes longer", path,
-	       strerror(rc ? -rc : ENOMEM));
-	return r ? r : calloc(1, sizeof *r);
-}
-
-static bool sane(const struct td_redo *r)
-{
-	struct head *h = r->head;
-
-	if (h->magic != MAGIC || h->half != TD_REDO_BYTES || h->now > 1)
-		return false;
-	for (unsigned i = 0; i < 2; i++) {
-		if (!h->h[i].used)
-			empty(h, i); /* the death came while it was being emptied */
-		if (h->h[i].from > h->h[i].used || h->h[i].used > h->half)
-			return false;
-	}
-	return h->held <= h->h[h->now].used + 1;
+	       strerror(-rc));
+	return calloc(1, sizeof *r);
 }
 
 /* What does not count was never answered. */
-static void drop_held(struct head *h)
+static void drop_held(struct redo_head *h)
 {
 	if (h->held)
 		__atomic_store_n(&h->h[h->now].used, h->held - 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&h->held, 0, __ATOMIC_RELEASE);
 }
 
-struct td_redo *td_redo_adopt(const char *path)
+int redo_take(const char *path, struct td_redo **out)
 {
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	struct td_redo *r = NULL;
-	struct stat st;
+	int rc = redo_map(path, out);
 
-	if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && (size_t)st.st_size == whole())
-		r = map(fd);
-	if (fd >= 0)
-		close(fd);
-	if (r && r->head && sane(r)) {
-		drop_held(r->head);
-		return r;
-	}
-	td_redo_free(r);
-	return td_redo_new(path);
+	if (rc < 0)
+		return rc;
+	drop_held((*out)->head);
+	for (unsigned i = 0; i < 2; i++)
+		if (!(*out)->head->h[i].used)
+			redo_empty((*out)->head, i);
+	return 0;
+}
+
+int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_err *err)
+{
+	int rc = redo_take(path, out);
+
+	if (!rc)
+		return 0;
+	if (rc != -ENOENT && rc != -ENODATA)
+		return td_fail(err, -rc, "%s, where the last tapdisk kept changes of the image that were not in it yet, cannot be read (%s): another version "
+			       "may be able to, or `tap-ctl free -f' gives them up", path, rc == -EPROTO ? "it is of another version" : strerror(-rc));
+	if (must)
+		return td_fail(err, ENODATA, "%s is missing, where the last tapdisk kept changes of the image that were not in it yet: what guests had "
+			       "written may be lost; `tap-ctl free -f' gives it up", path);
+	*out = td_redo_new(path);
+	return *out ? 0 : td_fail(err, ENOMEM, "no memory for %s", path);
 }
 
 void td_redo_free(struct td_redo *r)
 {
-	if (r && r->head)
-		munmap(r->head, whole());
+	if (!r)
+		return;
+	if (r->head)
+		munmap(r->head, REDO_WHOLE);
+	free(r->path);
 	free(r);
+}
+
+bool td_redo_pending(const struct td_redo *r)
+{
+	return r && r->head && holds(r->head);
+}
+
+bool td_redo_takes(const struct td_redo *r)
+{
+	return r && r->head;
+}
+
+/* --- whose it is ------------------------------------------------------------------------------------------------------ */
+
+uint32_t td_redo_mark(void)
+{
+	uint32_t mark = 0;
+
+	while (!mark && getrandom(&mark, sizeof mark, 0) < 0 && errno == EINTR)
+		;
+	return mark ? mark : 1;
+}
+
+bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *path)
+{
+	if (h->id.rdev || id->rdev)
+		return h->id.rdev && id->rdev && (h->id.rdev == id->rdev || !strncmp(h->path, path, sizeof h->path));
+	return h->id.dev == id->dev && h->id.ino == id->ino;
+}
+
+void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t sum)
+{
+	struct redo_head *h = r ? r->head : NULL;
+
+	if (!h || td_redo_pending(r))
+		return;
+	h->summed = h->sum = 0;
+	h->id = r->id;
+	memset(h->path, 0, sizeof h->path);
+	if (strlen(f->path) < sizeof h->path)
+		strcpy(h->path, f->path);
+	h->mark = mark;
+	r->sum = h->sum = sum;
+	r->summed = true;
+	__atomic_store_n(&h->summed, 1, __ATOMIC_RELEASE);
+}
+
+void td_redo_decline(struct td_redo *r)
+{
+	if (!r || !r->head || td_redo_pending(r))
+		return;
+	munmap(r->head, REDO_WHOLE);
+	r->head = NULL;
+	unlink(r->path);
 }
 
 /* --- while the image is open ---------------------------------------------------------------------------------------- */
 
-bool td_redo_put(struct td_redo *r, enum td_redo_wave wave, uint64_t off, const void *data, uint32_t len)
+static void write_record(uint8_t *at, unsigned wave, uint64_t off, const void *data, uint32_t len)
 {
-	struct record rec = {off, len, wave};
-	uint32_t need = (uint32_t)(sizeof rec + (len + 7) / 8 * 8), used, now;
-	uint8_t *at;
+	struct redo_record rec = {off, len, wave};
+
+	memcpy(at, &rec, sizeof rec);
+	memcpy(at + sizeof rec, data, len);
+}
+
+static bool record(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len, const uint64_t *sum)
+{
+	uint32_t need = redo_size(len), more = sum ? redo_size(sizeof *sum) : 0, used, now;
 
 	if (!r)
 		return true;
 	now = r->head ? r->head->now : 0;
 	used = r->head ? r->head->h[now].used : 0;
-	if (!r->head || r->missed || used + need > TD_REDO_BYTES) { /* E4: after one that is missed, none until a commit takes it in */
+	if (!r->head || r->missed || used + need + more > TD_REDO_BYTES) { /* E4: after one that is missed, none until a commit takes it in */
 		r->missed = true;
 		return false;
 	}
-	at = half(r, now) + used;
-	memcpy(at, &rec, sizeof rec);
-	memcpy(at + sizeof rec, data, len);
-	__atomic_store_n(&r->head->h[now].used, used + need, __ATOMIC_RELEASE); /* E1 */
+	write_record(redo_half(r, now) + used, wave, off, data, len);
+	if (sum)
+		write_record(redo_half(r, now) + used + need, REDO_SUM, 0, sum, sizeof *sum);
+	__atomic_store_n(&r->head->h[now].used, used + need + more, __ATOMIC_RELEASE); /* E1, S3 */
 	return true;
+}
+
+bool td_redo_put(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len)
+{
+	return record(r, wave, off, data, len, NULL);
+}
+
+bool td_redo_put_sum(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len, uint64_t sum)
+{
+	if (r)
+		r->sum = sum;
+	return record(r, wave, off, data, len, &sum);
 }
 
 bool td_redo_missed(const struct td_redo *r)
@@ -178,10 +339,13 @@ void td_redo_freeze(struct td_redo *r)
 	r->missing = r->missing || r->missed;
 	r->missed = false;
 	r->frozen = true;
+	r->sum_frozen = r->sum;
 	if (!r->head)
 		return;
 	other = !r->head->now;
 	r->covered = 0;
+	if (r->missing) /* what the file gets now is in no record */
+		__atomic_store_n(&r->head->summed, 0, __ATOMIC_RELEASE);
 	if (r->head->h[other].used) /* an earlier commit has failed */
 		r->covered = r->head->h[r->head->now].used;
 	else
@@ -192,7 +356,7 @@ void td_redo_freeze(struct td_redo *r)
 
 void td_redo_done(struct td_redo *r, int err)
 {
-	struct head *h = r ? r->head : NULL;
+	struct redo_head *h = r ? r->head : NULL;
 
 	if (!r || !r->frozen)
 		return;
@@ -202,149 +366,11 @@ void td_redo_done(struct td_redo *r, int err)
 	r->missing = false;
 	if (!h)
 		return;
-	empty(h, !h->now); /* the older first: alone it would bring back what the newer has changed since */
+	h->sum = r->sum_frozen; /* the same as that of the last record that goes now, if it has one */
+	redo_empty(h, !h->now); /* the older first: alone it would bring back what the newer has changed since */
 	if (r->covered)
 		__atomic_store_n(&h->h[h->now].from, r->covered, __ATOMIC_RELEASE);
 	__atomic_store_n(&h->held, 0, __ATOMIC_RELEASE); /* what was missed is in the file */
-}
-
-/* --- after a death -------------------------------------------------------------------------------------------------- */
-
-/* A sector of the file as it is to be. */
-struct sector {
-	uint64_t off;
-	struct sector *next;
-	bool touched; /* in this wave */
-	uint8_t data[SECTOR] __attribute__((aligned(8)));
-};
-
-#define BUCKETS 1024
-
-struct applied {
-	struct td_file *f;
-	struct sector *bucket[BUCKETS];
-};
-
-static int sector_get(struct applied *a, uint64_t off, struct sector **out)
-{
-	struct sector **b = &a->bucket[off / SECTOR % BUCKETS], *s;
-	int rc;
-
-	for (s = *b; s; s = s->next)
-		if (s->off == off) {
-			*out = s;
-			return 0;
-		}
-	s = calloc(1, sizeof *s);
-	if (!s)
-		return -ENOMEM;
-	rc = td_file_rw(a->f, TD_IO_READ, s->data, off, SECTOR, TD_IO_EOF_ZERO);
-	if (rc < 0) {
-		free(s);
-		return rc;
-	}
-	s->off = off;
-	s->next = *b;
-	*b = *out = s;
-	return 0;
-}
-
-static int change(struct applied *a, uint64_t off, const uint8_t *data, uint32_t len)
-{
-	while (len) {
-		uint32_t skip = (uint32_t)(off % SECTOR), n = len < SECTOR - skip ? len : SECTOR - skip;
-		struct sector *s;
-		int rc = sector_get(a, off - skip, &s);
-
-		if (rc < 0)
-			return rc;
-		memcpy(s->data + skip, data, n);
-		s->touched = true;
-		off += n;
-		data += n;
-		len -= n;
-	}
-	return 0;
-}
-
-/* The records of one wave in one half. */
-static int read_half(struct applied *a, const struct td_redo *r, unsigned i, uint32_t wave)
-{
-	uint32_t at = r->head->h[i].from, used = r->head->h[i].used;
-	int rc = 0;
-
-	while (!rc && at < used) {
-		struct record rec;
-
-		if (used - at < sizeof rec)
-			return -EBADMSG;
-		memcpy(&rec, half(r, i) + at, sizeof rec);
-		if (rec.len > used - at - sizeof rec || rec.wave > TD_REDO_SECOND)
-			return -EBADMSG;
-		if (rec.wave == wave)
-			rc = change(a, rec.off, half(r, i) + at + sizeof rec, rec.len);
-		at += (uint32_t)(sizeof rec + (rec.len + 7) / 8 * 8);
-	}
-	return rc;
-}
-
-static int write_wave(struct applied *a, const struct td_redo *r, uint32_t wave)
-{
-	int rc = read_half(a, r, !r->head->now, wave); /* the older one (E3) */
-	bool any = false;
-
-	if (!rc)
-		rc = read_half(a, r, r->head->now, wave);
-	for (unsigned b = 0; b < BUCKETS; b++)
-		for (struct sector *s = a->bucket[b]; !rc && s; s = s->next) {
-			if (!s->touched)
-				continue;
-			s->touched = false;
-			any = true;
-			rc = td_file_rw(a->f, TD_IO_WRITE, s->data, s->off, SECTOR, 0);
-		}
-	return !rc && any ? td_file_rw(a->f, TD_IO_SYNC, NULL, 0, 0, 0) : rc;
-}
-
-static int apply(struct td_redo *r, struct td_file *f)
-{
-	struct applied *a = calloc(1, sizeof *a);
-	int rc = a ? 0 : -ENOMEM;
-
-	if (a)
-		a->f = f;
-	if (!rc)
-		rc = td_file_rw(f, TD_IO_SYNC, NULL, 0, 0, 0); /* the data */
-	for (uint32_t wave = TD_REDO_FIRST; !rc && wave <= TD_REDO_SECOND; wave++)
-		rc = write_wave(a, r, wave);
-	for (unsigned b = 0; a && b < BUCKETS; b++)
-		for (struct sector *s = a->bucket[b], *next; s; s = next) {
-			next = s->next;
-			free(s);
-		}
-	free(a);
-	return rc;
-}
-
-bool td_redo_pending(const struct td_redo *r)
-{
-	struct head *h = r ? r->head : NULL;
-
-	return h && (h->h[0].from != h->h[0].used || h->h[1].from != h->h[1].used);
-}
-
-int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err)
-{
-	struct head *h = r ? r->head : NULL;
-	int rc;
-
-	if (!td_redo_pending(r))
-		return 0;
-	rc = apply(r, f);
-	if (rc < 0)
-		return td_fail(err, -rc, "%s: what the last tapdisk knew of it and had not written yet cannot be put into it: %s", f->path, strerror(-rc));
-	td_log(LOG_NOTICE, "%s: what the last tapdisk had not written yet is in it now", f->path);
-	empty(h, !h->now); /* as in td_redo_done() */
-	empty(h, h->now);
-	return 0;
+	if (r->summed)
+		__atomic_store_n(&h->summed, 1, __ATOMIC_RELEASE);
 }

@@ -13,14 +13,23 @@ int td_image_open(const struct td_driver *driver, const char *path, unsigned fla
 	return td_image_open_how(driver, path, &(struct td_how){.flags = flags}, io, out, err);
 }
 
-int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,
-		      struct td_image **out, struct td_err *err)
+static void image_free(struct td_image *image)
+{
+	if (image) {
+		free(image->fault);
+		free(image->path);
+	}
+	free(image);
+}
+
+static struct td_image *image_new(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io)
 {
 	struct td_image *image = calloc(1, sizeof *image + driver->priv_size);
-	int rc = -ENOMEM;
 
-	if (!image || !(image->path = strdup(path)))
-		goto fail;
+	if (!image || !(image->path = strdup(path))) {
+		free(image);
+		return NULL;
+	}
 	image->magic = TD_IMAGE_MAGIC;
 	image->driver = driver;
 	image->file_flags = how->flags;
@@ -34,22 +43,36 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	image->died = how->died;
 	image->io = io;
 	image->priv = image + 1;
-	rc = driver->open(image, err);
-	if (rc < 0)
-		goto fail;
+	return image;
+}
+
+int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,
+		      struct td_image **out, struct td_err *err)
+{
+	struct td_image *image = image_new(driver, path, how, io);
+	int rc = image ? driver->open(image, err) : -ENOMEM;
+
+	if (rc < 0) {
+		td_fail(err, -rc, "cannot open %s:%s: %s", driver->name, path, strerror(-rc));
+		image_free(image);
+		return rc;
+	}
 	assert(image->info.size % 512 == 0);
 	image->key = NULL;
 	image->lost = NULL;
 	image->left = NULL;
 	*out = image;
 	return 0;
-fail:
-	td_fail(err, -rc, "cannot open %s:%s: %s", driver->name, path, strerror(-rc));
-	if (image) {
-		free(image->fault);
-		free(image->path);
-	}
-	free(image);
+}
+
+int td_image_settle(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io, struct td_err *err)
+{
+	struct td_image *image = driver->settle ? image_new(driver, path, how, io) : NULL;
+	int rc = image ? driver->settle(image, err) : driver->settle ? -ENOMEM : 0;
+
+	if (rc < 0)
+		td_fail(err, -rc, "cannot open %s:%s: %s", driver->name, path, strerror(-rc));
+	image_free(image);
 	return rc;
 }
 
@@ -60,9 +83,7 @@ void td_image_close(struct td_image *image)
 	assert(image->magic == TD_IMAGE_MAGIC && !image->inflight);
 	image->driver->close(image);
 	image->magic = 0;
-	free(image->fault);
-	free(image->path);
-	free(image);
+	image_free(image);
 }
 
 void td_image_fault(struct td_image *image, const char *why)

@@ -17,7 +17,7 @@ static int open_one(const char *spec, const struct td_how *how, struct td_io *io
 }
 
 /* The leaf's own directory, and those that are allowed beside it; to be freed. */
-static char *parent_dirs(const char *spec, const char *more)
+char *chain_dirs(const char *spec, const char *more)
 {
 	const char *path = strchr(spec, ':'), *slash = strrchr(spec, '/');
 	char *dirs;
@@ -33,7 +33,7 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 	struct td_how top = *how, below = *how;
 	struct td_image *image = NULL;
 	char name[TD_SPEC_MAX];
-	char *dirs = parent_dirs(spec, how->dirs);
+	char *dirs = chain_dirs(spec, how->dirs);
 	int rc;
 
 	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with other leaves */

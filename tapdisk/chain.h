@@ -14,4 +14,7 @@
 int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf, struct td_err *err);
 void chain_close(struct td_image *leaf); /* leaf first; NULL is fine */
 
+/* Where the files may be that the image names: its own directory, and `more' (or NULL); colons between; to be freed, NULL: no memory. */
+char *chain_dirs(const char *spec, const char *more);
+
 #endif

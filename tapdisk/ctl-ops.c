@@ -7,7 +7,9 @@
 
 #include "tapdisk/ctl-ops.h"
 #include "tapdisk/inflight.h"
+#include "tapdisk/record.h"
 #include "tapdisk/server.h"
+#include "tapdisk/settle.h"
 #include "tapdisk/stats.h"
 #include "td/ctl.h"
 
@@ -80,7 +82,7 @@ int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err
 struct vbd_past ctl_get_past(const json_t *past)
 {
 	return (struct vbd_past){json_is_true(json_object_get(past, "paused")), (uint64_t)json_integer_value(json_object_get(past, "sectors")),
-				 -(int)json_integer_value(json_object_get(past, "sticky"))};
+				 -(int)json_integer_value(json_object_get(past, "sticky")), record_log(past)};
 }
 
 /* --- answers -------------------------------------------------------------------------------------------------------- */
@@ -332,6 +334,22 @@ static int op_stats_all(struct ctl_call *call, struct vbd *v, json_t *answer, st
 	return 0;
 }
 
+static int op_settle(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	const char *spec = json_string_value(json_object_get(call->req, "args"));
+	struct vbd_options o;
+	json_int_t minor;
+	int rc = ctl_get_options(call->req, &o, err);
+
+	if (!rc)
+		rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
+	if (!rc && !spec)
+		rc = td_fail(err, EINVAL, "'args' is missing: type:path");
+	if (!rc && server_find((int)minor))
+		rc = td_fail(err, EBUSY, "minor %d is this tapdisk's", (int)minor);
+	return rc < 0 ? rc : settle((int)minor, spec, &o, record_log(json_object_get(call->req, "past")), err);
+}
+
 static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	put_info(answer, v);
@@ -386,6 +404,7 @@ static const struct op ops[] = {
 	{"info", op_info, true},          {"connect", ctl_op_connect, true},
 	{"disconnect", ctl_op_disconnect, true}, {"watch", op_watch, false},
 	{"handover", ctl_op_handover, false}, {"adopt", ctl_op_adopt, false},
+	{"settle", op_settle, false},
 };
 
 static int run(struct ctl_call *call, json_t *answer, struct td_err *err)

@@ -111,7 +111,8 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS; i++) /* too few are refused there */
 			fds[(*nfds)++] = r->fds[i];
 	}
-	past = json_pack("{s:b, s:I, s:i}", "paused", !v->going, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
+	past = json_pack("{s:b, s:I, s:i, s:O}", "paused", !v->going, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
+			 json_object_get(o, "log"));
 	json_object_set_new(o, "op", json_string("adopt"));
 	json_object_set_new(o, "minor", json_integer(v->minor));
 	json_object_set_new(o, "past", past);

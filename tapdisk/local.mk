@@ -17,6 +17,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/queue.c tapdisk/queue.h \
 	tapdisk/record.c tapdisk/record.h \
 	tapdisk/server.c tapdisk/server.h \
+	tapdisk/settle.c tapdisk/settle.h \
 	tapdisk/shm.c tapdisk/shm.h \
 	tapdisk/syncmark.c tapdisk/syncmark.h \
 	tapdisk/stats.c tapdisk/stats.h \

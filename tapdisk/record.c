@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "lib/redo.h"
 #include "tapdisk/syncmark.h"
 #include "tapdisk/vbd.h"
 
@@ -49,9 +50,22 @@ static int replace(const char *path, const json_t *o)
 
 json_t *record_json(const struct vbd *v)
 {
-	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
+	bool log = v->leaf ? td_redo_takes(v->redo) : v->log_waits;
+	char boot[40];
+
+	td_redo_boot(boot);
+	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
 			 "name", v->opt.name, "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
-			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky);
+			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log", log ? boot : "");
+}
+
+bool record_log(const json_t *past)
+{
+	const char *log = json_string_value(json_object_get(past, "log"));
+	char boot[40];
+
+	td_redo_boot(boot);
+	return log && *log && !strcmp(log, boot);
 }
 
 void record_write(const struct vbd *v)
@@ -94,6 +108,7 @@ int record_read(int minor, struct vbd_recorded *out)
 	r.past.paused = json_is_true(json_object_get(o, "paused"));
 	r.past.sectors = (uint64_t)json_integer_value(json_object_get(o, "sectors"));
 	r.past.sticky = -(int)json_integer_value(json_object_get(o, "sticky"));
+	r.past.log = record_log(o);
 	json_decref(o);
 	if (rc < 0 || !r.spec) {
 		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "", rc < 0 ? err.text : "");

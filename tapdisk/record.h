@@ -8,6 +8,7 @@
  *   encrypted: bool                                     it is open with a key
  *   paused: bool, sectors                               the image is closed; the guest knows the disk with that size
  *   sticky: errno                                       a flush failed: writes and flushes go on failing
+ *   log: the host's boot                                there is a log of changes (S6 of lib/redo.h); "": there is none
  */
 #ifndef TAPDISK_RECORD_H
 #define TAPDISK_RECORD_H
@@ -16,6 +17,7 @@
 
 #include "tapdisk/vbd.h"
 
+bool record_log(const json_t *past); /* does it tell of a log, of this boot of the host? */
 json_t *record_json(const struct vbd *v); /* NULL: the image's name is no text */
 void record_write(const struct vbd *v); /* a failure is logged: without a record there is no successor */
 void record_remove(const struct vbd *v);

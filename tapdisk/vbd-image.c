@@ -54,14 +54,21 @@ static void start_nbd(struct vbd *v, bool fresh)
 	nbd_run(v->nbd);
 }
 
-/* The log for an image of that driver. */
-static struct td_redo *open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o)
+/*
+ * The log for an image of that driver; *redo: NULL where there is none.  One that holds something counts, whatever the disk's record says:
+ * only where the disk is another one, which has just got its number, it is nobody's here.
+ */
+static int open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o, bool fresh, struct td_redo **redo, struct td_err *err)
 {
 	char path[PATH_MAX];
 
+	*redo = NULL;
 	if (!d->redo || o->read_only || v->marker < 0 || td_ctl_redo_path(v->minor, path))
-		return NULL;
-	return v->past ? td_redo_adopt(path) : td_redo_new(path);
+		return 0;
+	if (v->past || !fresh)
+		return td_redo_adopt(path, v->past ? v->past->log : v->log_waits, redo, err);
+	*redo = td_redo_new(path);
+	return 0;
 }
 
 struct identity {
@@ -112,7 +119,9 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
 	if (rc < 0)
 		return rc;
-	redo = open_redo(v, d, o);
+	rc = open_redo(v, d, o, fresh, &redo, err);
+	if (rc < 0)
+		return rc;
 	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo,
 					       .lost = v->past || !fresh ? &lost : NULL, .died = v->past && !v->past->paused,
 					       .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL}, io, &leaf, err);
@@ -146,6 +155,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	v->opt = *o;
 	v->leaf = leaf;
 	v->redo = redo;
+	v->log_waits = false;
 	vbd_listen_to(v, leaf);
 	v->cache.report_enospc = o->report_enospc;
 	v->disk.sectors = leaf->info.size / 512;
@@ -224,6 +234,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	stall_watch(&v->stall, 0);
 	cache_detach(&v->cache);
 	chain_close(leaf);
+	v->log_waits = td_redo_pending(v->redo);
 	td_redo_free(v->redo);
 	v->redo = NULL;
 	return rc;

@@ -192,6 +192,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->state = VBD_PAUSED;
 	v->cache.sticky = past->sticky;
 	v->sticky_recorded = v->cache.sticky;
+	v->log_waits = past->log;
 	record_write(v);
 	stats_open(&v->stats, v->minor);
 	v->nbd_disk.name = v->spec;

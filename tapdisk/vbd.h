@@ -42,6 +42,7 @@ struct vbd {
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct td_redo *redo;   /* its log, or NULL; goes with it, but for the file */
+	bool log_waits;         /* closed: the log still holds something, since the last flush failed */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead of that one; or NULL */
 	struct cache cache;
 	struct stall stall;
@@ -76,6 +77,7 @@ struct vbd_past {
 	bool paused;      /* the image is not opened before the unpause */
 	uint64_t sectors; /* paused: the size that guests know */
 	int sticky;       /* -errno of a flush that failed, or 0 */
+	bool log;         /* there is a log of changes (S6 of lib/redo.h) */
 };
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err);
 int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err);

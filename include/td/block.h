@@ -79,6 +79,8 @@ struct td_driver {
 
 	/* On a fiber: may wait (lib/fiber.h), never blocks the loop.  Fills image->info.  On error nothing is left open. */
 	int (*open)(struct td_image *image, struct td_err *err);
+	/* With redo; on a fiber: does of open only what a dead process's log of the image asks for; nothing stays open, and no key is needed. */
+	int (*settle)(struct td_image *image, struct td_err *err);
 	/* Nothing is in flight; cannot fail; on a fiber. */
 	void (*close)(struct td_image *image);
 	/* Never blocks, never fails: errors come through td_req_done().  Called by lib/request.c alone. */
@@ -155,6 +157,8 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io,
 		  struct td_image **out, struct td_err *err);
 void td_image_close(struct td_image *image);
+/* What a process that died had not written to the image yet (lib/redo.h) is put there; on a fiber.  0 too when there is nothing of the kind. */
+int td_image_settle(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io, struct td_err *err);
 
 /* A driver has found that its image is not to be trusted, and fails what it must from now on; in the image's home thread.  The first counts. */
 void td_image_fault(struct td_image *image, const char *why);

@@ -15,7 +15,7 @@
  * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
  *             name (what its maker knows it by; TD_NAME_MAX),
  *             key (of an encrypted image: its bytes, TD_CTL_KEY_MAX at most, in hexadecimal; an unpause has it still)
- *             past (of a dead tapdisk's disk: {paused, sectors, sticky}, tapdisk/record.h)
+ *             past (of a dead tapdisk's disk: {paused, sectors, sticky, log}, tapdisk/record.h)
  * close       minor, force, timeout (s), keeper                  -           (drains; force: drops the ring; keeper: then detaches, as detach
  *                                                                             does with it, whether or not whoever asked still waits: detached: true, last)
  * pause       minor, timeout (s)                                 -
@@ -40,6 +40,8 @@
  *                                                                with minor: its state, and answered: a count of its requests.  Never waits
  * handover    to: a tapdisk's pid                                rows {minor, pause (s)}, one a disk that it has; then 0: this process ends,
  *                                                                or an error, and all are here (tapdisk/handover.h)
+ * settle      minor, args, options, past: as of a record         -           (what a dead tapdisk of that minor had not written to its image yet
+ *                                                                is put there (lib/redo.h); 116 when the image has been changed since)
  * adopt       from tapdisk to tapdisk: as open, and past,        -
  *             rings: [as connect takes them, ...]; fds: the marker, and those of each ring
  *

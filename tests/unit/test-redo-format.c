@@ -171,7 +171,7 @@ static int succeed(void)
 		fio.file[i] = death.file[i];
 	}
 	fault_io_clear(&fio);
-	redo = td_redo_adopt(log_path);
+	ck_assert_msg(td_redo_adopt(log_path, true, &redo, &err) == 0, "%s", err.text);
 	return open_how(spec, (struct td_how){.flags = TD_FILE_DIRECT, .redo = redo});
 }
 

@@ -21,6 +21,7 @@ static void stored(void)
 }
 #define __atomic_store_n(p, v, order) (stored(), *(p) = (v), stored())
 #include "lib/redo.c"
+#include "lib/redo-apply.c"
 #undef __atomic_store_n
 
 #include "tests/support/fault-io.h"
@@ -29,7 +30,7 @@ static void stored(void)
 
 #define BYTES 8
 #define SHARE 8192            /* of the image */
-#define WHOLE (4096 + 2 * TD_REDO_BYTES)
+#define WHOLE REDO_WHOLE
 #define FILL  4096            /* where what fills a half stands */
 
 struct world {
@@ -91,8 +92,12 @@ static void apply_it(void *arg)
 /* As a successor does. */
 static int adopt_and_apply(void)
 {
-	struct applying a = {td_redo_adopt(log_path), 0};
+	struct applying a = {NULL, 0};
 
+	err = (struct td_err){0};
+	a.rc = td_redo_adopt(log_path, false, &a.r, &err);
+	if (a.rc < 0)
+		return a.rc;
 	on_fiber(loop, apply_it, &a);
 	td_redo_free(a.r);
 	return a.rc;
@@ -266,43 +271,224 @@ static void log_of(uint8_t value)
 	td_redo_free(r);
 }
 
-/* It is thrown away, and a good one stands there. */
-static void is_thrown_away(void)
+/* It stays as it is, and its disk is not opened. */
+static void is_refused(const char *why)
 {
-	struct td_redo *r = td_redo_adopt(log_path);
+	struct td_redo *r = NULL;
+	struct stat before, after;
 
-	ck_assert(put(r, TD_REDO_SECOND, 1, 7));
-	td_redo_free(r);
-	memset(image->data, 0, SHARE);
-	ck_assert_int_eq(adopt_and_apply(), 0);
-	ck_assert_mem_eq(image->data, "\0\7", 2);
+	err = (struct td_err){0};
+	ck_assert_int_eq(lstat(log_path, &before), 0);
+	ck_assert_int_lt(td_redo_adopt(log_path, false, &r, &err), 0);
+	ck_assert_ptr_null(r);
+	ck_assert_msg(strstr(err.text, why) && strstr(err.text, "tap-ctl free -f"), "%s", err.text);
+	ck_assert_int_lt(td_redo_waits(log_path), 0);
+	ck_assert_int_eq(lstat(log_path, &after), 0);
+	ck_assert_uint_eq(before.st_ino, after.st_ino);
+	unlink(log_path);
 }
 
-START_TEST(what_makes_no_sense_is_thrown_away)
+START_TEST(what_makes_no_sense_is_refused_and_kept)
 {
 	/* offsets of magic, half, now, from, used of the halves: as the file has them */
 	static const struct {
 		off_t at;
 		uint32_t value;
-	} bad[] = {{0, 0}, {0, 0x12345678}, {4, 0}, {4, TD_REDO_BYTES - 1}, {4, 0xffffffff}, {8, 2}, {8, 0xffffffff}, {12, 1000}, {16, TD_REDO_BYTES + 8},
-		   {16, 0xffffffff}, {24, 0xfffffff8}};
+		const char *why;
+	} bad[] = {{0, 0, "of another version"}, {0, 0x12345678, "of another version"}, {0, REDO_MAGIC_1, "of another version"},
+		   {4, 0, "Bad message"}, {4, TD_REDO_BYTES - 1, "Bad message"}, {4, 0xffffffff, "Bad message"}, {8, 2, "Bad message"},
+		   {8, 0xffffffff, "Bad message"}, {12, 1000, "Bad message"}, {16, TD_REDO_BYTES + 8, "Bad message"},
+		   {16, 0xffffffff, "Bad message"}, {24, 0xfffffff8, "Bad message"}};
 
 	begin();
-	is_thrown_away(); /* none at all */
 	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
 		log_of(1);
 		poke(bad[i].at, bad[i].value);
-		is_thrown_away();
+		is_refused(bad[i].why);
 	}
 	for (unsigned i = 0; i < 4; i++) {
 		log_of(1);
 		ck_assert_int_eq(truncate(log_path, (off_t[]){0, 1, WHOLE - 1, WHOLE + 1}[i]), 0);
-		is_thrown_away();
+		is_refused("of another version");
 	}
 	/* never through a link */
-	unlink(log_path);
 	ck_assert_int_eq(symlink("/etc/passwd", log_path), 0);
-	is_thrown_away();
+	is_refused("symbolic links");
+	end();
+}
+END_TEST
+
+START_TEST(one_that_is_missing_is_an_error_where_there_has_to_be_one)
+{
+	struct td_redo *r = NULL;
+
+	begin();
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, true, &r, &err), -ENODATA);
+	ck_assert_ptr_nonnull(strstr(err.text, "is missing"));
+	ck_assert_int_eq(access(log_path, F_OK), -1);
+	ck_assert_int_eq(td_redo_adopt(log_path, false, &r, &err), 0);
+	ck_assert(put(r, TD_REDO_SECOND, 1, 7));
+	td_redo_free(r);
+	ck_assert_int_eq(td_redo_waits(log_path), 1);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	end();
+}
+END_TEST
+
+/* S7, and an older version's that holds nothing. */
+START_TEST(one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew)
+{
+	struct td_redo *r = NULL;
+
+	begin();
+	log_of(1);
+	poke(offsetof(struct redo_head, boot), 0x31323334);
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, false, &r, &err), 0);
+	ck_assert(!td_redo_pending(r));
+	td_redo_free(r);
+	poke(0, REDO_MAGIC_1);
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, false, &r, &err), 0);
+	ck_assert(td_redo_takes(r) && !td_redo_pending(r));
+	td_redo_free(r);
+	end();
+}
+END_TEST
+
+/* A disk that has just got the number of another one: what that one left is not thrown away. */
+START_TEST(a_new_one_moves_aside_what_may_hold_something)
+{
+	char command[400];
+
+	begin();
+	log_of(1);
+	td_redo_free(td_redo_new(log_path));
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	snprintf(command, sizeof command, "mv %s.* %s", log_path, log_path);
+	ck_assert_int_eq(system(command), 0);
+	ck_assert_int_eq(td_redo_waits(log_path), 1);
+	end();
+}
+END_TEST
+
+/* --- whose it is -------------------------------------------------------------------------------------------------------- */
+
+struct looking {
+	struct td_redo *own, *out;
+	uint32_t mark;
+	int rc;
+};
+
+static void look_it(void *arg)
+{
+	struct looking *l = arg;
+
+	err = (struct td_err){0};
+	l->rc = td_redo_look(l->own, file, l->mark, &l->out, &err);
+}
+
+static struct looking looked(struct td_redo *own, uint32_t mark)
+{
+	struct looking l = {.own = own, .mark = mark};
+
+	on_fiber(loop, look_it, &l);
+	return l;
+}
+
+START_TEST(a_log_is_of_one_image_and_one_mark)
+{
+	struct td_redo *r;
+	struct looking l;
+
+	begin();
+	r = td_redo_new(log_path);
+	l = looked(r, 5);
+	ck_assert(!l.rc && !l.out); /* there is nothing to apply */
+	td_redo_begin(r, file, 7, 0);
+	put(r, TD_REDO_SECOND, 0, 1);
+	td_redo_free(r);
+	for (int i = 0; i < 4; i++) {
+		ck_assert_int_eq(td_redo_adopt(log_path, true, &r, &err), 0);
+		if (i == 3)
+			r->head->id.ino++;
+		l = looked(r, (uint32_t[]){0, 8, 7, 7}[i]);
+		ck_assert_int_eq(l.rc, i == 2 ? 0 : -ESTALE);
+		ck_assert_ptr_eq(l.out, i == 2 ? r : NULL);
+		if (i != 2)
+			ck_assert_ptr_nonnull(strstr(err.text, "/img is not as the last tapdisk left it"));
+		ck_assert(td_redo_pending(r));
+		td_redo_free(r);
+	}
+	end();
+}
+END_TEST
+
+/* S5 */
+START_TEST(whoever_opens_the_image_finds_the_log_of_another_number)
+{
+	struct td_redo *r, *mine;
+	struct looking l;
+	char path[160];
+
+	begin();
+	setenv("TAPDISK_CONTROL_DIR", dir, 1);
+	snprintf(path, sizeof path, "%s/redo3", dir);
+	r = td_redo_new(path);
+	looked(r, 0);
+	td_redo_begin(r, file, 7, 0);
+	put(r, TD_REDO_SECOND, 0, 1);
+	mine = td_redo_new(log_path);
+	l = looked(mine, 8);
+	ck_assert(!l.rc && !l.out);
+	l = looked(mine, 7);
+	ck_assert(!l.rc && l.out && l.out != mine && td_redo_pending(l.out));
+	td_redo_leave(mine, l.out);
+	l = looked(NULL, 7);
+	ck_assert(!l.rc && l.out);
+	td_redo_leave(NULL, l.out);
+	file->flags = TD_FILE_RDONLY;
+	l = looked(NULL, 7);
+	ck_assert(l.rc == -EBUSY && !l.out);
+	ck_assert_msg(strstr(err.text, "tap-ctl settle -m 3") != NULL, "%s", err.text);
+	file->flags = 0;
+	td_redo_freeze(r);
+	td_redo_done(r, 0);
+	l = looked(mine, 7);
+	ck_assert(!l.rc && !l.out);
+	td_redo_free(r);
+	td_redo_free(mine);
+	unlink(path);
+	unsetenv("TAPDISK_CONTROL_DIR");
+	end();
+}
+END_TEST
+
+/* S3: others may add bits to what no record names, and to nothing else. */
+START_TEST(a_bit_that_the_log_does_not_know_is_another_writers)
+{
+	begin();
+	for (int i = 0; i < 4; i++) {
+		struct td_redo *r = td_redo_new(log_path);
+		struct looking l = looked(r, 0);
+		uint8_t bits = 0xf0;
+
+		ck_assert(!l.rc);
+		td_redo_begin(r, file, 7, 0);
+		memset(image->data, 0, SHARE);
+		td_redo_put(r, TD_REDO_SECOND | TD_REDO_BITS, 9, &bits, 1);
+		put(r, TD_REDO_SECOND, 10, 0);
+		td_redo_free(r);
+		image->data[8] = image->data[10] = 0xff;
+		image->data[9] = (uint8_t[]){0, 0x30, 0xf0, 0x08}[i];
+		ck_assert_int_eq(adopt_and_apply(), i == 3 ? -ESTALE : 0);
+		ck_assert_uint_eq(image->data[9], i == 3 ? 8 : 0xf0);
+		ck_assert_uint_eq(image->data[8], 0xff);
+		ck_assert_int_eq(td_redo_waits(log_path), i == 3 ? 2 : 0);
+		unlink(log_path);
+	}
 	end();
 }
 END_TEST
@@ -602,7 +788,13 @@ int main(void)
 	SUITE_ADD(s, a_record_stays_until_a_commit_that_began_after_it_has_succeeded);
 	SUITE_ADD(s, what_finds_no_room_is_missed_until_a_commit_that_began_after_it_has_succeeded);
 	SUITE_ADD(s, what_cannot_be_applied_is_kept);
-	SUITE_ADD(s, what_makes_no_sense_is_thrown_away);
+	SUITE_ADD(s, what_makes_no_sense_is_refused_and_kept);
+	SUITE_ADD(s, one_that_is_missing_is_an_error_where_there_has_to_be_one);
+	SUITE_ADD(s, one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew);
+	SUITE_ADD(s, a_new_one_moves_aside_what_may_hold_something);
+	SUITE_ADD(s, a_log_is_of_one_image_and_one_mark);
+	SUITE_ADD(s, whoever_opens_the_image_finds_the_log_of_another_number);
+	SUITE_ADD(s, a_bit_that_the_log_does_not_know_is_another_writers);
 	SUITE_ADD(s, a_record_that_goes_beyond_its_half_is_refused);
 	SUITE_ADD(s, without_a_place_for_it_every_change_is_missed);
 	SUITE_ADD(s, what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied);

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A log is applied after a death, if it is of the image's state. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "lib/fiber.h"
+#include "lib/file.h"
+#include "lib/redo-inside.h"
+
+#define SECTOR 512u
+
+/* A sector of the file as it is to be. */
+struct sector {
+	uint64_t off;
+	struct sector *next;
+	bool touched; /* in this wave */
+	uint8_t data[SECTOR] __attribute__((aligned(8)));
+	uint8_t was[SECTOR];  /* in the file */
+	uint8_t bits[SECTOR]; /* 1: that byte is of a bitmap (S3) */
+};
+
+#define BUCKETS 1024
+
+struct applied {
+	struct td_file *f;
+	struct sector *bucket[BUCKETS];
+};
+
+static int sector_get(struct applied *a, uint64_t off, struct sector **out)
+{
+	struct sector **b = &a->bucket[off / SECTOR % BUCKETS], *s;
+	int rc;
+
+	for (s = *b; s; s = s->next)
+		if (s->off == off) {
+			*out = s;
+			return 0;
+		}
+	s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	rc = td_file_rw(a->f, TD_IO_READ, s->data, off, SECTOR, TD_IO_EOF_ZERO);
+	if (rc < 0) {
+		free(s);
+		return rc;
+	}
+	memcpy(s->was, s->data, SECTOR);
+	s->off = off;
+	s->next = *b;
+	*b = *out = s;
+	return 0;
+}
+
+static int change(struct applied *a, const struct redo_record *rec, const uint8_t *data)
+{
+	uint64_t off = rec->off;
+	uint32_t len = rec->len;
+
+	while (len) {
+		uint32_t skip = (uint32_t)(off % SECTOR), n = len < SECTOR - skip ? len : SECTOR - skip;
+		struct sector *s;
+		int rc = sector_get(a, off - skip, &s);
+
+		if (rc < 0)
+			return rc;
+		memcpy(s->data + skip, data, n);
+		if (rec->wave & TD_REDO_BITS)
+			memset(s->bits + skip, 1, n);
+		s->touched = true;
+		off += n;
+		data += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* The records of one wave, of the older half first (E3). */
+static int read_wave(struct applied *a, const struct td_redo *r, unsigned wave)
+{
+	const uint8_t *data;
+	struct redo_record rec;
+	int rc = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned half = i ? r->head->now : !r->head->now;
+
+		for (uint32_t at = 0; (rc = redo_next(r, half, &at, &rec, &data)) > 0;)
+			if (rec.wave != REDO_SUM && (rec.wave & ~(unsigned)TD_REDO_BITS) == wave && (rc = change(a, &rec, data)) < 0)
+				return rc;
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static bool has_foreign_bits(const struct applied *a)
+{
+	for (unsigned b = 0; b < BUCKETS; b++)
+		for (const struct sector *s = a->bucket[b]; s; s = s->next)
+			for (unsigned i = 0; i < SECTOR; i++)
+				if (s->bits[i] && (s->was[i] & ~s->data[i]))
+					return true;
+	return false;
+}
+
+static int write_wave(struct applied *a, const struct td_redo *r, unsigned wave, struct td_err *err)
+{
+	int rc = read_wave(a, r, wave);
+	bool any = false;
+
+	if (!rc && r->head->summed && has_foreign_bits(a))
+		return td_redo_stale(r, a->f, err);
+	for (unsigned b = 0; b < BUCKETS; b++)
+		for (struct sector *s = a->bucket[b]; !rc && s; s = s->next) {
+			if (!s->touched)
+				continue;
+			s->touched = false;
+			any = true;
+			rc = td_file_rw(a->f, TD_IO_WRITE, s->data, s->off, SECTOR, 0);
+		}
+	return !rc && any ? td_file_rw(a->f, TD_IO_SYNC, NULL, 0, 0, 0) : rc;
+}
+
+static int apply(struct td_redo *r, struct td_file *f, struct td_err *err)
+{
+	struct applied *a = calloc(1, sizeof *a);
+	int rc = a ? 0 : -ENOMEM;
+
+	if (a)
+		a->f = f;
+	if (!rc)
+		rc = td_file_rw(f, TD_IO_SYNC, NULL, 0, 0, 0); /* the data */
+	for (unsigned wave = TD_REDO_FIRST; !rc && wave <= TD_REDO_SECOND; wave++)
+		rc = write_wave(a, r, wave, err);
+	for (unsigned b = 0; a && b < BUCKETS; b++)
+		for (struct sector *s = a->bucket[b], *next; s; s = next) {
+			next = s->next;
+			free(s);
+		}
+	free(a);
+	return rc;
+}
+
+int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err)
+{
+	struct redo_head *h = r ? r->head : NULL;
+	int rc;
+
+	if (!td_redo_pending(r))
+		return 0;
+	rc = apply(r, f, err);
+	if (rc == -ESTALE)
+		return rc;
+	if (rc < 0)
+		return td_fail(err, -rc, "%s: what the last tapdisk knew of it and had not written yet cannot be put into it: %s", f->path, strerror(-rc));
+	td_log(LOG_NOTICE, "%s: what the last tapdisk had not written yet is in it now", f->path);
+	redo_empty(h, !h->now); /* as in td_redo_done() */
+	redo_empty(h, h->now);
+	return 0;
+}
+
+/* --- what it builds on --------------------------------------------------------------------------------------------------- */
+
+bool td_redo_sum(const struct td_redo *r, uint64_t *sum)
+{
+	const uint8_t *data;
+	struct redo_record rec;
+
+	if (!r || !r->head || !r->head->summed)
+		return false;
+	*sum = r->head->sum;
+	for (unsigned i = 0; i < 2; i++)
+		for (uint32_t at = 0; redo_next(r, i ? r->head->now : !r->head->now, &at, &rec, &data) > 0;)
+			if (rec.wave == REDO_SUM)
+				memcpy(sum, data, sizeof *sum);
+	return true;
+}
+
+/* The part of a record that lies in the len bytes at off. */
+static void overlay(uint8_t *buf, uint64_t off, uint32_t len, const struct redo_record *rec, const uint8_t *data)
+{
+	uint64_t from = rec->off > off ? rec->off : off, to = rec->off + rec->len < off + len ? rec->off + rec->len : off + len;
+
+	if (from < to)
+		memcpy(buf + (from - off), data + (from - rec->off), to - from);
+}
+
+int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t off, uint32_t len)
+{
+	const uint8_t *data;
+	struct redo_record rec;
+	int rc = td_file_rw(f, TD_IO_READ, buf, off, len, TD_IO_EOF_ZERO);
+
+	for (unsigned i = 0; !rc && r && r->head && i < 2; i++)
+		for (uint32_t at = 0; (rc = redo_next(r, i ? r->head->now : !r->head->now, &at, &rec, &data)) > 0;)
+			if (rec.wave != REDO_SUM)
+				overlay(buf, off, len, &rec, data);
+	return rc;
+}
+
+int td_redo_stale(const struct td_redo *r, const struct td_file *f, struct td_err *err)
+{
+	return td_fail(err, ESTALE, "%s is not as the last tapdisk left it: others have written to it since, or it is another file.  What that one had "
+		       "answered and not written yet (%s) cannot be put into it any more; `tap-ctl free -f' gives it up", f->path, r->path);
+}
+
+struct look {
+	struct td_redo *own;
+	struct td_file *f;
+	uint32_t mark;
+	struct td_redo *found;
+	int minor;
+	char path[4096];
+};
+
+static bool reads_alone(const struct td_file *f)
+{
+	return f->flags & (TD_FILE_RDONLY | TD_FILE_PARENT);
+}
+
+static void identify(const struct td_file *f, struct redo_id *id)
+{
+	struct stat st;
+
+	memset(id, 0, sizeof *id);
+	if (fstat(f->fd, &st) < 0)
+		return;
+	id->dev = st.st_dev;
+	id->ino = st.st_ino;
+	if (S_ISBLK(st.st_mode))
+		id->rdev = st.st_rdev;
+}
+
+static long look(void *arg)
+{
+	struct look *l = arg;
+	struct redo_id id;
+	int rc = 0;
+
+	identify(l->f, &id);
+	if (l->own)
+		l->own->id = id;
+	l->minor = -1;
+	if (!l->mark || td_redo_pending(l->own))
+		return 0;
+	l->minor = redo_find(l->mark, &id, l->f->path, reads_alone(l->f), l->path);
+	if (l->minor >= 0 && !reads_alone(l->f))
+		rc = redo_take(l->path, &l->found);
+	return rc;
+}
+
+int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct td_redo **out, struct td_err *err)
+{
+	struct look l = {.own = own, .f = f, .mark = mark};
+	int rc;
+
+	*out = NULL;
+	if (!own && !mark)
+		return 0;
+	rc = (int)td_await_call(f->io, look, &l);
+	if (rc < 0)
+		return td_fail(err, -rc, "%s: what a tapdisk that died had not written to it yet cannot be read from %s: %s", f->path, l.path,
+			       strerror(-rc));
+	if (l.minor >= 0 && reads_alone(f))
+		return td_fail(err, EBUSY, "%s lacks what a tapdisk that died had not written to it yet: `tap-ctl settle -m %d' puts it there", f->path,
+			       l.minor);
+	if (td_redo_pending(own) && (own->head->mark != mark || !redo_same(own->head, &own->id, f->path)))
+		return td_redo_stale(own, f, err);
+	*out = td_redo_pending(own) ? own : l.found;
+	return 0;
+}
+
+void td_redo_leave(struct td_redo *own, struct td_redo *out)
+{
+	if (out != own)
+		td_redo_free(out);
+}
