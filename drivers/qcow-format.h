@@ -38,7 +38,7 @@
 #define QCOW_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 #define QCOW_AUTOCLEAR_RAW     (UINT64_C(1) << 1) /* the external data file alone is the disk */
 #define QCOW_AUTOCLEAR_KNOWN   UINT64_C(3)
-#define QCOW_MARK(autoclear)   ((uint32_t)((autoclear) >> 32)) /* of whoever has it open (S1, S3 of lib/redo.h): others clear what they do not know */
+#define QCOW_MARK(autoclear)   ((uint32_t)((autoclear) >> 32)) /* of whoever has it open (G1, G3 of lib/redo.h): others clear what they do not know */
 
 /* offsets of header fields that are rewritten in place; all lie in the header's first sector, so that each change is atomic */
 enum {

@@ -201,7 +201,7 @@ static int load_tables(struct qcow *q, struct td_err *err)
 	return rc;
 }
 
-/* Those features whose data we do not keep up to date are not to be believed from now on; and the image gets its mark (S1 of lib/redo.h). */
+/* Those features whose data we do not keep up to date are not to be believed from now on; and the image gets its mark (G1 of lib/redo.h). */
 static int set_autoclear(struct qcow *q, struct td_err *err)
 {
 	uint64_t keep = q->h.autoclear & (QCOW_AUTOCLEAR_RAW | (q->h.nbitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0)), was = q->h.autoclear;
@@ -215,7 +215,7 @@ static int set_autoclear(struct qcow *q, struct td_err *err)
 		rc = qcow_header_write(q);
 	}
 	if (!mark || rc)
-		td_redo_decline(q->image->redo); /* S4 */
+		td_redo_decline(q->image->redo); /* G4 */
 	else
 		td_redo_begin(q->image->redo, q->file, mark, 0);
 	if (mark && (rc == -ENOSPC || rc == -EDQUOT) && !((was ^ keep) & UINT32_MAX)) { /* it has no need to be written */

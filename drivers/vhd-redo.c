@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The log of changes and the image that it is of (S1-S3 of lib/redo.h).  The mark stands in the header's field `reserved', in the same
+ * The log of changes and the image that it is of (G1-G3 of lib/redo.h).  The mark stands in the header's field `reserved', in the same
  * sector as the header's checksum, which others keep as they find it; the sum is of the block table.
  */
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 uint64_t vhd_entry_sum(uint32_t block, uint32_t entry)
 {
-	uint64_t x = (uint64_t)block << 32 | entry;
+	uint64_t x = ((uint64_t)block << 32 | entry) + 1; /* no entry but an unused one counts as nought */
 
 	if (entry == VHD_UNUSED)
 		return 0;
@@ -87,7 +87,7 @@ int vhd_redo_begin(struct vhd *v, struct td_err *err)
 	int rc = put_mark(v, mark);
 
 	if (rc == -ENOSPC || rc == -EDQUOT) {
-		td_redo_decline(v->image->redo); /* S4 */
+		td_redo_decline(v->image->redo); /* G4 */
 		return 0;
 	}
 	if (rc < 0)

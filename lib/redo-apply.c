@@ -18,7 +18,7 @@ struct sector {
 	bool touched; /* in this wave */
 	uint8_t data[SECTOR] __attribute__((aligned(8)));
 	uint8_t was[SECTOR];  /* in the file */
-	uint8_t bits[SECTOR]; /* 1: that byte is of a bitmap (S3) */
+	uint8_t bits[SECTOR]; /* 1: that byte is of a bitmap (G3) */
 };
 
 #define BUCKETS 1024

@@ -13,7 +13,7 @@
 #define REDO_HEAD    4096u
 #define REDO_WHOLE   (REDO_HEAD + 2 * (size_t)TD_REDO_BYTES)
 
-/* An image's file (S2). */
+/* An image's file (G2). */
 struct redo_id {
 	uint64_t dev, ino;
 	uint64_t rdev; /* of a block device; else 0 */
@@ -26,9 +26,9 @@ struct redo_head {
 		uint32_t from, used; /* bytes: those before `from' are in the file */
 	} h[2];
 	uint32_t held; /* only so many bytes, less one, of the half that is written to count (E4); 0: all */
-	uint32_t mark; /* S1 */
+	uint32_t mark; /* G1 */
 	uint32_t summed; /* sum is to be believed */
-	uint64_t sum;    /* S3: before the first record that has one */
+	uint64_t sum;    /* G3: before the first record that has one */
 	struct redo_id id;
 	char boot[40];
 	char path[2048]; /* of the image, for people; "" when it is longer */
@@ -71,7 +71,7 @@ void redo_empty(struct redo_head *h, unsigned i);
 int redo_map(const char *path, struct td_redo **out);
 /* The same of a dead process's, which is ours from now on: nothing else is written to.  A living one's may be looked at, no more. */
 int redo_take(const char *path, struct td_redo **out);
-bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *path); /* S2 */
+bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *path); /* G2 */
 
 /* redo-find.c: blocking.  The path of a log that holds something and is of this mark and image, PATH_MAX bytes; its minor, or -1 when there is none. */
 int redo_find(uint32_t mark, const struct redo_id *id, const char *image, bool dead, char *path);

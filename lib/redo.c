@@ -109,7 +109,7 @@ int redo_map(const char *path, struct td_redo **out)
 	else if ((*out)->head->magic != REDO_MAGIC)
 		rc = -EPROTO;
 	else if (memcmp((*out)->head->boot, boot, sizeof boot))
-		rc = -ENODATA; /* S7 */
+		rc = -ENODATA; /* G7 */
 	else
 		rc = sane((*out)->head) ? 0 : -EBADMSG;
 	if (rc < 0) {
@@ -142,7 +142,7 @@ int td_redo_waits(const char *path)
 	return rc == -ENOENT || rc == -ENODATA ? 0 : rc;
 }
 
-/* Nobody knows whether it is of any worth: it keeps a name under which it is found (S5). */
+/* Nobody knows whether it is of any worth: it keeps a name under which it is found (G5). */
 static void move_aside(const char *path)
 {
 	char aside[PATH_MAX];
@@ -304,7 +304,7 @@ static bool record(struct td_redo *r, unsigned wave, uint64_t off, const void *d
 	write_record(redo_half(r, now) + used, wave, off, data, len);
 	if (sum)
 		write_record(redo_half(r, now) + used + need, REDO_SUM, 0, sum, sizeof *sum);
-	__atomic_store_n(&r->head->h[now].used, used + need + more, __ATOMIC_RELEASE); /* E1, S3 */
+	__atomic_store_n(&r->head->h[now].used, used + need + more, __ATOMIC_RELEASE); /* E1, G3 */
 	return true;
 }
 

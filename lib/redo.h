@@ -15,27 +15,28 @@
  *
  * A log belongs to one state of one image:
  *
- * S1 Whoever opens an image for writing gives it a mark, a random number in a place of its header, before the log has a record, and takes
+ * G1 Whoever opens an image for writing gives it a mark, a random number in a place of its header, before the log has a record, and takes
  *    it away at close, when the file has everything.  Our other writers remove a mark that they find.  It stays the same from open to
- *    close, so that no commit changes what the log builds on: it costs two writes of a sector in an image's whole use, and no sync.
- * S2 A log names its image (device and inode; of a block device, its number or its name), the image's mark, and the host's boot.  It is
+ *    close, so that no commit changes what the log builds on.  It costs a write of the header at each open and at each close, and in a
+ *    qcow2 a sync after it; nothing on the path of a request.
+ * G2 A log names its image (device and inode; of a block device, its number or its name), the image's mark, and the host's boot.  It is
  *    applied to that alone.  Anything else has been written by others since, or replaced: then the log is refused, and kept.
- * S3 In a qcow2 the mark lies where the format demands that whoever does not know it clears it when he opens the image for writing (the
+ * G3 In a qcow2 the mark lies where the format demands that whoever does not know it clears it when he opens the image for writing (the
  *    autoclear bits): QEMU does.  A VHD has no such place.  There the log keeps a sum of the block table too, as the file and the
  *    records together give it (a record and the sum after it become valid in one store, so commits do not change it), and of
  *    bitmaps, to which bits are only ever added, the file must have none that the log does not.  So every foreign change of the
  *    structure is found.  Not found is one of data where the block was there before and nothing waits for it, which the log does not touch.
- * S4 Where an image cannot be marked (qcow2 of version 2, qcow, no space) the log takes no record, and E1's other half holds.
- * S5 Whoever opens an image that bears a mark, for writing, looks for a log of it among all of this host, and applies it first; a reader
+ * G4 Where an image cannot be marked (qcow2 of version 2, qcow, no space) the log takes no record, and E1's other half holds.
+ * G5 Whoever opens an image that bears a mark, for writing, looks for a log of it among all of this host, and applies it first; a reader
  *    is refused, and told the command.  A log is emptied by nothing but a commit or its application, and removed only when it is
  *    empty, or with an explicit word (tap-ctl free -f).
- * S6 A disk's record says that there is a log (tapdisk/record.h): one that is missing then, or that this version cannot read, is an error.
- * S7 A restart of the host voids logs: what it lost of the page cache was never promised, and what a log builds on may be lost as well.
+ * G6 A disk's record says that there is a log (tapdisk/record.h): one that is missing then, or that this version cannot read, is an error.
+ * G7 A restart of the host voids logs: what it lost of the page cache was never promised, and what a log builds on may be lost as well.
  *
  * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one is emptied when it succeeds.  When it
  * fails, the next freezes nothing, and what it has covered of the half that is written to is passed over from then on.
  * A log that has missed something is applied to a file that a commit may have changed in part: who puts into it what was there before
- * (a count of nought, and then of one again) has to have a commit in between; and there S3's sum and bits are not looked at.
+ * (a count of nought, and then of one again) has to have a commit in between; and there G3's sum and bits are not looked at.
  * Home thread only.  NULL as a log is fine everywhere: nobody takes the place of such a process.
  */
 #ifndef TD_LIB_REDO_H
@@ -53,16 +54,16 @@ struct td_file;
 enum td_redo_wave {
 	TD_REDO_FIRST,
 	TD_REDO_SECOND,
-	TD_REDO_BITS = 1u << 8, /* or'ed to SECOND: a piece of a bitmap that bits are only added to (S3) */
+	TD_REDO_BITS = 1u << 8, /* or'ed to SECOND: a piece of a bitmap that bits are only added to (G3) */
 };
 
 /* A new one, empty; it never fails, but may be one that takes no record (which is logged).  What stood at path and may hold something is moved aside. */
 struct td_redo *td_redo_new(const char *path);
-/* What stands there, or a new one when there is nothing to lose.  must: there has to be one (S6).  0 or -errno with text. */
+/* What stands there, or a new one when there is nothing to lose.  must: there has to be one (G6).  0 or -errno with text. */
 int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_err *err);
 void td_redo_free(struct td_redo *r); /* the file stays */
 
-void td_redo_boot(char boot[40]); /* the host's boot (S7), as text; "" when it cannot be told */
+void td_redo_boot(char boot[40]); /* the host's boot (G7), as text; "" when it cannot be told */
 /* Does what stands at path hold anything?  0: no; else how many records, or -errno when nobody can tell (another version's). */
 int td_redo_waits(const char *path);
 bool td_redo_pending(const struct td_redo *r); /* is there anything to apply? */
@@ -78,15 +79,15 @@ uint32_t td_redo_mark(void); /* a new one; never 0 */
  */
 int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct td_redo **out, struct td_err *err);
 void td_redo_leave(struct td_redo *own, struct td_redo *out);
-/* When data elsewhere are durable: applies what is there, durably, and empties it.  0 or -errno with text; -ESTALE as above (S3). */
+/* When data elsewhere are durable: applies what is there, durably, and empties it.  0 or -errno with text; -ESTALE as above (G3). */
 int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err);
 /* The file as it is when all is applied; 0 or -errno. */
 int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t off, uint32_t len);
-bool td_redo_sum(const struct td_redo *r, uint64_t *sum); /* S3; false: not known */
+bool td_redo_sum(const struct td_redo *r, uint64_t *sum); /* G3; false: not known */
 int td_redo_stale(const struct td_redo *r, const struct td_file *f, struct td_err *err); /* -ESTALE with its text */
 /* The image has its mark, and the log is empty: records are of this state from now on. */
 void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t sum);
-void td_redo_decline(struct td_redo *r); /* S4; NULL is fine */
+void td_redo_decline(struct td_redo *r); /* G4; NULL is fine */
 
 /* --- while it is open ----------------------------------------------------------------------------------------------- */
 

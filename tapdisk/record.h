@@ -8,7 +8,7 @@
  *   encrypted: bool                                     it is open with a key
  *   paused: bool, sectors                               the image is closed; the guest knows the disk with that size
  *   sticky: errno                                       a flush failed: writes and flushes go on failing
- *   log: the host's boot                                there is a log of changes (S6 of lib/redo.h); "": there is none
+ *   log: the host's boot                                there is a log of changes (G6 of lib/redo.h); "": there is none
  */
 #ifndef TAPDISK_RECORD_H
 #define TAPDISK_RECORD_H

@@ -77,7 +77,7 @@ struct vbd_past {
 	bool paused;      /* the image is not opened before the unpause */
 	uint64_t sectors; /* paused: the size that guests know */
 	int sticky;       /* -errno of a flush that failed, or 0 */
-	bool log;         /* there is a log of changes (S6 of lib/redo.h) */
+	bool log;         /* there is a log of changes (G6 of lib/redo.h) */
 };
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o, const struct vbd_past *past, struct td_err *err);
 int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err);

@@ -337,7 +337,7 @@ START_TEST(one_that_is_missing_is_an_error_where_there_has_to_be_one)
 }
 END_TEST
 
-/* S7, and an older version's that holds nothing. */
+/* G7, and an older version's that holds nothing. */
 START_TEST(one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew)
 {
 	struct td_redo *r = NULL;
@@ -426,7 +426,7 @@ START_TEST(a_log_is_of_one_image_and_one_mark)
 }
 END_TEST
 
-/* S5 */
+/* G5 */
 START_TEST(whoever_opens_the_image_finds_the_log_of_another_number)
 {
 	struct td_redo *r, *mine;
@@ -466,7 +466,7 @@ START_TEST(whoever_opens_the_image_finds_the_log_of_another_number)
 }
 END_TEST
 
-/* S3: others may add bits to what no record names, and to nothing else. */
+/* G3: others may add bits to what no record names, and to nothing else. */
 START_TEST(a_bit_that_the_log_does_not_know_is_another_writers)
 {
 	begin();
