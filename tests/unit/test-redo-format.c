@@ -12,6 +12,7 @@
 #include "drivers/qcow-image.h"
 #include "drivers/qcow.h"
 #include "drivers/vhd.h"
+#include "lib/bytes.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 #include "tests/support/vhd-make.h"
@@ -387,6 +388,80 @@ START_TEST(data_in_a_file_of_their_own_are_durable_before_the_log_is_applied)
 }
 END_TEST
 
+/* --- a log belongs to one state of one image ----------------------------------------------------------------------- */
+
+/* A write to a new block, of which only the log knows, and a death. */
+static void die_with_a_vhd(uint64_t *table, uint64_t *bitmap)
+{
+	begin_with_log();
+	vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd", .size = 4 * MIB, .block_size = CLUSTER, .type = VHD_DYNAMIC, .uuid = 1});
+	spec = "vhd:/a.vhd";
+	open_it();
+	*table = ((struct vhd *)leaf->priv)->l.table_off;
+	ok(TD_WRITE, mem, CLUSTER, 2048, 0);
+	*bitmap = (uint64_t)((struct vhd *)leaf->priv)->bat[1] * VHD_SECTOR;
+	die_here();
+}
+
+static void refused_and_kept(void)
+{
+	ck_assert_int_eq(succeed(), -ESTALE);
+	ck_assert(td_redo_pending(redo));
+	end_with_log();
+}
+
+START_TEST(what_others_have_changed_in_a_vhd_is_found)
+{
+	uint64_t table, bitmap;
+
+	die_with_a_vhd(&table, &bitmap);
+	ck_assert_msg(succeed() == 0, "%s", err.text); /* nobody has */
+	close_leaf();
+	ck_assert(!td_redo_pending(redo));
+	end_with_log();
+
+	die_with_a_vhd(&table, &bitmap);
+	td_put_be32(death.file[0].data + table, (uint32_t)(bitmap / VHD_SECTOR) + 256); /* a place like any other */
+	refused_and_kept();
+
+	die_with_a_vhd(&table, &bitmap);
+	memset(death.file[0].data + table, 0, 4);
+	refused_and_kept();
+
+	die_with_a_vhd(&table, &bitmap);
+	death.file[0].data[bitmap] |= 0x0f;
+	refused_and_kept();
+}
+END_TEST
+
+/* Whoever does not know the mark clears it. */
+START_TEST(a_qcow_without_the_mark_of_the_log_has_been_changed_by_others)
+{
+	open_qcow((struct qcow_create){.size = SIZE});
+	ok(TD_WRITE, mem, 0, CLUSTER, 0);
+	die_here();
+	memset(death.file[0].data + QCOW_H_AUTOCLEAR, 0, 8);
+	refused_and_kept();
+}
+END_TEST
+
+START_TEST(a_log_that_has_to_be_there_is_not_made_anew)
+{
+	uint64_t table, bitmap;
+
+	die_with_a_vhd(&table, &bitmap);
+	close_leaf();
+	td_redo_free(redo);
+	redo = NULL;
+	unlink(log_path);
+	ck_assert_int_eq(td_redo_adopt(log_path, true, &redo, &err), -ENODATA);
+	ck_assert_int_eq(access(log_path, F_OK), -1);
+	for (unsigned i = 0; i < 3; i++)
+		free(death.file[i].data);
+	end_with_log();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("redo-format");
@@ -398,5 +473,8 @@ int main(void)
 	SUITE_ADD(s, a_commit_without_entries_marks_lazy_counts_too);
 	SUITE_ADD(s, the_mark_of_a_corrupt_image_stays);
 	SUITE_ADD(s, data_in_a_file_of_their_own_are_durable_before_the_log_is_applied);
+	SUITE_ADD(s, what_others_have_changed_in_a_vhd_is_found);
+	SUITE_ADD(s, a_qcow_without_the_mark_of_the_log_has_been_changed_by_others);
+	SUITE_ADD(s, a_log_that_has_to_be_there_is_not_made_anew);
 	return suite_run(s);
 }
