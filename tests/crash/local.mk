@@ -17,7 +17,7 @@ tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/cr
 	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/stack.c tests/crash/stack.h \
 	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.h tests/crash/formats.c \
 	tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h $(CRASHLAB_JUDGE) \
-	lib/io.c lib/redo.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache-barrier.c tapdisk/cache-flush.c control/tap-ctl-marker.c
+	lib/io.c lib/redo.c lib/redo-apply.c lib/redo-find.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache-barrier.c tapdisk/cache-flush.c control/tap-ctl-marker.c
 tests_crash_hostlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS -DTD_REDO_BYTES=crash_redo_bytes -include tests/crash/redo-bytes.h \
 	-DCRASH_SRC='"$(abs_top_srcdir)"'
 tests_crash_hostlab_LDADD = $(TAPDISK_LIBS)
@@ -68,7 +68,7 @@ check-crash-kills: all tests/crash/killlab
 # HISTORIES=1000000, T=FORMAT: see the top of tests/crash/histories
 .PHONY: check-crash-host
 check-crash-host: all tests/crash/hostlab
-	@HISTORIES='$(HISTORIES)' T='$(T)' ALL='$(ALL)' python3 '$(abs_top_srcdir)/tests/crash/histories'
+	@HISTORIES='$(HISTORIES)' T='$(T)' python3 '$(abs_top_srcdir)/tests/crash/histories'
 EXTRA_DIST += tests/crash/histories
 
 # CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
