@@ -462,6 +462,21 @@ START_TEST(a_log_that_has_to_be_there_is_not_made_anew)
 }
 END_TEST
 
+/* A commit is under way, and the half that it has frozen has an older word on the same bytes. */
+START_TEST(the_newer_half_has_the_last_word)
+{
+	open_qcow((struct qcow_create){.size = SIZE});
+	ck_assert(td_redo_put(redo, TD_REDO_SECOND, CLUSTER / 2, "olderold", 8));
+	td_redo_freeze(redo);
+	ck_assert(td_redo_put(redo, TD_REDO_SECOND, CLUSTER / 2, "newernew", 8));
+	die_here();
+	ck_assert_msg(succeed() == 0, "%s", err.text);
+	ck_assert_mem_eq(fio.file[0].data + CLUSTER / 2, "newernew", 8);
+	close_leaf();
+	end_with_log();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("redo-format");
@@ -476,5 +491,6 @@ int main(void)
 	SUITE_ADD(s, what_others_have_changed_in_a_vhd_is_found);
 	SUITE_ADD(s, a_qcow_without_the_mark_of_the_log_has_been_changed_by_others);
 	SUITE_ADD(s, a_log_that_has_to_be_there_is_not_made_anew);
+	SUITE_ADD(s, the_newer_half_has_the_last_word);
 	return suite_run(s);
 }
