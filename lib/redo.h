@@ -17,8 +17,8 @@
  *
  * G1 Whoever opens an image for writing gives it a mark, a random number in a place of its header, before the log has a record, and takes
  *    it away at close, when the file has everything.  Our other writers remove a mark that they find.  It stays the same from open to
- *    close, so that no commit changes what the log builds on.  It costs a write of the header at each open and at each close, and in a
- *    qcow2 a sync after it; nothing on the path of a request.
+ *    close, so that no commit changes what the log builds on.  It costs a write of the header at each open and at each close, and a sync at
+ *    a qcow2's open and at each close; nothing on the path of a request.
  * G2 A log names its image (device and inode; of a block device, its number or its name), the image's mark, and the host's boot.  It is
  *    applied to that alone.  Anything else has been written by others since, or replaced: then the log is refused, and kept.
  * G3 In a qcow2 the mark lies where the format demands that whoever does not know it clears it when he opens the image for writing (the
