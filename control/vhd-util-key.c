@@ -164,7 +164,7 @@ int vu_key(const struct vu_args *a, struct td_err *err)
 			print_hex(hash, '\n');
 		return rc;
 	}
-	rc = vhd_image_open(a->val['n'], a->val['s'] ? VHD_WRITE : VHD_LOOK, &v, err);
+	rc = vhd_image_open(a->val['n'], a->val['s'] ? VHD_WRITE : VHD_LOOK | VHD_AS_IS, &v, err);
 	if (rc < 0)
 		return rc;
 	if (a->val['s'])

@@ -114,7 +114,7 @@ int vu_query(const struct vu_args *a, struct td_err *err)
 {
 	bool tables = a->json || a->val['s'] || a->val['a'];
 	struct vhd_image *v;
-	int rc = vhd_image_open(a->val['n'], VHD_LOOK | (tables ? 0 : VHD_FAST), &v, err);
+	int rc = vhd_image_open(a->val['n'], VHD_LOOK | VHD_AS_IS | (tables ? 0 : VHD_FAST), &v, err);
 
 	if (rc < 0)
 		return rc;

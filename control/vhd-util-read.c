@@ -388,10 +388,19 @@ static int read_pieces(const struct vu_args *a, struct vhd_image *v, struct td_e
 	return rc || !a->val['B'] ? rc : print_blocks(v, err);
 }
 
+/* Are the headers all that is asked for? */
+static bool headers_alone(const struct vu_args *a)
+{
+	for (const char *p = "tbmijdarB"; *p; p++)
+		if (a->val[(unsigned char)*p])
+			return false;
+	return true;
+}
+
 int vu_read(const struct vu_args *a, struct td_err *err)
 {
 	struct vhd_image *v;
-	int rc = vhd_image_open(a->val['n'], VHD_LOOK, &v, err);
+	int rc = vhd_image_open(a->val['n'], VHD_LOOK | (headers_alone(a) ? VHD_AS_IS : 0), &v, err);
 
 	if (rc < 0)
 		return rc;

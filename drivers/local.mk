@@ -3,7 +3,7 @@ noinst_LIBRARIES += drivers/libdrivers.a
 drivers_libdrivers_a_SOURCES = drivers/drivers.c drivers/drivers.h drivers/cipher.c drivers/cipher.h drivers/empty.c drivers/null.c drivers/raw.c \
 	drivers/vhd-format.c drivers/vhd-format.h drivers/vhd-bat.c drivers/vhd-name.c
 # VHD offline
-drivers_libdrivers_a_SOURCES += drivers/vhd-beneath.c drivers/vhd-image.c drivers/vhd-image.h drivers/vhd-image-parent.c drivers/vhd-image-write.c \
+drivers_libdrivers_a_SOURCES += drivers/vhd-beneath.c drivers/vhd-image.c drivers/vhd-image.h drivers/vhd-image-log.c drivers/vhd-image-parent.c drivers/vhd-image-write.c \
 	drivers/vhd-create.c drivers/vhd-reparent.c drivers/vhd-resize.c drivers/vhd-journal.c drivers/vhd-move.c drivers/vhd-check.c drivers/vhd-check.h
 # VHD
 drivers_libdrivers_a_SOURCES += drivers/vhd.c drivers/vhd.h \

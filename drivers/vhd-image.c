@@ -214,6 +214,8 @@ static int read_tables(struct vhd_image *v, struct td_err *err)
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->path, err);
 	if (!rc)
+		rc = vhd_image_mind_log(v, err); /* first: what is wrong with the tables may be what waits there */
+	if (!rc)
 		rc = vhd_layout(&v->footer, &v->header, v->limit, &v->layout, v->path, err);
 	if (!rc)
 		rc = read_batmap(v, err);
@@ -231,7 +233,7 @@ static int open_chain(struct vhd_image *leaf, unsigned flags, struct td_err *err
 	unsigned how = flags & VHD_HOW ? VHD_READ : VHD_LOOK, depth = 1;
 	struct stat a, b;
 
-	how |= flags & (VHD_FAST | VHD_LENIENT | VHD_ANY_PARENT);
+	how |= flags & (VHD_FAST | VHD_LENIENT | VHD_ANY_PARENT | VHD_AS_IS);
 	for (struct vhd_image *v = leaf; !v->raw && v->footer.type == VHD_DIFF; v = v->parent) {
 		int rc = vhd_image_open_parent(v, how, &v->parent, err);
 
@@ -267,6 +269,8 @@ int vhd_image_open(const char *path, unsigned flags, struct vhd_image **out, str
 		             path);
 	if (!rc && flags & VHD_CHAIN)
 		rc = open_chain(v, flags, err);
+	if (!rc)
+		rc = vhd_image_unmark(v, err);
 	if (rc < 0)
 		vhd_image_close(v);
 	else

@@ -25,6 +25,7 @@ enum {
 	VHD_LENIENT = 1u << 5, /* a bad block table is left unchecked: for who looks for what is wrong */
 	VHD_ANY_PARENT = 1u << 6, /* a parent with another uuid will do */
 	VHD_MEND = 1u << 7,   /* to be written although its copy of the footer at 0 is bad, which others have repaired first */
+	VHD_AS_IS = 1u << 8,  /* what waits for it in a log does not matter (vhd-image-log.c) */
 };
 
 struct vhd_image {
@@ -112,6 +113,12 @@ int vhd_image_whole(struct vhd_image *v, struct td_err *err);
 int vhd_image_put_batmap(struct vhd_image *v, struct td_err *err);
 /* The BAT's sectors that hold the entries from..to-1. */
 int vhd_image_put_bat(struct vhd_image *v, uint32_t from, uint32_t to, struct td_err *err);
+
+/* --- vhd-image-log.c: S5 of lib/redo.h; vhd_image_open does both --- */
+/* -EBUSY with text when a log waits for it. */
+int vhd_image_mind_log(const struct vhd_image *v, struct td_err *err);
+/* A mark without a log goes when the image is written. */
+int vhd_image_unmark(struct vhd_image *v, struct td_err *err);
 
 /* --- vhd-create.c --- */
 struct vhd_new {

@@ -306,10 +306,14 @@ static bool same_fixed(const struct vhd_image *now, const uint8_t *b)
 /* What was written since the resize was cut off must not be undone. */
 static int unused_since(struct vhd_image *v, const uint8_t *b, struct td_err *err)
 {
+	struct td_err why = {0};
 	struct vhd_image *now;
-	int rc = 0;
+	int rc;
 
-	if (vhd_image_open(v->path, VHD_LOOK, &now, NULL) < 0)
+	rc = vhd_image_open(v->path, VHD_LOOK, &now, &why);
+	if (rc == -EBUSY) /* a log waits for it */
+		return td_fail(err, EBUSY, "%s", why.text);
+	if (rc < 0)
 		return 0; /* nobody can have used it */
 	if (memcmp(now->footer.uuid, b + J_UUID, 16))
 		rc = td_fail(err, EINVAL, "the journal is of another image than %s", v->path);
