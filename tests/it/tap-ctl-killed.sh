@@ -91,7 +91,7 @@ expect 0 tap_ctl free -m 0
 # where there are no files without a name
 dir=$TAPDISK_CONTROL_DIR/tapdisk
 if command -v strace >/dev/null && strace -o /dev/null true 2>/dev/null; then
-	nameless() { strace -o "$WORK/trace" -P "$dir" -P "$dir/tapdisk-0" -e trace=openat,linkat -e inject=openat:error=EOPNOTSUPP "$@"; }
+	nameless() { ASAN_OPTIONS=detect_leaks=0 strace -o "$WORK/trace" -P "$dir" -P "$dir/tapdisk-0" -e trace=openat,linkat -e inject=openat:error=EOPNOTSUPP "$@"; }
 	expect 0 nameless "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img"
 	grep -q 'O_TMPFILE.*INJECTED' "$WORK/trace" || fail "nothing was simulated: $(cat "$WORK/trace")"
 	expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
