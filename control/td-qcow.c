@@ -18,13 +18,13 @@ static const char usage_text[] =
 	"       td-qcow info [--json] FILE\n"
 	"       td-qcow check [-r leaks|all] [--json] FILE       0: clean, 2: corrupt, 3: leaks alone\n"
 	"       td-qcow resize [-E] [--shrink] FILE [+|-]SIZE\n"
-	"       td-qcow commit [-E] [-k] [-p] FILE               into its backing file; -k keeps its contents, -p shows progress\n"
+	"       td-qcow commit [-f] [-E] [-k] [-p] FILE          into its backing file; -k keeps its contents, -p shows progress\n"
 	"       td-qcow map [-E] [--json] FILE\n"
 	"OPTION: cluster_size, refcount_bits, compat (0.10, 1.1), lazy_refcounts, extended_l2, compression_type, data_file, data_file_raw,\n"
 	"        preallocation (off, metadata, falloc, full), backing_file, backing_fmt.  SIZE: bytes, or with K, M, G, T, P.\n"
 	"        encrypt.format (luks), encrypt.cipher-alg (aes-128, aes-256), encrypt.cipher-mode (xts, cbc), encrypt.ivgen-alg (plain, plain64,\n"
 	"        essiv), encrypt.hash-alg (sha1, sha256, sha512), encrypt.iter-time (ms)\n"
-	"  -f, --force       create: over a file that is there and not empty\n"
+	"  -f, --force       create: over a file that is there and not empty; commit: beneath other overlays\n"
 	"  -E, --encrypted   the image is encrypted, or to be, and its passphrase on standard input, up to the end\n"
 	"  -h, --help        this text;  -V, --version\n";
 
@@ -107,7 +107,7 @@ static int check(struct td_qcow *t)
 	return c.corruptions ? 2 : c.leaks ? 3 : 0;
 }
 
-/* --- resize, commit -------------------------------------------------------------------------------------------------------- */
+/* --- resize -------------------------------------------------------------------------------------------------------- */
 
 static int resize(struct td_qcow *t)
 {
@@ -140,36 +140,13 @@ static int resize(struct td_qcow *t)
 	return -rc;
 }
 
-static void progress(void *data, uint64_t done, uint64_t all)
-{
-	fprintf(stderr, "\r%6.2f%%", 100.0 * (double)done / (double)all);
-	if (done == all)
-		fputc('\n', stderr);
-}
-
-static int commit(struct td_qcow *t)
-{
-	bool keep = false, show = isatty(STDERR_FILENO);
-	int o;
-
-	while ((o = getopt(t->argc, t->argv, "kdp")) != -1) {
-		if (o == '?')
-			return td_qcow_usage(t);
-		keep |= o == 'k' || o == 'd'; /* -d: as qemu-img calls it */
-		show |= o == 'p';
-	}
-	if (t->argc - optind != 1)
-		return td_qcow_usage(t);
-	return -qcow_image_commit(t->argv[optind], keep, &t->key, show ? progress : NULL, NULL, t->io, t->err);
-}
-
 /* --- the program ------------------------------------------------------------------------------------------------------------ */
 
 static const struct {
 	const char *name;
 	int (*run)(struct td_qcow *t);
 } commands[] = {{"create", td_qcow_create}, {"snapshot", td_qcow_snapshot}, {"info", td_qcow_info}, {"check", check},
-		{"resize", resize},         {"commit", commit},             {"map", td_qcow_map}};
+		{"resize", resize},         {"commit", td_qcow_commit},     {"map", td_qcow_map}};
 
 struct run {
 	struct td_qcow t;

@@ -25,6 +25,9 @@ int td_qcow_info(struct td_qcow *t);
 int td_qcow_map(struct td_qcow *t);
 int td_qcow_print(json_t *j); /* takes the reference; 0 */
 
+/* td-qcow-commit.c */
+int td_qcow_commit(struct td_qcow *t);
+
 /* "10G", "512": bytes.  -EINVAL */
 int td_qcow_size(const char *text, uint64_t *size, struct td_err *err);
 /* 22, with the usage as text. */

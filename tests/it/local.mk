@@ -30,7 +30,7 @@ EXTRA_DIST += $(STATS_TESTS)
 TESTS += tests/it/sm-sequences.sh tests/it/sm-many.sh
 EXTRA_DIST += tests/it/sm-sequences.sh tests/it/sm-many.sh tests/it/sm-client.py tests/it/sm-sequences.py tests/it/sm-many.py
 # qcow images, judged by qemu-img
-QCOW_TESTS = tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-cut-off.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh \
+QCOW_TESTS = tests/it/qcow-read.sh tests/it/qcow-storm.sh tests/it/qcow-tool.sh tests/it/qcow-hostile.sh tests/it/qcow-cut-off.sh tests/it/qcow-siblings.sh tests/it/qcow-v1.sh tests/it/qcow-bitmap.sh \
 	tests/it/qcow-corrupt.sh tests/it/qcow-crypt.sh tests/it/qcow-lazy.sh tests/it/qcow-key.sh tests/it/qcow-left.sh tests/it/output-full.sh
 TESTS += $(QCOW_TESTS)
 EXTRA_DIST += tests/it/qcow-lib.sh $(QCOW_TESTS)
