@@ -2,7 +2,8 @@
 /*
  * An image that is to be written: what its tables claim, held against the file's end (Q10 of qcow-flush.c).  A look at the last block of
  * counts tells whether anything that is counted lies beyond the end.  That may be a leak, which a power cut leaves, or the rest of a last
- * cluster that was never needed; so then all references are looked through, once.
+ * cluster that was never needed; so then all references are looked through, once.  Version 1 has no counts: there each entry is looked
+ * at, at each opening.
  */
 #include <errno.h>
 
@@ -36,26 +37,46 @@ static int mind_file(struct qcow *q, struct td_err *err)
 	return rc;
 }
 
-/* An external data file: a cluster's place there is its place on the disk. */
-static int mind_data(struct qcow *q, struct td_err *err)
+/* Bytes of a run that lie beyond the end of the file that it is in. */
+static uint64_t beyond(const struct qcow *q, const struct qcow_run *run, uint64_t end)
 {
+	uint64_t off, len;
+
+	if (run->kind == QCOW_RUN_ZIP) {
+		qcow_zip_place(q, run->entry, &off, &len);
+		return off > end || len > end - off ? run->len : 0;
+	}
+	if (run->kind != QCOW_RUN_DATA || run->host + run->len <= end)
+		return 0;
+	return run->host >= end ? run->len : run->host + run->len - end;
+}
+
+/* All that is mapped from byte `at' of the disk on, where no counts tell. */
+static int mind_mapped(struct qcow *q, const struct td_file *f, uint64_t at, struct td_err *err)
+{
+	uint64_t n = 0, size = q->h.size / QCOW_SECTOR * QCOW_SECTOR;
 	struct qcow_run run;
-	uint64_t n = 0;
 	int rc = 0;
 
-	for (uint64_t at = q->data->st.size / QCOW_SECTOR * QCOW_SECTOR, size = q->h.size / QCOW_SECTOR * QCOW_SECTOR; at < size && !rc; at += run.len) {
+	for (; at < size && !rc; at += run.len) {
 		rc = qcow_map_wait(q, at, size - at, &run);
-		if (!rc && run.kind == QCOW_RUN_DATA)
-			n += run.len;
+		if (!rc)
+			n += beyond(q, &run, f->st.size);
 	}
 	if (rc < 0)
 		return td_fail(err, -rc, "cannot read the tables of %s", q->image->path);
-	return n ? cut_off(q, q->data->path, q->data->st.size, n, "bytes of the disk", err) : 0;
+	return n ? cut_off(q, f->path, f->st.size, n, "bytes of the disk", err) : 0;
 }
 
 int qcow_mind_end(struct qcow *q, struct td_err *err)
 {
-	int rc = mind_file(q, err);
+	int rc = 0;
 
-	return rc || !q->external ? rc : mind_data(q, err);
+	if (q->v1)
+		return mind_mapped(q, q->file, 0, err); /* it has no counts */
+	rc = mind_file(q, err);
+	if (rc || !q->external)
+		return rc;
+	/* a cluster's place in an external data file is its place on the disk */
+	return mind_mapped(q, q->data, q->data->st.size / QCOW_SECTOR * QCOW_SECTOR, err);
 }

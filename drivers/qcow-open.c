@@ -326,7 +326,7 @@ int qcow_open(struct td_image *image, struct td_err *err)
 		rc = load_tables(q, err);
 	if (!rc)
 		rc = qcow_find_end(q);
-	if (!rc && q->writable && !q->v1)
+	if (!rc && q->writable)
 		rc = qcow_mind_end(q, err);
 	if (!rc && q->writable)
 		rc = set_autoclear(q, err);

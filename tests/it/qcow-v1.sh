@@ -68,3 +68,13 @@ for below in over1.qcow:qcow over2.qcow2:qcow2 data2.qcow2:qcow2; do
 	expect 1 tdimg -r "qcow:$WORK/on.qcow" info
 	has "a backing file that may be anything" "$ERR" "qemu-img convert"
 done
+
+# One that was cut off is not written: a new cluster would come into a lost one's place.
+for len in 65536 1000; do
+	expect 0 qemu-img convert -q -f raw -O qcow ref.raw cut.qcow
+	truncate -s -$len cut.qcow
+	before=$(sha256sum <cut.qcow)
+	expect 1 tdimg "qcow:$WORK/cut.qcow" storm "$SEED" 5 cut.model
+	[[ $ERR = *"beyond the file"* || $ERR = *"cut off"* ]] || fail "of $len lost bytes it says: $ERR"
+	is "without its last $len bytes it stays as it is" "$(sha256sum <cut.qcow)" "$before"
+done
