@@ -156,11 +156,14 @@ static void move_aside(const char *path)
 struct td_redo *td_redo_new(const char *path)
 {
 	struct td_redo *r = NULL;
+	char making[PATH_MAX];
 	int fd, rc;
 
-	move_aside(path);
-	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	/* It gets its name when it is whole: a death on the way leaves what was there (G6). */
+	if (snprintf(making, sizeof making, "%s.new", path) >= (int)sizeof making)
+		return calloc(1, sizeof *r);
+	unlink(making);
+	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	rc = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)REDO_WHOLE); /* a store to a page that there is no room for would be a SIGBUS */
 	if (!rc)
 		rc = map_fd(fd, path, &r);
@@ -170,9 +173,13 @@ struct td_redo *td_redo_new(const char *path)
 		r->head->half = TD_REDO_BYTES;
 		td_redo_boot(r->head->boot);
 		__atomic_store_n(&r->head->magic, REDO_MAGIC, __ATOMIC_RELEASE);
-		return r;
+		move_aside(path);
+		if (!rename(making, path))
+			return r;
+		rc = -errno;
+		td_redo_free(r);
 	}
-	unlink(path);
+	unlink(making);
 	td_log(LOG_WARNING, "cannot make %s: %s: writes that need new metadata are answered only when that is in the image, which takes longer", path,
 	       strerror(-rc));
 	return calloc(1, sizeof *r);
