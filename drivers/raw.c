@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "drivers/drivers.h"
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "lib/settle.h"
 
 struct raw {

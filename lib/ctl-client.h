@@ -39,24 +39,24 @@ int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s,
 int td_ctl_each(int (*fn)(pid_t pid, void *arg), void *arg);
 
 /*
- * The record of a ring's requests in flight (tapdisk/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; and are there any of this
+ * The record of a ring's requests in flight (tapdisk/blkif/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; and are there any of this
  * minor.
  */
 int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, char *path);
 bool td_ctl_ring_any(int minor);
-/* The record of how a minor's disk is open (tapdisk/record.h). */
+/* The record of how a minor's disk is open (tapdisk/vbd/record.h). */
 int td_ctl_disk_path(int minor, char *path);
-/* The note of its process's flushes (tapdisk/syncmark.h). */
+/* The note of its process's flushes (tapdisk/vbd/syncmark.h). */
 int td_ctl_flush_path(int minor, char *path);
 /* The log of a format's changes that wait for a commit (lib/redo.h). */
 int td_ctl_redo_path(int minor, char *path);
-/* What a connection to an NBD server has left (drivers/nbd.h). */
+/* What a connection to an NBD server has left (drivers/nbd/nbd.h). */
 int td_ctl_left_path(int minor, char *path);
 /* Takes all of these away, and the notes of td_ctl_move(). */
 void td_ctl_record_sweep(int minor);
 
 /*
- * A disk that has gone from one tapdisk to another (tapdisk/handover.h): the old one's NBD sockets become names of the new one's, so that
+ * A disk that has gone from one tapdisk to another (tapdisk/ctl/handover.h): the old one's NBD sockets become names of the new one's, so that
  * clients find it where it was.  td_ctl_moved: who has the disk that tapdisk pid had, as long as that one lives; 0: nobody is known to.
  */
 void td_ctl_move(pid_t from, pid_t to, int minor);

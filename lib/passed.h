@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Connected sockets that were passed to this process, by the names that came with them: tapdisk/nbd-passed.c brings them, a driver takes
+ * Connected sockets that were passed to this process, by the names that came with them: tapdisk/nbd/nbd-passed.c brings them, a driver takes
  * them.  The loop's thread alone.
  */
 #ifndef TD_LIB_PASSED_H

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "lib/fiber.h"
-#include "lib/file.h"
+#include "lib/fiber/fiber.h"
+#include "lib/io/file.h"
 #include "lib/redo-inside.h"
 
 #define SECTOR 512u

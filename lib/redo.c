@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "lib/redo-inside.h"
 
 void td_redo_boot(char boot[40])

@@ -30,7 +30,7 @@
  * G5 Whoever opens an image that bears a mark, for writing, looks for a log of it among all of this host, and applies it first; a reader
  *    is refused, and told the command.  A log is emptied by nothing but a commit or its application, and removed only when it is
  *    empty, or with an explicit word (tap-ctl free -f).
- * G6 A disk's record says that there is a log (tapdisk/record.h): one that is missing then, or that this version cannot read, is an error.
+ * G6 A disk's record says that there is a log (tapdisk/vbd/record.h): one that is missing then, or that this version cannot read, is an error.
  * G7 A restart of the host voids logs: what it lost of the page cache was never promised, and what a log builds on may be lost as well.
  *
  * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one is emptied when it succeeds.  When it

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 
 /* A parent on a file system that nobody can write to (squashfs, an ISO) has nothing to make durable. */
 static bool cannot_be_dirty(const struct td_image *image, int rc)

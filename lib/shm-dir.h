@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a tapdisk's counters stand for other programs to read (tapdisk/shm.h): the directory td3-<pid>, which its tapdisk makes and
+ * Where a tapdisk's counters stand for other programs to read (tapdisk/stats/shm.h): the directory td3-<pid>, which its tapdisk makes and
  * removes, and which tap-ctl removes when the tapdisk is dead.
  */
 #ifndef TD_LIB_SHM_DIR_H

@@ -9,10 +9,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "lib/clock.h"
+#include "lib/io/clock.h"
 #include "lib/ctl-client.h"
 #include "lib/output.h"
-#include "tapdisk/ctl.h"
+#include "tapdisk/ctl/ctl.h"
 #include "tapdisk/server.h"
 
 static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/clock.h"
-#include "lib/fiber.h"
+#include "lib/io/clock.h"
+#include "lib/fiber/fiber.h"
 
 int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err)
 {

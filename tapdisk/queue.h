@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A queue: a thread, its event loop and its I/O engines.  Queue 0 is the main thread's, the home of every disk; the others serve the
- * further rings of devices that have several (tapdisk/lane.h), and each starts with the first ring that wants it.
+ * further rings of devices that have several (tapdisk/cache/lane.h), and each starts with the first ring that wants it.
  * There are two engines, each started when the first disk asks for it: for O_DIRECT, kernel AIO, and for buffered
  * files, threads, unless the host's configuration says io_uring for both.
  *

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "lib/msg.h"
 #include "td/ctl.h"
 

@@ -77,13 +77,13 @@ struct td_driver {
 	size_t priv_size;     /* bytes of zeroed image->priv */
 	bool redo;            /* it keeps metadata in memory that a death must not take along: image->redo is its log */
 
-	/* On a fiber: may wait (lib/fiber.h), never blocks the loop.  Fills image->info.  On error nothing is left open. */
+	/* On a fiber: may wait (lib/fiber/fiber.h), never blocks the loop.  Fills image->info.  On error nothing is left open. */
 	int (*open)(struct td_image *image, struct td_err *err);
 	/* With redo; on a fiber: does of open only what a dead process's log of the image asks for; nothing stays open, and no key is needed. */
 	int (*settle)(struct td_image *image, struct td_err *err);
 	/* Nothing is in flight; cannot fail; on a fiber. */
 	void (*close)(struct td_image *image);
-	/* Never blocks, never fails: errors come through td_req_done().  Called by lib/request.c alone. */
+	/* Never blocks, never fails: errors come through td_req_done().  Called by lib/io/request.c alone. */
 	void (*submit)(struct td_image *image, struct td_req *req);
 	/* Optional; on a fiber: looks at the size again; 0, 1 if info changed, or -errno. */
 	int (*resize)(struct td_image *image, struct td_err *err);
@@ -123,7 +123,7 @@ struct td_how {
 	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
 	struct td_redo *redo;     /* of the leaf: where a driver notes metadata that waits for a commit (lib/redo.h); NULL: nowhere */
 	bool settle;              /* read-only, but beneath what is written: what its files hold is made durable (lib/settle.h) */
-	const char *left;         /* of the leaf: a file for what a driver leaves to the next open (drivers/nbd-left.c); NULL: none */
+	const char *left;         /* of the leaf: a file for what a driver leaves to the next open (drivers/nbd/nbd-left.c); NULL: none */
 	bool died;                /* the last to have it open was another process, so that the file must be there */
 	int *lost;                /* NULL: the open fails where that fails; else -errno comes here, and it goes on */
 };

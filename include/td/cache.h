@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table of cache modes.  tapdisk/cache.c, and the files beside it, alone act on it; everybody else sees TD_FUA, TD_FLUSH and file flags.
+ * The table of cache modes.  tapdisk/cache/cache.c, and the files beside it, alone act on it; everybody else sees TD_FUA, TD_FLUSH and file flags.
  *
  * mode          page cache  a write is acknowledged          volatile cache told  FLUSH              durable
  * none          bypassed    after the O_DIRECT write         yes                  fdatasync          all before a flush

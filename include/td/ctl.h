@@ -15,7 +15,7 @@
  * open        minor, args, read_only, options: ["k=v", ...],     as info     (114 when open)
  *             name (what its maker knows it by; TD_NAME_MAX),
  *             key (of an encrypted image: its bytes, TD_CTL_KEY_MAX at most, in hexadecimal; an unpause has it still)
- *             past (of a dead tapdisk's disk: {paused, sectors, sticky, log}, tapdisk/record.h)
+ *             past (of a dead tapdisk's disk: {paused, sectors, sticky, log}, tapdisk/vbd/record.h)
  * close       minor, force, timeout (s), keeper                  -           (drains; force: drops the ring; keeper: then detaches, as detach
  *                                                                             does with it, whether or not whoever asked still waits: detached: true, last)
  * pause       minor, timeout (s)                                 -
@@ -36,10 +36,10 @@
  * disconnect  minor, domid, devid                                -           (drains, unmaps; 0 when not connected)
  * watch       minor (optional)                                   events {minor, state, reason, sectors, rings}, one for each change,
  *                                                                and one at the start for each disk
- * ping        minor (optional)                                   pid, version, takes-over: the layout of its tables (tapdisk/inflight.h);
+ * ping        minor (optional)                                   pid, version, takes-over: the layout of its tables (tapdisk/blkif/inflight.h);
  *                                                                with minor: its state, and answered: a count of its requests.  Never waits
  * handover    to: a tapdisk's pid                                rows {minor, pause (s)}, one a disk that it has; then 0: this process ends,
- *                                                                or an error, and all are here (tapdisk/handover.h)
+ *                                                                or an error, and all are here (tapdisk/ctl/handover.h)
  * settle      minor, args, options, past: as of a record         -           (what a dead tapdisk of that minor had not written to its image yet
  *                                                                is put there (lib/redo.h); 116 when the image has been changed since)
  * adopt       from tapdisk to tapdisk: as open, and past,        -
@@ -47,12 +47,12 @@
  *
  * `state' is an or of TD_STATE_*.  Files, all in the control directory (0700):
  *   ctl<pid>              the socket; SOCK_SEQPACKET
- *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd.h); after a handover, links to those of who has the disk now
- *   disk<N>               how minor N is open (tapdisk/record.h); outlives a tapdisk that is killed
- *   flush<N>              whether a flush of the image may have failed unseen (tapdisk/syncmark.h); outlives a tapdisk that is killed
+ *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd/nbd.h); after a handover, links to those of who has the disk now
+ *   disk<N>               how minor N is open (tapdisk/vbd/record.h); outlives a tapdisk that is killed
+ *   flush<N>              whether a flush of the image may have failed unseen (tapdisk/vbd/syncmark.h); outlives a tapdisk that is killed
  *   redo<N>               metadata of the image that waits for a commit (lib/redo.h); outlives a tapdisk that is killed
- *   left<N>               what a connection to an NBD server has left unanswered or unflushed (drivers/nbd.h, K5-K7); outlives likewise
- *   ring<N>.<domid>.<devid>.<queue>  what a ring of minor N has taken and not answered (tapdisk/inflight.h); outlives a tapdisk that is killed
+ *   left<N>               what a connection to an NBD server has left unanswered or unflushed (drivers/nbd/nbd.h, K5-K7); outlives likewise
+ *   ring<N>.<domid>.<devid>.<queue>  what a ring of minor N has taken and not answered (tapdisk/blkif/inflight.h); outlives a tapdisk that is killed
  *   tapdisk/tapdisk-<N>   a minor number's marker.  Made by allocate, empty.  While a tapdisk has it attached, the tapdisk holds a
  *                         flock on it and it contains "<pid>\n".  A marker with a pid and no flock is a dead tapdisk's.
  */

@@ -67,10 +67,10 @@ struct td_iop {
 
 	/* the engine's own, from here on */
 	struct td_list link;
-	struct td_list at_file; /* lib/align.c: among the changes of a direct file, when `change' says so */
+	struct td_list at_file; /* lib/io/align.c: among the changes of a direct file, when `change' says so */
 	enum { TD_CHANGE_NONE, TD_CHANGE_HELD, TD_CHANGE_STARTED } change;
 	bool rmw;               /* the change is a read-modify-write */
-	bool merged;            /* lib/merge.c: stands for several */
+	bool merged;            /* lib/io/merge.c: stands for several */
 	struct td_io *io;
 	uint64_t moved; /* bytes transferred so far; in done(), without what TD_IO_EOF_ZERO made up */
 	int first;      /* index of the iovec where the rest starts */
@@ -119,7 +119,7 @@ enum {
 };
 
 /*
- * An engine.  The calls of the first group are the data path, made by lib/io.c in the loop's thread; those of the second
+ * An engine.  The calls of the first group are the data path, made by lib/io/io.c in the loop's thread; those of the second
  * may block and are made in a worker thread (or, by a simulated disk, at once).
  */
 struct td_io_ops {

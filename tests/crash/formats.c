@@ -273,7 +273,7 @@ static void set_tools(void)
 	path[n] = 0;
 	setenv("CRASHLAB", path, 1);
 	*strrchr(path, '/') = 0;
-	strcat(path, "/../../control/vhd-util");
+	strcat(path, "/../../bin/vhd-util");
 	setenv("VHD_UTIL", path, 0);
 #ifdef CRASH_SRC
 	setenv("VHD_BLOCKS", CRASH_SRC "/tests/crash/vhd-blocks", 0);

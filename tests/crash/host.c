@@ -11,13 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "control/tap-ctl.h"
+#include "control/tap-ctl/tap-ctl.h"
 #include "lib/ctl-client.h"
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "lib/kill.h"
-#include "tapdisk/ctl-ops.h"
-#include "tapdisk/record.h"
-#include "tapdisk/vbd-inside.h"
+#include "tapdisk/ctl/ctl-ops.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/vbd/vbd-inside.h"
 #include "tests/crash/clock.h"
 #include "tests/crash/image-check.h"
 #include "tests/crash/process.h"

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
-#include "lib/fiber.h"
-#include "tapdisk/vbd.h"
+#include "lib/fiber/fiber.h"
+#include "tapdisk/vbd/vbd.h"
 
 struct kill_shared *kill_shared;
 

@@ -6,7 +6,7 @@
 #ifndef CRASH_RING_H
 #define CRASH_RING_H
 
-#include "tapdisk/vbd.h"
+#include "tapdisk/vbd/vbd.h"
 #include "tests/crash/rng.h"
 
 struct ring;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "tests/crash/process.h"
 
 /* What an operation carries while it runs: its place in the log, in the engine's own part of it. */

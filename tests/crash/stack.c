@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tapdisk/chain.h"
-#include "tapdisk/vbd.h"
+#include "tapdisk/vbd/vbd.h"
 #include "tests/crash/clock.h"
 #include "td/ctl.h"
 #include "tests/crash/ring.h"

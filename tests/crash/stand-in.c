@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "lib/fiber.h"
-#include "tapdisk/shm.h"
+#include "lib/fiber/fiber.h"
+#include "tapdisk/stats/shm.h"
 
 static struct queue *queues[QUEUE_MAX]; /* of the process */
 static unsigned nqueues;

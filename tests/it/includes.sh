@@ -18,14 +18,14 @@ check() {
 }
 
 check include 'td/[a-z-]+\.h'
-check lib 'config\.h|td/[a-z-]+\.h|lib/[a-z-]+\.h'
-check drivers 'config\.h|td/[a-z-]+\.h|lib/[a-z-]+\.h|drivers/[a-z0-9-]+\.h'
-check tapdisk 'config\.h|td/[a-z-]+\.h|lib/[a-z-]+\.h|tapdisk/[a-z-]+\.h|drivers/drivers\.h'
-check control 'config\.h|td/(ctl|log|list|cache)\.h|lib/[a-z-]+\.h|control/[a-z-]+\.h|drivers/(qcow-image|vhd-(format|image|check))\.h'
+check lib 'config\.h|td/[a-z-]+\.h|lib/([a-z]+/)?[a-z-]+\.h'
+check drivers 'config\.h|td/[a-z-]+\.h|lib/([a-z]+/)?[a-z-]+\.h|drivers/([a-z]+/)?[a-z-]+\.h'
+check tapdisk 'config\.h|td/[a-z-]+\.h|lib/([a-z]+/)?[a-z-]+\.h|tapdisk/([a-z]+/)?[a-z-]+\.h|drivers/drivers\.h'
+check control 'config\.h|td/(ctl|log|list|cache)\.h|lib/([a-z]+/)?[a-z-]+\.h|control/([a-z-]+/)?[a-z-]+\.h|drivers/(qcow/qcow-image|vhd/vhd-(format|image|check))\.h'
 
 # what a program links says the same: nothing under control/ knows tapdisk's library
-for mk in control/*.mk; do
-	if grep -nE 'TAPDISK_LIBS|libtapdisk|tapdisk/[a-z-]+\.[ch]' "$mk"; then
+for mk in control/local.mk control/*/local.mk; do
+	if grep -nE 'TAPDISK_LIBS|libtapdisk|tapdisk/([a-z]+/)?[a-z-]+\.[ch]' "$mk"; then
 		echo "$mk: a program of control/ may not link tapdisk/"
 		bad=1
 	fi
@@ -36,7 +36,7 @@ cc=${CC:-cc}
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 n=0
-for h in include/td/*.h lib/*.h; do
+for h in include/td/*.h lib/*.h lib/*/*.h; do
 	printf '#include "%s"\nint main(void) { return 0; }\n' "${h#include/}" >"$tmp/one.c"
 	if ! $cc -std=gnu11 -D_GNU_SOURCE -DEV_COMPAT3=0 -Wall -Wextra -Werror -Iinclude -I. -fsyntax-only "$tmp/one.c" 2>"$tmp/log"; then
 		echo "$h does not compile alone:"
@@ -48,6 +48,6 @@ done
 [ $n -gt 10 ] || { echo "only $n headers found"; bad=1; }
 
 # This test itself: a breach is seen.
-mkdir -p "$tmp/lib" && printf '#include "tapdisk/cache.h"\n#include <td/io.h>\n' >"$tmp/lib/x.c"
+mkdir -p "$tmp/lib" && printf '#include "tapdisk/cache/cache.h"\n#include <td/io.h>\n' >"$tmp/lib/x.c"
 (cd "$tmp" && bad=0 && check lib 'td/[a-z-]+\.h|lib/[a-z-]+\.h' >/dev/null; [ $bad = 1 ]) || { echo "a planted breach was not seen"; bad=1; }
 exit $bad

@@ -28,7 +28,7 @@ has_page()
 	fail "there is no man page of $1"
 }
 
-for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/control/*; do
+for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/bin/*; do
 	[ -x "$program" ] && [ -f "$program" ] || continue
 	name=${program##*/}
 	page=$(has_page "$name") || exit 1

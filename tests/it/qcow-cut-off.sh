@@ -3,7 +3,7 @@
 # writing, and no read shows them as zeroes, in whatever part of a cluster the file ends.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-td_qcow() { "$top_builddir/control/td-qcow" "$@"; }
+td_qcow() { "$top_builddir/bin/td-qcow" "$@"; }
 guest() { "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/qcow-lib.sh"
 cd "$WORK" || exit 1
 mkdir -p sub
-q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/bin/td-qcow" "$@"; }
 pattern() { # pattern IMAGE NUMBER
 	expect 0 qemu-io -f qcow2 -c "read -P $2 0 1M" "$1"
 	[[ $OUT = *"read 1048576/1048576"* && $OUT != *"verification failed"* ]] ||

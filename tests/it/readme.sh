@@ -4,11 +4,11 @@
 . "$top_srcdir/tests/it/xs.sh" || exit 99
 xs_start
 command -v qemu-img >/dev/null || skip "qemu-img is not installed"
-export TAP_CTL=$top_builddir/control/tap-ctl TAPDISK_CONF=$WORK/conf
+export TAP_CTL=$top_builddir/bin/tap-ctl TAPDISK_CONF=$WORK/conf
 printf 'cache = writeback\n' >"$TAPDISK_CONF"
 put /local/domain/1 name=guest
 truncate -s 8M "$WORK/a.img" "$WORK/a.iso"
-"$top_builddir/control/vhd-util" create -n "$WORK/a.vhd" -s 8 || fail "vhd-util"
+"$top_builddir/bin/vhd-util" create -n "$WORK/a.vhd" -s 8 || fail "vhd-util"
 qemu-img create -q -f qcow2 "$WORK/a.qcow2" 8M || fail "qemu-img"
 rm -f "$WORK/a.sock"
 truncate -s 8M "$WORK/n.img"
@@ -56,13 +56,13 @@ xl() # ROW CELL FORMAT-OF-PARAMS
 	[ "$words" != access=ro ] || { access=r target=$(image raw); }
 	case $words in *devtype=cdrom*) access=r type=cdrom ;; esac
 	disk $D "params=$3:$target" "mode=$access" "device-type=$type" script=/x
-	run env XENBUS_PATH=backend/vbd3/$D "$top_builddir/control/block-tap" add
+	run env XENBUS_PATH=backend/vbd3/$D "$top_builddir/bin/block-tap" add
 	cell_done "$1" "$2"
-	XENBUS_PATH=backend/vbd3/$D expect 0 "$top_builddir/control/block-tap" remove
+	XENBUS_PATH=backend/vbd3/$D expect 0 "$top_builddir/bin/block-tap" remove
 	xenstore-rm "$(be $D)"
 	xenstore-rm "$(fe $D)"
 }
-vbd() { "$top_builddir/control/tap-vbd" -t 100 -s "$top_builddir/control/block-tap" "$@"; }
+vbd() { "$top_builddir/bin/tap-vbd" -t 100 -s "$top_builddir/bin/block-tap" "$@"; }
 # a mode that needs O_DIRECT is refused where there is none, by its name: that is an answer as well
 cell_done()
 {
@@ -100,7 +100,7 @@ is "all is gone" "$(tap_ctl list)" ""
 # /srv and the control directory are ours; the key, the server and the numbers are what the lines stand for.
 mkdir "$WORK/srv"
 printf %s "a passphrase" >"$WORK/key"
-expect 0 "$top_builddir/control/td-qcow" create -E "$WORK/srv/e.qcow2" 4M <"$WORK/key"
+expect 0 "$top_builddir/bin/td-qcow" create -E "$WORK/srv/e.qcow2" 4M <"$WORK/key"
 command_line() # LINE, as README has it
 {
 	local line=${1%%  #*}
@@ -110,7 +110,7 @@ command_line() # LINE, as README has it
 	line=${line//<KEYFILE/<$WORK/key}
 	line=${line//20G/20M}
 	line=${line//-p PID -m MINOR/-p $pid -m $minor}
-	(cd "$WORK" && PATH=$top_builddir/control:$PATH && eval "$line")
+	(cd "$WORK" && PATH=$top_builddir/bin:$PATH && eval "$line")
 }
 n=0 pid=PID minor=MINOR
 while read -r line; do

@@ -15,7 +15,7 @@ complete_line()
 }
 
 # the program that the completion asks for pids
-PATH=$top_builddir/control:$PATH
+PATH=$top_builddir/bin:$PATH
 
 complete_line tap-ctl ""
 [ ${#COMPREPLY[@]} -ge 14 ] || fail "commands: ${COMPREPLY[*]}"

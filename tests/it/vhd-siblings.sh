@@ -3,7 +3,7 @@
 # What storage managers do, the middle of an open chain into what is beneath, stays as it is.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf
 : >conf

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 
 static struct fault_file *file_of(struct fault_io *f, int fd)
 {

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-#include "tapdisk/blkif-abi.h"
+#include "tapdisk/blkif/blkif-abi.h"
 #include "td/log.h"
 
 #define GUEST_BYTES     (BLKIF_MAX_SEGS * 4096u)     /* the most that one request carries, without indirect segments */

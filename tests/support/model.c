@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tapdisk/chain.h"
 #include "tests/support/on-fiber.h"
 

@@ -6,7 +6,7 @@
 #include <check.h>
 #include <unistd.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 
 struct on_fiber {
 	void (*fn)(void *arg);

@@ -22,10 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/await.h"
-#include "lib/fiber.h"
-#include "lib/fiber-lock.h"
-#include "lib/file.h"
+#include "lib/fiber/await.h"
+#include "lib/fiber/fiber.h"
+#include "lib/fiber/fiber-lock.h"
+#include "lib/io/file.h"
 #include "tapdisk/chain.h"
 
 static struct ev_loop *loop;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tapdisk/cache.h"
+#include "tapdisk/cache/cache.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 

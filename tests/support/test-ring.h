@@ -3,8 +3,8 @@
 #ifndef TESTS_TEST_RING_H
 #define TESTS_TEST_RING_H
 
-#include "tapdisk/blkif.h"
-#include "tapdisk/stats.h"
+#include "tapdisk/blkif/blkif.h"
+#include "tapdisk/stats/stats.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 

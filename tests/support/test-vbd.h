@@ -11,8 +11,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "lib/fiber.h"
-#include "tapdisk/vbd.h"
+#include "lib/fiber/fiber.h"
+#include "tapdisk/vbd/vbd.h"
 #include "td/ctl.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"

@@ -3,7 +3,7 @@
 #ifndef TESTS_VHD_MAKE_H
 #define TESTS_VHD_MAKE_H
 
-#include "drivers/vhd-format.h"
+#include "drivers/vhd/vhd-format.h"
 #include "tests/support/fault-io.h"
 
 struct vhd_make {

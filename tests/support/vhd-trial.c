@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "drivers/vhd-check.h"
+#include "drivers/vhd/vhd-check.h"
 
 struct td_err err;
 char dir[64];

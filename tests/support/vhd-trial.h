@@ -5,7 +5,7 @@
 
 #include <check.h>
 
-#include "drivers/vhd-image.h"
+#include "drivers/vhd/vhd-image.h"
 #include "tests/support/suite.h"
 
 extern struct td_err err;

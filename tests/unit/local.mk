@@ -58,7 +58,7 @@ tests_unit_test_iov_SOURCES = tests/unit/test-iov.c tests/support/suite.h
 tests_unit_test_iov_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_log_SOURCES = tests/unit/test-log.c tests/support/suite.h
 tests_unit_test_log_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_clock_SOURCES = tests/unit/test-clock.c lib/clock-libc.c tests/support/suite.h
+tests_unit_test_clock_SOURCES = tests/unit/test-clock.c lib/io/clock-libc.c tests/support/suite.h
 tests_unit_test_clock_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_list_SOURCES = tests/unit/test-list.c tests/support/suite.h
 tests_unit_test_list_LDADD = $(UNIT_PARTS_LIBS)
@@ -94,7 +94,7 @@ if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-xl-disk
 TESTS += tests/unit/test-xl-disk
 endif
-tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/xl-disk.c control/xl-disk.h
+tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/attach/xl-disk.c control/attach/xl-disk.h
 tests_unit_test_xl_disk_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_xl_disk_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/align.c on a simulated store, which asserts that what it is handed is aligned. */
+/* lib/io/align.c on a simulated store, which asserts that what it is handed is aligned. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tapdisk/blkif-abi.c against Xen's own headers.  They are included twice under other names: as they are, and packed to four
+ * tapdisk/blkif/blkif-abi.c against Xen's own headers.  They are included twice under other names: as they are, and packed to four
  * bytes, which is how a 32-bit x86 compiler lays the same text out.
  */
 #ifdef HAVE_CONFIG_H
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tapdisk/blkif-abi.h"
+#include "tapdisk/blkif/blkif-abi.h"
 
 #ifdef HAVE_XEN
 #define __XEN_TOOLS__ 1

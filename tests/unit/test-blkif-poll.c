@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Staying awake after work (rules P1 to P3 in tapdisk/blkif-poll.c).  Times are such that no machine is too slow for them. */
+/* Staying awake after work (rules P1 to P3 in tapdisk/blkif/blkif-poll.c).  Times are such that no machine is too slow for them. */
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "lib/clock.h"
-#include "tapdisk/blkif-ring.h"
+#include "lib/io/clock.h"
+#include "tapdisk/blkif/blkif-ring.h"
 #include "tests/support/test-ring.h"
 
 #define LONG 60000000u /* us */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The ring's consumer against frontends that behave, and against those that do not (rules R1 to R11 in tapdisk/blkif.c). */
+/* The ring's consumer against frontends that behave, and against those that do not (rules R1 to R11 in tapdisk/blkif/blkif.c). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

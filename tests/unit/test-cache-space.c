@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The cache layer without space (C7 and C8 at the top of tapdisk/cache.c). */
+/* The cache layer without space (C7 and C8 at the top of tapdisk/cache/cache.c). */
 #include "tests/support/test-cache.h"
 
 /* --- C7 ------------------------------------------------------------------------------------------------------------- */

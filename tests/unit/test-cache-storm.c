@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "tapdisk/cache.h"
+#include "tapdisk/cache/cache.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The cache-mode layer, rule by rule (C1 to C3, C5 and C6 at the top of tapdisk/cache.c). */
+/* The cache-mode layer, rule by rule (C1 to C3, C5 and C6 at the top of tapdisk/cache/cache.c). */
 #include "tests/support/test-cache.h"
 
 /* --- C1 ------------------------------------------------------------------------------------------------------------- */

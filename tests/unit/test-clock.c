@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/clock.c: one look at the clock a turn where it is dear, and none that is older than its turn. */
+/* lib/io/clock.c: one look at the clock a turn where it is dear, and none that is older than its turn. */
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/clock.h"
+#include "lib/io/clock.h"
 #include "tests/support/suite.h"
 
 #define WHILE UINT64_C(5000000) /* ns, which a turn is made to last at least */

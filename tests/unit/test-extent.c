@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "td/block.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"

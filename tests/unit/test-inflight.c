@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tapdisk/inflight.h"
+#include "tapdisk/blkif/inflight.h"
 #include "tests/support/test-ring.h"
 
 static char path[PATH_MAX];

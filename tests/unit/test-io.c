@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/io.c: on a simulated store with faults, and each real engine on a real file. */
+/* lib/io/io.c: on a simulated store with faults, and each real engine on a real file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/clock.h"
-#include "lib/file.h"
+#include "lib/io/clock.h"
+#include "lib/io/file.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
@@ -185,7 +185,7 @@ START_TEST(a_sync_that_is_interrupted_has_failed)
 }
 END_TEST
 
-/* What a successor looks at (tapdisk/syncmark.h), of writes past the page cache as well: they flush the store's cache. */
+/* What a successor looks at (tapdisk/vbd/syncmark.h), of writes past the page cache as well: they flush the store's cache. */
 START_TEST(each_sync_that_fails_leaves_its_mark)
 {
 	static const unsigned flags[] = {0, TD_FILE_DIRECT, TD_FILE_NOSYNC};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/iov: every slice of memory in pieces, against the same of plain memory. */
+/* lib/io/iov.c: every slice of memory in pieces, against the same of plain memory. */
 #include <string.h>
 
-#include "lib/iov.h"
+#include "lib/io/iov.h"
 #include "tests/support/suite.h"
 
 #define BYTES 13

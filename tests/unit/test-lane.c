@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A lane (rules L1 to L6 at the top of tapdisk/lane.h), with a thread of its own, beside the home thread, which is the test's: what goes
+ * A lane (rules L1 to L6 at the top of tapdisk/cache/lane.h), with a thread of its own, beside the home thread, which is the test's: what goes
  * fast stands in a file, what goes slow comes to an image that is completed by hand.
  */
 #include <errno.h>
@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/file.h"
-#include "tapdisk/lane.h"
+#include "lib/io/file.h"
+#include "tapdisk/cache/lane.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"

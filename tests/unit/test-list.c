@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* include/td/list.h and lib/pool.c: the two small things that everything else holds its requests and buffers with. */
+/* include/td/list.h and lib/io/pool.c: the two small things that everything else holds its requests and buffers with. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/pool.h"
+#include "lib/io/pool.h"
 #include "td/list.h"
 #include "tests/support/suite.h"
 

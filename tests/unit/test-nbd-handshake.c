@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "tapdisk/nbd-handshake.h"
+#include "tapdisk/nbd/nbd-handshake.h"
 #include "lib/nbd-proto.h"
 #include "tests/support/suite.h"
 

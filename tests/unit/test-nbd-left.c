@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are seen (K5 and K6 in drivers/nbd.h). */
+/* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are seen (K5 and K6 in drivers/nbd/nbd.h). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "drivers/nbd.h"
+#include "drivers/nbd/nbd.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 

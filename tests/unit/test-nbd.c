@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tapdisk/nbd-conn.h"
+#include "tapdisk/nbd/nbd-conn.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/qcow-format.h"
+#include "drivers/qcow/qcow-format.h"
 #include "tests/support/suite.h"
 
 static struct td_err err;

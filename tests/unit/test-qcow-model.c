@@ -2,7 +2,7 @@
 /* The qcow2 driver against a model: tests/support/model.h. */
 #include <stdio.h>
 
-#include "drivers/qcow-image.h"
+#include "drivers/qcow/qcow-image.h"
 #include "tests/support/model.h"
 #include "tests/support/suite.h"
 

@@ -2,8 +2,8 @@
 /* The qcow2 driver on a simulated store: what goes to the file, when, and in which order. */
 #include <errno.h>
 
-#include "drivers/qcow-image.h"
-#include "drivers/qcow.h"
+#include "drivers/qcow/qcow-image.h"
+#include "drivers/qcow/qcow.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 

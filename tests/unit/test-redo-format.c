@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a tapdisk that dies alone must not take along (Q9 of drivers/qcow-flush.c, V8 of drivers/vhd-alloc.c), on a simulated store: at
+ * What a tapdisk that dies alone must not take along (Q9 of drivers/qcow/qcow-flush.c, V8 of drivers/vhd/vhd-alloc.c), on a simulated store: at
  * chosen moments of a commit, most of them with a log that is full.  A death is a picture of the log and of the store, taken while the
  * process lives on; a successor then opens what is on the picture.
  */
@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "drivers/qcow-image.h"
-#include "drivers/qcow.h"
-#include "drivers/vhd.h"
+#include "drivers/qcow/qcow-image.h"
+#include "drivers/qcow/qcow.h"
+#include "drivers/vhd/vhd.h"
 #include "lib/bytes.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"

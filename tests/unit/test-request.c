@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/request.c: splitting, counting, and that a request ends once; the null driver; finding drivers by name. */
+/* lib/io/request.c: splitting, counting, and that a request ends once; the null driver; finding drivers by name. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>

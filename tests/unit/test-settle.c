@@ -2,7 +2,7 @@
 /* What is made durable when an image is opened, and what becomes of a failure (S1 and S2 of lib/settle.h), on a simulated store. */
 #include <errno.h>
 
-#include "drivers/qcow-image.h"
+#include "drivers/qcow/qcow-image.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 #include "tests/support/vhd-make.h"

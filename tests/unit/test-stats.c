@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* tapdisk/histogram, tapdisk/stats and tapdisk/shm: what is counted is what was done, and other programs read the same. */
+/* tapdisk/stats/: what is counted is what was done, and other programs read the same. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/shm-dir.h"
-#include "tapdisk/stats.h"
+#include "tapdisk/stats/stats.h"
 #include "tests/support/suite.h"
 
 static char base[] = "/tmp/td-stats.XXXXXX", mine[64];

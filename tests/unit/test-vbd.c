@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A disk's life (the diagram at the top of tapdisk/vbd.c), with a ring and without, on a simulated store and on real files. */
+/* A disk's life (the diagram at the top of tapdisk/vbd/vbd.c), with a ring and without, on a simulated store and on real files. */
 #include "tests/support/test-vbd.h"
 
 /* --- states --------------------------------------------------------------------------------------------------------- */

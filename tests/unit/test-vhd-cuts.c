@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/vhd-check.h"
+#include "drivers/vhd/vhd-check.h"
 #include "tests/support/cut-calls.h"
 #include "tests/support/vhd-trial.h"
 

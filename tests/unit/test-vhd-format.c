@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/vhd-format.h"
+#include "drivers/vhd/vhd-format.h"
 #include "lib/bytes.h"
 #include "tests/support/suite.h"
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "drivers/vhd-check.h"
+#include "drivers/vhd/vhd-check.h"
 #include "tests/support/vhd-trial.h"
 
 #define CHAIN 6

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "drivers/drivers.h"
-#include "drivers/vhd.h"
+#include "drivers/vhd/vhd.h"
 #include "lib/bytes.h"
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 #include "tests/support/vhd-make.h"

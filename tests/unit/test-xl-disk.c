@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/xl-disk.h"
+#include "control/attach/xl-disk.h"
 
 static struct td_err err;
 
