@@ -6,6 +6,8 @@ lib_libtd_a_SOURCES = \
 	lib/conf.h \
 	lib/ctl-client.c \
 	lib/ctl-client.h \
+	lib/ctl-dir.c \
+	lib/ctl-dir.h \
 	lib/kill.h \
 	lib/log-out.c \
 	lib/log-out.h \

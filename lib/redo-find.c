@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/redo-inside.h"
 
 /* dead: one whose tapdisk lives does not count; it has the image, and a reader may look at it all the same. */

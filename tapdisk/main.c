@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "lib/io/clock.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/output.h"
 #include "tapdisk/ctl/ctl.h"
 #include "tapdisk/server.h"

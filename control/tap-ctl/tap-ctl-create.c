@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 
 #define GRACE_MS 2000 /* for a tapdisk that has lost its last disk to end */
 

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "control/tap-ctl/tap-ctl-ask.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/shm-dir.h"
 
 struct list {

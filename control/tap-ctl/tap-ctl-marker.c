@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 
 /* to be freed; NULL when there is no memory */
 static char *marker_path(int minor)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "control/tap-ctl/tap-ctl-ask.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 
 /* Powers of two of ns, each of which ends one of the tapdisk's own buckets, so that nothing is counted on the wrong side. */
 static const unsigned char bounds[] = {14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 26, 28, 30, 32, 34};

@@ -12,7 +12,7 @@
 #include "control/tap-ctl/tap-ctl-ask.h"
 #include "control/tap-ctl/tap-ctl-rate.h"
 #include "control/tap-ctl/tap-ctl-screen.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 
 #define FIRST  0.5 /* s from the first look to the second, so that one does not wait long for the first numbers */
 #define SILENT 2   /* s that a tapdisk has to answer */

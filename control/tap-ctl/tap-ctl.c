@@ -2,6 +2,9 @@
 /*
  * tap-ctl: tapdisks and their disks from the command line.  The commands, and what each takes; the rest of the family has
  * one concern a file.  The exit code is an errno, with one line of text on stderr.
+ *
+ * One thing: the table of commands names every file's command, and each command prints and
+ * parses through this file and tap-ctl-args.c.
  */
 #include <errno.h>
 #include <limits.h>

@@ -50,15 +50,23 @@ struct device {
 
 struct device *device_new(struct master *m, unsigned domid, unsigned devid);
 void device_free(struct device *d);
-void device_mark(struct device *d); /* to be looked at before the loop sleeps */
 void device_look(struct device *d); /* may free it */
 
-/* For ring.c.  A directory that the toolstack has taken away is never written into: that would make it again. */
+/*
+ * Each of these files calls only those behind it:
+ *   device.c, ring.c, device-fail.c, watchdog.c, device-node.c
+ */
+
+/* device-node.c */
+void device_mark(struct device *d); /* to be looked at before the loop sleeps */
+/* A directory that the toolstack has taken away is never written into: that would make it again. */
 void device_write(struct device *d, const char *key, const char *value); /* NULL removes the key */
 void device_state(struct device *d, int state);
 void device_error(struct device *d, const char *why); /* the error node and `tapdisk-error'; NULL removes them */
 /* How the tapdisk sees its disk, or is seen itself, in a word; reason may be NULL.  Into the log and xenstore when it is another. */
 void device_say(struct device *d, const char *now, const char *reason);
+
+/* device-fail.c */
 void device_fail(struct device *d, const char *why);  /* the error, and Closing; there is no ring (any more) */
 
 /* ring.c: the conversation with the tapdisk.  Each leads to another look. */

@@ -6,6 +6,8 @@ endif
 bin_tapback_SOURCES = \
 	control/tapback/backend.c \
 	control/tapback/backend.h \
+	control/tapback/device-fail.c \
+	control/tapback/device-node.c \
 	control/tapback/device.c \
 	control/tapback/device.h \
 	control/tapback/features.c \

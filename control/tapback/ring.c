@@ -10,7 +10,7 @@
 #include "control/tapback/features.h"
 #include "control/tapback/frontend.h"
 #include "control/tapback/machine.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "td/ctl.h"
 
 #define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */

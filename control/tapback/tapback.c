@@ -19,7 +19,7 @@
 
 #include "control/tapback/frontend.h"
 #include "control/tapback/master.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/output.h"
 
 #define HOLD_S 60 /* from one try for a successor of a lost tapdisk to the next */

@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/msg.h"
 #include "td/list.h"
 

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* td-qcow: qcow2 images, while no guest uses them. */
+/*
+ * td-qcow: qcow2 images, while no guest uses them.
+ *
+ * One thing: the table of commands names every file's command, and each command reports a wrong
+ * call through this file.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>

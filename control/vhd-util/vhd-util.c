@@ -2,6 +2,9 @@
 /*
  * vhd-util: VHD images from the command line, as XenServer's storage manager calls it.  The commands, and what each takes; the
  * rest of the family has one concern a file.  The exit code is an errno, with one line of text on stderr.
+ *
+ * One thing: the table of commands names every file's command, and each command parses and
+ * prints through this file.
  */
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-image.h"

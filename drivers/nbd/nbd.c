@@ -16,7 +16,7 @@
 
 #include "drivers/drivers.h"
 #include "lib/fiber/await.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
 #include "lib/passed.h"
 #include "lib/settle.h"

@@ -4,6 +4,8 @@
  * where it is not so are taken away first; then counts are set (each is right by itself), in place or as a whole new refcount structure
  * behind the end, which the header names when all of it is durable; then flags are set where they may be; the marks in the header
  * come off last.
+ *
+ * One thing: this file leads, and what counts and what mends report their findings through it.
  */
 #include "drivers/qcow/qcow-checking.h"
 

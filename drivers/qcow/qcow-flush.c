@@ -28,6 +28,9 @@
  *    image with such an entry is not opened for writing, when what is taken anew would come into its place (qcow-end.c).
  *
  * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given back.
+ *
+ * One thing: a page that has to make room is flushed, a flush frees clusters, and freeing them
+ * changes pages (qcow-page.c, qcow-reap.c).
  */
 #include <assert.h>
 #include <errno.h>

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "drivers/vhd/vhd-image.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/redo-inside.h"
 
 static void identify(const struct vhd_image *v, struct redo_id *id)

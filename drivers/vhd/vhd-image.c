@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A VHD offline: opened, and read through its chain. */
+/*
+ * A VHD offline: opened, and read through its chain.
+ *
+ * One thing: opening an image opens its parents and looks for its log, and both read and write
+ * through this file.
+ */
 #include "drivers/vhd/vhd-image.h"
 
 #include <errno.h>

@@ -8,6 +8,9 @@
  * goes on on a fiber.
  *
  * A request that is walked is held by the walk and by each piece (td_req.pending).  td_req.state: flags, and how far the walk has come.
+ *
+ * One thing: a write that allocates a block waits for a commit, and a commit sends the writes
+ * that waited on (vhd-alloc.c, vhd-clear.c, vhd-commit.c, vhd-map.c, vhd-piece.c).
  */
 #include <errno.h>
 

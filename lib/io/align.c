@@ -237,3 +237,11 @@ void td_align_io(struct td_io *io, struct td_iop *op)
 	else
 		bounce(io, op);
 }
+
+void td_file_io(struct td_io *io, struct td_iop *op)
+{
+	if (op->file->st.off_align <= 1)
+		td_iop_queue(io, op);
+	else
+		td_align_io(io, op);
+}

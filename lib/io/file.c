@@ -124,14 +124,6 @@ int td_file_truncate(struct td_file *f, uint64_t size)
 	return rc;
 }
 
-void td_file_io(struct td_io *io, struct td_iop *op)
-{
-	if (op->file->st.off_align <= 1)
-		td_iop_queue(io, op);
-	else
-		td_align_io(io, op);
-}
-
 int td_file_rw(struct td_file *f, enum td_io_op what, void *buf, uint64_t off, uint64_t len, unsigned flags)
 {
 	struct iovec iov = {buf, len};

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One thing: an operation goes down through align and merge to an engine, and its result comes
+ * back up the same way; the engines' names stand here.
+ */
 #include "config.h"
 #include "td/io.h"
 

@@ -13,6 +13,8 @@
  *
  * A turn of the loop: the event > take (copy, check, fetch data of writes in one call, submit) > completions >
  * respond (data of reads in one call, responses, one push, one notify) > look at the ring once more.
+ *
+ * One thing: a turn of work starts polling (blkif-poll.c), and polling is a turn of work.
  */
 #include "tapdisk/blkif/blkif-ring.h"
 

@@ -27,6 +27,9 @@
  *    it was under way there.
  * C10 A mode's promise begins with images whose contents are durable (S1 of lib/settle.h), and with nothing that an earlier mode has
  *    promised less about: what flushes have covered in a mode that drops them is not covered.
+ *
+ * One thing: barriers, flushes, space and lanes are steps of one request's way, each of which
+ * may send it to any other.
  */
 #include <assert.h>
 #include <errno.h>

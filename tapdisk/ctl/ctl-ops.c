@@ -10,7 +10,7 @@
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/server.h"
 #include "tapdisk/ctl/settle.h"
-#include "tapdisk/stats/stats.h"
+#include "tapdisk/ctl/ctl-stats.h"
 #include "td/ctl.h"
 
 struct op {
@@ -310,7 +310,7 @@ static int op_resize(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 
 static int op_stats(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	json_object_set_new(answer, "stats", stats_json(v, json_is_true(json_object_get(call->req, "full"))));
+	json_object_set_new(answer, "stats", ctl_stats_json(v, json_is_true(json_object_get(call->req, "full"))));
 	return 0;
 }
 
@@ -328,7 +328,7 @@ static int op_stats_all(struct ctl_call *call, struct vbd *v, json_t *answer, st
 		json_object_set_new(row, "args", json_string(d->spec));
 		json_object_set_new(row, "mode", json_string(d->opt.mode->name));
 		json_object_set_new(row, "size", json_integer((json_int_t)d->disk.sectors * 512));
-		json_object_set_new(row, "stats", stats_json(d, true));
+		json_object_set_new(row, "stats", ctl_stats_json(d, true));
 		ctl_send(call, json_pack("{s:o}", "row", row));
 	}
 	return 0;

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One thing: a connection's message is dispatched to the operations, and they answer through
+ * their connection; handing disks over adopts rings, with the options that operations parse.
+ */
 #include "tapdisk/ctl/ctl.h"
 
 #include <errno.h>

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "drivers/drivers.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/redo.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/server.h"

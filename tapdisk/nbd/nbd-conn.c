@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The bytes of an NBD client: read, cut into requests, and replies sent. */
+/*
+ * The bytes of an NBD client: read, cut into requests, and replies sent.
+ *
+ * One thing: bytes become requests, requests become replies, and a reply that was sent lets more
+ * bytes in (nbd-cmd.c, nbd-reply.c, nbd-status.c).
+ */
 #include "tapdisk/nbd/nbd-conn.h"
 
 #include <assert.h>

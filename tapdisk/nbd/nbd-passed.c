@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/passed.h"
 #include "tapdisk/nbd/nbd-conn.h"
 

@@ -12,13 +12,9 @@
 #ifndef TAPDISK_STATS_H
 #define TAPDISK_STATS_H
 
-#include <jansson.h>
-
 #include "tapdisk/stats/histogram.h"
 #include "tapdisk/stats/shm.h"
 #include "td/block.h"
-
-struct vbd;
 
 enum { STATS_READ, STATS_WRITE, STATS_FLUSH, STATS_DISCARD, STATS_KINDS }; /* zeroes written without data are WRITE */
 
@@ -104,7 +100,8 @@ void stats_publish(const struct stats_source *src);
 /* The disk's numbers of one kind. */
 struct stats_count stats_sum(const struct stats *s, unsigned kind);
 
-/* The line that `tap-ctl stats' prints.  full: with the histograms.  A new reference; NULL: no memory. */
-json_t *stats_json(const struct vbd *v, bool full);
+unsigned stats_under_way(const struct stats *s); /* requests taken and not answered, of all its sources */
+/* The disk's tally, joined with those of its sources in other threads; the caller frees it.  NULL: no memory. */
+struct stats_tally *stats_tally_all(const struct stats *s);
 
 #endif

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/redo.h"
 #include "tapdisk/vbd/syncmark.h"
 #include "tapdisk/vbd/vbd.h"

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "td/io.h"
 
 #define MAGIC 0x666c7331u

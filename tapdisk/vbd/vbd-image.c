@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "drivers/drivers.h"
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
 #include "lib/redo.h"
 #include "tapdisk/chain.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/vbd/vbd-inside.h"

@@ -16,6 +16,9 @@
  * No request fails on that way: what is not answered stays in the ring or in the cache layer until there is an image again.
  *
  * Beside these, NO_SPACE and FAILED (a flush that failed, an image found corrupt) show in the state (vbd-state.c).
+ *
+ * One thing: opening starts the rings, a ring that breaks changes the disk's state, and each of
+ * them waits for the disk's lock, which is here.
  */
 #include <assert.h>
 #include <errno.h>

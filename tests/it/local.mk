@@ -18,8 +18,9 @@ EXTRA_DIST += $(HOTPLUG_TESTS)
 
 include tests/it/nbd.mk
 # who may include whom
-TESTS += tests/it/includes.sh
-EXTRA_DIST += tests/it/includes.sh
+INCLUDE_TESTS = tests/it/includes.sh tests/it/circles.sh
+TESTS += $(INCLUDE_TESTS)
+EXTRA_DIST += $(INCLUDE_TESTS) tests/support/circles
 
 # statistics
 STATS_TESTS = tests/it/stats.sh tests/it/tap-ctl-top.sh tests/it/tap-ctl-metrics.sh
