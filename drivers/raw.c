@@ -45,7 +45,7 @@ static int raw_open(struct td_image *image, struct td_err *err)
 
 	if (image->key && image->key->len && !(image->file_flags & TD_FILE_PARENT))
 		return td_fail(err, EINVAL, "%s is raw, and so not encrypted, though a key was given", image->path);
-	rc = td_file_open(image->io, image->path, image->file_flags | TD_FILE_MAY_SHARE, &r->file, err);
+	rc = td_image_file(image, image->file_flags | TD_FILE_MAY_SHARE, &r->file, err);
 	if (rc < 0)
 		return rc;
 	rc = check_size(image, r->file, err);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/conf.h"
+#include "lib/reach.h"
 
 static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -79,6 +80,24 @@ static int set_parent_dirs(struct vbd_options *o, const char *v, struct td_err *
 	return 0;
 }
 
+static int set_parents(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (strlen(v) >= sizeof o->parents || !td_reach_parents_valid(v))
+		return td_fail(err, EINVAL, "parents=%.100s: say no, or frozen, same-uid, and absolute paths of images or of directories, with colons "
+					    "between, in less than %zu bytes", v, sizeof o->parents);
+	strcpy(o->parents, v);
+	return 0;
+}
+
+/* A disk's alone: whoever names the image says what is written with it. */
+static int set_data_file(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (*v != '/' || strlen(v) >= sizeof o->data_file)
+		return td_fail(err, EINVAL, "data-file=%.100s: say an absolute path of less than %zu bytes", v, sizeof o->data_file);
+	strcpy(o->data_file, v);
+	return 0;
+}
+
 /* The host's too: how it is done, and not what is promised. */
 static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -103,13 +122,15 @@ static const struct {
 	{"request-timeout", set_request_timeout, false, false},
 	{"shared", set_shared, true, false},
 	{"sector-size", set_sector_size, true, false},
+	{"data-file", set_data_file, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
+	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
 };
 
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)
 {
-	char list[128] = "";
+	char list[160] = "";
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
 		if (conf ? known[i].per_disk_only : known[i].conf_only)
@@ -145,7 +166,7 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
 	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout && a->shared == b->shared &&
-	       options_sector(a) == options_sector(b) && a->read_only == b->read_only;
+	       options_sector(a) == options_sector(b) && a->read_only == b->read_only && !strcmp(a->data_file, b->data_file);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

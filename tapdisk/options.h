@@ -19,6 +19,8 @@ struct vbd_options {
 	const char *io;         /* the I/O engine, of the host's choice; NULL: the one that suits */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
 	char parent_dirs[1024]; /* where parents may be beside the leaf's own directory: absolute, colons between */
+	char parents[1024];     /* which images may be parents, as td_reach_parents_valid() knows it; "": as is the default */
+	char data_file[1024];   /* of a qcow2 image that has one; "": none is named */
 	struct td_key key;      /* of an encrypted image */
 };
 

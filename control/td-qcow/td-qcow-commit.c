@@ -27,7 +27,7 @@ static bool backing_of(struct td_qcow *t, const char *path, char out[TD_PATH_MAX
 	struct qcow_info info = {.snapshots = NULL};
 	struct td_err err = {0};
 	bool has = qcow_image_info(path, &info, t->io, &err) == 0 && info.h.backing[0] &&
-		   td_sibling(path, info.h.backing, "", "/", out, NULL) == 0;
+		   td_sibling(path, info.h.backing, "", &(struct td_reach){.dirs = "/"}, out, NULL) == 0;
 
 	free(info.snapshots);
 	return has;

@@ -202,6 +202,25 @@ static void take_back(const char *path)
 	free(real);
 }
 
+/* What an image stands on is written no more, and a tapdisk wants to see that; its data file likewise. */
+static void freeze_below(struct td_qcow *t, const char *path, const char *backing)
+{
+	struct qcow_info info = {.snapshots = NULL};
+	char below[TD_PATH_MAX], data[TD_PATH_MAX];
+	struct td_err none = {0};
+	int rc = td_sibling(path, backing, "backing file", NULL, below, &none);
+
+	if (!rc)
+		rc = td_reach_freeze(below);
+	if (rc)
+		fprintf(stderr, "td-qcow: cannot take the write permissions of %s away: %s; a tapdisk will not take it as a parent before\n", backing,
+			strerror(-rc));
+	if (!rc && qcow_image_info(below, &info, t->io, &none) == 0 && info.h.data_file[0] &&
+	    td_sibling(below, info.h.data_file, "data file", NULL, data, &none) == 0)
+		td_reach_freeze(data);
+	free(info.snapshots);
+}
+
 static int create(struct td_qcow *t, const char *path, struct create *c, bool force)
 {
 	struct qcow_create *o = &c->o;
@@ -223,6 +242,8 @@ static int create(struct td_qcow *t, const char *path, struct create *c, bool fo
 		rc = make_file(data, true, &made_data, t->err); /* a data file that is there keeps its contents */
 	if (!rc)
 		rc = qcow_image_create(path, o, t->io, t->err);
+	if (!rc && o->backing)
+		freeze_below(t, path, o->backing);
 	if (rc && made)
 		take_back(path);
 	if (rc && made_data)

@@ -112,11 +112,13 @@ int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, s
 
 #define DEPTH_MAX 64
 
-static const char *parent_dirs;
+static struct td_reach tool_reach;
+static const struct td_reach *parent_reach; /* NULL: the directory of each image */
 
 void qcow_parent_dirs(const char *dirs)
 {
-	parent_dirs = dirs;
+	tool_reach.dirs = dirs;
+	parent_reach = dirs ? &tool_reach : NULL;
 }
 
 static void close_chain(struct td_image *image)
@@ -146,7 +148,7 @@ static int open_chain(const char *spec, unsigned flags, unsigned below, const st
 		      struct td_err *err)
 {
 	char next[TD_SPEC_MAX];
-	struct td_how how = {.key = key, .dirs = parent_dirs};
+	struct td_how how = {.key = key, .reach = parent_reach};
 	struct td_image **at = leaf;
 	int rc, depth = 0;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* An image is opened: what its header and tables say is checked, and taken into memory.  And closed: all that memory knows goes into the file. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "drivers/cipher.h"
@@ -96,8 +97,26 @@ static int repair_dirty(struct qcow *q, struct td_err *err)
 	return rc ? rc : read_header(q, err);
 }
 
+/*
+ * The data file is written: of a disk it is the one that the host names, whatever the image says, which may come from a stranger and name
+ * another's disk.  That of a parent is read, as a parent is.
+ */
+static int name_data(struct qcow *q, char *path, struct td_err *err)
+{
+	const struct td_reach *reach = q->image->reach;
+
+	if (!reach || !q->io->ops->open_in || q->image->file_flags & TD_FILE_PARENT)
+		return td_sibling(q->image->path, q->h.data_file, "data file", reach, path, err);
+	if (!reach->data)
+		return td_fail(err, EACCES, "%s has an external data file, '%.1023s', and none is opened on an image's word: name it yourself, with "
+					    "-o data-file=PATH", q->image->path, q->h.data_file);
+	snprintf(path, TD_PATH_MAX, "%s", reach->data);
+	return 0;
+}
+
 static int open_data(struct qcow *q, struct td_err *err)
 {
+	const struct td_reach *reach = q->image->reach;
 	char path[TD_PATH_MAX];
 	int rc;
 
@@ -110,9 +129,9 @@ static int open_data(struct qcow *q, struct td_err *err)
 	}
 	if (!q->h.data_file[0])
 		return td_fail(err, EINVAL, "%s has an external data file, but does not name it", q->image->path);
-	rc = td_sibling(q->image->path, q->h.data_file, "data file", q->image->dirs, path, err);
+	rc = name_data(q, path, err);
 	if (!rc)
-		rc = td_file_open(q->io, path, q->image->file_flags, &q->data, err);
+		rc = td_file_open_in(q->io, path, q->image->file_flags, q->image->file_flags & TD_FILE_PARENT ? reach : NULL, &q->data, err);
 	return rc ? rc : td_settle(q->image, q->data, err);
 }
 
@@ -295,7 +314,7 @@ int qcow_open(struct td_image *image, struct td_err *err)
 	int rc;
 
 	init(q, image);
-	rc = td_file_open(q->io, image->path, image->file_flags, &q->file, err);
+	rc = td_image_file(image, image->file_flags, &q->file, err);
 	if (rc)
 		return rc;
 	if (posix_memalign((void **)&q->first, 4096, 4096)) {
@@ -348,7 +367,7 @@ int qcow_settle(struct td_image *image, struct td_err *err)
 	int rc;
 
 	init(q, image);
-	rc = td_file_open(q->io, image->path, image->file_flags, &q->file, err);
+	rc = td_image_file(image, image->file_flags, &q->file, err);
 	if (rc)
 		return rc;
 	if (posix_memalign((void **)&q->first, 4096, 4096)) {

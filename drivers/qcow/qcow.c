@@ -148,7 +148,7 @@ static int backing_v1(struct td_image *image, const char *path, char *spec, stru
 	struct td_file *f;
 	uint8_t first[QCOW_SECTOR];
 	const char *type;
-	int rc = td_file_open(image->io, path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_PARENT | TD_FILE_RDONLY, &f, err);
+	int rc = td_file_open_in(image->io, path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK | TD_FILE_RDONLY, image->reach, &f, err);
 
 	if (rc)
 		return rc;
@@ -172,7 +172,7 @@ static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
 
 	if (!q->h.backing[0])
 		return 0;
-	rc = td_sibling(image->path, q->h.backing, "backing file", image->dirs, path, err);
+	rc = td_sibling(image->path, q->h.backing, "backing file", image->reach, path, err);
 	if (rc)
 		return rc;
 	if (q->v1)

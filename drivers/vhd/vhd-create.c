@@ -19,6 +19,7 @@
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
 #include "lib/io/file.h"
+#include "lib/reach.h"
 
 static int make_uuid(uint8_t u[16], struct td_err *err)
 {
@@ -336,6 +337,8 @@ int vhd_create(const struct vhd_new *n, struct td_err *err)
 		rc = td_fail(err, EINVAL, "%s cannot be a snapshot of itself", n->path);
 	if (!rc)
 		rc = create(n, parent, key.has_key ? &key : NULL, err);
+	if (!rc && n->parent_raw)
+		td_reach_freeze(parent->path); /* a tapdisk that does not take it says so */
 	vhd_image_close(parent);
 	return rc;
 }

@@ -11,7 +11,7 @@
 
 #include "drivers/vhd/vhd-image.h"
 #include "lib/conf.h"
-#include "lib/path.h"
+#include "lib/reach.h"
 
 /* Of a device mapper's device: the name that it keeps, which its node /dev/dm-N is not. */
 static bool mapper_name(const char *path, char out[VHD_PATH_MAX])
@@ -189,7 +189,7 @@ static int allowed(const struct vhd_image *v, const char *parent, struct td_err 
 		return rc;
 	slash = strrchr(own, '/');
 	slash[slash == own] = 0;
-	if (td_path_within(parent, own) || (parent_dirs && td_path_within(parent, parent_dirs)))
+	if (td_reach_has(&(struct td_reach){.own = own, .dirs = parent_dirs}, parent))
 		return 0;
 	return td_fail(err, EACCES,
 	               "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in %s with "

@@ -17,11 +17,11 @@
 #include "drivers/vhd/vhd.h"
 #include "lib/fiber/fiber.h"
 #include "lib/path.h"
+#include "lib/reach.h"
 
 struct search {
 	struct vhd *v;
 	char here[VHD_PATH_MAX]; /* where the child is, without links; "": nobody knows */
-	char dir[VHD_PATH_MAX];  /* and that without its last part */
 	char path[VHD_PATH_MAX];
 	char name[VHD_PATH_MAX]; /* as the image says it */
 	struct td_err why;       /* of the first that was tried */
@@ -61,9 +61,9 @@ static int check_uuid(struct search *s, struct td_file *f, struct td_err *err)
 
 static bool is_allowed(const struct search *s)
 {
-	const char *dirs = s->v->image->dirs;
+	const struct td_reach *reach = s->v->image->reach;
 
-	return !dirs || td_path_within(s->path, dirs) || td_path_within(s->path, s->dir);
+	return !reach || td_reach_has(reach, s->path);
 }
 
 /* What is not there is no matter of directories that parents may be in. */
@@ -76,8 +76,8 @@ static int not_allowed(struct search *s, struct td_err *err)
 		td_file_close(f);
 	if (why.code == ENOENT || why.code == ENOTDIR)
 		return td_fail(err, ENOENT, "%s is not there", s->path);
-	return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in (%s): move it, or name its directory "
-				    "in tapdisk.conf with parent-dirs", s->v->image->path, s->path, s->v->image->dirs);
+	return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in "
+				    "tapdisk.conf with parent-dirs", s->v->image->path, s->path);
 }
 
 /* Is the name that s->name says, as seen from `beside', the parent's?  1, or 0 and a reason in err. */
@@ -95,7 +95,8 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 		return td_fail(err, ELOOP, "%s names itself as its parent", image->path), 0;
 	if (!is_allowed(s))
 		return not_allowed(s, err), 0;
-	rc = td_file_open(image->io, s->path, (image->file_flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY, &f, err);
+	/* without a lock: it may be somebody else's disk, whose owner is not to be kept off (R3 of lib/reach.h) */
+	rc = td_file_open_in(image->io, s->path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK | TD_FILE_RDONLY, image->reach, &f, err);
 	if (rc < 0)
 		return 0;
 	rc = is_raw(s->v) ? 0 : check_uuid(s, f, err);
@@ -165,7 +166,6 @@ static long look_where(void *arg)
 
 	if (vhd_canonical(s->v->image->path, s->here, NULL) < 0)
 		*s->here = 0;
-	snprintf(s->dir, sizeof s->dir, "%.*s", (int)(strrchr(s->here, '/') ? strrchr(s->here, '/') - s->here + 1 : 0), s->here);
 	if (!strcmp(s->here, s->v->image->path))
 		*s->here = 0; /* once is enough */
 	return 0;

@@ -8,6 +8,7 @@
 
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
+#include "lib/reach.h"
 
 static const uint32_t our_codes[] = {VHD_LOC_MACX, VHD_LOC_W2KU, VHD_LOC_W2RU};
 
@@ -221,6 +222,8 @@ int vhd_reparent(struct vhd_image *v, const char *parent, bool raw, struct td_er
 	if (rc < 0)
 		return rc;
 	rc = reparent(v, p, err);
+	if (!rc && raw)
+		td_reach_freeze(p->path);
 	vhd_image_close(p);
 	return rc;
 }

@@ -284,7 +284,7 @@ static int open_file(struct td_image *image, struct td_err *err)
 	td_list_init(&v->growers);
 	td_list_init(&v->commits);
 	td_list_init(&v->settled);
-	return td_file_open(image->io, image->path, image->file_flags, &v->file, err);
+	return td_image_file(image, image->file_flags, &v->file, err);
 }
 
 static int vhd_settle_log(struct td_image *image, struct td_err *err)

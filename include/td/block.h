@@ -120,7 +120,11 @@ struct td_key {
 struct td_how {
 	unsigned flags;           /* TD_FILE_*: how to open its file */
 	const struct td_key *key; /* or NULL */
-	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
+	const struct td_reach *reach; /* how far the image's word goes (lib/reach.h); NULL: anywhere.  chain_open() makes it of: */
+	bool trusted;             /* or, for who vouches for the images, leaves it at NULL */
+	const char *dirs;         /* directories, colons between, beside the leaf's own; or NULL */
+	const char *parents;      /* which images may be parents; NULL: as is the default */
+	const char *data;         /* the data file that the host names for this disk; or NULL */
 	struct td_redo *redo;     /* of the leaf: where a driver notes metadata that waits for a commit (lib/redo.h); NULL: nowhere */
 	bool settle;              /* read-only, but beneath what is written: what its files hold is made durable (lib/settle.h) */
 	const char *left;         /* of the leaf: a file for what a driver leaves to the next open (drivers/nbd/nbd-left.c); NULL: none */
@@ -135,7 +139,7 @@ struct td_image {
 	unsigned file_flags;    /* TD_FILE_*: how to open its file */
 	struct td_io *io;       /* the home queue's engine, for open and close */
 	const struct td_key *key; /* of td_how, as long as open runs */
-	const char *dirs;       /* of td_how, as long as open and backing run */
+	const struct td_reach *reach; /* of td_how, as long as open and backing run */
 	struct td_redo *redo;   /* of td_how */
 	bool settle;            /* lib/settle.h: before open ends, what its files hold is made durable */
 	int *lost;              /* of td_how, as long as open runs; and so are: */
@@ -150,6 +154,9 @@ struct td_image {
 	void *owner;
 	void *priv;             /* the driver's */
 };
+
+/* For drivers: the image's own file, which another image may have named. */
+int td_image_file(struct td_image *image, unsigned flags, struct td_file **out, struct td_err *err);
 
 /* Opens on a fiber; td_image_close takes NULL and half-open images.  td_image_open: with flags (TD_FILE_*) alone. */
 int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,

@@ -25,6 +25,7 @@ struct td_io;
 struct td_iop;
 struct td_file;
 struct td_merge;
+struct td_reach;
 
 #define TD_PRI_EVENT  0  /* descriptors, timers, completions, fibers */
 #define TD_PRI_RING   -1 /* responses pushed, guest notified, ring looked at once more */
@@ -134,6 +135,12 @@ struct td_io_ops {
 	bool merges; /* READs, and WRITEs, that continue each other come to it as one */
 
 	int (*open)(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
+	/*
+	 * Optional: the same for a file that an image names, as far as that reaches (lib/reach.h); reach as in open: NULL.  An engine
+	 * without it has files of its own that nobody else has.
+	 */
+	int (*open_in)(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, int *fd, struct td_stat *st,
+		       struct td_err *err);
 	void (*close)(struct td_io *io, int fd);
 	int (*size)(struct td_io *io, int fd, uint64_t *size);     /* the size now: files and devices grow */
 	int (*truncate)(struct td_io *io, int fd, uint64_t size);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "lib/io/file.h"
+#include "lib/reach.h"
 
 /*
  * Locks are OFD locks.  A writer holds a write lock over the whole file.  Readers and parents hold a read lock on bytes 0-99, and
@@ -336,7 +337,8 @@ static int probe(int fd, const char *path, unsigned flags, struct td_stat *st, s
 	return 0;
 }
 
-int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out, struct td_stat *st, struct td_err *err)
+/* via: the name by which it is opened, while path is how the host knows it. */
+static int open_via(const char *via, const char *path, unsigned flags, int *out, struct td_stat *st, struct td_err *err)
 {
 	/* O_NONBLOCK: a FIFO must not hold us up; files and devices do not mind */
 	int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK) ? O_RDONLY : O_RDWR);
@@ -348,7 +350,7 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 	if (flags & TD_FILE_DIRECT)
 		how |= O_DIRECT;
 	/* looked at before the open too: that of a directory or a FIFO with O_DIRECT fails as if the file system could not do it */
-	if (stat(path, &s) == 0) {
+	if (stat(via, &s) == 0) {
 		rc = check_kind(&s, path, flags, err);
 		if (rc < 0)
 			return rc;
@@ -357,7 +359,7 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 			how |= O_EXCL;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	fd = open_or_wait(path, how, &start);
+	fd = open_or_wait(via, how, &start);
 	if (fd < 0 && errno == EBUSY)
 		return td_fail(err, EBUSY, "%s is in use: mounted, or claimed by another user of the device", path);
 	if (fd < 0)
@@ -378,6 +380,28 @@ int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out,
 	return 0;
 fail:
 	close(fd);
+	return rc;
+}
+
+int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *out, struct td_stat *st, struct td_err *err)
+{
+	return open_via(path, path, flags, out, st, err);
+}
+
+/* The file that was found is opened by its descriptor: whatever its name has come to mean in between. */
+int td_kernel_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, int *out, struct td_stat *st,
+		      struct td_err *err)
+{
+	int found = td_reach_open(reach, path, err), rc;
+	char via[40];
+
+	if (found < 0)
+		return found;
+	rc = flags & TD_FILE_PARENT ? td_reach_may(reach, found, path, err) : 0;
+	snprintf(via, sizeof via, "/proc/self/fd/%d", found);
+	if (!rc)
+		rc = open_via(via, path, flags, out, st, err);
+	close(found);
 	return rc;
 }
 

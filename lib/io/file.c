@@ -10,6 +10,7 @@
 struct open_call {
 	struct td_io *io;
 	struct td_file *f;
+	const struct td_reach *reach;
 	struct td_err *err;
 };
 
@@ -17,6 +18,8 @@ static long open_run(void *arg)
 {
 	struct open_call *c = arg;
 
+	if (c->reach && c->io->ops->open_in)
+		return c->io->ops->open_in(c->io, c->f->path, c->f->flags, c->reach, &c->f->fd, &c->f->st, c->err);
 	return c->io->ops->open(c->io, c->f->path, c->f->flags, &c->f->fd, &c->f->st, c->err);
 }
 
@@ -55,8 +58,14 @@ static long extents_run(void *arg)
 
 int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_file **out, struct td_err *err)
 {
+	return td_file_open_in(io, path, flags, NULL, out, err);
+}
+
+int td_file_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, struct td_file **out,
+		    struct td_err *err)
+{
 	struct td_file *f = calloc(1, sizeof *f);
-	struct open_call c = {io, f, err};
+	struct open_call c = {io, f, reach, err};
 	int rc = -ENOMEM;
 
 	if (!f || !(f->path = strdup(path)))

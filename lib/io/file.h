@@ -24,6 +24,9 @@ struct td_file {
 
 /* Opens and locks; on a fiber.  -EBUSY (with the holder's pid where it can be found) when another has it. */
 int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_file **out, struct td_err *err);
+/* One that an image names: opened as far as its word goes (lib/reach.h; NULL: anywhere). */
+int td_file_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, struct td_file **out,
+		    struct td_err *err);
 void td_file_close(struct td_file *f); /* on a fiber; nothing in flight; NULL is fine */
 
 /* The size now; on a fiber.  0 or -errno. */
@@ -52,6 +55,8 @@ void td_align_end(struct td_iop *op); /* the engine is done with it; what it sto
 
 /* --- lib/io/file-kernel.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
+int td_kernel_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, int *fd, struct td_stat *st,
+		      struct td_err *err);
 void td_kernel_close(struct td_io *io, int fd);
 int td_kernel_size(struct td_io *io, int fd, uint64_t *size);
 int td_kernel_truncate(struct td_io *io, int fd, uint64_t size);

@@ -62,6 +62,7 @@ const struct td_io_ops td_io_threads = {
 	.commit = threads_commit,
 	.merges = true,
 	.open = td_kernel_open,
+	.open_in = td_kernel_open_in,
 	.close = td_kernel_close,
 	.size = td_kernel_size,
 	.truncate = td_kernel_truncate,

@@ -226,6 +226,7 @@ const struct td_io_ops td_io_uring = {
 	.watch = uring_watch,
 	.merges = true,
 	.open = td_kernel_open,
+	.open_in = td_kernel_open_in,
 	.close = td_kernel_close,
 	.size = td_kernel_size,
 	.truncate = td_kernel_truncate,

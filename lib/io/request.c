@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/io/file.h"
+
 int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io, struct td_image **out,
 		  struct td_err *err)
 {
@@ -34,7 +36,7 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->driver = driver;
 	image->file_flags = how->flags;
 	image->key = how->key;
-	image->dirs = how->dirs;
+	image->reach = how->reach;
 	image->redo = how->redo;
 	image->settle = how->settle || !(how->flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK));
 	image->settle = image->settle && !(how->flags & TD_FILE_NOSYNC);
@@ -44,6 +46,11 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->io = io;
 	image->priv = image + 1;
 	return image;
+}
+
+int td_image_file(struct td_image *image, unsigned flags, struct td_file **out, struct td_err *err)
+{
+	return td_file_open_in(image->io, image->path, flags, flags & TD_FILE_PARENT ? image->reach : NULL, out, err);
 }
 
 int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,

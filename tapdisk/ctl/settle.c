@@ -13,7 +13,7 @@
 
 int settle(int minor, const char *spec, const struct vbd_options *o, bool must, struct td_err *err)
 {
-	struct td_how how = {.flags = o->mode->file_flags, .dirs = NULL};
+	struct td_how how = {.flags = o->mode->file_flags, .dirs = o->parent_dirs, .parents = o->parents, .data = o->data_file};
 	const struct td_driver *d;
 	const char *path;
 	char log[PATH_MAX];
@@ -29,17 +29,17 @@ int settle(int minor, const char *spec, const struct vbd_options *o, bool must, 
 	if (rc < 0)
 		return rc;
 	if (td_redo_pending(how.redo)) {
-		char *dirs = chain_dirs(spec, o->parent_dirs);
+		struct td_reach reach = {.own = NULL};
 
-		how.dirs = dirs;
-		rc = dirs ? 0 : td_fail(err, ENOMEM, "no memory to open %s", spec);
+		rc = queue_engine(&server.queue, NULL, how.flags & TD_FILE_DIRECT, &io, err);
 		if (!rc)
-			rc = queue_engine(&server.queue, NULL, how.flags & TD_FILE_DIRECT, &io, err);
+			rc = chain_reach(spec, &how, io, &reach, err);
+		how.reach = &reach;
 		if (!rc)
 			rc = td_image_settle(d, path, &how, io, err);
 		if (!rc && td_redo_pending(how.redo)) /* a driver that keeps no log, say */
 			rc = td_fail(err, EINVAL, "%s is no image that %s could be of", spec, log);
-		free(dirs);
+		td_reach_fini(&reach);
 	}
 	td_redo_free(how.redo);
 	return rc;

@@ -122,7 +122,8 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	rc = open_redo(v, d, o, fresh, &redo, err);
 	if (rc < 0)
 		return rc;
-	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .redo = redo,
+	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .parents = o->parents,
+					       .data = o->data_file, .redo = redo,
 					       .lost = v->past || !fresh ? &lost : NULL, .died = v->past && !v->past->paused,
 					       .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL}, io, &leaf, err);
 	if (rc < 0) {

@@ -283,6 +283,8 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	opt.read_only = v->opt.read_only;
 	opt.key = v->opt.key;
 	memcpy(opt.name, v->opt.name, sizeof opt.name);
+	if (!o && spec && v->spec && strcmp(spec, v->spec))
+		opt.data_file[0] = 0; /* it was named for another image */
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume", v->minor);
 	} else if (!v->leaf && vbd_ring(v) && opt.mode->advertise_flush && !v->opt.mode->advertise_flush) {
