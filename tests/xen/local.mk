@@ -19,6 +19,7 @@ EXTRA_DIST += \
 	tests/xen/dom0/init \
 	tests/xen/dom0/lib.sh \
 	tests/xen/dom0/main \
+	tests/xen/dom0/save-helper \
 	tests/xen/domu/aioload.c \
 	tests/xen/domu/init \
 	tests/xen/domu/lib \
