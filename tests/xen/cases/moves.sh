@@ -28,6 +28,7 @@ migrate() { # migrate TYPE: under the environment's LIBXL_SAVE_HELPER
 	UPLIMIT=150 guest_start v1 "$1" "$(disk xvda "$(target none "$(image v1.img 32)")")" || die "xl create failed"
 	g v1 60 "load_start xvda 8" || die "no load"
 	old=$(cat /tmp/v1.id); pid=$(disk_pid v1 xvda)
+	rm -f "$(guest_log v1--incoming)" # another run's
 	timeout 300 xl migrate -s '' v1 'xl migrate-receive' >/tmp/migrate.out 2>&1 </dev/null || { tail -20 /tmp/migrate.out | sed 's/^/# | /'; die "xl migrate failed"; }
 	xl domid v1 >/tmp/v1.id; [ "$(cat /tmp/v1.id)" != "$old" ] || die "it is the same domain"
 	# its console's log has the name that it came under
