@@ -142,15 +142,17 @@ int td_redo_waits(const char *path)
 	return rc == -ENOENT || rc == -ENODATA ? 0 : rc;
 }
 
-/* Nobody knows whether it is of any worth: it keeps a name under which it is found (G5). */
-static void move_aside(const char *path)
+/* Nobody knows whether it is of any worth: it gets a second name, under which it is found when another takes its place (G5, G6). */
+static bool name_aside(const char *path)
 {
 	char aside[PATH_MAX];
 
 	if (!td_redo_waits(path) || snprintf(aside, sizeof aside, "%s.%08x", path, td_redo_mark()) >= (int)sizeof aside)
-		return;
-	if (!rename(path, aside))
-		td_log(LOG_WARNING, "%s holds changes of another image, and is %s now", path, aside);
+		return false;
+	if (link(path, aside) < 0 && rename(path, aside) < 0)
+		return false;
+	td_log(LOG_WARNING, "%s holds changes of another image, and is %s now", path, aside);
+	return true;
 }
 
 struct td_redo *td_redo_new(const char *path)
@@ -173,13 +175,15 @@ struct td_redo *td_redo_new(const char *path)
 		r->head->half = TD_REDO_BYTES;
 		td_redo_boot(r->head->boot);
 		__atomic_store_n(&r->head->magic, REDO_MAGIC, __ATOMIC_RELEASE);
-		move_aside(path);
+		name_aside(path);
 		if (!rename(making, path))
 			return r;
 		rc = -errno;
 		td_redo_free(r);
 	}
 	unlink(making);
+	if (name_aside(path)) /* or this disk's successor would take it for its own */
+		unlink(path);
 	td_log(LOG_WARNING, "cannot make %s: %s: writes that need new metadata are answered only when that is in the image, which takes longer", path,
 	       strerror(-rc));
 	return calloc(1, sizeof *r);
@@ -281,9 +285,8 @@ void td_redo_decline(struct td_redo *r)
 {
 	if (!r || !r->head || td_redo_pending(r))
 		return;
-	munmap(r->head, REDO_WHOLE);
+	munmap(r->head, REDO_WHOLE); /* its file stays, empty: the last disk's record may still say that there is one (G6) */
 	r->head = NULL;
-	unlink(r->path);
 }
 
 /* --- while the image is open ---------------------------------------------------------------------------------------- */

@@ -31,6 +31,8 @@
  *    is refused, and told the command.  A log is emptied by nothing but a commit or its application, and removed only when it is
  *    empty, or with an explicit word (tap-ctl free -f).
  * G6 A disk's record says that there is a log (tapdisk/vbd/record.h): one that is missing then, or that this version cannot read, is an error.
+ *    The record is written after the open that it tells of, so a log's path is never empty in between: a new one takes its place in one
+ *    step, by rename, and one that G4 does without stays there, empty.  What fails on the way, or dies, leaves what the older record says to be true.
  * G7 A restart of the host voids logs: what it lost of the page cache was never promised, and what a log builds on may be lost as well.
  *
  * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one is emptied when it succeeds.  When it

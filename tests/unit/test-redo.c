@@ -338,6 +338,26 @@ START_TEST(one_that_is_missing_is_an_error_where_there_has_to_be_one)
 END_TEST
 
 /* G7, and an older version's that holds nothing. */
+/* An open that does without a log, and then fails: the record of the disk as it was still says that there is one. */
+START_TEST(one_that_is_declined_is_there_for_the_next_who_must_have_one)
+{
+	struct td_redo *r = NULL;
+
+	begin();
+	log_of(1);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, true, &r, &err), 0);
+	td_redo_decline(r);
+	ck_assert(!td_redo_takes(r) && !put(r, TD_REDO_SECOND, 0, 2) && td_redo_missed(r));
+	td_redo_free(r);
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, true, &r, &err), 0);
+	ck_assert(td_redo_takes(r) && !td_redo_pending(r));
+	td_redo_free(r);
+	end();
+}
+END_TEST
+
 START_TEST(one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew)
 {
 	struct td_redo *r = NULL;
@@ -367,6 +387,28 @@ START_TEST(a_new_one_moves_aside_what_may_hold_something)
 	log_of(1);
 	td_redo_free(td_redo_new(log_path));
 	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	snprintf(command, sizeof command, "mv %s.* %s", log_path, log_path);
+	ck_assert_int_eq(system(command), 0);
+	ck_assert_int_eq(td_redo_waits(log_path), 1);
+	end();
+}
+END_TEST
+
+/* No log for this disk then; and its successor, which need not have one, must not take the other's. */
+START_TEST(what_is_in_the_way_is_moved_aside_where_no_new_one_can_be_made)
+{
+	char command[400], making[160];
+	struct td_redo *r;
+
+	begin();
+	log_of(1);
+	snprintf(making, sizeof making, "%s.new", log_path);
+	ck_assert_int_eq(mkdir(making, 0700), 0); /* which unlink() does not take away */
+	r = td_redo_new(log_path);
+	ck_assert(!td_redo_takes(r));
+	td_redo_free(r);
+	ck_assert_int_eq(rmdir(making), 0);
+	ck_assert_int_eq(access(log_path, F_OK), -1);
 	snprintf(command, sizeof command, "mv %s.* %s", log_path, log_path);
 	ck_assert_int_eq(system(command), 0);
 	ck_assert_int_eq(td_redo_waits(log_path), 1);
@@ -790,8 +832,10 @@ int main(void)
 	SUITE_ADD(s, what_cannot_be_applied_is_kept);
 	SUITE_ADD(s, what_makes_no_sense_is_refused_and_kept);
 	SUITE_ADD(s, one_that_is_missing_is_an_error_where_there_has_to_be_one);
+	SUITE_ADD(s, one_that_is_declined_is_there_for_the_next_who_must_have_one);
 	SUITE_ADD(s, one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew);
 	SUITE_ADD(s, a_new_one_moves_aside_what_may_hold_something);
+	SUITE_ADD(s, what_is_in_the_way_is_moved_aside_where_no_new_one_can_be_made);
 	SUITE_ADD(s, a_log_is_of_one_image_and_one_mark);
 	SUITE_ADD(s, whoever_opens_the_image_finds_the_log_of_another_number);
 	SUITE_ADD(s, a_bit_that_the_log_does_not_know_is_another_writers);
