@@ -36,7 +36,8 @@ for format in $("$lab" --list | sed -n 's/\tpresent.*//p' | grep -vE '^(raw|vhd-
 done
 
 # what was found and mended: a death while a log is made
-out=$("$lab" --format qcow2-v2 --mode unsafe --seed 45) || { fail "qcow2-v2, cache=unsafe, seed 45"; tail -20 <<<"$out"; }
+out=$("$lab" --format qcow2-v2 --mode unsafe --seed 45) || [ $? = 77 ] || # without qemu-img
+	{ fail "qcow2-v2, cache=unsafe, seed 45"; tail -20 <<<"$out"; }
 
 # it does what it is there for
 out=$("$lab" --format raw-file --mode none --seed 1-150)
