@@ -8,6 +8,8 @@ lib_libtd_a_SOURCES = \
 	lib/ctl-client.h \
 	lib/ctl-dir.c \
 	lib/ctl-dir.h \
+	lib/json-get.c \
+	lib/json-get.h \
 	lib/kill.h \
 	lib/log-out.c \
 	lib/log-out.h \

@@ -5,10 +5,10 @@ sbin_PROGRAMS += bin/tap-vbd
 endif
 bin_tap_vbd_SOURCES = \
 	control/attach/tap-vbd.c \
-	control/attach/vbd-dirs.c \
-	control/attach/vbd-dirs.h \
-	control/attach/vbd-media.c \
-	control/attach/vbd-media.h \
+	control/attach/toolstack.c \
+	control/attach/toolstack.h \
+	control/attach/media.c \
+	control/attach/media.h \
 	control/attach/xl-disk.c \
 	control/attach/xl-disk.h \
 	control/store.c \

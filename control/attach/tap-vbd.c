@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control/attach/vbd-dirs.h"
-#include "control/attach/vbd-media.h"
+#include "control/attach/toolstack.h"
+#include "control/attach/media.h"
 #include "lib/output.h"
 
 #ifndef XENSCRIPTDIR
@@ -67,7 +67,7 @@ static int find_domain(struct store *s, const char *arg, unsigned *domid, struct
 }
 
 /* What tapback says of the disk; the caller frees it. */
-static char *error_node(struct store *s, const struct vbd *v)
+static char *error_node(struct store *s, const struct xs_disk *v)
 {
 	char path[128];
 
@@ -76,16 +76,16 @@ static char *error_node(struct store *s, const struct vbd *v)
 }
 
 /* The script has run: sees the guest connect, when there is one that wants to. */
-static int wait_connected(struct store *s, const struct vbd *v, const struct options *o, struct td_err *err)
+static int wait_connected(struct store *s, const struct xs_disk *v, const struct options *o, struct td_err *err)
 {
-	int state = vbd_wait(s, v, 1u << 4 | 1u << 5 | 1u << 6 | 1u, START_S);
+	int state = xs_disk_wait(s, v, 1u << 4 | 1u << 5 | 1u << 6 | 1u, START_S);
 
 	if (state == -ETIMEDOUT && store_read_number(s, v->front, "state", 8) == 1) {
 		fprintf(stderr, "tap-vbd: attached; the guest has not taken notice yet\n");
 		return 0;
 	}
 	if (state == -ETIMEDOUT)
-		state = vbd_wait(s, v, 1u << 4 | 1u << 5 | 1u << 6 | 1u, o->timeout_s);
+		state = xs_disk_wait(s, v, 1u << 4 | 1u << 5 | 1u << 6 | 1u, o->timeout_s);
 	if (state == 4)
 		return 0;
 	if (state == -ETIMEDOUT) {
@@ -103,19 +103,19 @@ static int wait_connected(struct store *s, const struct vbd *v, const struct opt
 }
 
 /* Takes back an attach that went wrong; its own troubles do not hide the cause. */
-static void undo(struct store *s, const struct vbd *v, bool script)
+static void undo(struct store *s, const struct xs_disk *v, bool script)
 {
-	vbd_ask_to_close(s, v, NULL);
-	vbd_wait(s, v, 1u << 6 | 1u, PATIENCE_S);
+	xs_disk_ask_to_close(s, v, NULL);
+	xs_disk_wait(s, v, 1u << 6 | 1u, PATIENCE_S);
 	if (script)
-		vbd_script(s, v, "remove", NULL);
-	vbd_remove(s, v, NULL);
+		xs_disk_script(s, v, "remove", NULL);
+	xs_disk_remove(s, v, NULL);
 }
 
 static int attach(struct store *s, const struct options *o, const char *domain, const char *spec, struct td_err *err)
 {
 	struct xl_disk d = {};
-	struct vbd v;
+	struct xs_disk v;
 	unsigned domid;
 	int rc = xl_disk_parse(spec, &d, err), state;
 
@@ -124,13 +124,13 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 	if (!rc && access(o->script, X_OK))
 		rc = td_fail(err, errno, "cannot run the hotplug script %s: %s", o->script, strerror(errno));
 	if (!rc) {
-		vbd_init(&v, o->type, o->script, domid, d.devid);
-		rc = vbd_make(s, &v, &d, err);
+		xs_disk_init(&v, o->type, o->script, domid, d.devid);
+		rc = xs_disk_make(s, &v, &d, err);
 	}
 	xl_disk_free(&d);
 	if (rc)
 		return rc;
-	state = vbd_wait(s, &v, 1u << 2 | 1u << 5 | 1u << 6, o->timeout_s);
+	state = xs_disk_wait(s, &v, 1u << 2 | 1u << 5 | 1u << 6, o->timeout_s);
 	if (state != 2) {
 		char *text = state == -ETIMEDOUT ? NULL : error_node(s, &v);
 
@@ -138,10 +138,10 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 		             text ? text : "the backend does not answer; does `tapback' run, and for this type?");
 		free(text);
 		/* nobody is there to close it */
-		vbd_remove(s, &v, NULL);
+		xs_disk_remove(s, &v, NULL);
 		return rc;
 	}
-	rc = vbd_script(s, &v, "add", err);
+	rc = xs_disk_script(s, &v, "add", err);
 	if (rc) {
 		undo(s, &v, true);
 		return rc;
@@ -155,7 +155,7 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 static int detach(struct store *s, const struct options *o, const char *domain, const char *vdev, struct td_err *err)
 {
 	struct td_err late = {};
-	struct vbd v;
+	struct xs_disk v;
 	unsigned domid;
 	uint32_t devid;
 	int rc;
@@ -165,26 +165,26 @@ static int detach(struct store *s, const struct options *o, const char *domain, 
 	rc = find_domain(s, domain, &domid, err);
 	if (rc)
 		return rc;
-	vbd_init(&v, o->type, o->script, domid, devid);
+	xs_disk_init(&v, o->type, o->script, domid, devid);
 	if (!store_exists(s, v.back))
 		return td_fail(err, ENODEV, "domain %u has no %s disk %s", domid, o->type, vdev);
-	rc = vbd_ask_to_close(s, &v, err);
+	rc = xs_disk_ask_to_close(s, &v, err);
 	if (rc)
 		return rc;
-	if (vbd_wait(s, &v, 1u << 6 | 1u, o->timeout_s) == -ETIMEDOUT && !o->force)
+	if (xs_disk_wait(s, &v, 1u << 6 | 1u, o->timeout_s) == -ETIMEDOUT && !o->force)
 		return td_fail(err, EBUSY,
 		               "the guest has not let go of %s within %g s; is it mounted there?  The disk goes on; "
 		               "try again later, or with --force",
 		               vdev, o->timeout_s);
 	/* the directory has to go even when the script is in trouble, but that has to be said */
-	vbd_script(s, &v, "remove", &late);
-	rc = vbd_remove(s, &v, err);
+	xs_disk_script(s, &v, "remove", &late);
+	rc = xs_disk_remove(s, &v, err);
 	return rc || !late.code ? rc : td_fail(err, late.code, "detached, but: %s", late.text);
 }
 
 static int media(struct store *s, const struct options *o, const char *domain, const char *vdev, const char *medium, struct td_err *err)
 {
-	struct vbd v;
+	struct xs_disk v;
 	unsigned domid;
 	uint32_t devid;
 	int rc;
@@ -194,7 +194,7 @@ static int media(struct store *s, const struct options *o, const char *domain, c
 	rc = find_domain(s, domain, &domid, err);
 	if (rc)
 		return rc;
-	vbd_init(&v, o->type, o->script, domid, devid);
+	xs_disk_init(&v, o->type, o->script, domid, devid);
 	return vbd_media(s, &v, medium, err);
 }
 
@@ -203,9 +203,9 @@ static void print_disk(struct store *s, const char *type, unsigned domid, unsign
 	static const char *const names[] = {"?", "new", "waiting", "?", "connected", "closing", "closed"};
 	char *params, *mode, *why, name[24];
 	int64_t state;
-	struct vbd v;
+	struct xs_disk v;
 
-	vbd_init(&v, type, NULL, domid, devid);
+	xs_disk_init(&v, type, NULL, domid, devid);
 	params = store_read(s, v.back, "params");
 	mode = store_read(s, v.back, "cache-mode");
 	why = error_node(s, &v);

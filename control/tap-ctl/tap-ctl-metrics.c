@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "control/tap-ctl/tap-ctl-ask.h"
+#include "lib/json-get.h"
 #include "lib/ctl-dir.h"
 
 /* Powers of two of ns, each of which ends one of the tapdisk's own buckets, so that nothing is counted on the wrong side. */
@@ -25,11 +26,6 @@ struct family {
 	const char *object, *key; /* where in the row's stats the number is, for those that are a number as it is; key alone: a flag of the row */
 	json_int_t bits;          /* of the state, for those that are one */
 };
-
-static json_int_t number(const json_t *o, const char *key)
-{
-	return json_integer_value(json_object_get(o, key));
-}
 
 static void put_value(FILE *f, const char *text)
 {
@@ -45,7 +41,7 @@ static void put_value(FILE *f, const char *text)
 /* NAME{minor="N",disk="type:path" and leaves the braces open for more labels. */
 static void put_disk(FILE *f, const char *name, const char *suffix, const json_t *row)
 {
-	fprintf(f, "%s%s{minor=\"%lld\",disk=\"", name, suffix, (long long)number(row, "minor"));
+	fprintf(f, "%s%s{minor=\"%lld\",disk=\"", name, suffix, (long long)td_json_number(row, "minor", 0));
 	put_value(f, json_string_value(json_object_get(row, "args")) ?: "");
 	fputc('"', f);
 }
@@ -60,16 +56,16 @@ static void put_info(FILE *f, const struct family *m, const json_t *row)
 	const json_t *ring = json_object_get(json_object_get(row, "stats"), "xenbus");
 
 	put_disk(f, m->name, "", row);
-	fprintf(f, ",pid=\"%lld\",mode=\"%s\"", (long long)number(row, "pid"), json_string_value(json_object_get(row, "mode")) ?: "");
+	fprintf(f, ",pid=\"%lld\",mode=\"%s\"", (long long)td_json_number(row, "pid", 0), json_string_value(json_object_get(row, "mode")) ?: "");
 	if (ring)
-		fprintf(f, ",domid=\"%lld\",devid=\"%lld\"", (long long)number(ring, "domid"), (long long)number(ring, "devid"));
+		fprintf(f, ",domid=\"%lld\",devid=\"%lld\"", (long long)td_json_number(ring, "domid", 0), (long long)td_json_number(ring, "devid", 0));
 	fputs("} 1\n", f);
 }
 
 static void put_state(FILE *f, const struct family *m, const json_t *row)
 {
 	put_disk(f, m->name, "", row);
-	fprintf(f, "} %d\n", (number(row, "state") & m->bits) != 0);
+	fprintf(f, "} %d\n", (td_json_number(row, "state", 0) & m->bits) != 0);
 }
 
 static void put_flag(FILE *f, const struct family *m, const json_t *row)
@@ -81,7 +77,7 @@ static void put_flag(FILE *f, const struct family *m, const json_t *row)
 static void put_size(FILE *f, const struct family *m, const json_t *row)
 {
 	put_disk(f, m->name, "", row);
-	fprintf(f, "} %lld\n", (long long)number(row, "size"));
+	fprintf(f, "} %lld\n", (long long)td_json_number(row, "size", 0));
 }
 
 static void put_number(FILE *f, const struct family *m, const json_t *row)
@@ -91,7 +87,7 @@ static void put_number(FILE *f, const struct family *m, const json_t *row)
 	if (!o)
 		return;
 	put_disk(f, m->name, "", row);
-	fprintf(f, "} %lld\n", (long long)number(o, m->key));
+	fprintf(f, "} %lld\n", (long long)td_json_number(o, m->key, 0));
 }
 
 static void put_kinds(FILE *f, const struct family *m, const json_t *row)
@@ -102,7 +98,7 @@ static void put_kinds(FILE *f, const struct family *m, const json_t *row)
 		if (bytes && !strcmp(kinds[k], "flush"))
 			continue;
 		put_disk(f, m->name, "", row);
-		fprintf(f, ",op=\"%s\"} %lld\n", kinds[k], (long long)number(kind_of(row, k), m->key) * (bytes ? 512 : 1));
+		fprintf(f, ",op=\"%s\"} %lld\n", kinds[k], (long long)td_json_number(kind_of(row, k), m->key, 0) * (bytes ? 512 : 1));
 	}
 }
 
@@ -126,7 +122,7 @@ static void put_histogram(FILE *f, const struct family *m, const json_t *row)
 		put_disk(f, m->name, "_bucket", row);
 		fprintf(f, ",op=\"%s\",le=\"+Inf\"} %lld\n", kinds[k], (long long)seen);
 		put_disk(f, m->name, "_sum", row);
-		fprintf(f, ",op=\"%s\"} %.9f\n", kinds[k], (double)number(json_object_get(kind, "latency_ns"), "sum") / 1e9);
+		fprintf(f, ",op=\"%s\"} %.9f\n", kinds[k], (double)td_json_number(json_object_get(kind, "latency_ns"), "sum", 0) / 1e9);
 		put_disk(f, m->name, "_count", row);
 		fprintf(f, ",op=\"%s\"} %lld\n", kinds[k], (long long)seen);
 	}
@@ -169,8 +165,8 @@ static void put_all(FILE *f, const struct tc_rows *rows)
 	      "# TYPE tapdisk_answers gauge\n",
 	      f);
 	for (size_t i = 0; i < rows->n; i++)
-		if (!i || number(rows->row[i], "pid") != number(rows->row[i - 1], "pid"))
-			fprintf(f, "tapdisk_answers{pid=\"%lld\"} %d\n", (long long)number(rows->row[i], "pid"),
+		if (!i || td_json_number(rows->row[i], "pid", 0) != td_json_number(rows->row[i - 1], "pid", 0))
+			fprintf(f, "tapdisk_answers{pid=\"%lld\"} %d\n", (long long)td_json_number(rows->row[i], "pid", 0),
 			        !json_is_false(json_object_get(rows->row[i], "answers")));
 	for (size_t m = 0; m < sizeof families / sizeof *families; m++) {
 		fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", families[m].name, families[m].help, families[m].name, families[m].type);
@@ -183,7 +179,7 @@ static void put_all(FILE *f, const struct tc_rows *rows)
 static int by_pid(const void *a, const void *b)
 {
 	const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
-	json_int_t px = number(x, "pid"), py = number(y, "pid"), mx = number(x, "minor"), my = number(y, "minor");
+	json_int_t px = td_json_number(x, "pid", 0), py = td_json_number(y, "pid", 0), mx = td_json_number(x, "minor", 0), my = td_json_number(y, "minor", 0);
 
 	return px != py ? (px > py) - (px < py) : (mx > my) - (mx < my);
 }

@@ -5,20 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "lib/json-get.h"
+
 struct bucket {
 	json_int_t end, count;
 };
 
-static json_int_t number(const json_t *o, const char *key)
-{
-	return json_integer_value(json_object_get(o, key));
-}
-
 const json_t *tc_rate_before(const struct tc_rows *rows, const json_t *row)
 {
 	for (size_t i = 0; i < rows->n; i++)
-		if (number(rows->row[i], "pid") == number(row, "pid") && json_object_get(rows->row[i], "minor") &&
-		    number(rows->row[i], "minor") == number(row, "minor"))
+		if (td_json_number(rows->row[i], "pid", 0) == td_json_number(row, "pid", 0) && json_object_get(rows->row[i], "minor") &&
+		    td_json_number(rows->row[i], "minor", 0) == td_json_number(row, "minor", 0))
 			return rows->row[i];
 	return NULL;
 }
@@ -69,7 +66,7 @@ static json_int_t percentile(const struct bucket *d, size_t n, json_int_t total,
 
 static json_t *kind_rate(const json_t *now, const json_t *before, double seconds)
 {
-	json_int_t done = number(now, "completed") - number(before, "completed"), total;
+	json_int_t done = td_json_number(now, "completed", 0) - td_json_number(before, "completed", 0), total;
 	json_t *j, *lat = json_object_get(now, "latency_ns");
 	struct bucket *d;
 	size_t n;
@@ -77,14 +74,14 @@ static json_t *kind_rate(const json_t *now, const json_t *before, double seconds
 	if (done < 0) /* it was closed and opened again in between */
 		return kind_rate(now, NULL, seconds);
 	j = json_pack("{s:f, s:f, s:I}", "per_s", (double)done / seconds, "bytes_per_s",
-	              (double)(number(now, "sectors") - number(before, "sectors")) * 512 / seconds, "errors",
-	              number(now, "errors") - number(before, "errors"));
+	              (double)(td_json_number(now, "sectors", 0) - td_json_number(before, "sectors", 0)) * 512 / seconds, "errors",
+	              td_json_number(now, "errors", 0) - td_json_number(before, "errors", 0));
 	d = difference(json_object_get(now, "histogram"), json_object_get(before, "histogram"), &n, &total);
 	if (done && total)
 		json_object_set_new(
 		        j, "latency_ns",
 		        json_pack("{s:I, s:I, s:I, s:I}", "mean",
-		                  (number(lat, "sum") - number(json_object_get(before, "latency_ns"), "sum")) / done, "p50",
+		                  (td_json_number(lat, "sum", 0) - td_json_number(json_object_get(before, "latency_ns"), "sum", 0)) / done, "p50",
 		                  percentile(d, n, total, 0.5), "p99", percentile(d, n, total, 0.99), "p99.9",
 		                  percentile(d, n, total, 0.999)));
 	free(d);
@@ -103,10 +100,10 @@ json_t *tc_rate(const json_t *row, const json_t *before, double seconds)
 		if (json_object_get(row, same[i]))
 			json_object_set(j, same[i], json_object_get(row, same[i]));
 	if (ring) {
-		snprintf(guest, sizeof guest, "%lld/%lld", (long long)number(ring, "domid"), (long long)number(ring, "devid"));
+		snprintf(guest, sizeof guest, "%lld/%lld", (long long)td_json_number(ring, "domid", 0), (long long)td_json_number(ring, "devid", 0));
 		json_object_set_new(j, "guest", json_string(guest));
 	}
-	json_object_set_new(j, "queue", json_integer(number(json_object_get(stats, "queue"), "now")));
+	json_object_set_new(j, "queue", json_integer(td_json_number(json_object_get(stats, "queue"), "now", 0)));
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		json_object_set_new(j, kinds[i], kind_rate(kind_of(row, kinds[i]), before ? kind_of(before, kinds[i]) : kind_of(row, kinds[i]), seconds));
 	return j;

@@ -76,7 +76,7 @@ void tc_usage(bool to_stderr);
 int tc_spec(const char *args, char **spec, struct td_err *err);
 char *tc_absolute(const char *path); /* to be freed; NULL and errno */
 
-/* tap-ctl-marker.c.  making: the number is for a disk that this process is making; the marker is swept when it dies over that.
+/* tap-ctl-minor.c.  making: the number is for a disk that this process is making; the marker is swept when it dies over that.
  * path: the marker's, to be freed; may be NULL.  tc_free: 19 when there is none, 16 when it is held.
  * tc_marker_sweep removes the marker, and the records, if a dead tapdisk left them; true when it did.  by_name: somebody wants this very
  * disk gone; else one whose guest waits for a successor stays.  One that holds what was not written yet stays in any case: tc_settle. */

@@ -32,7 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/tapback/features.h"
+#include "control/tapback/publish.h"
 #include "control/tapback/frontend.h"
 
 static void on_retry(struct ev_loop *loop, ev_timer *t, int revents)
@@ -40,7 +40,7 @@ static void on_retry(struct ev_loop *loop, ev_timer *t, int revents)
 	device_mark(td_entry(t, struct device, retry));
 }
 
-struct device *device_new(struct master *m, unsigned domid, unsigned devid)
+struct device *device_new(struct devices *m, unsigned domid, unsigned devid)
 {
 	struct device *d = calloc(1, sizeof *d);
 
@@ -175,7 +175,7 @@ static void look_new(struct device *d)
 	}
 	if (frontend_state(d->m->store, d->frontend) == XB_MISSING || (!d->libxl && !b->hotplugged))
 		return;
-	rc = features_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues);
+	rc = publish_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues);
 	if (rc == -ESTALE)
 		return;
 	if (rc) {
@@ -193,14 +193,14 @@ static void look_wait(struct device *d, int fe)
 	struct backend *b = &d->b;
 
 	if (d->ring)
-		ring_disconnect(d); /* one that a daemon before this one left half made */
+		link_disconnect(d); /* one that a daemon before this one left half made */
 	else if (toolstack_closes(b) || b->state >= XB_CLOSING || fe == XB_MISSING || fe == XB_CLOSED)
 		closed(d);
 	else if (fe == XB_CLOSING) {
 		device_state(d, XB_CLOSING);
 		d->phase = DEV_CLOSING;
 	} else if (b->hotplugged && (fe == XB_INITIALISED || fe == XB_CONNECTED) && (b->pid || !b->cdrom))
-		ring_connect(d); /* a drive without a tapdisk is an empty one: the guest waits for its medium */
+		link_connect(d); /* a drive without a tapdisk is an empty one: the guest waits for its medium */
 }
 
 static void look_connected(struct device *d, int fe)
@@ -211,9 +211,9 @@ static void look_connected(struct device *d, int fe)
 	if ((leave || fe == XB_CLOSING || toolstack_closes(b)) && b->state < XB_CLOSING)
 		device_state(d, XB_CLOSING);
 	if (leave)
-		ring_disconnect(d);
+		link_disconnect(d);
 	else if (!d->verified)
-		ring_connect(d);
+		link_connect(d);
 }
 
 static void look_closed(struct device *d, int fe)
@@ -231,7 +231,7 @@ static void look_closed(struct device *d, int fe)
 	if (d->refused || toolstack_closes(b) || b->state != XB_CLOSED ||
 	    (fe != XB_INITIALISING && fe != XB_INITWAIT && fe != XB_INITIALISED))
 		return;
-	if (features_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues))
+	if (publish_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues))
 		return;
 	b->state = XB_INITWAIT;
 	d->phase = DEV_WAIT;
@@ -264,7 +264,7 @@ void device_look(struct device *d)
 	there = backend_read(d->m->store, d->dir, &d->b);
 	if (!there || (d->b.state == XB_INITIALISING && d->phase != DEV_NEW)) {
 		if (d->ring) {
-			ring_disconnect(d);
+			link_disconnect(d);
 		} else if (there) {
 			renew(d);
 		} else {

@@ -6,7 +6,7 @@
 #define TD_CONTROL_DEVICE_H
 
 #include "control/tapback/backend.h"
-#include "control/tapback/master.h"
+#include "control/tapback/devices.h"
 #include "control/tapback/revive.h"
 #include "control/tapback/tapdisk-call.h"
 #include "control/tapback/watchdog.h"
@@ -17,8 +17,8 @@
 enum phase { DEV_NEW, DEV_WAIT, DEV_CONNECTED, DEV_CLOSING, DEV_CLOSED };
 
 struct device {
-	struct td_list link, dirty; /* master's lists */
-	struct master *m;
+	struct td_list link, dirty; /* devices.h's lists */
+	struct devices *m;
 	unsigned domid, devid;
 	char dir[96];   /* backend/<name>/<domid>/<devid> */
 	char *frontend; /* its path, watched; NULL: not yet known */
@@ -48,13 +48,13 @@ struct device {
 	struct td_log_limit limit;  /* the guest can cause most lines */
 };
 
-struct device *device_new(struct master *m, unsigned domid, unsigned devid);
+struct device *device_new(struct devices *m, unsigned domid, unsigned devid);
 void device_free(struct device *d);
 void device_look(struct device *d); /* may free it */
 
 /*
  * Each of these files calls only those behind it:
- *   device.c, ring.c, device-fail.c, watchdog.c, device-node.c
+ *   device.c, tapdisk-link.c, device-fail.c, watchdog.c, device-node.c
  */
 
 /* device-node.c */
@@ -69,8 +69,8 @@ void device_say(struct device *d, const char *now, const char *reason);
 /* device-fail.c */
 void device_fail(struct device *d, const char *why);  /* the error, and Closing; there is no ring (any more) */
 
-/* ring.c: the conversation with the tapdisk.  Each leads to another look. */
-void ring_connect(struct device *d); /* asks for the disk's properties and connects; of a ring that is there: takes it over */
-void ring_disconnect(struct device *d);
+/* tapdisk-link.c: the conversation with the tapdisk.  Each leads to another look. */
+void link_connect(struct device *d); /* asks for the disk's properties and connects; of a ring that is there: takes it over */
+void link_disconnect(struct device *d);
 
 #endif

@@ -10,19 +10,19 @@ bin_tapback_SOURCES = \
 	control/tapback/device-node.c \
 	control/tapback/device.c \
 	control/tapback/device.h \
-	control/tapback/features.c \
-	control/tapback/features.h \
+	control/tapback/publish.c \
+	control/tapback/publish.h \
 	control/tapback/frontend.c \
 	control/tapback/frontend.h \
-	control/tapback/machine.c \
-	control/tapback/machine.h \
-	control/tapback/master.c \
-	control/tapback/master.h \
+	control/tapback/same-machine.c \
+	control/tapback/same-machine.h \
+	control/tapback/devices.c \
+	control/tapback/devices.h \
 	control/tapback/revive.c \
 	control/tapback/revive.h \
 	control/tapback/ring-page.c \
 	control/tapback/ring-page.h \
-	control/tapback/ring.c \
+	control/tapback/tapdisk-link.c \
 	control/tapback/tapback.c \
 	control/tapback/tapdisk-call.c \
 	control/tapback/tapdisk-call.h \

@@ -18,14 +18,14 @@
 #include <unistd.h>
 
 #include "control/tapback/frontend.h"
-#include "control/tapback/master.h"
+#include "control/tapback/devices.h"
 #include "lib/ctl-dir.h"
 #include "lib/output.h"
 
 #define HOLD_S 60 /* from one try for a successor of a lost tapdisk to the next */
 
 struct options {
-	struct master_options master;
+	struct devices_options devices;
 	bool foreground, verbose;
 	const char *pidfile;
 };
@@ -79,22 +79,22 @@ static int parse_value(struct options *o, int c, const char *arg)
 	case 'x':
 		if (!store_decimal(arg, 0x7fef, &v))
 			return bad("not a domain id:", arg);
-		o->master.only_domid = (int)v;
+		o->devices.only_domid = (int)v;
 		return 0;
 	case 'T':
 		if (!store_decimal(arg, 3600, &v) || !v)
 			return bad("not a number of seconds from 1 to 3600:", arg);
-		o->master.timeout_s = (double)v;
+		o->devices.timeout_s = (double)v;
 		return 0;
 	case 'Q':
 		if (!store_decimal(arg, FRONTEND_MAX_QUEUES, &v) || !v)
 			return bad("not a number of queues from 1 to 8:", arg);
-		o->master.max_queues = (unsigned)v;
+		o->devices.max_queues = (unsigned)v;
 		return 0;
 	default:
 		for (unsigned i = 0; i < sizeof orders / sizeof *orders; i++)
 			if (!strcmp(arg, orders[i])) {
-				o->master.order = (enum order)i;
+				o->devices.order = (enum order)i;
 				return 0;
 			}
 		return bad("not an order (libxl, xenopsd, auto):", arg);
@@ -126,23 +126,23 @@ static int parse(struct options *o, int argc, char **argv)
 			o->verbose = true;
 			break;
 		case 'n':
-			o->master.name = optarg;
+			o->devices.name = optarg;
 			break;
 		case 'p':
 			o->pidfile = optarg;
 			break;
 		case 'b':
-			o->master.no_barrier = true;
+			o->devices.no_barrier = true;
 			break;
 		case 'N':
-			o->master.no_revive = true;
+			o->devices.no_revive = true;
 			break;
 		case 'L':
-			if (read_when_lost(optarg, &o->master.hold_s) < 0)
+			if (read_when_lost(optarg, &o->devices.hold_s) < 0)
 				return -EINVAL;
 			break;
 		case 'S':
-			o->master.shutdown_request = true;
+			o->devices.shutdown_request = true;
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
@@ -196,9 +196,9 @@ static int lock_all(const struct options *o, struct td_err *err)
 	if (rc)
 		return rc;
 	snprintf(text, sizeof text, "%d\n", (int)getpid());
-	if (o->master.only_domid >= 0)
-		snprintf(only, sizeof only, ".%d", o->master.only_domid);
-	snprintf(path, sizeof path, "%s/tapback-%.60s%s.lock", td_ctl_dir(), o->master.name, only);
+	if (o->devices.only_domid >= 0)
+		snprintf(only, sizeof only, ".%d", o->devices.only_domid);
+	snprintf(path, sizeof path, "%s/tapback-%.60s%s.lock", td_ctl_dir(), o->devices.name, only);
 	rc = lock_file(path, text, err);
 	return rc || !o->pidfile ? rc : lock_file(o->pidfile, text, err);
 }
@@ -263,7 +263,7 @@ static int serve(const struct options *o, struct td_err *err)
 {
 	struct ev_loop *loop;
 	ev_signal term, intr;
-	struct master m;
+	struct devices m;
 	int report = -1, rc;
 
 	if (!o->foreground) {
@@ -282,7 +282,7 @@ static int serve(const struct options *o, struct td_err *err)
 	ev_signal_init(&intr, on_signal, SIGINT);
 	ev_signal_start(loop, &term);
 	ev_signal_start(loop, &intr);
-	rc = master_open(&m, loop, &o->master, err);
+	rc = devices_open(&m, loop, &o->devices, err);
 	if (rc)
 		return rc;
 	td_log(LOG_NOTICE, "serving %s", m.root);
@@ -290,7 +290,7 @@ static int serve(const struct options *o, struct td_err *err)
 		report_ready(report);
 	ev_run(loop, 0);
 	rc = m.lost ? td_fail(err, EIO, "the connection to xenstored is lost") : 0;
-	master_close(&m);
+	devices_close(&m);
 	if (o->pidfile)
 		unlink(o->pidfile);
 	td_log(LOG_NOTICE, "leaving; the guests' disks go on");
@@ -299,7 +299,7 @@ static int serve(const struct options *o, struct td_err *err)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.master = {.name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT, .max_queues = 4}};
+	struct options o = {.devices = {.name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT, .max_queues = 4}};
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 

@@ -10,16 +10,10 @@
 
 #include "control/tapback/device.h"
 #include "control/tapback/ring-page.h"
+#include "lib/json-get.h"
 #include "lib/proc.h"
 #include "lib/shm-dir.h"
 #include "td/ctl.h"
-
-static long long number(json_t *o, const char *key, long long otherwise)
-{
-	json_t *v = json_object_get(o, key);
-
-	return json_is_integer(v) ? (long long)json_integer_value(v) : otherwise;
-}
 
 /* What the ring's published counters say.  False: there are none. */
 static bool look_at_counters(const struct device *d, uint64_t *outstanding, uint64_t *sum)
@@ -110,7 +104,7 @@ static void on_ping(void *arg, int err, json_t *reply, const char *text)
 	struct device *d = arg;
 	struct watchdog *w = &d->watchdog;
 	double now = ev_now(d->m->loop);
-	long long answered = number(reply, "answered", -1);
+	long long answered = td_json_number(reply, "answered", -1);
 	char what[96];
 
 	w->ping = NULL;
@@ -120,7 +114,7 @@ static void on_ping(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	/* one that is paused, or has no space, waits for somebody else, and says so itself; one that has died is buried elsewhere */
-	if (err || number(reply, "state", TD_STATE_CLOSED) || answered < 0 || answered != w->answered) {
+	if (err || td_json_number(reply, "state", TD_STATE_CLOSED) || answered < 0 || answered != w->answered) {
 		w->answered = err ? -1 : answered;
 		w->answered_at = now;
 		if (w->told && !err)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "control/vhd-util/vhd-util-scan.h"
+#include "lib/json-get.h"
 
 extern char **environ;
 
@@ -60,16 +61,9 @@ static json_t *rows(json_t *report, const char *kind)
 	return json_object_get(json_array_get(json_object_get(report, "report"), 0), kind);
 }
 
-static const char *text(json_t *row, const char *key)
-{
-	const char *s = json_string_value(json_object_get(row, key));
-
-	return s ? s : "";
-}
-
 static uint64_t number(json_t *row, const char *key)
 {
-	return strtoull(text(row, key), NULL, 10);
+	return strtoull(td_json_text(row, key), NULL, 10);
 }
 
 /* Bytes of the disk before its first extent. */
@@ -80,7 +74,7 @@ static uint64_t extents_start(json_t *pvs, const char *device, size_t len)
 
 	json_array_foreach(rows(pvs, "pv"), i, row)
 	{
-		const char *name = text(row, "pv_name");
+		const char *name = td_json_text(row, "pv_name");
 
 		if (strlen(name) == len && !memcmp(name, device, len))
 			return number(row, "pe_start");
@@ -91,7 +85,7 @@ static uint64_t extents_start(json_t *pvs, const char *device, size_t len)
 /* A row is a segment; the first of a volume, when it is in one piece, tells where the volume begins: "/dev/sda(25)". */
 static int add_segment(json_t *row, json_t *pvs, struct vu_targets *all, struct td_err *err)
 {
-	const char *name = text(row, "lv_name"), *device = text(row, "devices"), *open = strrchr(device, '(');
+	const char *name = td_json_text(row, "lv_name"), *device = td_json_text(row, "devices"), *open = strrchr(device, '(');
 	uint64_t extent = number(row, "vg_extent_size"), first = open ? strtoull(open + 1, NULL, 10) : 0;
 	struct vu_target *t;
 
@@ -102,7 +96,7 @@ static int add_segment(json_t *row, json_t *pvs, struct vu_targets *all, struct 
 		return td_fail(err, ENOMEM, "no memory");
 	t->size = number(row, "lv_size");
 	t->length = number(row, "seg_size");
-	if (!open || strchr(device, ',') || strcmp(text(row, "segtype"), "linear"))
+	if (!open || strchr(device, ',') || strcmp(td_json_text(row, "segtype"), "linear"))
 		return 0; /* striped or mirrored: through its own device, if it is active */
 	t->start = extents_start(pvs, device, (size_t)(open - device)) + first * extent;
 	t->device = strndup(device, (size_t)(open - device));

@@ -147,7 +147,7 @@ static long look(void *arg)
 	return rc || !s->found ? NBD_FENCE_BLIND : (long)s->orphans;
 }
 
-int nbd_fence(struct td_io *io, int fd, double patience)
+int nbdc_fence(struct td_io *io, int fd, double patience)
 {
 	double until = ev_time() + patience;
 

@@ -81,7 +81,7 @@ static int broken(struct talk *t, const char *what)
 }
 
 /* The end of a handshake that is not GO's: size, flags, and zeroes that nobody needs. */
-static int hear_export(struct talk *t, struct nbd_offer *x, bool oldstyle, bool zeroes)
+static int hear_export(struct talk *t, struct nbdc_offer *x, bool oldstyle, bool zeroes)
 {
 	uint8_t b[8 + 4 + NBD_OLD_ZEROES];
 	size_t len = oldstyle ? 12 : 10;
@@ -95,7 +95,7 @@ static int hear_export(struct talk *t, struct nbd_offer *x, bool oldstyle, bool 
 }
 
 /* One NBD_REP_INFO; others than the two that count are left aside. */
-static int take_info(struct talk *t, const uint8_t *p, uint32_t len, struct nbd_offer *x, bool *known)
+static int take_info(struct talk *t, const uint8_t *p, uint32_t len, struct nbdc_offer *x, bool *known)
 {
 	unsigned type = len >= 2 ? nbd_get16(p) : 0xffff;
 
@@ -126,7 +126,7 @@ static int refused(struct talk *t, uint32_t type, const uint8_t *p, uint32_t len
 }
 
 /* 0, 1 where the server does not know GO, or -errno. */
-static int go(struct talk *t, struct nbd_offer *x)
+static int go(struct talk *t, struct nbdc_offer *x)
 {
 	uint8_t b[NBD_OPTION_SIZE + 8], answer[ANSWER_MAX], *p = nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_GO), 8);
 	bool known = false;
@@ -159,7 +159,7 @@ static int go(struct talk *t, struct nbd_offer *x)
 	return rc ? rc : broken(t, "its answer has no end");
 }
 
-static int newstyle(struct talk *t, struct nbd_offer *x)
+static int newstyle(struct talk *t, struct nbdc_offer *x)
 {
 	uint8_t b[NBD_OPTION_SIZE];
 	unsigned theirs;
@@ -183,7 +183,7 @@ static int newstyle(struct talk *t, struct nbd_offer *x)
 }
 
 /* K1 */
-static int check(struct talk *t, struct nbd_offer *x)
+static int check(struct talk *t, struct nbdc_offer *x)
 {
 	if (x->size > INT64_MAX)
 		return broken(t, "the size of its export is beyond all bounds");
@@ -197,7 +197,7 @@ static int check(struct talk *t, struct nbd_offer *x)
 	return 0;
 }
 
-int nbd_greet(struct ev_loop *loop, int fd, const char *name, struct nbd_offer *x, struct td_err *err)
+int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer *x, struct td_err *err)
 {
 	struct talk t = {.loop = loop, .fiber = td_fiber_self(), .until = ev_time() + PATIENCE, .fd = fd, .name = name, .err = err};
 	uint8_t b[16];
@@ -205,7 +205,7 @@ int nbd_greet(struct ev_loop *loop, int fd, const char *name, struct nbd_offer *
 
 	if (rc < 0)
 		return rc;
-	*x = (struct nbd_offer){.min = 1, .preferred = 4096, .max = DEFAULT_MAX};
+	*x = (struct nbdc_offer){.min = 1, .preferred = 4096, .max = DEFAULT_MAX};
 	if (nbd_get64(b) != NBD_MAGIC)
 		rc = td_fail(err, EPROTO, "nbd:%s: what listens there is no NBD server", name);
 	else if (nbd_get64(b + 8) == NBD_OPTION_MAGIC)

@@ -11,24 +11,24 @@
 
 #define MAGIC 0x6e626c31u
 
-_Static_assert(sizeof(struct nbd_left) <= 8192, "of the file");
+_Static_assert(sizeof(struct nbdc_left) <= 8192, "of the file");
 
 /* One with the magic and the name is whole: the magic comes last. */
-static struct nbd_left *map(int fd)
+static struct nbdc_left *map(int fd)
 {
 	struct stat st;
 	void *p;
 
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size != sizeof(struct nbd_left))
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size != sizeof(struct nbdc_left))
 		return NULL;
-	p = mmap(NULL, sizeof(struct nbd_left), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	p = mmap(NULL, sizeof(struct nbdc_left), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static struct nbd_left *adopt(const char *path, const char *name)
+static struct nbdc_left *adopt(const char *path, const char *name)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	struct nbd_left *l = fd < 0 ? NULL : map(fd);
+	struct nbdc_left *l = fd < 0 ? NULL : map(fd);
 
 	if (fd >= 0)
 		close(fd);
@@ -38,9 +38,9 @@ static struct nbd_left *adopt(const char *path, const char *name)
 	return NULL;
 }
 
-static int make(const char *path, const char *name, struct nbd_left **out)
+static int make(const char *path, const char *name, struct nbdc_left **out)
 {
-	struct nbd_left *l = NULL;
+	struct nbdc_left *l = NULL;
 	int fd, rc;
 
 	unlink(path);
@@ -60,11 +60,11 @@ static int make(const char *path, const char *name, struct nbd_left **out)
 	return 0;
 }
 
-int nbd_left_open(struct nbd_client *n, const struct td_image *image, bool again, struct nbd_left *was, struct td_err *err)
+int nbdc_left_open(struct nbdc_client *n, const struct td_image *image, bool again, struct nbdc_left *was, struct td_err *err)
 {
 	int rc;
 
-	*was = (struct nbd_left){0};
+	*was = (struct nbdc_left){0};
 	n->left = &n->own;
 	if (!image->left || (image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT)))
 		return 0;
@@ -86,14 +86,14 @@ int nbd_left_open(struct nbd_client *n, const struct td_image *image, bool again
 	return 0;
 }
 
-void nbd_left_close(struct nbd_client *n)
+void nbdc_left_close(struct nbdc_client *n)
 {
 	if (n->left && n->left != &n->own)
 		munmap(n->left, sizeof *n->left);
 	n->left = &n->own;
 }
 
-bool nbd_left_doubt(const struct nbd_left *was, bool blind, bool multi)
+bool nbdc_left_doubt(const struct nbdc_left *was, bool blind, bool multi)
 {
 	return was->failed || (blind && was->sent != was->answered) || (!multi && was->changed != was->covered);
 }
@@ -103,7 +103,7 @@ static void set(uint64_t *count, uint64_t to)
 	__atomic_store_n(count, to, __ATOMIC_RELEASE);
 }
 
-void nbd_left_settled(struct nbd_client *n, bool durable)
+void nbdc_left_settled(struct nbdc_client *n, bool durable)
 {
 	set(&n->left->answered, n->left->sent);
 	n->left->failed = 0; /* whoever opened it has been told */
@@ -111,21 +111,21 @@ void nbd_left_settled(struct nbd_client *n, bool durable)
 		set(&n->left->covered, n->left->changed);
 }
 
-static bool changes(const struct nbd_cmd *cmd)
+static bool changes(const struct nbdc_cmd *cmd)
 {
 	return cmd->type == NBD_CMD_WRITE || cmd->type == NBD_CMD_TRIM || cmd->type == NBD_CMD_WRITE_ZEROES;
 }
 
-void nbd_left_sent(struct nbd_client *n, struct nbd_cmd *cmd)
+void nbdc_left_sent(struct nbdc_client *n, struct nbdc_cmd *cmd)
 {
 	cmd->covers = n->left->changed;
 	if (changes(cmd))
 		set(&n->left->sent, n->left->sent + 1);
 }
 
-void nbd_left_answered(struct nbd_client *n, const struct nbd_cmd *cmd, bool durable, int err)
+void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool durable, int err)
 {
-	struct nbd_left *l = n->left;
+	struct nbdc_left *l = n->left;
 
 	if (err && err != -ENOSPC && err != -EOPNOTSUPP && (durable || cmd->type == NBD_CMD_FLUSH))
 		__atomic_store_n(&l->failed, 1, __ATOMIC_RELEASE); /* before anybody hears of it: F2 in tapdisk/vbd/syncmark.h */

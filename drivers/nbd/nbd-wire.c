@@ -14,7 +14,7 @@
 
 enum { PLAIN, FLUSH_AFTER, FLUSHING }; /* td_req.state[1]: what FUA still asks for, where the server has none */
 
-static void schedule(struct nbd_client *n)
+static void schedule(struct nbdc_client *n)
 {
 	if (!n->lost && !ev_is_active(&n->out) && !ev_is_pending(&n->send))
 		ev_feed_event(n->loop, &n->send, EV_CUSTOM);
@@ -22,7 +22,7 @@ static void schedule(struct nbd_client *n)
 
 /* --- the ends of commands and requests ------------------------------------------------------------------------------ */
 
-static void req_put(struct nbd_client *n, struct td_req *req, int err)
+static void req_put(struct nbdc_client *n, struct td_req *req, int err)
 {
 	if (err && !req->err)
 		req->err = err;
@@ -39,7 +39,7 @@ static void req_put(struct nbd_client *n, struct td_req *req, int err)
 	td_req_done(req, req->err);
 }
 
-static void cmd_end(struct nbd_client *n, struct nbd_cmd *cmd, int err)
+static void cmd_end(struct nbdc_client *n, struct nbdc_cmd *cmd, int err)
 {
 	struct td_req *req = cmd->req;
 
@@ -52,17 +52,17 @@ static void cmd_end(struct nbd_client *n, struct nbd_cmd *cmd, int err)
 	req_put(n, req, err);
 }
 
-static uint16_t flags_of(const struct nbd_client *n, const struct td_req *req, uint16_t type);
+static uint16_t flags_of(const struct nbdc_client *n, const struct td_req *req, uint16_t type);
 
 /* The server has replied to it. */
-static void cmd_done(struct nbd_client *n, struct nbd_cmd *cmd, int err)
+static void cmd_done(struct nbdc_client *n, struct nbdc_cmd *cmd, int err)
 {
-	nbd_left_answered(n, cmd, flags_of(n, cmd->req, cmd->type) & NBD_CMD_FUA, err);
+	nbdc_left_answered(n, cmd, flags_of(n, cmd->req, cmd->type) & NBD_CMD_FUA, err);
 	cmd_end(n, cmd, err);
 }
 
 /* K3.  The connection has ended, or is ended because of what came through it. */
-static void lose(struct nbd_client *n, const char *why)
+static void lose(struct nbdc_client *n, const char *why)
 {
 	char text[160];
 	struct td_list *l;
@@ -88,7 +88,7 @@ static void lose(struct nbd_client *n, const char *why)
 
 /* --- requests cut into commands ------------------------------------------------------------------------------------- */
 
-static bool has_data(const struct nbd_cmd *cmd)
+static bool has_data(const struct nbdc_cmd *cmd)
 {
 	return cmd->type == NBD_CMD_READ || cmd->type == NBD_CMD_WRITE;
 }
@@ -104,7 +104,7 @@ static uint16_t type_of(const struct td_req *req)
 	return req->state[1] == FLUSHING ? NBD_CMD_FLUSH : types[req->op];
 }
 
-static uint16_t flags_of(const struct nbd_client *n, const struct td_req *req, uint16_t type)
+static uint16_t flags_of(const struct nbdc_client *n, const struct td_req *req, uint16_t type)
 {
 	uint16_t flags = 0;
 
@@ -116,9 +116,9 @@ static uint16_t flags_of(const struct nbd_client *n, const struct td_req *req, u
 }
 
 /* The next part of a request; true: it was the last. */
-static bool cut(struct nbd_client *n, struct td_req *req)
+static bool cut(struct nbdc_client *n, struct td_req *req)
 {
-	struct nbd_cmd *cmd = n->free;
+	struct nbdc_cmd *cmd = n->free;
 	uint64_t left = req->len - req->state[0];
 	uint32_t most;
 	uint64_t off = req->off + req->state[0];
@@ -138,13 +138,13 @@ static bool cut(struct nbd_client *n, struct td_req *req)
 	req->pending++;
 	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(cmd->head, NBD_REQUEST_MAGIC), flags_of(n, req, cmd->type)), cmd->type),
 				      cmd->cookie), off), cmd->len);
-	nbd_left_sent(n, cmd);
+	nbdc_left_sent(n, cmd);
 	*n->unsent_tail = cmd;
 	n->unsent_tail = &cmd->next;
 	return left == cmd->len;
 }
 
-static void cut_waiting(struct nbd_client *n)
+static void cut_waiting(struct nbdc_client *n)
 {
 	while (n->free && !td_list_empty(&n->waiting)) {
 		struct td_req *req = td_entry(n->waiting.next, struct td_req, link);
@@ -157,7 +157,7 @@ static void cut_waiting(struct nbd_client *n)
 }
 
 /* The places of a command's data from `skip' on; their number, at most max. */
-static int data_iov(const struct nbd_cmd *cmd, uint32_t skip, struct iovec *iov, int max)
+static int data_iov(const struct nbdc_cmd *cmd, uint32_t skip, struct iovec *iov, int max)
 {
 	uint64_t before = cmd->from + skip;
 	uint32_t left = cmd->len - skip;
@@ -181,17 +181,17 @@ static int data_iov(const struct nbd_cmd *cmd, uint32_t skip, struct iovec *iov,
 
 /* --- sending -------------------------------------------------------------------------------------------------------- */
 
-static size_t wire_len(const struct nbd_cmd *cmd)
+static size_t wire_len(const struct nbdc_cmd *cmd)
 {
 	return NBD_REQUEST_SIZE + (cmd->type == NBD_CMD_WRITE ? cmd->len : 0);
 }
 
-static int gather(struct nbd_client *n, struct iovec *iov)
+static int gather(struct nbdc_client *n, struct iovec *iov)
 {
 	size_t skip = n->sent;
 	int k = 0;
 
-	for (struct nbd_cmd *cmd = n->unsent; cmd && k < SEND_IOV; cmd = cmd->next, skip = 0) {
+	for (struct nbdc_cmd *cmd = n->unsent; cmd && k < SEND_IOV; cmd = cmd->next, skip = 0) {
 		size_t in_head = skip < NBD_REQUEST_SIZE ? skip : NBD_REQUEST_SIZE;
 
 		if (in_head < NBD_REQUEST_SIZE)
@@ -207,11 +207,11 @@ static int gather(struct nbd_client *n, struct iovec *iov)
 	return k;
 }
 
-static void advance(struct nbd_client *n, size_t moved)
+static void advance(struct nbdc_client *n, size_t moved)
 {
 	n->sent += moved;
 	while (n->unsent && n->sent >= wire_len(n->unsent)) {
-		struct nbd_cmd *cmd = n->unsent;
+		struct nbdc_cmd *cmd = n->unsent;
 
 		n->sent -= wire_len(cmd);
 		cmd->sent = true;
@@ -224,7 +224,7 @@ static void advance(struct nbd_client *n, size_t moved)
 
 static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 {
-	struct nbd_client *n = w->data;
+	struct nbdc_client *n = w->data;
 	struct iovec iov[SEND_IOV];
 	struct msghdr m = {.msg_iov = iov};
 
@@ -257,7 +257,7 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 /* --- replies -------------------------------------------------------------------------------------------------------- */
 
 /* A server's errors have numbers of their own.  What is neither space nor ability is a failure, whatever it calls it. */
-static int error_of(const struct nbd_cmd *cmd, uint32_t error)
+static int error_of(const struct nbdc_cmd *cmd, uint32_t error)
 {
 	switch (error) {
 	case 0:
@@ -274,17 +274,17 @@ static int error_of(const struct nbd_cmd *cmd, uint32_t error)
 }
 
 /* The command that a reply names, or NULL: K2. */
-static struct nbd_cmd *named(struct nbd_client *n, uint64_t cookie)
+static struct nbdc_cmd *named(struct nbdc_client *n, uint64_t cookie)
 {
-	struct nbd_cmd *cmd = &n->cmds[(cookie & 0xff) % NBD_CMDS];
+	struct nbdc_cmd *cmd = &n->cmds[(cookie & 0xff) % NBD_CMDS];
 
 	return cmd->req && cmd->cookie == cookie && cmd->sent ? cmd : NULL;
 }
 
 /* A reply's head.  False when the connection ended over it. */
-static bool take_reply(struct nbd_client *n, const uint8_t *p)
+static bool take_reply(struct nbdc_client *n, const uint8_t *p)
 {
-	struct nbd_cmd *cmd = named(n, nbd_get64(p + 8));
+	struct nbdc_cmd *cmd = named(n, nbd_get64(p + 8));
 	uint32_t error = nbd_get32(p + 4);
 
 	if (nbd_get32(p) != NBD_SIMPLE_MAGIC || !cmd) {
@@ -301,7 +301,7 @@ static bool take_reply(struct nbd_client *n, const uint8_t *p)
 }
 
 /* What has been read ahead of a read's data goes to its place. */
-static void fill(struct nbd_client *n)
+static void fill(struct nbdc_client *n)
 {
 	struct iovec iov[16];
 
@@ -318,11 +318,11 @@ static void fill(struct nbd_client *n)
 	}
 }
 
-static void work(struct nbd_client *n)
+static void work(struct nbdc_client *n)
 {
 	while (!n->lost) {
 		if (n->filling) {
-			struct nbd_cmd *cmd = n->filling;
+			struct nbdc_cmd *cmd = n->filling;
 
 			fill(n);
 			if (n->filled < cmd->len)
@@ -341,7 +341,7 @@ static void work(struct nbd_client *n)
 
 static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
-	struct nbd_client *n = w->data;
+	struct nbdc_client *n = w->data;
 	struct iovec iov[SEND_IOV + 1];
 	struct msghdr m = {.msg_iov = iov};
 	size_t wanted = 0;
@@ -372,7 +372,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 
 /* --- from outside --------------------------------------------------------------------------------------------------- */
 
-void nbd_wire_submit(struct nbd_client *n, struct td_req *req)
+void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req)
 {
 	if (n->lost) {
 		td_req_done(req, -EIO);
@@ -386,7 +386,7 @@ void nbd_wire_submit(struct nbd_client *n, struct td_req *req)
 	schedule(n);
 }
 
-void nbd_wire_start(struct nbd_client *n)
+void nbdc_wire_start(struct nbdc_client *n)
 {
 	_Static_assert(NBD_CMDS <= 256, "a cookie has one byte for a command's place");
 	td_list_init(&n->waiting);
@@ -403,7 +403,7 @@ void nbd_wire_start(struct nbd_client *n)
 	ev_io_start(n->loop, &n->in);
 }
 
-bool nbd_wire_stop(struct nbd_client *n)
+bool nbdc_wire_stop(struct nbdc_client *n)
 {
 	assert(td_list_empty(&n->waiting) && !n->unsent && !n->filling);
 	ev_io_stop(n->loop, &n->in);

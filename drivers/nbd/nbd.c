@@ -26,7 +26,7 @@
 #define TRY_EVERY     0.01 /* s */
 #define FENCE_WAIT    10   /* s */
 
-_Static_assert(sizeof(struct nbd_offer) <= TD_PASSED_NOTE, "what is left with a socket that is given back");
+_Static_assert(sizeof(struct nbdc_offer) <= TD_PASSED_NOTE, "what is left with a socket that is given back");
 
 struct connect_call {
 	struct td_image *image;
@@ -108,7 +108,7 @@ static bool is_over(int fd)
 	return recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
-static int take_passed(const char *name, struct nbd_offer *x, struct td_err *err)
+static int take_passed(const char *name, struct nbdc_offer *x, struct td_err *err)
 {
 	int fd = td_passed_take(name, x, sizeof *x);
 
@@ -132,7 +132,7 @@ static bool writes(const struct td_image *image)
 	return !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
 }
 
-static int check(const struct td_image *image, const struct nbd_offer *x, struct td_err *err)
+static int check(const struct td_image *image, const struct nbdc_offer *x, struct td_err *err)
 {
 	if (!x->size || x->size % 512)
 		return td_fail(err, EINVAL, "nbd:%s: its %llu bytes are no disk: that takes a multiple of 512", image->path,
@@ -154,7 +154,7 @@ static bool was_passed(const struct td_image *image)
 }
 
 /* Back to where it came from, or good-bye. */
-static void let_go(const struct td_image *image, int fd, const struct nbd_offer *x, bool whole)
+static void let_go(const struct td_image *image, int fd, const struct nbdc_offer *x, bool whole)
 {
 	uint8_t bye[NBD_REQUEST_SIZE] = {0};
 
@@ -168,7 +168,7 @@ static void let_go(const struct td_image *image, int fd, const struct nbd_offer 
 	close(fd);
 }
 
-static void fill_info(struct td_image *image, const struct nbd_offer *x)
+static void fill_info(struct td_image *image, const struct nbdc_offer *x)
 {
 	image->info.size = x->size;
 	image->info.physical = x->preferred < 512 || x->preferred > 4096 ? 4096 : x->preferred;
@@ -176,29 +176,29 @@ static void fill_info(struct td_image *image, const struct nbd_offer *x)
 	image->info.discard_gran = image->info.physical;
 }
 
-static void unlock(struct nbd_client *n)
+static void unlock(struct nbdc_client *n)
 {
 	if (n->lock >= 0)
 		close(n->lock);
 }
 
-static void forget(struct nbd_client *n)
+static void forget(struct nbdc_client *n)
 {
 	unlock(n);
-	nbd_left_close(n);
+	nbdc_left_close(n);
 }
 
 /* An export that can be used; *same: through the connection that was given back. */
 static int connect_export(struct td_image *image, bool *same, struct td_err *err)
 {
-	struct nbd_client *n = image->priv;
+	struct nbdc_client *n = image->priv;
 	int rc;
 
 	n->fd = was_passed(image) ? take_passed(image->path, &n->x, err) : connect_path(image, &n->lock, err);
 	if (n->fd < 0)
 		return n->fd;
 	*same = n->x.flags;
-	rc = *same ? 0 : nbd_greet(n->loop, n->fd, n->name, &n->x, err);
+	rc = *same ? 0 : nbdc_greet(n->loop, n->fd, n->name, &n->x, err);
 	if (rc < 0) {
 		close(n->fd);
 		return rc;
@@ -212,8 +212,8 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 /* K5 */
 static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err *err)
 {
-	struct nbd_client *n = image->priv;
-	int rc = nbd_fence(image->io, n->fd, FENCE_WAIT);
+	struct nbdc_client *n = image->priv;
+	int rc = nbdc_fence(image->io, n->fd, FENCE_WAIT);
 
 	*blind = rc == NBD_FENCE_BLIND;
 	if (rc != NBD_FENCE_BUSY)
@@ -223,10 +223,10 @@ static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err 
 }
 
 /* S1 of lib/settle.h, and what an earlier connection has left (K5, K6). */
-static int settle(struct td_image *image, const struct nbd_left *was, bool blind, struct td_err *err)
+static int settle(struct td_image *image, const struct nbdc_left *was, bool blind, struct td_err *err)
 {
-	struct nbd_client *n = image->priv;
-	bool doubt = nbd_left_doubt(was, blind, n->nosync || (n->x.flags & NBD_FLAG_CAN_MULTI_CONN));
+	struct nbdc_client *n = image->priv;
+	bool doubt = nbdc_left_doubt(was, blind, n->nosync || (n->x.flags & NBD_FLAG_CAN_MULTI_CONN));
 	int rc = n->nosync ? 0 : td_await_request(image, image->io, TD_FLUSH, 0, 0, 0, NULL, 0);
 
 	if (!rc && doubt) {
@@ -239,15 +239,15 @@ static int settle(struct td_image *image, const struct nbd_left *was, bool blind
 	}
 	rc = td_settled(image, image->path, rc, err);
 	if (!rc)
-		nbd_left_settled(n, !n->nosync);
+		nbdc_left_settled(n, !n->nosync);
 	return rc;
 }
 
 static int client_open(struct td_image *image, struct td_err *err)
 {
-	struct nbd_client *n = image->priv;
+	struct nbdc_client *n = image->priv;
 	bool same = false, blind = false;
-	struct nbd_left was;
+	struct nbdc_left was;
 	int rc;
 
 	n->name = image->path;
@@ -255,7 +255,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	n->loop = image->io->loop;
 	n->nosync = image->file_flags & TD_FILE_NOSYNC;
 	n->lock = -1;
-	rc = nbd_left_open(n, image, image->lost, &was, err);
+	rc = nbdc_left_open(n, image, image->lost, &was, err);
 	if (!rc)
 		rc = connect_export(image, &same, err);
 	if (rc < 0) {
@@ -267,11 +267,11 @@ static int client_open(struct td_image *image, struct td_err *err)
 	else if (writes(image))
 		rc = wait_for_the_dead(image, &blind, err);
 	fill_info(image, &n->x);
-	nbd_wire_start(n);
+	nbdc_wire_start(n);
 	if (!rc && writes(image))
 		rc = settle(image, &was, blind, err);
 	if (rc < 0) {
-		let_go(image, n->fd, &n->x, nbd_wire_stop(n));
+		let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
 		forget(n);
 	}
 	return rc;
@@ -280,7 +280,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 /* K7 */
 static void flush_at_last(struct td_image *image)
 {
-	struct nbd_client *n = image->priv;
+	struct nbdc_client *n = image->priv;
 	int rc;
 
 	if (!n->nosync || n->lost || n->left->changed == n->left->covered || !(n->x.flags & NBD_FLAG_SEND_FLUSH))
@@ -293,16 +293,16 @@ static void flush_at_last(struct td_image *image)
 
 static void client_close(struct td_image *image)
 {
-	struct nbd_client *n = image->priv;
+	struct nbdc_client *n = image->priv;
 
 	flush_at_last(image);
-	let_go(image, n->fd, &n->x, nbd_wire_stop(n));
+	let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
 	forget(n);
 }
 
 static void client_submit(struct td_image *image, struct td_req *req)
 {
-	struct nbd_client *n = image->priv;
+	struct nbdc_client *n = image->priv;
 
 	if (req->op == TD_FLUSH && n->nosync)
 		td_req_done(req, n->lost ? -EIO : 0);
@@ -313,13 +313,13 @@ static void client_submit(struct td_image *image, struct td_req *req)
 	else if (req->op == TD_WRITE_ZEROES && !(n->x.flags & NBD_FLAG_SEND_WRITE_ZEROES))
 		td_req_done(req, -EOPNOTSUPP);
 	else
-		nbd_wire_submit(n, req);
+		nbdc_wire_submit(n, req);
 }
 
 const struct td_driver td_driver_nbd = {
 	.name = "nbd",
 	.type = 15,
-	.priv_size = sizeof(struct nbd_client),
+	.priv_size = sizeof(struct nbdc_client),
 	.open = client_open,
 	.close = client_close,
 	.submit = client_submit,

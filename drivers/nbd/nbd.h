@@ -30,7 +30,7 @@
 #define NBD_READ 512 /* bytes read ahead: the heads of so many short replies at once */
 
 /* What connections of a disk leave to the next, also where the process has died; each count is stored before what follows from it. */
-struct nbd_left {
+struct nbdc_left {
 	uint32_t magic, failed;    /* failed: a flush, or a durable write, was answered with an error */
 	uint64_t sent, answered;   /* commands that change something: put together for the socket, and replied to */
 	uint64_t changed, covered; /* those that were acknowledged without being durable; and how many of these a flush has covered */
@@ -38,7 +38,7 @@ struct nbd_left {
 };
 
 /* What the server has said of its export; fixed while connected.  A socket that is given back (lib/passed.h) keeps it. */
-struct nbd_offer {
+struct nbdc_offer {
 	uint64_t size;           /* bytes */
 	uint32_t min, preferred; /* bytes: units of a request */
 	uint32_t max;            /* bytes: the longest read or write */
@@ -46,66 +46,66 @@ struct nbd_offer {
 };
 
 /* A part of a request, and the command for it. */
-struct nbd_cmd {
+struct nbdc_cmd {
 	struct td_req *req; /* NULL: free */
-	struct nbd_cmd *next; /* on the list of the free ones, or of those to be sent */
+	struct nbdc_cmd *next; /* on the list of the free ones, or of those to be sent */
 	uint64_t from; /* bytes of the request before this part */
 	uint32_t len;  /* bytes; of a READ or WRITE of its data */
 	uint16_t type; /* NBD_CMD_* */
 	bool sent;     /* the server has all of it */
-	uint64_t covers; /* of a FLUSH: nbd_left.changed when it was made */
+	uint64_t covers; /* of a FLUSH: nbdc_left.changed when it was made */
 	uint64_t cookie; /* its place in cmds in the low byte; no other command has had it */
 	uint8_t head[NBD_REQUEST_SIZE];
 };
 
-struct nbd_client {
+struct nbdc_client {
 	const char *name; /* what stands behind nbd: */
 	struct td_image *image;
 	struct ev_loop *loop;
 	int fd, lock;  /* lock: the host's, or -1 */
-	struct nbd_offer x;
+	struct nbdc_offer x;
 	bool nosync;   /* TD_FILE_NOSYNC: nothing need be durable */
 	bool lost;     /* K3 */
-	struct nbd_left *left, own; /* left: the file's, or own where no successor can be */
+	struct nbdc_left *left, own; /* left: the file's, or own where no successor can be */
 
 	struct td_list waiting; /* td_req.link: not all of it is in commands yet; td_req.state[0] says how much is */
-	struct nbd_cmd *free, *unsent, **unsent_tail;
+	struct nbdc_cmd *free, *unsent, **unsent_tail;
 	size_t sent;   /* bytes of the first unsent one */
 	uint64_t cookies;
 	ev_io in, out;
 	ev_prepare send; /* never started: fed, at TD_PRI_COMMIT: all of a turn in one sendmsg */
 
-	struct nbd_cmd *filling; /* a READ whose data comes in */
+	struct nbdc_cmd *filling; /* a READ whose data comes in */
 	uint32_t filled;
 	uint8_t input[NBD_READ];
 	unsigned in_at, in_len;
-	struct nbd_cmd cmds[NBD_CMDS];
+	struct nbdc_cmd cmds[NBD_CMDS];
 };
 
 /* Talks to the server until there is an export; on a fiber.  name: for texts.  0 or -errno with text; fd stays the caller's. */
-int nbd_greet(struct ev_loop *loop, int fd, const char *name, struct nbd_offer *x, struct td_err *err);
+int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer *x, struct td_err *err);
 
 /*
  * The file image->left: a new one, or `again' the one that is there, for this server.  *was: its counts, which stay there until
- * nbd_left_settled().  0 or -errno with text.  Then, while open: a command is put together; it was replied to.
+ * nbdc_left_settled().  0 or -errno with text.  Then, while open: a command is put together; it was replied to.
  */
-int nbd_left_open(struct nbd_client *n, const struct td_image *image, bool again, struct nbd_left *was, struct td_err *err);
-void nbd_left_close(struct nbd_client *n);
-void nbd_left_sent(struct nbd_client *n, struct nbd_cmd *cmd);
-void nbd_left_answered(struct nbd_client *n, const struct nbd_cmd *cmd, bool durable, int err);
-/* May something be lost, or come late?  blind: nbd_fence() was.  multi: a flush covers other connections' writes. */
-bool nbd_left_doubt(const struct nbd_left *was, bool blind, bool multi);
-void nbd_left_settled(struct nbd_client *n, bool durable); /* nothing is unanswered any more; durable: nor uncovered */
+int nbdc_left_open(struct nbdc_client *n, const struct td_image *image, bool again, struct nbdc_left *was, struct td_err *err);
+void nbdc_left_close(struct nbdc_client *n);
+void nbdc_left_sent(struct nbdc_client *n, struct nbdc_cmd *cmd);
+void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool durable, int err);
+/* May something be lost, or come late?  blind: nbdc_fence() was.  multi: a flush covers other connections' writes. */
+bool nbdc_left_doubt(const struct nbdc_left *was, bool blind, bool multi);
+void nbdc_left_settled(struct nbdc_client *n, bool durable); /* nothing is unanswered any more; durable: nor uncovered */
 
 /* On a fiber: waits for the server's ends of connections whose client is gone; fd: a connection to that server, with its greeting over. */
 enum { NBD_FENCE_CLEAR, NBD_FENCE_BUSY, NBD_FENCE_BLIND = -1 };
-int nbd_fence(struct td_io *io, int fd, double patience);
+int nbdc_fence(struct td_io *io, int fd, double patience);
 
 /* n->name, loop, fd, x, nosync and left are set, the rest is zeroed. */
-void nbd_wire_start(struct nbd_client *n);
+void nbdc_wire_start(struct nbdc_client *n);
 /* Nothing is in flight.  True: the connection is as it was, and may be used again. */
-bool nbd_wire_stop(struct nbd_client *n);
+bool nbdc_wire_stop(struct nbdc_client *n);
 /* As td_driver.submit; the server can do it. */
-void nbd_wire_submit(struct nbd_client *n, struct td_req *req);
+void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req);
 
 #endif

@@ -53,7 +53,7 @@ bool td_align_none(const struct td_iop *op);
 void td_align_io(struct td_io *io, struct td_iop *op);
 void td_align_end(struct td_iop *op); /* the engine is done with it; what it stood in the way of starts */
 
-/* --- lib/io/file-kernel.c: the blocking half of the table for engines that use real files --- */
+/* --- lib/io/file-open.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
 int td_kernel_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, int *fd, struct td_stat *st,
 		      struct td_err *err);

@@ -10,7 +10,7 @@
  * writes, and half of it off reads of 1 MiB at the same rate; but registered memory is pinned, and a tapdisk at rest gives its buffers back.
  *
  * U1 A process that dies leaves requests in the kernel, and its exit does not wait for them as it does for kernel AIO's.  Each of them
- *    holds its file open, and by that the lock on it: who takes the lock next (lib/io/file-kernel.c waits for one that no process has)
+ *    holds its file open, and by that the lock on it: who takes the lock next (lib/io/file-open.c waits for one that no process has)
  *    comes after the last of them.  So only a file whose lock keeps all others off goes this way; the exit does wait for threads.
  */
 #include <errno.h>

@@ -5,7 +5,8 @@ lib_libtd_a_SOURCES += \
 	lib/io/clock.c \
 	lib/io/clock.h \
 	lib/io/extent.c \
-	lib/io/file-kernel.c \
+	lib/io/file-op.c \
+	lib/io/file-open.c \
 	lib/io/file.c \
 	lib/io/file.h \
 	lib/io/io-aio.c \

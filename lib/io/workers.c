@@ -2,17 +2,12 @@
 #include "lib/io/workers.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
-#include <linux/fs.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "lib/io/file.h"
-#include "lib/kill.h"
 
 #define WORKER_STACK (256 * 1024) /* bytes; an open walks /proc for a lock's holder */
 
@@ -26,51 +21,6 @@ struct td_workers {
 	pthread_t threads[TD_WORKERS_MAX];
 	ev_async async;
 };
-
-static long run_fallocate(struct td_iop *op)
-{
-	int fd = op->file->fd, mode;
-
-	if (op->op == TD_IO_DISCARD && op->file->st.blockdev) {
-		uint64_t range[2] = {op->off, op->len};
-
-		return ioctl(fd, BLKDISCARD, range) < 0 ? -errno : 0;
-	}
-	mode = op->op == TD_IO_ZERO ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-	return fallocate(fd, mode, (off_t)op->off, (off_t)op->len) < 0 ? -errno : 0;
-}
-
-static long run_op(struct td_iop *op)
-{
-	bool durable = (op->flags & TD_IO_DSYNC) && !(op->file->flags & TD_FILE_NOSYNC);
-	off_t off = (off_t)(op->off + op->moved);
-	struct iovec *iov = op->iov + op->first;
-	int n = op->iovcnt - op->first;
-	long res;
-
-	switch (op->op) {
-	case TD_IO_READ:
-		TD_KILL(READ_BEGIN);
-		res = preadv(op->file->fd, iov, n, off);
-		TD_KILL(READ_END);
-		break;
-	case TD_IO_WRITE:
-		TD_KILL(WRITE_BEGIN);
-		res = pwritev2(op->file->fd, iov, n, off, durable ? RWF_DSYNC : 0);
-		TD_KILL(WRITE_END);
-		break;
-	case TD_IO_SYNC:
-		TD_KILL(SYNC_BEGIN);
-		res = TD_KILL_SYNC(fdatasync(op->file->fd));
-		TD_KILL(SYNC_END);
-		break;
-	case TD_IO_CALL:
-		return op->call(op);
-	default:
-		return run_fallocate(op);
-	}
-	return res < 0 ? -errno : res;
-}
 
 static void *worker(void *arg)
 {
@@ -89,7 +39,7 @@ static void *worker(void *arg)
 		w->ntodo--;
 		pthread_mutex_unlock(&w->lock);
 		struct td_iop *op = td_entry(l, struct td_iop, link);
-		op->res = run_op(op);
+		op->res = td_file_op(op);
 		pthread_mutex_lock(&w->lock);
 		bool first = td_list_empty(&w->done);
 		td_list_add(&w->done, &op->link);
@@ -196,7 +146,7 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 		struct td_iop *op = td_entry(l, struct td_iop, link);
 
 		w->ntodo--;
-		op->res = run_op(op);
+		op->res = td_file_op(op);
 		td_list_add(&w->done, &op->link);
 	}
 	ev_async_send(w->io->loop, &w->async);

@@ -18,4 +18,7 @@ void td_workers_free(struct td_workers *w); /* joins; nothing in flight */
 /* Hands a list of td_iop over (spliced away); each comes back through td_iop_result() in the loop. */
 void td_workers_run(struct td_workers *w, struct td_list *ops);
 
+/* file-op.c: does it, in a worker thread.  Bytes or 0, or -errno. */
+long td_file_op(struct td_iop *op);
+
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What each mode promises, kept by these rules, here and in the files beside: cache-flush.c (C2, C3, C5, C6), cache-barrier.c (C4),
- * cache-space.c (C7, C8), cache-leave.c (a frontend that goes), cache-mode.c (the table).
+ * cache-space.c (C7, C8), cache-cancel.c (a frontend that goes), cache-mode.c (the table).
  *
  *
  * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is acknowledged.  A DISCARD, or zeroes, that
@@ -334,7 +334,7 @@ void cache_lanes_closed(struct cache *c)
 	cache_check_idle(c);
 }
 
-bool cache_enter(struct cache *c)
+bool cache_hold(struct cache *c)
 {
 	if (c->quiesced)
 		return false;
@@ -342,7 +342,7 @@ bool cache_enter(struct cache *c)
 	return true;
 }
 
-void cache_leave(struct cache *c)
+void cache_unhold(struct cache *c)
 {
 	c->at_image--;
 	cache_check_idle(c);

@@ -38,7 +38,7 @@ struct cache {
 	struct td_map map;       /* here */
 	uint32_t block;          /* bytes: and it takes whole blocks of that size only; 0: that does not matter */
 	unsigned active;
-	unsigned at_image;       /* requests but FLUSHes that the image has, and those who are within cache_enter() */
+	unsigned at_image;       /* requests but FLUSHes that the image has, and those who are within cache_hold() */
 
 	struct td_req *barrier;  /* the one under way, or NULL */
 	bool releasing;          /* held requests are being let go */
@@ -83,9 +83,9 @@ void cache_detach(struct cache *c); /* quiesced, nothing with the image: it goes
  * once. */
 void cache_submit(struct cache *c, struct td_req *req);
 
-/* For a look at c->image beside requests: false when there is none just now; else it stays until cache_leave(). */
-bool cache_enter(struct cache *c);
-void cache_leave(struct cache *c);
+/* For a look at c->image beside requests: false when there is none just now; else it stays until cache_unhold(). */
+bool cache_hold(struct cache *c);
+void cache_unhold(struct cache *c);
 
 /* Stops sending; idle() is called each time that the image has nothing left.  Resume sends what was held. */
 void cache_quiesce(struct cache *c);

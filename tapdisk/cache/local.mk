@@ -3,7 +3,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/cache/cache-barrier.c \
 	tapdisk/cache/cache-flush.c \
 	tapdisk/cache/cache-inside.h \
-	tapdisk/cache/cache-leave.c \
+	tapdisk/cache/cache-cancel.c \
 	tapdisk/cache/cache-mode.c \
 	tapdisk/cache/cache-space.c \
 	tapdisk/cache/cache.c \

@@ -48,18 +48,18 @@ static void status_fiber(void *arg)
 	struct cache *cache = c->n->disk->cache;
 	struct td_extent e[EXTENTS_MAX];
 
-	while (c->status && cache_enter(cache)) {
+	while (c->status && cache_hold(cache)) {
 		struct nbd_req *r = pop(c);
 		int n;
 
 		if (nbd_beyond(c->n, r->off, r->len)) { /* N5 of nbd-cmd.c */
-			cache_leave(cache);
+			cache_unhold(cache);
 			answer(r, -EINVAL);
 			continue;
 		}
 		n = td_extents(cache->image, r->off, r->len, e, r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
 
-		cache_leave(cache);
+		cache_unhold(cache);
 		put_extents(r, e, n);
 		answer(r, 0);
 	}

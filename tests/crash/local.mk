@@ -17,7 +17,7 @@ tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/cr
 	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/stack.c tests/crash/stack.h \
 	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.h tests/crash/formats.c \
 	tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h $(CRASHLAB_JUDGE) \
-	lib/io/io.c lib/redo.c lib/redo-apply.c lib/redo-find.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c control/tap-ctl/tap-ctl-marker.c
+	lib/io/io.c lib/redo.c lib/redo-apply.c lib/redo-find.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c control/tap-ctl/tap-ctl-minor.c
 tests_crash_hostlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS -DTD_REDO_BYTES=crash_redo_bytes -include tests/crash/redo-bytes.h \
 	-DCRASH_SRC='"$(abs_top_srcdir)"'
 tests_crash_hostlab_LDADD = $(TAPDISK_LIBS)
@@ -28,7 +28,7 @@ EXTRA_DIST += tests/crash/host.sh tests/crash/redo-bytes.h tests/crash/vhd-block
 check_PROGRAMS += tests/crash/killlab
 tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tests/crash/kill-disk.h tests/crash/kill-guest.c \
 	tests/crash/kill-guest.h tests/crash/rng.h tests/support/guest.c tests/support/guest.h \
-	lib/io/io.c lib/io/io-aio.c lib/io/workers.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c
+	lib/io/io.c lib/io/io-aio.c lib/io/workers.c lib/io/file-op.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c
 if HAVE_URING
 tests_crash_killlab_SOURCES += lib/io/io-uring.c
 endif

@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-leave tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-log
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-log
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -73,8 +73,8 @@ tests_unit_test_cache_SOURCES = tests/unit/test-cache.c $(TEST_CACHE)
 tests_unit_test_cache_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_barrier_SOURCES = tests/unit/test-cache-barrier.c $(TEST_CACHE)
 tests_unit_test_cache_barrier_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_cache_leave_SOURCES = tests/unit/test-cache-leave.c $(TEST_CACHE)
-tests_unit_test_cache_leave_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_cache_cancel_SOURCES = tests/unit/test-cache-cancel.c $(TEST_CACHE)
+tests_unit_test_cache_cancel_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_space_SOURCES = tests/unit/test-cache-space.c $(TEST_CACHE)
 tests_unit_test_cache_space_LDADD = $(UNIT_PARTS_LIBS)
 endif

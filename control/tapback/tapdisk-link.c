@@ -7,9 +7,10 @@
 #include <string.h>
 
 #include "control/tapback/device.h"
-#include "control/tapback/features.h"
+#include "control/tapback/publish.h"
 #include "control/tapback/frontend.h"
-#include "control/tapback/machine.h"
+#include "control/tapback/same-machine.h"
+#include "lib/json-get.h"
 #include "lib/ctl-dir.h"
 #include "td/ctl.h"
 
@@ -95,27 +96,13 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 		d->phase = DEV_CLOSING;
 }
 
-void ring_disconnect(struct device *d)
+void link_disconnect(struct device *d)
 {
 	d->disconnecting = true;
 	ask(d,
 	    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid", (json_int_t)d->domid, "devid",
 	              (json_int_t)d->devid),
 	    on_disconnect);
-}
-
-static long long number(json_t *o, const char *key, long long otherwise)
-{
-	json_t *v = json_object_get(o, key);
-
-	return json_is_integer(v) ? (long long)json_integer_value(v) : otherwise;
-}
-
-static const char *word(json_t *o, const char *key)
-{
-	const char *v = json_string_value(json_object_get(o, key));
-
-	return v ? v : "";
 }
 
 /*
@@ -129,7 +116,7 @@ static json_t *own_ring(const struct device *d, json_t *o)
 
 	json_array_foreach(json_object_get(o, "rings"), i, r)
 	{
-		if (number(r, "domid", -1) == d->domid && number(r, "devid", -1) == d->devid && (!own || strcmp(word(r, "state"), "connected")))
+		if (td_json_number(r, "domid", -1) == d->domid && td_json_number(r, "devid", -1) == d->devid && (!own || strcmp(td_json_text(r, "state"), "connected")))
 			own = r;
 	}
 	return own;
@@ -143,7 +130,7 @@ static bool beside(const struct device *d, json_t *o)
 
 	json_array_foreach(json_object_get(o, "rings"), i, r)
 	{
-		if (!machine_same(d->m->store, d->domid, (unsigned)number(r, "domid", 0)))
+		if (!same_machine(d->m->store, d->domid, (unsigned)td_json_number(r, "domid", 0)))
 			return false;
 	}
 	return i > 0;
@@ -153,13 +140,13 @@ static bool beside(const struct device *d, json_t *o)
 static void say_state(struct device *d, json_t *ev)
 {
 	json_t *ring = own_ring(d, ev);
-	long long state = number(ev, "state", 0);
-	const char *reason = word(ev, "reason"), *now = "running";
+	long long state = td_json_number(ev, "state", 0);
+	const char *reason = td_json_text(ev, "reason"), *now = "running";
 	bool was_failed;
 
-	if (!strcmp(word(ring, "state"), "broken")) {
+	if (!strcmp(td_json_text(ring, "state"), "broken")) {
 		now = "broken";
-		reason = word(ring, "reason");
+		reason = td_json_text(ring, "reason");
 	} else if (state & TD_STATE_FAILED) {
 		now = "failed";
 	} else if (state & TD_STATE_NO_SPACE) {
@@ -192,7 +179,7 @@ static void see_size(struct device *d, long long sectors)
 
 	if (sectors < 0 || d->sectors < 0 || sectors == d->sectors)
 		return;
-	rc = features_resize(d->m->store, d->dir, (uint64_t)sectors);
+	rc = publish_size(d->m->store, d->dir, (uint64_t)sectors);
 	if (rc && rc != -ESTALE) {
 		td_log(LOG_ERR, "%s: cannot tell the guest of %lld sectors: %s", d->dir, sectors, strerror(-rc));
 		return;
@@ -214,7 +201,7 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 		device_mark(d);
 		return;
 	}
-	if (number(ev, "minor", -1) != d->minor || d->phase != DEV_CONNECTED || !d->ring)
+	if (td_json_number(ev, "minor", -1) != d->minor || d->phase != DEV_CONNECTED || !d->ring)
 		return;
 	say_state(d, ev);
 	if (!own_ring(d, ev) && !d->call) {
@@ -223,7 +210,7 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 		device_mark(d);
 		return;
 	}
-	see_size(d, number(ev, "sectors", -1));
+	see_size(d, td_json_number(ev, "sectors", -1));
 }
 
 /* The ring is live: tells the guest. */
@@ -234,7 +221,7 @@ static void publish(struct device *d)
 
 	snprintf(pid, sizeof pid, "%d", (int)d->pid);
 	device_write(d, "kthread-pid", pid);
-	rc = features_publish(d->m->store, d->dir, &d->b, d->info, d->m->opt.no_barrier);
+	rc = publish_disk(d->m->store, d->dir, &d->b, d->info, d->m->opt.no_barrier);
 	if (rc == -ESTALE)
 		return; /* closed or taken away meanwhile: the next look sees it */
 	if (rc) {
@@ -243,10 +230,10 @@ static void publish(struct device *d)
 		return;
 	}
 	d->b.state = XB_CONNECTED;
-	d->sectors = number(d->info, "sectors", 0);
+	d->sectors = td_json_number(d->info, "sectors", 0);
 	device_error(d, NULL);
 	td_log_limited(&d->limit, LOG_INFO, "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir,
-	               (int)d->pid, d->minor, word(d->info, "args"), word(d->info, "mode"), d->sectors);
+	               (int)d->pid, d->minor, td_json_text(d->info, "args"), td_json_text(d->info, "mode"), d->sectors);
 }
 
 /* A successor has the ring: the guest is not told of anything. */
@@ -318,7 +305,7 @@ static void connect_frontend(struct device *d)
 	              "devid", (json_int_t)d->devid, "transport", "xen", "queues", queues, "abi", f.abi, "beside", beside(d, d->info));
 	if (d->take_over)
 		json_object_set_new(req, "take-over", json_true());
-	if (f.persistent && features_persistent(&d->b, d->info))
+	if (f.persistent && publish_persistent(&d->b, d->info))
 		json_object_set_new(req, "persistent", json_true());
 	if (d->b.polling_us >= 0)
 		json_object_set_new(req, "polling-duration", json_integer(d->b.polling_us));
@@ -330,7 +317,7 @@ static void connect_frontend(struct device *d)
 /* Whether the disk may be given to the guest as it is open. */
 static int fit(struct device *d, struct td_err *err)
 {
-	if (number(d->info, "state", 0) & TD_STATE_CLOSED)
+	if (td_json_number(d->info, "state", 0) & TD_STATE_CLOSED)
 		return td_fail(err, ENODEV, "minor %d of tapdisk %d has no image open; was its hotplug script run?", d->minor,
 		               (int)d->pid);
 	if ((d->b.read_only || d->b.cdrom) && !json_is_true(json_object_get(d->info, "read_only")))
@@ -352,7 +339,7 @@ static bool taken_over(struct device *d, bool mine)
 		if (d->b.state == XB_CONNECTED && store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
 			publish(d);
 		else if (d->b.state == XB_CONNECTED)
-			see_size(d, number(d->info, "sectors", -1));
+			see_size(d, td_json_number(d->info, "sectors", -1));
 		if (!d->verified)
 			again_in(d, RETRY_S);
 		else
@@ -488,7 +475,7 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 		connect_frontend(d);
 }
 
-void ring_connect(struct device *d)
+void link_connect(struct device *d)
 {
 	if (!d->b.pid) {
 		device_fail(

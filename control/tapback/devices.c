@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "control/tapback/master.h"
+#include "control/tapback/devices.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #define MAX_DOMID 0x7fef
 #define MAX_DEVID UINT32_MAX
 
-static struct device *find(struct master *m, unsigned domid, unsigned devid)
+static struct device *find(struct devices *m, unsigned domid, unsigned devid)
 {
 	td_list_each(l, &m->devices)
 	{
@@ -25,7 +25,7 @@ static struct device *find(struct master *m, unsigned domid, unsigned devid)
 }
 
 /* Marks a disk, and makes it known when it is new. */
-static void mark(struct master *m, const char *domid_text, const char *devid_text)
+static void mark(struct devices *m, const char *domid_text, const char *devid_text)
 {
 	uint64_t domid, devid;
 	struct device *d;
@@ -44,7 +44,7 @@ static void mark(struct master *m, const char *domid_text, const char *devid_tex
 		td_log(LOG_ERR, "out of memory: disk %s of domain %s is not served", devid_text, domid_text);
 }
 
-static void scan_domain(struct master *m, const char *domid)
+static void scan_domain(struct devices *m, const char *domid)
 {
 	char path[STORE_PATH];
 	char **devs;
@@ -58,7 +58,7 @@ static void scan_domain(struct master *m, const char *domid)
 	free(devs);
 }
 
-static void scan(struct master *m)
+static void scan(struct devices *m)
 {
 	unsigned n = 0;
 	char **doms = store_list(m->store, m->root, &n);
@@ -69,7 +69,7 @@ static void scan(struct master *m)
 }
 
 /* An event of the watch on the backend's root: path is root[/domid[/devid[/...]]]. */
-static void backend_event(struct master *m, const char *path)
+static void backend_event(struct devices *m, const char *path)
 {
 	char domid[16], devid[16];
 	int n = 0;
@@ -89,7 +89,7 @@ static void backend_event(struct master *m, const char *path)
 		scan(m);
 }
 
-static void frontend_event(struct master *m, const char *token)
+static void frontend_event(struct devices *m, const char *token)
 {
 	unsigned domid, devid;
 	struct device *d;
@@ -98,7 +98,7 @@ static void frontend_event(struct master *m, const char *token)
 		device_mark(d);
 }
 
-static void lost(struct master *m, const char *why)
+static void lost(struct devices *m, const char *why)
 {
 	td_log(LOG_ERR, "xenstored is lost (%s); the guests' disks go on, and are taken over by the next tapback", why);
 	m->lost = true;
@@ -115,7 +115,7 @@ static void on_hangup(struct ev_loop *loop, ev_io *w, int revents)
 
 static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 {
-	struct master *m = w->data;
+	struct devices *m = w->data;
 	char **ev;
 
 	/* 0 path, 1 token */
@@ -132,7 +132,7 @@ static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 }
 
 /* A second connection, which tells when xenstored ends.  One that has too many callers just now is asked again at the next look. */
-static void watch_hangup(struct master *m)
+static void watch_hangup(struct devices *m)
 {
 	int fd = store_hangup_fd();
 
@@ -143,7 +143,7 @@ static void watch_hangup(struct master *m)
 
 static void on_watchdog(struct ev_loop *loop, ev_timer *t, int revents)
 {
-	struct master *m = td_entry(t, struct master, watchdog);
+	struct devices *m = td_entry(t, struct devices, watchdog);
 
 	if (m->hangup.fd < 0)
 		watch_hangup(m);
@@ -153,7 +153,7 @@ static void on_watchdog(struct ev_loop *loop, ev_timer *t, int revents)
 
 static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 {
-	struct master *m = w->data;
+	struct devices *m = w->data;
 	struct td_list *l;
 
 	/* a look marks its disk again only when it has got a step further, so this ends */
@@ -161,7 +161,7 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 		device_look(td_entry(l, struct device, dirty));
 }
 
-int master_open(struct master *m, struct ev_loop *loop, const struct master_options *opt, struct td_err *err)
+int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_options *opt, struct td_err *err)
 {
 	int rc;
 
@@ -200,7 +200,7 @@ int master_open(struct master *m, struct ev_loop *loop, const struct master_opti
 	return 0;
 }
 
-void master_close(struct master *m)
+void devices_close(struct devices *m)
 {
 	if (!m->store)
 		return;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "control/attach/vbd-media.h"
+#include "control/attach/media.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -22,14 +22,14 @@ static int ask(pid_t pid, int minor, const char *op, const char *args, struct td
 }
 
 /* params as the hotplug script reads them, for a guest that starts anew. */
-static int note(struct store *s, const struct vbd *v, const char *spec, struct td_err *err)
+static int note(struct store *s, const struct xs_disk *v, const char *spec, struct td_err *err)
 {
 	int rc = store_write_text(s, v->back, "params", spec);
 
 	return rc ? td_fail(err, -rc, "cannot write %s/params", v->back) : 0;
 }
 
-static int change(struct store *s, const struct vbd *v, pid_t pid, int minor, const char *spec, struct td_err *err)
+static int change(struct store *s, const struct xs_disk *v, pid_t pid, int minor, const char *spec, struct td_err *err)
 {
 	int rc = ask(pid, minor, "pause", NULL, err);
 
@@ -41,7 +41,7 @@ static int change(struct store *s, const struct vbd *v, pid_t pid, int minor, co
 	return rc ? rc : note(s, v, spec ? spec : "", err);
 }
 
-int vbd_media(struct store *s, const struct vbd *v, const char *medium, struct td_err *err)
+int vbd_media(struct store *s, const struct xs_disk *v, const char *medium, struct td_err *err)
 {
 	int64_t pid = store_read_number(s, v->back, "pid", INT_MAX), minor = store_read_number(s, v->back, "minor", TD_MINOR_MAX - 1);
 	char *spec = NULL;

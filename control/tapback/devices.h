@@ -5,8 +5,8 @@
  * Nothing is done in the middle of an event: an event marks a disk, and before the loop sleeps each marked disk looks at the
  * whole of what it needs.  So lost, repeated and reordered events do no harm, and a guest that storms costs one look a turn.
  */
-#ifndef TD_CONTROL_MASTER_H
-#define TD_CONTROL_MASTER_H
+#ifndef TD_CONTROL_DEVICES_H
+#define TD_CONTROL_DEVICES_H
 
 #include <ev.h>
 
@@ -15,7 +15,7 @@
 
 enum order { ORDER_AUTO, ORDER_LIBXL, ORDER_XENOPSD };
 
-struct master_options {
+struct devices_options {
 	const char *name; /* backend type: the directory backend/<name> */
 	int only_domid;   /* -1: all */
 	bool no_barrier;
@@ -27,10 +27,10 @@ struct master_options {
 	double timeout_s; /* for a tapdisk's answer */
 };
 
-struct master {
+struct devices {
 	struct ev_loop *loop;
 	struct store *store;
-	struct master_options opt;
+	struct devices_options opt;
 	struct td_list devices; /* struct device by link */
 	struct td_list dirty;   /* those to look at, by dirty */
 	char root[64];          /* backend/<name> */
@@ -41,8 +41,8 @@ struct master {
 };
 
 /* Watches and scans; disks are served from the loop.  Stops the loop when xenstored is lost (then m->lost). */
-int master_open(struct master *m, struct ev_loop *loop, const struct master_options *opt, struct td_err *err);
+int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_options *opt, struct td_err *err);
 /* Lets go of everything in memory; neither xenstore nor any ring is touched, so that the next daemon takes over. */
-void master_close(struct master *m);
+void devices_close(struct devices *m);
 
 #endif

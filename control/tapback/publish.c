@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "control/tapback/features.h"
+#include "control/tapback/publish.h"
 
 #include <errno.h>
 
 #include "control/tapback/frontend.h"
+#include "lib/json-get.h"
 
 enum { VDISK_CDROM = 1, VDISK_REMOVABLE = 2, VDISK_READONLY = 4 }; /* of the key `info' */
-
-static long long number(json_t *info, const char *key, long long otherwise)
-{
-	json_t *v = json_object_get(info, key);
-
-	return json_is_integer(v) ? (long long)json_integer_value(v) : otherwise;
-}
-
-static bool yes(json_t *info, const char *key)
-{
-	return json_is_true(json_object_get(info, key));
-}
 
 /* The state goes last, and only into a directory whose state is `from': the toolstack may have taken it away, or closed it. */
 static int move(struct store *s, const char *dir, int from, int to)
@@ -27,7 +16,7 @@ static int move(struct store *s, const char *dir, int from, int to)
 	return store_write(s, dir, "state", "%d", to);
 }
 
-int features_offer(struct store *s, const char *dir, int from, unsigned max_queues)
+int publish_offer(struct store *s, const char *dir, int from, unsigned max_queues)
 {
 	int rc;
 
@@ -50,7 +39,7 @@ int features_offer(struct store *s, const char *dir, int from, unsigned max_queu
 
 static int write_discard(struct store *s, const char *dir, json_t *info)
 {
-	long long gran = number(info, "discard_granularity", 0);
+	long long gran = td_json_number(info, "discard_granularity", 0);
 	int rc = store_write(s, dir, "feature-discard", "1");
 
 	if (!rc)
@@ -60,43 +49,43 @@ static int write_discard(struct store *s, const char *dir, json_t *info)
 	return rc ? rc : store_write(s, dir, "discard-secure", "0");
 }
 
-bool features_persistent(const struct backend *b, json_t *info)
+bool publish_persistent(const struct backend *b, json_t *info)
 {
-	return b->direct_io_safe && yes(info, "persistent");
+	return b->direct_io_safe && td_json_true(info, "persistent");
 }
 
 static int write_disk(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier)
 {
 	const char *mode = json_string_value(json_object_get(info, "mode"));
 	int flags = (b->cdrom ? VDISK_CDROM : 0) | (b->removable ? VDISK_REMOVABLE : 0) |
-	            (yes(info, "read_only") || b->read_only ? VDISK_READONLY : 0);
+	            (td_json_true(info, "read_only") || b->read_only ? VDISK_READONLY : 0);
 	const struct {
 		const char *key;
 		long long value;
 	} keys[] = {
-	        {"feature-flush-cache", yes(info, "flush")},
-	        {"feature-barrier", yes(info, "barrier") && !no_barrier},
-	        {"sector-size", number(info, "sector_size", 512)},
-	        {"physical-sector-size", number(info, "physical_sector_size", 512)},
-	        {"sectors", number(info, "sectors", 0)},
+	        {"feature-flush-cache", td_json_true(info, "flush")},
+	        {"feature-barrier", td_json_true(info, "barrier") && !no_barrier},
+	        {"sector-size", td_json_number(info, "sector_size", 512)},
+	        {"physical-sector-size", td_json_number(info, "physical_sector_size", 512)},
+	        {"sectors", td_json_number(info, "sectors", 0)},
 	        {"info", flags},
 	};
 	int rc = 0;
 
 	for (unsigned i = 0; !rc && i < sizeof keys / sizeof *keys; i++)
 		rc = store_write(s, dir, keys[i].key, "%lld", keys[i].value);
-	if (!rc && number(info, "max_indirect_segments", 0) > 0)
-		rc = store_write(s, dir, "feature-max-indirect-segments", "%lld", number(info, "max_indirect_segments", 0));
-	if (!rc && features_persistent(b, info))
+	if (!rc && td_json_number(info, "max_indirect_segments", 0) > 0)
+		rc = store_write(s, dir, "feature-max-indirect-segments", "%lld", td_json_number(info, "max_indirect_segments", 0));
+	if (!rc && publish_persistent(b, info))
 		rc = store_write(s, dir, "feature-persistent", "1");
 	if (!rc && mode)
 		rc = store_write(s, dir, "cache-mode", "%s", mode);
-	if (!rc && yes(info, "discard") && b->discard && !(flags & VDISK_READONLY))
+	if (!rc && td_json_true(info, "discard") && b->discard && !(flags & VDISK_READONLY))
 		rc = write_discard(s, dir, info);
 	return rc;
 }
 
-int features_publish(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier)
+int publish_disk(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier)
 {
 	int rc;
 
@@ -115,7 +104,7 @@ int features_publish(struct store *s, const char *dir, const struct backend *b, 
 	return rc;
 }
 
-int features_resize(struct store *s, const char *dir, uint64_t sectors)
+int publish_size(struct store *s, const char *dir, uint64_t sectors)
 {
 	int rc;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "control/attach/vbd-dirs.h"
+#include "control/attach/toolstack.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,7 +13,7 @@
 
 #define SCRIPT_S 40 /* libxl's patience with a hotplug script */
 
-void vbd_init(struct vbd *v, const char *type, const char *script, unsigned domid, uint32_t devid)
+void xs_disk_init(struct xs_disk *v, const char *type, const char *script, unsigned domid, uint32_t devid)
 {
 	v->domid = domid;
 	v->devid = devid;
@@ -24,7 +24,7 @@ void vbd_init(struct vbd *v, const char *type, const char *script, unsigned domi
 }
 
 /* params as the script takes them: [TYPE:][KEY=VALUE:]...PATH */
-static int write_params(struct store *s, const struct vbd *v, const struct xl_disk *d)
+static int write_params(struct store *s, const struct xs_disk *v, const struct xl_disk *d)
 {
 	char *params = NULL;
 	int rc = asprintf(&params, "%s:%s%s%s%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format, d->cache ? "cache=" : "",
@@ -49,7 +49,7 @@ static int write_keys(struct store *s, const char *dir, const char *const (*kv)[
 }
 
 /* The empty directories get their owners first: keys made in them inherit that. */
-static int write_owners(struct store *s, const struct vbd *v)
+static int write_owners(struct store *s, const struct xs_disk *v)
 {
 	int rc = store_write_text(s, v->back, NULL, "");
 
@@ -60,7 +60,7 @@ static int write_owners(struct store *s, const struct vbd *v)
 	return rc ? rc : store_owner(s, v->front, v->domid, 0);
 }
 
-static int write_both(struct store *s, const struct vbd *v, const struct xl_disk *d)
+static int write_both(struct store *s, const struct xs_disk *v, const struct xl_disk *d)
 {
 	const char *devtype = d->cdrom ? "cdrom" : "disk";
 	char domid[16], devid[16], back[128];
@@ -113,7 +113,7 @@ static int end(struct store *s, int rc)
 	return rc == -EAGAIN ? 1 : rc;
 }
 
-int vbd_make(struct store *s, const struct vbd *v, const struct xl_disk *d, struct td_err *err)
+int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk *d, struct td_err *err)
 {
 	int rc;
 
@@ -130,7 +130,7 @@ int vbd_make(struct store *s, const struct vbd *v, const struct xl_disk *d, stru
 	return rc ? td_fail(err, -rc, "cannot write %s and %s: %s", v->back, v->front, strerror(-rc)) : 0;
 }
 
-int vbd_remove(struct store *s, const struct vbd *v, struct td_err *err)
+int xs_disk_remove(struct store *s, const struct xs_disk *v, struct td_err *err)
 {
 	char error[128];
 	int rc;
@@ -150,7 +150,7 @@ int vbd_remove(struct store *s, const struct vbd *v, struct td_err *err)
 	return rc ? td_fail(err, -rc, "cannot remove %s and %s: %s", v->back, v->front, strerror(-rc)) : 0;
 }
 
-int vbd_ask_to_close(struct store *s, const struct vbd *v, struct td_err *err)
+int xs_disk_ask_to_close(struct store *s, const struct xs_disk *v, struct td_err *err)
 {
 	int rc;
 
@@ -175,7 +175,7 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-int vbd_wait(struct store *s, const struct vbd *v, unsigned states, double seconds)
+int xs_disk_wait(struct store *s, const struct xs_disk *v, unsigned states, double seconds)
 {
 	double limit = now() + seconds;
 	struct pollfd p = {.fd = store_fd(s), .events = POLLIN};
@@ -201,7 +201,7 @@ int vbd_wait(struct store *s, const struct vbd *v, unsigned states, double secon
 	return state == -1 ? 0 : (int)state;
 }
 
-static void exec_script(const struct vbd *v, const char *what)
+static void exec_script(const struct xs_disk *v, const char *what)
 {
 	char *argv[] = {(char *)v->script, (char *)what, NULL};
 
@@ -217,7 +217,7 @@ static void exec_script(const struct vbd *v, const char *what)
 }
 
 /* Its wait status, or -errno. */
-static int run_script(const struct vbd *v, const char *what)
+static int run_script(const struct xs_disk *v, const char *what)
 {
 	double limit = now() + SCRIPT_S;
 	int status;
@@ -236,7 +236,7 @@ static int run_script(const struct vbd *v, const char *what)
 	return -ETIMEDOUT;
 }
 
-int vbd_script(struct store *s, const struct vbd *v, const char *what, struct td_err *err)
+int xs_disk_script(struct store *s, const struct xs_disk *v, const char *what, struct td_err *err)
 {
 	int rc = run_script(v, what);
 	char *text;

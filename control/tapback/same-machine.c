@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "control/tapback/machine.h"
+#include "control/tapback/same-machine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +24,7 @@ static char *vm_of(struct store *s, unsigned domid)
 	return store_read(s, dir, "vm");
 }
 
-bool machine_same(struct store *s, unsigned a, unsigned b)
+bool same_machine(struct store *s, unsigned a, unsigned b)
 {
 	unsigned ta = target_of(s, a), tb = target_of(s, b);
 	char *va, *vb;
