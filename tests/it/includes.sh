@@ -17,7 +17,7 @@ own='[a-z-]+\.[ch]'
 allowed() {
 	case $1 in
 	include/*) echo "td/$own" ;;
-	lib/io/* | lib/fiber/*) echo "config\.h|td/$own|lib/(io|fiber)/$own|lib/(log-out|bytes|kill)\.h" ;; # they stand alone
+	lib/io/* | lib/fiber/*) echo "config\.h|td/$own|lib/(io|fiber)/$own|lib/(log-out|bytes|kill|reach)\.h" ;; # they stand alone
 	lib/*) echo "config\.h|td/$own|lib/([a-z]+/)?$own" ;;
 	drivers/*) echo "config\.h|td/$own|lib/([a-z]+/)?$own|drivers/([a-z]+/)?$own" ;;
 	tapdisk/*) echo "config\.h|td/$own|lib/([a-z]+/)?$own|tapdisk/([a-z]+/)?$own|drivers/drivers\.h" ;;
