@@ -25,8 +25,6 @@ lib_libtd_a_SOURCES = \
 	lib/path.h \
 	lib/proc.c \
 	lib/proc.h \
-	lib/reach.c \
-	lib/reach.h \
 	lib/readers.c \
 	lib/readers.h \
 	lib/redo-apply.c \

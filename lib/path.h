@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Names of files that an image gives for other files.  By their text alone: what links there are on the way, lib/reach.h
+ * Names of files that an image gives for other files.  By their text alone: what links there are on the way, lib/io/reach.h
  * minds.
  */
 #ifndef TD_LIB_PATH_H

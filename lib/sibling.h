@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 #include "td/log.h"
 
 #define TD_PATH_MAX 4096 /* bytes, with the zero */

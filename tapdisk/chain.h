@@ -3,7 +3,7 @@
 #ifndef TAPDISK_CHAIN_H
 #define TAPDISK_CHAIN_H
 
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 #include "td/block.h"
 
 #define CHAIN_MAX 64 /* images; deeper is a loop, or a mistake */

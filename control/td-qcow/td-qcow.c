@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "control/td-qcow/td-qcow.h"
@@ -239,6 +240,7 @@ int main(int argc, char **argv)
 	bool key = false;
 	int rc;
 
+	prctl(PR_SET_DUMPABLE, 0); /* keys pass through its memory */
 	td_log_open("td-qcow", TD_LOG_STDERR);
 	take_common(&argc, argv, &r.t.json, &key);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {

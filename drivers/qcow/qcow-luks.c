@@ -18,7 +18,8 @@
 #define SLOT_SIZE      48
 #define STRIPES        4000
 #define SECTOR         TD_CIPHER_SECTOR
-#define ITERATIONS_MAX (1u << 27) /* a minute's work, of an attacker's choice */
+#define ITERATIONS_MAX (1u << 25) /* some ten seconds' work, of an attacker's choice; and of all slots together: */
+#define ITERATIONS_ALL (1u << 26)
 
 /* --- the header ---------------------------------------------------------------------------------------------------------- */
 
@@ -110,6 +111,7 @@ static int decode_slot(const uint8_t *p, unsigned i, uint64_t area, const char *
 
 int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks *l, struct td_err *err)
 {
+	uint64_t all = 0;
 	int rc;
 
 	if (area < LUKS_HEADER || memcmp(buf, "LUKS\xba\xbe", 6))
@@ -124,6 +126,11 @@ int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks
 	rc = decode_cipher(buf, name, l, err);
 	for (unsigned i = 0; !rc && i < LUKS_SLOTS; i++)
 		rc = decode_slot(buf + SLOTS_AT + i * SLOT_SIZE, i, area, name, l, &l->slot[i], err);
+	for (unsigned i = 0; !rc && i < LUKS_SLOTS; i++)
+		all += l->slot[i].active ? l->slot[i].iterations : 0;
+	if (!rc && all > ITERATIONS_ALL)
+		rc = td_fail(err, EINVAL, "%s: the key slots of its LUKS header have %llu iterations together: at most %u are tried", name,
+			     (unsigned long long)all, ITERATIONS_ALL);
 	return rc;
 }
 

@@ -281,6 +281,7 @@ static void fill_info(struct td_image *image, const struct qcow *q)
 {
 	image->info.size = q->h.size / QCOW_SECTOR * QCOW_SECTOR;
 	image->info.physical = q->data->st.physical;
+	image->info.decrypts = q->crypt;
 	image->info.discard = q->writable && !q->v1;
 	image->info.discard_gran = (uint32_t)qcow_csize(q);
 }

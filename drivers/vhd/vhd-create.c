@@ -19,7 +19,7 @@
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
 #include "lib/io/file.h"
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 
 static int make_uuid(uint8_t u[16], struct td_err *err)
 {

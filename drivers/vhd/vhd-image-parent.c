@@ -11,7 +11,7 @@
 
 #include "drivers/vhd/vhd-image.h"
 #include "lib/conf.h"
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 
 /* Of a device mapper's device: the name that it keeps, which its node /dev/dm-N is not. */
 static bool mapper_name(const char *path, char out[VHD_PATH_MAX])

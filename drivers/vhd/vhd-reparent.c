@@ -8,7 +8,7 @@
 
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 
 static const uint32_t our_codes[] = {VHD_LOC_MACX, VHD_LOC_W2KU, VHD_LOC_W2RU};
 

@@ -200,6 +200,7 @@ static void fill_info(struct vhd *v)
 
 	v->image->info.size = v->footer.size;
 	v->image->info.physical = st->physical;
+	v->image->info.decrypts = v->crypt;
 	v->image->info.discard = st->discard_gran && v->writable && !v->batmap.has_key;
 	v->image->info.discard_gran = st->discard_gran > 4096 ? st->discard_gran : 4096;
 }

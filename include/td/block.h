@@ -59,6 +59,7 @@ struct td_image_info {
 	uint32_t block;        /* bytes: a write of less is a read-modify-write of ours; 0: that does not matter */
 	bool discard;          /* TD_DISCARD gives space back */
 	uint32_t discard_gran; /* bytes */
+	bool decrypts;         /* reads pass through their memory encrypted: it must be memory that no guest sees */
 };
 
 /* A range of an image whose data are together in a file. */
@@ -120,7 +121,7 @@ struct td_key {
 struct td_how {
 	unsigned flags;           /* TD_FILE_*: how to open its file */
 	const struct td_key *key; /* or NULL */
-	const struct td_reach *reach; /* how far the image's word goes (lib/reach.h); NULL: anywhere.  chain_open() makes it of: */
+	const struct td_reach *reach; /* how far the image's word goes (lib/io/reach.h); NULL: anywhere.  chain_open() makes it of: */
 	bool trusted;             /* or, for who vouches for the images, leaves it at NULL */
 	const char *dirs;         /* directories, colons between, beside the leaf's own; or NULL */
 	const char *parents;      /* which images may be parents; NULL: as is the default */

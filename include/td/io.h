@@ -136,7 +136,7 @@ struct td_io_ops {
 
 	int (*open)(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err);
 	/*
-	 * Optional: the same for a file that an image names, as far as that reaches (lib/reach.h); reach as in open: NULL.  An engine
+	 * Optional: the same for a file that an image names, as far as that reaches (lib/io/reach.h); reach as in open: NULL.  An engine
 	 * without it has files of its own that nobody else has.
 	 */
 	int (*open_in)(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, int *fd, struct td_stat *st,

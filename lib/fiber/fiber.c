@@ -31,7 +31,7 @@ struct td_fiber {
 	void *tsan_self, *tsan_back;
 };
 
-#define GUARD 4096
+#define GUARD (64 * 1024) /* bytes: more than any frame, so that none steps over it */
 
 static _Thread_local struct td_fiber *running;
 

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "lib/io/file.h"
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 
 /*
  * Locks are OFD locks.  A writer holds a write lock over the whole file.  Readers and parents hold a read lock on bytes 0-99, and

@@ -24,7 +24,7 @@ struct td_file {
 
 /* Opens and locks; on a fiber.  -EBUSY (with the holder's pid where it can be found) when another has it. */
 int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_file **out, struct td_err *err);
-/* One that an image names: opened as far as its word goes (lib/reach.h; NULL: anywhere). */
+/* One that an image names: opened as far as its word goes (lib/io/reach.h; NULL: anywhere). */
 int td_file_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, struct td_file **out,
 		    struct td_err *err);
 void td_file_close(struct td_file *f); /* on a fiber; nothing in flight; NULL is fine */

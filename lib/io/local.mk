@@ -19,6 +19,8 @@ lib_libtd_a_SOURCES += \
 	lib/io/merge.h \
 	lib/io/pool.c \
 	lib/io/pool.h \
+	lib/io/reach.c \
+	lib/io/reach.h \
 	lib/io/request.c \
 	lib/io/workers.c \
 	lib/io/workers.h

@@ -35,6 +35,8 @@ static void tell_broken(void *arg)
 {
 	struct blkif *b = arg;
 
+	td_log_limited(&b->disk->limit, LOG_ERR, "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s", b->p.domid, b->p.devid,
+		       b->why);
 	b->disk->broken(b->disk->owner, b->why);
 }
 
@@ -60,7 +62,6 @@ static void ring_break(struct blkif *b, const char *why)
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
-	td_log(LOG_ERR, "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s", b->p.domid, b->p.devid, why);
 	if (b->lane)
 		lane_tell(b->lane, LANE_BROKEN, tell_broken, b);
 	else

@@ -27,6 +27,8 @@ struct blkif_disk {
 	uint64_t sectors; /* of 512 bytes; atomic: it may grow beside requests */
 	bool read_only;
 	bool discard;     /* DISCARD is offered */
+	bool decrypts;    /* as td_image_info has it, of any image of the chain; atomic */
+	struct td_log_limit limit; /* of what its guests can make happen as often as they like; main thread */
 	uint32_t block;   /* bytes: writes must be multiples of it; 0: of 512 */
 	void *owner;
 	/* in the main thread: */

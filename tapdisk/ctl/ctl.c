@@ -27,6 +27,7 @@ struct unsent {
 
 static struct ev_loop *ctl_loop;
 static ev_io listener;
+static ev_timer accept_again;
 static struct td_list calls = TD_LIST_INIT(calls);
 static char socket_path[sizeof ((struct sockaddr_un *)0)->sun_path];
 
@@ -182,11 +183,22 @@ static bool trusted(int fd)
 	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &len) && (c.uid == 0 || c.uid == geteuid());
 }
 
+/* Out of descriptors, say: who asks waits on, and nobody is to spin meanwhile. */
+static void on_accept_again(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	ev_timer_stop(loop, w);
+	ev_io_start(loop, &listener);
+}
+
 static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 {
 	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ctl_call *call;
 
+	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+		ev_io_stop(loop, w);
+		ev_timer_again(loop, &accept_again);
+	}
 	if (fd < 0)
 		return;
 	call = trusted(fd) ? calloc(1, sizeof *call) : NULL;
@@ -225,6 +237,8 @@ int ctl_start(struct ev_loop *loop, struct td_err *err)
 	ctl_loop = loop;
 	ctl_ops_init();
 	ev_io_init(&listener, on_accept, fd, EV_READ);
+	ev_init(&accept_again, on_accept_again);
+	accept_again.repeat = 0.1;
 	ev_io_start(loop, &listener);
 	return 0;
 }
@@ -234,6 +248,7 @@ void ctl_stop(void)
 	if (!ctl_loop)
 		return;
 	ev_io_stop(ctl_loop, &listener);
+	ev_timer_stop(ctl_loop, &accept_again);
 	close(listener.fd);
 	unlink(socket_path);
 	td_list_each_safe(l, tmp, &calls) {

@@ -174,6 +174,7 @@ void nbd_receive_none(struct td_list *list)
 /* --- nbdclient<pid> ------------------------------------------------------------------------------------------------- */
 
 static ev_io passed_listener;
+static ev_timer passed_again;
 static struct ev_loop *passed_loop;
 static struct td_list passed_receivers = TD_LIST_INIT(passed_receivers);
 
@@ -188,12 +189,22 @@ static void passed_keep(void *owner, int fd, const char *name)
 		td_log(LOG_INFO, "an NBD server's socket has been passed, for nbd:%s", name);
 }
 
+static void on_passed_again(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	ev_timer_stop(loop, w);
+	ev_io_start(loop, &passed_listener);
+}
+
 static void on_passed(struct ev_loop *loop, ev_io *w, int revents)
 {
 	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd >= 0)
+	if (fd >= 0) {
 		nbd_receive(loop, &passed_receivers, fd, passed_keep, NULL);
+	} else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) { /* out of descriptors, say: nobody is to spin */
+		ev_io_stop(loop, w);
+		ev_timer_again(loop, &passed_again);
+	}
 }
 
 static void passed_name(char *out, size_t len)
@@ -212,6 +223,8 @@ int nbd_passed_start(struct ev_loop *loop, struct td_err *err)
 		return fd;
 	passed_loop = loop;
 	ev_io_init(&passed_listener, on_passed, fd, EV_READ);
+	ev_init(&passed_again, on_passed_again);
+	passed_again.repeat = 0.1;
 	ev_io_start(loop, &passed_listener);
 	return 0;
 }
@@ -225,6 +238,7 @@ void nbd_passed_stop(void)
 	nbd_receive_none(&passed_receivers);
 	td_passed_close_all();
 	ev_io_stop(passed_loop, &passed_listener);
+	ev_timer_stop(passed_loop, &passed_again);
 	close(passed_listener.fd);
 	passed_name(name, sizeof name);
 	nbd_socket_remove(name);

@@ -99,6 +99,13 @@ static void identify(struct vbd *v, const char *path, struct td_io *io)
 	strcpy(v->file, i.text);
 }
 
+static bool decrypts(const struct td_image *image)
+{
+	while (image && !image->info.decrypts)
+		image = image->backing;
+	return image;
+}
+
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
 {
 	const struct td_driver *d;
@@ -162,6 +169,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
 	v->disk.discard = leaf->info.discard && !o->read_only;
+	__atomic_store_n(&v->disk.decrypts, decrypts(leaf), __ATOMIC_RELAXED);
 	v->disk.block = v->nbd_disk.block = o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
 	v->state = 0;
 	if (fresh)

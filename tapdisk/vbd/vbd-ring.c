@@ -239,7 +239,7 @@ static int connect_locked(struct vbd *v, struct td_xport **x, unsigned n, const 
 	}
 	if (rc < 0)
 		return rc;
-	td_log(LOG_INFO, "minor %d: connected to domain %u, device %u: %u %s of %u pages, %s", v->minor, p->domid, p->devid, n,
+	td_log_limited(&v->disk.limit, LOG_INFO, "minor %d: connected to domain %u, device %u: %u %s of %u pages, %s", v->minor, p->domid, p->devid, n,
 	       n == 1 ? "ring" : "rings", p->pages, blkif_abi_name(p->abi));
 	if (v->leaf)
 		vbd_run_rings(v);
@@ -295,7 +295,7 @@ int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err 
 	for (; (r = find_ring(v, domid, devid)); n++)
 		drop_ring(v, r);
 	if (n) {
-		td_log(LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
+		td_log_limited(&v->disk.limit, LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
 	} else if (v->moved) {
 		rc = td_fail(err, ENODEV, "minor %d is tapdisk %d's now", v->minor, (int)v->moved);
 	} else if (vbd_ring(v)) {
