@@ -8,6 +8,8 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/options.h \
 	tapdisk/queue.c \
 	tapdisk/queue.h \
+	tapdisk/sandbox.c \
+	tapdisk/sandbox.h \
 	tapdisk/server.c \
 	tapdisk/server.h
 include tapdisk/ctl/local.mk

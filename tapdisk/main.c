@@ -13,6 +13,7 @@
 #include "lib/ctl-dir.h"
 #include "lib/output.h"
 #include "tapdisk/ctl/ctl.h"
+#include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
 
 static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"
@@ -123,6 +124,11 @@ int main(int argc, char **argv)
 	if (rc < 0)
 		return -rc;
 	limits();
+	rc = sandbox_enter(&err);
+	if (rc < 0) {
+		report(&err);
+		return -rc;
+	}
 	loop = ev_default_loop(0);
 	if (!loop) {
 		td_fail(&err, ENOSYS, "cannot make an event loop");

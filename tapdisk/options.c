@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "lib/conf.h"
-#include "lib/reach.h"
+#include "lib/io/reach.h"
 
 static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -111,6 +111,14 @@ static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
 	return td_fail(err, EINVAL, "io=%.100s: the I/O engines are auto, libaio, io_uring and threads", v);
 }
 
+/* Read where a tapdisk starts (tapdisk/sandbox.h); here for its spelling. */
+static int set_sandbox(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	bool on;
+
+	return yes_no("sandbox", v, &on, err);
+}
+
 static const struct {
 	const char *key;
 	int (*set)(struct vbd_options *o, const char *v, struct td_err *err);
@@ -126,6 +134,7 @@ static const struct {
 	{"parent-dirs", set_parent_dirs, false, true},
 	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
+	{"sandbox", set_sandbox, false, true},
 };
 
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)

@@ -114,7 +114,11 @@ static void on_ping(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	/* one that is paused, or has no space, waits for somebody else, and says so itself; one that has died is buried elsewhere */
-	if (err || td_json_number(reply, "state", TD_STATE_CLOSED) || answered < 0 || answered != w->answered) {
+	/*
+	 * One that has nothing to answer is idle, whatever the guest's ring says, which is why it was asked: the guest can write that as
+	 * it likes.  An older tapdisk does not say how many.
+	 */
+	if (err || td_json_number(reply, "state", TD_STATE_CLOSED) || answered < 0 || answered != w->answered || !td_json_number(reply, "waiting", 1)) {
 		w->answered = err ? -1 : answered;
 		w->answered_at = now;
 		if (w->told && !err)

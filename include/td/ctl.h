@@ -37,7 +37,8 @@
  * watch       minor (optional)                                   events {minor, state, reason, sectors, rings}, one for each change,
  *                                                                and one at the start for each disk
  * ping        minor (optional)                                   pid, version, takes-over: the layout of its tables (tapdisk/blkif/inflight.h);
- *                                                                with minor: its state, and answered: a count of its requests.  Never waits
+ *                                                                with minor: its state, answered: a count of its requests, waiting: of those
+ *                                                                that it has taken and not answered.  Never waits
  * handover    to: a tapdisk's pid                                rows {minor, pause (s)}, one a disk that it has; then 0: this process ends,
  *                                                                or an error, and all are here (tapdisk/ctl/handover.h)
  * settle      minor, args, options, past: as of a record         -           (what a dead tapdisk of that minor had not written to its image yet

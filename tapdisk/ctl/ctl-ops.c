@@ -8,6 +8,7 @@
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/blkif/inflight.h"
 #include "tapdisk/vbd/record.h"
+#include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
 #include "tapdisk/ctl/settle.h"
 #include "tapdisk/ctl/ctl-stats.h"
@@ -184,6 +185,16 @@ static json_int_t answered(const struct vbd *v)
 	return (json_int_t)n;
 }
 
+/* And how many wait for an answer, as the tapdisk itself has counted them: of a ring's page its guest says what it likes. */
+static json_int_t waiting(const struct vbd *v)
+{
+	unsigned n = v->nbd ? nbd_inflight(v->nbd) : 0;
+
+	td_list_each(l, &v->rings)
+		n += blkif_inflight(td_entry(l, struct vbd_ring, link)->blkif);
+	return n;
+}
+
 static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	json_int_t minor = 0;
@@ -196,6 +207,7 @@ static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	if (v) {
 		json_object_set_new(answer, "state", json_integer(vbd_state(v)));
 		json_object_set_new(answer, "answered", json_integer(answered(v)));
+		json_object_set_new(answer, "waiting", json_integer(waiting(v)));
 	}
 	json_object_set_new(answer, "pid", json_integer(getpid()));
 	json_object_set_new(answer, "version", json_string(PACKAGE_VERSION));
@@ -210,6 +222,7 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 		json_t *row = json_object();
 
 		put_state(row, d);
+		json_object_set_new(row, "sandbox", json_string(sandbox_state()));
 		if (d->spec) {
 			json_object_set_new(row, "args", json_string(d->spec));
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));

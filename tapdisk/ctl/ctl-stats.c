@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tapdisk/cache/lane.h"
+#include "tapdisk/sandbox.h"
 #include "tapdisk/vbd/vbd.h"
 
 /* The first keys are what clients of the older tap-ctl parse, in its order and spelling; what follows them is ours. */
@@ -175,6 +176,7 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		json_object_set_new(j, "engine", engine_json(v->cache.io));
 	if (!td_list_empty(&v->cache.lanes))
 		json_object_set_new(j, "threads", threads_json(v));
+	json_object_set_new(j, "sandbox", json_string(sandbox_state()));
 	free(t);
 	return j;
 }
