@@ -82,6 +82,15 @@ ln victim.img vic.img
 refused "a raw backing file" "chmod a-w" "qcow2:$WORK/back.qcow2"
 refused "a raw parent of a VHD" "chmod a-w" "vhd:$WORK/nil.vhd"
 victim_starts
+# a fixed VHD's guest writes the metadata of one that names the victim, and its end is cut off
+vhd_util create -n fixed.vhd -s 4 -r || fail "a fixed VHD"
+dd if=nil.vhd of=fixed.vhd conv=notrunc status=none
+run tap_ctl create -o cache=writeback -a "vhd:$WORK/fixed.vhd"
+[ "$RC" != 0 ] || fail "a file that contradicts itself was opened"
+truncate -s -4096 fixed.vhd
+refused "a fixed VHD's guest has written a differencing disk's metadata" "chmod a-w" "vhd:$WORK/fixed.vhd"
+truncate -s +1M fixed.vhd
+refused "the same, grown" "chmod a-w" "vhd:$WORK/fixed.vhd"
 # a qcow2 is as good a victim, and no uuid tells that it is the parent
 td_qcow create victim.qcow2 4M && qemu-img create -q -f qcow2 -F qcow2 -b victim.qcow2 up.qcow2 || fail "td-qcow create"
 refused "a qcow2 as backing file" "chmod a-w" "qcow2:$WORK/up.qcow2"

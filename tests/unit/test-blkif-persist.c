@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Persistent grants (rules G1 to G4 in tapdisk/blkif/blkif-persist.c): data in the guest's pages, and R6. */
+/* Persistent grants (rules G1 to G5 in tapdisk/blkif/blkif-persist.c): data in the guest's pages, and R6. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -171,6 +171,21 @@ START_TEST(g3_a_frontend_that_never_uses_a_page_twice_is_copied_in_the_end)
 }
 END_TEST
 
+START_TEST(g5_what_is_decrypted_is_not_read_into_the_guests_pages)
+{
+	begin_persistent();
+	img.seen = seen_iov;
+	bdisk.decrypts = true;
+	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 3), BLKIF_OKAY);
+	ck_assert(!g.maps && g.copies == 1);
+	ck_assert_int_eq(ask_ref(BLKIF_WRITE, 0, 3), BLKIF_OKAY); /* which is encrypted in a copy */
+	ck_assert(g.maps == 1 && g.copies == 1);
+	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 3), BLKIF_OKAY); /* mapped or not */
+	ck_assert_uint_eq(g.copies, 2);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("blkif-persist");
@@ -182,5 +197,6 @@ int main(void)
 	SUITE_ADD(s, r6_pages_are_capped_and_the_least_recently_used_goes);
 	SUITE_ADD(s, g1_a_page_in_use_stays);
 	SUITE_ADD(s, g3_a_frontend_that_never_uses_a_page_twice_is_copied_in_the_end);
+	SUITE_ADD(s, g5_what_is_decrypted_is_not_read_into_the_guests_pages);
 	return suite_run(s);
 }
