@@ -155,7 +155,7 @@ static void examine(struct exam *e, uint32_t at, const struct pages *files, stru
 
 	v->rule = NULL;
 	L.cuts++;
-	if (host_check(e->r, e->r->leaf, files, text, sizeof text)) {
+	if (host_check(e->r, at, e->r->leaf, files, text, sizeof text)) {
 		blame(v, "I5", text);
 		return;
 	}

@@ -18,6 +18,7 @@
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
+#include "tests/crash/bitmap-check.h"
 #include "tests/crash/clock.h"
 #include "tests/crash/image-check.h"
 #include "tests/crash/process.h"
@@ -60,6 +61,7 @@ struct host {
 	int serving, giver;   /* processes, or NOBODY: who has the disk, and who has given it to that one on trial */
 	int minor;
 	bool open, paused;    /* as the toolstack knows it */
+	bool between;         /* it died in an operation: paused or not, nobody knows */
 	bool dead;            /* somebody had it open, and died; nobody has taken it over */
 	bool lost;            /* for good: it was refused, for a reason */
 	bool tampered;
@@ -76,7 +78,7 @@ struct host {
 	uint32_t unsafe_from;
 
 	/* the operation on a fiber */
-	bool busy, working;
+	bool busy, working, starting;
 	const struct event *ev;
 	struct vbd_options want;
 	unsigned want_spec;
@@ -117,9 +119,34 @@ static uint32_t tick(void)
 	return H.r->clock++;
 }
 
+/* What a successor would be told: is it paused? */
+static bool recorded_as_paused(void)
+{
+	char path[4200];
+	json_t *rec;
+	bool paused;
+
+	td_ctl_disk_path(H.minor, path);
+	rec = json_load_file(path, 0, NULL);
+	paused = json_is_true(json_object_get(rec, "paused"));
+	json_decref(rec);
+	return paused;
+}
+
+/* While a disk goes on after a pause: no guest's request is at its image before the record says so. */
+static void check_record(void)
+{
+	const struct life *l = H.life[H.serving];
+
+	if (H.starting && l && l->v && l->v->cache.at_image && recorded_as_paused())
+		blame("R1", "guests run, and a successor would be paused: the record does not say so yet");
+}
+
 /* Something is about to happen, in a process; which may die before it. */
 static void happens(const char *what)
 {
+	if (process_current() == H.serving && H.serving != NOBODY && H.starting)
+		check_record();
 	if (process_current() != H.serving || !H.die_in || --H.die_in)
 		return;
 	H.r->last = what;
@@ -355,7 +382,8 @@ static void lost_all(void)
 	drop_clients(H.serving);
 	H.life[H.serving] = NULL;
 	H.serving = NOBODY;
-	H.busy = H.working = false;
+	H.between |= H.busy;
+	H.busy = H.working = H.starting = false;
 	H.die_in = 0;
 	H.dead = H.open;
 	if (H.r->bad.rule)
@@ -366,7 +394,7 @@ static void lost_all(void)
 
 		for (unsigned i = 0; i < H.sim.nfiles; i++)
 			files[i] = H.sim.file[i].now;
-		if (!H.lost && host_check(H.r, H.spec, files, text, sizeof text))
+		if (!H.lost && host_check(H.r, H.r->clock, H.spec, files, text, sizeof text))
 			blame("I5", text);
 	}
 }
@@ -596,7 +624,9 @@ static void do_unpause(struct vbd *v)
 
 	spec_of(H.want_spec, spec, sizeof spec);
 	note_mode(H.want.mode, false);
+	H.starting = true;
 	H.rc = vbd_unpause(v, spec, &H.want, &H.err);
+	H.starting = false;
 	if (!H.rc) {
 		note_mode(H.want.mode, true);
 		H.paused = false;
@@ -723,7 +753,7 @@ static void open_first(void)
 		return;
 	}
 	H.open = true;
-	H.dead = H.paused = false;
+	H.dead = H.paused = H.between = false;
 	H.opt = H.want;
 	H.spec = H.want_spec;
 	H.failed_at = NEVER;
@@ -771,6 +801,9 @@ static void revive(bool check)
 	}
 	H.r->n.revived++;
 	H.dead = false;
+	if (!H.between && H.paused != !H.life[H.serving]->v->leaf)
+		blame("R2", H.paused ? "a disk that was paused goes on after a death" : "a disk that was not paused is, after a death");
+	H.between = false;
 	H.paused = !H.life[H.serving]->v->leaf;
 	say("revived%s, mode %s", H.paused ? ", paused" : "", H.life[H.serving]->v->opt.mode->name);
 	/* what was on its way, the record tells */
@@ -1261,9 +1294,13 @@ void host_run_free(struct host_run *r)
 	flog_free(&r->log);
 }
 
-int host_check(const struct host_run *r, unsigned leaf, const struct pages *files, char *text, size_t len)
+int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files, char *text, size_t len)
 {
-	return image_check(r->format->type, &files[leaf], text, len);
+	int rc = image_check(r->format->type, &files[leaf], text, len);
+
+	if (!rc && !leaf && !strcmp(r->format->type, "qcow2"))
+		rc = bitmap_check(&files[leaf], &r->guest, at, text, len);
+	return rc;
 }
 
 /* OpenSSL keeps what it has found out for the whole program: its memory is nobody's who may die. */

@@ -47,7 +47,7 @@ void host_run(struct host_run *r);
 void host_run_free(struct host_run *r);
 bool host_promised(const struct host_run *r, uint32_t at); /* was anything promised at that event, or before it for good? */
 
-/* Looks at the disk's files as they are, or as a cut left them: 0, or text. */
-int host_check(const struct host_run *r, unsigned leaf, const struct pages *files, char *text, size_t len);
+/* Looks at the disk's files as they are at that event, or as a cut left them: 0, or text. */
+int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files, char *text, size_t len);
 
 #endif

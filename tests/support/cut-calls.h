@@ -17,6 +17,7 @@ struct event {
 };
 extern struct event *events;
 extern size_t nevents;
+extern unsigned names_synced; /* directories that were synced while it was recorded, before the file's first change */
 
 void start_recording(const char *path);
 void stop_recording(void);

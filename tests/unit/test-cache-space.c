@@ -258,6 +258,26 @@ START_TEST(a_flush_waits_for_space_over_a_pause)
 }
 END_TEST
 
+/* The first that finds no space does so while the disk comes to rest: no look for space is under way that would send it again. */
+START_TEST(a_flush_that_finds_no_space_in_a_pause_goes_on_after_it)
+{
+	struct guest_req *f;
+
+	begin("none");
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	cache_quiesce(&cache);
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(cache_image_idle(&cache) && cache_dirty(&cache) && !f->done && !cache.out_of_space);
+	cache_resume(&cache);
+	ck_assert_uint_eq(img.npending, 1);
+	test_image_drain(&img);
+	ck_assert(f->done && !f->err && !cache_dirty(&cache));
+	end();
+}
+END_TEST
+
 static bool second_leaves(const struct cache *c, const struct td_req *req)
 {
 	return req == &reqs[1].r;
@@ -301,6 +321,7 @@ int main(void)
 	SUITE_ADD(s, a_flush_without_space_is_a_failed_one_when_that_is_to_be_reported);
 	SUITE_ADD(s, a_flush_that_waits_for_space_fails_with_a_flush_to_disk);
 	SUITE_ADD(s, a_flush_waits_for_space_over_a_pause);
+	SUITE_ADD(s, a_flush_that_finds_no_space_in_a_pause_goes_on_after_it);
 	SUITE_ADD(s, a_leaving_guests_flush_does_not_wait_for_space);
 	SUITE_ADD(s, a_barriers_write_waits_for_space_too);
 	SUITE_ADD(s, out_of_space_lasts_over_a_pause);

@@ -424,6 +424,47 @@ START_TEST(a_discarded_place_waits_for_who_reads_it)
 }
 END_TEST
 
+static bool punching(void)
+{
+	return fio.nlog && fio.log[fio.nlog - 1].op == TD_IO_PUNCH;
+}
+
+/* While it is being punched, nobody takes it: what is written there meanwhile would go with it. */
+START_TEST(a_place_that_is_being_punched_is_not_taken)
+{
+	struct op flush, writing;
+	uint64_t was;
+
+	open_new();
+	ok(TD_WRITE, mem, 0, 4 * CLUSTER, 0);
+	warm();
+	was = place_of(0);
+	ok(TD_DISCARD, NULL, 0, CLUSTER, 0);
+	fio.manual = true;
+	start(&flush, TD_FLUSH, NULL, 0, 0, 0);
+	for (int i = 0; i < 100 && !punching(); i++) {
+		turns(3);
+		if (fio.nrunning && !punching())
+			fault_io_complete(&fio, 0);
+	}
+	ck_assert(punching());
+	ck_assert_uint_eq(fio.log[fio.nlog - 1].off, was);
+	start(&writing, TD_WRITE, mem, MIB, CLUSTER, 0);
+	turns(10);
+	for (unsigned i = 0; i < fio.nlog; i++)
+		ck_assert(fio.log[i].op != TD_IO_WRITE || fio.log[i].off != was);
+	fio.manual = false;
+	for (int i = 0; i < 10; i++) {
+		while (fio.nrunning)
+			fault_io_complete(&fio, 0);
+		turns(3);
+	}
+	ck_assert_int_eq(finish(&flush), 0);
+	ck_assert_int_eq(finish(&writing), 0);
+	close_sound();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2");
@@ -442,5 +483,6 @@ int main(void)
 	SUITE_ADD(s, a_cluster_that_finds_no_space_is_given_back);
 	SUITE_ADD(s, a_discarded_place_is_given_back_only_when_that_is_durable);
 	SUITE_ADD(s, a_discarded_place_waits_for_who_reads_it);
+	SUITE_ADD(s, a_place_that_is_being_punched_is_not_taken);
 	return suite_run(s);
 }

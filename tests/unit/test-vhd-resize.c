@@ -63,7 +63,9 @@ static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 	old = content(path, &size);
 	before = slurp(path, &len);
 	start_recording(path);
+	names_synced = 0;
 	ok(vhd_resize(path, to, journal, &err));
+	ck_assert_msg(names_synced == 1, "the image is changed when a power cut may still leave no journal");
 	stop_recording();
 	check_image(path, 0, "after the resize");
 	/* the journal once more, of the image as it was */
