@@ -4,7 +4,10 @@
 #include <string.h>
 
 #include "drivers/drivers.h"
+#include "lib/fiber/await.h"
+#include "lib/fiber/fiber.h"
 #include "lib/io/file.h"
+#include "lib/redo.h"
 #include "lib/settle.h"
 
 struct raw {
@@ -38,6 +41,26 @@ static void fill_info(struct td_image *image, const struct td_file *f)
 	image->info.discard_gran = f->st.discard_gran;
 }
 
+struct mind {
+	const struct td_image *image;
+	struct td_err *err;
+};
+
+static long mind(void *arg)
+{
+	struct mind *m = arg;
+
+	return td_redo_mind(m->image->path, m->image->file_flags & TD_FILE_SHARED, m->err);
+}
+
+/* Written to as it is, it must not be an image that a log of changes waits for (G8 of lib/redo.h). */
+static int mind_log(struct td_image *image, struct td_err *err)
+{
+	struct mind m = {image, err};
+
+	return image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT) ? 0 : (int)td_await_call(image->io, mind, &m);
+}
+
 static int raw_open(struct td_image *image, struct td_err *err)
 {
 	struct raw *r = image->priv;
@@ -49,6 +72,8 @@ static int raw_open(struct td_image *image, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	rc = check_size(image, r->file, err);
+	if (!rc)
+		rc = mind_log(image, err);
 	if (!rc)
 		rc = td_settle(image, r->file, err);
 	if (rc < 0) {

@@ -31,7 +31,7 @@ int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, 
 bool td_ctl_ring_any(int minor);
 /* The record of how a minor's disk is open (tapdisk/vbd/record.h). */
 int td_ctl_disk_path(int minor, char *path);
-/* The note of its process's flushes (tapdisk/vbd/syncmark.h). */
+/* The note of its flushes (lib/syncmark.h). */
 int td_ctl_flush_path(int minor, char *path);
 /* The log of a format's changes that wait for a commit (lib/redo.h). */
 int td_ctl_redo_path(int minor, char *path);

@@ -37,7 +37,9 @@ lib_libtd_a_SOURCES = \
 	lib/shm-dir.c \
 	lib/shm-dir.h \
 	lib/sibling.c \
-	lib/sibling.h
+	lib/sibling.h \
+	lib/syncmark.c \
+	lib/syncmark.h
 include lib/io/local.mk
 include lib/fiber/local.mk
 # what a program that stands on lib links

@@ -32,6 +32,8 @@ struct redo_head {
 	struct redo_id id;
 	char boot[40];
 	char path[2048]; /* of the image, for people; "" when it is longer */
+	uint64_t mark_at; /* where in the image the mark stands, as a big-endian number; 0: not known (an older version's) */
+	uint32_t failed;  /* G9 */
 };
 
 struct redo_record {
@@ -73,7 +75,14 @@ int redo_map(const char *path, struct td_redo **out);
 int redo_take(const char *path, struct td_redo **out);
 bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *path); /* G2 */
 
-/* redo-find.c: blocking.  The path of a log that holds something and is of this mark and image, PATH_MAX bytes; its minor, or -1 when there is none. */
+/*
+ * redo-find.c: blocking.  The path of a log that holds something and is of this mark and image, PATH_MAX bytes, and its minor; -ENOENT when
+ * there is none; or -errno with the path of one that may be it, and cannot be read.
+ */
 int redo_find(uint32_t mark, const struct redo_id *id, const char *image, bool dead, char *path);
+int redo_unread(const char *image, const char *log, int rc, struct td_err *err); /* the text of that; rc */
+void redo_fail_of(const struct redo_id *id, const char *image); /* blocking */
+struct stat;
+void redo_identify(const struct stat *st, struct redo_id *id);
 
 #endif

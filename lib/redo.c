@@ -246,6 +246,12 @@ bool td_redo_takes(const struct td_redo *r)
 	return r && r->head;
 }
 
+void td_redo_fail(struct td_redo *r)
+{
+	if (r && r->head)
+		__atomic_store_n(&r->head->failed, 1, __ATOMIC_RELEASE);
+}
+
 /* --- whose it is ------------------------------------------------------------------------------------------------------ */
 
 uint32_t td_redo_mark(void)
@@ -264,7 +270,7 @@ bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *
 	return h->id.dev == id->dev && h->id.ino == id->ino;
 }
 
-void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t sum)
+void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t mark_at, uint64_t sum)
 {
 	struct redo_head *h = r ? r->head : NULL;
 
@@ -276,6 +282,7 @@ void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, ui
 	if (strlen(f->path) < sizeof h->path)
 		strcpy(h->path, f->path);
 	h->mark = mark;
+	h->mark_at = mark_at;
 	r->sum = h->sum = sum;
 	r->summed = true;
 	__atomic_store_n(&h->summed, 1, __ATOMIC_RELEASE);

@@ -30,10 +30,22 @@
  * G5 Whoever opens an image that bears a mark, for writing, looks for a log of it among all of this host, and applies it first; a reader
  *    is refused, and told the command.  A log is emptied by nothing but a commit or its application, and removed only when it is
  *    empty, or with an explicit word (tap-ctl free -f).
+ *    One that cannot be read (another version's, cut off) may be the one: then the image is refused as well.
  * G6 A disk's record says that there is a log (tapdisk/vbd/record.h): one that is missing then, or that this version cannot read, is an error.
  *    The record is written after the open that it tells of, so a log's path is never empty in between: a new one takes its place in one
  *    step, by rename, and one that G4 does without stays there, empty.  What fails on the way, or dies, leaves what the older record says to be true.
  * G7 A restart of the host voids logs: what it lost of the page cache was never promised, and what a log builds on may be lost as well.
+ * G8 So does whoever writes to the image's file without looking at what is in it (as a raw disk, or to make a new image of it), by the
+ *    place of the mark, which the log names: it is refused.
+ *
+ * A sync that fails (S2 of lib/settle.h, C5 of tapdisk/cache.c): what guests have written since the last good flush may be lost, and a
+ * log's records refer to it.  In the file they would replace what an earlier flush has made durable (a parent's data, zeroes) by
+ * nobody knows what.
+ *
+ * G9 A log of whose image a sync has failed says so (failed), before anybody hears of the failure; what a death takes along the
+ *    syncmark tells (lib/syncmark.h).  It is not put into the image any more.  The disk's own successor opens the image for reading alone, and
+ *    reads through the log: what was answered reads as it was answered, the image stays at its last good flush, and each write
+ *    and flush fails.  Anybody else is refused.  It goes when the disk is closed, which says that the last flush failed, or by free -f.
  *
  * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one is emptied when it succeeds.  When it
  * fails, the next freezes nothing, and what it has covered of the half that is written to is passed over from then on.
@@ -52,6 +64,7 @@
 
 struct td_redo;
 struct td_file;
+struct td_image;
 
 enum td_redo_wave {
 	TD_REDO_FIRST,
@@ -70,6 +83,14 @@ void td_redo_boot(char boot[40]); /* the host's boot (G7), as text; "" when it c
 int td_redo_waits(const char *path);
 bool td_redo_pending(const struct td_redo *r); /* is there anything to apply? */
 bool td_redo_takes(const struct td_redo *r);   /* records, at all */
+void td_redo_fail(struct td_redo *r);          /* G9; NULL is fine */
+void td_redo_fail_of(const struct td_file *f); /* every log of that file; on a fiber */
+
+/*
+ * For whoever writes to a file without knowing its format, or takes it for another one.  Blocking; -EBUSY with text when a log waits for it.
+ * dead: a living tapdisk's does not count, which has the image.
+ */
+int td_redo_mind(const char *path, bool dead, struct td_err *err);
 
 /* --- an image is opened: on a fiber, with its file locked ------------------------------------------------------------ */
 
@@ -81,14 +102,17 @@ uint32_t td_redo_mark(void); /* a new one; never 0 */
  */
 int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct td_redo **out, struct td_err *err);
 void td_redo_leave(struct td_redo *own, struct td_redo *out);
-/* When data elsewhere are durable: applies what is there, durably, and empties it.  0 or -errno with text; -ESTALE as above (G3). */
-int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_err *err);
+/*
+ * When data elsewhere are durable: applies what is there to f, durably, and empties it; or, after a sync that failed, shows f as though it
+ * had been applied (G9: then *image->lost is not 0, and nothing may be written).  0 or -errno with text; -ESTALE as above (G3).
+ */
+int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, struct td_err *err);
 /* The file as it is when all is applied; 0 or -errno. */
 int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t off, uint32_t len);
 bool td_redo_sum(const struct td_redo *r, uint64_t *sum); /* G3; false: not known */
 int td_redo_stale(const struct td_redo *r, const struct td_file *f, struct td_err *err); /* -ESTALE with its text */
 /* The image has its mark, and the log is empty: records are of this state from now on. */
-void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t sum);
+void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t mark_at, uint64_t sum); /* mark_at: its place in the file */
 void td_redo_decline(struct td_redo *r); /* G4; NULL is fine */
 
 /* --- while it is open ----------------------------------------------------------------------------------------------- */

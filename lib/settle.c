@@ -5,11 +5,17 @@
 #include <string.h>
 
 #include "lib/io/file.h"
+#include "lib/redo.h"
 
 /* A parent on a file system that nobody can write to (squashfs, an ISO) has nothing to make durable. */
 static bool cannot_be_dirty(const struct td_image *image, int rc)
 {
 	return (image->file_flags & TD_FILE_PARENT) && (rc == -EINVAL || rc == -EROFS);
+}
+
+bool td_lost(const struct td_image *image)
+{
+	return image->lost && *image->lost;
 }
 
 int td_settled(struct td_image *image, const char *path, int rc, struct td_err *err)
@@ -26,7 +32,13 @@ int td_settled(struct td_image *image, const char *path, int rc, struct td_err *
 
 int td_settle(struct td_image *image, struct td_file *f, struct td_err *err)
 {
+	int rc;
+
+	f->mark = image->mark;
 	if (!image->settle)
 		return 0;
-	return td_settled(image, f->path, td_file_rw(f, TD_IO_SYNC, NULL, 0, 0, 0), err);
+	rc = td_file_rw(f, TD_IO_SYNC, NULL, 0, 0, 0);
+	if (rc < 0 && !cannot_be_dirty(image, rc))
+		td_redo_fail_of(f); /* G9: the next sync of it finds nothing any more */
+	return td_settled(image, f->path, rc, err);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "control/td-qcow/td-qcow.h"
+#include "lib/redo.h"
 #include "lib/sibling.h"
 
 /* What the options say. */
@@ -167,6 +168,8 @@ static int make_file(const char *path, bool force, bool *made, struct td_err *er
 	else if (S_ISREG(s.st_mode) && s.st_size && !force)
 		rc = td_fail(err, EEXIST, "%s is there already, with %lld bytes: --force makes an image of it, and its contents are gone", path,
 			     (long long)s.st_size);
+	if (!rc && !*made)
+		rc = td_redo_mind(path, true, err);
 	if (fd >= 0)
 		close(fd);
 	return rc;

@@ -132,22 +132,25 @@ static int open_data(struct qcow *q, struct td_err *err)
 	rc = name_data(q, path, err);
 	if (!rc)
 		rc = td_file_open_in(q->io, path, q->image->file_flags, q->image->file_flags & TD_FILE_PARENT ? reach : NULL, &q->data, err);
-	return rc ? rc : td_settle(q->image, q->data, err);
+	if (!rc)
+		rc = td_settle(q->image, q->data, err);
+	q->writable = q->writable && !td_lost(q->image);
+	return rc;
 }
 
 static int apply_log(struct qcow *q, struct td_redo *r, struct td_err *err)
 {
 	int rc = open_data(q, err);
 
-	if (!rc && q->external && (rc = qcow_sync(q->data)))
+	if (!rc && q->external && !td_lost(q->image) && (rc = qcow_sync(q->data)))
 		td_fail(err, -rc, "cannot make %s durable: %s", q->data->path, strerror(-rc));
-	return rc ? rc : td_redo_apply(r, q->file, err);
+	return rc ? rc : td_redo_apply(r, q->file, q->image, err);
 }
 
 /* What a dead process knew: the data before it, wherever they are (E3).  The header has been read. */
 static int apply_redo(struct qcow *q, struct td_err *err)
 {
-	struct td_redo *own = q->writable ? q->image->redo : NULL, *r;
+	struct td_redo *own = q->image->redo, *r;
 	int rc = td_redo_look(own, q->file, q->v1 ? 0 : QCOW_MARK(q->h.autoclear), &r, err);
 
 	if (!rc && r) {
@@ -156,6 +159,7 @@ static int apply_redo(struct qcow *q, struct td_err *err)
 		if (!rc)
 			rc = read_header(q, err);
 	}
+	q->writable = q->writable && !td_lost(q->image);
 	return rc;
 }
 
@@ -236,7 +240,7 @@ static int set_autoclear(struct qcow *q, struct td_err *err)
 	if (!mark || rc)
 		td_redo_decline(q->image->redo); /* G4 */
 	else
-		td_redo_begin(q->image->redo, q->file, mark, 0);
+		td_redo_begin(q->image->redo, q->file, mark, QCOW_H_AUTOCLEAR, 0);
 	if (mark && (rc == -ENOSPC || rc == -EDQUOT) && !((was ^ keep) & UINT32_MAX)) { /* it has no need to be written */
 		q->h.autoclear = was;
 		td_put_be64(q->first + QCOW_H_AUTOCLEAR, was);
@@ -375,6 +379,8 @@ int qcow_settle(struct td_image *image, struct td_err *err)
 		q->first = NULL;
 		rc = -ENOMEM;
 	}
+	if (!rc)
+		rc = td_settle(image, q->file, err);
 	if (!rc)
 		rc = read_header(q, err);
 	if (!rc)

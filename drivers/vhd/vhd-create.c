@@ -20,6 +20,7 @@
 #include "lib/bytes.h"
 #include "lib/io/file.h"
 #include "lib/io/reach.h"
+#include "lib/redo.h"
 
 static int make_uuid(uint8_t u[16], struct td_err *err)
 {
@@ -194,6 +195,8 @@ static int open_new(const struct vhd_new *n, struct vhd_image *v, bool *made, st
 	v->file_size = st.size;
 	if (!*made && !v->blockdev && v->file_size && !n->replace)
 		rc = td_fail(err, EEXIST, "%s exists already: remove it first, or use --force to overwrite it", n->path);
+	if (!rc && !*made)
+		rc = td_redo_mind(n->path, false, err); /* we have its lock */
 	if (!rc && !*made && !v->blockdev && ftruncate(v->fd, 0) < 0)
 		rc = td_fail(err, errno, "cannot empty %s: %s", n->path, strerror(errno));
 	if (!rc && !v->blockdev)

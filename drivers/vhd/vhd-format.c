@@ -50,7 +50,7 @@ static void footer_fields(const uint8_t b[VHD_FOOTER], struct vhd_footer *f)
 	f->orig_size = td_get_be64(b + 40);
 	f->size = td_get_be64(b + 48);
 	f->geometry = td_get_be32(b + 56);
-	f->type = td_get_be32(b + 60);
+	f->type = td_get_be32(b + VHD_H_RESERVED);
 	memcpy(f->uuid, b + 68, 16);
 	f->saved = b[84];
 	f->hidden = b[85];
@@ -70,7 +70,7 @@ static void footer_put(const struct vhd_footer *f, uint8_t b[VHD_FOOTER])
 	td_put_be64(b + 40, f->orig_size);
 	td_put_be64(b + 48, f->size);
 	td_put_be32(b + 56, f->geometry);
-	td_put_be32(b + 60, f->type);
+	td_put_be32(b + VHD_H_RESERVED, f->type);
 	memcpy(b + 68, f->uuid, 16);
 	b[84] = f->saved;
 	b[85] = f->hidden;

@@ -71,6 +71,8 @@ struct vhd_locator {
 #define VHD_LOC_WI2K 0x5769326bu /* deprecated: bytes, absolute */
 #define VHD_LOC_MAC  0x4d616320u /* an alias record: not decoded */
 
+#define VHD_H_RESERVED 60 /* where `reserved' stands in its bytes */
+
 struct vhd_header {
 	uint64_t data_offset;   /* UINT64_MAX */
 	uint64_t table_off;     /* bytes */

@@ -18,12 +18,8 @@ static void identify(const struct vhd_image *v, struct redo_id *id)
 	struct stat st;
 
 	memset(id, 0, sizeof *id);
-	if (fstat(v->fd, &st) < 0)
-		return;
-	id->dev = st.st_dev;
-	id->ino = st.st_ino;
-	if (S_ISBLK(st.st_mode))
-		id->rdev = st.st_rdev;
+	if (!fstat(v->fd, &st))
+		redo_identify(&st, id);
 }
 
 static int waits(const struct vhd_image *v, int minor, const char *log, struct td_err *err)
@@ -58,7 +54,9 @@ int vhd_image_mind_log(const struct vhd_image *v, struct td_err *err)
 	identify(v, &id);
 	/* who has a lock knows that no tapdisk writes to it, so that a living one's log waits as well: its close has failed */
 	minor = redo_find(v->header.reserved, &id, v->path, !(v->flags & VHD_HOW), log);
-	return minor < 0 ? 0 : waits(v, minor, log, err);
+	if (minor < 0)
+		return minor == -ENOENT ? 0 : redo_unread(v->path, log, minor, err);
+	return waits(v, minor, log, err);
 }
 
 int vhd_image_unmark(struct vhd_image *v, struct td_err *err)

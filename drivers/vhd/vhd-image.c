@@ -16,6 +16,7 @@
 
 #include "lib/bytes.h"
 #include "lib/io/file.h"
+#include "lib/redo.h"
 
 int vhd_pread(const struct vhd_image *v, void *buf, uint64_t len, uint64_t off, struct td_err *err)
 {
@@ -290,6 +291,11 @@ int vhd_image_open_raw(const char *path, unsigned flags, struct vhd_image **out,
 
 	if (rc < 0)
 		return rc;
+	rc = flags & VHD_HOW ? td_redo_mind(path, true, err) : 0;
+	if (rc < 0) {
+		vhd_image_close(v);
+		return rc;
+	}
 	v->raw = true;
 	v->size = v->file_size;
 	*out = v;

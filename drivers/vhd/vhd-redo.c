@@ -10,6 +10,7 @@
 #include "drivers/vhd/vhd.h"
 #include "lib/bytes.h"
 #include "lib/redo.h"
+#include "lib/settle.h"
 
 uint64_t vhd_entry_sum(uint32_t block, uint32_t entry)
 {
@@ -54,14 +55,15 @@ static int check_sum(struct vhd *v, const struct td_redo *r, struct td_err *err)
 
 int vhd_redo_apply(struct vhd *v, struct td_err *err)
 {
-	struct td_redo *own = v->writable ? v->image->redo : NULL, *r;
+	struct td_redo *own = v->image->redo, *r;
 	int rc = td_redo_look(own, v->file, v->fixed ? 0 : v->header.reserved, &r, err);
 
 	if (!rc && r)
 		rc = check_sum(v, r, err);
 	if (!rc && r)
-		rc = td_redo_apply(r, v->file, err);
+		rc = td_redo_apply(r, v->file, v->image, err);
 	td_redo_leave(own, r);
+	v->writable = v->writable && !td_lost(v->image);
 	return rc;
 }
 
@@ -94,7 +96,7 @@ int vhd_redo_begin(struct vhd *v, struct td_err *err)
 		return td_fail(err, -rc, "cannot write the header of %s: %s", v->image->path, strerror(-rc));
 	v->sum = table_sum(v);
 	if (mark)
-		td_redo_begin(v->image->redo, v->file, mark, v->sum);
+		td_redo_begin(v->image->redo, v->file, mark, v->footer.data_offset + VHD_H_RESERVED, v->sum);
 	return 0;
 }
 

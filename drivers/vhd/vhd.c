@@ -314,6 +314,7 @@ static int vhd_open(struct td_image *image, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	rc = td_settle(image, v->file, err);
+	v->writable = v->writable && !td_lost(image);
 	if (!rc)
 		rc = read_footer(v, err);
 	if (!rc)

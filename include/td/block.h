@@ -130,7 +130,8 @@ struct td_how {
 	bool settle;              /* read-only, but beneath what is written: what its files hold is made durable (lib/settle.h) */
 	const char *left;         /* of the leaf: a file for what a driver leaves to the next open (drivers/nbd/nbd-left.c); NULL: none */
 	bool died;                /* the last to have it open was another process, so that the file must be there */
-	int *lost;                /* NULL: the open fails where that fails; else -errno comes here, and it goes on */
+	int *lost;                /* NULL: the open fails where that fails; else -errno comes here, and it goes on; one may be there already */
+	struct td_sync_mark *mark; /* of the disk, which outlives its images (td/io.h); NULL: none */
 };
 
 struct td_image {
@@ -146,6 +147,7 @@ struct td_image {
 	int *lost;              /* of td_how, as long as open runs; and so are: */
 	const char *left;
 	bool died;
+	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing; /* next image down the chain, or NULL */
 	struct td_image_info info;
 	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */

@@ -50,7 +50,7 @@
  *   ctl<pid>              the socket; SOCK_SEQPACKET
  *   nbd*<pid>.<minor>, nbdclient<pid>  the NBD server's (tapdisk/nbd/nbd.h); after a handover, links to those of who has the disk now
  *   disk<N>               how minor N is open (tapdisk/vbd/record.h); outlives a tapdisk that is killed
- *   flush<N>              whether a flush of the image may have failed unseen (tapdisk/vbd/syncmark.h); outlives a tapdisk that is killed
+ *   flush<N>              whether a flush of the image may have failed unseen (lib/syncmark.h); outlives a tapdisk that is killed
  *   redo<N>               metadata of the image that waits for a commit (lib/redo.h); outlives a tapdisk that is killed
  *   left<N>               what a connection to an NBD server has left unanswered or unflushed (drivers/nbd/nbd.h, K5-K7); outlives likewise
  *   ring<N>.<domid>.<devid>.<queue>  what a ring of minor N has taken and not answered (tapdisk/blkif/inflight.h); outlives a tapdisk that is killed

@@ -158,17 +158,15 @@ struct td_io_counters { /* since td_io_new, as handed to the kernel */
 };
 
 /*
- * What a process that dies leaves of its fdatasyncs, and of durable writes through the page cache: the kernel tells of a write-back that
- * failed once, and a death may come between that and any record of it.  The engines keep it, one for the process.
+ * What a process that dies leaves of its fdatasyncs, and of its durable writes: the kernel tells of a write-back that failed once, and a
+ * death may come between that and any record of it.  The engines keep it, for each file that has one (td_file.mark): a disk's have one
+ * together.  Any thread.
  */
 struct td_sync_mark {
 	uint64_t begun, ended; /* so many; stored before the first goes to the kernel, and when the outcome of the second is known ... */
-	uint64_t failed;       /* ... but after this, if it was an error; whoever has it in a record takes it back */
+	uint64_t failed;       /* ... but after this, if it was an error */
 	uint64_t since;        /* ns of CLOCK_MONOTONIC: the last time at which one began alone, or ended */
 };
-
-/* They write into m from now on, which stays; before the first call, into one of their own. */
-void td_io_mark_syncs(struct td_sync_mark *m);
 
 struct td_io {
 	const struct td_io_ops *ops;

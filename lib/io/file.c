@@ -92,6 +92,8 @@ void td_file_close(struct td_file *f)
 	if (!f)
 		return;
 	td_await_call(f->io, close_run, f);
+	if (f->over)
+		f->over->free(f->over);
 	free(f->path);
 	free(f);
 }

@@ -11,6 +11,12 @@
 
 #include "td/io.h"
 
+/* What is to be seen in the place of some of a file's bytes (G9 of lib/redo.h); the file's own, from when it is put there. */
+struct td_file_over {
+	void (*show)(const struct td_file_over *o, struct td_iop *read); /* on what has been read; any thread */
+	void (*free)(struct td_file_over *o);
+};
+
 struct td_file {
 	int fd;
 	unsigned flags;         /* TD_FILE_* as opened */
@@ -19,6 +25,8 @@ struct td_file {
 	char *path;
 	struct td_list changes; /* lib/io/align.c: td_iop.at_file of those that are not with the store yet, in order of arrival; direct only */
 	int sync_err;           /* -errno of a sync of it that failed: what comes after it fails too; atomic (lib/io/io.c) */
+	struct td_sync_mark *mark; /* of the disk that it belongs to; NULL: of none */
+	struct td_file_over *over; /* NULL: it is read as it is */
 	unsigned rmws, held;    /* of these, the read-modify-writes, and those that wait */
 };
 

@@ -44,12 +44,11 @@ static void iov_advance(struct td_iop *op, size_t n)
 	}
 }
 
-static struct td_sync_mark own_mark, *mark = &own_mark;
+static struct td_sync_mark nobodys; /* of files that are of no disk */
 
-void td_io_mark_syncs(struct td_sync_mark *m)
+static struct td_sync_mark *mark_of(const struct td_iop *op)
 {
-	*m = *mark;
-	mark = m;
+	return op->file->mark ? op->file->mark : &nobodys;
 }
 
 /* Can this operation return an earlier write-back's error, or an earlier flush's of the store? */
@@ -59,7 +58,7 @@ static bool syncs(const struct td_iop *op)
 	       !(op->file->flags & TD_FILE_NOSYNC);
 }
 
-static void note_time(void)
+static void note_time(struct td_sync_mark *mark)
 {
 	__atomic_store_n(&mark->since, td_clock(), __ATOMIC_RELAXED);
 }
@@ -67,25 +66,31 @@ static void note_time(void)
 /* Several threads count here: each ring's makes durable writes of its own (L5 in tapdisk/cache/lane.h). */
 static void note_begin(const struct td_iop *op)
 {
+	struct td_sync_mark *mark;
+
 	if (!syncs(op))
 		return;
+	mark = mark_of(op);
 	if (__atomic_load_n(&mark->begun, __ATOMIC_RELAXED) == __atomic_load_n(&mark->ended, __ATOMIC_RELAXED))
-		note_time();
+		note_time(mark);
 	__atomic_fetch_add(&mark->begun, 1, __ATOMIC_RELEASE);
 	TD_KILL(SYNC_COUNTED);
 }
 
 static void note_end(const struct td_iop *op, int err)
 {
+	struct td_sync_mark *mark;
+
 	if (!syncs(op))
 		return;
+	mark = mark_of(op);
 	/* a write that finds no space has changed nothing, and waits for some: its disk has not failed */
 	if (err && !(op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT))) {
 		__atomic_fetch_add(&mark->failed, 1, __ATOMIC_RELEASE);
 		TD_KILL(SYNC_FAILED);
 	}
 	if (__atomic_add_fetch(&mark->ended, 1, __ATOMIC_RELEASE) != __atomic_load_n(&mark->begun, __ATOMIC_RELAXED))
-		note_time();
+		note_time(mark);
 	TD_KILL(SYNC_ENDED);
 }
 
@@ -107,6 +112,8 @@ void td_iop_finish(struct td_iop *op, int err)
 	err = sync_outcome(op, err);
 	note_end(op, err);
 	iov_restore(op);
+	if (op->op == TD_IO_READ && !err && op->file->over)
+		op->file->over->show(op->file->over, op);
 	op->io->inflight--;
 	if (op->change)
 		td_align_end(op);

@@ -42,6 +42,7 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->settle = image->settle && !(how->flags & TD_FILE_NOSYNC);
 	image->lost = how->lost;
 	image->left = how->left;
+	image->mark = how->mark;
 	image->died = how->died;
 	image->io = io;
 	image->priv = image + 1;

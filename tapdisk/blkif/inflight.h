@@ -15,7 +15,7 @@
  * the ring, and will be taken), and it is not ANSWERING at an index below rsp_prod (else T4 has not come: the guest has its answer).
  * A request owed is done again: a read, a write or a flush that was done already may be done twice before its answer, as the guest
  * touches its data, and the page with the segments of an INDIRECT, only after that; in the order of seq, which is the guest's, so that barriers and flushes cover what they did.
- * A flush whose outcome the dead process has taken along is not this table's but tapdisk/vbd/syncmark.h's.
+ * A flush whose outcome the dead process has taken along is not this table's but lib/syncmark.h's.
  */
 #ifndef TAPDISK_INFLIGHT_H
 #define TAPDISK_INFLIGHT_H

@@ -109,7 +109,7 @@ static void flush_done(struct td_req *flush, int err)
 	c->flush_running = false;
 	if (!err && c->sticky)
 		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what this flush was to hear */
-	if (cache_is_full(err) && !c->report_enospc && !c->sticky) {
+	if (cache_is_full(err) && (!c->report_enospc || c->quiesced) && !c->sticky) {
 		flush_waits(c, err);
 		return;
 	}
@@ -141,5 +141,5 @@ void cache_flush(struct cache *c)
 
 bool cache_dirty(const struct cache *c)
 {
-	return written(c) > c->flushed && !c->mode->drop_flush && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);
+	return written(c) > c->flushed && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);
 }

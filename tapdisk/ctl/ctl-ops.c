@@ -10,8 +10,8 @@
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
-#include "tapdisk/ctl/settle.h"
 #include "tapdisk/ctl/ctl-stats.h"
+#include "tapdisk/vbd/settle.h"
 #include "td/ctl.h"
 
 struct op {
@@ -360,7 +360,7 @@ static int op_settle(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 		rc = td_fail(err, EINVAL, "'args' is missing: type:path");
 	if (!rc && server_find((int)minor))
 		rc = td_fail(err, EBUSY, "minor %d is this tapdisk's", (int)minor);
-	return rc < 0 ? rc : settle((int)minor, spec, &o, record_log(json_object_get(call->req, "past")), err);
+	return rc < 0 ? rc : settle(&server.queue, (int)minor, spec, &o, record_log(json_object_get(call->req, "past")), err);
 }
 
 static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)

@@ -9,6 +9,4 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/ctl/ctl.c \
 	tapdisk/ctl/ctl.h \
 	tapdisk/ctl/handover.c \
-	tapdisk/ctl/handover.h \
-	tapdisk/ctl/settle.c \
-	tapdisk/ctl/settle.h
+	tapdisk/ctl/handover.h

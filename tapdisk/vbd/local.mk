@@ -2,10 +2,10 @@
 tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/vbd/record.c \
 	tapdisk/vbd/record.h \
+	tapdisk/vbd/settle.c \
+	tapdisk/vbd/settle.h \
 	tapdisk/vbd/stall.c \
 	tapdisk/vbd/stall.h \
-	tapdisk/vbd/syncmark.c \
-	tapdisk/vbd/syncmark.h \
 	tapdisk/vbd/vbd-image.c \
 	tapdisk/vbd/vbd-inside.h \
 	tapdisk/vbd/vbd-move.c \

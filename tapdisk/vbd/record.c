@@ -11,7 +11,7 @@
 
 #include "lib/ctl-dir.h"
 #include "lib/redo.h"
-#include "tapdisk/vbd/syncmark.h"
+#include "lib/syncmark.h"
 #include "tapdisk/vbd/vbd.h"
 
 static json_t *words(const struct vbd_options *o)
@@ -78,7 +78,6 @@ void record_write(const struct vbd *v)
 
 	if (v->marker < 0 || !v->spec)
 		return;
-	syncmark_link(v->minor);
 	o = record_json(v);
 	if (!rc)
 		rc = o ? replace(path, o) : -EILSEQ;

@@ -11,6 +11,7 @@
 #include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
 #include "lib/redo.h"
+#include "lib/syncmark.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
@@ -106,6 +107,12 @@ static bool decrypts(const struct td_image *image)
 	return image;
 }
 
+void vbd_mark_syncs(struct vbd *v, int sticky)
+{
+	syncmark_close(v->syncs);
+	v->syncs = v->marker >= 0 ? syncmark_open(v->minor, vbd_lost_data(sticky)) : NULL;
+}
+
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
 {
 	const struct td_driver *d;
@@ -116,7 +123,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	char left[PATH_MAX];
 	bool shrunk;
 	char *copy;
-	int rc, lost = 0;
+	int rc, sticky = v->past ? v->past->sticky : fresh ? 0 : v->cache.sticky, lost = vbd_lost_data(sticky) ? sticky : 0;
 
 	d = td_driver_parse(spec, &path, err);
 	if (!d)
@@ -129,9 +136,14 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	rc = open_redo(v, d, o, fresh, &redo, err);
 	if (rc < 0)
 		return rc;
+	if (lost)
+		td_redo_fail(redo);
+	if (v->past || fresh)
+		vbd_mark_syncs(v, sticky); /* F3 of lib/syncmark.h */
 	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .parents = o->parents,
 					       .data = o->data_file, .redo = redo,
 					       .lost = v->past || !fresh ? &lost : NULL, .died = v->past && !v->past->paused,
+					       .mark = v->syncs,
 					       .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL}, io, &leaf, err);
 	if (rc < 0) {
 		td_redo_free(redo);
@@ -179,7 +191,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		v->cache.sticky = v->past->sticky;
 		v->sticky_recorded = v->cache.sticky;
 	}
-	if (lost)
+	if (lost && !v->cache.sticky)
 		cache_fail_sticky(&v->cache, lost); /* S2 of lib/settle.h */
 	if (shrunk && !fresh) {
 		v->all_leave = true; /* their places were checked against the old size */
@@ -232,7 +244,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 				     v->spec, strerror(-v->cache.sticky));
 		else if (cache_dirty(&v->cache))
 			rc = td_fail(err, ENOSPC, "minor %d: there is no space for the metadata of %s: %s", v->minor, v->spec,
-				     keep ? "it goes on; make room, and try again" : "what was not flushed is lost");
+				     keep ? "it goes on; make room, and try again" : "what was not written yet is lost");
 	}
 	if (rc == -ENOSPC && keep && !v->cache.sticky) {
 		go_on(v);

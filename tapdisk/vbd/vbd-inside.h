@@ -26,8 +26,12 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
 void vbd_tell_nbd(struct vbd *v); /* the size, and what else NBD's clients see */
 
+/* Before the disk's images are opened: where their syncs count.  sticky: as its last process has left it. */
+void vbd_mark_syncs(struct vbd *v, int sticky);
+
 /* --- vbd-state.c ---------------------------------------------------------------------------------------------------- */
 
+bool vbd_lost_data(int sticky); /* is it a failure after which what was not flushed may be lost?  No space is none */
 void vbd_listen(struct vbd *v); /* to what its layers tell, from now on */
 void vbd_listen_to(struct vbd *v, struct td_image *leaf); /* and of each image of a chain that is in use, whether it is corrupt; v NULL: no more */
 

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "lib/fiber/fiber.h"
+#include "lib/syncmark.h"
 #include "tapdisk/vbd/record.h"
-#include "tapdisk/vbd/syncmark.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
 #define SETTLE 5 /* s that the store has for what it was given, before the disk stays where it is */
@@ -139,6 +139,8 @@ void vbd_taken(struct vbd *v, pid_t to)
 	v->spec = NULL;
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	stats_close(&v->stats);
+	syncmark_close(v->syncs);
+	v->syncs = NULL;
 	close(v->marker);
 	v->marker = -1;
 	v->moved = to;
@@ -190,7 +192,9 @@ static int go_on(struct vbd *v, struct td_err *err)
 	}
 	v->cache.sticky = was.past.sticky;
 	v->past = &was.past;
-	if (!was.past.paused)
+	if (was.past.paused)
+		vbd_mark_syncs(v, was.past.sticky);
+	else
 		rc = vbd_start(v, v->spec, &v->opt, false, err);
 	v->past = NULL;
 	return rc;

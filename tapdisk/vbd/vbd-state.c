@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the layers below tell a disk, and what of it shows. */
+#include <errno.h>
+
 #include "lib/fiber/fiber.h"
+#include "lib/redo.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/vbd/record.h"
-#include "tapdisk/vbd/syncmark.h"
 #include "tapdisk/vbd/vbd-inside.h"
+
+bool vbd_lost_data(int sticky)
+{
+	return sticky && sticky != -ENOSPC && sticky != -EDQUOT;
+}
 
 static void wake(struct vbd *v)
 {
@@ -24,8 +31,9 @@ static void on_cache_changed(struct cache *c)
 	struct vbd *v = c->owner;
 
 	if (c->sticky && !v->sticky_recorded) {
+		if (vbd_lost_data(c->sticky))
+			td_redo_fail(v->redo); /* G9 of lib/redo.h */
 		record_write(v);
-		syncmark_recorded();
 	}
 	v->sticky_recorded = c->sticky;
 	v->changed(v);

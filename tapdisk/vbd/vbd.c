@@ -27,8 +27,9 @@
 #include <unistd.h>
 
 #include "lib/fiber/fiber.h"
+#include "lib/syncmark.h"
 #include "tapdisk/vbd/record.h"
-#include "tapdisk/vbd/syncmark.h"
+#include "tapdisk/vbd/settle.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
 #define DETACH_WAIT   5 /* s that a close waits for the guest to let go */
@@ -130,6 +131,7 @@ void vbd_free(struct vbd *v)
 	assert(v->magic == VBD_MAGIC && td_list_empty(&v->rings) && !v->leaf && !v->locked);
 	nbd_free(v->nbd);
 	cache_fini(&v->cache);
+	syncmark_close(v->syncs);
 	/* empty again: allocated, and nobody's */
 	if (v->marker >= 0 && ftruncate(v->marker, 0) < 0)
 		td_log(LOG_WARNING, "minor %d: cannot empty its marker: %s", v->minor, strerror(errno));
@@ -150,10 +152,37 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
 	else
 		rc = vbd_start(v, spec, o, true, err);
+	if (rc < 0 && !v->spec) {
+		syncmark_close(v->syncs);
+		v->syncs = NULL;
+		if (v->marker >= 0)
+			syncmark_unlink(v->minor);
+	}
 	vbd_unlock(v);
 	if (!rc)
 		v->changed(v);
 	return rc;
+}
+
+/*
+ * The image is closed, and the log holds what guests have been told of: an unpause has failed, or the image could not take all.  Without
+ * that nothing is taken away, unless it is given up (force).
+ */
+static int put_log(struct vbd *v, bool force, struct td_err *err)
+{
+	struct td_err why = {0};
+	int rc = settle(v->queue, v->minor, v->spec, &v->opt, true, &why);
+
+	if (!rc || force) {
+		if (rc < 0)
+			td_log(LOG_ERR, "minor %d: changes of %s that guests had been told of are lost: %s", v->minor, v->spec, why.text);
+		v->log_waits = false;
+		return 0;
+	}
+	v->state |= VBD_PAUSED;
+	record_write(v);
+	return td_fail(err, -rc, "minor %d: what guests have been told of cannot be put into %s: %s.  The disk stays, paused; closing it with -f "
+		       "gives that up", v->minor, v->spec, why.text);
 }
 
 static int close_locked(struct vbd *v, bool force, double until, struct td_err *err)
@@ -164,9 +193,13 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 		return td_fail(err, EBUSY, "minor %d: domain %u uses it as device %u: detach it from that guest first (xl block-detach, tap-vbd detach), or force (-f)", v->minor,
 			       blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid);
 	if (v->leaf)
-		rc = vbd_settle(v, until, false, err);
+		rc = vbd_settle(v, until, !force, err);
 	if (v->leaf)
 		return rc; /* it goes on */
+	if (v->log_waits && vbd_lost_data(v->cache.sticky)) /* its guests have been told, and so has who looked at its state */
+		td_log(LOG_ERR, "minor %d: a flush of %s had failed: what was written after the last good one is lost", v->minor, v->spec);
+	else if (v->log_waits && put_log(v, force, err) < 0)
+		return -err->code;
 	vbd_drop_rings(v);
 	if (v->nbd)
 		drop_nbd(v);
@@ -175,6 +208,8 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	v->spec = NULL;
 	record_remove(v);
+	syncmark_close(v->syncs);
+	v->syncs = NULL;
 	v->state = TD_STATE_CLOSED;
 	v->cache.sticky = 0;
 	return rc;
@@ -196,6 +231,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->cache.sticky = past->sticky;
 	v->sticky_recorded = v->cache.sticky;
 	v->log_waits = past->log;
+	vbd_mark_syncs(v, past->sticky);
 	record_write(v);
 	stats_open(&v->stats, v->minor);
 	v->nbd_disk.name = v->spec;

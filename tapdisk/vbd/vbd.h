@@ -42,7 +42,8 @@ struct vbd {
 	struct vbd_options opt;
 	struct td_image *leaf;  /* NULL when closed or paused */
 	struct td_redo *redo;   /* its log, or NULL; goes with it, but for the file */
-	bool log_waits;         /* closed: the log still holds something, since the last flush failed */
+	bool log_waits;         /* closed: the log still holds something */
+	struct td_sync_mark *syncs; /* lib/syncmark.h: from its opening on; NULL: none */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead of that one; or NULL */
 	struct cache cache;
 	struct stall stall;

@@ -555,13 +555,6 @@ static void note_mode(const struct td_cache_mode *mode, bool done)
 	}
 }
 
-/* Another process has the disk now, with the log of the one before. */
-static void note_heir(void)
-{
-	if (H.sim.sync_failed && strcmp(H.r->format->type, "aio") != 0 && H.r->clock < H.r->doubt)
-		H.r->doubt = H.r->clock;
-}
-
 static void do_open(struct vbd *none)
 {
 	char spec[160];
@@ -782,7 +775,6 @@ static void create(unsigned mode)
 
 static void revive(bool check)
 {
-	note_heir();
 	if (alive() || !H.dead || H.lost)
 		return;
 	if (!H.h->rings && !recorded()) {
@@ -882,7 +874,6 @@ static void unpause(const struct event *e)
 	if (H.h->rings && H.want.mode->advertise_flush && !H.opt.mode->advertise_flush)
 		H.want.mode = H.opt.mode; /* refused, and rightly */
 	H.r->n.pauses++;
-	note_heir();
 	begin(do_unpause);
 }
 
@@ -910,7 +901,6 @@ static void take_back(void)
 	H.giver = NOBODY;
 	H.sim.who = (unsigned)H.serving;
 	H.r->n.taken_back++;
-	note_heir();
 	H.dead = false;
 	say("the old one takes it back");
 	if (!perform(do_take_back, "taking back"))
@@ -933,7 +923,6 @@ static void upgrade(void)
 		return;
 	}
 	H.r->n.upgrades++;
-	note_heir();
 	old = H.giver = H.serving;
 	H.serving = NOBODY;
 	H.serving = new_process();

@@ -34,7 +34,7 @@ struct host_run {
 	uint32_t end;        /* event of the last thing that was not for the judge's sake */
 	struct { uint32_t from, to; } unsafe[HOST_UNSAFE]; /* events between which nothing was promised, and so nothing need be left */
 	unsigned nunsafe;
-	uint32_t doubt;      /* event at which a log was applied to data whose sync had failed: what a cut leaves after that, nobody can say */
+	uint32_t doubt;      /* event at which an image was opened anew after a sync that failed: what a cut leaves after that, nobody can say */
 	uint32_t grown[HOST_GROWN]; /* events at which it was made larger */
 	unsigned ngrown;
 	unsigned leaf;       /* the file that is the disk's, at the end */

@@ -38,7 +38,7 @@ EXTRA_DIST += tests/it/qcow-lib.sh $(QCOW_TESTS)
 
 # VHD offline
 VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh tests/it/vhd-util-foreign.sh tests/it/vhd-util-killed.sh tests/it/vhd-util-device.sh tests/it/vhd-util-lvm.sh tests/it/vhd-util-live.sh \
-	tests/it/vhd-cut-off.sh tests/it/vhd-of-others.sh tests/it/vhd-siblings.sh tests/it/vhd-keys.sh tests/it/vhd-util-names.sh tests/it/vhd-log-waits.sh
+	tests/it/vhd-cut-off.sh tests/it/vhd-of-others.sh tests/it/vhd-siblings.sh tests/it/vhd-keys.sh tests/it/vhd-util-names.sh tests/it/vhd-log-waits.sh tests/it/redo-failed.sh
 TESTS += $(VHD_UTIL_TESTS)
 EXTRA_DIST += $(VHD_UTIL_TESTS)
 

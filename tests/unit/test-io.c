@@ -23,7 +23,6 @@ static struct td_io *io;
 static struct td_file *f;
 static char path[64];
 static char *mem;
-static struct td_sync_mark static_mark; /* where syncs are counted between tests */
 
 struct op {
 	struct td_iop iop;
@@ -185,7 +184,7 @@ START_TEST(a_sync_that_is_interrupted_has_failed)
 }
 END_TEST
 
-/* What a successor looks at (tapdisk/vbd/syncmark.h), of writes past the page cache as well: they flush the store's cache. */
+/* What a successor looks at (lib/syncmark.h), of writes past the page cache as well: they flush the store's cache. */
 START_TEST(each_sync_that_fails_leaves_its_mark)
 {
 	static const unsigned flags[] = {0, TD_FILE_DIRECT, TD_FILE_NOSYNC};
@@ -196,15 +195,14 @@ START_TEST(each_sync_that_fails_leaves_its_mark)
 			unsigned n = i < 2;
 
 			begin(flags[i]);
-			td_io_mark_syncs(&m);
 			m = (struct td_sync_mark){0};
+			f->mark = &m;
 			fault_io_rule(&fio, 2, -EIO);
 			for (int k = 0; k < 2; k++)
 				once(w ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, w ? 4096 : 0, w ? TD_IO_DSYNC : 0);
 			ck_assert_uint_eq(m.begun, 2 * n);
 			ck_assert_uint_eq(m.ended, 2 * n);
 			ck_assert_uint_eq(m.failed, n);
-			td_io_mark_syncs(&static_mark);
 			end();
 		}
 }
@@ -228,13 +226,12 @@ START_TEST(a_durable_write_without_space_leaves_no_mark)
 	struct td_sync_mark m;
 
 	begin(0);
-	td_io_mark_syncs(&m);
 	m = (struct td_sync_mark){0};
+	f->mark = &m;
 	fault_io_rule(&fio, 1, -ENOSPC);
 	ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, TD_IO_DSYNC), -ENOSPC);
 	ck_assert_uint_eq(m.ended, 1);
 	ck_assert_uint_eq(m.failed, 0);
-	td_io_mark_syncs(&static_mark);
 	end();
 }
 END_TEST

@@ -76,6 +76,8 @@ static void end(void)
 	ck_assert_int_eq(rmdir(dir), 0);
 }
 
+static int *lost; /* of the successor; NULL: it is none */
+
 struct applying {
 	struct td_redo *r;
 	int rc;
@@ -86,7 +88,7 @@ static void apply_it(void *arg)
 	struct applying *a = arg;
 
 	err = (struct td_err){0};
-	a->rc = td_redo_apply(a->r, file, &err);
+	a->rc = td_redo_apply(a->r, file, &(struct td_image){.lost = lost}, &err);
 }
 
 /* As a successor does. */
@@ -242,13 +244,59 @@ START_TEST(what_cannot_be_applied_is_kept)
 			break;
 		failed++;
 		ck_assert_int_eq(rc, -EIO);
-		ck_assert_ptr_nonnull(strstr(err.text, "/img: what the last tapdisk knew"));
 		file->sync_err = 0; /* opened anew */
+		if (k == 1) { /* of the data: see below */
+			ck_assert_ptr_nonnull(strstr(err.text, "a sync of it has failed"));
+			unlink(log_path);
+			continue;
+		}
+		ck_assert_ptr_nonnull(strstr(err.text, "/img: what the last tapdisk knew"));
 		ck_assert_int_eq(adopt_and_apply(), 0);
 		ck_assert_uint_eq(image->data[5], 3);
 		ck_assert_uint_eq(image->data[1030], 2);
 	}
 	ck_assert_uint_eq(failed, 7);
+	end();
+}
+END_TEST
+
+/* G9: what a sync that failed was to make durable may be lost, and the next sync finds nothing. */
+static uint8_t seen[2048];
+
+static void read_it(void *arg)
+{
+	*(int *)arg = td_file_rw(file, TD_IO_READ, seen, 3, sizeof seen - 3, 0);
+}
+
+START_TEST(data_that_may_be_lost_get_no_metadata)
+{
+	struct td_redo *r;
+	int none = 0, rc;
+
+	begin();
+	r = td_redo_new(log_path);
+	put(r, TD_REDO_SECOND, 5, 1);
+	put(r, TD_REDO_FIRST, 1030, 2);
+	td_redo_free(r);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(adopt_and_apply(), -EIO);
+	fault_io_clear(&fio);
+	file->sync_err = 0; /* opened anew, by anybody */
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(adopt_and_apply(), -EIO);
+	/* its successor reads through it */
+	lost = &none;
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	lost = NULL;
+	ck_assert_int_eq(none, -EIO);
+	on_fiber(loop, read_it, &rc);
+	ck_assert_int_eq(rc, 0);
+	ck_assert_uint_eq(seen[5 - 3], 1);
+	ck_assert_uint_eq(seen[1030 - 3], 2);
+	ck_assert_uint_eq(seen[1031 - 3], 0);
+	ck_assert_uint_eq(image->data[5], 0);
+	ck_assert_uint_eq(image->data[1030], 0);
+	ck_assert_int_gt(td_redo_waits(log_path), 0);
 	end();
 }
 END_TEST
@@ -449,7 +497,7 @@ START_TEST(a_log_is_of_one_image_and_one_mark)
 	r = td_redo_new(log_path);
 	l = looked(r, 5);
 	ck_assert(!l.rc && !l.out); /* there is nothing to apply */
-	td_redo_begin(r, file, 7, 0);
+	td_redo_begin(r, file, 7, 0, 0);
 	put(r, TD_REDO_SECOND, 0, 1);
 	td_redo_free(r);
 	for (int i = 0; i < 4; i++) {
@@ -480,7 +528,7 @@ START_TEST(whoever_opens_the_image_finds_the_log_of_another_number)
 	snprintf(path, sizeof path, "%s/redo3", dir);
 	r = td_redo_new(path);
 	looked(r, 0);
-	td_redo_begin(r, file, 7, 0);
+	td_redo_begin(r, file, 7, 0, 0);
 	put(r, TD_REDO_SECOND, 0, 1);
 	mine = td_redo_new(log_path);
 	l = looked(mine, 8);
@@ -518,7 +566,7 @@ START_TEST(a_bit_that_the_log_does_not_know_is_another_writers)
 		uint8_t bits = 0xf0;
 
 		ck_assert(!l.rc);
-		td_redo_begin(r, file, 7, 0);
+		td_redo_begin(r, file, 7, 0, 0);
 		memset(image->data, 0, SHARE);
 		td_redo_put(r, TD_REDO_SECOND | TD_REDO_BITS, 9, &bits, 1);
 		put(r, TD_REDO_SECOND, 10, 0);
@@ -830,6 +878,7 @@ int main(void)
 	SUITE_ADD(s, a_record_stays_until_a_commit_that_began_after_it_has_succeeded);
 	SUITE_ADD(s, what_finds_no_room_is_missed_until_a_commit_that_began_after_it_has_succeeded);
 	SUITE_ADD(s, what_cannot_be_applied_is_kept);
+	SUITE_ADD(s, data_that_may_be_lost_get_no_metadata);
 	SUITE_ADD(s, what_makes_no_sense_is_refused_and_kept);
 	SUITE_ADD(s, one_that_is_missing_is_an_error_where_there_has_to_be_one);
 	SUITE_ADD(s, one_that_is_declined_is_there_for_the_next_who_must_have_one);

@@ -8,7 +8,8 @@
  *
  * F1 before an fdatasync goes to the kernel, it is counted as begun in a page that outlives the process (struct td_sync_mark)
  * F2 its failure stands there before it is counted as ended, and before anybody hears of it
- * F3 it is taken off there when the record has it; a driver's own that no record has stays
+ * F3 it stays there until the disk is closed, and whoever takes the disk over has it in a page of his own before that one goes, and
+ *    before he opens the image: his own open may be the one that hears of it, and fail, and the next must know
  *
  * A successor finds a failure: the disk has failed.  It finds one begun and not ended: nobody knows.  Most deaths that meet a flush
  * meet one that was well, and an error in each such case would make every death under load one that the guest sees.  A flush that fails
@@ -17,16 +18,22 @@
  * not made: it is made again.  What this leaves is a flush that fails within those seconds and a death within those instructions.
  * A successor that comes late (nobody was there to start it) takes the time until then for the flush's, which is the safe side.
  *
- * The page is the process's; each of its disks has a name of it, flush<minor> in the control directory.
+ * Each disk has a page of its own, flush<minor> in the control directory, and all files of its images count there: one disk's failure is
+ * no other's.
  */
-#ifndef TAPDISK_SYNCMARK_H
-#define TAPDISK_SYNCMARK_H
+#ifndef TD_LIB_SYNCMARK_H
+#define TD_LIB_SYNCMARK_H
+
+#include <stdbool.h>
 
 #define SYNCMARK_UNKNOWN_S 20
 
-void syncmark_link(int minor);   /* ours, in the place of a predecessor's.  A failure is logged */
+struct td_sync_mark;
+
+/* A new page, in the place of a predecessor's.  failed: a flush has failed already.  NULL: there is none, which is logged. */
+struct td_sync_mark *syncmark_open(int minor, bool failed);
+void syncmark_close(struct td_sync_mark *m); /* the file stays; NULL is fine */
 void syncmark_unlink(int minor);
-int syncmark_past(int minor);    /* -EIO: by what the predecessor has left, the disk has failed, which is logged; or 0 */
-void syncmark_recorded(void);    /* a failure is in a record (F3) */
+int syncmark_past(int minor); /* -EIO: by what stands there, the disk has failed, which is logged; or 0 */
 
 #endif

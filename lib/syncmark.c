@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "tapdisk/vbd/syncmark.h"
+#include "lib/syncmark.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,57 +21,59 @@ struct page {
 	struct td_sync_mark mark;
 };
 
-static int fd = -1;
-static struct page *page;
-
-/* A file without a name, which each disk gives it one. */
-static int make(void)
+/* Whole, and only then in the place of a predecessor's. */
+static int make(const char *path, bool failed, struct page **out)
 {
-	void *p;
-	int rc;
+	char making[PATH_MAX];
+	struct page *p = MAP_FAILED;
+	int fd, rc;
 
-	fd = open(td_ctl_dir(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (snprintf(making, sizeof making, "%s.new", path) >= (int)sizeof making)
+		return -ENAMETOOLONG;
+	unlink(making);
+	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	rc = -posix_fallocate(fd, 0, sizeof *page); /* a full tmpfs would be a SIGBUS later */
-	p = rc ? MAP_FAILED : mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED) {
-		rc = rc ? rc : -errno;
-		close(fd);
-		fd = -1;
+	rc = -posix_fallocate(fd, 0, sizeof *p); /* a full tmpfs would be a SIGBUS later */
+	if (!rc)
+		p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (!rc && p == MAP_FAILED)
+		rc = -errno;
+	close(fd);
+	if (!rc) {
+		p->size = sizeof *p;
+		p->mark.failed = failed;
+		__atomic_store_n(&p->magic, MAGIC, __ATOMIC_RELEASE);
+		rc = rename(making, path) < 0 ? -errno : 0;
+	}
+	if (rc < 0) {
+		if (p != MAP_FAILED)
+			munmap(p, sizeof *p);
+		unlink(making);
 		return rc;
 	}
-	page = p;
-	page->size = sizeof *page;
-	td_io_mark_syncs(&page->mark);
-	__atomic_store_n(&page->magic, MAGIC, __ATOMIC_RELEASE);
+	*out = p;
 	return 0;
 }
 
-static bool is_ours(const char *path)
+struct td_sync_mark *syncmark_open(int minor, bool failed)
 {
-	struct stat a, b;
-
-	return !stat(path, &a) && !fstat(fd, &b) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
-}
-
-void syncmark_link(int minor)
-{
-	char path[PATH_MAX], self[40];
-	int rc = page ? 0 : make();
+	struct page *p = NULL;
+	char path[PATH_MAX];
+	int rc = td_ctl_flush_path(minor, path);
 
 	if (!rc)
-		rc = td_ctl_flush_path(minor, path);
-	if (!rc && is_ours(path))
-		return;
-	if (!rc) {
-		unlink(path);
-		snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-		rc = linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
-	}
+		rc = make(path, failed, &p);
 	if (rc < 0)
 		td_log(LOG_WARNING, "minor %d: no note of its flushes: %s: one that fails while this process dies is not known to the next", minor,
 		       strerror(-rc));
+	return p ? &p->mark : NULL;
+}
+
+void syncmark_close(struct td_sync_mark *m)
+{
+	if (m)
+		munmap((char *)m - offsetof(struct page, mark), sizeof(struct page));
 }
 
 void syncmark_unlink(int minor)
@@ -120,13 +122,7 @@ int syncmark_past(int minor)
 		return 0;
 	n = read(past, &was, sizeof was);
 	close(past);
-	if (n == sizeof was && was.magic == MAGIC && was.size == sizeof was && !is_ours(path))
+	if (n == sizeof was && was.magic == MAGIC && was.size == sizeof was)
 		return judge(minor, &was.mark);
 	return 0;
-}
-
-void syncmark_recorded(void)
-{
-	if (page && page->mark.failed)
-		__atomic_store_n(&page->mark.failed, page->mark.failed - 1, __ATOMIC_RELEASE);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "tapdisk/ctl/settle.h"
+#include "tapdisk/vbd/settle.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -9,9 +9,8 @@
 #include "lib/ctl-dir.h"
 #include "lib/redo.h"
 #include "tapdisk/chain.h"
-#include "tapdisk/server.h"
 
-int settle(int minor, const char *spec, const struct vbd_options *o, bool must, struct td_err *err)
+int settle(struct queue *q, int minor, const char *spec, const struct vbd_options *o, bool must, struct td_err *err)
 {
 	struct td_how how = {.flags = o->mode->file_flags, .dirs = o->parent_dirs, .parents = o->parents, .data = o->data_file};
 	const struct td_driver *d;
@@ -31,7 +30,7 @@ int settle(int minor, const char *spec, const struct vbd_options *o, bool must, 
 	if (td_redo_pending(how.redo)) {
 		struct td_reach reach = {.own = NULL};
 
-		rc = queue_engine(&server.queue, NULL, how.flags & TD_FILE_DIRECT, &io, err);
+		rc = queue_engine(q, NULL, how.flags & TD_FILE_DIRECT, &io, err);
 		if (!rc)
 			rc = chain_reach(spec, &how, io, &reach, err);
 		how.reach = &reach;
