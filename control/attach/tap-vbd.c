@@ -35,11 +35,11 @@ static const char usage_text[] =
         "       tap-vbd [OPTION...] insert DOMAIN VDEV [TYPE:]FILE   change the medium in a CD drive\n"
         "       tap-vbd [OPTION...] eject DOMAIN VDEV    take it out\n"
         "       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
-        "DOMAIN is an id or a name.  DISK is what xl's disk= takes:\n"
+        "DOMAIN is an id or a name.  DISK is what xl accepts in disk=, see tapdisk-disk(7):\n"
         "  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  '/srv/a.img,raw,xvdb,rw'\n"
         "with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, on-enospc=pause|report, sector-size=512|4096.\n"
-        "  -f, --force         detach: do not insist on the guest's letting go of it\n"
-        "  -t, --timeout=S     seconds to wait for the other side (10)\n"
+        "  -f, --force         detach: even if the guest does not release it\n"
+        "  -t, --timeout=S     seconds to wait for the guest and for tapback (10)\n"
         "  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"
         "  -s, --script=FILE   hotplug script (" XENSCRIPTDIR "/block-tap)\n"
         "  -h, --help          this text;  -V, --version\n";
@@ -173,7 +173,7 @@ static int detach(struct store *s, const struct options *o, const char *domain, 
 		return rc;
 	if (xs_disk_wait(s, &v, 1u << 6 | 1u, o->timeout_s) == -ETIMEDOUT && !o->force)
 		return td_fail(err, EBUSY,
-		               "the guest has not let go of %s within %g s; is it mounted there?  The disk goes on; "
+		               "the guest has not released %s within %g s; is it mounted there?  The disk continues; "
 		               "try again later, or with --force",
 		               vdev, o->timeout_s);
 	/* the directory has to go even when the script is in trouble, but that has to be said */

@@ -125,7 +125,7 @@ int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk 
 		rc = end(s, rc);
 	} while (rc == 1);
 	if (rc == -EEXIST)
-		return td_fail(err, EEXIST, "domain %u has a %s already; detach it first, or take another vdev", v->domid,
+		return td_fail(err, EEXIST, "domain %u has a %s already; detach it first, or choose another vdev", v->domid,
 		               d->vdev);
 	return rc ? td_fail(err, -rc, "cannot write %s and %s: %s", v->back, v->front, strerror(-rc)) : 0;
 }

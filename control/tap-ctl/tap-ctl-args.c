@@ -226,7 +226,7 @@ void tc_usage(bool to_stderr)
 		if (c->run != tc_cmd_later)
 			fprintf(f, "  %-10s %s\n", c->name, c->summary);
 	fprintf(f, "\n'tap-ctl help COMMAND' shows its options.  'tap-ctl --version' shows the version.\n"
-	           "The exit code is an errno; the text of an error is on stderr.\n");
+	           "The exit code is the number of an error, see errno(3); its text is on stderr.\n");
 }
 
 static bool spec_is_file(const char *args, size_t type_len)

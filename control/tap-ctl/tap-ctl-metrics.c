@@ -233,7 +233,7 @@ static int write_into(const char *path, const struct tc_rows *rows, struct td_er
 	if (fd >= 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) == 0)
 		f = fdopen(fd, "w");
 	if (!f) {
-		td_fail(err, errno, "cannot write to %s: %s", path, errno == ENXIO ? "nobody reads it" : strerror(errno));
+		td_fail(err, errno, "cannot write to %s: %s", path, errno == ENXIO ? "no process reads it" : strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		return -err->code;

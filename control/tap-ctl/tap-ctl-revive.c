@@ -29,7 +29,7 @@ static int record_lock(int fd, const char *path, time_t until, bool *renamed, st
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
 		if (time(NULL) >= until)
-			return td_fail(err, ETIMEDOUT, "%s is locked: another tap-ctl is at work with that disk", path);
+			return td_fail(err, ETIMEDOUT, "%s is locked: another tap-ctl works on that disk", path);
 		nanosleep(&pause, NULL);
 	}
 	*renamed = fstat(fd, &held) < 0 || stat(path, &named) < 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev;

@@ -91,9 +91,9 @@ int tc_settle(int minor, bool give_up, struct td_err *err)
 		return 0;
 	snprintf(what, sizeof what, waits > 0 ? "%d changes" : "what was changed", waits);
 	if (!give_up || td_ctl_redo_path(minor, log))
-		return td_fail(err, ret == -ENODEV ? ENODATA : -ret, "minor %d: %s of its image that guests have been told of cannot be put into it: %s%s", minor, what, why.text,
+		return td_fail(err, ret == -ENODEV ? ENODATA : -ret, "minor %d: %s of its image that were acknowledged cannot be written to it: %s%s", minor, what, why.text,
 		               strstr(why.text, "free -f") ? "" : "; `tap-ctl free -f' gives them up");
-	fprintf(stderr, "tap-ctl: minor %d: %s of its image that guests had been told of are lost: %s\n", minor, what, why.text);
+	fprintf(stderr, "tap-ctl: minor %d: %s of its image that were acknowledged are lost: %s\n", minor, what, why.text);
 	unlink(log);
 	return 0;
 }

@@ -190,12 +190,12 @@ static int report(const struct upgrades *all, struct td_err *err)
 			if (!all->args->json && !ret)
 				ret = print_plain(u, err);
 		} else if (failed++) {
-			fprintf(stderr, "tap-ctl: tapdisk %d goes on as it was: %s\n", (int)u->old, u->err.text);
+			fprintf(stderr, "tap-ctl: tapdisk %d continues as before: %s\n", (int)u->old, u->err.text);
 		}
 	}
 	for (size_t i = 0; i < all->n && !ret; i++)
 		if (all->u[i].err.code)
-			ret = td_fail(err, all->u[i].err.code, "tapdisk %d goes on as it was: %s", (int)all->u[i].old, all->u[i].err.text);
+			ret = td_fail(err, all->u[i].err.code, "tapdisk %d continues as before: %s", (int)all->u[i].old, all->u[i].err.text);
 	return ret;
 }
 

@@ -29,17 +29,17 @@
 		'm', "minor", "N", "the disk, by its minor number", TC_MINOR                                                     \
 	}
 #define OPT_HELP                                                                                                                 \
-	{'h', "help", NULL, "say what this command takes", TC_HELP},                                                             \
+	{'h', "help", NULL, "show these options", TC_HELP},                                                                      \
 	{                                                                                                                        \
 	}
 #define OPT_IMAGE                                                                                                                \
 	{'a', "args", "TYPE:PATH", "the image; TYPE is aio (or raw), vhd, qcow2, qcow, nbd, empty or null", TC_ARGS},                                       \
 	        {'o', "option", "KEY=VALUE", "an option of the disk, such as cache=writeback; may be repeated", TC_OPTION},      \
-	        {'R', "read-only", NULL, "open it for reading alone", TC_READ_ONLY},                                             \
+	        {'R', "read-only", NULL, "open it read-only", TC_READ_ONLY},                                             \
 	        {'D', "buffered", NULL, "use the host's page cache: the same as -o cache=writeback", TC_BUFFERED},               \
 	        {'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},                                      \
-	        {'s', "failover", NULL, "go over to the secondary when space runs out; not in this version", TC_LATER},          \
-	        {'t', "request-timeout", "SECONDS", "say so when the store has not answered for that long", TC_REQUEST_TIMEOUT}, \
+	        {'s', "failover", NULL, "switch to the secondary when space runs out; not in this version", TC_LATER},          \
+	        {'t', "request-timeout", "SECONDS", "report a store that has not answered for that long", TC_REQUEST_TIMEOUT}, \
 	        {'C', "changed-blocks", "PATH", "keep a log of changed blocks; not in this version", TC_LATER},                  \
 	        {'E', "encrypted", NULL, "the image is encrypted: its key or passphrase is on stdin", TC_KEY},                                  \
 	        {'e', "stack", "N", "stack on the parents of another disk; not in this version", TC_LATER},                      \
@@ -48,7 +48,7 @@
 	}
 #define OPT_TIMEOUT                                                                                                              \
 	{                                                                                                                        \
-		't', "timeout", "SECONDS", "how long to wait for requests under way; 0: for ever", TC_TIMEOUT                    \
+		't', "timeout", "SECONDS", "how long to wait for requests under way; 0: without limit", TC_TIMEOUT                    \
 	}
 
 static const struct tc_opt opts_none[] = {OPT_HELP};
@@ -63,11 +63,11 @@ static const struct tc_opt opts_revive[] = {
 static const struct tc_opt opts_disk[] = {OPT_PID, OPT_MINOR, OPT_HELP};
 static const struct tc_opt opts_open[] = {OPT_PID, OPT_MINOR, OPT_IMAGE, OPT_HELP};
 static const struct tc_opt opts_create[] = {
-        OPT_IMAGE, {'d', "name", "NAME", "a name to find it by: list -n NAME", TC_NAME}, OPT_HELP};
+        OPT_IMAGE, {'d', "name", "NAME", "a name for the disk, for list -n NAME", TC_NAME}, OPT_HELP};
 static const struct tc_opt opts_close[] = {
         OPT_PID,
         OPT_MINOR,
-        {'f', "force", NULL, "drop the guest's ring instead of waiting for the guest to let go of it", TC_FORCE},
+        {'f', "force", NULL, "disconnect the guest instead of waiting until it releases the disk", TC_FORCE},
         OPT_TIMEOUT,
         OPT_HELP};
 static const struct tc_opt opts_free[] = {
@@ -91,7 +91,7 @@ static const struct tc_opt opts_unpause[] = {
         OPT_HELP};
 static const struct tc_opt opts_upgrade[] = {
         {'p', "pid", "PID", "that tapdisk", TC_PID},
-        {2, "all", NULL, "all that run another program than the one on disk", TC_ALL},
+        {2, "all", NULL, "all that do not run the program on disk", TC_ALL},
         {'f', "force", NULL, "with --all: those too that run it already", TC_FORCE},
         {1, "json", NULL, "print a JSON array", TC_JSON},
         OPT_HELP};
@@ -113,23 +113,23 @@ static const struct tc_opt opts_job[] = {OPT_PID,
 
 const struct tc_cmd tc_cmds[] = {
         {"list", "show tapdisks and their disks", opts_list, "", tc_cmd_list},
-        {"allocate", "set a minor number aside; prints its marker file", opts_none, "", tc_cmd_allocate},
-        {"free", "give a minor number back", opts_free, "m", tc_cmd_free},
+        {"allocate", "reserve a minor number; prints its marker file", opts_none, "", tc_cmd_allocate},
+        {"free", "free a minor number", opts_free, "m", tc_cmd_free},
         {"spawn", "start a tapdisk; prints its pid", opts_none, "", tc_cmd_spawn},
-        {"attach", "give a tapdisk a minor number to serve", opts_disk, "pm", tc_cmd_attach},
-        {"detach", "take it back; a tapdisk without any ends", opts_disk, "pm", tc_cmd_detach},
+        {"attach", "assign a minor number to a tapdisk", opts_disk, "pm", tc_cmd_attach},
+        {"detach", "remove it from the tapdisk; a tapdisk without one ends", opts_disk, "pm", tc_cmd_detach},
         {"open", "open an image for an attached disk", opts_open, "pma", tc_cmd_open},
-        {"close", "finish what is under way and close the image", opts_close, "pm", tc_cmd_close},
+        {"close", "complete the requests under way and close the image", opts_close, "pm", tc_cmd_close},
         {"create", "allocate, spawn, attach and open in one; prints the marker file", opts_create, "a", tc_cmd_create},
         {"destroy", "close, detach and free in one", opts_destroy, "pm", tc_cmd_destroy},
-        {"pause", "hold the guest's requests and let go of the image", opts_wait, "pm", tc_cmd_pause},
-        {"unpause", "open the image again, or another, and go on", opts_unpause, "pm", tc_cmd_unpause},
-        {"revive", "give the disk of a tapdisk that has died a new one; prints its pid", opts_revive, "m", tc_cmd_revive},
-        {"settle", "put into an image what a tapdisk that died had not written to it yet", opts_minor, "m", tc_cmd_settle},
-        {"upgrade", "go on with the tapdisk program on disk, under running guests; prints the new pid", opts_upgrade, "", tc_cmd_upgrade},
-        {"resize", "see that an image has grown, and tell its guest; prints the size in bytes", opts_disk, "pm", tc_cmd_resize},
+        {"pause", "hold the guest's requests and close the image", opts_wait, "pm", tc_cmd_pause},
+        {"unpause", "open the image again, or a new one, and resume", opts_unpause, "pm", tc_cmd_unpause},
+        {"revive", "start a new tapdisk for the disk of a dead one; prints its pid", opts_revive, "m", tc_cmd_revive},
+        {"settle", "write to the image what a dead tapdisk had not written to it yet", opts_minor, "m", tc_cmd_settle},
+        {"upgrade", "replace tapdisks by the program on disk, under running guests; prints the new pid", opts_upgrade, "", tc_cmd_upgrade},
+        {"resize", "read the size of an image that has grown, for its guest; prints it in bytes", opts_disk, "pm", tc_cmd_resize},
         {"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},
-        {"top", "show what all disks do, live", opts_top, "", tc_cmd_top},
+        {"top", "show the activity of all disks, live", opts_top, "", tc_cmd_top},
         {"metrics", "print the counters of all disks for Prometheus", opts_metrics, "", tc_cmd_metrics},
         {"commit", "not in this version", opts_job, "", tc_cmd_later},
         {"query", "not in this version", opts_job, "", tc_cmd_later},

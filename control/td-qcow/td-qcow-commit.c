@@ -65,7 +65,7 @@ static int closed_ones(struct td_qcow *t, const struct stand *s, const char *nea
 		snprintf(path, sizeof path, "%s%s", dir, e->d_name);
 		if (stands_on(t, path, s))
 			rc = td_fail(t->err, EBUSY,
-				     "%s stands on %s too, and its disk would change: delete it or give it another "
+				     "%s has the backing file %s too, and its disk would change: delete it or give it another "
 				     "backing file first, or say --force if it is of no use any more",
 				     path, s->below);
 	}

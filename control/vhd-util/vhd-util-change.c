@@ -199,7 +199,7 @@ static int into_ancestor(const struct vu_args *a, struct vhd_image *v, struct vh
 		} else if (!rc && vhd_image_allocated(next)) {
 			rc = td_fail(
 			        err, EOPNOTSUPP,
-			        "%s stands between %s and %s and has data, which would hide what is written below it: coalesce "
+			        "%s is between %s and %s and has data, which would hide what is written below it: coalesce "
 			        "that first",
 			        next->path, v->path, ancestor);
 			vhd_image_close(next);
@@ -282,7 +282,7 @@ int vu_coalesce(const struct vu_args *a, struct td_err *err)
 	int rc;
 
 	if (!!a->val['a'] + !!a->val['o'] + !!a->val['x'] > 1)
-		return td_fail(err, EINVAL, "coalesce: only one of -a, -o and -x can be had");
+		return td_fail(err, EINVAL, "coalesce: give only one of -a, -o and -x");
 	rc = a->val['o'] ? coalesce_out(a, err) : coalesce(a, err);
 	if (rc < 0)
 		progress_end();

@@ -52,7 +52,7 @@ static int run_json(char *const argv[], json_t **out, struct td_err *err)
 	json_decref(*out);
 	*out = NULL;
 	if (status)
-		return td_fail(err, EIO, "%s %s failed: what it said stands above", argv[0], argv[1]);
+		return td_fail(err, EIO, "%s %s failed: its message is above", argv[0], argv[1]);
 	return td_fail(err, EIO, "%s says what cannot be understood: %s", argv[0], why.text);
 }
 

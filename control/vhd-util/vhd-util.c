@@ -55,7 +55,7 @@ static const struct vu_opt opts_query[] = {
         {0}};
 static const struct vu_opt opts_read[] = {NAME,
                                           {'p', "headers", NULL, "print footer, header, locators and batmap header"},
-                                          {'t', "translate", "SECTOR", "where a sector of the disk stands in the file"},
+                                          {'t', "translate", "SECTOR", "where a sector of the disk is in the file"},
                                           {'b', "bat", "BLOCK", "the block's entry in the block table"},
                                           {'m', "bitmap", "BLOCK", "the block's bitmap, as bytes"},
                                           {'i', "test-bitmap", "SECTOR", "is the sector written"},
@@ -90,7 +90,7 @@ static const struct vu_opt opts_coalesce[] = {NAME,
                                               {'x', "parent", "PATH", "into this image, as if it were the parent"},
                                               {'s', "sparse", NULL, "accepted: writes are as sparse as the data is"},
                                               {'p', "progress", NULL, "show how far it is, also when stdout is no terminal"},
-                                              {'F', "force", NULL, "although another image, not open, stands there too"},
+                                              {'F', "force", NULL, "even if a further image, not open, has the same parent"},
                                               {0}};
 static const struct vu_opt opts_modify[] = {
         NAME,
@@ -126,20 +126,20 @@ static const struct vu_opt opts_copy[] = {NAME,
 
 const struct vu_cmd vu_cmds[] = {
         {"create", "make an image", opts_create, "ns", false, vu_create},
-        {"snapshot", "make an image that stands on another", opts_snapshot, "np", false, vu_snapshot},
-        {"query", "print what is asked for", opts_query, "n", false, vu_query},
-        {"read", "print what is inside", opts_read, "n", false, vu_read},
+        {"snapshot", "make an image whose parent is another image", opts_snapshot, "np", false, vu_snapshot},
+        {"query", "print properties of an image", opts_query, "n", false, vu_query},
+        {"read", "print the content of an image", opts_read, "n", false, vu_read},
         {"set", "set a field", opts_set, "nfv", false, vu_set},
-        {"check", "look for what is wrong", opts_check, "n", false, vu_check},
+        {"check", "check an image for errors", opts_check, "n", false, vu_check},
         {"repair", "restore footers and batmap", opts_name, "n", false, vu_repair},
         {"resize", "make the disk larger", opts_resize, "ns", false, vu_resize},
-        {"revert", "undo a resize that was cut off", opts_revert, "nj", false, vu_revert},
-        {"fill", "give every block its space, with what it shows", opts_name, "n", false, vu_fill},
+        {"revert", "undo a resize that was interrupted", opts_revert, "nj", false, vu_revert},
+        {"fill", "allocate every block, with its content", opts_name, "n", false, vu_fill},
         {"coalesce", "write an image's data into its parent", opts_coalesce, "n", false, vu_coalesce},
-        {"modify", "name another parent, move the footer, forget the data", opts_modify, "n", false, vu_modify},
+        {"modify", "change the parent, move the footer, discard the data", opts_modify, "n", false, vu_modify},
         {"scan", "list images", opts_scan, "", true, vu_scan},
         {"key", "the hash of an encrypted image's key", opts_key, "", false, vu_key},
-        {"copy", "write what the disk shows into a raw image", opts_copy, "n", false, vu_copy},
+        {"copy", "write the content of the disk into a raw image", opts_copy, "n", false, vu_copy},
         {0},
 };
 
@@ -222,7 +222,7 @@ void vu_usage(bool to_stderr)
 	fputs("usage: vhd-util COMMAND [OPTION]...\n\n", f);
 	for (const struct vu_cmd *c = vu_cmds; c->name; c++)
 		fprintf(f, "  %-9s %s\n", c->name, c->summary);
-	fputs("\nvhd-util COMMAND -h says what a command takes.\n", f);
+	fputs("\nvhd-util COMMAND -h shows its options.\n", f);
 }
 
 int vu_number(const struct vu_args *a, char letter, uint64_t max, uint64_t *v, struct td_err *err)

@@ -20,7 +20,7 @@ expect 0 qemu-io -f qcow2 -c "write -P 2 0 1M" mine.qcow2
 
 # a closed one beside it
 expect 16 q commit mine.qcow2
-has "who stands there" "$ERR" "other.qcow2 stands on"
+has "who stands there" "$ERR" "other.qcow2 has the backing file"
 has "what to do" "$ERR" "--force"
 pattern other.qcow2 1
 # named in another way, from another directory

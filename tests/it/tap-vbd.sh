@@ -61,7 +61,7 @@ nothing_left $D
 standin_start 1
 disk_up $D 1
 expect 16 vbd -t 1 detach 3 xvdb
-has "busy" "$ERR" "has not let go of xvdb"
+has "busy" "$ERR" "has not released xvdb"
 case " $(asked 1)" in *disconnect*) fail "a busy ring was disconnected" ;; esac
 expect 0 vbd -f -t 1 detach 3 51728
 until_true 5 grep -q disconnect "$WORK/log.1" # with its directory gone, the ring goes too

@@ -35,7 +35,7 @@ on_trial() # CMD...
 		"$@" || fail "$*"
 		touch "$WORK/die"
 		if ! wait $up; then
-			has "why" "$(cat "$WORK/up")" "tapdisk $old goes on as it was"
+			has "why" "$(cat "$WORK/up")" "tapdisk $old continues as before"
 			is "it has the disk" "$(cat "$marker")" "$old"
 			return
 		fi

@@ -64,7 +64,7 @@ expect 22 tap_ctl upgrade
 has "what is missing" "$ERR" "-p PID, or --all"
 expect 2 tap_ctl upgrade -p 1
 TAPDISK=$WORK/ends expect 10 tap_ctl upgrade -p "$old"
-has "ends" "$ERR" "tapdisk $old goes on as it was: the new tapdisk ended before it was ready"
+has "ends" "$ERR" "tapdisk $old continues as before: the new tapdisk ended before it was ready"
 TAPDISK=$WORK/dies expect 10 tap_ctl upgrade -p "$old"
 has "dies" "$ERR" "has died as soon as it had the disks"
 is "the marker is the old one's again" "$(cat "$marker")" "$old"
