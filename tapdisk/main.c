@@ -22,8 +22,8 @@ static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"
 			    "  -f, --foreground  log to stderr too\n"
 			    "  -v, --debug       log more\n"
 			    "      --spawn-fd N  report on socket N when ready\n"
-			    "      --leash       give up when that socket hangs up before it has said release\n"
-			    "      --orphan S    end when nobody has attached a disk within S seconds (600)\n"
+			    "      --leash       close the disk and end if that socket is closed before it has sent release\n"
+			    "      --orphan S    end when no disk was attached within S seconds (600)\n"
 			    "  -h, --help  -V, --version\n";
 
 #define ORPHAN 600 /* s: who starts a tapdisk attaches a disk soon, or is dead */

@@ -104,7 +104,7 @@ static void on_orphan(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	if (server.had_disk)
 		return;
-	td_log(LOG_WARNING, "nobody has attached a disk since the start: ending");
+	td_log(LOG_WARNING, "no disk was attached since the start: ending");
 	ev_break(loop, EVBREAK_ALL);
 }
 
@@ -293,7 +293,7 @@ int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err)
 	if (!v)
 		return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", minor);
 	if (vbd_busy(v))
-		return td_fail(err, EBUSY, "minor %d is open (%s): close it first, or `tap-ctl destroy' does both", minor, v->spec ? v->spec : "an operation is at work");
+		return td_fail(err, EBUSY, "minor %d is open (%s): close it first, or `tap-ctl destroy' does both", minor, v->spec ? v->spec : "an operation is under way");
 	if (keeper > 0 && v->marker >= 0 && mark(v->marker, keeper) == 0) {
 		close(v->marker);
 		v->marker = -1;

@@ -66,7 +66,7 @@ void cache_write_waits(struct cache *c, struct td_req *req, int err)
 
 void cache_space_again(struct cache *c)
 {
-	td_log(LOG_NOTICE, "%s: there is space again, the disk goes on", c->image->path);
+	td_log(LOG_NOTICE, "%s: there is space again, the disk continues", c->image->path);
 	cache_space_end(c);
 	if (c->quiesced)
 		return;

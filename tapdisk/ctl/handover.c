@@ -221,7 +221,7 @@ static int go(pid_t to, int pidfd, handover_told *told, void *arg, struct td_err
 	if (!rc)
 		rc = put_on_trial(io, to, pidfd, err);
 	if (rc < 0) {
-		td_log(LOG_ERR, "the handover to tapdisk %d has failed, and this one goes on: %s", (int)to, err->text);
+		td_log(LOG_ERR, "the handover to tapdisk %d has failed, and this tapdisk continues: %s", (int)to, err->text);
 		take_back(io, to, pidfd, &g);
 	}
 	for (unsigned i = 0; !rc && i < g.n; i++) {
@@ -243,7 +243,7 @@ int handover(pid_t to, handover_told *told, void *arg, struct td_err *err)
 	if (server.moving)
 		return td_fail(err, EALREADY, "tapdisk %d is being upgraded already", (int)getpid());
 	if (td_list_empty(&server.disks))
-		return td_fail(err, ENODEV, "tapdisk %d has no disk: who started it knows it by its pid", (int)getpid());
+		return td_fail(err, ENODEV, "tapdisk %d has no disk: the program that started it knows it by its pid", (int)getpid());
 	if (to == getpid() || (pidfd = (int)syscall(SYS_pidfd_open, to, 0)) < 0)
 		return td_fail(err, ESRCH, "there is no other process %d", (int)to);
 	server.moving = true;

@@ -40,7 +40,7 @@ static int check_block(const char *spec, const struct vbd_options *o, uint32_t b
 		return 0;
 	if (block <= 4096)
 		return td_fail(err, EINVAL, "%s cannot be shared as it is: its storage takes blocks of %u bytes, and two hosts that write smaller "
-					    "sectors undo each other's: say sector-size=4096 as well, on every host", spec, block);
+					    "sectors undo each other's: use sector-size=4096 as well, on every host", spec, block);
 	return td_fail(err, EINVAL, "%s cannot be shared: its storage takes blocks of %u bytes, and no guest has sectors as large", spec, block);
 }
 
@@ -234,7 +234,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	cache_quiesce(&v->cache);
 	if (!vbd_wait_until(v, image_idle, until)) {
 		go_on(v);
-		return td_fail(err, ETIMEDOUT, "minor %d: %u requests are still with %s; it goes on", v->minor, v->cache.at_image, v->spec);
+		return td_fail(err, ETIMEDOUT, "minor %d: %u requests to %s are still under way; the disk stays open", v->minor, v->cache.at_image, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
 		cache_flush(&v->cache);
@@ -244,7 +244,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 				     v->spec, strerror(-v->cache.sticky));
 		else if (cache_dirty(&v->cache))
 			rc = td_fail(err, ENOSPC, "minor %d: there is no space for the metadata of %s: %s", v->minor, v->spec,
-				     keep ? "it goes on; make room, and try again" : "what was not written yet is lost");
+				     keep ? "the disk stays open; make room, and try again" : "what was not flushed is lost");
 	}
 	if (rc == -ENOSPC && keep && !v->cache.sticky) {
 		go_on(v);

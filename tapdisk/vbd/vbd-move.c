@@ -91,7 +91,7 @@ static int give(struct vbd *v, double *began, struct td_err *err)
 	int rc = 0;
 
 	if (v->moved || !v->spec || v->marker < 0)
-		return td_fail(err, EBUSY, "minor %d is not open: who attached it knows this tapdisk by its pid", v->minor);
+		return td_fail(err, EBUSY, "minor %d is not open: the program that attached it knows this tapdisk by its pid", v->minor);
 	if (broken)
 		return td_fail(err, EBUSY, "minor %d: a guest has broken its ring (%s): detach that one first", v->minor, broken);
 	if (v->leaf)

@@ -325,11 +325,11 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume", v->minor);
 	} else if (!v->leaf && vbd_ring(v) && opt.mode->advertise_flush && !v->opt.mode->advertise_flush) {
 		/* it does not flush, since it was told that it need not */
-		rc = td_fail(err, EBUSY, "minor %d: domain %u was told under cache=%s that there is no cache, which cache=%s is: detach the disk "
+		rc = td_fail(err, EBUSY, "minor %d: domain %u was told with cache=%s that there is no cache, but cache=%s has one: detach the disk "
 			     "there first", v->minor, blkif_params(vbd_ring(v))->domid, v->opt.mode->name, opt.mode->name);
 		v->state |= TD_STATE_RESUME_FAILED;
 	} else if (!v->leaf && vbd_ring(v) && options_sector(&opt) != options_sector(&v->opt)) {
-		rc = td_fail(err, EBUSY, "minor %d: domain %u was told of sectors of %u bytes: detach the disk there first", v->minor,
+		rc = td_fail(err, EBUSY, "minor %d: domain %u uses sectors of %u bytes: detach the disk there first", v->minor,
 			     blkif_params(vbd_ring(v))->domid, options_sector(&v->opt));
 		v->state |= TD_STATE_RESUME_FAILED;
 	} else if (!v->leaf) {
