@@ -300,7 +300,7 @@ int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t
 
 int td_redo_stale(const struct td_redo *r, const struct td_file *f, struct td_err *err)
 {
-	return td_fail(err, ESTALE, "%s is not as the last tapdisk left it: others have written to it since, or it is another file.  What that one had "
+	return td_fail(err, ESTALE, "%s is not as the last tapdisk left it: another program has written to it, or it was replaced.  What that tapdisk had "
 		       "answered and not written yet (%s) cannot be put into it any more; `tap-ctl free -f' gives it up", f->path, r->path);
 }
 
@@ -362,7 +362,7 @@ int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct t
 	if (rc < 0)
 		return redo_unread(f->path, l.path, rc, err);
 	if (l.minor >= 0 && reads_alone(f))
-		return td_fail(err, EBUSY, "%s lacks what a tapdisk that died had not written to it yet: `tap-ctl settle -m %d' puts it there", f->path,
+		return td_fail(err, EBUSY, "%s lacks what a dead tapdisk had not written to it yet: `tap-ctl settle -m %d' writes it", f->path,
 			       l.minor);
 	if (td_redo_pending(own) && (own->head->mark != mark || !redo_same(own->head, &own->id, f->path)))
 		return td_redo_stale(own, f, err);

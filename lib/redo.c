@@ -218,7 +218,7 @@ int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_e
 		return 0;
 	if (rc != -ENOENT && rc != -ENODATA)
 		return td_fail(err, -rc, "%s, where the last tapdisk kept changes of the image that were not in it yet, cannot be read (%s): another version "
-			       "may be able to, or `tap-ctl free -f' gives them up", path, rc == -EPROTO ? "it is of another version" : strerror(-rc));
+			       "may be able to, or `tap-ctl free -f' discards them", path, rc == -EPROTO ? "it is of another version" : strerror(-rc));
 	if (must)
 		return td_fail(err, ENODATA, "%s is missing, where the last tapdisk kept changes of the image that were not in it yet: what guests had "
 			       "written may be lost; `tap-ctl free -f' gives it up", path);

@@ -135,15 +135,15 @@ static bool writes(const struct td_image *image)
 static int check(const struct td_image *image, const struct nbdc_offer *x, struct td_err *err)
 {
 	if (!x->size || x->size % 512)
-		return td_fail(err, EINVAL, "nbd:%s: its %llu bytes are no disk: that takes a multiple of 512", image->path,
+		return td_fail(err, EINVAL, "nbd:%s: its size, %llu bytes, is not a multiple of 512", image->path,
 			       (unsigned long long)x->size);
 	if (x->min > 512)
 		return td_fail(err, EINVAL, "nbd:%s: its server takes nothing smaller than %u bytes, a guest's sectors have 512: let the server "
 					    "take them", image->path, x->min);
 	if (writes(image) && (x->flags & NBD_FLAG_READ_ONLY))
-		return td_fail(err, EROFS, "nbd:%s: the server lets nobody write: open it read-only (-R)", image->path);
+		return td_fail(err, EROFS, "nbd:%s: the server does not allow writing: open it read-only (-R)", image->path);
 	if (writes(image) && !(x->flags & NBD_FLAG_SEND_FLUSH) && !(image->file_flags & TD_FILE_NOSYNC))
-		return td_fail(err, EOPNOTSUPP, "nbd:%s: the server knows no flush, so that nobody could say when data is on disk: open it "
+		return td_fail(err, EOPNOTSUPP, "nbd:%s: the server does not support flush, so that it is unknown when data is on disk: open it "
 						"read-only (-R), or with cache=unsafe and unsafe=yes", image->path);
 	return 0;
 }
@@ -218,7 +218,7 @@ static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err 
 	*blind = rc == NBD_FENCE_BLIND;
 	if (rc != NBD_FENCE_BUSY)
 		return 0;
-	return td_fail(err, EBUSY, "nbd:%s: its server is still at work for a client that has died, whose writes could land over newer ones: try "
+	return td_fail(err, EBUSY, "nbd:%s: its server still executes requests of a client that has died, which could overwrite newer writes: try "
 				   "again when it has closed that connection (`ss -xp' shows it), or end the server", image->path);
 }
 

@@ -242,7 +242,7 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 	m->h.ref_clusters = (uint32_t)m->l.table;
 	m->h.luks_off = m->l.luks ? m->l.luks_at << m->h.cluster_bits : 0;
 	if ((uint64_t)m->h.ref_clusters << m->h.cluster_bits > QCOW_REFTABLE_MAX)
-		return td_fail(err, EFBIG, "%s: its refcount table would have more than 8 MiB: take larger clusters", path);
+		return td_fail(err, EFBIG, "%s: its refcount table would have more than 8 MiB: use larger clusters", path);
 	if (posix_memalign((void **)&m->buf, 4096, qcow_cluster(&m->h)))
 		return -ENOMEM;
 	rc = o->luks ? make_luks(m, o) : 0;

@@ -421,7 +421,7 @@ void qcow_unmark(struct qcow *q)
 		td_put_be64(q->first + QCOW_H_AUTOCLEAR, q->h.autoclear & UINT32_MAX);
 	if (qcow_header_write(q) < 0)
 		td_log(LOG_WARNING, "%s: it could not be marked as closed%s", q->image->path,
-		       lazy ? ": its refcounts will be made anew when it is opened" : "");
+		       lazy ? ": its refcounts will be rebuilt when it is opened" : "");
 }
 
 int qcow_corrupt(struct qcow *q, const char *fmt, ...)

@@ -164,7 +164,7 @@ int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qc
 			       (unsigned long long)(QCOW_L1_MAX / 8) << qcow_l2_bits(h));
 	h->l1_size = (uint32_t)l1;
 	if (h->l1_off < 48 || h->l1_off % 8)
-		return td_fail(err, EINVAL, "%s: its L1 table stands at %#llx, where it cannot be", name, (unsigned long long)h->l1_off);
+		return td_fail(err, EINVAL, "%s: its L1 table is at %#llx, where it cannot be", name, (unsigned long long)h->l1_off);
 	if (!h->backing_off)
 		return 0;
 	if (h->backing_len > QCOW_NAME_MAX || h->backing_off > len || h->backing_len > len - h->backing_off)

@@ -312,7 +312,7 @@ int qcow_image_resize(const char *path, uint64_t size, bool shrink, const struct
 	if (((struct qcow *)image->priv)->h.nsnapshots)
 		rc = td_fail(err, ENOTSUP, "%s has internal snapshots: its size stays as it is while they are there", path);
 	else if (((struct qcow *)image->priv)->h.nbitmaps)
-		rc = td_fail(err, ENOTSUP, "%s has dirty bitmaps, which say nothing of another size: take them away with `qemu-img bitmap --remove'", path);
+		rc = td_fail(err, ENOTSUP, "%s has dirty bitmaps, which do not fit another size: remove them with `qemu-img bitmap --remove'", path);
 	else if (size > image->info.size)
 		rc = grow(image, size);
 	else if (size < image->info.size && !shrink)

@@ -86,7 +86,7 @@ static int repair_dirty(struct qcow *q, struct td_err *err)
 
 	if (!q->writable || !(q->h.incompat & QCOW_INCOMPAT_DIRTY))
 		return 0;
-	td_log(LOG_NOTICE, "%s was not closed after its last use: its refcounts are being made anew", q->image->path);
+	td_log(LOG_NOTICE, "%s was not closed after its last use: its refcounts are being rebuilt", q->image->path);
 	rc = qcow_check(q->file, &q->h, &c, err);
 	if (rc)
 		return rc;
@@ -355,7 +355,7 @@ int qcow_open(struct td_image *image, struct td_err *err)
 	if (!rc && q->writable)
 		rc = set_autoclear(q, err);
 	if (!rc && (rc = qcow_bitmaps_open(q)))
-		td_fail(err, -rc, "cannot mark the dirty bitmaps of %s as in use: %s; `qemu-img bitmap --remove' takes them away", image->path,
+		td_fail(err, -rc, "cannot mark the dirty bitmaps of %s as in use: %s; `qemu-img bitmap --remove' removes them", image->path,
 			strerror(-rc));
 	if (rc)
 		goto fail;

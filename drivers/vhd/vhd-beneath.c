@@ -21,7 +21,7 @@ static int open_ones(const struct vhd_image *v, const struct vhd_image *to, stru
 		return 0;
 	return td_fail(err, EBUSY,
 	               "%s is in use%s through another image than %s: the disk there would change; close it first, or coalesce when "
-	               "only %s stands on it",
+	               "it is the parent of %s only",
 	               to->path, who, v->path, v->path);
 }
 
@@ -69,7 +69,7 @@ static int closed_ones(const struct vhd_image *v, const struct vhd_image *to, co
 		    !stands_on(path, to))
 			continue;
 		rc = td_fail(err, EBUSY,
-		             "%s stands on %s too, and its disk would change: delete it or give it another parent first, or say --force if "
+		             "%s has the parent %s too, and its disk would change: delete it or give it another parent first, or say --force if "
 		             "it is of no use any more",
 		             path, to->path);
 	}

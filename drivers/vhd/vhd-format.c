@@ -129,7 +129,7 @@ int vhd_footer_decode(const uint8_t b[VHD_FOOTER], struct vhd_footer *f, const c
 			       path);
 	if (!memcmp(b, vhdx_cookie, 8))
 		return td_fail(err, EINVAL,
-			       "%s is a VHDX, which is another format than VHD, and is not served: convert it, with "
+			       "%s is a VHDX, a format other than VHD that is not served: convert it, with "
 			       "qemu-img convert -f vhdx -O vpc -o subformat=dynamic,force_size=on %s NEW.vhd", path, path);
 	if (!vhd_footer_seen(b))
 		return td_fail(err, EINVAL, "%s is not a VHD: there is no footer", path);

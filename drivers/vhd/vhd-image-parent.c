@@ -157,7 +157,7 @@ int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], str
 		return td_fail(err, EINVAL, "%s has no parent", v->path);
 	if (!each_name(v, found_file, &f))
 		return td_fail(err, ENOENT,
-		               "%s: its parent is not there; tried %s. Put it in its place, or name it with vhd-util modify -p",
+		               "%s: its parent was not found; tried %s. Put it there, or name it with vhd-util modify -p",
 		               v->path, *f.tried ? f.tried : "nothing, since it names none");
 	return vhd_canonical(path, out, err);
 }
@@ -192,7 +192,7 @@ static int allowed(const struct vhd_image *v, const char *parent, struct td_err 
 	if (td_reach_has(&(struct td_reach){.own = own, .dirs = parent_dirs}, parent))
 		return 0;
 	return td_fail(err, EACCES,
-	               "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in %s with "
+	               "%s: its parent %s is in no directory where parents are allowed: move it, or name its directory in %s with "
 	               "parent-dirs",
 	               v->path, parent, td_conf_path());
 }
@@ -215,6 +215,6 @@ int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_
 	vhd_uuid_text((*out)->footer.uuid, got);
 	vhd_image_close(*out);
 	*out = NULL;
-	return td_fail(err, EINVAL, "%s: its parent %s is another one than it was made of: uuid %s instead of %s", v->path, path,
+	return td_fail(err, EINVAL, "%s: its parent %s is not the one that it was made of: uuid %s instead of %s", v->path, path,
 	               got, want);
 }

@@ -127,7 +127,7 @@ static int journal_write(const struct journal *j, const char *path, struct td_er
 	if ((fd < 0 && errno == EEXIST) || (fd >= 0 && dev && journal_there(fd))) {
 		if (fd >= 0)
 			close(fd);
-		return td_fail(err, EEXIST, "the journal %s exists: a resize was cut off; see vhd-util revert", path);
+		return td_fail(err, EEXIST, "the journal %s exists: a resize was interrupted; see vhd-util revert", path);
 	}
 	if (fd < 0)
 		return td_fail(err, errno, "cannot make the journal %s: %s", path, strerror(errno));
@@ -316,7 +316,7 @@ static int unused_since(struct vhd_image *v, const uint8_t *b, struct td_err *er
 	if (rc < 0)
 		return 0; /* nobody can have used it */
 	if (memcmp(now->footer.uuid, b + J_UUID, 16))
-		rc = td_fail(err, EINVAL, "the journal is of another image than %s", v->path);
+		rc = td_fail(err, EINVAL, "the journal belongs to an image other than %s", v->path);
 	else if (now->footer.type == VHD_FIXED ? !same_fixed(now, b) : !same_blocks(now, b))
 		rc = td_fail(
 		        err, EINVAL,

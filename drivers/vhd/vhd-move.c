@@ -129,7 +129,7 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 	if (v->footer.type == VHD_FIXED)
 		return 0;
 	if (vhd_image_encrypted(v))
-		return td_fail(err, EOPNOTSUPP, "%s is encrypted: what it shows where nothing was written has no encrypted form",
+		return td_fail(err, EOPNOTSUPP, "%s is encrypted: sectors that were never written have no encrypted form",
 		               vhd_image_encrypted(v)->path);
 	chunk = malloc(CHUNK);
 	if (!chunk)

@@ -75,8 +75,8 @@ static int not_allowed(struct search *s, struct td_err *err)
 	if (td_file_open(s->v->image->io, s->path, TD_FILE_LOOK | TD_FILE_RDONLY, &f, &why) == 0)
 		td_file_close(f);
 	if (why.code == ENOENT || why.code == ENOTDIR)
-		return td_fail(err, ENOENT, "%s is not there", s->path);
-	return td_fail(err, EACCES, "%s: its parent %s lies in no directory that parents may be in: move it, or name its directory in "
+		return td_fail(err, ENOENT, "%s does not exist", s->path);
+	return td_fail(err, EACCES, "%s: its parent %s is in no directory where parents are allowed: move it, or name its directory in "
 				    "tapdisk.conf with parent-dirs", s->v->image->path, s->path);
 }
 
@@ -90,7 +90,7 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 	if (rc < 0)
 		return td_fail(err, -rc, "%s: the name of its parent, '%.100s', is of no use", image->path, s->name), 0;
 	if (!strcmp(s->path, image->path) && s->again)
-		return td_fail(err, ENOENT, "%s is not there", s->path), 0;
+		return td_fail(err, ENOENT, "%s does not exist", s->path), 0;
 	if (!strcmp(s->path, image->path))
 		return td_fail(err, ELOOP, "%s names itself as its parent", image->path), 0;
 	if (!is_allowed(s))
@@ -188,7 +188,7 @@ int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err)
 	else if (s->tried)
 		rc = td_fail(err, s->why.code, "cannot find the parent of %s: %s", v->image->path, s->why.text);
 	else
-		rc = td_fail(err, ENOENT, "%s says nowhere who its parent is", v->image->path);
+		rc = td_fail(err, ENOENT, "%s does not name its parent", v->image->path);
 	free(s);
 	return rc;
 }

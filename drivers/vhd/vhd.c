@@ -22,7 +22,7 @@ static int read_at(struct vhd *v, void *buf, uint64_t off, uint64_t len, const c
 
 static int write_failed(struct vhd *v, int rc, struct td_err *err)
 {
-	return td_fail(err, -rc, "cannot mend %s: %s", v->image->path, strerror(-rc));
+	return td_fail(err, -rc, "cannot repair %s: %s", v->image->path, strerror(-rc));
 }
 
 /* What is mended at open must be durable before anything is built upon it. */
@@ -57,7 +57,7 @@ static int read_footer(struct vhd *v, struct td_err *err)
 	if (state != VHD_FOOTERS_FIRST_LOST || v->fixed || !v->writable)
 		return 0;
 	/* the footer at the end gives way to the first new block: the copy must be there before */
-	td_log(LOG_WARNING, "%s: its footer's copy at the start was damaged, and is written anew", v->image->path);
+	td_log(LOG_WARNING, "%s: its footer's copy at the start was damaged, and is rewritten", v->image->path);
 	rc = td_file_rw(v->file, TD_IO_WRITE, v->tail, 0, VHD_FOOTER, 0);
 	if (!rc)
 		rc = sync_now(v);

@@ -210,7 +210,7 @@ static int read_only(const char *path, const struct stat *s, struct td_err *err)
 	if (S_ISBLK(s->st_mode))
 		return td_fail(err, EROFS, "cannot open %s for writing: the device is read-only on this host (`blockdev --getro %s'): make it "
 					   "writable where it comes from, or open it read-only", path, path);
-	return td_fail(err, EROFS, "cannot open %s for writing: its file system is mounted read-only: open it read-only, or mount it anew", path);
+	return td_fail(err, EROFS, "cannot open %s for writing: its file system is mounted read-only: open it read-only, or remount it", path);
 }
 
 static int open_failed(int e, const char *path, unsigned flags, struct td_err *err)

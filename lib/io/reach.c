@@ -237,7 +237,7 @@ int td_reach_open(const struct td_reach *r, const char *path, struct td_err *err
 			fd = -EXDEV;
 	}
 	if (fd == -EACCES && !td_reach_has(r, path))
-		return td_fail(err, EACCES, "%s lies in no directory that parents may be in: move it, or name its directory in tapdisk.conf with "
+		return td_fail(err, EACCES, "%s is in no directory where parents are allowed: move it, or name its directory in tapdisk.conf with "
 					    "parent-dirs", path);
 	if (fd == -EXDEV || fd == -ELOOP)
 		return td_fail(err, EACCES, "%s is, or lies behind, a link that leads out of the directories that parents may be in: name where it "

@@ -163,7 +163,7 @@ nbd_destroy
 server_end
 for how in noflush noflags; do
 	server $how
-	refused 95 "no flush" "nbd:$S"
+	refused 95 "not support flush" "nbd:$S"
 	nbd_disk "nbd:$S" -o cache=unsafe -o unsafe=yes
 	ring full 2
 	nbd_destroy

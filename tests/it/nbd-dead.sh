@@ -46,10 +46,10 @@ for mode in none "unsafe -o unsafe=yes"; do
 	die
 	wait $! 2>/dev/null
 	expect 16 tap_ctl revive -m "$MINOR"
-	has "$mode: the server is not done with it" "$ERR" "still at work for a client that has died"
+	has "$mode: the server is not done with it" "$ERR" "still executes requests of a client that has died"
 	if [ "$mode" = none ]; then
 		expect 16 tap_ctl create -a "nbd:$S"
-		has "whoever else comes" "$ERR" "still at work for a client that has died"
+		has "whoever else comes" "$ERR" "still executes requests of a client that has died"
 	fi
 	tap_ctl revive -m "$MINOR" >"$WORK/pid" & # it waits: the server is done before it gives up
 	waiter=$!
