@@ -117,7 +117,7 @@ static bool journal_there(int fd)
 	return pread(fd, b, sizeof b, 0) == sizeof b && !memcmp(b, JOURNAL_MAGIC, 8) && td_get_be32(b + J_COMPLETE);
 }
 
-/* R1.  Where the journal is a block device, as on LVM, it is overwritten. */
+/* RZ1.  Where the journal is a block device, as on LVM, it is overwritten. */
 static int journal_write(const struct journal *j, const char *path, struct td_err *err)
 {
 	struct stat st;

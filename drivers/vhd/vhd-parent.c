@@ -95,7 +95,7 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 		return td_fail(err, ELOOP, "%s names itself as its parent", image->path), 0;
 	if (!is_allowed(s))
 		return not_allowed(s, err), 0;
-	/* without a lock: it may be somebody else's disk, whose owner is not to be kept off (R3 of lib/io/reach.h) */
+	/* without a lock: it may be somebody else's disk, whose owner is not to be kept off (RW3 of lib/io/reach.h) */
 	rc = td_file_open_in(image->io, s->path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK | TD_FILE_RDONLY, image->reach, &f, err);
 	if (rc < 0)
 		return 0;

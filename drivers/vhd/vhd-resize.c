@@ -3,10 +3,10 @@
  * A VHD offline: made larger, and back.  No data is moved: a block table that is too small is written anew behind the data, and
  * the switch is one sector of the header.  So a cut at any point leaves a good image, of the old size or of the new:
  *
- *  R1  The journal is complete and durable, under its name, before the first byte of the image changes.
- *  R2  New tables are durable before the header's first sector names them; entries that the new size brings into use are unused,
+ *  RZ1  The journal is complete and durable, under its name, before the first byte of the image changes.
+ *  RZ2  New tables are durable before the header's first sector names them; entries that the new size brings into use are unused,
  *      durably, before the footer tells of it.  (The header's checksum is in that sector, and its second sector stays.)
- *  R3  The journal is removed when everything is durable.
+ *  RZ3  The journal is removed when everything is durable.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ static int clear_entries(struct vhd_image *v, uint32_t from, uint32_t to, struct
 	return rc;
 }
 
-/* R2: a larger table, and its batmap, behind everything. */
+/* RZ2: a larger table, and its batmap, behind everything. */
 static int new_tables(struct vhd_image *v, uint32_t entries, struct td_err *err)
 {
 	uint64_t at = td_round_up(vhd_image_data_end(v), VHD_SECTOR), bytes = td_round_up(4ull * entries, VHD_SECTOR),

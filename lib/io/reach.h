@@ -3,13 +3,13 @@
  * How far an image's word goes.  An image names its parent and its data file, and it may come from a stranger; what it names is opened
  * only where the host lets it reach.
  *
- * R1 Where: in the leaf's own directory, in the host's parent-dirs, or below one of them.  The directory is opened as the host names it;
+ * RW1 Where: in the leaf's own directory, in the host's parent-dirs, or below one of them.  The directory is opened as the host names it;
  *    from its descriptor the file is found without leaving it, and the descriptor that was found is the file that is opened: a path
  *    is never walked twice.  A link in the directory that leads elsewhere is followed only into another of these directories.  /dev is
  *    an exception, where links are the host's own: from /dev/VG/LV to ../dm-N, for block devices alone.
- * R2 Which: those that `parents' accepts.  By default a parent is either known by a uuid that the image remembers, which no stranger can
+ * RW2 Which: those that `parents' accepts.  By default a parent is either known by a uuid that the image remembers, which no stranger can
  *    guess, or frozen: nobody may write it, as of a file without any write permission, or of a read-only device.  A disk in use is neither.
- * R3 What is not accepted is not locked: an image cannot keep the owner of another one from writing it.
+ * RW3 What is not accepted is not locked: an image cannot keep the owner of another one from writing it.
  */
 #ifndef TD_LIB_REACH_H
 #define TD_LIB_REACH_H
@@ -41,19 +41,19 @@ bool td_reach_parents_valid(const char *parents);
 /* Does path (resolved, see lib/path.h) lie where an image's word goes?  By its text. */
 bool td_reach_has(const struct td_reach *r, const char *path);
 
-/* Opens path with O_PATH as R1 says.  May block.  The descriptor, or -errno with text. */
+/* Opens path with O_PATH as RW1 says.  May block.  The descriptor, or -errno with text. */
 int td_reach_open(const struct td_reach *r, const char *path, struct td_err *err);
 
 /* The same by hand, as on a kernel without openat2 (before Linux 5.6); for tests. */
 int td_reach_walk(int dir, const char *name);
 
 /*
- * For tools that make a file a parent: takes its write permissions away, so that R2 lets it pass; of a device nothing.  Root, and who
+ * For tools that make a file a parent: takes its write permissions away, so that RW2 lets it pass; of a device nothing.  Root, and who
  * gives them back, may write it all the same.  0 or -errno.
  */
 int td_reach_freeze(const char *path);
 
-/* R2, for the file with descriptor fd, called path.  May block.  0 or -errno with text. */
+/* RW2, for the file with descriptor fd, called path.  May block.  0 or -errno with text. */
 int td_reach_may(const struct td_reach *r, int fd, const char *path, struct td_err *err);
 
 #endif

@@ -2,12 +2,12 @@
 /*
  * Persistent grants: a frontend that always uses the same pages has them mapped here once, and the disk reads and writes them without a copy.
  *
- * G1 a page is mapped at its first request and stays mapped while a request uses it; the least recently used that none uses goes when
+ * PG1 a page is mapped at its first request and stays mapped while a request uses it; the least recently used that none uses goes when
  *    MOST are mapped, and all go at disconnect (R6)
- * G2 what cannot be mapped (no such grant, one for reading only, all in use) is copied, as it is without this
- * G3 a frontend that keeps changing its pages pays for a mapping each time; after CHANGES of them all further pages are copied
- * G5 a page that the guest sees never holds what is still encrypted: such a disk reads into memory of ours
- * G4 the guest may change a page while the disk reads it: nothing of it is judged here, and a driver must look at data once only
+ * PG2 what cannot be mapped (no such grant, one for reading only, all in use) is copied, as it is without this
+ * PG3 a frontend that keeps changing its pages pays for a mapping each time; after CHANGES of them all further pages are copied
+ * PG5 a page that the guest sees never holds what is still encrypted: such a disk reads into memory of ours
+ * PG4 the guest may change a page while the disk reads it: nothing of it is judged here, and a driver must look at data once only
  */
 #include "tapdisk/blkif/blkif-ring.h"
 
@@ -122,7 +122,7 @@ bool blkif_persist_get(struct blkif_req *r, struct iovec *iov)
 	int n = 0;
 
 	if (!r->ring->persist || (r->req.op == TD_READ && __atomic_load_n(&r->ring->disk->decrypts, __ATOMIC_RELAXED)))
-		return false; /* G5 */
+		return false; /* PG5 */
 	for (unsigned i = 0; i < r->nr_segs; i++) {
 		const struct blkif_seg *s = &r->seg[i];
 		size_t len = (size_t)(s->last - s->first + 1) * 512;

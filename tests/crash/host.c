@@ -139,7 +139,7 @@ static void check_record(void)
 	const struct life *l = H.life[H.serving];
 
 	if (H.starting && l && l->v && l->v->cache.at_image && recorded_as_paused())
-		blame("R1", "guests run, and a successor would be paused: the record does not say so yet");
+		blame("I8", "guests run, and a successor would be paused: the record does not say so yet");
 }
 
 /* Something is about to happen, in a process; which may die before it. */
@@ -794,7 +794,7 @@ static void revive(bool check)
 	H.r->n.revived++;
 	H.dead = false;
 	if (!H.between && H.paused != !H.life[H.serving]->v->leaf)
-		blame("R2", H.paused ? "a disk that was paused goes on after a death" : "a disk that was not paused is, after a death");
+		blame("I9", H.paused ? "a disk that was paused goes on after a death" : "a disk that was not paused is, after a death");
 	H.between = false;
 	H.paused = !H.life[H.serving]->v->leaf;
 	say("revived%s, mode %s", H.paused ? ", paused" : "", H.life[H.serving]->v->opt.mode->name);

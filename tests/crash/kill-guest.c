@@ -117,7 +117,7 @@ static void judge_read(struct kill_guest *k, int slot)
 
 	for (unsigned i = 0; i < f->n; i++, p += 4096)
 		if (f->want[i] ? guest_check(p, (f->block + i) * 8, 4096, f->want[i]) >= 0 : !is_zero(p, 4096))
-			bad(k, "K2: a read brought other bytes than were written last", slot);
+			bad(k, "KG2: a read brought other bytes than were written last", slot);
 }
 
 static void judge(struct kill_guest *k, int slot, int status)
@@ -125,13 +125,13 @@ static void judge(struct kill_guest *k, int slot, int status)
 	struct kill_flight *f = &k->flight[slot];
 
 	if (slot < 0 || slot >= (int)k->g.slots || !f->there) {
-		bad(k, "K1: an answer to a request that is not in flight", 0);
+		bad(k, "KG1: an answer to a request that is not in flight", 0);
 		return;
 	}
 	f->there = false;
 	k->answers++;
 	if (status)
-		bad(k, "K1: an error", slot);
+		bad(k, "KG1: an error", slot);
 	else if (f->op == BLKIF_READ)
 		judge_read(k, slot);
 	for (unsigned i = f->block; i < f->block + f->n; i++)
@@ -144,7 +144,7 @@ static void reap(struct kill_guest *k)
 	int slot, status;
 
 	if (ready > k->g.slots - k->g.idle_n)
-		bad(k, "K3: more answers than requests", 0);
+		bad(k, "KG3: more answers than requests", 0);
 	while (!k->bad[0] && guest_reap(&k->g, &slot, &status))
 		judge(k, slot, status);
 }
@@ -173,6 +173,6 @@ void kill_guest_check_all(struct kill_guest *k)
 		for (int tries = 0; kill_guest_waits(k) && tries < 200 && !k->bad[0]; tries++)
 			kill_guest_wait(k, 100);
 		if (kill_guest_waits(k))
-			bad(k, "K4: no answer", 0);
+			bad(k, "KG4: no answer", 0);
 	}
 }

@@ -3,10 +3,10 @@
  * The guest of the kill lab, and its judge.  It keeps the ring full of reads, writes, flushes and barriers and knows what each read must
  * bring.  A block is in one request at a time, or again behind a barrier, so that an order that was not kept shows.
  *
- * K1 each request is answered once, with success, and nothing else is
- * K2 a read brings the bytes of the write that was issued last before it, in the ring's order
- * K3 the indices of the ring stay what they can be
- * K4 something is answered within the lab's patience once there is a tapdisk
+ * KG1 each request is answered once, with success, and nothing else is
+ * KG2 a read brings the bytes of the write that was issued last before it, in the ring's order
+ * KG3 the indices of the ring stay what they can be
+ * KG4 something is answered within the lab's patience once there is a tapdisk
  */
 #ifndef CRASH_KILL_GUEST_H
 #define CRASH_KILL_GUEST_H

@@ -95,7 +95,7 @@ static const char *live_and_die(bool named)
 			patience = now() + patience_s;
 		}
 		if (now() > patience && kill_guest_waits(&k))
-			return "K4: no answer";
+			return "KG4: no answer";
 		/* a life that was too short to begin shows nothing */
 		if (now() < end || (!atomic_load(&kill_shared->ready) && now() < patience))
 			continue;
@@ -121,7 +121,7 @@ static const char *first_answer(double since)
 		if (is_dead(&well))
 			return well ? NULL : "the tapdisk has ended by itself";
 		if (now() - since > patience_s)
-			return "K4: no answer after the death of a tapdisk";
+			return "KG4: no answer after the death of a tapdisk";
 	}
 	if (k.answers != answers)
 		printf("pause %.0f\n", (now() - since) * 1e6);
@@ -204,7 +204,7 @@ static const char *finish(void)
 	while (kill_guest_waits(&k) && !k.bad[0] && now() < end)
 		kill_guest_wait(&k, 10);
 	if (kill_guest_waits(&k) && !k.bad[0])
-		return "K4: no answer at the end";
+		return "KG4: no answer at the end";
 	kill_guest_check_all(&k);
 	if (k.bad[0])
 		return k.bad;

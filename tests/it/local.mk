@@ -58,3 +58,9 @@ EXTRA_DIST += tests/it/shellcheck.sh .shellcheckrc
 # the benches' report
 TESTS += tests/it/bench-report.sh
 EXTRA_DIST += tests/it/bench-report.sh
+# fibers, seen by gdb
+TESTS += tests/it/gdb-fibers.sh
+EXTRA_DIST += tests/it/gdb-fibers.sh tests/support/fibers.py
+# the formatter's file is true
+TESTS += tests/it/format.sh
+EXTRA_DIST += tests/it/format.sh

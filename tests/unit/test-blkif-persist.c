@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Persistent grants (rules G1 to G5 in tapdisk/blkif/blkif-persist.c): data in the guest's pages, and R6. */
+/* Persistent grants (rules PG1 to PG5 in tapdisk/blkif/blkif-persist.c): data in the guest's pages, and R6. */
 #include <stdlib.h>
 #include <string.h>
 
