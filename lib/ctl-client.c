@@ -17,7 +17,8 @@
 #include "lib/msg.h"
 #include "lib/shm-dir.h"
 
-/* How long a process that looks like a tapdisk may stand between bind and listen before it counts as one that is going away. */
+/* How long a process that looks like a tapdisk may stand between bind and listen before it counts
+ * as one that is going away. */
 #define CTL_STARTING_MS 1000
 
 static long long ctl_now_ms(void)
@@ -28,13 +29,15 @@ static long long ctl_now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-/* Connects to DIR/ctl<pid>, also where DIR is longer than a socket's address may be.  0 or -errno. */
+/* Connects to DIR/ctl<pid>, also where DIR is longer than a socket's address may be.  0 or -errno.
+ */
 static int ctl_connect_path(int fd, pid_t pid)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	int dir = -1, ret = 0;
 
-	if (snprintf(sa.sun_path, sizeof sa.sun_path, "%s/ctl%d", td_ctl_dir(), (int)pid) >= (int)sizeof sa.sun_path) {
+	if (snprintf(sa.sun_path, sizeof sa.sun_path, "%s/ctl%d", td_ctl_dir(), (int)pid) >=
+	    (int)sizeof sa.sun_path) {
 		dir = open(td_ctl_dir(), O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (dir < 0)
 			return -errno;
@@ -53,7 +56,8 @@ void td_ctl_remove_sockets(pid_t pid)
 	td_shm_sweep(pid);
 }
 
-/* A socket on which no one listens: its process is dead, or only just starting.  True when another try is worth while. */
+/* A socket on which no one listens: its process is dead, or only just starting.  True when another
+ * try is worth while. */
 static bool ctl_refused(pid_t pid, long long since)
 {
 	struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
@@ -78,11 +82,13 @@ int td_ctl_connect(pid_t pid, int timeout_s, struct td_err *err)
 	if (pid <= 0)
 		return td_fail(err, ENOENT, "%d is no pid", (int)pid);
 	do {
-		fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (timeout_s > 0 ? 0 : SOCK_NONBLOCK), 0);
+		fd = socket(AF_UNIX,
+			    SOCK_SEQPACKET | SOCK_CLOEXEC | (timeout_s > 0 ? 0 : SOCK_NONBLOCK), 0);
 		if (fd < 0)
 			return td_fail(err, errno, "cannot make a socket: %s", strerror(errno));
 		if (timeout_s > 0)
-			setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv); /* limits connect as well */
+			setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv,
+				   sizeof tv); /* limits connect as well */
 		ret = ctl_connect_path(fd, pid);
 		if (!ret)
 			return fd;
@@ -93,7 +99,8 @@ int td_ctl_connect(pid_t pid, int timeout_s, struct td_err *err)
 		return td_fail(err, ENOENT, "there is no tapdisk with pid %d", (int)pid);
 	if (ret == -EAGAIN || ret == -EINPROGRESS)
 		return td_fail(err, ETIMEDOUT, "tapdisk %d does not take connections", (int)pid);
-	return td_fail(err, -ret, "cannot connect to %s/ctl%d: %s", td_ctl_dir(), (int)pid, strerror(-ret));
+	return td_fail(err, -ret, "cannot connect to %s/ctl%d: %s", td_ctl_dir(), (int)pid,
+		       strerror(-ret));
 }
 
 /* Waits for a message until `deadline' (ms).  0, -ETIMEDOUT, or as td_msg_recv. */
@@ -113,7 +120,8 @@ static int ctl_wait_msg(int fd, long long deadline, json_t **msg)
 }
 
 /* Reads rows until the object that ends the answer, which is in *last. */
-static int ctl_answer(int fd, long long deadline, void (*rows)(json_t *row, void *arg), void *arg, json_t **last)
+static int ctl_answer(int fd, long long deadline, void (*rows)(json_t *row, void *arg), void *arg,
+		      json_t **last)
 {
 	for (;;) {
 		json_t *msg, *row;
@@ -132,28 +140,33 @@ static int ctl_answer(int fd, long long deadline, void (*rows)(json_t *row, void
 	}
 }
 
-static int ctl_judge(pid_t pid, const char *op, int ret, const json_t *last, int timeout_s, struct td_err *err)
+static int ctl_judge(pid_t pid, const char *op, int ret, const json_t *last, int timeout_s,
+		     struct td_err *err)
 {
 	const char *text;
 	json_int_t code;
 
 	if (ret == -ETIMEDOUT)
-		return td_fail(err, ETIMEDOUT, "tapdisk %d did not answer '%s' within %d s", (int)pid, op, timeout_s);
+		return td_fail(err, ETIMEDOUT, "tapdisk %d did not answer '%s' within %d s",
+			       (int)pid, op, timeout_s);
 	if (ret == -ENODATA || ret == -ECONNRESET || ret == -EPIPE)
-		return td_fail(err, ECONNRESET, "tapdisk %d ended before it answered '%s'", (int)pid, op);
+		return td_fail(err, ECONNRESET, "tapdisk %d ended before it answered '%s'",
+			       (int)pid, op);
 	if (ret)
-		return td_fail(err, -ret, "talking to tapdisk %d (%s): %s", (int)pid, op, strerror(-ret));
+		return td_fail(err, -ret, "talking to tapdisk %d (%s): %s", (int)pid, op,
+			       strerror(-ret));
 	code = json_integer_value(json_object_get(last, "err"));
 	if (!code)
 		return 0;
 	if (code < 0 || code > 255) /* it has to fit an exit status */
-		return td_fail(err, EPROTO, "tapdisk %d answered '%s' with error %lld", (int)pid, op, (long long)code);
+		return td_fail(err, EPROTO, "tapdisk %d answered '%s' with error %lld", (int)pid,
+			       op, (long long)code);
 	text = json_string_value(json_object_get(last, "text"));
 	return td_fail(err, (int)code, "%s", text && *text ? text : strerror((int)code));
 }
 
-int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s, void (*rows)(json_t *row, void *arg), void *arg,
-                json_t **reply, struct td_err *err)
+int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s,
+		void (*rows)(json_t *row, void *arg), void *arg, json_t **reply, struct td_err *err)
 {
 	long long deadline = ctl_now_ms() + timeout_s * 1000LL;
 	const char *op = json_string_value(json_object_get(req, "op"));
@@ -168,7 +181,8 @@ int td_ctl_call(pid_t pid, json_t *req, const int *fds, int nfds, int timeout_s,
 		return fd;
 	}
 	ret = td_msg_send(fd, req, fds, nfds);
-	/* a tapdisk that answers before it reads (because it is full, say) may have closed: its answer is there all the same */
+	/* a tapdisk that answers before it reads (because it is full, say) may have closed: its
+	 * answer is there all the same */
 	if (!ret || ret == -EPIPE)
 		ret = ctl_answer(fd, deadline, rows, arg, &last);
 	close(fd);

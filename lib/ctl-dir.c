@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How often, 10 ms apart, the lock of a killed process is looked at: it may take that long to let go. */
+/* How often, 10 ms apart, the lock of a killed process is looked at: it may take that long to let
+ * go. */
 #define CTL_ENDING_LOOKS 200
 
 const char *td_ctl_dir(void)
@@ -30,9 +31,12 @@ static int ctl_mkdir(const char *path, struct td_err *err)
 	if (!mkdir(path, 0700))
 		return 0;
 	if (errno != EEXIST)
-		return td_fail(err, errno, "cannot make the control directory %s: %s", path, strerror(errno));
+		return td_fail(err, errno, "cannot make the control directory %s: %s", path,
+			       strerror(errno));
 	if (!stat(path, &st) && !S_ISDIR(st.st_mode))
-		return td_fail(err, ENOTDIR, "%s is in the way of the control directory: it is not a directory", path);
+		return td_fail(err, ENOTDIR,
+			       "%s is in the way of the control directory: it is not a directory",
+			       path);
 	return 0;
 }
 
@@ -48,7 +52,8 @@ int td_ctl_mkdirs(struct td_err *err)
 	return ctl_mkdir(path, err);
 }
 
-/* What /proc says of pid: whether it runs (a zombie does not), and whether `like' is in its name. */
+/* What /proc says of pid: whether it runs (a zombie does not), and whether `like' is in its name.
+ */
 static bool ctl_running_as(pid_t pid, const char *like, bool *is)
 {
 	char path[64], line[256], *name, *end;
@@ -87,7 +92,8 @@ static bool ctl_name_is(const char *name, const char *prefix, pid_t pid, bool mi
 
 	if (!minor)
 		return !strcmp(name, want);
-	return !strncmp(name, want, (size_t)n) && name[n] && name[n + strspn(name + n, "0123456789")] == 0;
+	return !strncmp(name, want, (size_t)n) && name[n] &&
+	       name[n + strspn(name + n, "0123456789")] == 0;
 }
 
 static const char *const ctl_of_a_disk[] = {"nbd", "nbd-old", "nbdserver", "nbdserver-new"};
@@ -98,7 +104,8 @@ void td_ctl_unlink_sockets(pid_t pid)
 	struct dirent *e;
 
 	while (dir && (e = readdir(dir))) {
-		bool its = ctl_name_is(e->d_name, "ctl", pid, false) || ctl_name_is(e->d_name, "nbdclient", pid, false);
+		bool its = ctl_name_is(e->d_name, "ctl", pid, false) ||
+			   ctl_name_is(e->d_name, "nbdclient", pid, false);
 
 		for (size_t i = 0; i < sizeof ctl_of_a_disk / sizeof *ctl_of_a_disk; i++)
 			its |= ctl_name_is(e->d_name, ctl_of_a_disk[i], pid, true);
@@ -110,8 +117,8 @@ void td_ctl_unlink_sockets(pid_t pid)
 }
 
 /*
- * Is the marker locked?  A process that is being killed counts as dead while its last threads, and with them the lock, are
- * still on their way out; that takes a moment, for which this waits.
+ * Is the marker locked?  A process that is being killed counts as dead while its last threads, and
+ * with them the lock, are still on their way out; that takes a moment, for which this waits.
  */
 static bool ctl_marker_locked(int fd, pid_t pid)
 {
@@ -129,7 +136,10 @@ static bool ctl_marker_locked(int fd, pid_t pid)
 
 int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/ring%d.%u.%u.%u", td_ctl_dir(), minor, domid, devid, queue) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return snprintf(path, PATH_MAX, "%s/ring%d.%u.%u.%u", td_ctl_dir(), minor, domid, devid,
+			queue) < PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 /* Calls fn, if there is one, with each record's name; true if there was any. */
@@ -145,7 +155,9 @@ static bool ctl_each_ring(int minor, void (*fn)(int dir, const char *name))
 	if (!dir)
 		return false;
 	while ((de = readdir(dir)))
-		if (sscanf(de->d_name, "ring%d.%u.%u.%u%c", &m, &domid, &devid, &queue, &rest) == 4 && m == minor) {
+		if (sscanf(de->d_name, "ring%d.%u.%u.%u%c", &m, &domid, &devid, &queue, &rest) ==
+			    4 &&
+		    m == minor) {
 			any = true;
 			if (fn)
 				fn(dirfd(dir), de->d_name);
@@ -166,22 +178,30 @@ static void ctl_ring_remove(int dir, const char *name)
 
 int td_ctl_disk_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/disk%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return snprintf(path, PATH_MAX, "%s/disk%d", td_ctl_dir(), minor) < PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 int td_ctl_flush_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/flush%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return snprintf(path, PATH_MAX, "%s/flush%d", td_ctl_dir(), minor) < PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 int td_ctl_redo_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/redo%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return snprintf(path, PATH_MAX, "%s/redo%d", td_ctl_dir(), minor) < PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 int td_ctl_left_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/left%d", td_ctl_dir(), minor) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return snprintf(path, PATH_MAX, "%s/left%d", td_ctl_dir(), minor) < PATH_MAX
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 void td_ctl_move(pid_t from, pid_t to, int minor)
@@ -190,7 +210,8 @@ void td_ctl_move(pid_t from, pid_t to, int minor)
 
 	for (size_t i = 0; i < sizeof ctl_of_a_disk / sizeof *ctl_of_a_disk; i++) {
 		snprintf(target, sizeof target, "%s%d.%d", ctl_of_a_disk[i], (int)to, minor);
-		if (snprintf(name, sizeof name, "%s/%s%d.%d", td_ctl_dir(), ctl_of_a_disk[i], (int)from, minor) < (int)sizeof name &&
+		if (snprintf(name, sizeof name, "%s/%s%d.%d", td_ctl_dir(), ctl_of_a_disk[i],
+			     (int)from, minor) < (int)sizeof name &&
 		    symlink(target, name) < 0)
 			td_log(LOG_WARNING, "cannot make %s: %s", name, strerror(errno));
 	}
@@ -203,8 +224,10 @@ pid_t td_ctl_moved(pid_t from, int minor)
 	pid_t pid = 0;
 
 	for (int hops = 0; hops < 1000; hops++, from = pid) {
-		ssize_t n = snprintf(name, sizeof name, "%s/nbd%d.%d", td_ctl_dir(), (int)from, minor) < (int)sizeof name ?
-				    readlink(name, target, sizeof target - 1) : -1;
+		ssize_t n = snprintf(name, sizeof name, "%s/nbd%d.%d", td_ctl_dir(), (int)from,
+				     minor) < (int)sizeof name
+				    ? readlink(name, target, sizeof target - 1)
+				    : -1;
 
 		if (n < 0)
 			return pid && td_ctl_running(pid, &tapdisk) && tapdisk ? pid : 0;
@@ -227,7 +250,8 @@ static void ctl_unlink_notes(int minor)
 		size_t n = strlen(e->d_name), m = strlen(end);
 
 		if (!strncmp(e->d_name, "nbd", 3) && n > m && !strcmp(e->d_name + n - m, end) &&
-		    !fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISLNK(st.st_mode))
+		    !fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) &&
+		    S_ISLNK(st.st_mode))
 			unlinkat(dirfd(dir), e->d_name, 0);
 	}
 	if (dir)
@@ -261,14 +285,16 @@ enum td_marker td_ctl_marker(int minor, pid_t *pid)
 
 	if (pid)
 		*pid = 0;
-	if (snprintf(path, sizeof path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) >= (int)sizeof path)
+	if (snprintf(path, sizeof path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) >=
+	    (int)sizeof path)
 		return TD_MARKER_NONE;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return TD_MARKER_NONE;
 	n = read(fd, text, sizeof text - 1);
 	if (n <= 0) {
-		/* The lock is not tried here: a look at an allocated marker must not get in the way of an attach. */
+		/* The lock is not tried here: a look at an allocated marker must not get in the way
+		 * of an attach. */
 		what = TD_MARKER_FREE;
 	} else {
 		text[n] = 0;
@@ -276,7 +302,8 @@ enum td_marker td_ctl_marker(int minor, pid_t *pid)
 		if (pid)
 			*pid = holder;
 		if (ctl_running_as(holder, "tap-ctl", &making) && making)
-			what = TD_MARKER_FREE; /* create is about to attach it: nor is its lock tried */
+			what = TD_MARKER_FREE; /* create is about to attach it: nor is its lock
+						  tried */
 		else
 			what = ctl_marker_locked(fd, holder) ? TD_MARKER_HELD : TD_MARKER_STALE;
 	}

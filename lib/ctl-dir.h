@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The names in the control directory (td/ctl.h): sockets, records and markers.  Nothing here talks to a tapdisk.
+ * The names in the control directory (td/ctl.h): sockets, records and markers.  Nothing here talks
+ * to a tapdisk.
  */
 #ifndef TD_LIB_CTL_DIR_H
 #define TD_LIB_CTL_DIR_H
@@ -14,18 +15,20 @@
 /* The control directory in force ($TAPDISK_CONTROL_DIR or /run/blktap-control); a static string. */
 const char *td_ctl_dir(void);
 
-/* Makes the control directory and its tapdisk/ (0700) where they are missing.  0 or -errno with text. */
+/* Makes the control directory and its tapdisk/ (0700) where they are missing.  0 or -errno with
+ * text. */
 int td_ctl_mkdirs(struct td_err *err);
 
-/* What /proc says of pid: whether it runs (a zombie does not), and whether its name is a tapdisk's. */
+/* What /proc says of pid: whether it runs (a zombie does not), and whether its name is a tapdisk's.
+ */
 bool td_ctl_running(pid_t pid, bool *tapdisk);
 
 /* Removes the sockets of a tapdisk of that pid: ctl<pid> and the NBD server's. */
 void td_ctl_unlink_sockets(pid_t pid);
 
 /*
- * The record of a ring's requests in flight (tapdisk/blkif/inflight.h): its path (PATH_MAX bytes), 0 or -ENAMETOOLONG; and are there any of this
- * minor.
+ * The record of a ring's requests in flight (tapdisk/blkif/inflight.h): its path (PATH_MAX bytes),
+ * 0 or -ENAMETOOLONG; and are there any of this minor.
  */
 int td_ctl_ring_path(int minor, unsigned domid, unsigned devid, unsigned queue, char *path);
 bool td_ctl_ring_any(int minor);
@@ -41,15 +44,21 @@ int td_ctl_left_path(int minor, char *path);
 void td_ctl_record_sweep(int minor);
 
 /*
- * A disk that has gone from one tapdisk to another (tapdisk/ctl/handover.h): the old one's NBD sockets become names of the new one's, so that
- * clients find it where it was.  td_ctl_moved: who has the disk that tapdisk pid had, as long as that one lives; 0: nobody is known to.
+ * A disk that has gone from one tapdisk to another (tapdisk/ctl/handover.h): the old one's NBD
+ * sockets become names of the new one's, so that clients find it where it was.  td_ctl_moved: who
+ * has the disk that tapdisk pid had, as long as that one lives; 0: nobody is known to.
  */
 void td_ctl_move(pid_t from, pid_t to, int minor);
 pid_t td_ctl_moved(pid_t from, int minor);
 
-/* Marker of a minor number (td/ctl.h); pid may be NULL.  It takes no lock of an allocated one, and waits up to 2 s for that of a
- * process that is just being killed. */
-enum td_marker { TD_MARKER_NONE, TD_MARKER_FREE /* allocated, no tapdisk */, TD_MARKER_HELD, TD_MARKER_STALE };
+/* Marker of a minor number (td/ctl.h); pid may be NULL.  It takes no lock of an allocated one, and
+ * waits up to 2 s for that of a process that is just being killed. */
+enum td_marker {
+	TD_MARKER_NONE,
+	TD_MARKER_FREE /* allocated, no tapdisk */,
+	TD_MARKER_HELD,
+	TD_MARKER_STALE
+};
 enum td_marker td_ctl_marker(int minor, pid_t *pid);
 
 #endif

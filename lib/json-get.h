@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A member of a JSON object that another program wrote: what is missing, or of another type, has the value given here. */
+/* A member of a JSON object that another program wrote: what is missing, or of another type, has
+ * the value given here. */
 #ifndef TD_LIB_JSON_GET_H
 #define TD_LIB_JSON_GET_H
 

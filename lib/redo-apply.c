@@ -61,7 +61,8 @@ static int change(struct applied *a, const struct redo_record *rec, const uint8_
 	uint32_t len = rec->len;
 
 	while (len) {
-		uint32_t skip = (uint32_t)(off % SECTOR), n = len < SECTOR - skip ? len : SECTOR - skip;
+		uint32_t skip = (uint32_t)(off % SECTOR),
+			 n = len < SECTOR - skip ? len : SECTOR - skip;
 		struct sector *s;
 		int rc = sector_get(a, off - skip, &s);
 
@@ -89,7 +90,8 @@ static int read_wave(struct applied *a, const struct td_redo *r, unsigned wave)
 		unsigned half = i ? r->head->now : !r->head->now;
 
 		for (uint32_t at = 0; (rc = redo_next(r, half, &at, &rec, &data)) > 0;)
-			if (rec.wave != REDO_SUM && (rec.wave & ~(unsigned)TD_REDO_BITS) == wave && (rc = change(a, &rec, data)) < 0)
+			if (rec.wave != REDO_SUM && (rec.wave & ~(unsigned)TD_REDO_BITS) == wave &&
+			    (rc = change(a, &rec, data)) < 0)
 				return rc;
 		if (rc < 0)
 			return rc;
@@ -149,7 +151,8 @@ static int apply(struct td_redo *r, struct td_file *f, struct td_err *err)
 	return rc;
 }
 
-/* --- not applied, but shown (G9) ------------------------------------------------------------------------------------------ */
+/* --- not applied, but shown (G9)
+ * ------------------------------------------------------------------------------------------ */
 
 struct shown {
 	struct td_file_over over;
@@ -209,13 +212,18 @@ static int show(const struct td_redo *r, struct td_file *f, struct td_err *err)
 	}
 	if (rc < 0) {
 		shown_free(&shown->over);
-		return rc == -ESTALE ? rc : td_fail(err, -rc, "cannot read %s through %s: %s", f->path, r->path, strerror(-rc));
+		return rc == -ESTALE ? rc
+				     : td_fail(err, -rc, "cannot read %s through %s: %s", f->path,
+					       r->path, strerror(-rc));
 	}
 	if (f->over)
 		f->over->free(f->over);
 	f->over = &shown->over;
-	td_log(LOG_ERR, "%s: a sync of it has failed, so that what the last tapdisk had not written yet is not put into it; it is read as though it "
-	       "were there, and nothing is written: copy what is needed, and close it", f->path);
+	td_log(LOG_ERR,
+	       "%s: a sync of it has failed, so that what the last tapdisk had not written yet is "
+	       "not put into it; it is read as though it "
+	       "were there, and nothing is written: copy what is needed, and close it",
+	       f->path);
 	return 0;
 }
 
@@ -242,8 +250,11 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, 
 	if (has_failed(r, f, image)) {
 		td_redo_fail(r);
 		if (!image->lost)
-			return td_fail(err, EIO, "%s: a sync of it has failed, so that some of what its last tapdisk had answered may be lost, and what that "
-				       "had not written yet (%s) is not put into it", f->path, r->path);
+			return td_fail(err, EIO,
+				       "%s: a sync of it has failed, so that some of what its last "
+				       "tapdisk had answered may be lost, and what that "
+				       "had not written yet (%s) is not put into it",
+				       f->path, r->path);
 		if (!*image->lost)
 			*image->lost = -EIO;
 		return show(r, f, err);
@@ -252,14 +263,19 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, 
 	if (rc == -ESTALE)
 		return rc;
 	if (rc < 0)
-		return td_fail(err, -rc, "%s: what the last tapdisk knew of it and had not written yet cannot be put into it: %s", f->path, strerror(-rc));
+		return td_fail(err, -rc,
+			       "%s: what the last tapdisk knew of it and had not written yet "
+			       "cannot be put into it: %s",
+			       f->path, strerror(-rc));
 	td_log(LOG_NOTICE, "%s: what the last tapdisk had not written yet is in it now", f->path);
 	redo_empty(h, !h->now); /* as in td_redo_done() */
 	redo_empty(h, h->now);
 	return 0;
 }
 
-/* --- what it builds on --------------------------------------------------------------------------------------------------- */
+/* --- what it builds on
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 bool td_redo_sum(const struct td_redo *r, uint64_t *sum)
 {
@@ -270,16 +286,19 @@ bool td_redo_sum(const struct td_redo *r, uint64_t *sum)
 		return false;
 	*sum = r->head->sum;
 	for (unsigned i = 0; i < 2; i++)
-		for (uint32_t at = 0; redo_next(r, i ? r->head->now : !r->head->now, &at, &rec, &data) > 0;)
+		for (uint32_t at = 0;
+		     redo_next(r, i ? r->head->now : !r->head->now, &at, &rec, &data) > 0;)
 			if (rec.wave == REDO_SUM)
 				memcpy(sum, data, sizeof *sum);
 	return true;
 }
 
 /* The part of a record that lies in the len bytes at off. */
-static void overlay(uint8_t *buf, uint64_t off, uint32_t len, const struct redo_record *rec, const uint8_t *data)
+static void overlay(uint8_t *buf, uint64_t off, uint32_t len, const struct redo_record *rec,
+		    const uint8_t *data)
 {
-	uint64_t from = rec->off > off ? rec->off : off, to = rec->off + rec->len < off + len ? rec->off + rec->len : off + len;
+	uint64_t from = rec->off > off ? rec->off : off,
+		 to = rec->off + rec->len < off + len ? rec->off + rec->len : off + len;
 
 	if (from < to)
 		memcpy(buf + (from - off), data + (from - rec->off), to - from);
@@ -292,7 +311,8 @@ int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t
 	int rc = td_file_rw(f, TD_IO_READ, buf, off, len, TD_IO_EOF_ZERO);
 
 	for (unsigned i = 0; !rc && r && r->head && i < 2; i++)
-		for (uint32_t at = 0; (rc = redo_next(r, i ? r->head->now : !r->head->now, &at, &rec, &data)) > 0;)
+		for (uint32_t at = 0;
+		     (rc = redo_next(r, i ? r->head->now : !r->head->now, &at, &rec, &data)) > 0;)
 			if (rec.wave != REDO_SUM)
 				overlay(buf, off, len, &rec, data);
 	return rc;
@@ -300,8 +320,12 @@ int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t
 
 int td_redo_stale(const struct td_redo *r, const struct td_file *f, struct td_err *err)
 {
-	return td_fail(err, ESTALE, "%s is not as the last tapdisk left it: another program has written to it, or it was replaced.  What that tapdisk had "
-		       "answered and not written yet (%s) cannot be put into it any more; `tap-ctl free -f' gives it up", f->path, r->path);
+	return td_fail(err, ESTALE,
+		       "%s is not as the last tapdisk left it: another program has written to it, "
+		       "or it was replaced.  What that tapdisk had "
+		       "answered and not written yet (%s) cannot be put into it any more; `tap-ctl "
+		       "free -f' gives it up",
+		       f->path, r->path);
 }
 
 struct look {
@@ -350,7 +374,8 @@ static long look(void *arg)
 	return rc;
 }
 
-int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct td_redo **out, struct td_err *err)
+int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct td_redo **out,
+		 struct td_err *err)
 {
 	struct look l = {.own = own, .f = f, .mark = mark};
 	int rc;
@@ -362,9 +387,12 @@ int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct t
 	if (rc < 0)
 		return redo_unread(f->path, l.path, rc, err);
 	if (l.minor >= 0 && reads_alone(f))
-		return td_fail(err, EBUSY, "%s lacks what a dead tapdisk had not written to it yet: `tap-ctl settle -m %d' writes it", f->path,
-			       l.minor);
-	if (td_redo_pending(own) && (own->head->mark != mark || !redo_same(own->head, &own->id, f->path)))
+		return td_fail(err, EBUSY,
+			       "%s lacks what a dead tapdisk had not written to it yet: `tap-ctl "
+			       "settle -m %d' writes it",
+			       f->path, l.minor);
+	if (td_redo_pending(own) &&
+	    (own->head->mark != mark || !redo_same(own->head, &own->id, f->path)))
 		return td_redo_stale(own, f, err);
 	*out = td_redo_pending(own) ? own : l.found;
 	return 0;

@@ -17,8 +17,8 @@
 struct seen {
 	const char *path;
 	int minor;
-	bool aside;               /* moved aside: no disk has it any more */
-	const struct td_redo *r;  /* NULL: it cannot be read, and rc says why */
+	bool aside;              /* moved aside: no disk has it any more */
+	const struct td_redo *r; /* NULL: it cannot be read, and rc says why */
 	int rc;
 };
 
@@ -56,7 +56,8 @@ static int each(int (*fn)(const struct seen *s, void *arg), void *arg)
 	while (dir && !rc && (e = readdir(dir))) {
 		struct seen s = {.path = path};
 
-		if (is_log(e->d_name, &s) && snprintf(path, sizeof path, "%s/%s", td_ctl_dir(), e->d_name) < (int)sizeof path)
+		if (is_log(e->d_name, &s) && snprintf(path, sizeof path, "%s/%s", td_ctl_dir(),
+						      e->d_name) < (int)sizeof path)
 			rc = see(&s, fn, arg);
 	}
 	if (dir)
@@ -78,12 +79,14 @@ struct find {
 	int found; /* as redo_find() gives it */
 };
 
-/* One that cannot be read may be of this image.  A living tapdisk's is not: whoever asks has the image's lock, or may look at it. */
+/* One that cannot be read may be of this image.  A living tapdisk's is not: whoever asks has the
+ * image's lock, or may look at it. */
 static int find_one(const struct seen *s, void *arg)
 {
 	struct find *f = arg;
 
-	if (s->r ? s->r->head->mark != f->mark || !redo_same(s->r->head, f->id, f->image) : f->found != -ENOENT)
+	if (s->r ? s->r->head->mark != f->mark || !redo_same(s->r->head, f->id, f->image)
+		 : f->found != -ENOENT)
 		return 0;
 	if ((f->dead || !s->r) && lives(s))
 		return 0;
@@ -102,8 +105,12 @@ int redo_find(uint32_t mark, const struct redo_id *id, const char *image, bool d
 
 int redo_unread(const char *image, const char *log, int rc, struct td_err *err)
 {
-	return td_fail(err, -rc, "%s was not closed by its last tapdisk: what that had answered and not written to it yet may be in %s, which "
-		       "cannot be read (%s). The version that wrote it may be able to; if it is given up, remove that file", image, log,
+	return td_fail(err, -rc,
+		       "%s was not closed by its last tapdisk: what that had answered and not "
+		       "written to it yet may be in %s, which "
+		       "cannot be read (%s). The version that wrote it may be able to; if it is "
+		       "given up, remove that file",
+		       image, log,
 		       rc == -EPROTO ? "it is of another version, or was cut off" : strerror(-rc));
 }
 
@@ -137,7 +144,8 @@ void redo_fail_of(const struct redo_id *id, const char *image)
 	each(fail_one, &f);
 }
 
-/* --- whoever does not know its format ------------------------------------------------------------------------------------ */
+/* --- whoever does not know its format
+ * ------------------------------------------------------------------------------------ */
 
 struct mind {
 	const char *image;
@@ -147,25 +155,35 @@ struct mind {
 	struct td_err *err;
 };
 
-/* Another file may have got the inode's number since: it has the log's mark in its place, or the log is not of it. */
+/* Another file may have got the inode's number since: it has the log's mark in its place, or the
+ * log is not of it. */
 static bool bears_mark(int fd, const struct redo_head *h)
 {
 	uint8_t b[4];
 
-	return !h->mark_at || (pread(fd, b, sizeof b, (off_t)h->mark_at) == sizeof b && td_get_be32(b) == h->mark);
+	return !h->mark_at ||
+	       (pread(fd, b, sizeof b, (off_t)h->mark_at) == sizeof b && td_get_be32(b) == h->mark);
 }
 
 static int mind_one(const struct seen *s, void *arg)
 {
 	struct mind *m = arg;
 
-	if (!s->r || !redo_same(s->r->head, &m->id, m->image) || !bears_mark(m->fd, s->r->head) || (m->dead && lives(s)))
+	if (!s->r || !redo_same(s->r->head, &m->id, m->image) || !bears_mark(m->fd, s->r->head) ||
+	    (m->dead && lives(s)))
 		return 0;
 	if (s->aside)
-		return td_fail(m->err, EBUSY, "%s lacks what a tapdisk that died had answered and not written to it yet, which waits in %s: "
-			       "opening it in its own format puts it there; if it is given up, remove that file", m->image, s->path);
-	return td_fail(m->err, EBUSY, "%s lacks what a tapdisk that died had answered and not written to it yet: `tap-ctl settle -m %d' puts "
-		       "it there, and `tap-ctl free -f -m %d' gives it up", m->image, s->minor, s->minor);
+		return td_fail(m->err, EBUSY,
+			       "%s lacks what a tapdisk that died had answered and not written to "
+			       "it yet, which waits in %s: "
+			       "opening it in its own format puts it there; if it is given up, "
+			       "remove that file",
+			       m->image, s->path);
+	return td_fail(m->err, EBUSY,
+		       "%s lacks what a tapdisk that died had answered and not written to it yet: "
+		       "`tap-ctl settle -m %d' puts "
+		       "it there, and `tap-ctl free -f -m %d' gives it up",
+		       m->image, s->minor, s->minor);
 }
 
 int td_redo_mind(const char *path, bool dead, struct td_err *err)

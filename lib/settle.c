@@ -7,7 +7,8 @@
 #include "lib/io/file.h"
 #include "lib/redo.h"
 
-/* A parent on a file system that nobody can write to (squashfs, an ISO) has nothing to make durable. */
+/* A parent on a file system that nobody can write to (squashfs, an ISO) has nothing to make
+ * durable. */
 static bool cannot_be_dirty(const struct td_image *image, int rc)
 {
 	return (image->file_flags & TD_FILE_PARENT) && (rc == -EINVAL || rc == -EROFS);
@@ -23,9 +24,13 @@ int td_settled(struct td_image *image, const char *path, int rc, struct td_err *
 	if (rc >= 0 || cannot_be_dirty(image, rc))
 		return 0;
 	if (!image->lost)
-		return td_fail(err, -rc, "%s: what its last user wrote could not be made durable (%s), and some of it may be lost: check its "
-					 "contents before it is opened again", path, strerror(-rc));
-	td_log(LOG_ERR, "%s: what was written to it before could not be made durable: %s", path, strerror(-rc));
+		return td_fail(err, -rc,
+			       "%s: what its last user wrote could not be made durable (%s), and "
+			       "some of it may be lost: check its "
+			       "contents before it is opened again",
+			       path, strerror(-rc));
+	td_log(LOG_ERR, "%s: what was written to it before could not be made durable: %s", path,
+	       strerror(-rc));
 	*image->lost = rc; /* S2 */
 	return 0;
 }

@@ -65,8 +65,10 @@ struct td_sync_mark *syncmark_open(int minor, bool failed)
 	if (!rc)
 		rc = make(path, failed, &p);
 	if (rc < 0)
-		td_log(LOG_WARNING, "minor %d: no note of its flushes: %s: one that fails while this process dies is not known to the next", minor,
-		       strerror(-rc));
+		td_log(LOG_WARNING,
+		       "minor %d: no note of its flushes: %s: one that fails while this process "
+		       "dies is not known to the next",
+		       minor, strerror(-rc));
 	return p ? &p->mark : NULL;
 }
 
@@ -97,11 +99,14 @@ static int judge(int minor, const struct td_sync_mark *m)
 	double age = seconds_since(m->since);
 
 	if (m->failed) {
-		td_log(LOG_ERR, "minor %d: a flush to disk had failed when the last tapdisk ended", minor);
+		td_log(LOG_ERR, "minor %d: a flush to disk had failed when the last tapdisk ended",
+		       minor);
 		return -EIO;
 	}
 	if (m->begun != m->ended && age >= SYNCMARK_UNKNOWN_S) {
-		td_log(LOG_ERR, "minor %d: the last tapdisk ended in a flush to disk that had not come back for %.0f s: it counts as failed",
+		td_log(LOG_ERR,
+		       "minor %d: the last tapdisk ended in a flush to disk that had not come back "
+		       "for %.0f s: it counts as failed",
 		       minor, age);
 		return -EIO;
 	}

@@ -7,7 +7,8 @@
 #include "drivers/drivers.h"
 #include "lib/fiber/fiber.h"
 
-static int open_one(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **out, struct td_err *err)
+static int open_one(const char *spec, const struct td_how *how, struct td_io *io,
+		    struct td_image **out, struct td_err *err)
 {
 	const char *path;
 	const struct td_driver *d = td_driver_parse(spec, &path, err);
@@ -28,7 +29,8 @@ static long reach_run(void *arg)
 	return td_reach_init(c->reach, c->path, c->how->dirs, c->how->parents);
 }
 
-int chain_reach(const char *spec, const struct td_how *how, struct td_io *io, struct td_reach *reach, struct td_err *err)
+int chain_reach(const char *spec, const struct td_how *how, struct td_io *io,
+		struct td_reach *reach, struct td_err *err)
 {
 	const char *colon = strchr(spec, ':');
 	struct reach_call c = {reach, colon ? colon + 1 : "", how};
@@ -44,7 +46,8 @@ static bool knows(const struct td_image *child, const char *spec)
 	return !strcmp(child->driver->name, "vhd") && !strncmp(spec, "vhd:", 4);
 }
 
-int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf, struct td_err *err)
+int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf,
+	       struct td_err *err)
 {
 	struct td_how top = *how, below = *how;
 	struct td_image *image = NULL;
@@ -52,11 +55,13 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 	struct td_reach reach;
 	int rc;
 
-	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with other leaves */
+	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with
+	 * other leaves */
 	below.redo = NULL;
 	below.left = NULL;
 	below.settle = !(how->flags & (TD_FILE_RDONLY | TD_FILE_LOOK)); /* S1 of lib/settle.h */
-	below.flags = (how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
+	below.flags =
+		(how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
 	below.reach = top.reach = how->trusted ? NULL : &reach;
 	rc = chain_reach(spec, how, io, &reach, err);
 	if (!rc)
@@ -71,7 +76,9 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 		if (rc <= 0)
 			break;
 		reach.known = knows(image, name);
-		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP, "%s: more than %d images stand under it: a loop?", spec, CHAIN_MAX)
+		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP,
+						  "%s: more than %d images stand under it: a loop?",
+						  spec, CHAIN_MAX)
 					: open_one(name, &below, io, &image->backing, err);
 		if (rc < 0)
 			break;

@@ -29,7 +29,8 @@ static int note(struct store *s, const struct xs_disk *v, const char *spec, stru
 	return rc ? td_fail(err, -rc, "cannot write %s/params", v->back) : 0;
 }
 
-static int change(struct store *s, const struct xs_disk *v, pid_t pid, int minor, const char *spec, struct td_err *err)
+static int change(struct store *s, const struct xs_disk *v, pid_t pid, int minor, const char *spec,
+		  struct td_err *err)
 {
 	int rc = ask(pid, minor, "pause", NULL, err);
 
@@ -43,16 +44,20 @@ static int change(struct store *s, const struct xs_disk *v, pid_t pid, int minor
 
 int vbd_media(struct store *s, const struct xs_disk *v, const char *medium, struct td_err *err)
 {
-	int64_t pid = store_read_number(s, v->back, "pid", INT_MAX), minor = store_read_number(s, v->back, "minor", TD_MINOR_MAX - 1);
+	int64_t pid = store_read_number(s, v->back, "pid", INT_MAX),
+		minor = store_read_number(s, v->back, "minor", TD_MINOR_MAX - 1);
 	char *spec = NULL;
 	int rc;
 
 	if (!store_exists(s, v->back))
-		return td_fail(err, ENODEV, "domain %u has no %s disk of number %u", v->domid, v->type, v->devid);
+		return td_fail(err, ENODEV, "domain %u has no %s disk of number %u", v->domid,
+			       v->type, v->devid);
 	if (!store_read_is(s, v->back, "device-type", "cdrom"))
-		return td_fail(err, EINVAL, "%s is no CD drive (devtype=cdrom): its medium stays", v->back);
+		return td_fail(err, EINVAL, "%s is no CD drive (devtype=cdrom): its medium stays",
+			       v->back);
 	if (pid <= 0 || minor < 0)
-		return td_fail(err, ENODEV, "%s has no tapdisk; was its hotplug script run?", v->back);
+		return td_fail(err, ENODEV, "%s has no tapdisk; was its hotplug script run?",
+			       v->back);
 	if (medium && asprintf(&spec, "%s%s", *medium == '/' ? "aio:" : "", medium) < 0)
 		return td_fail(err, ENOMEM, "out of memory");
 	rc = change(s, v, (pid_t)pid, (int)minor, spec, err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tap-vbd: gives a running guest a tap disk, and takes it away again, without libxl: for Xens whose libxl knows no tap.
+ * tap-vbd: gives a running guest a tap disk, and takes it away again, without libxl: for Xens whose
+ * libxl knows no tap.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -21,7 +22,7 @@
 #endif
 
 #define PATIENCE_S 10 /* libxl's, with a backend */
-#define START_S 2     /* a guest that runs has taken notice of a new disk by then */
+#define START_S    2  /* a guest that runs has taken notice of a new disk by then */
 
 struct options {
 	const char *type, *script;
@@ -30,19 +31,22 @@ struct options {
 };
 
 static const char usage_text[] =
-        "usage: tap-vbd [OPTION...] attach DOMAIN DISK   give the domain a disk\n"
-        "       tap-vbd [OPTION...] detach DOMAIN VDEV   take it away\n"
-        "       tap-vbd [OPTION...] insert DOMAIN VDEV [TYPE:]FILE   change the medium in a CD drive\n"
-        "       tap-vbd [OPTION...] eject DOMAIN VDEV    take it out\n"
-        "       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
-        "DOMAIN is an id or a name.  DISK is what xl accepts in disk=, see tapdisk-disk(7):\n"
-        "  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  '/srv/a.img,raw,xvdb,rw'\n"
-        "with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, on-enospc=pause|report, sector-size=512|4096.\n"
-        "  -f, --force         detach: even if the guest does not release it\n"
-        "  -t, --timeout=S     seconds to wait for the guest and for tapback (10)\n"
-        "  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"
-        "  -s, --script=FILE   hotplug script (" XENSCRIPTDIR "/block-tap)\n"
-        "  -h, --help          this text;  -V, --version\n";
+	"usage: tap-vbd [OPTION...] attach DOMAIN DISK   give the domain a disk\n"
+	"       tap-vbd [OPTION...] detach DOMAIN VDEV   take it away\n"
+	"       tap-vbd [OPTION...] insert DOMAIN VDEV [TYPE:]FILE   change the medium in a CD "
+	"drive\n"
+	"       tap-vbd [OPTION...] eject DOMAIN VDEV    take it out\n"
+	"       tap-vbd [OPTION...] list [DOMAIN]        show the tap disks\n"
+	"DOMAIN is an id or a name.  DISK is what xl accepts in disk=, see tapdisk-disk(7):\n"
+	"  'format=raw,vdev=xvdb,access=rw,cache=writeback,target=/srv/a.img'  or  "
+	"'/srv/a.img,raw,xvdb,rw'\n"
+	"with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, "
+	"on-enospc=pause|report, sector-size=512|4096.\n"
+	"  -f, --force         detach: even if the guest does not release it\n"
+	"  -t, --timeout=S     seconds to wait for the guest and for tapback (10)\n"
+	"  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"
+	"  -s, --script=FILE   hotplug script (" XENSCRIPTDIR "/block-tap)\n"
+	"  -h, --help          this text;  -V, --version\n";
 
 static int find_domain(struct store *s, const char *arg, unsigned *domid, struct td_err *err)
 {
@@ -54,7 +58,8 @@ static int find_domain(struct store *s, const char *arg, unsigned *domid, struct
 	if (store_decimal(arg, 0x7fef, &id)) {
 		snprintf(dir, sizeof dir, "/local/domain/%u", (unsigned)id);
 		*domid = (unsigned)id;
-		return store_exists(s, dir) ? 0 : td_fail(err, ENOENT, "there is no domain %u", *domid);
+		return store_exists(s, dir) ? 0
+					    : td_fail(err, ENOENT, "there is no domain %u", *domid);
 	}
 	doms = store_list(s, "/local/domain", &n);
 	for (unsigned i = 0; doms && i < n && !found; i++) {
@@ -76,7 +81,8 @@ static char *error_node(struct store *s, const struct xs_disk *v)
 }
 
 /* The script has run: sees the guest connect, when there is one that wants to. */
-static int wait_connected(struct store *s, const struct xs_disk *v, const struct options *o, struct td_err *err)
+static int wait_connected(struct store *s, const struct xs_disk *v, const struct options *o,
+			  struct td_err *err)
 {
 	int state = xs_disk_wait(s, v, 1u << 4 | 1u << 5 | 1u << 6 | 1u, START_S);
 
@@ -89,13 +95,15 @@ static int wait_connected(struct store *s, const struct xs_disk *v, const struct
 	if (state == 4)
 		return 0;
 	if (state == -ETIMEDOUT) {
-		fprintf(stderr, "tap-vbd: attached; the guest has not connected it within %g s\n", o->timeout_s);
+		fprintf(stderr, "tap-vbd: attached; the guest has not connected it within %g s\n",
+			o->timeout_s);
 		return 0;
 	}
 	if (state == 5 || state == 6) {
 		char *text = error_node(s, v);
 
-		td_fail(err, EIO, "the disk cannot be connected: %s", text ? text : "the guest has refused it");
+		td_fail(err, EIO, "the disk cannot be connected: %s",
+			text ? text : "the guest has refused it");
 		free(text);
 		return -EIO;
 	}
@@ -112,7 +120,8 @@ static void undo(struct store *s, const struct xs_disk *v, bool script)
 	xs_disk_remove(s, v, NULL);
 }
 
-static int attach(struct store *s, const struct options *o, const char *domain, const char *spec, struct td_err *err)
+static int attach(struct store *s, const struct options *o, const char *domain, const char *spec,
+		  struct td_err *err)
 {
 	struct xl_disk d = {};
 	struct xs_disk v;
@@ -122,7 +131,8 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 	if (!rc)
 		rc = find_domain(s, domain, &domid, err);
 	if (!rc && access(o->script, X_OK))
-		rc = td_fail(err, errno, "cannot run the hotplug script %s: %s", o->script, strerror(errno));
+		rc = td_fail(err, errno, "cannot run the hotplug script %s: %s", o->script,
+			     strerror(errno));
 	if (!rc) {
 		xs_disk_init(&v, o->type, o->script, domid, d.devid);
 		rc = xs_disk_make(s, &v, &d, err);
@@ -135,7 +145,9 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 		char *text = state == -ETIMEDOUT ? NULL : error_node(s, &v);
 
 		rc = td_fail(err, state == -ETIMEDOUT ? ETIMEDOUT : EIO, "%s",
-		             text ? text : "the backend does not answer; does `tapback' run, and for this type?");
+			     text ? text
+				  : "the backend does not answer; does `tapback' run, and for this "
+				    "type?");
 		free(text);
 		/* nobody is there to close it */
 		xs_disk_remove(s, &v, NULL);
@@ -152,7 +164,8 @@ static int attach(struct store *s, const struct options *o, const char *domain, 
 	return rc;
 }
 
-static int detach(struct store *s, const struct options *o, const char *domain, const char *vdev, struct td_err *err)
+static int detach(struct store *s, const struct options *o, const char *domain, const char *vdev,
+		  struct td_err *err)
 {
 	struct td_err late = {};
 	struct xs_disk v;
@@ -173,16 +186,18 @@ static int detach(struct store *s, const struct options *o, const char *domain, 
 		return rc;
 	if (xs_disk_wait(s, &v, 1u << 6 | 1u, o->timeout_s) == -ETIMEDOUT && !o->force)
 		return td_fail(err, EBUSY,
-		               "the guest has not released %s within %g s; is it mounted there?  The disk continues; "
-		               "try again later, or with --force",
-		               vdev, o->timeout_s);
+			       "the guest has not released %s within %g s; is it mounted there?  "
+			       "The disk continues; "
+			       "try again later, or with --force",
+			       vdev, o->timeout_s);
 	/* the directory has to go even when the script is in trouble, but that has to be said */
 	xs_disk_script(s, &v, "remove", &late);
 	rc = xs_disk_remove(s, &v, err);
 	return rc || !late.code ? rc : td_fail(err, late.code, "detached, but: %s", late.text);
 }
 
-static int media(struct store *s, const struct options *o, const char *domain, const char *vdev, const char *medium, struct td_err *err)
+static int media(struct store *s, const struct options *o, const char *domain, const char *vdev,
+		 const char *medium, struct td_err *err)
 {
 	struct xs_disk v;
 	unsigned domid;
@@ -200,7 +215,8 @@ static int media(struct store *s, const struct options *o, const char *domain, c
 
 static void print_disk(struct store *s, const char *type, unsigned domid, unsigned devid)
 {
-	static const char *const names[] = {"?", "new", "waiting", "?", "connected", "closing", "closed"};
+	static const char *const names[] = {"?",         "new",     "waiting", "?",
+					    "connected", "closing", "closed"};
 	char *params, *mode, *why, name[24];
 	int64_t state;
 	struct xs_disk v;
@@ -211,8 +227,9 @@ static void print_disk(struct store *s, const char *type, unsigned domid, unsign
 	why = error_node(s, &v);
 	state = store_read_number(s, v.back, "state", 6);
 	xl_vdev_name(devid, name);
-	printf("%-6u %-7s %-8u %-10s %-13s %s%s%s\n", domid, name, devid, names[state < 0 ? 0 : state], mode ? mode : "-",
-	       params ? params : "-", why ? "  error: " : "", why ? why : "");
+	printf("%-6u %-7s %-8u %-10s %-13s %s%s%s\n", domid, name, devid,
+	       names[state < 0 ? 0 : state], mode ? mode : "-", params ? params : "-",
+	       why ? "  error: " : "", why ? why : "");
 	free(params);
 	free(mode);
 	free(why);
@@ -226,7 +243,8 @@ static int list(struct store *s, const struct options *o, const char *domain, st
 
 	if (domain && find_domain(s, domain, &only, err))
 		return -err->code;
-	printf("%-6s %-7s %-8s %-10s %-13s %s\n", "domain", "vdev", "number", "state", "cache", "image");
+	printf("%-6s %-7s %-8s %-10s %-13s %s\n", "domain", "vdev", "number", "state", "cache",
+	       "image");
 	snprintf(path, sizeof path, "backend/%.40s", o->type);
 	doms = store_list(s, path, &nd);
 	for (unsigned i = 0; doms && i < nd; i++) {
@@ -247,10 +265,13 @@ static int list(struct store *s, const struct options *o, const char *domain, st
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
-	        {"force", no_argument, NULL, 'f'},      {"timeout", required_argument, NULL, 't'},
-	        {"name", required_argument, NULL, 'n'}, {"script", required_argument, NULL, 's'},
-	        {"help", no_argument, NULL, 'h'},       {"version", no_argument, NULL, 'V'},
-	        {},
+		{"force", no_argument, NULL, 'f'},
+		{"timeout", required_argument, NULL, 't'},
+		{"name", required_argument, NULL, 'n'},
+		{"script", required_argument, NULL, 's'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{},
 	};
 	uint64_t v;
 	int c;
@@ -313,7 +334,11 @@ static bool well_formed(int argc, char **argv)
 	static const struct {
 		const char *command;
 		int min, max;
-	} known[] = {{"list", 1, 2}, {"attach", 3, 3}, {"detach", 3, 3}, {"insert", 4, 4}, {"eject", 3, 3}};
+	} known[] = {{"list", 1, 2},
+		     {"attach", 3, 3},
+		     {"detach", 3, 3},
+		     {"insert", 4, 4},
+		     {"eject", 3, 3}};
 
 	for (unsigned i = 0; argc && i < sizeof known / sizeof *known; i++)
 		if (!strcmp(argv[0], known[i].command))
@@ -323,7 +348,8 @@ static bool well_formed(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.type = "vbd3", .script = XENSCRIPTDIR "/block-tap", .timeout_s = PATIENCE_S};
+	struct options o = {
+		.type = "vbd3", .script = XENSCRIPTDIR "/block-tap", .timeout_s = PATIENCE_S};
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 

@@ -13,7 +13,8 @@
 
 #define SCRIPT_S 40 /* libxl's patience with a hotplug script */
 
-void xs_disk_init(struct xs_disk *v, const char *type, const char *script, unsigned domid, uint32_t devid)
+void xs_disk_init(struct xs_disk *v, const char *type, const char *script, unsigned domid,
+		  uint32_t devid)
 {
 	v->domid = domid;
 	v->devid = devid;
@@ -27,10 +28,13 @@ void xs_disk_init(struct xs_disk *v, const char *type, const char *script, unsig
 static int write_params(struct store *s, const struct xs_disk *v, const struct xl_disk *d)
 {
 	char *params = NULL;
-	int rc = asprintf(&params, "%s:%s%s%s%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format, d->cache ? "cache=" : "",
-	                  d->cache ? d->cache : "", d->cache ? ":" : "", d->unsafe ? "unsafe=yes:" : "",
-	                  d->on_enospc ? "on-enospc=" : "", d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "",
-	                  d->sector_size ? "sector-size=" : "", d->sector_size ? d->sector_size : "", d->sector_size ? ":" : "", d->target);
+	int rc = asprintf(
+		&params, "%s:%s%s%s%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format,
+		d->cache ? "cache=" : "", d->cache ? d->cache : "", d->cache ? ":" : "",
+		d->unsafe ? "unsafe=yes:" : "", d->on_enospc ? "on-enospc=" : "",
+		d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "",
+		d->sector_size ? "sector-size=" : "", d->sector_size ? d->sector_size : "",
+		d->sector_size ? ":" : "", d->target);
 
 	if (rc < 0)
 		return -ENOMEM;
@@ -65,28 +69,29 @@ static int write_both(struct store *s, const struct xs_disk *v, const struct xl_
 	const char *devtype = d->cdrom ? "cdrom" : "disk";
 	char domid[16], devid[16], back[128];
 	const char *const bkv[][2] = {
-	        {"frontend", v->front},
-	        {"frontend-id", domid},
-	        {"online", "1"},
-	        {"removable", d->removable ? "1" : "0"},
-	        {"bootable", "1"},
-	        {"dev", d->vdev},
-	        {"type", v->type},
-	        {"script", v->script},
-	        {"mode", d->shared      ? "w!"
-	                 : d->read_only ? "r"
-	                                : "w"},
-	        {"device-type", devtype},
-	        {"specification", "xen"},
-	        {"discard-enable", d->discard && !d->read_only ? "1" : "0"},
-	        {"direct-io-safe", d->direct_io_safe ? "1" : "0"},
-	        {"state", "1"},
+		{"frontend", v->front},
+		{"frontend-id", domid},
+		{"online", "1"},
+		{"removable", d->removable ? "1" : "0"},
+		{"bootable", "1"},
+		{"dev", d->vdev},
+		{"type", v->type},
+		{"script", v->script},
+		{"mode", d->shared      ? "w!"
+			 : d->read_only ? "r"
+					: "w"},
+		{"device-type", devtype},
+		{"specification", "xen"},
+		{"discard-enable", d->discard && !d->read_only ? "1" : "0"},
+		{"direct-io-safe", d->direct_io_safe ? "1" : "0"},
+		{"state", "1"},
 	};
 	const char *const fkv[][2] = {
-	        {"backend", back},        {"backend-id", "0"}, {"virtual-device", devid},
-	        {"device-type", devtype}, {"trusted", "1"},    {"state", "1"},
+		{"backend", back},        {"backend-id", "0"}, {"virtual-device", devid},
+		{"device-type", devtype}, {"trusted", "1"},    {"state", "1"},
 	};
-	const char *const polling[][2] = {{"polling-duration", d->polling_duration}, {"polling-idle-threshold", d->polling_idle}};
+	const char *const polling[][2] = {{"polling-duration", d->polling_duration},
+					  {"polling-idle-threshold", d->polling_idle}};
 	int rc;
 
 	snprintf(domid, sizeof domid, "%u", v->domid);
@@ -113,7 +118,8 @@ static int end(struct store *s, int rc)
 	return rc == -EAGAIN ? 1 : rc;
 }
 
-int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk *d, struct td_err *err)
+int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk *d,
+		 struct td_err *err)
 {
 	int rc;
 
@@ -121,13 +127,18 @@ int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk 
 		rc = store_begin(s);
 		if (rc)
 			break;
-		rc = store_exists(s, v->front) || store_exists(s, v->back) ? -EEXIST : write_both(s, v, d);
+		rc = store_exists(s, v->front) || store_exists(s, v->back) ? -EEXIST
+									   : write_both(s, v, d);
 		rc = end(s, rc);
 	} while (rc == 1);
 	if (rc == -EEXIST)
-		return td_fail(err, EEXIST, "domain %u has a %s already; detach it first, or choose another vdev", v->domid,
-		               d->vdev);
-	return rc ? td_fail(err, -rc, "cannot write %s and %s: %s", v->back, v->front, strerror(-rc)) : 0;
+		return td_fail(
+			err, EEXIST,
+			"domain %u has a %s already; detach it first, or choose another vdev",
+			v->domid, d->vdev);
+	return rc ? td_fail(err, -rc, "cannot write %s and %s: %s", v->back, v->front,
+			    strerror(-rc))
+		  : 0;
 }
 
 int xs_disk_remove(struct store *s, const struct xs_disk *v, struct td_err *err)
@@ -147,7 +158,9 @@ int xs_disk_remove(struct store *s, const struct xs_disk *v, struct td_err *err)
 			rc = store_remove(s, error, NULL);
 		rc = end(s, rc);
 	} while (rc == 1);
-	return rc ? td_fail(err, -rc, "cannot remove %s and %s: %s", v->back, v->front, strerror(-rc)) : 0;
+	return rc ? td_fail(err, -rc, "cannot remove %s and %s: %s", v->back, v->front,
+			    strerror(-rc))
+		  : 0;
 }
 
 int xs_disk_ask_to_close(struct store *s, const struct xs_disk *v, struct td_err *err)
@@ -244,11 +257,13 @@ int xs_disk_script(struct store *s, const struct xs_disk *v, const char *what, s
 	if (!rc)
 		return 0;
 	if (rc == -ETIMEDOUT)
-		return td_fail(err, ETIMEDOUT, "%s %s has not ended within %d s", v->script, what, SCRIPT_S);
+		return td_fail(err, ETIMEDOUT, "%s %s has not ended within %d s", v->script, what,
+			       SCRIPT_S);
 	if (rc < 0)
 		return td_fail(err, -rc, "cannot run %s: %s", v->script, strerror(-rc));
 	text = store_read(s, v->back, "hotplug-error");
-	td_fail(err, EIO, "%s", text ? text : "the hotplug script has failed; see its messages above");
+	td_fail(err, EIO, "%s",
+		text ? text : "the hotplug script has failed; see its messages above");
 	free(text);
 	return -EIO;
 }

@@ -8,7 +8,8 @@
 
 #define MAX_FIELD 4160
 
-/* --- virtual device numbers (xen-vbd-interface(7)) --------------------------------------------------------------- */
+/* --- virtual device numbers (xen-vbd-interface(7))
+ * --------------------------------------------------------------- */
 
 static bool digits(const char **p, uint32_t max, uint32_t *out)
 {
@@ -109,12 +110,14 @@ void xl_vdev_name(uint32_t devid, char name[24])
 		sprintf(name, "%u", part);
 }
 
-/* --- the specification -------------------------------------------------------------------------------------------- */
+/* --- the specification
+ * -------------------------------------------------------------------------------------------- */
 
 static int set(char **where, const char *value, const char *what, struct td_err *err)
 {
 	if (*where)
-		return td_fail(err, EINVAL, "%s is given twice: '%s' and '%s'", what, *where, value);
+		return td_fail(err, EINVAL, "%s is given twice: '%s' and '%s'", what, *where,
+			       value);
 	*where = strdup(value);
 	return *where ? 0 : td_fail(err, ENOMEM, "out of memory");
 }
@@ -128,13 +131,15 @@ static int set_yes(bool *where, const char *key, const char *value, struct td_er
 	return 0;
 }
 
-static int set_number(char **where, const char *key, const char *v, uint32_t max, const char *unit, struct td_err *err)
+static int set_number(char **where, const char *key, const char *v, uint32_t max, const char *unit,
+		      struct td_err *err)
 {
 	const char *end = v;
 	uint32_t n;
 
 	if (!digits(&end, max, &n) || *end)
-		return td_fail(err, EINVAL, "%s=%s: a number of %s from 0 to %u", key, v, unit, max);
+		return td_fail(err, EINVAL, "%s=%s: a number of %s from 0 to %u", key, v, unit,
+			       max);
 	return set(where, v, key, err);
 }
 
@@ -153,7 +158,9 @@ static int set_vdev(struct xl_disk *d, const char *v, struct td_err *err)
 {
 	if (set(&d->vdev, v, "vdev", err))
 		return -err->code;
-	return xl_vdev_number(v, &d->devid) ? 0 : td_fail(err, EINVAL, "'%s' is not a virtual device such as xvda", v);
+	return xl_vdev_number(v, &d->devid)
+		       ? 0
+		       : td_fail(err, EINVAL, "'%s' is not a virtual device such as xvda", v);
 }
 
 static int set_format(struct xl_disk *d, const char *v, struct td_err *err)
@@ -193,18 +200,25 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 	if (!strcmp(key, "devtype")) {
 		d->cdrom = !strcmp(v, "cdrom");
 		d->read_only = d->read_only || d->cdrom;
-		return d->cdrom || !strcmp(v, "disk") ? 0 : td_fail(err, EINVAL, "devtype '%s' is neither disk nor cdrom", v);
+		return d->cdrom || !strcmp(v, "disk")
+			       ? 0
+			       : td_fail(err, EINVAL, "devtype '%s' is neither disk nor cdrom", v);
 	}
 	if (!strcmp(key, "backendtype"))
-		return !strcmp(v, "tap") ? 0 : td_fail(err, EINVAL, "backendtype '%s': this command makes tap disks only", v);
+		return !strcmp(v, "tap")
+			       ? 0
+			       : td_fail(err, EINVAL,
+					 "backendtype '%s': this command makes tap disks only", v);
 	/* ours is the one that fits; xl's own knows no better for a tap disk */
 	if (!strcmp(key, "script"))
 		return 0;
 	return td_fail(err, EINVAL,
-	               "unknown key '%s'; known are target, format, vdev, access, devtype, backendtype, script, discard, "
-	               "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, sector-size, "
-	               "polling-duration, polling-idle-threshold",
-	               key);
+		       "unknown key '%s'; known are target, format, vdev, access, devtype, "
+		       "backendtype, script, discard, "
+		       "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, "
+		       "sector-size, "
+		       "polling-duration, polling-idle-threshold",
+		       key);
 }
 
 /* A flag, or false. */
@@ -229,8 +243,8 @@ static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct t
 	static const struct {
 		const char *prefix, *format;
 	} old[] = {
-	        {"raw:", "raw"}, {"aio:", "raw"},     {"file:", "raw"},  {"phy:", "raw"},
-	        {"vhd:", "vhd"}, {"qcow2:", "qcow2"}, {"qcow:", "qcow"}, {"nbd:", "nbd"},
+		{"raw:", "raw"}, {"aio:", "raw"},     {"file:", "raw"},  {"phy:", "raw"},
+		{"vhd:", "vhd"}, {"qcow2:", "qcow2"}, {"qcow:", "qcow"}, {"nbd:", "nbd"},
 	};
 
 	*prefixed = false;
@@ -303,7 +317,9 @@ static int one(struct xl_disk *d, char *f, unsigned *position, struct td_err *er
 	case 3:
 		return *f ? set_access(d, f, err) : 0;
 	default:
-		return *f ? td_fail(err, EINVAL, "'%s': a disk has no fifth field without a name", f) : 0;
+		return *f ? td_fail(err, EINVAL, "'%s': a disk has no fifth field without a name",
+				    f)
+			  : 0;
 	}
 }
 
@@ -323,9 +339,11 @@ int xl_disk_parse(const char *text, struct xl_disk *d, struct td_err *err)
 	if (!d->target && d->cdrom && !(d->target = strdup("")))
 		return td_fail(err, ENOMEM, "out of memory");
 	if ((!d->target || !*d->target) && !d->cdrom) /* a drive may be empty */
-		return td_fail(err, EINVAL, "no target: the path of the image, as in target=/srv/disk.img");
+		return td_fail(err, EINVAL,
+			       "no target: the path of the image, as in target=/srv/disk.img");
 	if (!d->vdev)
-		return td_fail(err, EINVAL, "no vdev: the disk's name in the guest, as in vdev=xvda");
+		return td_fail(err, EINVAL,
+			       "no vdev: the disk's name in the guest, as in vdev=xvda");
 	if (d->target[0] != '/' && *d->target)
 		return td_fail(err, EINVAL, "target '%s' is not an absolute path", d->target);
 	if (d->read_only && d->shared)

@@ -18,8 +18,9 @@ static void parse_tables(const struct tc_opt *opts, char *letters, struct option
 	*letters++ = '+'; /* options first: what follows a stray word is not looked at */
 	*letters++ = ':';
 	for (const struct tc_opt *o = opts; o->letter; o++) {
-		*longs++ =
-		        (struct option){.name = o->name, .has_arg = o->arg ? required_argument : no_argument, .val = o->letter};
+		*longs++ = (struct option){.name = o->name,
+					   .has_arg = o->arg ? required_argument : no_argument,
+					   .val = o->letter};
 		if (o->letter < ' ')
 			continue;
 		*letters++ = (char)o->letter;
@@ -30,7 +31,8 @@ static void parse_tables(const struct tc_opt *opts, char *letters, struct option
 	*longs = (struct option){};
 }
 
-static int parse_number(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, int min, int *v, struct td_err *err)
+static int parse_number(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, int min,
+			int *v, struct td_err *err)
 {
 	char *end;
 	long n;
@@ -38,23 +40,27 @@ static int parse_number(const struct tc_cmd *cmd, const struct tc_opt *o, const 
 	errno = 0;
 	n = strtol(text, &end, 10);
 	if (errno || end == text || *end || n < min || n > INT_MAX)
-		return td_fail(err, EINVAL, "%s: -%c takes a number from %d up, not '%s'", cmd->name, o->letter, min, text);
+		return td_fail(err, EINVAL, "%s: -%c takes a number from %d up, not '%s'",
+			       cmd->name, o->letter, min, text);
 	*v = (int)n;
 	return 0;
 }
 
-static int parse_seconds(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, double *v, struct td_err *err)
+static int parse_seconds(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text,
+			 double *v, struct td_err *err)
 {
 	char *end;
 	double n = strtod(text, &end);
 
 	if (end == text || *end || !(n >= 0.1 && n <= 86400))
-		return td_fail(err, EINVAL, "%s: -%c takes seconds from 0.1 to 86400, not '%s'", cmd->name, o->letter, text);
+		return td_fail(err, EINVAL, "%s: -%c takes seconds from 0.1 to 86400, not '%s'",
+			       cmd->name, o->letter, text);
 	*v = n;
 	return 0;
 }
 
-static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_args *a, struct td_err *err)
+static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_args *a,
+			struct td_err *err)
 {
 	if (!strchr(text, '=') || *text == '=')
 		return td_fail(err, EINVAL, "%s: -o takes KEY=VALUE, not '%s'", cmd->name, text);
@@ -66,8 +72,8 @@ static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_ar
 }
 
 /* One of the disk's options by another name. */
-static int parse_request_timeout(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, struct tc_args *a,
-                                 struct td_err *err)
+static int parse_request_timeout(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text,
+				 struct tc_args *a, struct td_err *err)
 {
 	char option[40];
 	int seconds = 0, ret = parse_number(cmd, o, text, 0, &seconds, err);
@@ -78,7 +84,8 @@ static int parse_request_timeout(const struct tc_cmd *cmd, const struct tc_opt *
 	return parse_option(cmd, option, a, err);
 }
 
-static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text, struct tc_args *a, struct td_err *err)
+static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text,
+		     struct tc_args *a, struct td_err *err)
 {
 	switch (o->what) {
 	case TC_PID:
@@ -134,10 +141,12 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 	case TC_LATER:
 		break;
 	}
-	return td_fail(err, EOPNOTSUPP, "%s: -%c (--%s) is not in this version", cmd->name, o->letter, o->name);
+	return td_fail(err, EOPNOTSUPP, "%s: -%c (--%s) is not in this version", cmd->name,
+		       o->letter, o->name);
 }
 
-/* -D is a cache mode by another name; two different ones are a mistake that must not be decided here. */
+/* -D is a cache mode by another name; two different ones are a mistake that must not be decided
+ * here. */
 static int parse_buffered(const struct tc_cmd *cmd, struct tc_args *a, struct td_err *err)
 {
 	const char *text;
@@ -145,35 +154,41 @@ static int parse_buffered(const struct tc_cmd *cmd, struct tc_args *a, struct td
 	json_t *v;
 	size_t i;
 
-	json_array_foreach(a->options, i, v)
-	{
+	json_array_foreach (a->options, i, v) {
 		text = json_string_value(v);
 		if (strncmp(text, "cache=", 6))
 			continue;
 		if (strcmp(text + 6, "writeback"))
-			return td_fail(err, EINVAL, "%s: -D means -o cache=writeback, but -o %s is given too: leave one out",
-			               cmd->name, text);
+			return td_fail(err, EINVAL,
+				       "%s: -D means -o cache=writeback, but -o %s is given too: "
+				       "leave one out",
+				       cmd->name, text);
 		given = true;
 	}
 	return given ? 0 : parse_option(cmd, "cache=writeback", a, err);
 }
 
-static int parse_complete(const struct tc_cmd *cmd, const bool *given, struct tc_args *a, struct td_err *err)
+static int parse_complete(const struct tc_cmd *cmd, const bool *given, struct tc_args *a,
+			  struct td_err *err)
 {
 	for (const char *p = cmd->need; *p; p++)
 		if (!given[(unsigned char)*p])
-			return td_fail(err, EINVAL, "%s: -%c is missing; see tap-ctl help %s", cmd->name, *p, cmd->name);
+			return td_fail(err, EINVAL, "%s: -%c is missing; see tap-ctl help %s",
+				       cmd->name, *p, cmd->name);
 	return a->buffered ? parse_buffered(cmd, a, err) : 0;
 }
 
 static int parse_bad(const struct tc_cmd *cmd, int c, char **argv, struct td_err *err)
 {
 	if (c == ':')
-		return td_fail(err, EINVAL, "%s: %s needs a value; see tap-ctl help %s", cmd->name, argv[optind - 1], cmd->name);
+		return td_fail(err, EINVAL, "%s: %s needs a value; see tap-ctl help %s", cmd->name,
+			       argv[optind - 1], cmd->name);
 	if (optopt >= ' ')
-		return td_fail(err, EINVAL, "%s: there is no option -%c; see tap-ctl help %s", cmd->name, optopt, cmd->name);
-	return td_fail(err, EINVAL, "%s: there is no option %s, or it takes no value; see tap-ctl help %s", cmd->name,
-	               argv[optind - 1], cmd->name);
+		return td_fail(err, EINVAL, "%s: there is no option -%c; see tap-ctl help %s",
+			       cmd->name, optopt, cmd->name);
+	return td_fail(err, EINVAL,
+		       "%s: there is no option %s, or it takes no value; see tap-ctl help %s",
+		       cmd->name, argv[optind - 1], cmd->name);
 }
 
 int tc_parse(const struct tc_cmd *cmd, int argc, char **argv, struct tc_args *a, struct td_err *err)
@@ -199,7 +214,8 @@ int tc_parse(const struct tc_cmd *cmd, int argc, char **argv, struct tc_args *a,
 	if (ret || a->help)
 		return ret;
 	if (optind < argc)
-		return td_fail(err, EINVAL, "%s: '%s' is not an option; see tap-ctl help %s", cmd->name, argv[optind], cmd->name);
+		return td_fail(err, EINVAL, "%s: '%s' is not an option; see tap-ctl help %s",
+			       cmd->name, argv[optind], cmd->name);
 	return parse_complete(cmd, given, a, err);
 }
 
@@ -211,7 +227,8 @@ void tc_help(const struct tc_cmd *cmd)
 
 		if (o->letter > ' ')
 			snprintf(letter, sizeof letter, "-%c,", o->letter);
-		snprintf(head, sizeof head, "%s --%s%s%s", letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+		snprintf(head, sizeof head, "%s --%s%s%s", letter, o->name, o->arg ? " " : "",
+			 o->arg ? o->arg : "");
 		printf("  %-32s %s%s\n", head, o->help,
 		       o->letter > ' ' && strchr(cmd->need, o->letter) ? " (must be given)" : "");
 	}
@@ -225,8 +242,10 @@ void tc_usage(bool to_stderr)
 	for (const struct tc_cmd *c = tc_cmds; c->name; c++)
 		if (c->run != tc_cmd_later)
 			fprintf(f, "  %-10s %s\n", c->name, c->summary);
-	fprintf(f, "\n'tap-ctl help COMMAND' shows its options.  'tap-ctl --version' shows the version.\n"
-	           "The exit code is the number of an error, see errno(3); its text is on stderr.\n");
+	fprintf(f,
+		"\n'tap-ctl help COMMAND' shows its options.  'tap-ctl --version' shows the "
+		"version.\n"
+		"The exit code is the number of an error, see errno(3); its text is on stderr.\n");
 }
 
 static bool spec_is_file(const char *args, size_t type_len)
@@ -247,7 +266,8 @@ char *tc_absolute(const char *path)
 		return strdup(path);
 	if (!getcwd(cwd, sizeof cwd))
 		return NULL;
-	/* the current directory's name has no links, so that what is above it is above it in its name, too */
+	/* the current directory's name has no links, so that what is above it is above it in its
+	 * name, too */
 	for (;;) {
 		if (!strncmp(path, "./", 2)) {
 			path += 2;
@@ -276,7 +296,8 @@ int tc_spec(const char *args, char **spec, struct td_err *err)
 	}
 	path = tc_absolute(colon + 1);
 	if (!path)
-		return td_fail(err, errno, "cannot tell the current directory: %s", strerror(errno));
+		return td_fail(err, errno, "cannot tell the current directory: %s",
+			       strerror(errno));
 	if (asprintf(spec, "%.*s:%s", (int)(colon - args), args, path) < 0)
 		*spec = NULL;
 	free(path);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* All tapdisks are asked at once, so that those that hang cost one time limit together, and not one each. */
+/* All tapdisks are asked at once, so that those that hang cost one time limit together, and not one
+ * each. */
 #include "control/tap-ctl/tap-ctl-ask.h"
 
 #include <errno.h>
@@ -65,7 +66,8 @@ static int ask_bare(struct ask *all, const struct asked *q, bool silent)
 	if (silent) {
 		td_proc_waits(q->pid, why, sizeof why);
 		json_object_set_new(row, "answers", json_false());
-		json_object_set_new(row, "reason", json_sprintf("it does not answer%s%s", *why ? ": " : "", why));
+		json_object_set_new(row, "reason",
+				    json_sprintf("it does not answer%s%s", *why ? ": " : "", why));
 	}
 	return tc_rows_add(all->rows, row, all->err);
 }
@@ -78,12 +80,14 @@ static void ask_done(struct asked *q)
 	q->done = true;
 }
 
-/* It ended between question and answer.  Asked again it shows as dead, and its socket is removed. */
+/* It ended between question and answer.  Asked again it shows as dead, and its socket is removed.
+ */
 static void ask_again(struct asked *q)
 {
 	ask_done(q);
 	q->done = q->any;
-	poll(NULL, 0, RETRY_MS / 10); /* so that one that hangs up each time does not keep us busy */
+	poll(NULL, 0,
+	     RETRY_MS / 10); /* so that one that hangs up each time does not keep us busy */
 }
 
 /* Connects and asks; a tapdisk that takes no connection just now stays to be tried again. */
@@ -149,7 +153,8 @@ static int ask_hear(struct ask *all, struct asked *q)
 	return ret;
 }
 
-/* One turn: asks those that are not asked yet, and hears those that answer.  Gives 1 when all are done. */
+/* One turn: asks those that are not asked yet, and hears those that answer.  Gives 1 when all are
+ * done. */
 static int ask_turn(struct ask *all, struct pollfd *p, long long left)
 {
 	bool through = true, retry = false;
@@ -174,7 +179,8 @@ static int ask_turn(struct ask *all, struct pollfd *p, long long left)
 	return ret;
 }
 
-int tc_ask_all(const char *op, pid_t only_pid, int timeout_s, struct tc_rows *rows, struct td_err *err)
+int tc_ask_all(const char *op, pid_t only_pid, int timeout_s, struct tc_rows *rows,
+	       struct td_err *err)
 {
 	struct ask all = {.op = op, .rows = rows, .err = err, .only_pid = only_pid};
 	long long end = now_ms() + timeout_s * 1000LL;

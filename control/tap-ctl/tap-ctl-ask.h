@@ -5,10 +5,12 @@
 #include "control/tap-ctl/tap-ctl-rows.h"
 
 /*
- * Asks all tapdisks (or only_pid alone; -1: all) one question without a disk, and adds their rows to `rows', each with its "pid".
- * One that answers without a row is the row {pid}; one that does not answer within timeout_s is {pid, "answers": false}; what a dead
- * one has left is removed.  0 or -errno with text.
+ * Asks all tapdisks (or only_pid alone; -1: all) one question without a disk, and adds their rows
+ * to `rows', each with its "pid". One that answers without a row is the row {pid}; one that does
+ * not answer within timeout_s is {pid, "answers": false}; what a dead one has left is removed.  0
+ * or -errno with text.
  */
-int tc_ask_all(const char *op, pid_t only_pid, int timeout_s, struct tc_rows *rows, struct td_err *err);
+int tc_ask_all(const char *op, pid_t only_pid, int timeout_s, struct tc_rows *rows,
+	       struct td_err *err);
 
 #endif

@@ -2,9 +2,10 @@
 /*
  * create and destroy: several steps, and whole in each case.
  *
- * create, killed at any point, leaves nothing behind that stays: before the attach the marker has our pid in it, with which the next
- * list knows it for a dead one's; the tapdisk is on a leash, whose end tells it to close what it has, remove its marker and end.  A
- * disk counts as made when its name has been printed: then the leash is let go.
+ * create, killed at any point, leaves nothing behind that stays: before the attach the marker has
+ * our pid in it, with which the next list knows it for a dead one's; the tapdisk is on a leash,
+ * whose end tells it to close what it has, remove its marker and end.  A disk counts as made when
+ * its name has been printed: then the leash is let go.
  */
 #include "control/tap-ctl/tap-ctl.h"
 
@@ -20,7 +21,8 @@
 
 #define GRACE_MS 2000 /* for a tapdisk that has lost its last disk to end */
 
-/* Takes back the steps that create has done.  What it was told of the failure stands in the caller's error. */
+/* Takes back the steps that create has done.  What it was told of the failure stands in the
+ * caller's error. */
 static void create_undo(pid_t pid, int minor, bool attached)
 {
 	if (attached) {
@@ -29,7 +31,8 @@ static void create_undo(pid_t pid, int minor, bool attached)
 		const struct tc_args a = {.pid = pid, .minor = minor, .timeout = 1, .force = true};
 
 		/* 16: it is open; and one whose open took too long may be, by now */
-		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY && !tc_close(&a, true, false, &is, NULL) && !is.detached)
+		if (tc_detach(pid, minor, true, NULL, &e) == -EBUSY &&
+		    !tc_close(&a, true, false, &is, NULL) && !is.detached)
 			tc_detach(pid, minor, true, NULL, NULL);
 	}
 	if (pid > 0)
@@ -78,7 +81,8 @@ int tc_cmd_create(const struct tc_args *a, struct td_err *err)
 	if (ret)
 		return ret;
 	free(spec);
-	/* An interrupt between two steps would leave half a disk behind; each step has a time limit. */
+	/* An interrupt between two steps would leave half a disk behind; each step has a time
+	 * limit. */
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGINT);
 	sigaddset(&stop, SIGTERM);
@@ -98,7 +102,8 @@ static void destroy_wait(int pidfd)
 		poll(&p, 1, GRACE_MS);
 }
 
-/* Nothing is there for a disk of a dead tapdisk but its marker, if that.  A live tapdisk's is not ours to take. */
+/* Nothing is there for a disk of a dead tapdisk but its marker, if that.  A live tapdisk's is not
+ * ours to take. */
 static int destroy_dead(int minor, bool give_up, struct td_err *err)
 {
 	struct td_err mine = {};
@@ -114,7 +119,8 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 	struct tc_closed is;
 	bool last;
 
-	/* in one question: else one that is answered when we have gone would leave a disk that is closed, and not detached */
+	/* in one question: else one that is answered when we have gone would leave a disk that is
+	 * closed, and not detached */
 	ret = tc_close(a, true, a->force, &is, &mine);
 	last = is.last;
 	/* 19: it is not open, or not there at all, and then detach says so as well */

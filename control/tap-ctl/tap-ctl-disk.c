@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One disk of one tapdisk: the commands that are one question to it, and what is done when it is dead. */
+/* One disk of one tapdisk: the commands that are one question to it, and what is done when it is
+ * dead. */
 #include "control/tap-ctl/tap-ctl.h"
 
 #include <errno.h>
@@ -33,7 +34,8 @@ static struct remains remains_of(pid_t pid, int minor)
 	return r;
 }
 
-/* Did this error come from a process that is dead?  An error of the same number may be the tapdisk's own answer. */
+/* Did this error come from a process that is dead?  An error of the same number may be the
+ * tapdisk's own answer. */
 static bool disk_dead(pid_t pid, int ret)
 {
 	struct td_err scratch = {};
@@ -49,7 +51,8 @@ static bool disk_dead(pid_t pid, int ret)
 
 int tc_attach(pid_t pid, int minor, struct td_err *err)
 {
-	return td_ctl_call(pid, disk_request("attach", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, NULL, err);
+	return td_ctl_call(pid, disk_request("attach", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL,
+			   NULL, err);
 }
 
 int tc_detach(pid_t pid, int minor, bool keep, bool *last, struct td_err *err)
@@ -99,11 +102,13 @@ int tc_put_key(json_t *req, struct td_err *err)
 
 	while (n < sizeof key && (got = read(STDIN_FILENO, key + n, sizeof key - n)) != 0) {
 		if (got < 0 && errno != EINTR)
-			return td_fail(err, errno, "cannot read the key from standard input: %s", strerror(errno));
+			return td_fail(err, errno, "cannot read the key from standard input: %s",
+				       strerror(errno));
 		n += got > 0 ? (size_t)got : 0;
 	}
 	if (!n || n > TD_CTL_KEY_MAX)
-		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %d bytes", n ? "is too long" : "is empty", TD_CTL_KEY_MAX);
+		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %d bytes",
+			       n ? "is too long" : "is empty", TD_CTL_KEY_MAX);
 	for (size_t i = 0; i < n; i++)
 		snprintf(hex + 2 * i, 3, "%02x", key[i]);
 	json_object_set_new(req, "key", json_string(hex));
@@ -130,9 +135,11 @@ int tc_open(const struct tc_args *a, pid_t pid, int minor, struct td_err *err)
 	return td_ctl_call(pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
 }
 
-/* An operation that waits for requests under way; 0 s means without limit.  Ours is the longer limit, so that the tapdisk's own
- * text is heard; without one from the user the tapdisk has limits of its own. */
-static int disk_drain(const char *op, const struct tc_args *a, bool detach, json_t **reply, struct td_err *err)
+/* An operation that waits for requests under way; 0 s means without limit.  Ours is the longer
+ * limit, so that the tapdisk's own text is heard; without one from the user the tapdisk has limits
+ * of its own. */
+static int disk_drain(const char *op, const struct tc_args *a, bool detach, json_t **reply,
+		      struct td_err *err)
 {
 	json_t *req = disk_request(op, a->minor);
 	int wait = TC_SLOW + TD_CTL_TIMEOUT;
@@ -143,12 +150,14 @@ static int disk_drain(const char *op, const struct tc_args *a, bool detach, json
 		json_object_set_new(req, "force", json_true());
 	if (detach)
 		json_object_set_new(req, "keeper", json_integer(getpid()));
-	if (a->timeout == 0 || (a->timeout > 0 && __builtin_add_overflow(a->timeout, TD_CTL_TIMEOUT, &wait)))
+	if (a->timeout == 0 ||
+	    (a->timeout > 0 && __builtin_add_overflow(a->timeout, TD_CTL_TIMEOUT, &wait)))
 		wait = INT_MAX;
 	return td_ctl_call(a->pid, req, NULL, 0, wait, NULL, NULL, reply, err);
 }
 
-int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_closed *is, struct td_err *err)
+int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_closed *is,
+	     struct td_err *err)
 {
 	struct remains before = remains_of(a->pid, a->minor);
 	struct td_err mine = {};
@@ -156,11 +165,12 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 	int ret = disk_drain("close", a, detach, &reply, &mine);
 
 	*is = (struct tc_closed){.gone = disk_dead(a->pid, ret),
-	                         .detached = json_is_true(json_object_get(reply, "detached")),
-	                         .last = json_is_true(json_object_get(reply, "last"))};
+				 .detached = json_is_true(json_object_get(reply, "detached")),
+				 .last = json_is_true(json_object_get(reply, "last"))};
 	json_decref(reply);
 	if (is->gone) {
-		struct remains after = remains_of(a->pid, a->minor); /* it may have died of the question itself */
+		struct remains after =
+			remains_of(a->pid, a->minor); /* it may have died of the question itself */
 
 		if (after.marker && (ret = tc_settle(a->minor, give_up, err)) < 0) {
 			is->gone = false;
@@ -217,10 +227,12 @@ int tc_cmd_resize(const struct tc_args *a, struct td_err *err)
 {
 	json_t *reply;
 	char size[32];
-	int ret = td_ctl_call(a->pid, disk_request("resize", a->minor), NULL, 0, TC_SLOW, NULL, NULL, &reply, err);
+	int ret = td_ctl_call(a->pid, disk_request("resize", a->minor), NULL, 0, TC_SLOW, NULL,
+			      NULL, &reply, err);
 
 	if (!ret) {
-		snprintf(size, sizeof size, "%lld", (long long)json_integer_value(json_object_get(reply, "sectors")) * 512);
+		snprintf(size, sizeof size, "%lld",
+			 (long long)json_integer_value(json_object_get(reply, "sectors")) * 512);
 		ret = tc_put_line(size, err);
 	}
 	json_decref(reply);
@@ -230,12 +242,14 @@ int tc_cmd_resize(const struct tc_args *a, struct td_err *err)
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err)
 {
 	json_t *reply, *stats;
-	int ret = td_ctl_call(a->pid, disk_request("stats", a->minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, &reply, err);
+	int ret = td_ctl_call(a->pid, disk_request("stats", a->minor), NULL, 0, TD_CTL_TIMEOUT,
+			      NULL, NULL, &reply, err);
 
 	if (!ret) {
 		stats = json_object_get(reply, "stats");
 		if (!json_is_object(stats))
-			ret = td_fail(err, EPROTO, "tapdisk %d gave no statistics for minor %d", (int)a->pid, a->minor);
+			ret = td_fail(err, EPROTO, "tapdisk %d gave no statistics for minor %d",
+				      (int)a->pid, a->minor);
 		else if (json_dumpf(stats, stdout, JSON_PRESERVE_ORDER) || putchar('\n') == EOF)
 			ret = td_fail(err, errno ? errno : EIO, "cannot write the statistics");
 	}

@@ -24,12 +24,14 @@ static bool list_has_minor(const struct list *l, int minor)
 	return false;
 }
 
-/* A marker that no tapdisk claims.  One that is held belongs to a tapdisk that did not answer, and shows by its pid alone. */
+/* A marker that no tapdisk claims.  One that is held belongs to a tapdisk that did not answer, and
+ * shows by its pid alone. */
 static void list_marker(int minor, void *arg)
 {
 	struct list *l = arg;
 
-	if (tc_marker_sweep(minor, false) || td_ctl_marker(minor, NULL) != TD_MARKER_FREE || list_has_minor(l, minor))
+	if (tc_marker_sweep(minor, false) || td_ctl_marker(minor, NULL) != TD_MARKER_FREE ||
+	    list_has_minor(l, minor))
 		return;
 	tc_rows_add(&l->rows, json_pack("{s:i}", "minor", minor), l->err);
 }
@@ -42,9 +44,12 @@ int tc_cmd_list(const struct tc_args *a, struct td_err *err)
 	int ret;
 
 	if (access(td_ctl_dir(), R_OK | X_OK) < 0 && errno != ENOENT)
-		return td_fail(err, errno, "cannot look into %s: %s", td_ctl_dir(), strerror(errno));
-	/* the marker says who serves a minor number: the others need not be asked, and one that hangs is not waited for */
-	if (a->minor >= 0 && a->pid < 0 && td_ctl_marker(a->minor, &pid) == TD_MARKER_HELD && pid > 0)
+		return td_fail(err, errno, "cannot look into %s: %s", td_ctl_dir(),
+			       strerror(errno));
+	/* the marker says who serves a minor number: the others need not be asked, and one that
+	 * hangs is not waited for */
+	if (a->minor >= 0 && a->pid < 0 && td_ctl_marker(a->minor, &pid) == TD_MARKER_HELD &&
+	    pid > 0)
 		only = pid;
 	ret = tc_ask_all("list", only, TD_CTL_TIMEOUT, &l.rows, err);
 	if (!ret)

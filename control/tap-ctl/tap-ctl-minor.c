@@ -23,7 +23,8 @@ static char *marker_path(int minor)
 	return asprintf(&path, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor) < 0 ? NULL : path;
 }
 
-/* The text of a marker of ours into a new file, and the file's name into place: 0, -EEXIST or -errno. */
+/* The text of a marker of ours into a new file, and the file's name into place: 0, -EEXIST or
+ * -errno. */
 static int marker_fill(int fd, const char *from, const char *path)
 {
 	char text[16];
@@ -36,8 +37,9 @@ static int marker_fill(int fd, const char *from, const char *path)
 }
 
 /*
- * With our pid in it from the first moment on, by which it is known as a dead one's if we are killed: made without a name, or where the
- * file system has no such files, or there is no /proc, under a name that no disk has, which the next one who is there removes.
+ * With our pid in it from the first moment on, by which it is known as a dead one's if we are
+ * killed: made without a name, or where the file system has no such files, or there is no /proc,
+ * under a name that no disk has, which the next one who is there removes.
  */
 static int marker_link(const char *path)
 {
@@ -107,9 +109,10 @@ int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 }
 
 /*
- * Removes a marker under its lock, so that no tapdisk can be taking it at the same time; with `stale', only if a dead tapdisk
- * left it.  0, -ENODEV when there is none, -EBUSY when it is held (or, with stale, not a dead one's), -ENOTEMPTY when its records hold
- * what is in no image yet, or -errno.
+ * Removes a marker under its lock, so that no tapdisk can be taking it at the same time; with
+ * `stale', only if a dead tapdisk left it.  0, -ENODEV when there is none, -EBUSY when it is held
+ * (or, with stale, not a dead one's), -ENOTEMPTY when its records hold what is in no image yet, or
+ * -errno.
  */
 static int marker_remove(int minor, const char *path, bool stale, bool give_up)
 {
@@ -155,8 +158,9 @@ int tc_free(int minor, bool give_up, struct td_err *err)
 	ret = marker_remove(minor, path, false, give_up);
 	if (ret == -EBUSY) {
 		td_ctl_marker(minor, &pid);
-		td_fail(err, EBUSY, "minor %d is held by tapdisk %d: end it with `tap-ctl destroy -p %d -m %d'", minor,
-		        (int)pid, (int)pid, minor);
+		td_fail(err, EBUSY,
+			"minor %d is held by tapdisk %d: end it with `tap-ctl destroy -p %d -m %d'",
+			minor, (int)pid, (int)pid, minor);
 	} else if (ret == -ENODEV) {
 		td_fail(err, ENODEV, "minor %d is not allocated: there is no %s", minor, path);
 	} else if (ret) {
@@ -171,7 +175,8 @@ bool tc_marker_sweep(int minor, bool by_name)
 	bool swept = false;
 	char *path;
 
-	/* one with rings has guests that wait for a successor: free and destroy take that away, a look at it does not */
+	/* one with rings has guests that wait for a successor: free and destroy take that away, a
+	 * look at it does not */
 	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE || (!by_name && td_ctl_ring_any(minor)))
 		return false;
 	path = marker_path(minor);
@@ -188,14 +193,16 @@ void tc_markers(void (*fn)(int minor, void *arg), void *arg)
 	int minor, maker;
 	DIR *dir;
 
-	if (snprintf(path, sizeof path, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof path || !(dir = opendir(path)))
+	if (snprintf(path, sizeof path, "%s/tapdisk", td_ctl_dir()) >= (int)sizeof path ||
+	    !(dir = opendir(path)))
 		return;
 	while ((de = readdir(dir))) {
 		bool tapdisk;
 
 		if (sscanf(de->d_name, "tapdisk-%d%c", &minor, &rest) == 1 && minor >= 0)
 			fn(minor, arg);
-		else if (sscanf(de->d_name, "making-%d%c", &maker, &rest) == 1 && !td_ctl_running(maker, &tapdisk))
+		else if (sscanf(de->d_name, "making-%d%c", &maker, &rest) == 1 &&
+			 !td_ctl_running(maker, &tapdisk))
 			unlinkat(dirfd(dir), de->d_name, 0);
 	}
 	closedir(dir);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a process stands among the others: its cgroups, its priorities, its processors.  A successor that an administrator's shell or a
- * package's script has started must not be counted, limited or ended with that.  What the host does not allow is left as it is.
+ * Where a process stands among the others: its cgroups, its priorities, its processors.  A
+ * successor that an administrator's shell or a package's script has started must not be counted,
+ * limited or ended with that.  What the host does not allow is left as it is.
  */
 #include "control/tap-ctl/tap-ctl.h"
 
@@ -29,7 +30,8 @@ static bool put(const char *path, const char *text)
 /* One line of /proc/PID/cgroup: NUMBER:CONTROLLERS:PATH; of version 2, 0::PATH. */
 static void enter_cgroup(pid_t now, char *line)
 {
-	char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL, file[PATH_MAX], pid[16];
+	char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL,
+	     file[PATH_MAX], pid[16];
 
 	if (!path)
 		return;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * revive: a new tapdisk in the place of one that has died, with the same disk open in the same way, so that its guests' rings can be
- * taken over.  What to do stands in the record that the dead one left (tapdisk/vbd/record.h).
+ * revive: a new tapdisk in the place of one that has died, with the same disk open in the same way,
+ * so that its guests' rings can be taken over.  What to do stands in the record that the dead one
+ * left (tapdisk/vbd/record.h).
  *
- * Two that want it at once (two guests share a disk) find one successor: the second waits, and is given the first one's.
+ * Two that want it at once (two guests share a disk) find one successor: the second waits, and is
+ * given the first one's.
  */
 #include "control/tap-ctl/tap-ctl.h"
 
@@ -29,10 +31,12 @@ static int record_lock(int fd, const char *path, time_t until, bool *renamed, st
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
 		if (time(NULL) >= until)
-			return td_fail(err, ETIMEDOUT, "%s is locked: another tap-ctl works on that disk", path);
+			return td_fail(err, ETIMEDOUT,
+				       "%s is locked: another tap-ctl works on that disk", path);
 		nanosleep(&pause, NULL);
 	}
-	*renamed = fstat(fd, &held) < 0 || stat(path, &named) < 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev;
+	*renamed = fstat(fd, &held) < 0 || stat(path, &named) < 0 || held.st_ino != named.st_ino ||
+		   held.st_dev != named.st_dev;
 	return 0;
 }
 
@@ -48,8 +52,10 @@ int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_e
 	do {
 		*fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		if (*fd < 0)
-			return td_fail(err, errno == ENOENT ? ENODEV : errno,
-			               "nothing is known of how minor %d was open (%s: %s): it was closed", minor, path, strerror(errno));
+			return td_fail(
+				err, errno == ENOENT ? ENODEV : errno,
+				"nothing is known of how minor %d was open (%s: %s): it was closed",
+				minor, path, strerror(errno));
 		rc = record_lock(*fd, path, until, &renamed, err);
 		if (!rc && !renamed && !(*record = json_loadfd(*fd, 0, NULL)))
 			rc = td_fail(err, EBADMSG, "%s makes no sense", path);
@@ -59,23 +65,28 @@ int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_e
 	return rc;
 }
 
-static int revive_open(const struct tc_args *a, pid_t pid, int minor, json_t *record, struct td_err *err)
+static int revive_open(const struct tc_args *a, pid_t pid, int minor, json_t *record,
+		       struct td_err *err)
 {
-	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:O}", "op", "open", "minor", minor, "args", json_object_get(record, "args"),
-	                        "options", json_object_get(record, "options"), "read_only", json_object_get(record, "read_only"), "name",
-	                        json_object_get(record, "name"), "past", record);
+	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:O}", "op", "open", "minor", minor,
+				"args", json_object_get(record, "args"), "options",
+				json_object_get(record, "options"), "read_only",
+				json_object_get(record, "read_only"), "name",
+				json_object_get(record, "name"), "past", record);
 	int ret;
 
 	if (!req)
 		return td_fail(err, EBADMSG, "the record of minor %d makes no sense", minor);
-	if (json_is_true(json_object_get(record, "encrypted")) && (ret = tc_put_key(req, err)) < 0) {
+	if (json_is_true(json_object_get(record, "encrypted")) &&
+	    (ret = tc_put_key(req, err)) < 0) {
 		json_decref(req);
 		return ret;
 	}
 	return td_ctl_call(pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
 }
 
-static int revive_steps(const struct tc_args *a, int minor, json_t *record, pid_t *pid, struct td_err *err)
+static int revive_steps(const struct tc_args *a, int minor, json_t *record, pid_t *pid,
+			struct td_err *err)
 {
 	int ret = tc_spawn(pid, NULL, err);
 
@@ -85,15 +96,18 @@ static int revive_steps(const struct tc_args *a, int minor, json_t *record, pid_
 	if (!ret)
 		ret = revive_open(a, *pid, minor, record, err);
 	if (ret)
-		tc_reap(*pid, 0); /* marker and record stay for a next try: a guest's ring waits for it */
+		tc_reap(*pid,
+			0); /* marker and record stay for a next try: a guest's ring waits for it */
 	return ret;
 }
 
 /* Somebody has been here before, who may have been killed between attach and open. */
-static int revive_finish(const struct tc_args *a, pid_t pid, int minor, json_t *record, struct td_err *err)
+static int revive_finish(const struct tc_args *a, pid_t pid, int minor, json_t *record,
+			 struct td_err *err)
 {
 	json_t *info = NULL;
-	int ret = td_ctl_call(pid, json_pack("{s:s, s:i}", "op", "info", "minor", minor), NULL, 0, TD_CTL_TIMEOUT, NULL, NULL, &info, err);
+	int ret = td_ctl_call(pid, json_pack("{s:s, s:i}", "op", "info", "minor", minor), NULL, 0,
+			      TD_CTL_TIMEOUT, NULL, NULL, &info, err);
 	bool open = json_object_get(info, "args") != NULL;
 
 	json_decref(info);
@@ -113,8 +127,11 @@ int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
 	if (json_is_true(json_object_get(record, "encrypted")) && !a->key) {
 		json_decref(record);
 		close(fd);
-		return td_fail(err, ENOKEY, "the image of minor %d is encrypted, and keys are in no file: give its key on standard input, "
-		               "with -E", a->minor);
+		return td_fail(err, ENOKEY,
+			       "the image of minor %d is encrypted, and keys are in no file: give "
+			       "its key on standard input, "
+			       "with -E",
+			       a->minor);
 	}
 	marker = td_ctl_marker(a->minor, &pid);
 	if (marker == TD_MARKER_STALE) {
@@ -123,8 +140,8 @@ int tc_cmd_revive(const struct tc_args *a, struct td_err *err)
 	} else if (marker == TD_MARKER_HELD) {
 		ret = revive_finish(a, pid, a->minor, record, err);
 	} else {
-		ret = td_fail(err, ENODEV, "minor %d has no tapdisk that died: its marker %s", a->minor,
-		              marker == TD_MARKER_NONE ? "is gone" : "was never taken");
+		ret = td_fail(err, ENODEV, "minor %d has no tapdisk that died: its marker %s",
+			      a->minor, marker == TD_MARKER_NONE ? "is gone" : "was never taken");
 	}
 	json_decref(record);
 	close(fd);

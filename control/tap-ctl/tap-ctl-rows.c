@@ -42,7 +42,8 @@ static bool same_type(const char *want, const char *args, size_t len)
 	return strlen(want) == len && !strncmp(want, args, len);
 }
 
-/* The image that -f names: as it was given, from here, where its links lead, and which file that is. */
+/* The image that -f names: as it was given, from here, where its links lead, and which file that
+ * is. */
 struct wanted {
 	char *from_here, *real, id[48];
 };
@@ -61,19 +62,21 @@ static void wanted_find(struct wanted *w, const char *file)
 	if (S_ISBLK(st.st_mode))
 		snprintf(w->id, sizeof w->id, "b%llu", (unsigned long long)st.st_rdev);
 	else
-		snprintf(w->id, sizeof w->id, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+		snprintf(w->id, sizeof w->id, "%llu:%llu", (unsigned long long)st.st_dev,
+			 (unsigned long long)st.st_ino);
 }
 
 static bool wanted_is(const struct wanted *w, const char *file, const char *path, const char *id)
 {
-	return !strcmp(path, file) || (w->from_here && !strcmp(path, w->from_here)) || (w->real && !strcmp(path, w->real)) ||
-	       (id && *w->id && !strcmp(id, w->id));
+	return !strcmp(path, file) || (w->from_here && !strcmp(path, w->from_here)) ||
+	       (w->real && !strcmp(path, w->real)) || (id && *w->id && !strcmp(id, w->id));
 }
 
 static bool row_passes(const json_t *row, const struct tc_args *a, const struct wanted *w)
 {
 	const json_t *pid = json_object_get(row, "pid"), *minor = json_object_get(row, "minor");
-	const char *args = json_string_value(json_object_get(row, "args")), *colon = args ? strchr(args, ':') : NULL;
+	const char *args = json_string_value(json_object_get(row, "args")),
+		   *colon = args ? strchr(args, ':') : NULL;
 	const char *name = json_string_value(json_object_get(row, "name"));
 
 	if (a->pid >= 0 && (!pid || json_integer_value(pid) != a->pid))
@@ -84,7 +87,8 @@ static bool row_passes(const json_t *row, const struct tc_args *a, const struct 
 		return false;
 	if (a->name && (!name || strcmp(name, a->name)))
 		return false;
-	return !a->file || (colon && wanted_is(w, a->file, colon + 1, json_string_value(json_object_get(row, "file"))));
+	return !a->file || (colon && wanted_is(w, a->file, colon + 1,
+					       json_string_value(json_object_get(row, "file"))));
 }
 
 void tc_rows_filter(struct tc_rows *rows, const struct tc_args *a)
@@ -169,7 +173,8 @@ struct cells {
 static void cell_number(char *cell, size_t size, const json_t *v, const char *fmt)
 {
 	if (v)
-		snprintf(cell, size, !strcmp(fmt, "x") ? "%#llx" : "%lld", (long long)json_integer_value(v));
+		snprintf(cell, size, !strcmp(fmt, "x") ? "%#llx" : "%lld",
+			 (long long)json_integer_value(v));
 	else
 		snprintf(cell, size, "-");
 }
@@ -190,9 +195,10 @@ static void table_cells(const json_t *row, struct cells *c)
 
 static void table_line(const struct cells *c, const size_t *width)
 {
-	printf("%*s  %*s  %*s", (int)width[COL_PID], c->text[COL_PID], (int)width[COL_MINOR], c->text[COL_MINOR],
-	       (int)width[COL_STATE], c->text[COL_STATE]);
-	printf("  %-*s  %-*s  ", (int)width[COL_CACHE], c->text[COL_CACHE], (int)width[COL_RING], c->text[COL_RING]);
+	printf("%*s  %*s  %*s", (int)width[COL_PID], c->text[COL_PID], (int)width[COL_MINOR],
+	       c->text[COL_MINOR], (int)width[COL_STATE], c->text[COL_STATE]);
+	printf("  %-*s  %-*s  ", (int)width[COL_CACHE], c->text[COL_CACHE], (int)width[COL_RING],
+	       c->text[COL_RING]);
 }
 
 static void widen(const struct cells *c, size_t *width)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The rows that `tap-ctl list' shows: collected from the tapdisks and the markers, sorted, filtered and written.
+ * The rows that `tap-ctl list' shows: collected from the tapdisks and the markers, sorted, filtered
+ * and written.
  */
 #ifndef CONTROL_TAP_CTL_ROWS_H
 #define CONTROL_TAP_CTL_ROWS_H
 
 #include "control/tap-ctl/tap-ctl.h"
 
-/* A list of rows.  Each is an object {pid, minor, state, args, mode, reason, ring}; what is not known is absent. */
+/* A list of rows.  Each is an object {pid, minor, state, args, mode, reason, ring}; what is not
+ * known is absent. */
 struct tc_rows {
 	json_t **row;
 	size_t n, room;
@@ -17,8 +19,8 @@ struct tc_rows {
 int tc_rows_add(struct tc_rows *rows, json_t *row, struct td_err *err);
 void tc_rows_free(struct tc_rows *rows);
 
-/* Drops what a's filters (pid, minor, type, file; all that are given) do not let through; then sorts: disks by minor, and the
- * tapdisks without a disk after them. */
+/* Drops what a's filters (pid, minor, type, file; all that are given) do not let through; then
+ * sorts: disks by minor, and the tapdisks without a disk after them. */
 void tc_rows_filter(struct tc_rows *rows, const struct tc_args *a);
 void tc_rows_sort(struct tc_rows *rows);
 

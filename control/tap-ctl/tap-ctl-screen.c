@@ -21,7 +21,8 @@ bool tc_screen_possible(void)
 {
 	const char *term = getenv("TERM");
 
-	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb") != 0;
+	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term && *term &&
+	       strcmp(term, "dumb") != 0;
 }
 
 static void on_signal(int sig)
@@ -64,7 +65,8 @@ int tc_screen_open(struct td_err *err)
 	sigset_t all;
 
 	if (tcgetattr(STDIN_FILENO, &before) < 0)
-		return td_fail(err, errno, "cannot ask the terminal for its settings: %s", strerror(errno));
+		return td_fail(err, errno, "cannot ask the terminal for its settings: %s",
+			       strerror(errno));
 	/* they come in while we wait, and at no other time */
 	sigemptyset(&all);
 	for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
@@ -96,7 +98,8 @@ void tc_screen_line(const char *text, int columns, bool reverse)
 	if (reverse)
 		fputs("\033[7m", stdout);
 	for (; *text; text++) {
-		bool goes_on = ((unsigned char)*text & 0xc0) == 0x80; /* of a character that takes one column, as most do */
+		bool goes_on = ((unsigned char)*text & 0xc0) ==
+			       0x80; /* of a character that takes one column, as most do */
 
 		if (!goes_on && --columns < 0)
 			break;
@@ -133,7 +136,8 @@ static void pause_ourselves(void)
 
 int tc_screen_wait(double seconds)
 {
-	struct timespec left = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+	struct timespec left = {.tv_sec = (time_t)seconds,
+				.tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
 	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
 	sigset_t none;
 	char key;

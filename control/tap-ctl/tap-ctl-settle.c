@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a dead tapdisk had answered and not written to its image yet (lib/redo.h) is put there, before its disk is taken away.  A tapdisk
- * does it that has nothing else to do: it knows the formats, and locks the image.
+ * What a dead tapdisk had answered and not written to its image yet (lib/redo.h) is put there,
+ * before its disk is taken away.  A tapdisk does it that has nothing else to do: it knows the
+ * formats, and locks the image.
  */
 #include "control/tap-ctl/tap-ctl.h"
 
@@ -44,8 +45,9 @@ int tc_log_waits(int minor)
 
 static int ask(int minor, json_t *record, struct td_err *err)
 {
-	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O}", "op", "settle", "minor", minor, "args", json_object_get(record, "args"), "options",
-	                        json_object_get(record, "options"), "past", record);
+	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O}", "op", "settle", "minor", minor, "args",
+				json_object_get(record, "args"), "options",
+				json_object_get(record, "options"), "past", record);
 	pid_t pid;
 	int ret;
 
@@ -91,9 +93,14 @@ int tc_settle(int minor, bool give_up, struct td_err *err)
 		return 0;
 	snprintf(what, sizeof what, waits > 0 ? "%d changes" : "what was changed", waits);
 	if (!give_up || td_ctl_redo_path(minor, log))
-		return td_fail(err, ret == -ENODEV ? ENODATA : -ret, "minor %d: %s of its image that were acknowledged cannot be written to it: %s%s", minor, what, why.text,
-		               strstr(why.text, "free -f") ? "" : "; `tap-ctl free -f' gives them up");
-	fprintf(stderr, "tap-ctl: minor %d: %s of its image that were acknowledged are lost: %s\n", minor, what, why.text);
+		return td_fail(err, ret == -ENODEV ? ENODATA : -ret,
+			       "minor %d: %s of its image that were acknowledged cannot be written "
+			       "to it: %s%s",
+			       minor, what, why.text,
+			       strstr(why.text, "free -f") ? ""
+							   : "; `tap-ctl free -f' gives them up");
+	fprintf(stderr, "tap-ctl: minor %d: %s of its image that were acknowledged are lost: %s\n",
+		minor, what, why.text);
 	unlink(log);
 	return 0;
 }

@@ -36,15 +36,17 @@ static bool spawn_near(const char *rest, char *path)
 	return snprintf(path, PATH_MAX, "%s/%s", self, rest) < PATH_MAX && !access(path, X_OK);
 }
 
-/* Which program: $TAPDISK, the build tree's, the one below this program's own prefix, which may have been moved, or the one that
- * was configured. */
+/* Which program: $TAPDISK, the build tree's, the one below this program's own prefix, which may
+ * have been moved, or the one that was configured. */
 int tc_program(char *path, struct td_err *err)
 {
 	const char *env = getenv("TAPDISK");
 
 	if (env && *env) {
 		if (!realpath(env, path) || access(path, X_OK) < 0)
-			return td_fail(err, errno, "cannot run the tapdisk that $TAPDISK names, %s: %s", env, strerror(errno));
+			return td_fail(err, errno,
+				       "cannot run the tapdisk that $TAPDISK names, %s: %s", env,
+				       strerror(errno));
 		return 0;
 	}
 	if (spawn_near("../tapdisk/tapdisk", path) || spawn_near("../libexec/tapdisk", path))
@@ -52,12 +54,15 @@ int tc_program(char *path, struct td_err *err)
 	snprintf(path, PATH_MAX, "%s", LIBEXECDIR "/tapdisk");
 	if (!access(path, X_OK))
 		return 0;
-	return td_fail(err, ENOENT, "there is no program " LIBEXECDIR "/tapdisk: install it, or set TAPDISK to where it is");
+	return td_fail(err, ENOENT,
+		       "there is no program " LIBEXECDIR
+		       "/tapdisk: install it, or set TAPDISK to where it is");
 }
 
 static void __attribute__((noreturn)) spawn_child(const char *path, int fd, bool leash)
 {
-	char *argv[] = {(char *)"tapdisk", (char *)"--spawn-fd", (char *)"3", leash ? (char *)"--leash" : NULL, NULL};
+	char *argv[] = {(char *)"tapdisk", (char *)"--spawn-fd", (char *)"3",
+			leash ? (char *)"--leash" : NULL, NULL};
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), code;
 	sigset_t none;
 	json_t *msg;
@@ -66,14 +71,15 @@ static void __attribute__((noreturn)) spawn_child(const char *path, int fd, bool
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	setsid();
-	if (null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(null, 2) == 2 && chdir("/") == 0 &&
-	    (fd == SPAWN_FD ? fcntl(fd, F_SETFD, 0) : dup2(fd, SPAWN_FD)) >= 0) {
+	if (null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(null, 2) == 2 &&
+	    chdir("/") == 0 && (fd == SPAWN_FD ? fcntl(fd, F_SETFD, 0) : dup2(fd, SPAWN_FD)) >= 0) {
 		fd = SPAWN_FD;
 		if (!close_range(SPAWN_FD + 1, ~0U, 0))
 			execv(path, argv);
 	}
 	code = errno;
-	msg = json_pack("{s:i, s:o}", "err", code, "text", json_sprintf("cannot run %s: %s", path, strerror(code)));
+	msg = json_pack("{s:i, s:o}", "err", code, "text",
+			json_sprintf("cannot run %s: %s", path, strerror(code)));
 	td_msg_send(fd, msg, NULL, 0);
 	_exit(1);
 }
@@ -90,17 +96,21 @@ static int spawn_wait(int fd, struct td_err *err)
 		n = poll(&p, 1, TD_CTL_TIMEOUT * 1000);
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
-		return td_fail(err, ETIMEDOUT, "the new tapdisk did not get ready within %d s: see the system log",
-		               TD_CTL_TIMEOUT);
+		return td_fail(err, ETIMEDOUT,
+			       "the new tapdisk did not get ready within %d s: see the system log",
+			       TD_CTL_TIMEOUT);
 	ret = td_msg_recv(fd, &msg, NULL, NULL);
 	if (ret == -ENODATA || ret == -ECONNRESET)
-		return td_fail(err, ECHILD, "the new tapdisk ended before it was ready: see the system log");
+		return td_fail(err, ECHILD,
+			       "the new tapdisk ended before it was ready: see the system log");
 	if (ret)
-		return td_fail(err, -ret, "the new tapdisk does not speak our language: %s", strerror(-ret));
+		return td_fail(err, -ret, "the new tapdisk does not speak our language: %s",
+			       strerror(-ret));
 	ret = (int)json_integer_value(json_object_get(msg, "err"));
 	text = json_string_value(json_object_get(msg, "text"));
 	if (ret)
-		ret = td_fail(err, ret > 0 && ret < 256 ? ret : EPROTO, "%s", text && *text ? text : "the new tapdisk failed");
+		ret = td_fail(err, ret > 0 && ret < 256 ? ret : EPROTO, "%s",
+			      text && *text ? text : "the new tapdisk failed");
 	json_decref(msg);
 	return ret;
 }
@@ -162,7 +172,8 @@ void tc_reap(pid_t pid, int grace_ms)
 {
 	if (!reaped_within(pid, grace_ms)) {
 		kill(pid, SIGKILL);
-		reaped_within(pid, 2000); /* one that the kernel holds, on a dead NFS server say, must not hold us too */
+		reaped_within(pid, 2000); /* one that the kernel holds, on a dead NFS server say,
+					     must not hold us too */
 	}
 	td_ctl_remove_sockets(pid);
 }
@@ -175,7 +186,8 @@ int tc_cmd_spawn(const struct tc_args *a, struct td_err *err)
 
 	if (ret)
 		return ret;
-	snprintf(text, sizeof text, "%s%d", isatty(STDOUT_FILENO) ? "tapdisk spawned with pid " : "", (int)pid);
+	snprintf(text, sizeof text, "%s%d",
+		 isatty(STDOUT_FILENO) ? "tapdisk spawned with pid " : "", (int)pid);
 	ret = tc_put_line(text, err);
 	if (ret)
 		tc_reap(pid, 0);

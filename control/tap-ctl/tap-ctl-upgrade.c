@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * upgrade: tapdisks go on with the program on disk, each in a new process that its old one hands its disks over to (tapdisk/ctl/handover.h).
+ * upgrade: tapdisks go on with the program on disk, each in a new process that its old one hands
+ * its disks over to (tapdisk/ctl/handover.h).
  *
- * The old one alone decides: it has the disks until it says that the new one has them, and takes them back when that dies or hangs within
- * its first second.  So nothing is lost when this process dies: a new tapdisk that nobody gives a disk ends by itself.
- * Of several tapdisks, the next begins when one has handed over; their trials run beside each other.
+ * The old one alone decides: it has the disks until it says that the new one has them, and takes
+ * them back when that dies or hangs within its first second.  So nothing is lost when this process
+ * dies: a new tapdisk that nobody gives a disk ends by itself. Of several tapdisks, the next begins
+ * when one has handed over; their trials run beside each other.
  */
 #include "control/tap-ctl/tap-ctl.h"
 
@@ -23,10 +25,10 @@
 
 struct upgrade {
 	pid_t old, now;
-	int fd;        /* to the old one, which answers; -1: over */
-	int disks;     /* that it has to hand over */
+	int fd;    /* to the old one, which answers; -1: over */
+	int disks; /* that it has to hand over */
 	int passed;
-	double pause;  /* s; the longest of its disks' */
+	double pause; /* s; the longest of its disks' */
 	struct td_err err;
 };
 
@@ -55,16 +57,19 @@ static void count_disk(json_t *row, void *arg)
 	u->disks++;
 }
 
-/* One more that is to be upgraded, if it is.  A tapdisk without a disk has a maker who knows it by its pid. */
+/* One more that is to be upgraded, if it is.  A tapdisk without a disk has a maker who knows it by
+ * its pid. */
 static int consider(pid_t pid, void *arg)
 {
 	struct upgrade u = {.old = pid, .fd = -1};
 	struct upgrades *all = arg;
 	int ret;
 
-	if (all->args->pid > 0 ? pid != all->args->pid : !all->args->force && runs(pid, &all->program))
+	if (all->args->pid > 0 ? pid != all->args->pid
+			       : !all->args->force && runs(pid, &all->program))
 		return 0;
-	ret = td_ctl_call(pid, json_pack("{s:s}", "op", "list"), NULL, 0, TD_CTL_TIMEOUT, count_disk, &u, NULL, &u.err);
+	ret = td_ctl_call(pid, json_pack("{s:s}", "op", "list"), NULL, 0, TD_CTL_TIMEOUT,
+			  count_disk, &u, NULL, &u.err);
 	if (all->args->pid < 0 && (ret == -ENOENT || (!ret && !u.disks)))
 		return 0;
 	if (all->n == all->room) {
@@ -79,7 +84,8 @@ static int consider(pid_t pid, void *arg)
 	return 0;
 }
 
-/* After a failure the new one is not wanted any more; but if the old one has died, it may be all that guests have. */
+/* After a failure the new one is not wanted any more; but if the old one has died, it may be all
+ * that guests have. */
 static void over(struct upgrade *u)
 {
 	bool tapdisk;
@@ -102,9 +108,11 @@ static bool hear(struct upgrade *u)
 		return true;
 	rc = rc <= 0 ? -ETIMEDOUT : td_msg_recv(u->fd, &msg, NULL, NULL);
 	if (rc == -ETIMEDOUT)
-		td_fail(&u->err, ETIMEDOUT, "tapdisk %d did not hand over within %d s", (int)u->old, TC_SLOW);
+		td_fail(&u->err, ETIMEDOUT, "tapdisk %d did not hand over within %d s", (int)u->old,
+			TC_SLOW);
 	else if (rc)
-		td_fail(&u->err, ECONNRESET, "tapdisk %d ended before it had handed over", (int)u->old);
+		td_fail(&u->err, ECONNRESET, "tapdisk %d ended before it had handed over",
+			(int)u->old);
 	row = json_object_get(msg, "row");
 	if (row) {
 		double pause = json_number_value(json_object_get(row, "pause"));
@@ -112,7 +120,8 @@ static bool hear(struct upgrade *u)
 		u->passed++;
 		u->pause = pause > u->pause ? pause : u->pause;
 	} else if (msg && json_integer_value(json_object_get(msg, "err"))) {
-		td_fail(&u->err, (int)json_integer_value(json_object_get(msg, "err")), "%s", json_string_value(json_object_get(msg, "text")) ?: "");
+		td_fail(&u->err, (int)json_integer_value(json_object_get(msg, "err")), "%s",
+			json_string_value(json_object_get(msg, "text")) ?: "");
 	}
 	json_decref(msg);
 	if (row)
@@ -155,7 +164,8 @@ static int print_plain(const struct upgrade *u, struct td_err *err)
 {
 	char text[160];
 
-	snprintf(text, sizeof text, "pid=%d now=%d disks=%d pause=%.1fms", (int)u->old, (int)u->now, u->passed, u->pause * 1000);
+	snprintf(text, sizeof text, "pid=%d now=%d disks=%d pause=%.1fms", (int)u->old, (int)u->now,
+		 u->passed, u->pause * 1000);
 	return tc_put_line(text, err);
 }
 
@@ -166,14 +176,18 @@ static int print_json(const struct upgrades *all, struct td_err *err)
 
 	for (size_t i = 0; i < all->n; i++) {
 		const struct upgrade *u = &all->u[i];
-		json_t *row = json_pack("{s:i, s:i, s:s}", "pid", (int)u->old, "err", u->err.code, "text", u->err.text);
+		json_t *row = json_pack("{s:i, s:i, s:s}", "pid", (int)u->old, "err", u->err.code,
+					"text", u->err.text);
 
 		if (!u->err.code)
-			json_object_update_new(row, json_pack("{s:i, s:i, s:f}", "now", (int)u->now, "disks", u->passed, "pause", u->pause));
+			json_object_update_new(row,
+					       json_pack("{s:i, s:i, s:f}", "now", (int)u->now,
+							 "disks", u->passed, "pause", u->pause));
 		json_array_append_new(rows, row);
 	}
 	if (json_dumpf(rows, stdout, JSON_INDENT(2)) || putchar('\n') == EOF)
-		ret = td_fail(err, errno ? errno : EIO, "writing the output: %s", strerror(errno ? errno : EIO));
+		ret = td_fail(err, errno ? errno : EIO, "writing the output: %s",
+			      strerror(errno ? errno : EIO));
 	json_decref(rows);
 	return ret;
 }
@@ -190,12 +204,14 @@ static int report(const struct upgrades *all, struct td_err *err)
 			if (!all->args->json && !ret)
 				ret = print_plain(u, err);
 		} else if (failed++) {
-			fprintf(stderr, "tap-ctl: tapdisk %d continues as before: %s\n", (int)u->old, u->err.text);
+			fprintf(stderr, "tap-ctl: tapdisk %d continues as before: %s\n",
+				(int)u->old, u->err.text);
 		}
 	}
 	for (size_t i = 0; i < all->n && !ret; i++)
 		if (all->u[i].err.code)
-			ret = td_fail(err, all->u[i].err.code, "tapdisk %d continues as before: %s", (int)all->u[i].old, all->u[i].err.text);
+			ret = td_fail(err, all->u[i].err.code, "tapdisk %d continues as before: %s",
+				      (int)all->u[i].old, all->u[i].err.text);
 	return ret;
 }
 

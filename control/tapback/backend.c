@@ -23,7 +23,8 @@ bool backend_parse_path(const char *path, pid_t *pid, int *minor)
 		return false;
 	memcpy(digits, name + 3, (size_t)(dot - name - 3));
 	digits[dot - name - 3] = 0;
-	if (!store_decimal(digits, INT_MAX, &p) || !p || !store_decimal(dot + 1, TD_MINOR_MAX - 1, &m))
+	if (!store_decimal(digits, INT_MAX, &p) || !p ||
+	    !store_decimal(dot + 1, TD_MINOR_MAX - 1, &m))
 		return false;
 	*pid = (pid_t)p;
 	*minor = (int)m;
@@ -88,16 +89,21 @@ bool backend_read(struct store *s, const char *dir, struct backend *b)
 	return true;
 }
 
-int backend_check_frontend(const char *dir, const struct backend *b, unsigned domid, struct td_err *err)
+int backend_check_frontend(const char *dir, const struct backend *b, unsigned domid,
+			   struct td_err *err)
 {
 	char home[40];
 
 	if (b->frontend_id != (int64_t)domid)
-		return td_fail(err, EINVAL, "frontend-id of %s is not %u, the domain that the directory is named after", dir,
-		               domid);
+		return td_fail(
+			err, EINVAL,
+			"frontend-id of %s is not %u, the domain that the directory is named after",
+			dir, domid);
 	snprintf(home, sizeof home, "/local/domain/%u/", domid);
-	if (strncmp(b->frontend, home, strlen(home)) || !b->frontend[strlen(home)] || strlen(b->frontend) > STORE_PATH - 64 ||
-	    strstr(b->frontend, "//") || strstr(b->frontend, "/.") || b->frontend[strlen(b->frontend) - 1] == '/')
-		return td_fail(err, EINVAL, "the frontend path '%.100s' of %s is not inside %s", b->frontend, dir, home);
+	if (strncmp(b->frontend, home, strlen(home)) || !b->frontend[strlen(home)] ||
+	    strlen(b->frontend) > STORE_PATH - 64 || strstr(b->frontend, "//") ||
+	    strstr(b->frontend, "/.") || b->frontend[strlen(b->frontend) - 1] == '/')
+		return td_fail(err, EINVAL, "the frontend path '%.100s' of %s is not inside %s",
+			       b->frontend, dir, home);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the toolstack wrote into a disk's backend directory, read in one go.  It is the toolstack's word: trusted, but checked.
+ * What the toolstack wrote into a disk's backend directory, read in one go.  It is the toolstack's
+ * word: trusted, but checked.
  */
 #ifndef TD_CONTROL_BACKEND_H
 #define TD_CONTROL_BACKEND_H
@@ -32,9 +33,10 @@ struct backend {
 	bool hotplugged;         /* hotplug-status=connected */
 	bool read_only, discard; /* mode, discard-enable */
 	bool cdrom, removable;
-	bool direct_io_safe;     /* the store keeps no page of a request that it has answered */
-	int64_t polling_us, polling_idle; /* polling-duration and polling-idle-threshold; below 0: absent, or nonsense */
-	enum shutdown shutdown; /* xenopsd's shutdown-request */
+	bool direct_io_safe; /* the store keeps no page of a request that it has answered */
+	int64_t polling_us, polling_idle; /* polling-duration and polling-idle-threshold; below 0:
+					     absent, or nonsense */
+	enum shutdown shutdown;           /* xenopsd's shutdown-request */
 	bool shutdown_done;
 	char frontend[STORE_PATH]; /* "" when absent */
 	pid_t pid;                 /* of the tapdisk; 0: unknown */
@@ -45,10 +47,11 @@ struct backend {
 bool backend_read(struct store *s, const char *dir, struct backend *b);
 
 /*
- * The frontend's path must be inside the home of the domain that the backend directory is named after, and stay there.
- * 0 or -EINVAL with text.
+ * The frontend's path must be inside the home of the domain that the backend directory is named
+ * after, and stay there. 0 or -EINVAL with text.
  */
-int backend_check_frontend(const char *dir, const struct backend *b, unsigned domid, struct td_err *err);
+int backend_check_frontend(const char *dir, const struct backend *b, unsigned domid,
+			   struct td_err *err);
 
 /* "...nbd<pid>.<minor>" */
 bool backend_parse_path(const char *path, pid_t *pid, int *minor);

@@ -25,7 +25,8 @@ static int write_kept(struct device *d, const char *key, const char *value)
 		if (store_read_number(s, d->dir, "state", 8) == -1)
 			rc = -ENOENT;
 		else
-			rc = value ? store_write(s, d->dir, key, "%s", value) : store_remove(s, d->dir, key);
+			rc = value ? store_write(s, d->dir, key, "%s", value)
+				   : store_remove(s, d->dir, key);
 		if (rc)
 			store_abort(s);
 		else
@@ -70,8 +71,8 @@ void device_say(struct device *d, const char *now, const char *reason)
 	if (!strcmp(d->said, now))
 		return;
 	if (!well || d->said[0])
-		td_log_limited(&d->limit, well ? LOG_NOTICE : LOG_ERR, "%s: tapdisk %d: %s%s%s", d->dir, (int)d->pid, now, has ? ": " : "",
-		               has ? reason : "");
+		td_log_limited(&d->limit, well ? LOG_NOTICE : LOG_ERR, "%s: tapdisk %d: %s%s%s",
+			       d->dir, (int)d->pid, now, has ? ": " : "", has ? reason : "");
 	snprintf(d->said, sizeof d->said, "%s", now);
 	device_write(d, "reason", has ? reason : NULL);
 	device_write(d, "tapdisk-state", now); /* last: who waits for it reads the reason then */

@@ -22,8 +22,8 @@
  *         v  frontend closed, or the toolstack wants it gone          |
  *        CLOSED [6] --------------------------------------------------+
  *
- * The directory may vanish at any point (the ring is disconnected first), and may come back as [1]: a new disk of the same
- * number. A live ring is never let go for any other reason than those above.
+ * The directory may vanish at any point (the ring is disconnected first), and may come back as [1]:
+ * a new disk of the same number. A live ring is never let go for any other reason than those above.
  */
 #include "control/tapback/device.h"
 
@@ -86,7 +86,8 @@ void device_free(struct device *d)
 	free(d);
 }
 
-/* The guest neither uses its end of the ring nor is about to: it has not started, has closed, or is no more. */
+/* The guest neither uses its end of the ring nor is about to: it has not started, has closed, or is
+ * no more. */
 static bool frontend_away(int fe)
 {
 	return fe == XB_MISSING || fe == XB_UNKNOWN || fe == XB_INITIALISING || fe == XB_CLOSED;
@@ -182,7 +183,8 @@ static void look_new(struct device *d)
 		td_log(LOG_ERR, "%s: cannot write: %s", d->dir, strerror(-rc));
 		return;
 	}
-	td_log(LOG_INFO, "%s: new disk, waiting for the guest (%s's order)", d->dir, d->libxl ? "libxl" : "xenopsd");
+	td_log(LOG_INFO, "%s: new disk, waiting for the guest (%s's order)", d->dir,
+	       d->libxl ? "libxl" : "xenopsd");
 	b->state = XB_INITWAIT;
 	d->phase = DEV_WAIT;
 	device_mark(d);
@@ -194,13 +196,16 @@ static void look_wait(struct device *d, int fe)
 
 	if (d->ring)
 		link_disconnect(d); /* one that a daemon before this one left half made */
-	else if (toolstack_closes(b) || b->state >= XB_CLOSING || fe == XB_MISSING || fe == XB_CLOSED)
+	else if (toolstack_closes(b) || b->state >= XB_CLOSING || fe == XB_MISSING ||
+		 fe == XB_CLOSED)
 		closed(d);
 	else if (fe == XB_CLOSING) {
 		device_state(d, XB_CLOSING);
 		d->phase = DEV_CLOSING;
-	} else if (b->hotplugged && (fe == XB_INITIALISED || fe == XB_CONNECTED) && (b->pid || !b->cdrom))
-		link_connect(d); /* a drive without a tapdisk is an empty one: the guest waits for its medium */
+	} else if (b->hotplugged && (fe == XB_INITIALISED || fe == XB_CONNECTED) &&
+		   (b->pid || !b->cdrom))
+		link_connect(d); /* a drive without a tapdisk is an empty one: the guest waits for
+				    its medium */
 }
 
 static void look_connected(struct device *d, int fe)

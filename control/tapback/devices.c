@@ -14,8 +14,7 @@
 
 static struct device *find(struct devices *m, unsigned domid, unsigned devid)
 {
-	td_list_each(l, &m->devices)
-	{
+	td_list_each (l, &m->devices) {
 		struct device *d = td_entry(l, struct device, link);
 
 		if (d->domid == domid && d->devid == devid)
@@ -31,7 +30,8 @@ static void mark(struct devices *m, const char *domid_text, const char *devid_te
 	struct device *d;
 
 	/* other names are nobody's disks */
-	if (!store_decimal(domid_text, MAX_DOMID, &domid) || !store_decimal(devid_text, MAX_DEVID, &devid))
+	if (!store_decimal(domid_text, MAX_DOMID, &domid) ||
+	    !store_decimal(devid_text, MAX_DEVID, &devid))
 		return;
 	if (m->opt.only_domid >= 0 && domid != (unsigned)m->opt.only_domid)
 		return;
@@ -41,7 +41,8 @@ static void mark(struct devices *m, const char *domid_text, const char *devid_te
 	if (d)
 		device_mark(d);
 	else
-		td_log(LOG_ERR, "out of memory: disk %s of domain %s is not served", devid_text, domid_text);
+		td_log(LOG_ERR, "out of memory: disk %s of domain %s is not served", devid_text,
+		       domid_text);
 }
 
 static void scan_domain(struct devices *m, const char *domid)
@@ -82,7 +83,8 @@ static void backend_event(struct devices *m, const char *path)
 		return;
 	}
 	/* something above the disks was made or removed: all of them may be concerned */
-	td_list_each(l, &m->devices) device_mark(td_entry(l, struct device, link));
+	td_list_each (l, &m->devices)
+		device_mark(td_entry(l, struct device, link));
 	if (n == 1)
 		scan_domain(m, domid);
 	else
@@ -100,7 +102,10 @@ static void frontend_event(struct devices *m, const char *token)
 
 static void lost(struct devices *m, const char *why)
 {
-	td_log(LOG_ERR, "xenstored is lost (%s); the guests' disks go on, and are taken over by the next tapback", why);
+	td_log(LOG_ERR,
+	       "xenstored is lost (%s); the guests' disks go on, and are taken over by the next "
+	       "tapback",
+	       why);
 	m->lost = true;
 	ev_io_stop(m->loop, &m->io);
 	ev_io_stop(m->loop, &m->hangup);
@@ -131,7 +136,8 @@ static void on_store(struct ev_loop *loop, ev_io *w, int revents)
 	lost(m, strerror(errno));
 }
 
-/* A second connection, which tells when xenstored ends.  One that has too many callers just now is asked again at the next look. */
+/* A second connection, which tells when xenstored ends.  One that has too many callers just now is
+ * asked again at the next look. */
 static void watch_hangup(struct devices *m)
 {
 	int fd = store_hangup_fd();
@@ -147,7 +153,7 @@ static void on_watchdog(struct ev_loop *loop, ev_timer *t, int revents)
 
 	if (m->hangup.fd < 0)
 		watch_hangup(m);
-	td_list_each(l, &m->devices)
+	td_list_each (l, &m->devices)
 		watchdog_look(td_entry(l, struct device, link));
 }
 
@@ -161,7 +167,8 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 		device_look(td_entry(l, struct device, dirty));
 }
 
-int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_options *opt, struct td_err *err)
+int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_options *opt,
+		 struct td_err *err)
 {
 	int rc;
 
@@ -170,14 +177,18 @@ int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_o
 	m->opt = *opt;
 	td_list_init(&m->devices);
 	td_list_init(&m->dirty);
-	if ((size_t)snprintf(m->root, sizeof m->root, "backend/%s", opt->name) >= sizeof m->root || strchr(opt->name, '/') ||
-	    !*opt->name)
-		return td_fail(err, EINVAL, "'%.40s' is not a backend type: a short name as vbd3 or vbd", opt->name);
+	if ((size_t)snprintf(m->root, sizeof m->root, "backend/%s", opt->name) >= sizeof m->root ||
+	    strchr(opt->name, '/') || !*opt->name)
+		return td_fail(err, EINVAL,
+			       "'%.40s' is not a backend type: a short name as vbd3 or vbd",
+			       opt->name);
 	rc = store_open(&m->store, err);
 	if (rc)
 		return rc;
-	/* xenopsd looks for it once a disk, and stays with what it saw: so it is not taken back at the end */
-	if (opt->shutdown_request && (rc = store_write(m->store, "control", "feature-shutdown-request", "1")))
+	/* xenopsd looks for it once a disk, and stays with what it saw: so it is not taken back at
+	 * the end */
+	if (opt->shutdown_request &&
+	    (rc = store_write(m->store, "control", "feature-shutdown-request", "1")))
 		td_log(LOG_ERR, "cannot write control/feature-shutdown-request: %s", strerror(-rc));
 	rc = store_watch(m->store, m->root, "b");
 	if (rc) {
@@ -204,7 +215,8 @@ void devices_close(struct devices *m)
 {
 	if (!m->store)
 		return;
-	td_list_each_safe(l, next, &m->devices) device_free(td_entry(l, struct device, link));
+	td_list_each_safe (l, next, &m->devices)
+		device_free(td_entry(l, struct device, link));
 	ev_io_stop(m->loop, &m->io);
 	ev_io_stop(m->loop, &m->hangup);
 	if (m->hangup.fd >= 0)

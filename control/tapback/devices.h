@@ -2,8 +2,9 @@
 /*
  * All disks of one backend type: finds them in xenstore and tells each when to look again.
  *
- * Nothing is done in the middle of an event: an event marks a disk, and before the loop sleeps each marked disk looks at the
- * whole of what it needs.  So lost, repeated and reordered events do no harm, and a guest that storms costs one look a turn.
+ * Nothing is done in the middle of an event: an event marks a disk, and before the loop sleeps each
+ * marked disk looks at the whole of what it needs.  So lost, repeated and reordered events do no
+ * harm, and a guest that storms costs one look a turn.
  */
 #ifndef TD_CONTROL_DEVICES_H
 #define TD_CONTROL_DEVICES_H
@@ -20,9 +21,11 @@ struct devices_options {
 	int only_domid;   /* -1: all */
 	bool no_barrier;
 	unsigned max_queues; /* rings that a guest may have for a disk */
-	unsigned hold_s; /* a guest whose tapdisk has no successor waits, and another is tried for so often; 0: it gets errors */
-	bool no_revive; /* a tapdisk that dies takes its guests' disks along */
-	bool shutdown_request; /* announce that shutdown-request is answered, by every backend of this domain */
+	unsigned hold_s; /* a guest whose tapdisk has no successor waits, and another is tried for
+			    so often; 0: it gets errors */
+	bool no_revive;  /* a tapdisk that dies takes its guests' disks along */
+	bool shutdown_request; /* announce that shutdown-request is answered, by every backend of
+				  this domain */
 	enum order order;
 	double timeout_s; /* for a tapdisk's answer */
 };
@@ -40,9 +43,12 @@ struct devices {
 	bool lost; /* xenstored went away */
 };
 
-/* Watches and scans; disks are served from the loop.  Stops the loop when xenstored is lost (then m->lost). */
-int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_options *opt, struct td_err *err);
-/* Lets go of everything in memory; neither xenstore nor any ring is touched, so that the next daemon takes over. */
+/* Watches and scans; disks are served from the loop.  Stops the loop when xenstored is lost (then
+ * m->lost). */
+int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_options *opt,
+		 struct td_err *err);
+/* Lets go of everything in memory; neither xenstore nor any ring is touched, so that the next
+ * daemon takes over. */
 void devices_close(struct devices *m);
 
 #endif

@@ -19,21 +19,23 @@ int frontend_state(struct store *s, const char *path)
 }
 
 /* A number that has to be there. */
-static int need(struct store *s, const char *path, const char *key, uint64_t min, uint64_t max, uint32_t *out, struct td_err *err)
+static int need(struct store *s, const char *path, const char *key, uint64_t min, uint64_t max,
+		uint32_t *out, struct td_err *err)
 {
 	int64_t v = store_read_number(s, path, key, max);
 
 	if (v == -1)
 		return td_fail(err, EINVAL, "the frontend has not written %s", key);
 	if (v < (int64_t)min)
-		return td_fail(err, EINVAL, "the frontend's %s is not a number from %llu to %llu", key, (unsigned long long)min,
-		               (unsigned long long)max);
+		return td_fail(err, EINVAL, "the frontend's %s is not a number from %llu to %llu",
+			       key, (unsigned long long)min, (unsigned long long)max);
 	*out = (uint32_t)v;
 	return 0;
 }
 
 /* A ring's keys: below `queue-N' of a frontend that has several, else in its own directory. */
-static void name_key(char *key, size_t size, const struct frontend *f, unsigned queue, const char *name)
+static void name_key(char *key, size_t size, const struct frontend *f, unsigned queue,
+		     const char *name)
 {
 	if (f->queues > 1)
 		snprintf(key, size, "queue-%u/%s", queue, name);
@@ -50,7 +52,8 @@ static bool ref_given(const struct frontend *f, unsigned queue, unsigned page)
 	return false;
 }
 
-static int read_refs(struct store *s, const char *path, struct frontend *f, unsigned queue, struct td_err *err)
+static int read_refs(struct store *s, const char *path, struct frontend *f, unsigned queue,
+		     struct td_err *err)
 {
 	char name[24], key[48];
 
@@ -63,12 +66,15 @@ static int read_refs(struct store *s, const char *path, struct frontend *f, unsi
 		if (need(s, path, key, 1, UINT32_MAX, &f->ring[queue].refs[i], err))
 			return -err->code;
 		if (ref_given(f, queue, i))
-			return td_fail(err, EINVAL, "the frontend gave grant %u for two pages of its rings", f->ring[queue].refs[i]);
+			return td_fail(err, EINVAL,
+				       "the frontend gave grant %u for two pages of its rings",
+				       f->ring[queue].refs[i]);
 	}
 	return 0;
 }
 
-static int read_port(struct store *s, const char *path, struct frontend *f, unsigned queue, struct td_err *err)
+static int read_port(struct store *s, const char *path, struct frontend *f, unsigned queue,
+		     struct td_err *err)
 {
 	char key[48];
 
@@ -77,7 +83,9 @@ static int read_port(struct store *s, const char *path, struct frontend *f, unsi
 		return -err->code;
 	for (unsigned q = 0; q < queue; q++)
 		if (f->ring[q].port == f->ring[queue].port)
-			return td_fail(err, EINVAL, "the frontend gave event channel %u for two rings", f->ring[queue].port);
+			return td_fail(err, EINVAL,
+				       "the frontend gave event channel %u for two rings",
+				       f->ring[queue].port);
 	return 0;
 }
 
@@ -86,9 +94,9 @@ static int read_abi(struct store *s, const char *path, struct frontend *f, struc
 	static const struct {
 		const char *protocol, *abi;
 	} known[] = {
-	        {"x86_64-abi", "x86_64"},
-	        {"x86_32-abi", "x86_32"},
-	        {"arm-abi", "native"},
+		{"x86_64-abi", "x86_64"},
+		{"x86_32-abi", "x86_32"},
+		{"arm-abi", "native"},
 	};
 	char *v = store_read(s, path, "protocol");
 
@@ -97,21 +105,28 @@ static int read_abi(struct store *s, const char *path, struct frontend *f, struc
 		if (!strcmp(v, known[i].protocol))
 			f->abi = known[i].abi;
 	if (!f->abi)
-		td_fail(err, EINVAL, "the frontend's protocol '%.40s' is not one of x86_64-abi, x86_32-abi", v);
+		td_fail(err, EINVAL,
+			"the frontend's protocol '%.40s' is not one of x86_64-abi, x86_32-abi", v);
 	free(v);
 	return f->abi ? 0 : -EINVAL;
 }
 
-int frontend_read(struct store *s, const char *path, unsigned max_queues, struct frontend *f, struct td_err *err)
+int frontend_read(struct store *s, const char *path, unsigned max_queues, struct frontend *f,
+		  struct td_err *err)
 {
 	int64_t order = store_read_number(s, path, "ring-page-order", FRONTEND_MAX_ORDER);
 	int64_t queues = store_read_number(s, path, "multi-queue-num-queues", max_queues);
 
 	memset(f, 0, sizeof *f);
 	if (order == -2)
-		return td_fail(err, EINVAL, "the frontend's ring-page-order is not a number from 0 to %d", FRONTEND_MAX_ORDER);
+		return td_fail(err, EINVAL,
+			       "the frontend's ring-page-order is not a number from 0 to %d",
+			       FRONTEND_MAX_ORDER);
 	if (queues == -2 || !queues)
-		return td_fail(err, EINVAL, "the frontend's multi-queue-num-queues is not a number from 1 to %u, which were offered", max_queues);
+		return td_fail(err, EINVAL,
+			       "the frontend's multi-queue-num-queues is not a number from 1 to "
+			       "%u, which were offered",
+			       max_queues);
 	f->pages = order < 0 ? 1 : 1u << order;
 	f->queues = queues < 0 ? 1 : (unsigned)queues;
 	f->persistent = store_read_is(s, path, "feature-persistent", "1");

@@ -8,7 +8,8 @@
 
 enum { VDISK_CDROM = 1, VDISK_REMOVABLE = 2, VDISK_READONLY = 4 }; /* of the key `info' */
 
-/* The state goes last, and only into a directory whose state is `from': the toolstack may have taken it away, or closed it. */
+/* The state goes last, and only into a directory whose state is `from': the toolstack may have
+ * taken it away, or closed it. */
 static int move(struct store *s, const char *dir, int from, int to)
 {
 	if (store_read_number(s, dir, "state", 8) != from)
@@ -54,28 +55,30 @@ bool publish_persistent(const struct backend *b, json_t *info)
 	return b->direct_io_safe && td_json_true(info, "persistent");
 }
 
-static int write_disk(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier)
+static int write_disk(struct store *s, const char *dir, const struct backend *b, json_t *info,
+		      bool no_barrier)
 {
 	const char *mode = json_string_value(json_object_get(info, "mode"));
 	int flags = (b->cdrom ? VDISK_CDROM : 0) | (b->removable ? VDISK_REMOVABLE : 0) |
-	            (td_json_true(info, "read_only") || b->read_only ? VDISK_READONLY : 0);
+		    (td_json_true(info, "read_only") || b->read_only ? VDISK_READONLY : 0);
 	const struct {
 		const char *key;
 		long long value;
 	} keys[] = {
-	        {"feature-flush-cache", td_json_true(info, "flush")},
-	        {"feature-barrier", td_json_true(info, "barrier") && !no_barrier},
-	        {"sector-size", td_json_number(info, "sector_size", 512)},
-	        {"physical-sector-size", td_json_number(info, "physical_sector_size", 512)},
-	        {"sectors", td_json_number(info, "sectors", 0)},
-	        {"info", flags},
+		{"feature-flush-cache", td_json_true(info, "flush")},
+		{"feature-barrier", td_json_true(info, "barrier") && !no_barrier},
+		{"sector-size", td_json_number(info, "sector_size", 512)},
+		{"physical-sector-size", td_json_number(info, "physical_sector_size", 512)},
+		{"sectors", td_json_number(info, "sectors", 0)},
+		{"info", flags},
 	};
 	int rc = 0;
 
 	for (unsigned i = 0; !rc && i < sizeof keys / sizeof *keys; i++)
 		rc = store_write(s, dir, keys[i].key, "%lld", keys[i].value);
 	if (!rc && td_json_number(info, "max_indirect_segments", 0) > 0)
-		rc = store_write(s, dir, "feature-max-indirect-segments", "%lld", td_json_number(info, "max_indirect_segments", 0));
+		rc = store_write(s, dir, "feature-max-indirect-segments", "%lld",
+				 td_json_number(info, "max_indirect_segments", 0));
 	if (!rc && publish_persistent(b, info))
 		rc = store_write(s, dir, "feature-persistent", "1");
 	if (!rc && mode)
@@ -85,7 +88,8 @@ static int write_disk(struct store *s, const char *dir, const struct backend *b,
 	return rc;
 }
 
-int publish_disk(struct store *s, const char *dir, const struct backend *b, json_t *info, bool no_barrier)
+int publish_disk(struct store *s, const char *dir, const struct backend *b, json_t *info,
+		 bool no_barrier)
 {
 	int rc;
 

@@ -23,7 +23,8 @@ struct revive {
 	void *arg;
 };
 
-/* The one beside this program, as in a build tree or under a moved prefix; else the installed one. */
+/* The one beside this program, as in a build tree or under a moved prefix; else the installed one.
+ */
 static void find_program(char *path)
 {
 	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 16);
@@ -58,7 +59,9 @@ static void on_end(struct ev_loop *loop, ev_child *w, int revents)
 
 	text[n > 0 ? n : 0] = 0;
 	text[strcspn(text, "\n")] = 0;
-	pid = !WIFEXITED(status) ? -ECHILD : WEXITSTATUS(status) ? -WEXITSTATUS(status) : (pid_t)atoi(text);
+	pid = !WIFEXITED(status)    ? -ECHILD
+	      : WEXITSTATUS(status) ? -WEXITSTATUS(status)
+				    : (pid_t)atoi(text);
 	revive_drop(r);
 	was.fn(was.arg, pid ? pid : -EPROTO, text);
 }

@@ -6,9 +6,10 @@
 #include "control/store.h"
 
 /*
- * A guest and its stub domain (whose `target' is the guest), or the two domains of a guest that migrates to the same host (whose `vm'
- * is the same).  Both keys stand in the domain's home directory, which a guest may read alone.  A domain is not beside itself: two
- * devices of one guest on one disk are two writers.
+ * A guest and its stub domain (whose `target' is the guest), or the two domains of a guest that
+ * migrates to the same host (whose `vm' is the same).  Both keys stand in the domain's home
+ * directory, which a guest may read alone.  A domain is not beside itself: two devices of one guest
+ * on one disk are two writers.
  */
 bool same_machine(struct store *s, unsigned a, unsigned b);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tapback: introduces guests' block frontends to tapdisks, through xenstore.  It moves no data: a guest does not notice when
- * it is away.
+ * tapback: introduces guests' block frontends to tapdisks, through xenstore.  It moves no data: a
+ * guest does not notice when it is away.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -30,22 +30,25 @@ struct options {
 	const char *pidfile;
 };
 
-static const char usage_text[] = "usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--queues=N] [--order=ORDER] [--timeout=S] [--shutdown-request]\n"
-                                 "  -d, --foreground      stay in the foreground, log to stderr too\n"
-                                 "  -v, --verbose         log every step\n"
-                                 "  -n, --name=NAME       backend type to serve: backend/NAME in xenstore (vbd3)\n"
-                                 "  -p, --pidfile=FILE    write the daemon's pid to FILE, and run only once\n"
-                                 "  -x, --domain=DOMID    serve this domain only\n"
-                                 "  -b, --no-barrier      do not offer feature-barrier\n"
-                                 "      --queues=N        offer a guest N rings for a disk, 1 to 8 (4)\n"
-                                 "      --order=ORDER     libxl: wait for the guest before the hotplug script has run;\n"
-                                 "                        xenopsd: after it, and remove the node in the end;\n"
-                                 "                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
-                                 "      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
-                                 "      --when-lost W     fail, or hold or hold:SECONDS, the guest's requests when no new tapdisk can be started; fail by default\n"
-	                                 "      --no-revive       a disk whose tapdisk dies fails; no new tapdisk is started\n"
-                                 "      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
-                                 "  -h, --help            this text;  -V, --version\n";
+static const char usage_text[] =
+	"usage: tapback [-dvb] [-n NAME] [-p PIDFILE] [-x DOMID] [--queues=N] [--order=ORDER] "
+	"[--timeout=S] [--shutdown-request]\n"
+	"  -d, --foreground      stay in the foreground, log to stderr too\n"
+	"  -v, --verbose         log every step\n"
+	"  -n, --name=NAME       backend type to serve: backend/NAME in xenstore (vbd3)\n"
+	"  -p, --pidfile=FILE    write the daemon's pid to FILE, and run only once\n"
+	"  -x, --domain=DOMID    serve this domain only\n"
+	"  -b, --no-barrier      do not offer feature-barrier\n"
+	"      --queues=N        offer a guest N rings for a disk, 1 to 8 (4)\n"
+	"      --order=ORDER     libxl: wait for the guest before the hotplug script has run;\n"
+	"                        xenopsd: after it, and remove the node in the end;\n"
+	"                        auto: libxl's for disks with a script, else xenopsd's (auto)\n"
+	"      --timeout=S       seconds to wait for a tapdisk's answer (10)\n"
+	"      --when-lost W     fail, or hold or hold:SECONDS, the guest's requests when no new "
+	"tapdisk can be started; fail by default\n"
+	"      --no-revive       a disk whose tapdisk dies fails; no new tapdisk is started\n"
+	"      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
+	"  -h, --help            this text;  -V, --version\n";
 
 static int bad(const char *what, const char *arg)
 {
@@ -62,8 +65,12 @@ static int read_when_lost(const char *word, unsigned *hold_s)
 		*hold_s = 0;
 		return 0;
 	}
-	if (strcmp(word, "hold") && (strncmp(word, "hold:", 5) || !store_decimal(word + 5, 3600, &v) || !v)) {
-		fprintf(stderr, "tapback: --when-lost takes fail, hold or hold:SECONDS (1 to 3600), not '%s'\n", word);
+	if (strcmp(word, "hold") &&
+	    (strncmp(word, "hold:", 5) || !store_decimal(word + 5, 3600, &v) || !v)) {
+		fprintf(stderr,
+			"tapback: --when-lost takes fail, hold or hold:SECONDS (1 to 3600), not "
+			"'%s'\n",
+			word);
 		return -EINVAL;
 	}
 	*hold_s = (unsigned)v;
@@ -72,7 +79,8 @@ static int read_when_lost(const char *word, unsigned *hold_s)
 
 static int parse_value(struct options *o, int c, const char *arg)
 {
-	static const char *const orders[] = {[ORDER_AUTO] = "auto", [ORDER_LIBXL] = "libxl", [ORDER_XENOPSD] = "xenopsd"};
+	static const char *const orders[] = {
+		[ORDER_AUTO] = "auto", [ORDER_LIBXL] = "libxl", [ORDER_XENOPSD] = "xenopsd"};
 	uint64_t v;
 
 	switch (c) {
@@ -105,15 +113,23 @@ static int parse_value(struct options *o, int c, const char *arg)
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
-	        {"foreground", no_argument, NULL, 'd'},    {"debug", no_argument, NULL, 'd'},
-	        {"verbose", no_argument, NULL, 'v'},       {"name", required_argument, NULL, 'n'},
-	        {"pidfile", required_argument, NULL, 'p'}, {"domain", required_argument, NULL, 'x'},
-	        {"no-barrier", no_argument, NULL, 'b'},    {"nobarrier", no_argument, NULL, 'b'},
-	        {"order", required_argument, NULL, 'O'},   {"timeout", required_argument, NULL, 'T'},
-	        {"shutdown-request", no_argument, NULL, 'S'}, {"no-revive", no_argument, NULL, 'N'}, {"when-lost", required_argument, NULL, 'L'},
-	        {"queues", required_argument, NULL, 'Q'},  {"help", no_argument, NULL, 'h'},
-	        {"version", no_argument, NULL, 'V'},
-	        {},
+		{"foreground", no_argument, NULL, 'd'},
+		{"debug", no_argument, NULL, 'd'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"name", required_argument, NULL, 'n'},
+		{"pidfile", required_argument, NULL, 'p'},
+		{"domain", required_argument, NULL, 'x'},
+		{"no-barrier", no_argument, NULL, 'b'},
+		{"nobarrier", no_argument, NULL, 'b'},
+		{"order", required_argument, NULL, 'O'},
+		{"timeout", required_argument, NULL, 'T'},
+		{"shutdown-request", no_argument, NULL, 'S'},
+		{"no-revive", no_argument, NULL, 'N'},
+		{"when-lost", required_argument, NULL, 'L'},
+		{"queues", required_argument, NULL, 'Q'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{},
 	};
 	int c, rc;
 
@@ -166,7 +182,8 @@ static int parse(struct options *o, int argc, char **argv)
 	return optind < argc ? bad("takes no argument:", argv[optind]) : 0;
 }
 
-/* Two daemons on the same disks would connect each other's rings.  The lock goes with the process. */
+/* Two daemons on the same disks would connect each other's rings.  The lock goes with the process.
+ */
 static int lock_file(const char *path, const char *text, struct td_err *err)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -203,7 +220,8 @@ static int lock_all(const struct options *o, struct td_err *err)
 	return rc || !o->pidfile ? rc : lock_file(o->pidfile, text, err);
 }
 
-/* Forks; the parent leaves with the status that the child reports once it serves.  Returns in the child: the fd to report to. */
+/* Forks; the parent leaves with the status that the child reports once it serves.  Returns in the
+ * child: the fd to report to. */
 static int into_background(struct td_err *err)
 {
 	unsigned char status = 1;
@@ -299,7 +317,10 @@ static int serve(const struct options *o, struct td_err *err)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.devices = {.name = "vbd3", .only_domid = -1, .timeout_s = TD_CTL_TIMEOUT, .max_queues = 4}};
+	struct options o = {.devices = {.name = "vbd3",
+					.only_domid = -1,
+					.timeout_s = TD_CTL_TIMEOUT,
+					.max_queues = 4}};
 	struct td_err err = {};
 	int rc = parse(&o, argc, argv);
 

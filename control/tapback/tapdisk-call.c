@@ -48,10 +48,11 @@ static void finish(struct tapdisk_call *c, int err, json_t *reply, const char *t
 	char own[160];
 
 	if (!text) {
-		const char *why = err == -ETIMEDOUT                                        ? "did not answer in time"
-		                  : err == -ENOENT || err == -ECONNREFUSED                 ? "is not running (any more)"
-		                  : err == -ENODATA || err == -ECONNRESET || err == -EPIPE ? "has died"
-		                                                                           : strerror(-err);
+		const char *why =
+			err == -ETIMEDOUT                        ? "did not answer in time"
+			: err == -ENOENT || err == -ECONNREFUSED ? "is not running (any more)"
+			: err == -ENODATA || err == -ECONNRESET || err == -EPIPE ? "has died"
+										 : strerror(-err);
 
 		snprintf(own, sizeof own, "tapdisk %d %s", (int)c->pid, why);
 		text = own;
@@ -86,7 +87,8 @@ static bool take(struct tapdisk_call *c, json_t *msg)
 		ev_timer_stop(c->loop, &c->limit);
 		return true;
 	}
-	finish(c, err > 0 ? -err : err, msg, err ? json_string_value(json_object_get(msg, "text")) : "");
+	finish(c, err > 0 ? -err : err, msg,
+	       err ? json_string_value(json_object_get(msg, "text")) : "");
 	return false;
 }
 
@@ -110,7 +112,8 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 static void start(struct tapdisk_call *c)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int n = snprintf(a.sun_path, sizeof a.sun_path, "%s/ctl%d", td_ctl_dir(), (int)c->pid), rc = 0;
+	int n = snprintf(a.sun_path, sizeof a.sun_path, "%s/ctl%d", td_ctl_dir(), (int)c->pid),
+	    rc = 0;
 
 	if (n >= (int)sizeof a.sun_path) {
 		finish(c, -ENAMETOOLONG, NULL, NULL);
@@ -141,7 +144,8 @@ static void on_retry(struct ev_loop *loop, ev_timer *t, int revents)
 	start(td_entry(t, struct tapdisk_call, retry));
 }
 
-static struct tapdisk_call *call_new(struct ev_loop *loop, pid_t pid, json_t *req, double timeout_s, void *arg)
+static struct tapdisk_call *call_new(struct ev_loop *loop, pid_t pid, json_t *req, double timeout_s,
+				     void *arg)
 {
 	struct tapdisk_call *c = calloc(1, sizeof *c);
 
@@ -165,7 +169,8 @@ static struct tapdisk_call *call_new(struct ev_loop *loop, pid_t pid, json_t *re
 	return c;
 }
 
-struct tapdisk_call *tapdisk_ask(struct ev_loop *loop, pid_t pid, json_t *req, double timeout_s, tapdisk_answer *fn, void *arg)
+struct tapdisk_call *tapdisk_ask(struct ev_loop *loop, pid_t pid, json_t *req, double timeout_s,
+				 tapdisk_answer *fn, void *arg)
 {
 	struct tapdisk_call *c = call_new(loop, pid, req, timeout_s, arg);
 
@@ -174,7 +179,8 @@ struct tapdisk_call *tapdisk_ask(struct ev_loop *loop, pid_t pid, json_t *req, d
 	return c;
 }
 
-struct tapdisk_call *tapdisk_watch(struct ev_loop *loop, pid_t pid, int minor, double timeout_s, tapdisk_event *fn, void *arg)
+struct tapdisk_call *tapdisk_watch(struct ev_loop *loop, pid_t pid, int minor, double timeout_s,
+				   tapdisk_event *fn, void *arg)
 {
 	json_t *req = json_pack("{s:s,s:i}", "op", "watch", "minor", minor);
 	struct tapdisk_call *c = call_new(loop, pid, req, timeout_s, arg);

@@ -14,7 +14,7 @@
 #include "lib/ctl-dir.h"
 #include "td/ctl.h"
 
-#define RETRY_S 1.0  /* after a tapdisk did not answer, or could not let go of a ring */
+#define RETRY_S  1.0 /* after a tapdisk did not answer, or could not let go of a ring */
 #define SETTLE_S 0.2 /* after a watch that ended as soon as it had begun */
 
 static void again_in(struct device *d, double seconds)
@@ -34,7 +34,8 @@ static void ask(struct device *d, json_t *req, tapdisk_answer *fn)
 
 static bool process_gone(int err)
 {
-	return err == -ENOENT || err == -ECONNREFUSED || err == -ENODATA || err == -ECONNRESET || err == -EPIPE;
+	return err == -ENOENT || err == -ECONNREFUSED || err == -ENODATA || err == -ECONNRESET ||
+	       err == -EPIPE;
 }
 
 /* The hotplug script's remove, and whoever starts after us, find the successor in the directory. */
@@ -49,8 +50,9 @@ static void note_successor(struct device *d)
 }
 
 /*
- * Is another tapdisk known to have the disk of the one that has ended, as after a `tap-ctl upgrade'?  Then it is the one from now on, and
- * has the ring already; to ask for it is to make sure.
+ * Is another tapdisk known to have the disk of the one that has ended, as after a `tap-ctl
+ * upgrade'?  Then it is the one from now on, and has the ring already; to ask for it is to make
+ * sure.
  */
 static bool follow(struct device *d)
 {
@@ -59,7 +61,8 @@ static bool follow(struct device *d)
 
 	if (!pid)
 		return false;
-	td_log(LOG_NOTICE, "%s: tapdisk %d has handed the disk over to %d", d->dir, (int)d->pid, (int)pid);
+	td_log(LOG_NOTICE, "%s: tapdisk %d has handed the disk over to %d", d->dir, (int)d->pid,
+	       (int)pid);
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
 	d->verified = false;
@@ -83,7 +86,8 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 	if ((err == -ENODEV || process_gone(err)) && follow(d))
 		return; /* and ask that one */
 	if (err && err != -ENODEV && !process_gone(err)) {
-		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s", d->dir, text);
+		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s",
+			       d->dir, text);
 		again_in(d, RETRY_S);
 		return;
 	}
@@ -100,23 +104,24 @@ void link_disconnect(struct device *d)
 {
 	d->disconnecting = true;
 	ask(d,
-	    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid", (json_int_t)d->domid, "devid",
-	              (json_int_t)d->devid),
+	    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid",
+		      (json_int_t)d->domid, "devid", (json_int_t)d->devid),
 	    on_disconnect);
 }
 
 /*
- * This disk's ring among those that an answer or an event tells of; NULL: the tapdisk does not have it.  Of several it has all or none:
- * a broken one, if there is any, speaks for them.
+ * This disk's ring among those that an answer or an event tells of; NULL: the tapdisk does not have
+ * it.  Of several it has all or none: a broken one, if there is any, speaks for them.
  */
 static json_t *own_ring(const struct device *d, json_t *o)
 {
 	json_t *r, *own = NULL;
 	size_t i;
 
-	json_array_foreach(json_object_get(o, "rings"), i, r)
-	{
-		if (td_json_number(r, "domid", -1) == d->domid && td_json_number(r, "devid", -1) == d->devid && (!own || strcmp(td_json_text(r, "state"), "connected")))
+	json_array_foreach (json_object_get(o, "rings"), i, r) {
+		if (td_json_number(r, "domid", -1) == d->domid &&
+		    td_json_number(r, "devid", -1) == d->devid &&
+		    (!own || strcmp(td_json_text(r, "state"), "connected")))
 			own = r;
 	}
 	return own;
@@ -128,15 +133,15 @@ static bool beside(const struct device *d, json_t *o)
 	json_t *r;
 	size_t i;
 
-	json_array_foreach(json_object_get(o, "rings"), i, r)
-	{
+	json_array_foreach (json_object_get(o, "rings"), i, r) {
 		if (!same_machine(d->m->store, d->domid, (unsigned)td_json_number(r, "domid", 0)))
 			return false;
 	}
 	return i > 0;
 }
 
-/* For admins: how the tapdisk sees its disk.  A pause does not show: the ring is held, not failed. */
+/* For admins: how the tapdisk sees its disk.  A pause does not show: the ring is held, not failed.
+ */
 static void say_state(struct device *d, json_t *ev)
 {
 	json_t *ring = own_ring(d, ev);
@@ -159,8 +164,8 @@ static void say_state(struct device *d, json_t *ev)
 	if (!strcmp(d->said, now))
 		return;
 	was_failed = !strcmp(d->said, "failed");
-	/* nothing that is written stays, or of this guest's nothing is taken any more: the toolstack is told, as its kernel's backends do;
-	 * before the word that others wait for */
+	/* nothing that is written stays, or of this guest's nothing is taken any more: the
+	 * toolstack is told, as its kernel's backends do; before the word that others wait for */
 	if (!strcmp(now, "failed") || !strcmp(now, "broken"))
 		device_error(d, reason);
 	else if (was_failed)
@@ -172,7 +177,8 @@ static void say_state(struct device *d, json_t *ev)
 	}
 }
 
-/* The guest is told of a new size; also of one that the disk got while no daemon was there to see. */
+/* The guest is told of a new size; also of one that the disk got while no daemon was there to see.
+ */
 static void see_size(struct device *d, long long sectors)
 {
 	int rc;
@@ -181,10 +187,12 @@ static void see_size(struct device *d, long long sectors)
 		return;
 	rc = publish_size(d->m->store, d->dir, (uint64_t)sectors);
 	if (rc && rc != -ESTALE) {
-		td_log(LOG_ERR, "%s: cannot tell the guest of %lld sectors: %s", d->dir, sectors, strerror(-rc));
+		td_log(LOG_ERR, "%s: cannot tell the guest of %lld sectors: %s", d->dir, sectors,
+		       strerror(-rc));
 		return;
 	}
-	td_log(LOG_NOTICE, "%s: the disk has %lld sectors now, %lld before", d->dir, sectors, d->sectors);
+	td_log(LOG_NOTICE, "%s: the disk has %lld sectors now, %lld before", d->dir, sectors,
+	       d->sectors);
 	d->sectors = sectors;
 }
 
@@ -205,7 +213,8 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 		return;
 	say_state(d, ev);
 	if (!own_ring(d, ev) && !d->call) {
-		/* somebody has closed it by force (tap-ctl close -f): the next question makes sure, and the guest hears of it */
+		/* somebody has closed it by force (tap-ctl close -f): the next question makes sure,
+		 * and the guest hears of it */
 		d->verified = false;
 		device_mark(d);
 		return;
@@ -232,8 +241,10 @@ static void publish(struct device *d)
 	d->b.state = XB_CONNECTED;
 	d->sectors = td_json_number(d->info, "sectors", 0);
 	device_error(d, NULL);
-	td_log_limited(&d->limit, LOG_INFO, "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir,
-	               (int)d->pid, d->minor, td_json_text(d->info, "args"), td_json_text(d->info, "mode"), d->sectors);
+	td_log_limited(&d->limit, LOG_INFO,
+		       "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir,
+		       (int)d->pid, d->minor, td_json_text(d->info, "args"),
+		       td_json_text(d->info, "mode"), d->sectors);
 }
 
 /* A successor has the ring: the guest is not told of anything. */
@@ -255,7 +266,8 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 
 	d->call = NULL;
 	device_mark(d);
-	/* another domain of this machine may have come in between our look at the rings and this: the next look shows it */
+	/* another domain of this machine may have come in between our look at the rings and this:
+	 * the next look shows it */
 	if (err == -EBUSY && !d->again) {
 		d->again = true;
 		return;
@@ -270,7 +282,8 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 	d->phase = DEV_CONNECTED;
 	d->ring = true;
 	if (err) {
-		/* it may still do it: the ring counts as connected until the tapdisk has said otherwise */
+		/* it may still do it: the ring counts as connected until the tapdisk has said
+		 * otherwise */
 		td_log_limited(&d->limit, LOG_ERR, "%s: %s", d->dir, text);
 		device_error(d, text);
 		d->disconnecting = true;
@@ -299,10 +312,12 @@ static void connect_frontend(struct device *d)
 
 		for (unsigned i = 0; i < f.pages; i++)
 			json_array_append_new(refs, json_integer(f.ring[q].refs[i]));
-		json_array_append_new(queues, json_pack("{s:o,s:I}", "refs", refs, "port", (json_int_t)f.ring[q].port));
+		json_array_append_new(queues, json_pack("{s:o,s:I}", "refs", refs, "port",
+							(json_int_t)f.ring[q].port));
 	}
-	req = json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:s,s:b}", "op", "connect", "minor", d->minor, "domid", (json_int_t)d->domid,
-	              "devid", (json_int_t)d->devid, "transport", "xen", "queues", queues, "abi", f.abi, "beside", beside(d, d->info));
+	req = json_pack("{s:s,s:i,s:I,s:I,s:s,s:o,s:s,s:b}", "op", "connect", "minor", d->minor,
+			"domid", (json_int_t)d->domid, "devid", (json_int_t)d->devid, "transport",
+			"xen", "queues", queues, "abi", f.abi, "beside", beside(d, d->info));
 	if (d->take_over)
 		json_object_set_new(req, "take-over", json_true());
 	if (f.persistent && publish_persistent(&d->b, d->info))
@@ -318,13 +333,16 @@ static void connect_frontend(struct device *d)
 static int fit(struct device *d, struct td_err *err)
 {
 	if (td_json_number(d->info, "state", 0) & TD_STATE_CLOSED)
-		return td_fail(err, ENODEV, "minor %d of tapdisk %d has no image open; was its hotplug script run?", d->minor,
-		               (int)d->pid);
+		return td_fail(
+			err, ENODEV,
+			"minor %d of tapdisk %d has no image open; was its hotplug script run?",
+			d->minor, (int)d->pid);
 	if ((d->b.read_only || d->b.cdrom) && !json_is_true(json_object_get(d->info, "read_only")))
 		return td_fail(err, EROFS,
-		               "the guest's disk is to be read-only, but tapdisk %d has minor %d open for writing; "
-		               "open it with tap-ctl open -R",
-		               (int)d->pid, d->minor);
+			       "the guest's disk is to be read-only, but tapdisk %d has minor %d "
+			       "open for writing; "
+			       "open it with tap-ctl open -R",
+			       (int)d->pid, d->minor);
 	return 0;
 }
 
@@ -336,7 +354,8 @@ static bool taken_over(struct device *d, bool mine)
 
 		d->verified = d->watch != NULL;
 		d->sectors = sectors >= 0 ? sectors : -1;
-		if (d->b.state == XB_CONNECTED && store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
+		if (d->b.state == XB_CONNECTED &&
+		    store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
 			publish(d);
 		else if (d->b.state == XB_CONNECTED)
 			see_size(d, td_json_number(d->info, "sectors", -1));
@@ -353,7 +372,9 @@ static bool taken_over(struct device *d, bool mine)
 	return true;
 }
 
-/* --- a dead tapdisk ------------------------------------------------------------------------------------------------- */
+/* --- a dead tapdisk
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* It has died too often lately: what kills it would kill the next. */
 static bool too_often(struct device *d)
@@ -365,7 +386,8 @@ static bool too_often(struct device *d)
 	return often;
 }
 
-/* There is no successor.  Held, the guest's requests wait in the ring and in the records, and another is tried for now and then. */
+/* There is no successor.  Held, the guest's requests wait in the ring and in the records, and
+ * another is tried for now and then. */
 static void lose(struct device *d, const char *why)
 {
 	char text[800];
@@ -374,7 +396,9 @@ static void lose(struct device *d, const char *why)
 		device_fail(d, why);
 		return;
 	}
-	snprintf(text, sizeof text, "%s; its guest's requests are held, and another is tried for every %u s", why, d->m->opt.hold_s);
+	snprintf(text, sizeof text,
+		 "%s; its guest's requests are held, and another is tried for every %u s", why,
+		 d->m->opt.hold_s);
 	d->held_until = ev_now(d->m->loop) + d->m->opt.hold_s;
 	device_error(d, text);
 	device_say(d, "lost", text);
@@ -389,7 +413,9 @@ static void on_revived(void *arg, pid_t pid, const char *text)
 	d->revive = NULL;
 	device_mark(d);
 	if (pid < 0) {
-		snprintf(why, sizeof why, "tapdisk %d is not running any more, and no other takes its place: %s", (int)d->pid, text);
+		snprintf(why, sizeof why,
+			 "tapdisk %d is not running any more, and no other takes its place: %s",
+			 (int)d->pid, text);
 		lose(d, why);
 		return;
 	}
@@ -407,7 +433,8 @@ static void bury(struct device *d, const char *text)
 {
 	char why[256];
 
-	if (d->m->opt.no_revive || d->disconnecting || d->b.state < XB_CONNECTED || d->b.state > XB_CLOSING) {
+	if (d->m->opt.no_revive || d->disconnecting || d->b.state < XB_CONNECTED ||
+	    d->b.state > XB_CLOSING) {
 		device_fail(d, text);
 		return;
 	}
@@ -416,7 +443,9 @@ static void bury(struct device *d, const char *text)
 		return;
 	}
 	if (!d->held_until && too_often(d)) {
-		snprintf(why, sizeof why, "%s; it is the %dth to die within %d s: the disk is given up", text, DEVICE_DEATHS + 1, DEVICE_DEATHS_S);
+		snprintf(why, sizeof why,
+			 "%s; it is the %dth to die within %d s: the disk is given up", text,
+			 DEVICE_DEATHS + 1, DEVICE_DEATHS_S);
 		lose(d, why);
 		return;
 	}
@@ -427,7 +456,8 @@ static void bury(struct device *d, const char *text)
 	watchdog_drop(d);
 	d->revive = revive_start(d->m->loop, d->minor, on_revived, d);
 	if (!d->revive) {
-		snprintf(why, sizeof why, "%s, and tap-ctl cannot be run: %s", text, strerror(errno));
+		snprintf(why, sizeof why, "%s, and tap-ctl cannot be run: %s", text,
+			 strerror(errno));
 		lose(d, why);
 	}
 }
@@ -443,7 +473,8 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 	if ((err == -ENODEV || process_gone(err)) && follow(d))
 		return;
 	if (err && d->ring && err != -ENOENT && err != -ECONNREFUSED && err != -ENODEV) {
-		/* a guest's ring may be live in there: only a tapdisk that is gone for sure is a reason to close it */
+		/* a guest's ring may be live in there: only a tapdisk that is gone for sure is a
+		 * reason to close it */
 		td_log_limited(&d->limit, LOG_WARNING, "%s: %s; asking again", d->dir, text);
 		again_in(d, err == -ENODATA || err == -ECONNRESET ? SETTLE_S : RETRY_S);
 		return;
@@ -478,15 +509,15 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 void link_connect(struct device *d)
 {
 	if (!d->b.pid) {
-		device_fail(
-		        d,
-		        "no tapdisk: neither physical-device-path (.../nbd<pid>.<minor>) nor pid and minor are in the directory");
+		device_fail(d, "no tapdisk: neither physical-device-path (.../nbd<pid>.<minor>) "
+			       "nor pid and minor are in the directory");
 		return;
 	}
 	d->pid = d->b.pid;
 	d->minor = d->b.minor;
 	if (!d->watch) {
-		d->watch = tapdisk_watch(d->m->loop, d->pid, d->minor, d->m->opt.timeout_s, on_watch, d);
+		d->watch = tapdisk_watch(d->m->loop, d->pid, d->minor, d->m->opt.timeout_s,
+					 on_watch, d);
 		d->watched_at = ev_now(d->m->loop);
 		d->said[0] = 0;
 	}

@@ -113,12 +113,14 @@ static void on_ping(void *arg, int err, json_t *reply, const char *text)
 		tell(d, "hung", what);
 		return;
 	}
-	/* one that is paused, or has no space, waits for somebody else, and says so itself; one that has died is buried elsewhere */
+	/* one that is paused, or has no space, waits for somebody else, and says so itself; one
+	 * that has died is buried elsewhere */
 	/*
-	 * One that has nothing to answer is idle, whatever the guest's ring says, which is why it was asked: the guest can write that as
-	 * it likes.  An older tapdisk does not say how many.
+	 * One that has nothing to answer is idle, whatever the guest's ring says, which is why it
+	 * was asked: the guest can write that as it likes.  An older tapdisk does not say how many.
 	 */
-	if (err || td_json_number(reply, "state", TD_STATE_CLOSED) || answered < 0 || answered != w->answered || !td_json_number(reply, "waiting", 1)) {
+	if (err || td_json_number(reply, "state", TD_STATE_CLOSED) || answered < 0 ||
+	    answered != w->answered || !td_json_number(reply, "waiting", 1)) {
 		w->answered = err ? -1 : answered;
 		w->answered_at = now;
 		if (w->told && !err)
@@ -158,7 +160,9 @@ void watchdog_look(struct device *d)
 		goes_on(d);
 		return;
 	}
-	w->ping = tapdisk_ask(d->m->loop, d->pid, json_pack("{s:s,s:i}", "op", "ping", "minor", d->minor), WATCHDOG_PING, on_ping, d);
+	w->ping = tapdisk_ask(d->m->loop, d->pid,
+			      json_pack("{s:s,s:i}", "op", "ping", "minor", d->minor),
+			      WATCHDOG_PING, on_ping, d);
 }
 
 void watchdog_drop(struct device *d)

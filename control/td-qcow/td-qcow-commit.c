@@ -27,7 +27,8 @@ static bool backing_of(struct td_qcow *t, const char *path, char out[TD_PATH_MAX
 	struct qcow_info info = {.snapshots = NULL};
 	struct td_err err = {0};
 	bool has = qcow_image_info(path, &info, t->io, &err) == 0 && info.h.backing[0] &&
-		   td_sibling(path, info.h.backing, "", &(struct td_reach){.dirs = "/"}, out, NULL) == 0;
+		   td_sibling(path, info.h.backing, "", &(struct td_reach){.dirs = "/"}, out,
+			      NULL) == 0;
 
 	free(info.snapshots);
 	return has;
@@ -43,13 +44,14 @@ static bool stands_on(struct td_qcow *t, const char *path, const struct stand *s
 	char below[TD_PATH_MAX];
 	struct stat st;
 
-	if (stat(path, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) || same_file(&st, &s->image) ||
-	    same_file(&st, &s->backing))
+	if (stat(path, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) ||
+	    same_file(&st, &s->image) || same_file(&st, &s->backing))
 		return false;
 	return backing_of(t, path, below) && stat(below, &st) == 0 && same_file(&st, &s->backing);
 }
 
-/* The others in the directory of `near', an absolute path.  /dev and /dev/mapper have everybody's: there the locks alone tell. */
+/* The others in the directory of `near', an absolute path.  /dev and /dev/mapper have everybody's:
+ * there the locks alone tell. */
 static int closed_ones(struct td_qcow *t, const struct stand *s, const char *near)
 {
 	const char *slash = strrchr(near, '/');
@@ -64,10 +66,12 @@ static int closed_ones(struct td_qcow *t, const struct stand *s, const char *nea
 	while (!rc && (e = readdir(d))) {
 		snprintf(path, sizeof path, "%s%s", dir, e->d_name);
 		if (stands_on(t, path, s))
-			rc = td_fail(t->err, EBUSY,
-				     "%s has the backing file %s too, and its disk would change: delete it or give it another "
-				     "backing file first, or say --force if it is of no use any more",
-				     path, s->below);
+			rc = td_fail(
+				t->err, EBUSY,
+				"%s has the backing file %s too, and its disk would change: delete "
+				"it or give it another "
+				"backing file first, or say --force if it is of no use any more",
+				path, s->below);
 	}
 	closedir(d);
 	return rc;
@@ -79,7 +83,8 @@ static int alone_beneath(struct td_qcow *t, const char *path)
 	struct stand s = {.below = below};
 	int rc = 0; /* where nothing can be seen the merge itself says what is wrong */
 
-	if (whole && backing_of(t, whole, below) && stat(whole, &s.image) == 0 && stat(below, &s.backing) == 0) {
+	if (whole && backing_of(t, whole, below) && stat(whole, &s.image) == 0 &&
+	    stat(below, &s.backing) == 0) {
 		rc = closed_ones(t, &s, below);
 		if (!rc)
 			rc = closed_ones(t, &s, whole);
@@ -97,7 +102,8 @@ static void progress(void *data, uint64_t done, uint64_t all)
 
 int td_qcow_commit(struct td_qcow *t)
 {
-	static const struct option longs[] = {{"force", no_argument, NULL, 'f'}, {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {{"force", no_argument, NULL, 'f'},
+					      {NULL, 0, NULL, 0}};
 	bool keep = false, force = false, show = isatty(STDERR_FILENO);
 	const char *path;
 	int o, rc;
@@ -114,6 +120,7 @@ int td_qcow_commit(struct td_qcow *t)
 	path = t->argv[optind];
 	rc = force ? 0 : alone_beneath(t, path);
 	if (!rc)
-		rc = qcow_image_commit(path, keep, &t->key, show ? progress : NULL, NULL, t->io, t->err);
+		rc = qcow_image_commit(path, keep, &t->key, show ? progress : NULL, NULL, t->io,
+				       t->err);
 	return -rc;
 }

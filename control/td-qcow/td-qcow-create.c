@@ -24,7 +24,8 @@ static int bad(struct td_err *err, const char *key, const char *value, const cha
 	return td_fail(err, EINVAL, "%s=%.100s: it is %s", key, value, known);
 }
 
-static int set_power(struct td_qcow *t, const char *key, const char *value, uint64_t least, uint64_t most, unsigned *bits, const char *known)
+static int set_power(struct td_qcow *t, const char *key, const char *value, uint64_t least,
+		     uint64_t most, unsigned *bits, const char *known)
 {
 	uint64_t v;
 	int rc = td_qcow_size(value, &v, t->err);
@@ -45,7 +46,8 @@ static int set_bool(struct td_qcow *t, const char *key, const char *value, bool 
 	return 0;
 }
 
-static int set_word(struct td_qcow *t, const char *key, const char *value, const char *const *words, unsigned *out, const char *known)
+static int set_word(struct td_qcow *t, const char *key, const char *value, const char *const *words,
+		    unsigned *out, const char *known)
 {
 	for (unsigned i = 0; words[i]; i++)
 		if (!strcmp(words[i], value)) {
@@ -58,9 +60,12 @@ static int set_word(struct td_qcow *t, const char *key, const char *value, const
 /* Those whose names begin with encrypt. */
 static int set_encrypt(struct td_qcow *t, struct create *c, const char *key, const char *value)
 {
-	static const char *const formats[] = {"luks", NULL}, *const ciphers[] = {"aes-128", "aes-256", NULL}, *const modes[] = {"xts", "cbc", NULL},
-					 *const ivs[] = {"plain", "plain64", "essiv", NULL}, *const hashes[] = {"sha1", "sha256", "sha512", NULL},
-					 *const iv_hashes[] = {"sha256", NULL};
+	static const char *const formats[] = {"luks", NULL},
+				 *const ciphers[] = {"aes-128", "aes-256", NULL},
+				 *const modes[] = {"xts", "cbc", NULL},
+				 *const ivs[] = {"plain", "plain64", "essiv", NULL},
+				 *const hashes[] = {"sha1", "sha256", "sha512", NULL},
+				 *const iv_hashes[] = {"sha256", NULL};
 	unsigned v = 0;
 	int rc;
 
@@ -83,18 +88,25 @@ static int set_encrypt(struct td_qcow *t, struct create *c, const char *key, con
 		c->luks.hash = rc ? "" : hashes[v];
 	} else if (!strcmp(key, "iter-time")) {
 		c->luks.ms = (unsigned)strtoul(value, NULL, 10);
-		rc = c->luks.ms && c->luks.ms <= 60000 ? 0 : bad(t->err, "encrypt.iter-time", value, "1 to 60000 ms");
+		rc = c->luks.ms && c->luks.ms <= 60000
+			     ? 0
+			     : bad(t->err, "encrypt.iter-time", value, "1 to 60000 ms");
 	} else {
-		rc = td_fail(t->err, EINVAL, "unknown option 'encrypt.%.100s': format, cipher-alg, cipher-mode, ivgen-alg, ivgen-hash-alg, hash-alg and "
-					     "iter-time are known (and -E for the passphrase)", key);
+		rc = td_fail(t->err, EINVAL,
+			     "unknown option 'encrypt.%.100s': format, cipher-alg, cipher-mode, "
+			     "ivgen-alg, ivgen-hash-alg, hash-alg and "
+			     "iter-time are known (and -E for the passphrase)",
+			     key);
 	}
 	return rc;
 }
 
 static int set_option(struct td_qcow *t, struct create *c, const char *key, const char *value)
 {
-	static const char *const zip[] = {"zlib", "zstd", NULL}, *const prealloc[] = {"off", "metadata", "falloc", "full", NULL},
-					 *const compat[] = {"", "", "0.10", "1.1", NULL}, *const versions[] = {"", "", "v2", "v3", NULL};
+	static const char *const zip[] = {"zlib", "zstd", NULL},
+				 *const prealloc[] = {"off", "metadata", "falloc", "full", NULL},
+				 *const compat[] = {"", "", "0.10", "1.1", NULL},
+				 *const versions[] = {"", "", "v2", "v3", NULL};
 	struct qcow_create *o = &c->o;
 	unsigned v = 0;
 	int rc = 0;
@@ -102,9 +114,11 @@ static int set_option(struct td_qcow *t, struct create *c, const char *key, cons
 	if (!strncmp(key, "encrypt.", 8))
 		return set_encrypt(t, c, key + 8, value);
 	if (!strcmp(key, "cluster_size"))
-		return set_power(t, key, value, 512, 2u << 20, &o->cluster_bits, "a power of two from 512 to 2M");
+		return set_power(t, key, value, 512, 2u << 20, &o->cluster_bits,
+				 "a power of two from 512 to 2M");
 	if (!strcmp(key, "refcount_bits"))
-		return set_power(t, key, value, 1, 64, &o->refcount_order, "a power of two from 1 to 64");
+		return set_power(t, key, value, 1, 64, &o->refcount_order,
+				 "a power of two from 1 to 64");
 	if (!strcmp(key, "lazy_refcounts"))
 		return set_bool(t, key, value, &o->lazy);
 	if (!strcmp(key, "extended_l2"))
@@ -114,7 +128,8 @@ static int set_option(struct td_qcow *t, struct create *c, const char *key, cons
 	if (!strcmp(key, "compression_type"))
 		return set_word(t, key, value, zip, &o->compression, "zlib or zstd");
 	if (!strcmp(key, "compat"))
-		return set_word(t, key, value, value[0] == 'v' ? versions : compat, &o->version, "0.10 or 1.1");
+		return set_word(t, key, value, value[0] == 'v' ? versions : compat, &o->version,
+				"0.10 or 1.1");
 	if (!strcmp(key, "preallocation")) {
 		rc = set_word(t, key, value, prealloc, &v, "off, metadata, falloc or full");
 		o->prealloc = rc ? QCOW_PREALLOC_OFF : (enum qcow_prealloc)v;
@@ -129,8 +144,12 @@ static int set_option(struct td_qcow *t, struct create *c, const char *key, cons
 	else if (!strcmp(key, "size"))
 		return td_qcow_size(value, &o->size, t->err);
 	else
-		return td_fail(t->err, EINVAL, "unknown option '%.100s': the options are cluster_size, refcount_bits, compat, lazy_refcounts, extended_l2, "
-					       "compression_type, data_file, data_file_raw, preallocation, backing_file, backing_fmt, size and encrypt.*", key);
+		return td_fail(t->err, EINVAL,
+			       "unknown option '%.100s': the options are cluster_size, "
+			       "refcount_bits, compat, lazy_refcounts, extended_l2, "
+			       "compression_type, data_file, data_file_raw, preallocation, "
+			       "backing_file, backing_fmt, size and encrypt.*",
+			       key);
 	return 0;
 }
 
@@ -143,7 +162,8 @@ static int set_options(struct td_qcow *t, struct create *c, char *list)
 	for (char *p = strtok_r(list, ",", &save); p && !rc; p = strtok_r(NULL, ",", &save)) {
 		value = strchr(p, '=');
 		if (!value)
-			return td_fail(t->err, EINVAL, "'%.100s' is not of the form option=value", p);
+			return td_fail(t->err, EINVAL, "'%.100s' is not of the form option=value",
+				       p);
 		*value++ = 0;
 		rc = set_option(t, c, p, value);
 	}
@@ -153,11 +173,13 @@ static int set_options(struct td_qcow *t, struct create *c, char *list)
 /* The file or device at path.  *made: it was not there. */
 static int make_file(const char *path, bool force, bool *made, struct td_err *err)
 {
-	int how = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, fd = open(path, how | O_CREAT | O_EXCL, 0644), rc = 0;
+	int how = O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+	    fd = open(path, how | O_CREAT | O_EXCL, 0644), rc = 0;
 	struct stat s;
 
 	*made = fd >= 0;
-	if (fd < 0 && errno == EEXIST) { /* or a symbolic link is, and leads to a file that is not */
+	if (fd < 0 &&
+	    errno == EEXIST) { /* or a symbolic link is, and leads to a file that is not */
 		bool there = !stat(path, &s);
 
 		fd = open(path, how | O_CREAT, 0644);
@@ -166,8 +188,10 @@ static int make_file(const char *path, bool force, bool *made, struct td_err *er
 	if (fd < 0 || fstat(fd, &s) < 0)
 		rc = td_fail(err, errno, "cannot create %s: %s", path, strerror(errno));
 	else if (S_ISREG(s.st_mode) && s.st_size && !force)
-		rc = td_fail(err, EEXIST, "%s is there already, with %lld bytes: --force makes an image of it, and its contents are gone", path,
-			     (long long)s.st_size);
+		rc = td_fail(err, EEXIST,
+			     "%s is there already, with %lld bytes: --force makes an image of it, "
+			     "and its contents are gone",
+			     path, (long long)s.st_size);
 	if (!rc && !*made)
 		rc = td_redo_mind(path, true, err);
 	if (fd >= 0)
@@ -175,7 +199,8 @@ static int make_file(const char *path, bool force, bool *made, struct td_err *er
 	return rc;
 }
 
-/* What the new image stands on has to be there, and opens with the key if it is encrypted, as does then the new one. */
+/* What the new image stands on has to be there, and opens with the key if it is encrypted, as does
+ * then the new one. */
 static int look_below(struct td_qcow *t, const char *path, struct create *c)
 {
 	struct qcow_create *o = &c->o;
@@ -185,9 +210,11 @@ static int look_below(struct td_qcow *t, const char *path, struct create *c)
 	int rc = td_sibling(path, o->backing, "backing file", NULL, below, t->err);
 
 	if (!rc && access(below, R_OK) < 0)
-		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", below, strerror(errno));
+		rc = td_fail(t->err, errno, "cannot open the backing file %s: %s", below,
+			     strerror(errno));
 	if (!rc)
-		rc = qcow_image_below(below, o->backing_format, &t->key, &size, &encrypted, t->io, t->err);
+		rc = qcow_image_below(below, o->backing_format, &t->key, &size, &encrypted, t->io,
+				      t->err);
 	if (!rc && !o->size)
 		o->size = td_round_up(size, 512);
 	if (!rc && encrypted)
@@ -205,7 +232,8 @@ static void take_back(const char *path)
 	free(real);
 }
 
-/* What an image stands on is written no more, and a tapdisk wants to see that; its data file likewise. */
+/* What an image stands on is written no more, and a tapdisk wants to see that; its data file
+ * likewise. */
 static void freeze_below(struct td_qcow *t, const char *path, const char *backing)
 {
 	struct qcow_info info = {.snapshots = NULL};
@@ -216,8 +244,10 @@ static void freeze_below(struct td_qcow *t, const char *path, const char *backin
 	if (!rc)
 		rc = td_reach_freeze(below);
 	if (rc)
-		fprintf(stderr, "td-qcow: cannot take the write permissions of %s away: %s; a tapdisk will not take it as a parent before\n", backing,
-			strerror(-rc));
+		fprintf(stderr,
+			"td-qcow: cannot take the write permissions of %s away: %s; a tapdisk will "
+			"not take it as a parent before\n",
+			backing, strerror(-rc));
 	if (!rc && qcow_image_info(below, &info, t->io, &none) == 0 && info.h.data_file[0] &&
 	    td_sibling(below, info.h.data_file, "data file", NULL, data, &none) == 0)
 		td_reach_freeze(data);
@@ -234,7 +264,9 @@ static int create(struct td_qcow *t, const char *path, struct create *c, bool fo
 	if (t->key.len)
 		o->luks = &c->luks;
 	if (o->backing && !o->backing_format)
-		return td_fail(t->err, EINVAL, "say what format the backing file has (-F raw, qcow2, qcow or vpc): a raw disk could pretend to be any");
+		return td_fail(t->err, EINVAL,
+			       "say what format the backing file has (-F raw, qcow2, qcow or vpc): "
+			       "a raw disk could pretend to be any");
 	if (o->backing)
 		rc = look_below(t, path, c);
 	if (!rc && o->data_file)
@@ -242,7 +274,8 @@ static int create(struct td_qcow *t, const char *path, struct create *c, bool fo
 	if (!rc)
 		rc = make_file(path, force, &made, t->err);
 	if (!rc && o->data_file)
-		rc = make_file(data, true, &made_data, t->err); /* a data file that is there keeps its contents */
+		rc = make_file(data, true, &made_data,
+			       t->err); /* a data file that is there keeps its contents */
 	if (!rc)
 		rc = qcow_image_create(path, o, t->io, t->err);
 	if (!rc && o->backing)
@@ -258,8 +291,9 @@ static const struct option longs[] = {{"force", no_argument, NULL, 'f'}, {NULL, 
 
 static struct create defaults(const struct td_qcow *t)
 {
-	return (struct create){.o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .key = &t->key},
-			       .luks = {TD_CIPHER_XTS, TD_IV_PLAIN64, 256, "sha256", 2000}};
+	return (struct create){
+		.o = {.version = 3, .cluster_bits = 16, .refcount_order = 4, .key = &t->key},
+		.luks = {TD_CIPHER_XTS, TD_IV_PLAIN64, 256, "sha256", 2000}};
 }
 
 int td_qcow_create(struct td_qcow *t)

@@ -43,7 +43,9 @@ static const char *compat(const struct qcow_header *h)
 	return h->version == 2 ? "0.10" : "1.1";
 }
 
-/* --- encryption ---------------------------------------------------------------------------------------------------------------- */
+/* --- encryption
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 /* "aes-256", "xts", "plain64". */
 static void cipher_words(const struct luks *l, char cipher[16], char mode[8], char iv[24])
@@ -65,8 +67,11 @@ static json_t *json_encrypt(const struct qcow_info *i)
 	cipher_words(&i->luks, cipher, mode, iv);
 	slots = json_array();
 	for (unsigned n = 0; n < LUKS_SLOTS; n++)
-		json_array_append_new(slots, json_pack("{s:b, s:i}", "active", i->luks.slot[n].active, "iters", (int)i->luks.slot[n].iterations));
-	json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cipher-alg", cipher, "cipher-mode", mode, "ivgen-alg", iv, "hash-alg",
+		json_array_append_new(slots,
+				      json_pack("{s:b, s:i}", "active", i->luks.slot[n].active,
+						"iters", (int)i->luks.slot[n].iterations));
+	json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cipher-alg", cipher,
+					    "cipher-mode", mode, "ivgen-alg", iv, "hash-alg",
 					    i->luks.hash_name, "slots", slots));
 	return j;
 }
@@ -79,15 +84,18 @@ static void text_encrypt(const struct qcow_info *i)
 	if (!i->has_luks)
 		return;
 	cipher_words(&i->luks, cipher, mode, iv);
-	printf("        ivgen alg: %s\n        hash alg: %s\n        cipher alg: %s\n        cipher mode: %s\n        slots in use:", iv,
-	       i->luks.hash_name, cipher, mode);
+	printf("        ivgen alg: %s\n        hash alg: %s\n        cipher alg: %s\n        "
+	       "cipher mode: %s\n        slots in use:",
+	       iv, i->luks.hash_name, cipher, mode);
 	for (unsigned n = 0; n < LUKS_SLOTS; n++)
 		if (i->luks.slot[n].active)
 			printf(" %u", n);
 	putchar('\n');
 }
 
-/* --- info --------------------------------------------------------------------------------------------------------------------- */
+/* --- info
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static json_t *json_snapshots(const struct qcow_info *i)
 {
@@ -95,9 +103,12 @@ static json_t *json_snapshots(const struct qcow_info *i)
 
 	for (uint32_t n = 0; n < i->h.nsnapshots; n++) {
 		const struct qcow_snapshot *s = &i->snapshots[n];
-		json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name", s->name, "vm-state-size",
-				      (json_int_t)s->state_size, "date-sec", (json_int_t)s->seconds, "date-nsec", (json_int_t)s->nanoseconds,
-				      "vm-clock-sec", (json_int_t)(s->clock / 1000000000), "vm-clock-nsec", (json_int_t)(s->clock % 1000000000));
+		json_t *j =
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name",
+				  s->name, "vm-state-size", (json_int_t)s->state_size, "date-sec",
+				  (json_int_t)s->seconds, "date-nsec", (json_int_t)s->nanoseconds,
+				  "vm-clock-sec", (json_int_t)(s->clock / 1000000000),
+				  "vm-clock-nsec", (json_int_t)(s->clock % 1000000000));
 
 		if (s->icount != UINT64_MAX)
 			json_object_set_new(j, "icount", json_integer((json_int_t)s->icount));
@@ -109,17 +120,22 @@ static json_t *json_snapshots(const struct qcow_info *i)
 static int info_json(const char *path, const struct qcow_info *i)
 {
 	const struct qcow_header *h = &i->h;
-	json_t *data = json_pack("{s:s, s:s, s:b, s:i, s:b, s:b}", "compat", compat(h), "compression-type", h->compression ? "zstd" : "zlib",
-				 "lazy-refcounts", (h->compat & QCOW_COMPAT_LAZY) != 0, "refcount-bits", 1 << h->ref_order, "corrupt",
-				 (h->incompat & QCOW_INCOMPAT_CORRUPT) != 0, "extended-l2", qcow_extl2(h));
-	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "filename", path, "format", "qcow2", "virtual-size", (json_int_t)h->size,
-			      "actual-size", (json_int_t)on_disk(path), "cluster-size", (json_int_t)qcow_cluster(h), "dirty-flag",
-			      (h->incompat & QCOW_INCOMPAT_DIRTY) != 0);
+	json_t *data = json_pack(
+		"{s:s, s:s, s:b, s:i, s:b, s:b}", "compat", compat(h), "compression-type",
+		h->compression ? "zstd" : "zlib", "lazy-refcounts",
+		(h->compat & QCOW_COMPAT_LAZY) != 0, "refcount-bits", 1 << h->ref_order, "corrupt",
+		(h->incompat & QCOW_INCOMPAT_CORRUPT) != 0, "extended-l2", qcow_extl2(h));
+	json_t *j =
+		json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "filename", path, "format", "qcow2",
+			  "virtual-size", (json_int_t)h->size, "actual-size",
+			  (json_int_t)on_disk(path), "cluster-size", (json_int_t)qcow_cluster(h),
+			  "dirty-flag", (h->incompat & QCOW_INCOMPAT_DIRTY) != 0);
 	char full[TD_PATH_MAX];
 
 	if (h->data_file[0]) {
 		json_object_set_new(data, "data-file", json_string(h->data_file));
-		json_object_set_new(data, "data-file-raw", json_boolean(h->autoclear & QCOW_AUTOCLEAR_RAW));
+		json_object_set_new(data, "data-file-raw",
+				    json_boolean(h->autoclear & QCOW_AUTOCLEAR_RAW));
 	}
 	if (h->nbitmaps)
 		json_object_set_new(data, "bitmaps", json_integer(h->nbitmaps));
@@ -132,17 +148,20 @@ static int info_json(const char *path, const struct qcow_info *i)
 		if (td_sibling(path, h->backing, "", NULL, full, NULL) == 0)
 			json_object_set_new(j, "full-backing-filename", json_string(full));
 		if (h->backing_format[0])
-			json_object_set_new(j, "backing-filename-format", json_string(h->backing_format));
+			json_object_set_new(j, "backing-filename-format",
+					    json_string(h->backing_format));
 	}
 	if (h->nsnapshots)
 		json_object_set_new(j, "snapshots", json_snapshots(i));
-	json_object_set_new(j, "format-specific", json_pack("{s:s, s:o}", "type", "qcow2", "data", data));
+	json_object_set_new(j, "format-specific",
+			    json_pack("{s:s, s:o}", "type", "qcow2", "data", data));
 	return td_qcow_print(j);
 }
 
 static void info_snapshots(const struct qcow_info *i)
 {
-	printf("Snapshot list:\n%-9s %-16s %8s %19s %12s %10s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+	printf("Snapshot list:\n%-9s %-16s %8s %19s %12s %10s\n", "ID", "TAG", "VM SIZE", "DATE",
+	       "VM CLOCK", "ICOUNT");
 	for (uint32_t n = 0; n < i->h.nsnapshots; n++) {
 		const struct qcow_snapshot *s = &i->snapshots[n];
 		uint64_t sec = s->clock / 1000000000;
@@ -153,11 +172,14 @@ static void info_snapshots(const struct qcow_info *i)
 		human(s->state_size, size);
 		if (localtime_r(&when, &tm))
 			strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &tm);
-		snprintf(clock, sizeof clock, "%02llu:%02llu:%02llu.%03llu", (unsigned long long)sec / 3600, (unsigned long long)sec / 60 % 60,
-			 (unsigned long long)sec % 60, (unsigned long long)s->clock / 1000000 % 1000);
+		snprintf(clock, sizeof clock, "%02llu:%02llu:%02llu.%03llu",
+			 (unsigned long long)sec / 3600, (unsigned long long)sec / 60 % 60,
+			 (unsigned long long)sec % 60,
+			 (unsigned long long)s->clock / 1000000 % 1000);
 		if (s->icount != UINT64_MAX)
 			snprintf(icount, sizeof icount, "%llu", (unsigned long long)s->icount);
-		printf("%-9s %-16s %8s %19s %12s %10s\n", s->id, s->name, size, date, clock, icount);
+		printf("%-9s %-16s %8s %19s %12s %10s\n", s->id, s->name, size, date, clock,
+		       icount);
 	}
 }
 
@@ -173,7 +195,8 @@ static int info_text(const char *path, const struct qcow_info *i)
 
 	human(h->size, size);
 	human(on_disk(path), disk);
-	printf("image: %s\nfile format: qcow2\nvirtual size: %s (%llu bytes)\ndisk size: %s\n", path, size, (unsigned long long)h->size, disk);
+	printf("image: %s\nfile format: qcow2\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
+	       path, size, (unsigned long long)h->size, disk);
 	if (h->crypt)
 		puts("encrypted: yes");
 	printf("cluster_size: %llu\n", (unsigned long long)qcow_cluster(h));
@@ -185,7 +208,8 @@ static int info_text(const char *path, const struct qcow_info *i)
 		printf("backing file format: %s\n", h->backing_format);
 	if (h->nsnapshots)
 		info_snapshots(i);
-	printf("Format specific information:\n    compat: %s\n    compression type: %s\n", compat(h), h->compression ? "zstd" : "zlib");
+	printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
+	       compat(h), h->compression ? "zstd" : "zlib");
 	if (h->version > 2)
 		yes("lazy refcounts", h->compat & QCOW_COMPAT_LAZY);
 	printf("    refcount bits: %d\n", 1 << h->ref_order);
@@ -218,7 +242,9 @@ int td_qcow_info(struct td_qcow *t)
 	return -rc;
 }
 
-/* --- map ---------------------------------------------------------------------------------------------------------------------- */
+/* --- map
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 struct shown {
 	struct qcow_extent e;
@@ -230,19 +256,23 @@ static void show(struct shown *s)
 	const struct qcow_extent *e = &s->e;
 
 	if (s->json) {
-		printf("%s{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s", s->first ? "[" : ",\n",
-		       (unsigned long long)e->off, (unsigned long long)e->len, e->depth, e->present ? "true" : "false", e->zero ? "true" : "false",
-		       e->data ? "true" : "false");
+		printf("%s{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, "
+		       "\"zero\": %s, \"data\": %s",
+		       s->first ? "[" : ",\n", (unsigned long long)e->off,
+		       (unsigned long long)e->len, e->depth, e->present ? "true" : "false",
+		       e->zero ? "true" : "false", e->data ? "true" : "false");
 		if (e->has_host)
 			printf(", \"offset\": %llu", (unsigned long long)e->host);
 		printf("}");
 	} else if (e->data) {
 		char host[32];
 
-		snprintf(host, sizeof host, "%s", e->zipped ? "compressed" : "-"); /* -: that format does not say */
+		snprintf(host, sizeof host, "%s",
+			 e->zipped ? "compressed" : "-"); /* -: that format does not say */
 		if (e->has_host)
 			snprintf(host, sizeof host, "%#llx", (unsigned long long)e->host);
-		printf("%#-15llx %#-15llx %-15s %s\n", (unsigned long long)e->off, (unsigned long long)e->len, host, e->file);
+		printf("%#-15llx %#-15llx %-15s %s\n", (unsigned long long)e->off,
+		       (unsigned long long)e->len, host, e->file);
 	}
 	s->first = false;
 }
@@ -252,8 +282,9 @@ static int each(void *data, const struct qcow_extent *e)
 	struct shown *s = data;
 	struct qcow_extent *l = &s->e;
 
-	if (e && s->any && l->depth == e->depth && l->present == e->present && l->zero == e->zero && l->data == e->data &&
-	    l->has_host == e->has_host && l->zipped == e->zipped && l->file == e->file && (!e->has_host || l->host + l->len == e->host)) {
+	if (e && s->any && l->depth == e->depth && l->present == e->present && l->zero == e->zero &&
+	    l->data == e->data && l->has_host == e->has_host && l->zipped == e->zipped &&
+	    l->file == e->file && (!e->has_host || l->host + l->len == e->host)) {
 		l->len += e->len;
 		return 0;
 	}

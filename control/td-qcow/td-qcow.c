@@ -20,18 +20,26 @@
 
 static const char usage_text[] =
 	"usage: td-qcow create [-f] [-E] [-o OPTION=VALUE,...] [-b BACKING -F FORMAT] FILE [SIZE]\n"
-	"       td-qcow snapshot [-f] [-E] [-F FORMAT] [-o OPTION=VALUE,...] PARENT FILE    a new image upon PARENT, of the same size\n"
+	"       td-qcow snapshot [-f] [-E] [-F FORMAT] [-o OPTION=VALUE,...] PARENT FILE    a new "
+	"image upon PARENT, of the same size\n"
 	"       td-qcow info [--json] FILE\n"
-	"       td-qcow check [-r leaks|all] [--json] FILE       0: clean, 2: corrupt, 3: leaks alone\n"
+	"       td-qcow check [-r leaks|all] [--json] FILE       0: clean, 2: corrupt, 3: leaks "
+	"alone\n"
 	"       td-qcow resize [-E] [--shrink] FILE [+|-]SIZE\n"
-	"       td-qcow commit [-f] [-E] [-k] [-p] FILE          into its backing file; -k keeps its contents, -p shows progress\n"
+	"       td-qcow commit [-f] [-E] [-k] [-p] FILE          into its backing file; -k keeps "
+	"its contents, -p shows progress\n"
 	"       td-qcow map [-E] [--json] FILE\n"
-	"OPTION: cluster_size, refcount_bits, compat (0.10, 1.1), lazy_refcounts, extended_l2, compression_type, data_file, data_file_raw,\n"
-	"        preallocation (off, metadata, falloc, full), backing_file, backing_fmt.  SIZE: bytes, or with K, M, G, T, P.\n"
-	"        encrypt.format (luks), encrypt.cipher-alg (aes-128, aes-256), encrypt.cipher-mode (xts, cbc), encrypt.ivgen-alg (plain, plain64,\n"
+	"OPTION: cluster_size, refcount_bits, compat (0.10, 1.1), lazy_refcounts, extended_l2, "
+	"compression_type, data_file, data_file_raw,\n"
+	"        preallocation (off, metadata, falloc, full), backing_file, backing_fmt.  SIZE: "
+	"bytes, or with K, M, G, T, P.\n"
+	"        encrypt.format (luks), encrypt.cipher-alg (aes-128, aes-256), encrypt.cipher-mode "
+	"(xts, cbc), encrypt.ivgen-alg (plain, plain64,\n"
 	"        essiv), encrypt.hash-alg (sha1, sha256, sha512), encrypt.iter-time (ms)\n"
-	"  -f, --force       create: over a file that is there and not empty; commit: beneath other overlays\n"
-	"  -E, --encrypted   the image is encrypted, or to be, and its passphrase on standard input, up to the end\n"
+	"  -f, --force       create: over a file that is there and not empty; commit: beneath "
+	"other overlays\n"
+	"  -E, --encrypted   the image is encrypted, or to be, and its passphrase on standard "
+	"input, up to the end\n"
 	"  -h, --help        this text;  -V, --version\n";
 
 int td_qcow_usage(struct td_qcow *t)
@@ -52,13 +60,18 @@ int td_qcow_size(const char *text, uint64_t *size, struct td_err *err)
 	*size = strtoull(text, &end, 10);
 	unit = *end ? strchr(units, *end == 'k' ? 'K' : *end) : units;
 	shift = unit ? (unsigned)(unit - units) * 10 : 0;
-	if (errno || text[0] < '0' || text[0] > '9' || !unit || (*end && end[1]) || *size > UINT64_MAX >> shift)
-		return td_fail(err, EINVAL, "'%.100s' is no size: bytes, or a number with K, M, G, T or P", text);
+	if (errno || text[0] < '0' || text[0] > '9' || !unit || (*end && end[1]) ||
+	    *size > UINT64_MAX >> shift)
+		return td_fail(err, EINVAL,
+			       "'%.100s' is no size: bytes, or a number with K, M, G, T or P",
+			       text);
 	*size <<= shift;
 	return 0;
 }
 
-/* --- check ----------------------------------------------------------------------------------------------------------------- */
+/* --- check
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 static void say(struct qcow_check *c, const char *line)
 {
@@ -68,27 +81,37 @@ static void say(struct qcow_check *c, const char *line)
 
 static int show_check(struct td_qcow *t, const char *path, const struct qcow_check *c)
 {
-	double all = c->total ? (double)c->total : 1, some = c->allocated ? (double)c->allocated : 1;
+	double all = c->total ? (double)c->total : 1,
+	       some = c->allocated ? (double)c->allocated : 1;
 
 	if (t->json)
 		return td_qcow_print(json_pack(
-			"{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename", path, "format", "qcow2", "check-errors", 0,
-			"corruptions", (json_int_t)c->corruptions, "leaks", (json_int_t)c->leaks, "corruptions-fixed",
-			(json_int_t)c->corruptions_fixed, "leaks-fixed", (json_int_t)c->leaks_fixed, "total-clusters", (json_int_t)c->total,
-			"allocated-clusters", (json_int_t)c->allocated, "fragmented-clusters", (json_int_t)c->fragmented,
-			"compressed-clusters", (json_int_t)c->compressed, "image-end-offset", (json_int_t)c->end));
+			"{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename",
+			path, "format", "qcow2", "check-errors", 0, "corruptions",
+			(json_int_t)c->corruptions, "leaks", (json_int_t)c->leaks,
+			"corruptions-fixed", (json_int_t)c->corruptions_fixed, "leaks-fixed",
+			(json_int_t)c->leaks_fixed, "total-clusters", (json_int_t)c->total,
+			"allocated-clusters", (json_int_t)c->allocated, "fragmented-clusters",
+			(json_int_t)c->fragmented, "compressed-clusters", (json_int_t)c->compressed,
+			"image-end-offset", (json_int_t)c->end));
 	if (c->corruptions_fixed || c->leaks_fixed)
-		printf("%llu errors and %llu leaked clusters were repaired.\n", (unsigned long long)c->corruptions_fixed,
+		printf("%llu errors and %llu leaked clusters were repaired.\n",
+		       (unsigned long long)c->corruptions_fixed,
 		       (unsigned long long)c->leaks_fixed);
 	if (c->corruptions)
-		printf("%llu errors were found on the image: data may be corrupt, or become so when it is written to.\n",
+		printf("%llu errors were found on the image: data may be corrupt, or become so "
+		       "when it is written to.\n",
 		       (unsigned long long)c->corruptions);
 	if (c->leaks)
-		printf("%llu leaked clusters were found on the image: space is wasted, and no data is in danger.\n", (unsigned long long)c->leaks);
+		printf("%llu leaked clusters were found on the image: space is wasted, and no data "
+		       "is in danger.\n",
+		       (unsigned long long)c->leaks);
 	if (!c->corruptions && !c->leaks)
 		puts("No errors were found on the image.");
-	printf("%llu/%llu = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed clusters\nImage end offset: %llu\n",
-	       (unsigned long long)c->allocated, (unsigned long long)c->total, 100 * (double)c->allocated / all, 100 * (double)c->fragmented / some,
+	printf("%llu/%llu = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed clusters\nImage "
+	       "end offset: %llu\n",
+	       (unsigned long long)c->allocated, (unsigned long long)c->total,
+	       100 * (double)c->allocated / all, 100 * (double)c->fragmented / some,
 	       100 * (double)c->compressed / some, (unsigned long long)c->end);
 	return 0;
 }
@@ -113,11 +136,14 @@ static int check(struct td_qcow *t)
 	return c.corruptions ? 2 : c.leaks ? 3 : 0;
 }
 
-/* --- resize -------------------------------------------------------------------------------------------------------- */
+/* --- resize
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static int resize(struct td_qcow *t)
 {
-	static const struct option longs[] = {{"shrink", no_argument, NULL, 's'}, {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {{"shrink", no_argument, NULL, 's'},
+					      {NULL, 0, NULL, 0}};
 	bool shrink = false;
 	const char *text;
 	uint64_t size;
@@ -138,7 +164,8 @@ static int resize(struct td_qcow *t)
 		rc = qcow_image_info(t->argv[optind], &info, t->io, t->err);
 		free(info.snapshots);
 		if (!rc && *text == '-' && size > info.h.size)
-			rc = td_fail(t->err, EINVAL, "%s has only %llu bytes", t->argv[optind], (unsigned long long)info.h.size);
+			rc = td_fail(t->err, EINVAL, "%s has only %llu bytes", t->argv[optind],
+				     (unsigned long long)info.h.size);
 		size = *text == '+' ? info.h.size + size : info.h.size - size;
 	}
 	if (!rc)
@@ -146,13 +173,17 @@ static int resize(struct td_qcow *t)
 	return -rc;
 }
 
-/* --- the program ------------------------------------------------------------------------------------------------------------ */
+/* --- the program
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static const struct {
 	const char *name;
 	int (*run)(struct td_qcow *t);
-} commands[] = {{"create", td_qcow_create}, {"snapshot", td_qcow_snapshot}, {"info", td_qcow_info}, {"check", check},
-		{"resize", resize},         {"commit", td_qcow_commit},     {"map", td_qcow_map}};
+} commands[] = {{"create", td_qcow_create}, {"snapshot", td_qcow_snapshot},
+		{"info", td_qcow_info},     {"check", check},
+		{"resize", resize},         {"commit", td_qcow_commit},
+		{"map", td_qcow_map}};
 
 struct run {
 	struct td_qcow t;
@@ -193,15 +224,16 @@ static int read_key(struct td_key *key, struct td_err *err)
 	setvbuf(stdin, NULL, _IONBF, 0); /* no copy of the key stays in a buffer */
 	key->len = (unsigned)fread(key->bytes, 1, sizeof key->bytes, stdin);
 	if (!key->len || fread(&more, 1, 1, stdin))
-		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %zu bytes", key->len ? "is too long" : "is empty",
-			       sizeof key->bytes);
+		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %zu bytes",
+			       key->len ? "is too long" : "is empty", sizeof key->bytes);
 	return 0;
 }
 
 /* Of the host's configuration one key is ours: where backing files may be. */
 static int read_conf(const char *key, const char *value, void *arg, struct td_err *err)
 {
-	char *dirs = strcmp(key, "parent-dirs") ? NULL : strdup(value); /* to the end of the program */
+	char *dirs =
+		strcmp(key, "parent-dirs") ? NULL : strdup(value); /* to the end of the program */
 
 	if (dirs)
 		qcow_parent_dirs(dirs);
@@ -243,7 +275,8 @@ int main(int argc, char **argv)
 	prctl(PR_SET_DUMPABLE, 0); /* keys pass through its memory */
 	td_log_open("td-qcow", TD_LOG_STDERR);
 	take_common(&argc, argv, &r.t.json, &key);
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {
+	if (argc > 1 &&
+	    (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {
 		fputs(usage_text, stdout);
 		return ended(&err);
 	}

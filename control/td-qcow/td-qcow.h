@@ -7,7 +7,8 @@
 
 #include "drivers/qcow/qcow-image.h"
 
-/* A command: runs on a fiber.  Exit code 0, or a positive number with err set (or, of check, without). */
+/* A command: runs on a fiber.  Exit code 0, or a positive number with err set (or, of check,
+ * without). */
 struct td_qcow {
 	struct td_io *io;
 	int argc;

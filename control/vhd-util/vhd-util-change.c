@@ -12,7 +12,8 @@
 
 int vu_create(const struct vu_args *a, struct td_err *err)
 {
-	struct vhd_new n = {.path = a->val['n'], .fixed = a->val['r'] != NULL, .replace = a->val['F'] != NULL};
+	struct vhd_new n = {
+		.path = a->val['n'], .fixed = a->val['r'] != NULL, .replace = a->val['F'] != NULL};
 	int rc = vu_mib(a, 's', &n.size, err);
 
 	if (!rc && !n.size)
@@ -25,10 +26,10 @@ int vu_create(const struct vu_args *a, struct td_err *err)
 int vu_snapshot(const struct vu_args *a, struct td_err *err)
 {
 	struct vhd_new n = {.path = a->val['n'],
-	                    .parent = a->val['p'],
-	                    .parent_raw = a->val['m'] != NULL,
-	                    .parent_as_named = a->val['e'] != NULL,
-	                    .replace = a->val['F'] != NULL};
+			    .parent = a->val['p'],
+			    .parent_raw = a->val['m'] != NULL,
+			    .parent_as_named = a->val['e'] != NULL,
+			    .replace = a->val['F'] != NULL};
 	uint64_t limit = 0;
 	int rc = vu_mib(a, 'S', &n.table_size, err);
 
@@ -44,7 +45,8 @@ static int set_marker(struct vhd_image *v, uint8_t value, struct td_err *err)
 	int rc;
 
 	if (!v->has_batmap)
-		return td_fail(err, EINVAL, "%s has no batmap, which the marker is part of", v->path);
+		return td_fail(err, EINVAL, "%s has no batmap, which the marker is part of",
+			       v->path);
 	v->batmap.marker = value;
 	vhd_batmap_encode(&v->batmap, b);
 	rc = vhd_pwrite(v, b, sizeof b, v->layout.batmap_header, err);
@@ -60,7 +62,8 @@ int vu_set(const struct vu_args *a, struct td_err *err)
 	int rc = vu_number(a, 'v', 255, &value, err);
 
 	if (!rc && strcmp(field, "hidden") && strcmp(field, "marker"))
-		rc = td_fail(err, EINVAL, "set: there is no field '%s', only hidden and marker", field);
+		rc = td_fail(err, EINVAL, "set: there is no field '%s', only hidden and marker",
+			     field);
 	if (!rc)
 		rc = vhd_image_open(a->val['n'], VHD_BENEATH, &v, err);
 	if (rc < 0)
@@ -149,7 +152,8 @@ int vu_fill(const struct vu_args *a, struct td_err *err)
 	return rc;
 }
 
-static int open_leaf(const struct vu_args *a, unsigned flags, struct vhd_image **v, struct td_err *err)
+static int open_leaf(const struct vu_args *a, unsigned flags, struct vhd_image **v,
+		     struct td_err *err)
 {
 	int rc = vhd_image_open(a->val['n'], VHD_READ | flags, v, err);
 
@@ -170,11 +174,12 @@ static bool same_file(const char *a, const char *b)
 }
 
 /*
- * Into the parent, or what -x and -a name.  The parent may be in use under this image: no reader of the image sees the
- * difference. What stands between the image and its ancestor goes on hiding the ancestor from its own children, so it must have
- * nothing there.
+ * Into the parent, or what -x and -a name.  The parent may be in use under this image: no reader of
+ * the image sees the difference. What stands between the image and its ancestor goes on hiding the
+ * ancestor from its own children, so it must have nothing there.
  */
-static int into_ancestor(const struct vu_args *a, struct vhd_image *v, struct vhd_image **to, struct td_err *err)
+static int into_ancestor(const struct vu_args *a, struct vhd_image *v, struct vhd_image **to,
+			 struct td_err *err)
 {
 	const char *ancestor = a->val['a'];
 	struct vhd_image *at = v, *next = NULL;
@@ -194,14 +199,15 @@ static int into_ancestor(const struct vu_args *a, struct vhd_image *v, struct vh
 		if (!rc)
 			rc = vhd_image_open_parent(at, VHD_READ, &next, err);
 		if (!rc && (next->raw || next->footer.type != VHD_DIFF)) {
-			rc = td_fail(err, ENOENT, "%s is not among the parents of %s", ancestor, v->path);
+			rc = td_fail(err, ENOENT, "%s is not among the parents of %s", ancestor,
+				     v->path);
 			vhd_image_close(next);
 		} else if (!rc && vhd_image_allocated(next)) {
-			rc = td_fail(
-			        err, EOPNOTSUPP,
-			        "%s is between %s and %s and has data, which would hide what is written below it: coalesce "
-			        "that first",
-			        next->path, v->path, ancestor);
+			rc = td_fail(err, EOPNOTSUPP,
+				     "%s is between %s and %s and has data, which would hide what "
+				     "is written below it: coalesce "
+				     "that first",
+				     next->path, v->path, ancestor);
 			vhd_image_close(next);
 		} else if (!rc && (rc = vhd_alone_beneath(at, next, force, err)) < 0) {
 			vhd_image_close(next);
@@ -226,8 +232,9 @@ static int coalesce(const struct vu_args *a, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	if (a->val['x'])
-		rc = vhd_uuid_nil(v->header.parent_uuid) ? vhd_image_open_raw(a->val['x'], VHD_BENEATH, &to, err)
-		                                         : vhd_image_open(a->val['x'], VHD_BENEATH, &to, err);
+		rc = vhd_uuid_nil(v->header.parent_uuid)
+			     ? vhd_image_open_raw(a->val['x'], VHD_BENEATH, &to, err)
+			     : vhd_image_open(a->val['x'], VHD_BENEATH, &to, err);
 	else if (a->val['a'])
 		rc = into_ancestor(a, v, &to, err);
 	else
@@ -247,10 +254,11 @@ static int not_encrypted(const struct vhd_image *v, struct td_err *err)
 	const struct vhd_image *is = vhd_image_encrypted(v);
 
 	return is ? td_fail(err, EOPNOTSUPP,
-	                    "%s is encrypted, and cannot be copied without its key: read it through a tapdisk that has it (tap-ctl "
-	                    "create -E)",
-	                    is->path)
-	          : 0;
+			    "%s is encrypted, and cannot be copied without its key: read it "
+			    "through a tapdisk that has it (tap-ctl "
+			    "create -E)",
+			    is->path)
+		  : 0;
 }
 
 static int coalesce_out(const struct vu_args *a, struct td_err *err)
@@ -299,14 +307,17 @@ static int move_footer(struct vhd_image *v, uint64_t size, struct td_err *err)
 
 	if (size % VHD_SECTOR || size < end + VHD_FOOTER || (v->blockdev && size > v->file_size) ||
 	    (v->footer.type == VHD_FIXED && size != end + VHD_FOOTER))
-		return td_fail(err, EINVAL, "%s cannot have %llu bytes: its data needs %llu%s", v->path, (unsigned long long)size,
-		               (unsigned long long)end + VHD_FOOTER, v->blockdev ? ", and the device has less" : "");
+		return td_fail(err, EINVAL, "%s cannot have %llu bytes: its data needs %llu%s",
+			       v->path, (unsigned long long)size,
+			       (unsigned long long)end + VHD_FOOTER,
+			       v->blockdev ? ", and the device has less" : "");
 	vhd_footer_encode(&v->footer, b);
 	rc = vhd_pwrite(v, b, sizeof b, size - VHD_FOOTER, err);
 	if (!rc)
 		rc = vhd_sync(v, err);
 	if (!rc && !v->blockdev && truncate(v->path, (off_t)size) < 0)
-		rc = td_fail(err, errno, "cannot set the length of %s: %s", v->path, strerror(errno));
+		rc = td_fail(err, errno, "cannot set the length of %s: %s", v->path,
+			     strerror(errno));
 	return rc;
 }
 
@@ -369,11 +380,11 @@ static int copy_raw(struct vhd_image *v, const char *path, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	if (!to->blockdev && truncate(path, (off_t)v->size) < 0)
-		rc = td_fail(err, errno, "cannot make %s %llu bytes long: %s", path, (unsigned long long)v->size,
-		             strerror(errno));
+		rc = td_fail(err, errno, "cannot make %s %llu bytes long: %s", path,
+			     (unsigned long long)v->size, strerror(errno));
 	if (!rc && to->blockdev && to->file_size < v->size)
 		rc = td_fail(err, ENOSPC, "%s has only %llu bytes, and the disk has %llu", path,
-		             (unsigned long long)to->file_size, (unsigned long long)v->size);
+			     (unsigned long long)to->file_size, (unsigned long long)v->size);
 	to->size = v->size;
 	if (!rc && !to->blockdev)
 		rc = vhd_copy(v, to, isatty(STDERR_FILENO) ? progress : NULL, &sectors, err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The volumes of a group: asked of lvs and pvs, whose JSON says where on which disk a volume begins, so that those that are not
- * active can be read too.
+ * The volumes of a group: asked of lvs and pvs, whose JSON says where on which disk a volume
+ * begins, so that those that are not active can be read too.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -37,7 +37,8 @@ static int run_json(char *const argv[], json_t **out, struct td_err *err)
 	close(fds[1]);
 	if (rc) {
 		close(fds[0]);
-		return td_fail(err, rc, "cannot run %s: %s; -l needs LVM's tools (Debian: lvm2)", argv[0], strerror(rc));
+		return td_fail(err, rc, "cannot run %s: %s; -l needs LVM's tools (Debian: lvm2)",
+			       argv[0], strerror(rc));
 	}
 	f = fdopen(fds[0], "r");
 	*out = f ? json_loadf(f, 0, &why) : NULL;
@@ -72,8 +73,7 @@ static uint64_t extents_start(json_t *pvs, const char *device, size_t len)
 	json_t *row;
 	size_t i;
 
-	json_array_foreach(rows(pvs, "pv"), i, row)
-	{
+	json_array_foreach (rows(pvs, "pv"), i, row) {
 		const char *name = td_json_text(row, "pv_name");
 
 		if (strlen(name) == len && !memcmp(name, device, len))
@@ -82,11 +82,14 @@ static uint64_t extents_start(json_t *pvs, const char *device, size_t len)
 	return 0;
 }
 
-/* A row is a segment; the first of a volume, when it is in one piece, tells where the volume begins: "/dev/sda(25)". */
+/* A row is a segment; the first of a volume, when it is in one piece, tells where the volume
+ * begins: "/dev/sda(25)". */
 static int add_segment(json_t *row, json_t *pvs, struct vu_targets *all, struct td_err *err)
 {
-	const char *name = td_json_text(row, "lv_name"), *device = td_json_text(row, "devices"), *open = strrchr(device, '(');
-	uint64_t extent = number(row, "vg_extent_size"), first = open ? strtoull(open + 1, NULL, 10) : 0;
+	const char *name = td_json_text(row, "lv_name"), *device = td_json_text(row, "devices"),
+		   *open = strrchr(device, '(');
+	uint64_t extent = number(row, "vg_extent_size"),
+		 first = open ? strtoull(open + 1, NULL, 10) : 0;
 	struct vu_target *t;
 
 	if (number(row, "seg_start") || !*name)
@@ -105,12 +108,14 @@ static int add_segment(json_t *row, json_t *pvs, struct vu_targets *all, struct 
 
 int vu_lvm_volumes(const char *vg, struct vu_targets *all, struct td_err *err)
 {
-	char *lvs[] = {"lvs",      "--reportformat",
-	               "json",     "--units",
-	               "b",        "--nosuffix",
-	               "-o",       "lv_name,lv_size,segtype,seg_start,seg_size,devices,vg_extent_size",
-	               (char *)vg, NULL};
-	char *pvs[] = {"pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "pv_name,pe_start", NULL};
+	char *lvs[] = {
+		"lvs",      "--reportformat",
+		"json",     "--units",
+		"b",        "--nosuffix",
+		"-o",       "lv_name,lv_size,segtype,seg_start,seg_size,devices,vg_extent_size",
+		(char *)vg, NULL};
+	char *pvs[] = {"pvs", "--reportformat",   "json", "--units", "b", "--nosuffix",
+		       "-o",  "pv_name,pe_start", NULL};
 	json_t *volumes = NULL, *disks = NULL, *row;
 	size_t i;
 	int rc;
@@ -121,8 +126,7 @@ int vu_lvm_volumes(const char *vg, struct vu_targets *all, struct td_err *err)
 	if (!rc)
 		rc = run_json(pvs, &disks, err);
 	if (!rc)
-		json_array_foreach(rows(volumes, "lv"), i, row)
-		{
+		json_array_foreach (rows(volumes, "lv"), i, row) {
 			rc = add_segment(row, disks, all, err);
 			if (rc < 0)
 				break;

@@ -13,7 +13,8 @@
 static int chain_depth(const struct vhd_image *v, unsigned *depth, struct td_err *err)
 {
 	struct vhd_image *leaf;
-	int rc = vhd_image_open(v->path, VHD_LOOK | VHD_FAST | VHD_CHAIN | VHD_ANY_PARENT, &leaf, err);
+	int rc = vhd_image_open(v->path, VHD_LOOK | VHD_FAST | VHD_CHAIN | VHD_ANY_PARENT, &leaf,
+				err);
 
 	*depth = 0;
 	if (rc < 0)
@@ -26,7 +27,8 @@ static int chain_depth(const struct vhd_image *v, unsigned *depth, struct td_err
 
 static uint64_t fast_max(const struct vhd_image *v)
 {
-	return v->footer.type == VHD_FIXED ? v->size : (uint64_t)v->layout.entries * v->layout.block_size;
+	return v->footer.type == VHD_FIXED ? v->size
+					   : (uint64_t)v->layout.entries * v->layout.block_size;
 }
 
 /* The parent's line is there, whatever happens: callers count lines. */
@@ -36,8 +38,13 @@ static void print_parent(const struct vhd_image *v, bool resolve, struct td_err 
 	int rc = 0;
 
 	if (v->footer.type == VHD_DIFF)
-		rc = resolve ? vhd_image_parent_path(v, path, err) : vhd_image_parent_name(v, path, err);
-	vu_name(stdout, v->footer.type != VHD_DIFF ? v->path : rc < 0 ? "query failed" : path, false);
+		rc = resolve ? vhd_image_parent_path(v, path, err)
+			     : vhd_image_parent_name(v, path, err);
+	vu_name(stdout,
+		v->footer.type != VHD_DIFF ? v->path
+		: rc < 0                   ? "query failed"
+					   : path,
+		false);
 	puts(v->footer.type != VHD_DIFF ? " has no parent" : "");
 }
 
@@ -77,7 +84,9 @@ static void query_lines(const struct vu_args *a, const struct vhd_image *v, stru
 
 static const char *type_name(const struct vhd_image *v)
 {
-	return v->footer.type == VHD_FIXED ? "fixed" : v->footer.type == VHD_DYNAMIC ? "dynamic" : "differencing";
+	return v->footer.type == VHD_FIXED     ? "fixed"
+	       : v->footer.type == VHD_DYNAMIC ? "dynamic"
+					       : "differencing";
 }
 
 /* All of it: a program picks what it wants. */
@@ -92,10 +101,13 @@ static void query_json(const struct vhd_image *v, struct td_err *err)
 	json_object_set_new(o, "type", json_string(type_name(v)));
 	json_object_set_new(o, "uuid", json_string(uuid));
 	json_object_set_new(o, "virtual_size", json_integer((json_int_t)v->size));
-	json_object_set_new(o, "physical_size", json_integer((json_int_t)(vhd_image_data_end(v) + VHD_FOOTER)));
+	json_object_set_new(o, "physical_size",
+			    json_integer((json_int_t)(vhd_image_data_end(v) + VHD_FOOTER)));
 	json_object_set_new(o, "max_fast_size", json_integer((json_int_t)fast_max(v)));
 	json_object_set_new(o, "allocated_blocks", json_integer(vhd_image_allocated(v)));
-	json_object_set_new(o, "block_size", json_integer(v->footer.type == VHD_FIXED ? VHD_BLOCK : v->layout.block_size));
+	json_object_set_new(
+		o, "block_size",
+		json_integer(v->footer.type == VHD_FIXED ? VHD_BLOCK : v->layout.block_size));
 	json_object_set_new(o, "hidden", json_boolean(v->footer.hidden));
 	json_object_set_new(o, "encrypted", json_boolean(vhd_image_encrypted(v) != NULL));
 	json_object_set_new(o, "closed", json_boolean(v->state == VHD_FOOTERS_GOOD));
@@ -114,7 +126,8 @@ int vu_query(const struct vu_args *a, struct td_err *err)
 {
 	bool tables = a->json || a->val['s'] || a->val['a'];
 	struct vhd_image *v;
-	int rc = vhd_image_open(a->val['n'], VHD_LOOK | VHD_AS_IS | (tables ? 0 : VHD_FAST), &v, err);
+	int rc = vhd_image_open(a->val['n'], VHD_LOOK | VHD_AS_IS | (tables ? 0 : VHD_FAST), &v,
+				err);
 
 	if (rc < 0)
 		return rc;
@@ -146,7 +159,8 @@ static void finding(const char *what, bool fatal, void *arg)
 	struct report *r = arg;
 
 	if (r->findings)
-		json_array_append_new(r->findings, json_pack("{s:o, s:b}", "what", vu_json(what), "fatal", fatal));
+		json_array_append_new(r->findings, json_pack("{s:o, s:b}", "what", vu_json(what),
+							     "fatal", fatal));
 	else if (fatal && r->first)
 		r->first = false;
 	else
@@ -165,9 +179,9 @@ static void good(const char *path, void *arg)
 
 static void print_json(int rc, struct report *r, const struct vhd_stats *s)
 {
-	json_t *o =
-	        json_pack("{s:b, s:o, s:i, s:i, s:i, s:I}", "valid", rc == 0, "findings", r->findings, "blocks", (int)s->blocks,
-	                  "allocated", (int)s->allocated, "full", (int)s->full, "sectors", (json_int_t)s->sectors);
+	json_t *o = json_pack("{s:b, s:o, s:i, s:i, s:i, s:I}", "valid", rc == 0, "findings",
+			      r->findings, "blocks", (int)s->blocks, "allocated", (int)s->allocated,
+			      "full", (int)s->full, "sectors", (json_int_t)s->sectors);
 
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
 	putchar('\n');
@@ -190,7 +204,7 @@ int vu_check(const struct vu_args *a, struct td_err *err)
 	if (a->json)
 		print_json(rc, &r, &s);
 	else if (a->val['s'] && !rc)
-		printf("blocks: %u\nallocated: %u\nfull: %u\nsectors: %llu\n", s.blocks, s.allocated, s.full,
-		       (unsigned long long)s.sectors);
+		printf("blocks: %u\nallocated: %u\nfull: %u\nsectors: %llu\n", s.blocks,
+		       s.allocated, s.full, (unsigned long long)s.sectors);
 	return rc;
 }

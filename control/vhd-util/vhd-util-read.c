@@ -50,8 +50,8 @@ static void print_time(const char *label, uint32_t timestamp)
 
 static void print_footer(const struct vhd_image *v)
 {
-	static const char *const types[] = {"None", "Reserved (deprecated)", "Fixed hard disk", "Dynamic hard disk",
-	                                    "Differencing hard disk"};
+	static const char *const types[] = {"None", "Reserved (deprecated)", "Fixed hard disk",
+					    "Dynamic hard disk", "Differencing hard disk"};
 	const struct vhd_footer *f = &v->footer;
 	uint64_t c = f->geometry >> 16, h = f->geometry >> 8 & 255, s = f->geometry & 255;
 	uint8_t b[VHD_FOOTER];
@@ -59,21 +59,27 @@ static void print_footer(const struct vhd_image *v)
 
 	printf("VHD Footer Summary:\n-------------------\n");
 	printf("Cookie              : conectix\n");
-	printf("Features            : (0x%08x) %s%s\n", f->features, f->features & 1 ? "<TEMP>" : "",
-	       f->features & 2 ? "<RESV>" : "");
-	printf("File format version : Major: %u, Minor: %u\n", f->version >> 16, f->version & 0xffff);
+	printf("Features            : (0x%08x) %s%s\n", f->features,
+	       f->features & 1 ? "<TEMP>" : "", f->features & 2 ? "<RESV>" : "");
+	printf("File format version : Major: %u, Minor: %u\n", f->version >> 16,
+	       f->version & 0xffff);
 	printf("Data offset         : %s\n", num(f->data_offset));
 	print_time("Timestamp", f->timestamp);
 	memcpy(app, f->app, 4);
 	fputs("Creator Application : '", stdout);
 	vu_name(stdout, app, false);
 	puts("'");
-	printf("Creator version     : Major: %u, Minor: %u\n", f->app_version >> 16, f->app_version & 0xffff);
-	printf("Creator OS          : %s\n", f->os == 0x5769326b ? "Windows" : f->os == 0x4d616320 ? "Macintosh" : "Unknown!");
-	printf("Original disk size  : %s MB (%s Bytes)\n", num(f->orig_size >> 20), num(f->orig_size));
+	printf("Creator version     : Major: %u, Minor: %u\n", f->app_version >> 16,
+	       f->app_version & 0xffff);
+	printf("Creator OS          : %s\n", f->os == 0x5769326b   ? "Windows"
+					     : f->os == 0x4d616320 ? "Macintosh"
+								   : "Unknown!");
+	printf("Original disk size  : %s MB (%s Bytes)\n", num(f->orig_size >> 20),
+	       num(f->orig_size));
 	printf("Current disk size   : %s MB (%s Bytes)\n", num(f->size >> 20), num(f->size));
 	printf("Geometry            : Cyl: %s, Hds: %s, Sctrs: %s\n", num(c), num(h), num(s));
-	printf("                    : = %s MB (%s Bytes)\n", num(c * h * s >> 11), num(c * h * s << 9));
+	printf("                    : = %s MB (%s Bytes)\n", num(c * h * s >> 11),
+	       num(c * h * s << 9));
 	printf("Disk type           : %s\n", types[f->type]);
 	vhd_footer_encode(f, b);
 	print_sum(b, 64, sizeof b);
@@ -145,10 +151,13 @@ static int print_locators(const struct vhd_image *v, struct td_err *err)
 		rc = vhd_pread(v, data, len, loc->off, err);
 		if (rc < 0)
 			break;
-		printf("locator:            : %d\n       code         : %s\n       data_space   : %s\n", i, code_name(loc->code),
-		       num(loc->space));
-		printf("       data_length  : %s\n       data_offset  : %s\n", num(loc->len), num(loc->off));
-		if (vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4), name) < 0) {
+		printf("locator:            : %d\n       code         : %s\n       data_space   : "
+		       "%s\n",
+		       i, code_name(loc->code), num(loc->space));
+		printf("       data_length  : %s\n       data_offset  : %s\n", num(loc->len),
+		       num(loc->off));
+		if (vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4),
+				       name) < 0) {
 			printf("       decoding name failed\n\n");
 			continue;
 		}
@@ -176,45 +185,55 @@ static int print_headers(const struct vhd_image *v, struct td_err *err)
 	printf("Batmap offset       : %s\n", num(v->batmap.off));
 	printf("Batmap size (secs)  : %s\n", num(v->batmap.sectors));
 	printf("Batmap version      : 0x%08x\n", v->batmap.version);
-	printf("Checksum            : 0x%x|0x%x (%s)\n\n", v->batmap.checksum, vhd_batmap_checksum(&v->batmap, v->map),
-	       v->map_good ? "Good!" : "Bad!");
+	printf("Checksum            : 0x%x|0x%x (%s)\n\n", v->batmap.checksum,
+	       vhd_batmap_checksum(&v->batmap, v->map), v->map_good ? "Good!" : "Bad!");
 	return 0;
 }
 
 /* --- pieces --- */
 
-static int block_range(const struct vhd_image *v, uint64_t block, uint64_t count, struct td_err *err)
+static int block_range(const struct vhd_image *v, uint64_t block, uint64_t count,
+		       struct td_err *err)
 {
 	if (v->footer.type == VHD_FIXED)
 		return td_fail(err, EINVAL, "%s is a fixed disk, which has no blocks", v->path);
 	if (block > v->layout.blocks || count > v->layout.blocks - block)
-		return td_fail(err, ERANGE, "%s has %u blocks: %llu and %llu from it on are not all there", v->path,
-		               v->layout.blocks, (unsigned long long)block, (unsigned long long)count);
+		return td_fail(err, ERANGE,
+			       "%s has %u blocks: %llu and %llu from it on are not all there",
+			       v->path, v->layout.blocks, (unsigned long long)block,
+			       (unsigned long long)count);
 	return 0;
 }
 
-static int sector_range(const struct vhd_image *v, uint64_t sector, uint64_t count, struct td_err *err)
+static int sector_range(const struct vhd_image *v, uint64_t sector, uint64_t count,
+			struct td_err *err)
 {
 	uint64_t sectors = v->size / VHD_SECTOR;
 
 	if (sector > sectors || count > sectors - sector)
-		return td_fail(err, ERANGE, "%s has %llu sectors: %llu and %llu from it on are not all there", v->path,
-		               (unsigned long long)sectors, (unsigned long long)sector, (unsigned long long)count);
+		return td_fail(err, ERANGE,
+			       "%s has %llu sectors: %llu and %llu from it on are not all there",
+			       v->path, (unsigned long long)sectors, (unsigned long long)sector,
+			       (unsigned long long)count);
 	return 0;
 }
 
 static int translate(struct vhd_image *v, uint64_t sector, uint64_t count, struct td_err *err)
 {
-	int rc = v->footer.type == VHD_FIXED ? block_range(v, 0, 0, err) : sector_range(v, sector, count, err);
+	int rc = v->footer.type == VHD_FIXED ? block_range(v, 0, 0, err)
+					     : sector_range(v, sector, count, err);
 
 	for (uint64_t s = sector; s < sector + count && !rc; s++) {
-		uint32_t block = (uint32_t)(s / v->layout.block_sectors), in = (uint32_t)(s % v->layout.block_sectors);
+		uint32_t block = (uint32_t)(s / v->layout.block_sectors),
+			 in = (uint32_t)(s % v->layout.block_sectors);
 
-		printf("logical sector %s: block number: %s, sector offset: %s, file offset: ", num(s), num(block), num(in));
+		printf("logical sector %s: block number: %s, sector offset: %s, file offset: ",
+		       num(s), num(block), num(in));
 		if (v->bat[block] == VHD_UNUSED)
 			puts("not allocated");
 		else
-			puts(num((uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes + (uint64_t)in * VHD_SECTOR));
+			puts(num((uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes +
+				 (uint64_t)in * VHD_SECTOR));
 	}
 	return rc;
 }
@@ -225,7 +244,8 @@ static int print_bat(struct vhd_image *v, uint64_t block, uint64_t count, struct
 
 	for (uint64_t b = block; b < block + count && !rc; b++)
 		printf("block: %s: offset: %s\n", num(b),
-		       v->bat[b] == VHD_UNUSED ? "not allocated" : num((uint64_t)v->bat[b] * VHD_SECTOR));
+		       v->bat[b] == VHD_UNUSED ? "not allocated"
+					       : num((uint64_t)v->bat[b] * VHD_SECTOR));
 	return rc;
 }
 
@@ -247,14 +267,16 @@ static int print_bitmaps(struct vhd_image *v, uint64_t block, uint64_t count, st
 
 static int test_bitmap(struct vhd_image *v, uint64_t sector, uint64_t count, struct td_err *err)
 {
-	int rc = v->footer.type == VHD_FIXED ? block_range(v, 0, 0, err) : sector_range(v, sector, count, err);
+	int rc = v->footer.type == VHD_FIXED ? block_range(v, 0, 0, err)
+					     : sector_range(v, sector, count, err);
 
 	for (uint64_t s = sector; s < sector + count && !rc; s++) {
 		uint32_t in = (uint32_t)(s % v->layout.block_sectors);
 
 		rc = vhd_image_bitmap(v, (uint32_t)(s / v->layout.block_sectors), err);
 		if (!rc)
-			printf("block %s: sec: %s: %d\n", num(s / v->layout.block_sectors), num(in), vhd_bit(v->bitmap, in));
+			printf("block %s: sec: %s: %d\n", num(s / v->layout.block_sectors), num(in),
+			       vhd_bit(v->bitmap, in));
 	}
 	return rc;
 }
@@ -280,16 +302,20 @@ static int not_encrypted(const struct vhd_image *v, struct td_err *err)
 {
 	const struct vhd_image *is = vhd_image_encrypted(v);
 
-	return is ? td_fail(err, EOPNOTSUPP, "%s is encrypted: read it through a tapdisk that has its key", is->path) : 0;
+	return is ? td_fail(err, EOPNOTSUPP,
+			    "%s is encrypted: read it through a tapdisk that has its key", is->path)
+		  : 0;
 }
 
 /* A short block is as if it had zeroes where nothing was written, unless something is lost. */
 static int read_data(struct vhd_image *v, uint32_t block, uint8_t *buf, struct td_err *err)
 {
-	uint64_t at = (uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes, there = v->layout.block_size;
+	uint64_t at = (uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes,
+		 there = v->layout.block_size;
 
 	if (block == v->short_block && v->lost)
-		return vhd_lost_text(&v->layout, block, v->lost, v->lost_from, v->limit, v->path, err);
+		return vhd_lost_text(&v->layout, block, v->lost, v->lost_from, v->limit, v->path,
+				     err);
 	if (block == v->short_block)
 		there = v->limit > at ? v->limit - at : 0;
 	memset(buf + there, 0, v->layout.block_size - there);
@@ -319,7 +345,8 @@ static int print_data(struct vhd_image *v, uint64_t block, uint64_t count, struc
 	return rc;
 }
 
-static int read_sectors(const struct vu_args *a, uint64_t sector, uint64_t count, struct td_err *err)
+static int read_sectors(const struct vu_args *a, uint64_t sector, uint64_t count,
+			struct td_err *err)
 {
 	static uint8_t buf[1 << 20];
 	struct vhd_image *v;
@@ -363,7 +390,7 @@ static int read_pieces(const struct vu_args *a, struct vhd_image *v, struct td_e
 		char letter;
 		int (*fn)(struct vhd_image *v, uint64_t at, uint64_t count, struct td_err *err);
 	} pieces[] = {{'t', translate},   {'b', print_bat},   {'m', print_bitmaps},
-	              {'i', test_bitmap}, {'j', test_batmap}, {'d', print_data}};
+		      {'i', test_bitmap}, {'j', test_batmap}, {'d', print_data}};
 	uint64_t count = 1, at = 0;
 	int rc = vu_number(a, 'c', SECTORS_MAX, &count, err);
 
@@ -400,7 +427,8 @@ static bool headers_alone(const struct vu_args *a)
 int vu_read(const struct vu_args *a, struct td_err *err)
 {
 	struct vhd_image *v;
-	int rc = vhd_image_open(a->val['n'], VHD_LOOK | (headers_alone(a) ? VHD_AS_IS : 0), &v, err);
+	int rc =
+		vhd_image_open(a->val['n'], VHD_LOOK | (headers_alone(a) ? VHD_AS_IS : 0), &v, err);
 
 	if (rc < 0)
 		return rc;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The command scan: many images, a line each, or as trees.  A line's fields are `vhd capacity size hidden parent', or `vhd
- * scan-error error-message'; callers split them at spaces and equal signs.
+ * The command scan: many images, a line each, or as trees.  A line's fields are `vhd capacity size
+ * hidden parent', or `vhd scan-error error-message'; callers split them at spaces and equal signs.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -74,7 +74,8 @@ static const char *base(const char *path)
 /* --- one image --- */
 
 /* The whole path where others have to be found by it; else the name that is cheapest to have. */
-static int parent_of_file(const struct vu_args *a, const struct vhd_image *v, char out[VHD_PATH_MAX], struct td_err *err)
+static int parent_of_file(const struct vu_args *a, const struct vhd_image *v,
+			  char out[VHD_PATH_MAX], struct td_err *err)
 {
 	bool whole = a->val['p'] || a->val['a'] || a->val['v'];
 
@@ -98,7 +99,8 @@ static int fill(struct image *i, const struct vhd_image *v, struct td_err *err)
 	return 0;
 }
 
-static int look_at_file(const struct vu_args *a, const char *path, struct image *i, struct td_err *err)
+static int look_at_file(const struct vu_args *a, const char *path, struct image *i,
+			struct td_err *err)
 {
 	char parent[VHD_PATH_MAX];
 	struct vhd_image *v;
@@ -117,7 +119,8 @@ static int look_at_file(const struct vu_args *a, const char *path, struct image 
 }
 
 /* Footer, header and the parent's name in the header stand in the volume's first extent. */
-static int look_inside(struct vhd_image *dev, const struct vu_target *t, struct image *i, struct td_err *err)
+static int look_inside(struct vhd_image *dev, const struct vu_target *t, struct image *i,
+		       struct td_err *err)
 {
 	uint8_t b[VHD_HEADER];
 	char parent[VHD_PATH_MAX];
@@ -133,7 +136,9 @@ static int look_inside(struct vhd_image *dev, const struct vu_target *t, struct 
 	if (dev->footer.type != VHD_DIFF)
 		return 0;
 	if (t->length < VHD_HEADER || dev->footer.data_offset > t->length - VHD_HEADER)
-		return td_fail(err, EINVAL, "%s: its header is not in its first segment: activate the volume", t->name);
+		return td_fail(err, EINVAL,
+			       "%s: its header is not in its first segment: activate the volume",
+			       t->name);
 	rc = vhd_pread(dev, b, sizeof b, t->start + dev->footer.data_offset, err);
 	if (!rc)
 		rc = vhd_header_decode(b, &h, t->name, err);
@@ -146,7 +151,8 @@ static int look_inside(struct vhd_image *dev, const struct vu_target *t, struct 
 	return i->parent ? 0 : td_fail(err, ENOMEM, "no memory");
 }
 
-static int look_at_volume(const struct vu_args *a, const struct vu_target *t, struct image *i, struct td_err *err)
+static int look_at_volume(const struct vu_args *a, const struct vu_target *t, struct image *i,
+			  struct td_err *err)
 {
 	char path[VHD_PATH_MAX];
 	struct vu_target own = *t;
@@ -187,7 +193,8 @@ static void print_line(const struct vu_args *a, const struct image *i, int depth
 		puts("'");
 		return;
 	}
-	printf(" capacity=%llu size=%llu hidden=%u ", (unsigned long long)i->capacity, (unsigned long long)i->size, i->hidden);
+	printf(" capacity=%llu size=%llu hidden=%u ", (unsigned long long)i->capacity,
+	       (unsigned long long)i->size, i->hidden);
 	if (a->val['M'])
 		printf("marker=%u keyhash=%s ", i->marker, i->hash);
 	fputs("parent=", stdout);
@@ -212,8 +219,10 @@ static void print_json(const struct scan *s)
 			json_object_set_new(o, "size", json_integer((json_int_t)i->size));
 			json_object_set_new(o, "hidden", json_boolean(i->hidden));
 			json_object_set_new(o, "marker", json_integer(i->marker));
-			json_object_set_new(o, "keyhash", *i->hash ? json_string(i->hash) : json_null());
-			json_object_set_new(o, "parent", i->parent ? vu_json(i->parent) : json_null());
+			json_object_set_new(o, "keyhash",
+					    *i->hash ? json_string(i->hash) : json_null());
+			json_object_set_new(o, "parent",
+					    i->parent ? vu_json(i->parent) : json_null());
 		}
 		json_array_append_new(all, o);
 	}
@@ -301,14 +310,16 @@ static bool known(const struct scan *s, const char *name)
 }
 
 /* In the trees files go by the names that parents have. */
-static const char *settled_name(const struct scan *s, const struct vu_target *t, char room[VHD_PATH_MAX])
+static const char *settled_name(const struct scan *s, const struct vu_target *t,
+				char room[VHD_PATH_MAX])
 {
 	bool settle = !s->a->val['l'] && (s->a->val['p'] || s->a->val['a']);
 
 	return settle && vhd_canonical(t->name, room, NULL) == 0 ? room : t->name;
 }
 
-static const struct vu_target *parent_target(const struct scan *s, const struct image *i, struct vu_target *room)
+static const struct vu_target *parent_target(const struct scan *s, const struct image *i,
+					     struct vu_target *room)
 {
 	if (!s->a->val['l']) {
 		*room = (struct vu_target){.name = i->parent};
@@ -336,7 +347,8 @@ static int scan_one(struct scan *s, const struct vu_target *t, struct td_err *er
 		i = new_image(s, settled_name(s, t, name), err);
 		if (!i)
 			return -ENOMEM;
-		rc = s->a->val['l'] ? look_at_volume(s->a, t, i, &why) : look_at_file(s->a, t->name, i, &why);
+		rc = s->a->val['l'] ? look_at_volume(s->a, t, i, &why)
+				    : look_at_file(s->a, t->name, i, &why);
 		if (rc < 0) {
 			i->error = malloc(sizeof why);
 			if (!i->error)
@@ -369,14 +381,19 @@ static int find_files(struct scan *s, struct td_err *err)
 		int how = glob(pattern, 0, NULL, &g);
 
 		if (how && how != GLOB_NOMATCH)
-			return td_fail(err, how == GLOB_NOSPACE ? ENOMEM : EIO, "cannot look for '%s'", pattern);
+			return td_fail(err, how == GLOB_NOSPACE ? ENOMEM : EIO,
+				       "cannot look for '%s'", pattern);
 		for (size_t i = 0; i < g.gl_pathc && !rc; i++)
-			rc = vu_target_add(&s->targets, g.gl_pathv[i]) ? 0 : td_fail(err, ENOMEM, "no memory");
+			rc = vu_target_add(&s->targets, g.gl_pathv[i])
+				     ? 0
+				     : td_fail(err, ENOMEM, "no memory");
 		globfree(&g);
 	}
 	for (int i = 0; i < s->a->nrest && !rc; i++)
 		if (!pattern || fnmatch(pattern, s->a->rest[i], FNM_PATHNAME) == 0)
-			rc = vu_target_add(&s->targets, s->a->rest[i]) ? 0 : td_fail(err, ENOMEM, "no memory");
+			rc = vu_target_add(&s->targets, s->a->rest[i])
+				     ? 0
+				     : td_fail(err, ENOMEM, "no memory");
 	return rc;
 }
 
@@ -391,7 +408,8 @@ static bool wanted(const struct scan *s, const char *name)
 
 static int scan_all(struct scan *s, struct td_err *err)
 {
-	int rc = s->a->val['l'] ? vu_lvm_volumes(s->a->val['l'], &s->volumes, err) : find_files(s, err);
+	int rc = s->a->val['l'] ? vu_lvm_volumes(s->a->val['l'], &s->volumes, err)
+				: find_files(s, err);
 
 	for (size_t k = 0; k < s->targets.n && !rc; k++)
 		rc = scan_one(s, &s->targets.t[k], err);
@@ -411,7 +429,9 @@ int vu_scan(const struct vu_args *a, struct td_err *err)
 	int rc;
 
 	if (!a->val['m'] && !a->nrest && !a->val['l'])
-		return td_fail(err, EINVAL, "scan: nothing to look at: -m PATTERN, names, or -l GROUP are needed");
+		return td_fail(
+			err, EINVAL,
+			"scan: nothing to look at: -m PATTERN, names, or -l GROUP are needed");
 	rc = scan_all(&s, err);
 	for (size_t k = 0; k < s.n; k++) {
 		free(s.images[k].name);

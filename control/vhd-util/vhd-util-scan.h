@@ -28,7 +28,8 @@ void vu_targets_free(struct vu_targets *all);
 
 /* vhd-util-lvm.c: the volumes of a group, by LVM's own tools, whether they are active or not. */
 int vu_lvm_volumes(const char *vg, struct vu_targets *all, struct td_err *err);
-/* The volume in a device mapper's name, /dev/mapper/GROUP-VOLUME with each dash in them doubled; in place; false: it is none. */
+/* The volume in a device mapper's name, /dev/mapper/GROUP-VOLUME with each dash in them doubled; in
+ * place; false: it is none. */
 bool vu_lvm_volume_of(char *path);
 
 #endif

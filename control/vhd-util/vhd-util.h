@@ -37,7 +37,8 @@ struct vu_cmd {
 extern const struct vu_cmd vu_cmds[]; /* ends with name == NULL */
 
 /* Parses argv (argv[0] is the command's name); 1: the help was asked for and given. */
-int vu_parse(const struct vu_cmd *cmd, int argc, char **argv, struct vu_args *a, struct td_err *err);
+int vu_parse(const struct vu_cmd *cmd, int argc, char **argv, struct vu_args *a,
+	     struct td_err *err);
 void vu_usage(bool to_stderr);
 
 /* The value of option `letter' as a number of at most max; the default when it is not given. */
@@ -45,11 +46,13 @@ int vu_number(const struct vu_args *a, char letter, uint64_t max, uint64_t *v, s
 /* The same in MiB: *v is in bytes. */
 int vu_mib(const struct vu_args *a, char letter, uint64_t *v, struct td_err *err);
 /*
- * A name to f, which others read line by line: control characters, which a file's name may have, are shown as \xHH, so that no name makes a
- * line of its own.  fields: nor a field (" hidden=1") among others that blanks part; a name without `=' keeps its blanks.
+ * A name to f, which others read line by line: control characters, which a file's name may have,
+ * are shown as \xHH, so that no name makes a line of its own.  fields: nor a field (" hidden=1")
+ * among others that blanks part; a name without `=' keeps its blanks.
  */
 void vu_name(FILE *f, const char *name, bool fields);
-/* The same for JSON, which is UTF-8: of a name that is not, each byte beyond ASCII is shown as \xHH. */
+/* The same for JSON, which is UTF-8: of a name that is not, each byte beyond ASCII is shown as
+ * \xHH. */
 json_t *vu_json(const char *text);
 /* Bytes to stdout. */
 int vu_put(const void *buf, size_t len, struct td_err *err);

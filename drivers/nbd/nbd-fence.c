@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * K5: the server's ends of connections whose client is gone, as the kernel shows them (sock_diag, as `ss -xp' does).  A server that
- * still works for one has not closed it.
+ * K5: the server's ends of connections whose client is gone, as the kernel shows them (sock_diag,
+ * as `ss -xp' does).  A server that still works for one has not closed it.
  */
 #include <errno.h>
 #include <linux/netlink.h>
@@ -28,9 +28,9 @@ struct end {
 };
 
 struct search {
-	int fd;           /* our connection */
-	uint32_t own;     /* its inode */
-	struct end mine;  /* the server's end of it */
+	int fd;          /* our connection */
+	uint32_t own;    /* its inode */
+	struct end mine; /* the server's end of it */
 	bool found;
 	unsigned orphans;
 };
@@ -40,12 +40,17 @@ static int ask(int nl)
 	struct {
 		struct nlmsghdr h;
 		struct unix_diag_req r;
-	} q = {.h = {.nlmsg_len = sizeof q, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
-	       .r = {.sdiag_family = AF_UNIX, .udiag_states = 1u << ESTABLISHED,
-		     .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER, .udiag_cookie = {UINT32_MAX, UINT32_MAX}}};
+	} q = {.h = {.nlmsg_len = sizeof q,
+		     .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		     .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+	       .r = {.sdiag_family = AF_UNIX,
+		     .udiag_states = 1u << ESTABLISHED,
+		     .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER,
+		     .udiag_cookie = {UINT32_MAX, UINT32_MAX}}};
 	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
 
-	return sendto(nl, &q, sizeof q, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0 ? -errno : 0;
+	return sendto(nl, &q, sizeof q, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0 ? -errno
+											  : 0;
 }
 
 static void read_attribute(struct end *e, const struct nlattr *a)
@@ -81,10 +86,12 @@ static struct end read_end(const struct nlmsghdr *h)
 	return e;
 }
 
-/* Two ends of one server's; a server that was started anew listens at the same name, and another file. */
+/* Two ends of one server's; a server that was started anew listens at the same name, and another
+ * file. */
 static bool same_server(const struct end *a, const struct end *b)
 {
-	return (a->name_len && a->name_len == b->name_len && !memcmp(a->name, b->name, a->name_len)) ||
+	return (a->name_len && a->name_len == b->name_len &&
+		!memcmp(a->name, b->name, a->name_len)) ||
 	       (a->has_file && b->has_file && !memcmp(&a->file, &b->file, sizeof a->file));
 }
 
@@ -131,7 +138,8 @@ static int dump(int nl, struct search *s)
 static long look(void *arg)
 {
 	struct search *s = arg;
-	int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG), rc = nl < 0 ? -errno : 0;
+	int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG),
+	    rc = nl < 0 ? -errno : 0;
 	struct stat st;
 
 	if (!rc && fstat(s->fd, &st) < 0)

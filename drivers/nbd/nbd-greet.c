@@ -9,9 +9,9 @@
 #include "drivers/nbd/nbd.h"
 #include "lib/fiber/fiber.h"
 
-#define PATIENCE   20.0       /* s that a handshake may take in all */
-#define ANSWERS    64         /* to one option; a server that goes on for ever is left */
-#define ANSWER_MAX 4096       /* bytes of one */
+#define PATIENCE    20.0        /* s that a handshake may take in all */
+#define ANSWERS     64          /* to one option; a server that goes on for ever is left */
+#define ANSWER_MAX  4096        /* bytes of one */
 #define DEFAULT_MAX (32u << 20) /* bytes of a request, where the server names no other */
 
 struct talk {
@@ -49,17 +49,21 @@ static bool ready(struct talk *t, int events)
 static int move_all(struct talk *t, void *buf, size_t len, bool out)
 {
 	while (len) {
-		ssize_t n = out ? send(t->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT) : recv(t->fd, buf, len, MSG_DONTWAIT);
+		ssize_t n = out ? send(t->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT)
+				: recv(t->fd, buf, len, MSG_DONTWAIT);
 
 		if (n > 0) {
 			buf = (char *)buf + n;
 			len -= (size_t)n;
 		} else if (n < 0 && errno == EAGAIN) {
 			if (!ready(t, out ? EV_WRITE : EV_READ) && ev_time() >= t->until)
-				return td_fail(t->err, ETIMEDOUT, "nbd:%s: the server does not answer", t->name);
+				return td_fail(t->err, ETIMEDOUT,
+					       "nbd:%s: the server does not answer", t->name);
 		} else if (n == 0 || errno != EINTR) {
-			return td_fail(t->err, n ? errno : ECONNRESET, "nbd:%s: the server has closed the connection: %s", t->name,
-				       n ? strerror(errno) : "it does not want us, or serves somebody else");
+			return td_fail(t->err, n ? errno : ECONNRESET,
+				       "nbd:%s: the server has closed the connection: %s", t->name,
+				       n ? strerror(errno)
+					 : "it does not want us, or serves somebody else");
 		}
 	}
 	return 0;
@@ -95,11 +99,13 @@ static int hear_export(struct talk *t, struct nbdc_offer *x, bool oldstyle, bool
 }
 
 /* One NBD_REP_INFO; others than the two that count are left aside. */
-static int take_info(struct talk *t, const uint8_t *p, uint32_t len, struct nbdc_offer *x, bool *known)
+static int take_info(struct talk *t, const uint8_t *p, uint32_t len, struct nbdc_offer *x,
+		     bool *known)
 {
 	unsigned type = len >= 2 ? nbd_get16(p) : 0xffff;
 
-	if (len < 2 || (type == NBD_INFO_EXPORT && len != 12) || (type == NBD_INFO_BLOCK_SIZE && len != 14))
+	if (len < 2 || (type == NBD_INFO_EXPORT && len != 12) ||
+	    (type == NBD_INFO_BLOCK_SIZE && len != 14))
 		return broken(t, "its answer has the wrong length");
 	if (type == NBD_INFO_EXPORT) {
 		x->size = nbd_get64(p + 2);
@@ -121,18 +127,21 @@ static int refused(struct talk *t, uint32_t type, const uint8_t *p, uint32_t len
 	for (n = 0; n < len && n < sizeof text - 1; n++)
 		text[n] = isprint(p[n]) ? (char)p[n] : '?';
 	text[n] = 0;
-	return td_fail(t->err, ECONNREFUSED, "nbd:%s: the server refuses with its error %u%s%s", t->name, type & ~NBD_REP_ERROR, n ? ": " : "",
+	return td_fail(t->err, ECONNREFUSED, "nbd:%s: the server refuses with its error %u%s%s",
+		       t->name, type & ~NBD_REP_ERROR, n ? ": " : "",
 		       n ? text : " (it may want TLS, or an export's name, which is empty here)");
 }
 
 /* 0, 1 where the server does not know GO, or -errno. */
 static int go(struct talk *t, struct nbdc_offer *x)
 {
-	uint8_t b[NBD_OPTION_SIZE + 8], answer[ANSWER_MAX], *p = nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_GO), 8);
+	uint8_t b[NBD_OPTION_SIZE + 8], answer[ANSWER_MAX],
+		*p = nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_GO), 8);
 	bool known = false;
 	int rc;
 
-	nbd_put16(nbd_put16(nbd_put32(p, 0), 1), NBD_INFO_BLOCK_SIZE); /* the export without a name, and one wish */
+	nbd_put16(nbd_put16(nbd_put32(p, 0), 1),
+		  NBD_INFO_BLOCK_SIZE); /* the export without a name, and one wish */
 	rc = say(t, b, sizeof b);
 	for (int i = 0; !rc && i < ANSWERS; i++) {
 		uint32_t type, len;
@@ -142,7 +151,8 @@ static int go(struct talk *t, struct nbdc_offer *x)
 			return rc;
 		type = nbd_get32(b + 12);
 		len = nbd_get32(b + 16);
-		if (nbd_get64(b) != NBD_REPLY_MAGIC || nbd_get32(b + 8) != NBD_OPT_GO || len > sizeof answer)
+		if (nbd_get64(b) != NBD_REPLY_MAGIC || nbd_get32(b + 8) != NBD_OPT_GO ||
+		    len > sizeof answer)
 			return broken(t, "what it answers is no answer");
 		rc = hear(t, answer, len);
 		if (rc < 0)
@@ -187,8 +197,9 @@ static int check(struct talk *t, struct nbdc_offer *x)
 {
 	if (x->size > INT64_MAX)
 		return broken(t, "the size of its export is beyond all bounds");
-	if (!x->min || x->min & (x->min - 1) || x->min > 65536 || x->preferred & (x->preferred - 1) || x->preferred < x->min ||
-	    x->max < x->min || x->max < 512)
+	if (!x->min || x->min & (x->min - 1) || x->min > 65536 ||
+	    x->preferred & (x->preferred - 1) || x->preferred < x->min || x->max < x->min ||
+	    x->max < 512)
 		return broken(t, "the block sizes that it names make no sense");
 	if (x->max > DEFAULT_MAX)
 		x->max = DEFAULT_MAX;
@@ -197,9 +208,15 @@ static int check(struct talk *t, struct nbdc_offer *x)
 	return 0;
 }
 
-int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer *x, struct td_err *err)
+int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer *x,
+	       struct td_err *err)
 {
-	struct talk t = {.loop = loop, .fiber = td_fiber_self(), .until = ev_time() + PATIENCE, .fd = fd, .name = name, .err = err};
+	struct talk t = {.loop = loop,
+			 .fiber = td_fiber_self(),
+			 .until = ev_time() + PATIENCE,
+			 .fd = fd,
+			 .name = name,
+			 .err = err};
 	uint8_t b[16];
 	int rc = hear(&t, b, sizeof b);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a connection leaves to the next (K5 to K7): counts in a page of a file that outlives the process, or of our own memory. */
+/* What a connection leaves to the next (K5 to K7): counts in a page of a file that outlives the
+ * process, or of our own memory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -19,7 +20,8 @@ static struct nbdc_left *map(int fd)
 	struct stat st;
 	void *p;
 
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size != sizeof(struct nbdc_left))
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    (size_t)st.st_size != sizeof(struct nbdc_left))
 		return NULL;
 	p = mmap(NULL, sizeof(struct nbdc_left), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	return p == MAP_FAILED ? NULL : p;
@@ -45,7 +47,9 @@ static int make(const char *path, const char *name, struct nbdc_left **out)
 
 	unlink(path);
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	rc = fd < 0 ? -errno : -posix_fallocate(fd, 0, sizeof *l); /* a store to a page that there is no room for would be a SIGBUS */
+	rc = fd < 0 ? -errno
+		    : -posix_fallocate(fd, 0, sizeof *l); /* a store to a page that there is no room
+							     for would be a SIGBUS */
 	if (!rc && !(l = map(fd)))
 		rc = -ENOMEM;
 	if (fd >= 0)
@@ -60,7 +64,8 @@ static int make(const char *path, const char *name, struct nbdc_left **out)
 	return 0;
 }
 
-int nbdc_left_open(struct nbdc_client *n, const struct td_image *image, bool again, struct nbdc_left *was, struct td_err *err)
+int nbdc_left_open(struct nbdc_client *n, const struct td_image *image, bool again,
+		   struct nbdc_left *was, struct td_err *err)
 {
 	int rc;
 
@@ -78,8 +83,10 @@ int nbdc_left_open(struct nbdc_client *n, const struct td_image *image, bool aga
 	rc = make(image->left, image->path, &n->left);
 	if (rc < 0) {
 		n->left = &n->own;
-		return td_fail(err, -rc, "nbd:%s: cannot make %s: %s: it is what a successor of this tapdisk would need", image->path, image->left,
-			       strerror(-rc));
+		return td_fail(err, -rc,
+			       "nbd:%s: cannot make %s: %s: it is what a successor of this tapdisk "
+			       "would need",
+			       image->path, image->left, strerror(-rc));
 	}
 	n->left->sent = was->sent; /* until the open has dealt with it */
 	n->left->changed = was->changed;
@@ -95,7 +102,8 @@ void nbdc_left_close(struct nbdc_client *n)
 
 bool nbdc_left_doubt(const struct nbdc_left *was, bool blind, bool multi)
 {
-	return was->failed || (blind && was->sent != was->answered) || (!multi && was->changed != was->covered);
+	return was->failed || (blind && was->sent != was->answered) ||
+	       (!multi && was->changed != was->covered);
 }
 
 static void set(uint64_t *count, uint64_t to)
@@ -113,7 +121,8 @@ void nbdc_left_settled(struct nbdc_client *n, bool durable)
 
 static bool changes(const struct nbdc_cmd *cmd)
 {
-	return cmd->type == NBD_CMD_WRITE || cmd->type == NBD_CMD_TRIM || cmd->type == NBD_CMD_WRITE_ZEROES;
+	return cmd->type == NBD_CMD_WRITE || cmd->type == NBD_CMD_TRIM ||
+	       cmd->type == NBD_CMD_WRITE_ZEROES;
 }
 
 void nbdc_left_sent(struct nbdc_client *n, struct nbdc_cmd *cmd)
@@ -128,7 +137,9 @@ void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool 
 	struct nbdc_left *l = n->left;
 
 	if (err && err != -ENOSPC && err != -EOPNOTSUPP && (durable || cmd->type == NBD_CMD_FLUSH))
-		__atomic_store_n(&l->failed, 1, __ATOMIC_RELEASE); /* before anybody hears of it: F2 in lib/syncmark.h */
+		__atomic_store_n(
+			&l->failed, 1,
+			__ATOMIC_RELEASE); /* before anybody hears of it: F2 in lib/syncmark.h */
 	if (changes(cmd)) {
 		if (!err && !durable)
 			set(&l->changed, l->changed + 1); /* before it is no more in flight */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Requests as commands on the socket, and what comes back.  All that a turn of the loop brought goes out together at its end. */
+/* Requests as commands on the socket, and what comes back.  All that a turn of the loop brought
+ * goes out together at its end. */
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
@@ -9,10 +10,14 @@
 
 #include "drivers/nbd/nbd.h"
 
-#define SEND_IOV   256
-#define RANGE_MAX  (1u << 30) /* bytes of a command that carries no data */
+#define SEND_IOV  256
+#define RANGE_MAX (1u << 30) /* bytes of a command that carries no data */
 
-enum { PLAIN, FLUSH_AFTER, FLUSHING }; /* td_req.state[1]: what FUA still asks for, where the server has none */
+enum {
+	PLAIN,
+	FLUSH_AFTER,
+	FLUSHING
+}; /* td_req.state[1]: what FUA still asks for, where the server has none */
 
 static void schedule(struct nbdc_client *n)
 {
@@ -20,7 +25,8 @@ static void schedule(struct nbdc_client *n)
 		ev_feed_event(n->loop, &n->send, EV_CUSTOM);
 }
 
-/* --- the ends of commands and requests ------------------------------------------------------------------------------ */
+/* --- the ends of commands and requests
+ * ------------------------------------------------------------------------------ */
 
 static void req_put(struct nbdc_client *n, struct td_req *req, int err)
 {
@@ -74,8 +80,10 @@ static void lose(struct nbdc_client *n, const char *why)
 	ev_io_stop(n->loop, &n->out);
 	ev_clear_pending(n->loop, &n->send);
 	shutdown(n->fd, SHUT_RDWR);
-	td_log(LOG_ERR, "nbd:%s: %s: all requests fail until the disk is closed and opened again", n->name, why);
-	snprintf(text, sizeof text, "%s: all requests fail until the disk is closed and opened again", why);
+	td_log(LOG_ERR, "nbd:%s: %s: all requests fail until the disk is closed and opened again",
+	       n->name, why);
+	snprintf(text, sizeof text,
+		 "%s: all requests fail until the disk is closed and opened again", why);
 	td_image_fault(n->image, text); /* for those who look at the list */
 	n->filling = NULL;
 	n->unsent = NULL;
@@ -86,7 +94,8 @@ static void lose(struct nbdc_client *n, const char *why)
 		req_put(n, td_entry(l, struct td_req, link), -EIO);
 }
 
-/* --- requests cut into commands ------------------------------------------------------------------------------------- */
+/* --- requests cut into commands
+ * ------------------------------------------------------------------------------------- */
 
 static bool has_data(const struct nbdc_cmd *cmd)
 {
@@ -96,8 +105,10 @@ static bool has_data(const struct nbdc_cmd *cmd)
 static uint16_t type_of(const struct td_req *req)
 {
 	static const uint16_t types[] = {
-		[TD_READ] = NBD_CMD_READ,       [TD_WRITE] = NBD_CMD_WRITE,
-		[TD_FLUSH] = NBD_CMD_FLUSH,     [TD_DISCARD] = NBD_CMD_TRIM,
+		[TD_READ] = NBD_CMD_READ,
+		[TD_WRITE] = NBD_CMD_WRITE,
+		[TD_FLUSH] = NBD_CMD_FLUSH,
+		[TD_DISCARD] = NBD_CMD_TRIM,
 		[TD_WRITE_ZEROES] = NBD_CMD_WRITE_ZEROES,
 	};
 
@@ -108,7 +119,8 @@ static uint16_t flags_of(const struct nbdc_client *n, const struct td_req *req, 
 {
 	uint16_t flags = 0;
 
-	if (type != NBD_CMD_FLUSH && (req->flags & TD_FUA) && (n->x.flags & NBD_FLAG_SEND_FUA) && !n->nosync)
+	if (type != NBD_CMD_FLUSH && (req->flags & TD_FUA) && (n->x.flags & NBD_FLAG_SEND_FUA) &&
+	    !n->nosync)
 		flags |= NBD_CMD_FUA;
 	if (type == NBD_CMD_WRITE_ZEROES && !(req->flags & TD_UNMAP))
 		flags |= NBD_CMD_NO_HOLE;
@@ -136,8 +148,12 @@ static bool cut(struct nbdc_client *n, struct td_req *req)
 	cmd->cookie = ++n->cookies << 8 | (uint64_t)(cmd - n->cmds);
 	req->state[0] += cmd->len;
 	req->pending++;
-	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(cmd->head, NBD_REQUEST_MAGIC), flags_of(n, req, cmd->type)), cmd->type),
-				      cmd->cookie), off), cmd->len);
+	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(cmd->head, NBD_REQUEST_MAGIC),
+							  flags_of(n, req, cmd->type)),
+						cmd->type),
+				      cmd->cookie),
+			    off),
+		  cmd->len);
 	nbdc_left_sent(n, cmd);
 	*n->unsent_tail = cmd;
 	n->unsent_tail = &cmd->next;
@@ -179,7 +195,9 @@ static int data_iov(const struct nbdc_cmd *cmd, uint32_t skip, struct iovec *iov
 	return n;
 }
 
-/* --- sending -------------------------------------------------------------------------------------------------------- */
+/* --- sending
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static size_t wire_len(const struct nbdc_cmd *cmd)
 {
@@ -254,9 +272,12 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 	schedule(w->data);
 }
 
-/* --- replies -------------------------------------------------------------------------------------------------------- */
+/* --- replies
+ * --------------------------------------------------------------------------------------------------------
+ */
 
-/* A server's errors have numbers of their own.  What is neither space nor ability is a failure, whatever it calls it. */
+/* A server's errors have numbers of their own.  What is neither space nor ability is a failure,
+ * whatever it calls it. */
 static int error_of(const struct nbdc_cmd *cmd, uint32_t error)
 {
 	switch (error) {
@@ -309,7 +330,8 @@ static void fill(struct nbdc_client *n)
 		int k = data_iov(n->filling, n->filled, iov, 16);
 
 		for (int i = 0; i < k && n->in_at < n->in_len; i++) {
-			size_t len = n->in_len - n->in_at < iov[i].iov_len ? n->in_len - n->in_at : iov[i].iov_len;
+			size_t len = n->in_len - n->in_at < iov[i].iov_len ? n->in_len - n->in_at
+									   : iov[i].iov_len;
 
 			memcpy(iov[i].iov_base, n->input + n->in_at, len);
 			n->in_at += (unsigned)len;
@@ -370,7 +392,9 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	work(n);
 }
 
-/* --- from outside --------------------------------------------------------------------------------------------------- */
+/* --- from outside
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req)
 {
@@ -381,7 +405,9 @@ void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req)
 	req->pending = 1; /* until all of it is in commands */
 	req->err = 0;
 	req->state[0] = 0;
-	req->state[1] = (req->flags & TD_FUA) && !(n->x.flags & NBD_FLAG_SEND_FUA) && !n->nosync ? FLUSH_AFTER : PLAIN;
+	req->state[1] = (req->flags & TD_FUA) && !(n->x.flags & NBD_FLAG_SEND_FUA) && !n->nosync
+				? FLUSH_AFTER
+				: PLAIN;
 	td_list_add(&n->waiting, &req->link);
 	schedule(n);
 }

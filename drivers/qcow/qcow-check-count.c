@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Every reference in a qcow2: tables, data, compressed clusters, internal snapshots, bitmaps, and the refcounts' own clusters. */
+/* Every reference in a qcow2: tables, data, compressed clusters, internal snapshots, bitmaps, and
+ * the refcounts' own clusters. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -7,12 +8,14 @@
 
 static void lost(struct qcow_checking *k, const char *what, uint64_t off)
 {
-	qcow_check_say(k, "ERROR %s at %#llx goes beyond the end of the file", what, qcow_check_llu(off));
+	qcow_check_say(k, "ERROR %s at %#llx goes beyond the end of the file", what,
+		       qcow_check_llu(off));
 	k->c->corruptions++;
 	k->c->lost++;
 }
 
-/* Bytes [off, off + len) of the file are referred to by `what'.  The last cluster need not be all there. */
+/* Bytes [off, off + len) of the file are referred to by `what'.  The last cluster need not be all
+ * there. */
 static void refer(struct qcow_checking *k, const char *what, uint64_t off, uint64_t len)
 {
 	uint64_t from = off >> k->h.cluster_bits, to;
@@ -35,24 +38,28 @@ static void refer(struct qcow_checking *k, const char *what, uint64_t off, uint6
 /* The same of a table, which is there to its last byte. */
 static void refer_table(struct qcow_checking *k, const char *what, uint64_t off, uint64_t len)
 {
-	if (off < k->n << k->h.cluster_bits && len > k->file->st.size - (off < k->file->st.size ? off : k->file->st.size))
+	if (off < k->n << k->h.cluster_bits &&
+	    len > k->file->st.size - (off < k->file->st.size ? off : k->file->st.size))
 		lost(k, what, off);
 	refer(k, what, off, len);
 }
 
-/* Of a data cluster, how many bytes from its start on the disk shows; room: bytes of the disk from its place on. */
+/* Of a data cluster, how many bytes from its start on the disk shows; room: bytes of the disk from
+ * its place on. */
 static uint64_t shown(const struct qcow_checking *k, uint64_t e, uint64_t map, uint64_t room)
 {
 	uint64_t len = qcow_check_csize(k);
 
 	if (qcow_extl2(&k->h))
-		len = map & UINT32_MAX ? len / 32 * (32 - (unsigned)__builtin_clz((uint32_t)map)) : 0;
+		len = map & UINT32_MAX ? len / 32 * (32 - (unsigned)__builtin_clz((uint32_t)map))
+				       : 0;
 	else if (e & QCOW_ZERO)
 		len = 0;
 	return len < room ? len : room;
 }
 
-static bool bad_offset(struct qcow_checking *k, const char *what, uint64_t entry, uint64_t off, uint64_t reserved)
+static bool bad_offset(struct qcow_checking *k, const char *what, uint64_t entry, uint64_t off,
+		       uint64_t reserved)
 {
 	if (!(entry & reserved) && !(off & (qcow_check_csize(k) - 1)))
 		return false;
@@ -62,7 +69,8 @@ static bool bad_offset(struct qcow_checking *k, const char *what, uint64_t entry
 }
 
 /* room: as of shown(). */
-static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool active, uint64_t room)
+static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool active,
+			uint64_t room)
 {
 	bool ext = qcow_extl2(&k->h), external = k->h.incompat & QCOW_INCOMPAT_DATA;
 	uint64_t off = e & QCOW_OFFSET, len;
@@ -70,7 +78,8 @@ static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool 
 	if (e & QCOW_ZIPPED) {
 		qcow_zip_range(k->h.cluster_bits, e, &off, &len);
 		if (e & QCOW_COPIED) {
-			qcow_check_say(k, "ERROR a compressed cluster is marked as writable: %#llx", qcow_check_llu(e));
+			qcow_check_say(k, "ERROR a compressed cluster is marked as writable: %#llx",
+				       qcow_check_llu(e));
 			k->c->corruptions++;
 		}
 		if (off < k->file->st.size && len > k->file->st.size - off) {
@@ -85,7 +94,10 @@ static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool 
 		return;
 	}
 	if (ext && (map & map >> 32 & UINT32_MAX)) {
-		qcow_check_say(k, "ERROR subclusters that are data and zeroes at once: entry %#llx, bitmap %#llx", qcow_check_llu(e), qcow_check_llu(map));
+		qcow_check_say(k,
+			       "ERROR subclusters that are data and zeroes at once: entry %#llx, "
+			       "bitmap %#llx",
+			       qcow_check_llu(e), qcow_check_llu(map));
 		k->c->corruptions++;
 	}
 	if (!off || external)
@@ -103,7 +115,8 @@ static void count_entry(struct qcow_checking *k, uint64_t e, uint64_t map, bool 
 }
 
 /* guest: where on the disk its first cluster stands; disk: bytes of that. */
-static int count_l2(struct qcow_checking *k, uint64_t off, bool active, uint64_t guest, uint64_t disk)
+static int count_l2(struct qcow_checking *k, uint64_t off, bool active, uint64_t guest,
+		    uint64_t disk)
 {
 	unsigned esize = qcow_extl2(&k->h) ? 16 : 8;
 	int rc = td_file_rw(k->file, TD_IO_READ, k->buf, off, qcow_check_csize(k), TD_IO_EOF_ZERO);
@@ -112,7 +125,8 @@ static int count_l2(struct qcow_checking *k, uint64_t off, bool active, uint64_t
 		uint64_t e = td_get_be64(k->buf + i);
 
 		if (e)
-			count_entry(k, e, esize == 16 ? td_get_be64(k->buf + i + 8) : 0, active, guest < disk ? disk - guest : 0);
+			count_entry(k, e, esize == 16 ? td_get_be64(k->buf + i + 8) : 0, active,
+				    guest < disk ? disk - guest : 0);
 		guest += qcow_check_csize(k);
 	}
 	return rc;
@@ -155,7 +169,8 @@ static int count_snapshots(struct qcow_checking *k, struct td_err *err)
 		return rc;
 	refer(k, "the snapshot table", k->h.snapshots_off, end);
 	for (uint32_t i = 0; !rc && i < k->h.nsnapshots; i++)
-		rc = count_l1(k, s[i].l1_off, s[i].l1_size, false, s[i].disk_size ? s[i].disk_size : k->h.size);
+		rc = count_l1(k, s[i].l1_off, s[i].l1_size, false,
+			      s[i].disk_size ? s[i].disk_size : k->h.size);
 	free(s);
 	return rc;
 }
@@ -193,7 +208,8 @@ static int count_bitmaps(struct qcow_checking *k)
 	rc = td_file_rw(k->file, TD_IO_READ, dir, k->h.bitmaps_off, k->h.bitmaps_size, 0);
 	for (uint32_t i = 0; !rc && i < k->h.nbitmaps && at + 24 <= k->h.bitmaps_size; i++) {
 		rc = count_bitmap(k, td_get_be64(dir + at), td_get_be32(dir + at + 8));
-		at += td_round_up(24 + (uint64_t)td_get_be16(dir + at + 18) + td_get_be32(dir + at + 20), 8);
+		at += td_round_up(
+			24 + (uint64_t)td_get_be16(dir + at + 18) + td_get_be32(dir + at + 20), 8);
 	}
 	free(dir);
 	return rc;
@@ -222,16 +238,20 @@ static int count_refcounts(struct qcow_checking *k)
 	rc = qcow_check_table(k, k->h.ref_off, k->nref, &k->ref);
 	if (rc)
 		return rc;
-	refer_table(k, "the refcount table", k->h.ref_off, (uint64_t)k->h.ref_clusters << k->h.cluster_bits);
+	refer_table(k, "the refcount table", k->h.ref_off,
+		    (uint64_t)k->h.ref_clusters << k->h.cluster_bits);
 	for (uint32_t i = 0; i < k->nref; i++) {
 		uint64_t off = k->ref[i] & ~QCOW_REF_RESERVED;
 
 		if (!k->ref[i])
 			continue;
-		if (bad_offset(k, "refcount table entry", k->ref[i], off, QCOW_REF_RESERVED) || off >= k->n << k->h.cluster_bits ||
-		    k->count[off >> k->h.cluster_bits]) {
+		if (bad_offset(k, "refcount table entry", k->ref[i], off, QCOW_REF_RESERVED) ||
+		    off >= k->n << k->h.cluster_bits || k->count[off >> k->h.cluster_bits]) {
 			k->c->lost += off >= k->n << k->h.cluster_bits;
-			qcow_check_say(k, "ERROR refcount block %u at %#llx is beyond the file, or something else's", i, qcow_check_llu(off));
+			qcow_check_say(k,
+				       "ERROR refcount block %u at %#llx is beyond the file, or "
+				       "something else's",
+				       i, qcow_check_llu(off));
 			k->c->corruptions++;
 			k->rebuild = true;
 			k->ref[i] = 0;

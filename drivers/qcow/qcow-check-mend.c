@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a check mends beyond counts in place: flags that say "mine alone", and a refcount structure that is made anew. */
+/* What a check mends beyond counts in place: flags that say "mine alone", and a refcount structure
+ * that is made anew. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "drivers/qcow/qcow-checking.h"
 
-/* --- flags --------------------------------------------------------------------------------------------------------------- */
+/* --- flags
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 static uint16_t references(const struct qcow_checking *k, uint64_t off)
 {
@@ -19,14 +22,17 @@ static bool wrong_flag(const struct qcow_checking *k, uint64_t e, bool data, boo
 {
 	bool is = e & QCOW_COPIED, want = references(k, e & QCOW_OFFSET) == 1;
 
-	if (!(e & QCOW_OFFSET) || (data && ((e & QCOW_ZIPPED) || (k->h.incompat & QCOW_INCOMPAT_DATA))))
+	if (!(e & QCOW_OFFSET) ||
+	    (data && ((e & QCOW_ZIPPED) || (k->h.incompat & QCOW_INCOMPAT_DATA))))
 		return false;
 	return is != want && want == set;
 }
 
 static void found_flag(struct qcow_checking *k, const char *what, uint64_t e)
 {
-	qcow_check_say(k, "ERROR %s %#llx: its mark \"mine alone\" is wrong, there are %u references", what, qcow_check_llu(e), references(k, e & QCOW_OFFSET));
+	qcow_check_say(k,
+		       "ERROR %s %#llx: its mark \"mine alone\" is wrong, there are %u references",
+		       what, qcow_check_llu(e), references(k, e & QCOW_OFFSET));
 	*(k->c->fix_errors ? &k->c->corruptions_fixed : &k->c->corruptions) += 1;
 }
 
@@ -45,7 +51,9 @@ static int flags_l2(struct qcow_checking *k, uint64_t off, bool set)
 		td_put_be64(k->buf + i, e ^ QCOW_COPIED);
 		changed = true;
 	}
-	return !rc && changed && k->c->fix_errors ? td_file_rw(k->file, TD_IO_WRITE, k->buf, off, qcow_check_csize(k), 0) : rc;
+	return !rc && changed && k->c->fix_errors
+		       ? td_file_rw(k->file, TD_IO_WRITE, k->buf, off, qcow_check_csize(k), 0)
+		       : rc;
 }
 
 /* Of the active tables alone: in snapshots the flags mean nothing. */
@@ -62,7 +70,8 @@ int qcow_check_flags(struct qcow_checking *k, bool set)
 
 		if (!l2 || l2 >= k->file->st.size || (l2 & (qcow_check_csize(k) - 1)))
 			continue;
-		if (references(k, l2) == 1) /* a shared one is a copy in waiting: its flags mean nothing */
+		if (references(k, l2) ==
+		    1) /* a shared one is a copy in waiting: its flags mean nothing */
 			rc = flags_l2(k, l2, set);
 		if (wrong_flag(k, l1[i], false, set)) {
 			found_flag(k, "L1 entry", l1[i]);
@@ -73,12 +82,14 @@ int qcow_check_flags(struct qcow_checking *k, bool set)
 	for (uint32_t i = 0; i < k->h.l1_size; i++)
 		l1[i] = htobe64(l1[i]);
 	if (!rc && changed && k->c->fix_errors)
-		rc = td_file_rw(k->file, TD_IO_WRITE, l1, k->h.l1_off, (uint64_t)k->h.l1_size * 8, 0);
+		rc = td_file_rw(k->file, TD_IO_WRITE, l1, k->h.l1_off, (uint64_t)k->h.l1_size * 8,
+				0);
 	free(l1);
 	return rc;
 }
 
-/* --- a new refcount structure --------------------------------------------------------------------------------------------- */
+/* --- a new refcount structure
+ * --------------------------------------------------------------------------------------------- */
 
 static void patch_table(struct qcow_checking *k, uint8_t *p)
 {
@@ -113,13 +124,18 @@ static int make_anew(struct qcow_checking *k)
 		for (uint64_t i = 0; i < per; i++) {
 			uint64_t want = count_at(k, b * per + i, first, first + blocks + clusters);
 
-			qcow_ref_set(k->buf, k->h.ref_order, i, want < qcow_ref_max(k->h.ref_order) ? want : qcow_ref_max(k->h.ref_order));
+			qcow_ref_set(k->buf, k->h.ref_order, i,
+				     want < qcow_ref_max(k->h.ref_order)
+					     ? want
+					     : qcow_ref_max(k->h.ref_order));
 		}
 		t[b] = htobe64((first + b) << k->h.cluster_bits);
-		rc = td_file_rw(k->file, TD_IO_WRITE, k->buf, (first + b) << k->h.cluster_bits, qcow_check_csize(k), 0);
+		rc = td_file_rw(k->file, TD_IO_WRITE, k->buf, (first + b) << k->h.cluster_bits,
+				qcow_check_csize(k), 0);
 	}
 	if (!rc)
-		rc = td_file_rw(k->file, TD_IO_WRITE, t, (first + blocks) << k->h.cluster_bits, clusters << k->h.cluster_bits, 0);
+		rc = td_file_rw(k->file, TD_IO_WRITE, t, (first + blocks) << k->h.cluster_bits,
+				clusters << k->h.cluster_bits, 0);
 	if (!rc)
 		rc = qcow_check_sync(k);
 	free(t);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Counting, comparing, mending.  Mending goes in an order that leaves the image no worse at any power cut: flags that say "mine alone"
- * where it is not so are taken away first; then counts are set (each is right by itself), in place or as a whole new refcount structure
- * behind the end, which the header names when all of it is durable; then flags are set where they may be; the marks in the header
- * come off last.
+ * Counting, comparing, mending.  Mending goes in an order that leaves the image no worse at any
+ * power cut: flags that say "mine alone" where it is not so are taken away first; then counts are
+ * set (each is right by itself), in place or as a whole new refcount structure behind the end,
+ * which the header names when all of it is durable; then flags are set where they may be; the marks
+ * in the header come off last.
  *
  * One thing: this file leads, and what counts and what mends report their findings through it.
  */
@@ -63,7 +64,8 @@ int qcow_check_patch(struct qcow_checking *k, void (*patch)(struct qcow_checking
 	return rc ? rc : qcow_check_sync(k);
 }
 
-/* --- comparing, and counts in place -------------------------------------------------------------------------------------- */
+/* --- comparing, and counts in place
+ * -------------------------------------------------------------------------------------- */
 
 /* One block's counts against what was found; changed: k->buf is to be written. */
 static void compare_block(struct qcow_checking *k, uint64_t first, bool *changed)
@@ -72,12 +74,15 @@ static void compare_block(struct qcow_checking *k, uint64_t first, bool *changed
 	uint64_t n = qcow_refs_per_block(&k->h);
 
 	for (uint64_t i = 0; i < n; i++) {
-		uint64_t is = qcow_ref_get(k->buf, k->h.ref_order, i), want = first + i < k->n ? k->count[first + i] : 0;
+		uint64_t is = qcow_ref_get(k->buf, k->h.ref_order, i),
+			 want = first + i < k->n ? k->count[first + i] : 0;
 		bool leak = is > want, fix = leak ? c->fix_leaks || c->fix_errors : c->fix_errors;
 
 		if (is == want)
 			continue;
-		qcow_check_say(k, "%s cluster %llu refcount=%llu reference=%llu", leak ? "Leaked" : "ERROR", qcow_check_llu(first + i), qcow_check_llu(is), qcow_check_llu(want));
+		qcow_check_say(k, "%s cluster %llu refcount=%llu reference=%llu",
+			       leak ? "Leaked" : "ERROR", qcow_check_llu(first + i),
+			       qcow_check_llu(is), qcow_check_llu(want));
 		if (want > qcow_ref_max(k->h.ref_order))
 			fix = false;
 		if (fix && !k->rebuild) {
@@ -97,7 +102,8 @@ static void compare_nothing(struct qcow_checking *k, uint64_t first)
 	for (uint64_t i = first; i < first + n && i < k->n; i++) {
 		if (!k->count[i])
 			continue;
-		qcow_check_say(k, "ERROR cluster %llu refcount=0 reference=%u", qcow_check_llu(i), k->count[i]);
+		qcow_check_say(k, "ERROR cluster %llu refcount=0 reference=%u", qcow_check_llu(i),
+			       k->count[i]);
 		k->rebuild = true;
 		*(k->c->fix_errors ? &k->c->corruptions_fixed : &k->c->corruptions) += 1;
 	}
@@ -120,16 +126,20 @@ static int compare(struct qcow_checking *k)
 			compare_nothing(k, b * per);
 			continue;
 		}
-		rc = td_file_rw(k->file, TD_IO_READ, k->buf, k->ref[b], qcow_check_csize(k), TD_IO_EOF_ZERO);
+		rc = td_file_rw(k->file, TD_IO_READ, k->buf, k->ref[b], qcow_check_csize(k),
+				TD_IO_EOF_ZERO);
 		if (!rc)
 			compare_block(k, b * per, &changed);
 		if (!rc && changed)
-			rc = td_file_rw(k->file, TD_IO_WRITE, k->buf, k->ref[b], qcow_check_csize(k), 0);
+			rc = td_file_rw(k->file, TD_IO_WRITE, k->buf, k->ref[b],
+					qcow_check_csize(k), 0);
 	}
 	return rc;
 }
 
-/* --- all of it --------------------------------------------------------------------------------------------------------------- */
+/* --- all of it
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 static void patch_marks(struct qcow_checking *k, uint8_t *p)
 {
@@ -154,12 +164,14 @@ static int mend(struct qcow_checking *k)
 		rc = qcow_check_flags(k, true);
 	if (!rc && fix)
 		rc = qcow_check_sync(k);
-	if (!rc && fix && !k->c->corruptions && (k->h.incompat & (QCOW_INCOMPAT_DIRTY | QCOW_INCOMPAT_CORRUPT)))
+	if (!rc && fix && !k->c->corruptions &&
+	    (k->h.incompat & (QCOW_INCOMPAT_DIRTY | QCOW_INCOMPAT_CORRUPT)))
 		rc = qcow_check_patch(k, patch_marks);
 	return rc;
 }
 
-int qcow_check(struct td_file *file, const struct qcow_header *h, struct qcow_check *c, struct td_err *err)
+int qcow_check(struct td_file *file, const struct qcow_header *h, struct qcow_check *c,
+	       struct td_err *err)
 {
 	struct qcow_checking k = {.file = file, .h = *h, .c = c};
 	size_t bytes;
@@ -169,13 +181,15 @@ int qcow_check(struct td_file *file, const struct qcow_header *h, struct qcow_ch
 	c->total = (h->size + qcow_cluster(h) - 1) >> h->cluster_bits;
 	bytes = k.n * sizeof *k.count;
 	/* as sparse as the file */
-	k.count = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	k.count = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (k.count == MAP_FAILED || posix_memalign((void **)&k.buf, 4096, qcow_cluster(h)))
 		rc = -ENOMEM;
 	if (!rc)
 		rc = qcow_check_count(&k, err);
 	if (!rc && c->lost && (c->fix_errors || c->fix_leaks)) {
-		qcow_check_say(&k, "nothing is repaired: the file was cut off, and what it lacks is to be fetched again");
+		qcow_check_say(&k, "nothing is repaired: the file was cut off, and what it lacks "
+				   "is to be fetched again");
 		c->fix_errors = c->fix_leaks = false;
 	}
 	if (!rc)

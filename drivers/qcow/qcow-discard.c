@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * DISCARD and WRITE_ZEROES: whole units change in the mapping, and what they stood on is given back (Q4); the edges of WRITE_ZEROES are
- * written.  A discarded unit never shows what stands below it: over a backing file it is marked as zeroes, and kept where the
- * version has no such mark.
+ * DISCARD and WRITE_ZEROES: whole units change in the mapping, and what they stood on is given back
+ * (Q4); the edges of WRITE_ZEROES are written.  A discarded unit never shows what stands below it:
+ * over a backing file it is marked as zeroes, and kept where the version has no such mark.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -45,7 +45,8 @@ static int clear_entries(struct qcow *q, uint64_t from, uint64_t to)
 			continue;
 		if (old == entry && (!q->ext || td_get_be64(at + 8) == map))
 			continue;
-		if (!(old & (QCOW_OFFSET | QCOW_ZIPPED | QCOW_COPIED)) && (old & QCOW_ZERO) && !entry && !q->ext && !q->forget)
+		if (!(old & (QCOW_OFFSET | QCOW_ZIPPED | QCOW_COPIED)) && (old & QCOW_ZERO) &&
+		    !entry && !q->ext && !q->forget)
 			continue; /* zeroes by mark are as good */
 		td_put_be64(at, entry);
 		if (q->ext)
@@ -56,7 +57,8 @@ static int clear_entries(struct qcow *q, uint64_t from, uint64_t to)
 	return 0;
 }
 
-/* External data: a cluster's place there is always the same, and nobody else's: its space is given back while it is locked. */
+/* External data: a cluster's place there is always the same, and nobody else's: its space is given
+ * back while it is locked. */
 static int punch_data(struct qcow *q, uint64_t from, uint64_t to, enum td_io_op what)
 {
 	uint64_t end = to << q->cbits;
@@ -73,7 +75,8 @@ static int punch_data(struct qcow *q, uint64_t from, uint64_t to, enum td_io_op 
 /* Nothing to clear where nothing stands and nothing shows through. */
 static bool is_nothing(struct qcow *q, uint64_t off, uint64_t end)
 {
-	return !(q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET) && (q->forget || qcow_backing_zero(q, off)) && end >> q->l2_bits == off >> q->l2_bits;
+	return !(q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET) &&
+	       (q->forget || qcow_backing_zero(q, off)) && end >> q->l2_bits == off >> q->l2_bits;
 }
 
 static int clear_clusters(struct qcow *q, uint64_t from, uint64_t to)
@@ -95,7 +98,8 @@ static int clear_clusters(struct qcow *q, uint64_t from, uint64_t to)
 		if (!rc)
 			rc = clear_entries(q, c, stop);
 		if (!rc && q->external)
-			rc = punch_data(q, c, stop, q->data->st.blockdev ? TD_IO_DISCARD : TD_IO_PUNCH);
+			rc = punch_data(q, c, stop,
+					q->data->st.blockdev ? TD_IO_DISCARD : TD_IO_PUNCH);
 		qcow_range_unlock(q, &range);
 	}
 	return rc;
@@ -116,7 +120,12 @@ static int write_zeroes(struct qcow *q, struct td_req *req, uint64_t off, uint64
 	memset(buf, 0, size);
 	for (uint64_t at = off; !rc && at < off + len; at += size) {
 		uint64_t n = off + len - at < size ? off + len - at : size;
-		struct td_req part = {.op = TD_WRITE, .off = at, .len = n, .iov = &iov, .iovcnt = 1, .io = req->io};
+		struct td_req part = {.op = TD_WRITE,
+				      .off = at,
+				      .len = n,
+				      .iov = &iov,
+				      .iovcnt = 1,
+				      .io = req->io};
 
 		iov = (struct iovec){buf, n};
 		rc = qcow_write(q, &part);
@@ -133,7 +142,8 @@ static int zero_edge(struct qcow *q, struct td_req *req, uint64_t off, uint64_t 
 
 	for (uint64_t at = off; !rc && at < end; at += run.len) {
 		rc = qcow_map_wait(q, at, end - at, &run);
-		if (!rc && run.kind != QCOW_RUN_ZERO && (run.kind != QCOW_RUN_NONE || !qcow_backing_zero(q, at)))
+		if (!rc && run.kind != QCOW_RUN_ZERO &&
+		    (run.kind != QCOW_RUN_NONE || !qcow_backing_zero(q, at)))
 			rc = write_zeroes(q, req, at, run.len);
 	}
 	return rc;
@@ -166,10 +176,13 @@ static int zero_keep(struct qcow *q, struct td_req *req, uint64_t from, uint64_t
 	int rc = 0;
 
 	for (uint64_t c = from; !rc && c < to; c++) {
-		uint64_t off = c << q->cbits, len = end - off < qcow_csize(q) ? end - off : qcow_csize(q);
+		uint64_t off = c << q->cbits,
+			 len = end - off < qcow_csize(q) ? end - off : qcow_csize(q);
 
 		qcow_range_lock(q, &range, c, c + 1);
-		rc = q->broken ? q->broken : q->l1.entry[off >> q->l2_bits] & QCOW_COPIED ? mark_entries(q, c, c + 1) : 1;
+		rc = q->broken                                      ? q->broken
+		     : q->l1.entry[off >> q->l2_bits] & QCOW_COPIED ? mark_entries(q, c, c + 1)
+								    : 1;
 		qcow_range_unlock(q, &range);
 		if (rc > 0)
 			rc = write_zeroes(q, req, off, len);
@@ -185,7 +198,8 @@ int qcow_discard(struct qcow *q, struct td_req *req)
 	int rc = 0;
 
 	if (q->v1)
-		return must ? -EOPNOTSUPP : 0; /* nothing can be given back, and zeroes are written as data */
+		return must ? -EOPNOTSUPP
+			    : 0; /* nothing can be given back, and zeroes are written as data */
 
 	if (end == q->image->info.size)
 		to = (end + size - 1) >> q->cbits; /* the last cluster ends where the disk ends */
@@ -198,13 +212,21 @@ int qcow_discard(struct qcow *q, struct td_req *req)
 	/* the data file alone is the disk: its bytes have to change */
 	if (!rc && (q->h.autoclear & QCOW_AUTOCLEAR_RAW)) {
 		rc = punch_data(q, from, to, must ? TD_IO_ZERO : TD_IO_PUNCH);
-		return rc == -EOPNOTSUPP ? write_zeroes(q, req, from << q->cbits, (to << q->cbits < end ? to << q->cbits : end) - (from << q->cbits)) : rc;
+		return rc == -EOPNOTSUPP
+			       ? write_zeroes(q, req, from << q->cbits,
+					      (to << q->cbits < end ? to << q->cbits : end) -
+						      (from << q->cbits))
+			       : rc;
 	}
 	if (!rc && must && !(req->flags & TD_UNMAP))
-		return q->h.version < 3 || q->external ? write_zeroes(q, req, from << q->cbits, (to << q->cbits < end ? to << q->cbits : end) -
-											 (from << q->cbits))
-						       : zero_keep(q, req, from, to, end);
+		return q->h.version < 3 || q->external
+			       ? write_zeroes(q, req, from << q->cbits,
+					      (to << q->cbits < end ? to << q->cbits : end) -
+						      (from << q->cbits))
+			       : zero_keep(q, req, from, to, end);
 	if (!rc && must && q->h.version < 3 && !qcow_backing_zero(q, from << q->cbits))
-		return write_zeroes(q, req, from << q->cbits, (to << q->cbits < end ? to << q->cbits : end) - (from << q->cbits));
+		return write_zeroes(q, req, from << q->cbits,
+				    (to << q->cbits < end ? to << q->cbits : end) -
+					    (from << q->cbits));
 	return rc ? rc : clear_clusters(q, from, to);
 }

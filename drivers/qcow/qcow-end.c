@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An image that is to be written: what its tables claim, held against the file's end (Q10 of qcow-flush.c).  A look at the last block of
- * counts tells whether anything that is counted lies beyond the end.  That may be a leak, which a power cut leaves, or the rest of a last
- * cluster that was never needed; so then all references are looked through, once.  Version 1 has no counts: there each entry is looked
- * at, at each opening.
+ * An image that is to be written: what its tables claim, held against the file's end (Q10 of
+ * qcow-flush.c).  A look at the last block of counts tells whether anything that is counted lies
+ * beyond the end.  That may be a leak, which a power cut leaves, or the rest of a last cluster that
+ * was never needed; so then all references are looked through, once.  Version 1 has no counts:
+ * there each entry is looked at, at each opening.
  */
 #include <errno.h>
 
 #include "drivers/qcow/qcow-check.h"
 #include "drivers/qcow/qcow.h"
 
-static int cut_off(const struct qcow *q, const char *path, uint64_t size, uint64_t n, const char *what, struct td_err *err)
+static int cut_off(const struct qcow *q, const char *path, uint64_t size, uint64_t n,
+		   const char *what, struct td_err *err)
 {
 	return td_fail(err, EUCLEAN,
-		       "%s was cut off at byte %llu: %llu %s of %s lie beyond, and are lost. Fetch it again from where it came; to save "
-		       "the rest, open it read-only, which gives an error for what is lost (td-qcow check names it)",
+		       "%s was cut off at byte %llu: %llu %s of %s lie beyond, and are lost. Fetch "
+		       "it again from where it came; to save "
+		       "the rest, open it read-only, which gives an error for what is lost "
+		       "(td-qcow check names it)",
 		       path, (unsigned long long)size, (unsigned long long)n, what, q->image->path);
 }
 
@@ -30,7 +34,8 @@ static int mind_file(struct qcow *q, struct td_err *err)
 		return 0;
 	rc = qcow_check(q->file, &q->h, &c, err);
 	if (!rc && c.lost)
-		return cut_off(q, q->file->path, q->file->st.size, c.lost, "tables or clusters", err);
+		return cut_off(q, q->file->path, q->file->st.size, c.lost, "tables or clusters",
+			       err);
 	/* so that the next one need not look, the last cluster becomes whole */
 	if (!rc && !q->file->st.blockdev && !qcow_set_length(q->file, q->end << q->cbits))
 		q->length = q->old = q->end << q->cbits;

@@ -1,33 +1,40 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Metadata back to the file.  At a power cut each sector that was not made durable may be there or not, so:
+ * Metadata back to the file.  At a power cut each sector that was not made durable may be there or
+ * not, so:
  *
- * Q1 A reference that is on disk is counted on disk: a cluster's refcount is durable before an entry that points to it is written.
- *    (Phase 1 before phase 2.)  A count without a reference is a leak, and no harm.
- * Q2 What an entry on disk points to is there: a cluster's contents - the guest's bytes, what was copied around them, and zeroes - are
- *    durable before its L2 entry is written.  An L2 entry changes in memory only when its data has been written, and phase 1 ends in
+ * Q1 A reference that is on disk is counted on disk: a cluster's refcount is durable before an
+ * entry that points to it is written. (Phase 1 before phase 2.)  A count without a reference is a
+ * leak, and no harm. Q2 What an entry on disk points to is there: a cluster's contents - the
+ * guest's bytes, what was copied around them, and zeroes - are durable before its L2 entry is
+ * written.  An L2 entry changes in memory only when its data has been written, and phase 1 ends in
  *    an fdatasync that began after phase 2's pages were copied.
- * Q3 A new L2 table is all zeroes, or a copy of the one that it replaces, in the file before its L1 entry is set in memory; so L1 and
- *    L2 may be written in any order within phase 2.
- * Q4 A cluster whose reference is gone is counted until that is durable (qcow_release: after phase 2 of a write-back that began after
- *    the change), and is punched and taken anew only when no operation that found it by the old mapping is under way (the epochs).
- * Q5 A refcount block holds its own count and is durable before the refcount table's entry that makes it one is set in memory; a
- *    new, larger refcount table and its blocks are durable before the header names it; the header is one sector, changed as a whole.
- * Q6 A page is written from a copy that was taken when the write-back began: what changes later waits for the next.
- * Q7 A flush is answered when a write-back that began after it arrived is over, or when there was nothing to write, by fdatasync.
- * Q8 Lazy refcounts, where the image asks for them: Q1 does not hold, but the mark in the header that says so is durable before the first
- *    reference without a durable count is written.  It is taken away at close, when all counts are durable; who opens the image with
- *    the mark counts anew.
+ * Q3 A new L2 table is all zeroes, or a copy of the one that it replaces, in the file before its L1
+ * entry is set in memory; so L1 and L2 may be written in any order within phase 2. Q4 A cluster
+ * whose reference is gone is counted until that is durable (qcow_release: after phase 2 of a
+ * write-back that began after the change), and is punched and taken anew only when no operation
+ * that found it by the old mapping is under way (the epochs). Q5 A refcount block holds its own
+ * count and is durable before the refcount table's entry that makes it one is set in memory; a new,
+ * larger refcount table and its blocks are durable before the header names it; the header is one
+ * sector, changed as a whole. Q6 A page is written from a copy that was taken when the write-back
+ * began: what changes later waits for the next. Q7 A flush is answered when a write-back that began
+ * after it arrived is over, or when there was nothing to write, by fdatasync. Q8 Lazy refcounts,
+ * where the image asks for them: Q1 does not hold, but the mark in the header that says so is
+ * durable before the first reference without a durable count is written.  It is taken away at
+ * close, when all counts are durable; who opens the image with the mark counts anew.
  *
- * Q9 A change of an entry or a count is in image->redo before the request that needs it is answered: a process that dies takes none along.
- *    When the log has missed one, all changes and writes are answered after a commit; and no cluster is taken anew, since the log may
- *    still say that it is free.
+ * Q9 A change of an entry or a count is in image->redo before the request that needs it is
+ * answered: a process that dies takes none along. When the log has missed one, all changes and
+ * writes are answered after a commit; and no cluster is taken anew, since the log may still say
+ * that it is free.
  *
- * Q10 What is mapped lies in the file: a cluster that is taken behind the end is within the file's length, or is written to its last
- *    byte, before an entry points to it.  So what an entry names beyond the end was cut off: it is lost, a read of it is an error, and an
- *    image with such an entry is not opened for writing, when what is taken anew would come into its place (qcow-end.c).
+ * Q10 What is mapped lies in the file: a cluster that is taken behind the end is within the file's
+ * length, or is written to its last byte, before an entry points to it.  So what an entry names
+ * beyond the end was cut off: it is lost, a read of it is an error, and an image with such an entry
+ * is not opened for writing, when what is taken anew would come into its place (qcow-end.c).
  *
- * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given back.
+ * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given
+ * back.
  *
  * One thing: a page that has to make room is flushed, a flush frees clusters, and freeing them
  * changes pages (qcow-page.c, qcow-reap.c).
@@ -58,21 +65,23 @@ int qcow_set_length(struct td_file *f, uint64_t size)
 
 bool qcow_clean(const struct qcow *q)
 {
-	uint32_t ndirty = q->lazy ? q->pages.ndirty - q->pages.ndirty_refs : q->pages.ndirty + q->ref.ndirty;
+	uint32_t ndirty =
+		q->lazy ? q->pages.ndirty - q->pages.ndirty_refs : q->pages.ndirty + q->ref.ndirty;
 
 	return !ndirty && !q->l1.ndirty && !q->wb_lock.held;
 }
 
-/* --- copies of what is dirty ----------------------------------------------------------------------------------------- */
+/* --- copies of what is dirty
+ * ----------------------------------------------------------------------------------------- */
 
 /* Pieces of the file to be written together; adjacent ones are one write. */
 struct set {
 	struct piece {
 		uint64_t off;
-		void *owner;     /* a page, or NULL for a sector of the table */
+		void *owner; /* a page, or NULL for a sector of the table */
 		uint32_t sector;
-	} *at;
-	uint8_t *buf;            /* of `size' bytes each, in the order of at */
+	} * at;
+	uint8_t *buf; /* of `size' bytes each, in the order of at */
 	struct qcow_table *table;
 	size_t n;
 	uint32_t size;
@@ -118,7 +127,8 @@ static int take_pages(struct qcow *q, struct set *s, enum qcow_page_kind kind)
 	size_t n = 0;
 
 	for (uint32_t i = 0; q->pages.ndirty && i < q->pages.n; i++)
-		n += q->pages.page[i].used && q->pages.page[i].dirty && q->pages.page[i].kind == kind;
+		n += q->pages.page[i].used && q->pages.page[i].dirty &&
+		     q->pages.page[i].kind == kind;
 	if (set_init(s, n, q->pages.size) < 0)
 		return -ENOMEM;
 	for (uint32_t i = 0; n && i < q->pages.n; i++) {
@@ -153,7 +163,8 @@ static int take_table(struct qcow_table *t, struct set *s)
 		memset(to, 0, QCOW_SECTOR);
 		for (uint32_t j = 0; j < PER_SECTOR && i * PER_SECTOR + j < t->n; j++)
 			td_put_be64(to + 8 * j, t->entry[i * PER_SECTOR + j]);
-		s->at[s->n++] = (struct piece){.off = t->off + (uint64_t)i * QCOW_SECTOR, .sector = i};
+		s->at[s->n++] =
+			(struct piece){.off = t->off + (uint64_t)i * QCOW_SECTOR, .sector = i};
 		t->dirty[i] = 0;
 		t->ndirty--;
 	}
@@ -204,14 +215,23 @@ static int write_set(struct qcow *q, const struct set *s)
 	for (size_t i = 0, j; i < s->n; i = j) {
 		struct write *o = &op[nops++];
 
-		for (j = i + 1; j < s->n && s->at[j].off == s->at[j - 1].off + s->size && (j - i) * s->size < (1u << 20); j++)
+		for (j = i + 1; j < s->n && s->at[j].off == s->at[j - 1].off + s->size &&
+				(j - i) * s->size < (1u << 20);
+		     j++)
 			;
 		o->wave = &wave;
 		o->iov = (struct iovec){s->buf + i * s->size, (j - i) * s->size};
 		if (s->table) /* what follows a table is not always its own */
-			o->iov.iov_len = clip(s->at[i].off, o->iov.iov_len, s->table->off + (uint64_t)s->table->n * 8);
-		o->iop = (struct td_iop){.op = TD_IO_WRITE, .file = q->file, .flags = s->at[i].off >= q->old ? TD_IO_NEW : 0, .off = s->at[i].off, .len = o->iov.iov_len, .iov = &o->iov,
-					 .iovcnt = 1, .done = write_done};
+			o->iov.iov_len = clip(s->at[i].off, o->iov.iov_len,
+					      s->table->off + (uint64_t)s->table->n * 8);
+		o->iop = (struct td_iop){.op = TD_IO_WRITE,
+					 .file = q->file,
+					 .flags = s->at[i].off >= q->old ? TD_IO_NEW : 0,
+					 .off = s->at[i].off,
+					 .len = o->iov.iov_len,
+					 .iov = &o->iov,
+					 .iovcnt = 1,
+					 .done = write_done};
 		wave.running++;
 	}
 	for (size_t i = 0; i < nops; i++)
@@ -222,7 +242,9 @@ static int write_set(struct qcow *q, const struct set *s)
 	return wave.err;
 }
 
-/* --- a write-back ---------------------------------------------------------------------------------------------------- */
+/* --- a write-back
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 struct writeback {
 	struct set ref, ref_table, l2, l1;
@@ -257,10 +279,14 @@ void qcow_sync_failed(struct qcow *q, int err)
 	if (q->broken)
 		return;
 	q->broken = err;
-	snprintf(text, sizeof text, "a sync of %s failed (%s): writes and flushes fail until it is closed, checked and opened again", q->image->path,
-		 strerror(-err));
+	snprintf(text, sizeof text,
+		 "a sync of %s failed (%s): writes and flushes fail until it is closed, checked "
+		 "and opened again",
+		 q->image->path, strerror(-err));
 	td_log(LOG_ERR, "%s", text);
-	td_image_fault(q->image, text); /* who writes to what we have told of (qcow_tell_map) does not come by */
+	td_image_fault(
+		q->image,
+		text); /* who writes to what we have told of (qcow_tell_map) does not come by */
 }
 
 int qcow_sync_all(struct qcow *q)
@@ -271,7 +297,8 @@ int qcow_sync_all(struct qcow *q)
 		rc = qcow_sync(q->file);
 	if (rc)
 		qcow_sync_failed(q, rc);
-	/* another sync, of a flush that had nothing to write, may have failed meanwhile, over what this one was to make durable */
+	/* another sync, of a flush that had nothing to write, may have failed meanwhile, over what
+	 * this one was to make durable */
 	return q->broken;
 }
 
@@ -306,7 +333,8 @@ static int write_all(struct qcow *q, struct writeback *w)
 
 	if (!rc)
 		rc = write_set(q, &w->ref_table);
-	if (!rc && w->uncounted) /* without a mapping too: the log has the mark no more, and may soon have an entry */
+	if (!rc && w->uncounted) /* without a mapping too: the log has the mark no more, and may
+				    soon have an entry */
 		rc = mark_dirty(q);
 	if (!rc)
 		rc = qcow_sync_all(q); /* Q1, Q2, Q8 */
@@ -350,7 +378,8 @@ static void freed_move(struct qcow_freed_list *to, struct qcow_freed_list *from)
 void qcow_release(struct qcow *q, uint64_t cluster, uint64_t n)
 {
 	if (n && !q->v1)
-		freed_add(&q->freed, cluster, n); /* without memory it is a leak, which a check finds */
+		freed_add(&q->freed, cluster,
+			  n); /* without memory it is a leak, which a check finds */
 }
 
 static int write_back(struct qcow *q)
@@ -401,7 +430,9 @@ int qcow_flush_refs(struct qcow *q)
 	return qcow_flush(q);
 }
 
-/* --- the header ------------------------------------------------------------------------------------------------------ */
+/* --- the header
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 int qcow_header_write(struct qcow *q)
 {
@@ -412,7 +443,8 @@ int qcow_header_write(struct qcow *q)
 
 void qcow_unmark(struct qcow *q)
 {
-	bool lazy = q->h.incompat & QCOW_INCOMPAT_DIRTY, marked = q->h.version == 3 && QCOW_MARK(q->h.autoclear);
+	bool lazy = q->h.incompat & QCOW_INCOMPAT_DIRTY,
+	     marked = q->h.version == 3 && QCOW_MARK(q->h.autoclear);
 
 	if (!(lazy || marked) || !q->writable || q->broken || !qcow_clean(q))
 		return;
@@ -436,15 +468,21 @@ int qcow_corrupt(struct qcow *q, const char *fmt, ...)
 		return -EIO;
 	q->broken = -EIO;
 	snprintf(text, sizeof text, "%s is corrupt: %s", q->image->path, why);
-	td_log(LOG_ERR, "%s.  Nothing is written to it any more; detach it and look at it with `td-qcow check'", text);
+	td_log(LOG_ERR,
+	       "%s.  Nothing is written to it any more; detach it and look at it with `td-qcow "
+	       "check'",
+	       text);
 	td_image_fault(q->image, text);
 	if (q->writable && q->h.version == 3) {
 		q->h.incompat |= QCOW_INCOMPAT_CORRUPT;
-		td_put_be64(q->first + QCOW_H_INCOMPAT, td_get_be64(q->first + QCOW_H_INCOMPAT) | QCOW_INCOMPAT_CORRUPT);
+		td_put_be64(q->first + QCOW_H_INCOMPAT,
+			    td_get_be64(q->first + QCOW_H_INCOMPAT) | QCOW_INCOMPAT_CORRUPT);
 		/* a mark of lazy counts that stands there would take it away */
-		td_redo_put(q->image->redo, TD_REDO_FIRST, QCOW_H_INCOMPAT, q->first + QCOW_H_INCOMPAT, 8);
+		td_redo_put(q->image->redo, TD_REDO_FIRST, QCOW_H_INCOMPAT,
+			    q->first + QCOW_H_INCOMPAT, 8);
 		if (qcow_header_write(q) < 0)
-			td_log(LOG_ERR, "%s: and it could not be marked as corrupt", q->image->path);
+			td_log(LOG_ERR, "%s: and it could not be marked as corrupt",
+			       q->image->path);
 	}
 	return -EIO;
 }

@@ -19,8 +19,9 @@ static const struct {
 	uint8_t type, bit; /* type 0: incompatible, 1: compatible, 2: autoclear */
 	const char *name;
 } features[] = {
-	{0, 0, "dirty bit"},      {0, 1, "corrupt bit"},        {0, 2, "external data file"}, {0, 3, "compression type"},
-	{0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"}, {2, 0, "bitmaps"},            {2, 1, "raw external data"},
+	{0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+	{0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+	{2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
 static bool aligned(const struct qcow_header *h, uint64_t off)
@@ -28,7 +29,8 @@ static bool aligned(const struct qcow_header *h, uint64_t off)
 	return !(off & (qcow_cluster(h) - 1));
 }
 
-static int decode_v3(const uint8_t *p, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+static int decode_v3(const uint8_t *p, size_t len, const char *name, struct qcow_header *h,
+		     struct td_err *err)
 {
 	if (len < 104)
 		return td_fail(err, EINVAL, "%s ends within its qcow2 header", name);
@@ -38,29 +40,46 @@ static int decode_v3(const uint8_t *p, size_t len, const char *name, struct qcow
 	h->ref_order = td_get_be32(p + 96);
 	h->length = td_get_be32(p + 100);
 	if (h->length < 104 || h->length % 8 || h->length > qcow_cluster(h))
-		return td_fail(err, EINVAL, "%s: a qcow2 header of %u bytes: it is 104 or more, a multiple of 8, in one cluster", name, h->length);
+		return td_fail(err, EINVAL,
+			       "%s: a qcow2 header of %u bytes: it is 104 or more, a multiple of "
+			       "8, in one cluster",
+			       name, h->length);
 	if (h->length > 104 && len > 104)
 		h->compression = p[104];
 	if (h->ref_order > 6)
-		return td_fail(err, EINVAL, "%s: refcounts of 2^%u bits: at most 64 are possible", name, h->ref_order);
+		return td_fail(err, EINVAL, "%s: refcounts of 2^%u bits: at most 64 are possible",
+			       name, h->ref_order);
 	return 0;
 }
 
 static int check_features(const struct qcow_header *h, const char *name, struct td_err *err)
 {
 	if (!(h->incompat & QCOW_INCOMPAT_ZIP) != !h->compression)
-		return td_fail(err, EINVAL, "%s: its compression type %u and its feature bits contradict each other", name, h->compression);
+		return td_fail(
+			err, EINVAL,
+			"%s: its compression type %u and its feature bits contradict each other",
+			name, h->compression);
 	if (h->compression > QCOW_ZSTD)
-		return td_fail(err, ENOTSUP, "%s: compression type %u is unknown here: zlib (0) and zstd (1) are known", name, h->compression);
+		return td_fail(
+			err, ENOTSUP,
+			"%s: compression type %u is unknown here: zlib (0) and zstd (1) are known",
+			name, h->compression);
 	if (qcow_extl2(h) && h->cluster_bits < 14)
-		return td_fail(err, EINVAL, "%s: extended L2 entries need clusters of 16 KiB or more, these have %llu bytes", name,
-			       (unsigned long long)qcow_cluster(h));
+		return td_fail(err, EINVAL,
+			       "%s: extended L2 entries need clusters of 16 KiB or more, these "
+			       "have %llu bytes",
+			       name, (unsigned long long)qcow_cluster(h));
 	if ((h->autoclear & QCOW_AUTOCLEAR_RAW) && !(h->incompat & QCOW_INCOMPAT_DATA))
-		return td_fail(err, EINVAL, "%s says that its data file is raw, but it has no data file", name);
+		return td_fail(err, EINVAL,
+			       "%s says that its data file is raw, but it has no data file", name);
 	if ((h->autoclear & QCOW_AUTOCLEAR_RAW) && h->backing_off)
-		return td_fail(err, EINVAL, "%s has a raw data file and a backing file: one excludes the other", name);
+		return td_fail(err, EINVAL,
+			       "%s has a raw data file and a backing file: one excludes the other",
+			       name);
 	if ((h->incompat & QCOW_INCOMPAT_DATA) && h->nsnapshots)
-		return td_fail(err, EINVAL, "%s has a data file and internal snapshots: one excludes the other", name);
+		return td_fail(err, EINVAL,
+			       "%s has a data file and internal snapshots: one excludes the other",
+			       name);
 	return 0;
 }
 
@@ -69,26 +88,37 @@ static int check_limits(const struct qcow_header *h, const char *name, struct td
 	if (h->crypt > QCOW_LUKS)
 		return td_fail(err, EINVAL, "%s: encryption method %u is unknown", name, h->crypt);
 	if (h->l1_size > QCOW_L1_MAX / 8)
-		return td_fail(err, EFBIG, "%s: an L1 table of %u entries: at most %u are opened", name, h->l1_size, QCOW_L1_MAX / 8);
+		return td_fail(err, EFBIG, "%s: an L1 table of %u entries: at most %u are opened",
+			       name, h->l1_size, QCOW_L1_MAX / 8);
 	if (h->size > (uint64_t)INT64_MAX || qcow_l1_needed(h, h->size) > h->l1_size)
-		return td_fail(err, EINVAL, "%s: its L1 table of %u entries is too small for a disk of %llu bytes", name, h->l1_size,
-			       (unsigned long long)h->size);
+		return td_fail(
+			err, EINVAL,
+			"%s: its L1 table of %u entries is too small for a disk of %llu bytes",
+			name, h->l1_size, (unsigned long long)h->size);
 	if (h->ref_clusters > QCOW_REFTABLE_MAX >> h->cluster_bits)
-		return td_fail(err, EFBIG, "%s: a refcount table of %u clusters: at most %u are opened", name, h->ref_clusters,
-			       QCOW_REFTABLE_MAX >> h->cluster_bits);
+		return td_fail(err, EFBIG,
+			       "%s: a refcount table of %u clusters: at most %u are opened", name,
+			       h->ref_clusters, QCOW_REFTABLE_MAX >> h->cluster_bits);
 	if (!h->ref_clusters)
 		return td_fail(err, EINVAL, "%s has no refcount table", name);
 	if (h->nsnapshots > QCOW_SNAPSHOTS_MAX)
-		return td_fail(err, EFBIG, "%s: %u internal snapshots: at most %u are opened", name, h->nsnapshots, QCOW_SNAPSHOTS_MAX);
+		return td_fail(err, EFBIG, "%s: %u internal snapshots: at most %u are opened", name,
+			       h->nsnapshots, QCOW_SNAPSHOTS_MAX);
 	if (!aligned(h, h->l1_off) || !aligned(h, h->ref_off) || !aligned(h, h->snapshots_off))
-		return td_fail(err, EINVAL, "%s: a table that does not start at a cluster (L1 at %#llx, refcounts at %#llx, snapshots at %#llx)", name,
-			       (unsigned long long)h->l1_off, (unsigned long long)h->ref_off, (unsigned long long)h->snapshots_off);
+		return td_fail(err, EINVAL,
+			       "%s: a table that does not start at a cluster (L1 at %#llx, "
+			       "refcounts at %#llx, snapshots at %#llx)",
+			       name, (unsigned long long)h->l1_off, (unsigned long long)h->ref_off,
+			       (unsigned long long)h->snapshots_off);
 	if (h->backing_off && h->backing_len > QCOW_NAME_MAX)
-		return td_fail(err, EINVAL, "%s: a backing file's name of %u bytes: at most %d are possible", name, h->backing_len, QCOW_NAME_MAX);
+		return td_fail(err, EINVAL,
+			       "%s: a backing file's name of %u bytes: at most %d are possible",
+			       name, h->backing_len, QCOW_NAME_MAX);
 	return 0;
 }
 
-int qcow_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+int qcow_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
+		       struct td_err *err)
 {
 	const uint8_t *p = buf;
 	int rc = 0;
@@ -98,12 +128,17 @@ int qcow_header_decode(const void *buf, size_t len, const char *name, struct qco
 		return td_fail(err, EINVAL, "%s is not a qcow2 image", name);
 	h->version = td_get_be32(p + 4);
 	if (h->version == 1)
-		return td_fail(err, EINVAL, "%s is a qcow image of version 1, not a qcow2: open it as qcow:", name);
+		return td_fail(
+			err, EINVAL,
+			"%s is a qcow image of version 1, not a qcow2: open it as qcow:", name);
 	if (h->version != 2 && h->version != 3)
-		return td_fail(err, ENOTSUP, "%s is a qcow2 image of version %u: 2 and 3 are known", name, h->version);
+		return td_fail(err, ENOTSUP, "%s is a qcow2 image of version %u: 2 and 3 are known",
+			       name, h->version);
 	h->cluster_bits = td_get_be32(p + 20);
 	if (h->cluster_bits < 9 || h->cluster_bits > 21)
-		return td_fail(err, EINVAL, "%s: clusters of 2^%u bytes: 512 bytes to 2 MiB are possible", name, h->cluster_bits);
+		return td_fail(err, EINVAL,
+			       "%s: clusters of 2^%u bytes: 512 bytes to 2 MiB are possible", name,
+			       h->cluster_bits);
 	h->backing_off = td_get_be64(p + 8);
 	h->backing_len = td_get_be32(p + 16);
 	h->size = td_get_be64(p + QCOW_H_SIZE);
@@ -118,12 +153,15 @@ int qcow_header_decode(const void *buf, size_t len, const char *name, struct qco
 	h->length = 72;
 	if (h->version == 3)
 		rc = decode_v3(p, len, name, h, err);
-	if (!rc && !(h->incompat & ~QCOW_INCOMPAT_KNOWN)) /* the name of an unknown one stands in the extensions */
+	if (!rc &&
+	    !(h->incompat &
+	      ~QCOW_INCOMPAT_KNOWN)) /* the name of an unknown one stands in the extensions */
 		rc = check_features(h, name, err);
 	return rc ? rc : check_limits(h, name, err);
 }
 
-static int text(char *to, size_t room, const uint8_t *p, size_t len, const char *what, const char *name, struct td_err *err)
+static int text(char *to, size_t room, const uint8_t *p, size_t len, const char *what,
+		const char *name, struct td_err *err)
 {
 	if (len >= room)
 		return td_fail(err, EINVAL, "%s: %s of %zu bytes is too long", name, what, len);
@@ -134,9 +172,12 @@ static int text(char *to, size_t room, const uint8_t *p, size_t len, const char 
 	return 0;
 }
 
-/* --- version 1 -------------------------------------------------------------------------------------------------------------- */
+/* --- version 1
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
-int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
+			struct td_err *err)
 {
 	const uint8_t *p = buf;
 	uint64_t l1;
@@ -144,7 +185,8 @@ int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qc
 	memset(h, 0, sizeof *h);
 	if (len < 48 || td_get_be32(p) != QCOW_MAGIC || td_get_be32(p + 4) != 1)
 		return td_fail(err, EINVAL, "%s is not a qcow image of version 1%s", name,
-			       len >= 8 && td_get_be32(p) == QCOW_MAGIC ? ": open it as qcow2:" : "");
+			       len >= 8 && td_get_be32(p) == QCOW_MAGIC ? ": open it as qcow2:"
+									: "");
 	h->version = 1;
 	h->backing_off = td_get_be64(p + 8);
 	h->backing_len = td_get_be32(p + 16);
@@ -153,29 +195,41 @@ int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qc
 	h->l2_entry_bits = p[33];
 	h->crypt = td_get_be32(p + 36);
 	h->l1_off = td_get_be64(p + 40);
-	if (h->cluster_bits < 9 || h->cluster_bits > 16 || h->l2_entry_bits < 6 || h->l2_entry_bits > 13)
-		return td_fail(err, EINVAL, "%s: clusters of 2^%u bytes and L2 tables of 2^%u entries: 9 to 16 and 6 to 13 are possible", name,
-			       h->cluster_bits, h->l2_entry_bits);
+	if (h->cluster_bits < 9 || h->cluster_bits > 16 || h->l2_entry_bits < 6 ||
+	    h->l2_entry_bits > 13)
+		return td_fail(err, EINVAL,
+			       "%s: clusters of 2^%u bytes and L2 tables of 2^%u entries: 9 to 16 "
+			       "and 6 to 13 are possible",
+			       name, h->cluster_bits, h->l2_entry_bits);
 	if (h->crypt > QCOW_AES)
 		return td_fail(err, EINVAL, "%s: encryption method %u is unknown", name, h->crypt);
 	l1 = h->size > (uint64_t)INT64_MAX ? UINT64_MAX : qcow_l1_needed(h, h->size);
 	if (l1 > QCOW_L1_MAX / 8)
-		return td_fail(err, EFBIG, "%s: a disk of %llu bytes: with its tables at most %llu are opened", name, (unsigned long long)h->size,
+		return td_fail(err, EFBIG,
+			       "%s: a disk of %llu bytes: with its tables at most %llu are opened",
+			       name, (unsigned long long)h->size,
 			       (unsigned long long)(QCOW_L1_MAX / 8) << qcow_l2_bits(h));
 	h->l1_size = (uint32_t)l1;
 	if (h->l1_off < 48 || h->l1_off % 8)
-		return td_fail(err, EINVAL, "%s: its L1 table is at %#llx, where it cannot be", name, (unsigned long long)h->l1_off);
+		return td_fail(err, EINVAL, "%s: its L1 table is at %#llx, where it cannot be",
+			       name, (unsigned long long)h->l1_off);
 	if (!h->backing_off)
 		return 0;
-	if (h->backing_len > QCOW_NAME_MAX || h->backing_off > len || h->backing_len > len - h->backing_off)
-		return td_fail(err, EINVAL, "%s: its backing file's name (%u bytes at %#llx) cannot be", name, h->backing_len,
-			       (unsigned long long)h->backing_off);
-	return text(h->backing, sizeof h->backing, p + h->backing_off, h->backing_len, "the backing file's name", name, err);
+	if (h->backing_len > QCOW_NAME_MAX || h->backing_off > len ||
+	    h->backing_len > len - h->backing_off)
+		return td_fail(err, EINVAL,
+			       "%s: its backing file's name (%u bytes at %#llx) cannot be", name,
+			       h->backing_len, (unsigned long long)h->backing_off);
+	return text(h->backing, sizeof h->backing, p + h->backing_off, h->backing_len,
+		    "the backing file's name", name, err);
 }
 
-/* --- extensions ----------------------------------------------------------------------------------------------------- */
+/* --- extensions
+ * -----------------------------------------------------------------------------------------------------
+ */
 
-static int bitmaps(const uint8_t *p, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+static int bitmaps(const uint8_t *p, size_t len, const char *name, struct qcow_header *h,
+		   struct td_err *err)
 {
 	if (!(h->autoclear & QCOW_AUTOCLEAR_BITMAPS))
 		return 0; /* stale: somebody who does not know bitmaps wrote to the image */
@@ -184,28 +238,36 @@ static int bitmaps(const uint8_t *p, size_t len, const char *name, struct qcow_h
 	h->nbitmaps = td_get_be32(p);
 	h->bitmaps_size = td_get_be64(p + 8);
 	h->bitmaps_off = td_get_be64(p + 16);
-	if (!h->nbitmaps || h->nbitmaps > QCOW_BITMAPS_MAX || !aligned(h, h->bitmaps_off) || h->bitmaps_size < 24 * (uint64_t)h->nbitmaps ||
+	if (!h->nbitmaps || h->nbitmaps > QCOW_BITMAPS_MAX || !aligned(h, h->bitmaps_off) ||
+	    h->bitmaps_size < 24 * (uint64_t)h->nbitmaps ||
 	    h->bitmaps_size > 1152 * (uint64_t)h->nbitmaps)
-		return td_fail(err, EINVAL, "%s: its directory of %u bitmaps is malformed", name, h->nbitmaps);
+		return td_fail(err, EINVAL, "%s: its directory of %u bitmaps is malformed", name,
+			       h->nbitmaps);
 	return 0;
 }
 
-static int extension(uint32_t type, const uint8_t *p, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+static int extension(uint32_t type, const uint8_t *p, size_t len, const char *name,
+		     struct qcow_header *h, struct td_err *err)
 {
 	switch (type) {
 	case EXT_BACKING_FORMAT:
-		return text(h->backing_format, sizeof h->backing_format, p, len, "the backing file's format", name, err);
+		return text(h->backing_format, sizeof h->backing_format, p, len,
+			    "the backing file's format", name, err);
 	case EXT_DATA_FILE:
-		return text(h->data_file, sizeof h->data_file, p, len, "the data file's name", name, err);
+		return text(h->data_file, sizeof h->data_file, p, len, "the data file's name", name,
+			    err);
 	case EXT_BITMAPS:
 		return bitmaps(p, len, name, h, err);
 	case EXT_LUKS:
 		if (len != 16)
-			return td_fail(err, EINVAL, "%s: an encryption extension of %zu bytes", name, len);
+			return td_fail(err, EINVAL, "%s: an encryption extension of %zu bytes",
+				       name, len);
 		h->luks_off = td_get_be64(p);
 		h->luks_len = td_get_be64(p + 8);
 		if (!h->luks_off || !aligned(h, h->luks_off))
-			return td_fail(err, EINVAL, "%s: its encryption header does not start at a cluster", name);
+			return td_fail(err, EINVAL,
+				       "%s: its encryption header does not start at a cluster",
+				       name);
 		return 0;
 	default:
 		return 0;
@@ -213,27 +275,36 @@ static int extension(uint32_t type, const uint8_t *p, size_t len, const char *na
 }
 
 /* What the image itself calls an incompatible feature that is unknown here. */
-static int unknown_feature(const uint8_t *table, size_t len, const char *name, const struct qcow_header *h, struct td_err *err)
+static int unknown_feature(const uint8_t *table, size_t len, const char *name,
+			   const struct qcow_header *h, struct td_err *err)
 {
 	uint64_t unknown = h->incompat & ~QCOW_INCOMPAT_KNOWN;
 
 	for (size_t i = 0; i + FEATURE_SIZE <= len; i += FEATURE_SIZE)
 		if (table[i] == 0 && table[i + 1] < 64 && (unknown >> table[i + 1] & 1))
-			return td_fail(err, ENOTSUP, "%s needs a feature that is unknown here: '%.46s'", name, (const char *)table + i + 2);
-	return td_fail(err, ENOTSUP, "%s needs features that are unknown here: bits %#llx", name, (unsigned long long)unknown);
+			return td_fail(err, ENOTSUP,
+				       "%s needs a feature that is unknown here: '%.46s'", name,
+				       (const char *)table + i + 2);
+	return td_fail(err, ENOTSUP, "%s needs features that are unknown here: bits %#llx", name,
+		       (unsigned long long)unknown);
 }
 
-int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err)
+int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
+			   struct td_err *err)
 {
 	const uint8_t *p = buf, *table = NULL;
 	size_t table_len = 0, at = h->length, end = len;
 	int rc;
 
 	if (h->backing_off) {
-		if (h->backing_off < h->length || h->backing_off > len || h->backing_len > len - h->backing_off)
-			return td_fail(err, EINVAL, "%s: its backing file's name lies outside the first cluster", name);
+		if (h->backing_off < h->length || h->backing_off > len ||
+		    h->backing_len > len - h->backing_off)
+			return td_fail(err, EINVAL,
+				       "%s: its backing file's name lies outside the first cluster",
+				       name);
 		end = h->backing_off;
-		rc = text(h->backing, sizeof h->backing, p + h->backing_off, h->backing_len, "the backing file's name", name, err);
+		rc = text(h->backing, sizeof h->backing, p + h->backing_off, h->backing_len,
+			  "the backing file's name", name, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -244,7 +315,10 @@ int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct
 			break;
 		at += 8;
 		if (n > end - at)
-			return td_fail(err, EINVAL, "%s: a header extension (%#x) of %u bytes goes beyond the header", name, type, n);
+			return td_fail(
+				err, EINVAL,
+				"%s: a header extension (%#x) of %u bytes goes beyond the header",
+				name, type, n);
 		if (type == EXT_FEATURES) {
 			table = p + at;
 			table_len = n;
@@ -257,18 +331,23 @@ int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct
 	if (h->incompat & ~QCOW_INCOMPAT_KNOWN)
 		return unknown_feature(table, table_len, name, h, err);
 	if (h->crypt == QCOW_LUKS && !h->luks_off)
-		return td_fail(err, EINVAL, "%s is encrypted (LUKS), but its encryption header is missing", name);
+		return td_fail(err, EINVAL,
+			       "%s is encrypted (LUKS), but its encryption header is missing",
+			       name);
 	return 0;
 }
 
-/* --- tables --------------------------------------------------------------------------------------------------------- */
+/* --- tables
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 struct area {
 	const char *what;
 	uint64_t off, len;
 };
 
-int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const char *name, struct td_err *err)
+int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const char *name,
+		      struct td_err *err)
 {
 	uint64_t mask = qcow_cluster(h) - 1;
 	struct area a[] = {
@@ -282,24 +361,32 @@ int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const cha
 	size_t n = sizeof a / sizeof *a;
 
 	for (size_t i = 0; i < n; i++) {
-		/* the header's cluster, and that of the refcount table, may be cut off at the file's end; what counts is there */
+		/* the header's cluster, and that of the refcount table, may be cut off at the
+		 * file's end; what counts is there */
 		uint64_t least = i == 0 ? h->length : i == 2 ? 8 : a[i].len;
 
 		if (!a[i].len)
 			continue;
 		if (a[i].off > file_size || least > file_size - a[i].off)
-			return td_fail(err, EINVAL, "%s: %s (%llu bytes at %#llx) goes beyond the end of the file (%llu bytes)", name, a[i].what,
-				       (unsigned long long)a[i].len, (unsigned long long)a[i].off, (unsigned long long)file_size);
+			return td_fail(err, EINVAL,
+				       "%s: %s (%llu bytes at %#llx) goes beyond the end of the "
+				       "file (%llu bytes)",
+				       name, a[i].what, (unsigned long long)a[i].len,
+				       (unsigned long long)a[i].off, (unsigned long long)file_size);
 	}
 	for (size_t i = 0; i < n; i++)
 		for (size_t j = i + 1; j < n; j++)
-			if (a[i].len && a[j].len && a[i].off < ((a[j].off + a[j].len + mask) & ~mask) &&
+			if (a[i].len && a[j].len &&
+			    a[i].off < ((a[j].off + a[j].len + mask) & ~mask) &&
 			    a[j].off < ((a[i].off + a[i].len + mask) & ~mask))
-				return td_fail(err, EINVAL, "%s: %s and %s overlap", name, a[i].what, a[j].what);
+				return td_fail(err, EINVAL, "%s: %s and %s overlap", name,
+					       a[i].what, a[j].what);
 	return 0;
 }
 
-/* --- encoding ------------------------------------------------------------------------------------------------------- */
+/* --- encoding
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 struct out {
 	uint8_t *p;
@@ -384,7 +471,9 @@ int qcow_header_encode(const struct qcow_header *h, void *buf, size_t len)
 	return 0;
 }
 
-/* --- refcounts ------------------------------------------------------------------------------------------------------ */
+/* --- refcounts
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 uint64_t qcow_ref_get(const void *p, unsigned order, uint64_t i)
 {
@@ -400,7 +489,8 @@ uint64_t qcow_ref_get(const void *p, unsigned order, uint64_t i)
 	case 6:
 		return td_get_be64(b + 8 * i);
 	default: /* 1, 2 or 4 bits, the lowest bits first */
-		return b[i >> (3 - order)] >> ((i & ((1u << (3 - order)) - 1)) << order) & qcow_ref_max(order);
+		return b[i >> (3 - order)] >> ((i & ((1u << (3 - order)) - 1)) << order) &
+		       qcow_ref_max(order);
 	}
 }
 

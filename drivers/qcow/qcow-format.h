@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The bytes of qcow2, versions 2 and 3: buffers in, structures out, and every limit that a hostile image could break checked on
- * the way, before memory is taken.  No I/O.  Pure functions: any thread.
+ * The bytes of qcow2, versions 2 and 3: buffers in, structures out, and every limit that a hostile
+ * image could break checked on the way, before memory is taken.  No I/O.  Pure functions: any
+ * thread.
  *
- * Facts: QEMU's docs/interop/qcow2.txt, and what qemu-img 7.2 writes.  All numbers on disk are big-endian.  Offsets and lengths are
- * bytes, a "cluster" is the unit of allocation (header.cluster_bits).
+ * Facts: QEMU's docs/interop/qcow2.txt, and what qemu-img 7.2 writes.  All numbers on disk are
+ * big-endian.  Offsets and lengths are bytes, a "cluster" is the unit of allocation
+ * (header.cluster_bits).
  */
 #ifndef DRIVERS_QCOW_FORMAT_H
 #define DRIVERS_QCOW_FORMAT_H
@@ -16,10 +18,12 @@
 #include "lib/bytes.h"
 #include "td/log.h"
 
-#define QCOW_MAGIC      0x514649fbu
-#define QCOW_HEADER_MIN 72  /* bytes: version 2's header, and all that tells how long a header is but for 104 of version 3 */
-#define QCOW_NAME_MAX   1023
-#define QCOW_SECTOR     512
+#define QCOW_MAGIC 0x514649fbu
+#define QCOW_HEADER_MIN                                                                            \
+	72 /* bytes: version 2's header, and all that tells how long a header is but for 104 of    \
+	      version 3 */
+#define QCOW_NAME_MAX 1023
+#define QCOW_SECTOR   512
 
 /* What we open at most, as QEMU does: a table larger than that is a mistake, or an attack. */
 #define QCOW_L1_MAX        (32u << 20) /* bytes */
@@ -28,19 +32,22 @@
 #define QCOW_BITMAPS_MAX   65535u
 
 /* incompatible features */
-#define QCOW_INCOMPAT_DIRTY   (UINT64_C(1) << 0)
-#define QCOW_INCOMPAT_CORRUPT (UINT64_C(1) << 1)
-#define QCOW_INCOMPAT_DATA    (UINT64_C(1) << 2) /* external data file */
-#define QCOW_INCOMPAT_ZIP     (UINT64_C(1) << 3) /* a compression other than zlib */
-#define QCOW_INCOMPAT_EXTL2   (UINT64_C(1) << 4) /* subclusters */
-#define QCOW_INCOMPAT_KNOWN   UINT64_C(0x1f)
-#define QCOW_COMPAT_LAZY      (UINT64_C(1) << 0)
+#define QCOW_INCOMPAT_DIRTY    (UINT64_C(1) << 0)
+#define QCOW_INCOMPAT_CORRUPT  (UINT64_C(1) << 1)
+#define QCOW_INCOMPAT_DATA     (UINT64_C(1) << 2) /* external data file */
+#define QCOW_INCOMPAT_ZIP      (UINT64_C(1) << 3) /* a compression other than zlib */
+#define QCOW_INCOMPAT_EXTL2    (UINT64_C(1) << 4) /* subclusters */
+#define QCOW_INCOMPAT_KNOWN    UINT64_C(0x1f)
+#define QCOW_COMPAT_LAZY       (UINT64_C(1) << 0)
 #define QCOW_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 #define QCOW_AUTOCLEAR_RAW     (UINT64_C(1) << 1) /* the external data file alone is the disk */
 #define QCOW_AUTOCLEAR_KNOWN   UINT64_C(3)
-#define QCOW_MARK(autoclear)   ((uint32_t)((autoclear) >> 32)) /* of whoever has it open (G1, G3 of lib/redo.h): others clear what they do not know */
+#define QCOW_MARK(autoclear)                                                                       \
+	((uint32_t)((autoclear) >> 32)) /* of whoever has it open (G1, G3 of lib/redo.h): others   \
+					   clear what they do not know */
 
-/* offsets of header fields that are rewritten in place; all lie in the header's first sector, so that each change is atomic */
+/* offsets of header fields that are rewritten in place; all lie in the header's first sector, so
+ * that each change is atomic */
 enum {
 	QCOW_H_SIZE = 24,
 	QCOW_H_L1_SIZE = 36,
@@ -67,45 +74,55 @@ struct qcow_header {
 	uint32_t nsnapshots;
 	uint64_t snapshots_off;
 	uint64_t incompat, compat, autoclear;
-	unsigned ref_order;     /* a refcount has 1 << ref_order bits; 0..6 */
-	uint32_t length;        /* of the header, where the extensions begin */
-	unsigned compression;   /* QCOW_ZLIB, QCOW_ZSTD */
+	unsigned ref_order;   /* a refcount has 1 << ref_order bits; 0..6 */
+	uint32_t length;      /* of the header, where the extensions begin */
+	unsigned compression; /* QCOW_ZLIB, QCOW_ZSTD */
 	uint64_t backing_off;
 	uint32_t backing_len;
 	/* from the extensions */
-	char backing[QCOW_NAME_MAX + 1];      /* "": none */
-	char backing_format[64];              /* "": not recorded */
-	char data_file[QCOW_NAME_MAX + 1];    /* "": not recorded */
+	char backing[QCOW_NAME_MAX + 1];   /* "": none */
+	char backing_format[64];           /* "": not recorded */
+	char data_file[QCOW_NAME_MAX + 1]; /* "": not recorded */
 	uint32_t nbitmaps;
-	uint64_t bitmaps_off, bitmaps_size;   /* of the directory */
+	uint64_t bitmaps_off, bitmaps_size; /* of the directory */
 	uint64_t luks_off, luks_len;
 };
 
 /*
- * The fixed fields, from the file's first len bytes (>= QCOW_HEADER_MIN; 512 is always enough), and all limits that need nothing
- * else.  0 or -errno: EINVAL not a qcow2, or not a sane one; ENOTSUP a feature that we do not have.  name: the file's, for errors.
+ * The fixed fields, from the file's first len bytes (>= QCOW_HEADER_MIN; 512 is always enough), and
+ * all limits that need nothing else.  0 or -errno: EINVAL not a qcow2, or not a sane one; ENOTSUP a
+ * feature that we do not have.  name: the file's, for errors.
  */
-int qcow_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err);
+int qcow_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
+		       struct td_err *err);
 
 /*
- * The same of version 1: fixed fields, backing file's name and all limits; buf: the file's first len bytes, 2,048 or all.  Of h only
- * version, cluster_bits, l2_entry_bits, size, crypt, l1_size, l1_off and backing mean anything.
+ * The same of version 1: fixed fields, backing file's name and all limits; buf: the file's first
+ * len bytes, 2,048 or all.  Of h only version, cluster_bits, l2_entry_bits, size, crypt, l1_size,
+ * l1_off and backing mean anything.
  */
-int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err);
+int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
+			struct td_err *err);
 
-/* The extensions and names, from the file's first cluster (len bytes, cut off where the file ends). */
-int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct qcow_header *h, struct td_err *err);
+/* The extensions and names, from the file's first cluster (len bytes, cut off where the file ends).
+ */
+int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
+			   struct td_err *err);
 
-/* Do all tables lie within a file of that size, apart from each other?  To be asked before memory is taken for any. */
-int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const char *name, struct td_err *err);
+/* Do all tables lie within a file of that size, apart from each other?  To be asked before memory
+ * is taken for any. */
+int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const char *name,
+		      struct td_err *err);
 
 /*
- * The header's first cluster, into buf (zeroed, len bytes: a cluster): fields, extensions with the table of feature names, backing
- * name behind them.  -ENOSPC where it does not fit.
+ * The header's first cluster, into buf (zeroed, len bytes: a cluster): fields, extensions with the
+ * table of feature names, backing name behind them.  -ENOSPC where it does not fit.
  */
 int qcow_header_encode(const struct qcow_header *h, void *buf, size_t len);
 
-/* --- geometry ------------------------------------------------------------------------------------------------------- */
+/* --- geometry
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static inline uint64_t qcow_cluster(const struct qcow_header *h)
 {
@@ -120,7 +137,8 @@ static inline bool qcow_extl2(const struct qcow_header *h)
 /* bits of a guest offset that one L2 table covers */
 static inline unsigned qcow_l2_bits(const struct qcow_header *h)
 {
-	return h->cluster_bits + (h->version == 1 ? h->l2_entry_bits : h->cluster_bits - (qcow_extl2(h) ? 4 : 3));
+	return h->cluster_bits +
+	       (h->version == 1 ? h->l2_entry_bits : h->cluster_bits - (qcow_extl2(h) ? 4 : 3));
 }
 
 static inline uint64_t qcow_l1_needed(const struct qcow_header *h, uint64_t size)
@@ -136,18 +154,21 @@ static inline uint64_t qcow_refs_per_block(const struct qcow_header *h)
 	return (qcow_cluster(h) * 8) >> h->ref_order;
 }
 
-/* --- entries -------------------------------------------------------------------------------------------------------- */
+/* --- entries
+ * --------------------------------------------------------------------------------------------------------
+ */
 
-#define QCOW_COPIED   (UINT64_C(1) << 63) /* refcount is one: may be changed in place */
-#define QCOW_ZIPPED   (UINT64_C(1) << 62)
-#define QCOW_ZERO     (UINT64_C(1) << 0)
-#define QCOW_OFFSET   UINT64_C(0x00fffffffffffe00)
-#define QCOW_L1_RESERVED UINT64_C(0x7f000000000001ff)
-#define QCOW_L2_RESERVED UINT64_C(0x3f000000000001fe) /* of a standard cluster */
+#define QCOW_COPIED       (UINT64_C(1) << 63) /* refcount is one: may be changed in place */
+#define QCOW_ZIPPED       (UINT64_C(1) << 62)
+#define QCOW_ZERO         (UINT64_C(1) << 0)
+#define QCOW_OFFSET       UINT64_C(0x00fffffffffffe00)
+#define QCOW_L1_RESERVED  UINT64_C(0x7f000000000001ff)
+#define QCOW_L2_RESERVED  UINT64_C(0x3f000000000001fe) /* of a standard cluster */
 #define QCOW_REF_RESERVED UINT64_C(0x1ff)
 
 /* A compressed cluster: where its bytes start, and how many they can be at most. */
-static inline void qcow_zip_range(unsigned cluster_bits, uint64_t entry, uint64_t *off, uint64_t *len)
+static inline void qcow_zip_range(unsigned cluster_bits, uint64_t entry, uint64_t *off,
+				  uint64_t *len)
 {
 	unsigned x = 62 - (cluster_bits - 8);
 	uint64_t sectors = ((entry & ~(QCOW_COPIED | QCOW_ZIPPED)) >> x) + 1;
@@ -156,9 +177,11 @@ static inline void qcow_zip_range(unsigned cluster_bits, uint64_t entry, uint64_
 	*len = sectors * QCOW_SECTOR - (*off & (QCOW_SECTOR - 1));
 }
 
-#define QCOW1_ZIPPED (UINT64_C(1) << 63) /* version 1; it has neither refcounts nor any other flag */
+#define QCOW1_ZIPPED                                                                               \
+	(UINT64_C(1) << 63) /* version 1; it has neither refcounts nor any other flag */
 
-static inline void qcow1_zip_range(unsigned cluster_bits, uint64_t entry, uint64_t *off, uint64_t *len)
+static inline void qcow1_zip_range(unsigned cluster_bits, uint64_t entry, uint64_t *off,
+				   uint64_t *len)
 {
 	*len = (entry & ~QCOW1_ZIPPED) >> (63 - cluster_bits);
 	*off = entry & ((UINT64_C(1) << (63 - cluster_bits)) - 1);

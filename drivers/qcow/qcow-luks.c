@@ -12,16 +12,20 @@
 
 #include "lib/bytes.h"
 
-#define ACTIVE         0x00ac71f3u
-#define INACTIVE       0x0000deadu
-#define SLOTS_AT       208
-#define SLOT_SIZE      48
-#define STRIPES        4000
-#define SECTOR         TD_CIPHER_SECTOR
-#define ITERATIONS_MAX (1u << 25) /* some ten seconds' work, of an attacker's choice; and of all slots together: */
+#define ACTIVE    0x00ac71f3u
+#define INACTIVE  0x0000deadu
+#define SLOTS_AT  208
+#define SLOT_SIZE 48
+#define STRIPES   4000
+#define SECTOR    TD_CIPHER_SECTOR
+#define ITERATIONS_MAX                                                                             \
+	(1u << 25) /* some ten seconds' work, of an attacker's choice; and of all slots together:  \
+		    */
 #define ITERATIONS_ALL (1u << 26)
 
-/* --- the header ---------------------------------------------------------------------------------------------------------- */
+/* --- the header
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 /* A field of text of 32 bytes, zeroes behind it. */
 static void word(const uint8_t *p, char out[33])
@@ -38,9 +42,12 @@ static const struct {
 	enum td_cipher_mode mode;
 	enum td_cipher_iv iv;
 } modes[] = {
-	{"xts-plain64", TD_CIPHER_XTS, TD_IV_PLAIN64}, {"xts-plain", TD_CIPHER_XTS, TD_IV_PLAIN},
-	{"xts-essiv:sha256", TD_CIPHER_XTS, TD_IV_ESSIV}, {"cbc-plain64", TD_CIPHER_CBC, TD_IV_PLAIN64},
-	{"cbc-plain", TD_CIPHER_CBC, TD_IV_PLAIN}, {"cbc-essiv:sha256", TD_CIPHER_CBC, TD_IV_ESSIV},
+	{"xts-plain64", TD_CIPHER_XTS, TD_IV_PLAIN64},
+	{"xts-plain", TD_CIPHER_XTS, TD_IV_PLAIN},
+	{"xts-essiv:sha256", TD_CIPHER_XTS, TD_IV_ESSIV},
+	{"cbc-plain64", TD_CIPHER_CBC, TD_IV_PLAIN64},
+	{"cbc-plain", TD_CIPHER_CBC, TD_IV_PLAIN},
+	{"cbc-essiv:sha256", TD_CIPHER_CBC, TD_IV_ESSIV},
 };
 
 static const EVP_MD *hash_named(const char *name, const char **known)
@@ -69,17 +76,25 @@ static int decode_cipher(const uint8_t *p, const char *name, struct luks *l, str
 	while (i < n && strcmp(mode, modes[i].name))
 		i++;
 	if (strcmp(cipher, "aes") || i == n)
-		return td_fail(err, ENOTSUP, "%s is encrypted with %s-%s: AES in the modes xts and cbc with plain, plain64 and essiv:sha256 is known here",
+		return td_fail(err, ENOTSUP,
+			       "%s is encrypted with %s-%s: AES in the modes xts and cbc with "
+			       "plain, plain64 and essiv:sha256 is known here",
 			       name, cipher, mode);
 	l->mode = modes[i].mode;
 	l->iv = modes[i].iv;
 	l->mode_name = modes[i].name;
 	l->hash = hash_named(hash, &l->hash_name);
 	if (!l->hash)
-		return td_fail(err, ENOTSUP, "%s: its LUKS header uses the hash %s: sha1, sha256 and sha512 are known here", name, hash);
+		return td_fail(err, ENOTSUP,
+			       "%s: its LUKS header uses the hash %s: sha1, sha256 and sha512 are "
+			       "known here",
+			       name, hash);
 	l->key_bytes = td_get_be32(p + 108);
-	if (l->mode == TD_CIPHER_XTS ? l->key_bytes != 32 && l->key_bytes != 64 : l->key_bytes != 16 && l->key_bytes != 24 && l->key_bytes != 32)
-		return td_fail(err, EINVAL, "%s: its LUKS header gives aes-%s a key of %u bytes", name, mode, l->key_bytes);
+	if (l->mode == TD_CIPHER_XTS
+		    ? l->key_bytes != 32 && l->key_bytes != 64
+		    : l->key_bytes != 16 && l->key_bytes != 24 && l->key_bytes != 32)
+		return td_fail(err, EINVAL, "%s: its LUKS header gives aes-%s a key of %u bytes",
+			       name, mode, l->key_bytes);
 	return 0;
 }
 
@@ -89,27 +104,37 @@ static size_t spread_size(uint32_t key_bytes)
 	return td_round_up((uint64_t)key_bytes * STRIPES, SECTOR);
 }
 
-static int decode_slot(const uint8_t *p, unsigned i, uint64_t area, const char *name, const struct luks *l, struct luks_slot *s, struct td_err *err)
+static int decode_slot(const uint8_t *p, unsigned i, uint64_t area, const char *name,
+		       const struct luks *l, struct luks_slot *s, struct td_err *err)
 {
 	uint32_t state = td_get_be32(p), stripes = td_get_be32(p + 44);
 
-	*s = (struct luks_slot){.active = state == ACTIVE, .iterations = td_get_be32(p + 4), .off = (uint64_t)td_get_be32(p + 40) * SECTOR,
+	*s = (struct luks_slot){.active = state == ACTIVE,
+				.iterations = td_get_be32(p + 4),
+				.off = (uint64_t)td_get_be32(p + 40) * SECTOR,
 				.len = spread_size(l->key_bytes)};
 	memcpy(s->salt, p + 8, sizeof s->salt);
 	if (state != ACTIVE && state != INACTIVE)
-		return td_fail(err, EINVAL, "%s: key slot %u of its LUKS header is neither in use nor free", name, i);
+		return td_fail(err, EINVAL,
+			       "%s: key slot %u of its LUKS header is neither in use nor free",
+			       name, i);
 	if (!s->active)
 		return 0;
 	if (stripes != STRIPES || !s->iterations || s->iterations > ITERATIONS_MAX)
-		return td_fail(err, EINVAL, "%s: key slot %u of its LUKS header has %u stripes and %u iterations: %u, and 1 to %u, are possible", name, i,
-			       stripes, s->iterations, STRIPES, ITERATIONS_MAX);
+		return td_fail(err, EINVAL,
+			       "%s: key slot %u of its LUKS header has %u stripes and %u "
+			       "iterations: %u, and 1 to %u, are possible",
+			       name, i, stripes, s->iterations, STRIPES, ITERATIONS_MAX);
 	if (s->off < LUKS_HEADER || s->off > area || s->len > area - s->off)
-		return td_fail(err, EINVAL, "%s: key slot %u of its LUKS header lies at %#llx, outside the %llu bytes of it", name, i,
-			       (unsigned long long)s->off, (unsigned long long)area);
+		return td_fail(err, EINVAL,
+			       "%s: key slot %u of its LUKS header lies at %#llx, outside the %llu "
+			       "bytes of it",
+			       name, i, (unsigned long long)s->off, (unsigned long long)area);
 	return 0;
 }
 
-int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks *l, struct td_err *err)
+int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks *l,
+		struct td_err *err)
 {
 	uint64_t all = 0;
 	int rc;
@@ -117,28 +142,40 @@ int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks
 	if (area < LUKS_HEADER || memcmp(buf, "LUKS\xba\xbe", 6))
 		return td_fail(err, EINVAL, "%s: its encryption header is not one of LUKS", name);
 	if (td_get_be16(buf + 6) != 1)
-		return td_fail(err, ENOTSUP, "%s: its LUKS header is of version %u: 1 is known", name, td_get_be16(buf + 6));
+		return td_fail(err, ENOTSUP, "%s: its LUKS header is of version %u: 1 is known",
+			       name, td_get_be16(buf + 6));
 	*l = (struct luks){.iterations = td_get_be32(buf + 164)};
 	memcpy(l->digest, buf + 112, sizeof l->digest);
 	memcpy(l->salt, buf + 132, sizeof l->salt);
 	if (!l->iterations || l->iterations > ITERATIONS_MAX)
-		return td_fail(err, EINVAL, "%s: its LUKS header wants %u iterations: 1 to %u are possible", name, l->iterations, ITERATIONS_MAX);
+		return td_fail(err, EINVAL,
+			       "%s: its LUKS header wants %u iterations: 1 to %u are possible",
+			       name, l->iterations, ITERATIONS_MAX);
 	rc = decode_cipher(buf, name, l, err);
 	for (unsigned i = 0; !rc && i < LUKS_SLOTS; i++)
-		rc = decode_slot(buf + SLOTS_AT + i * SLOT_SIZE, i, area, name, l, &l->slot[i], err);
+		rc = decode_slot(buf + SLOTS_AT + i * SLOT_SIZE, i, area, name, l, &l->slot[i],
+				 err);
 	for (unsigned i = 0; !rc && i < LUKS_SLOTS; i++)
 		all += l->slot[i].active ? l->slot[i].iterations : 0;
 	if (!rc && all > ITERATIONS_ALL)
-		rc = td_fail(err, EINVAL, "%s: the key slots of its LUKS header have %llu iterations together: at most %u are tried", name,
-			     (unsigned long long)all, ITERATIONS_ALL);
+		rc = td_fail(err, EINVAL,
+			     "%s: the key slots of its LUKS header have %llu iterations together: "
+			     "at most %u are tried",
+			     name, (unsigned long long)all, ITERATIONS_ALL);
 	return rc;
 }
 
-/* --- the key -------------------------------------------------------------------------------------------------------------- */
+/* --- the key
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
-static int stretch(const struct luks *l, const uint8_t *secret, size_t len, const uint8_t salt[32], uint32_t iterations, uint8_t *out, size_t n)
+static int stretch(const struct luks *l, const uint8_t *secret, size_t len, const uint8_t salt[32],
+		   uint32_t iterations, uint8_t *out, size_t n)
 {
-	return PKCS5_PBKDF2_HMAC((const char *)secret, (int)len, salt, 32, (int)iterations, l->hash, (int)n, out) ? 0 : -EIO;
+	return PKCS5_PBKDF2_HMAC((const char *)secret, (int)len, salt, 32, (int)iterations, l->hash,
+				 (int)n, out)
+		       ? 0
+		       : -EIO;
 }
 
 /* Each piece of the block, as long as a hash, becomes the hash of its number and itself. */
@@ -176,8 +213,8 @@ static int merge(const struct luks *l, const uint8_t *spread, uint8_t *key)
 	return rc;
 }
 
-static int open_slot(const struct luks *l, const struct luks_slot *s, const uint8_t *area, const uint8_t *pass, size_t len, uint8_t *spread,
-		     uint8_t *key)
+static int open_slot(const struct luks *l, const struct luks_slot *s, const uint8_t *area,
+		     const uint8_t *pass, size_t len, uint8_t *spread, uint8_t *key)
 {
 	uint8_t slot_key[TD_CIPHER_KEY_MAX], digest[sizeof l->digest];
 	struct td_cipher *c = NULL;
@@ -198,7 +235,8 @@ static int open_slot(const struct luks *l, const struct luks_slot *s, const uint
 	return rc ? rc : CRYPTO_memcmp(digest, l->digest, sizeof digest) ? -ENOKEY : 0;
 }
 
-int luks_unlock(const struct luks *l, const uint8_t *area, const uint8_t *pass, size_t len, uint8_t key[TD_CIPHER_KEY_MAX])
+int luks_unlock(const struct luks *l, const uint8_t *area, const uint8_t *pass, size_t len,
+		uint8_t key[TD_CIPHER_KEY_MAX])
 {
 	size_t size = spread_size(l->key_bytes);
 	uint8_t *spread = malloc(size);
@@ -215,7 +253,9 @@ int luks_unlock(const struct luks *l, const uint8_t *area, const uint8_t *pass, 
 	return rc;
 }
 
-/* --- a new one ------------------------------------------------------------------------------------------------------------ */
+/* --- a new one
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 #define SLOT_ALIGN     4096
 #define ITERATIONS_MIN 1000
@@ -249,7 +289,9 @@ static int calibrate(const struct luks *l, unsigned ms, uint32_t *iterations)
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
 	s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
 	n = s > 0 ? TRIAL / s * ms / 1000 : ITERATIONS_MAX;
-	*iterations = n < ITERATIONS_MIN ? ITERATIONS_MIN : n > ITERATIONS_MAX ? ITERATIONS_MAX : (uint32_t)n;
+	*iterations = n < ITERATIONS_MIN   ? ITERATIONS_MIN
+		      : n > ITERATIONS_MAX ? ITERATIONS_MAX
+					   : (uint32_t)n;
 	return rc;
 }
 
@@ -271,7 +313,8 @@ static int split(const struct luks *l, const uint8_t *key, uint8_t *spread)
 	return rc;
 }
 
-static int fill_slot(const struct luks *l, const struct luks_slot *s, const uint8_t *pass, size_t len, const uint8_t *key, uint8_t *area)
+static int fill_slot(const struct luks *l, const struct luks_slot *s, const uint8_t *pass,
+		     size_t len, const uint8_t *key, uint8_t *area)
 {
 	uint8_t slot_key[TD_CIPHER_KEY_MAX];
 	struct td_cipher *c = NULL;
@@ -308,7 +351,9 @@ static void encode(const struct luks_make *m, const struct luks *l, uint8_t *p)
 	id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
 	id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
 	for (size_t k = 0, at = 168; k < 16; k++)
-		at += (size_t)sprintf((char *)p + at, k == 4 || k == 6 || k == 8 || k == 10 ? "-%02x" : "%02x", id[k]);
+		at += (size_t)sprintf((char *)p + at,
+				      k == 4 || k == 6 || k == 8 || k == 10 ? "-%02x" : "%02x",
+				      id[k]);
 	for (unsigned s = 0; s < LUKS_SLOTS; s++) {
 		uint8_t *q = p + SLOTS_AT + s * SLOT_SIZE;
 
@@ -331,10 +376,13 @@ int luks_create(const struct luks_make *m, const uint8_t *pass, size_t len, uint
 	rc = calibrate(&l, m->ms, &n);
 
 	for (unsigned s = 0; s < LUKS_SLOTS; s++)
-		l.slot[s] = (struct luks_slot){.active = s == 0, .iterations = s ? 0 : n, .off = SLOT_ALIGN + s * slot_room(l.key_bytes),
+		l.slot[s] = (struct luks_slot){.active = s == 0,
+					       .iterations = s ? 0 : n,
+					       .off = SLOT_ALIGN + s * slot_room(l.key_bytes),
 					       .len = spread_size(l.key_bytes)};
 	l.iterations = n / 8 < ITERATIONS_MIN ? ITERATIONS_MIN : n / 8;
-	if (!rc && (RAND_bytes(l.salt, sizeof l.salt) != 1 || RAND_bytes(l.slot[0].salt, sizeof l.slot[0].salt) != 1 ||
+	if (!rc && (RAND_bytes(l.salt, sizeof l.salt) != 1 ||
+		    RAND_bytes(l.slot[0].salt, sizeof l.slot[0].salt) != 1 ||
 		    RAND_priv_bytes(key, (int)l.key_bytes) != 1))
 		rc = -EIO;
 	if (!rc)

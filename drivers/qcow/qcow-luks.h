@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The header of LUKS, version 1: it hides the key of a disk behind up to eight passphrases.  Buffers in, a key out; no I/O; any thread.
+ * The header of LUKS, version 1: it hides the key of a disk behind up to eight passphrases. Buffers
+ * in, a key out; no I/O; any thread.
  *
- * Facts: the LUKS On-Disk Format Specification 1.2.3, and what qemu-img 7.2 writes.  All numbers are big-endian, places are in sectors of
- * 512 bytes from the header's start.
+ * Facts: the LUKS On-Disk Format Specification 1.2.3, and what qemu-img 7.2 writes.  All numbers
+ * are big-endian, places are in sectors of 512 bytes from the header's start.
  */
 #ifndef DRIVERS_QCOW_LUKS_H
 #define DRIVERS_QCOW_LUKS_H
@@ -31,21 +32,25 @@ struct luks {
 		bool active;
 		uint32_t iterations;
 		uint8_t salt[32];
-		uint64_t off, len;    /* bytes: the key, spread */
+		uint64_t off, len; /* bytes: the key, spread */
 	} slot[LUKS_SLOTS];
 };
 
 /*
- * buf: the header's first LUKS_HEADER bytes, of an area of `area' bytes.  All that unlocking needs is checked here.  0; EINVAL: not sane,
- * ENOTSUP: a cipher or hash that we do not have.  name: the image's, for errors.
+ * buf: the header's first LUKS_HEADER bytes, of an area of `area' bytes.  All that unlocking needs
+ * is checked here.  0; EINVAL: not sane, ENOTSUP: a cipher or hash that we do not have.  name: the
+ * image's, for errors.
  */
-int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks *l, struct td_err *err);
+int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks *l,
+		struct td_err *err);
 
 /*
- * The disk's key (l->key_bytes) from a passphrase; area: header and slots, as long as luks_decode() was told.  Takes seconds, as it is meant
- * to.  0; -ENOKEY: no slot opens with it; -EINVAL, -ENOMEM, -EIO.
+ * The disk's key (l->key_bytes) from a passphrase; area: header and slots, as long as luks_decode()
+ * was told.  Takes seconds, as it is meant to.  0; -ENOKEY: no slot opens with it; -EINVAL,
+ * -ENOMEM, -EIO.
  */
-int luks_unlock(const struct luks *l, const uint8_t *area, const uint8_t *pass, size_t len, uint8_t key[TD_CIPHER_KEY_MAX]);
+int luks_unlock(const struct luks *l, const uint8_t *area, const uint8_t *pass, size_t len,
+		uint8_t key[TD_CIPHER_KEY_MAX]);
 
 /* A new header. */
 struct luks_make {
@@ -58,7 +63,8 @@ struct luks_make {
 
 /* Bytes of header and slots. */
 uint64_t luks_size(const struct luks_make *m);
-/* Into area, luks_size() bytes of zeroes: a new random key behind a passphrase, in slot 0.  Takes about 1.3 * m->ms.  0, -EIO, -ENOMEM. */
+/* Into area, luks_size() bytes of zeroes: a new random key behind a passphrase, in slot 0.  Takes
+ * about 1.3 * m->ms.  0, -EIO, -ENOMEM. */
 int luks_create(const struct luks_make *m, const uint8_t *pass, size_t len, uint8_t *area);
 
 #endif

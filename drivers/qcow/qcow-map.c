@@ -20,7 +20,8 @@ static uint64_t entry_off(const struct qcow *q, uint64_t off)
 }
 
 /* A host offset that a standard entry may have. */
-static bool host_ok(const struct qcow *q, uint64_t entry, uint64_t guest, const struct qcow_page *page)
+static bool host_ok(const struct qcow *q, uint64_t entry, uint64_t guest,
+		    const struct qcow_page *page)
 {
 	uint64_t host = entry & QCOW_OFFSET;
 
@@ -44,12 +45,15 @@ static void zip(const struct qcow *q, struct qcow_run *run)
 	uint64_t off, len;
 
 	qcow_zip_place(q, run->entry, &off, &len);
-	run->kind = q->external || (!q->v1 && (run->entry & QCOW_COPIED)) || !off || off >> q->cbits >= q->end || len > 2 * qcow_csize(q) ? QCOW_RUN_BAD
-																 : QCOW_RUN_ZIP;
+	run->kind = q->external || (!q->v1 && (run->entry & QCOW_COPIED)) || !off ||
+				    off >> q->cbits >= q->end || len > 2 * qcow_csize(q)
+			    ? QCOW_RUN_BAD
+			    : QCOW_RUN_ZIP;
 }
 
 /* A standard entry: unallocated, zeroes, or data. */
-static void standard(const struct qcow *q, uint64_t guest, const struct qcow_page *page, struct qcow_run *run)
+static void standard(const struct qcow *q, uint64_t guest, const struct qcow_page *page,
+		     struct qcow_run *run)
 {
 	uint64_t e = run->entry;
 	bool allocated = (e & QCOW_OFFSET) || (q->external && (e & QCOW_COPIED));
@@ -71,7 +75,8 @@ static void standard(const struct qcow *q, uint64_t guest, const struct qcow_pag
 static void version1(const struct qcow *q, struct qcow_run *run)
 {
 	uint64_t e = run->entry;
-	bool ok = !(e & (qcow_csize(q) - 1)) && e >> q->cbits < q->end && (e >= q->l1.off + (uint64_t)q->l1.n * 8);
+	bool ok = !(e & (qcow_csize(q) - 1)) && e >> q->cbits < q->end &&
+		  (e >= q->l1.off + (uint64_t)q->l1.n * 8);
 
 	run->kind = !e ? QCOW_RUN_NONE : ok ? QCOW_RUN_DATA : QCOW_RUN_BAD;
 	run->host = e;
@@ -79,14 +84,16 @@ static void version1(const struct qcow *q, struct qcow_run *run)
 }
 
 /* One subcluster of an extended entry. */
-static void extended(const struct qcow *q, uint64_t guest, const struct qcow_page *page, uint64_t bitmap, struct qcow_run *run)
+static void extended(const struct qcow *q, uint64_t guest, const struct qcow_page *page,
+		     uint64_t bitmap, struct qcow_run *run)
 {
 	unsigned sub = (unsigned)((guest & (qcow_csize(q) - 1)) >> q->ubits);
 	bool data = bitmap >> sub & 1, zero = bitmap >> (sub + SUBS) & 1;
 	uint64_t e = run->entry;
 	bool allocated = (e & QCOW_OFFSET) || (q->external && (e & QCOW_COPIED));
 
-	if ((data && (zero || !allocated)) || (e & QCOW_ZERO) || (allocated && !host_ok(q, e, guest, page)) ||
+	if ((data && (zero || !allocated)) || (e & QCOW_ZERO) ||
+	    (allocated && !host_ok(q, e, guest, page)) ||
 	    (!allocated && (e & (QCOW_L2_RESERVED | QCOW_COPIED)))) {
 		run->kind = QCOW_RUN_BAD;
 	} else if (data) {
@@ -123,7 +130,9 @@ void qcow_map(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run)
 
 	l2 = q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET;
 	if (!l2) {
-		*run = (struct qcow_run){QCOW_RUN_NONE, min64(len, (((off >> q->l2_bits) + 1) << q->l2_bits) - off), 0, 0, false};
+		*run = (struct qcow_run){
+			QCOW_RUN_NONE, min64(len, (((off >> q->l2_bits) + 1) << q->l2_bits) - off),
+			0, 0, false};
 		return;
 	}
 	page = qcow_page_find(q, l2 + entry_off(q, off));
@@ -140,28 +149,32 @@ void qcow_map(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run)
 	/* as far as the page tells, and the same goes on */
 	stop = off | (((uint64_t)q->page_entries << q->cbits) - 1);
 	stop = min64(stop + 1, off + len);
-	for (at = off - inside + (UINT64_C(1) << q->ubits); at < stop; at += UINT64_C(1) << q->ubits) {
+	for (at = off - inside + (UINT64_C(1) << q->ubits); at < stop;
+	     at += UINT64_C(1) << q->ubits) {
 		struct qcow_run next;
 
 		unit(q, page, at, &next);
 		if (next.kind != run->kind || next.kind == QCOW_RUN_BAD ||
-		    (next.kind == QCOW_RUN_DATA && (next.own != run->own || next.host != run->host + (at - off))))
+		    (next.kind == QCOW_RUN_DATA &&
+		     (next.own != run->own || next.host != run->host + (at - off))))
 			break;
 	}
 	run->len = min64(at, stop) - off;
 }
 
-#define TELL_UNIT (64u << 10)  /* bytes: what is told begins at such a place, if it can, */
-#define TELL_MOST (2u << 20)   /* and ends before this */
+#define TELL_UNIT (64u << 10) /* bytes: what is told begins at such a place, if it can, */
+#define TELL_MOST (2u << 20)  /* and ends before this */
 
 /*
- * What may be written in place stays where it is until a DISCARD or WRITE_ZEROES, as no snapshot is taken of an image in use.  No bitmap
- * must hear of a write, and nothing of what is encrypted passes without us.
+ * What may be written in place stays where it is until a DISCARD or WRITE_ZEROES, as no snapshot is
+ * taken of an image in use.  No bitmap must hear of a write, and nothing of what is encrypted
+ * passes without us.
  */
 bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
 {
 	struct qcow *q = image->priv;
-	uint64_t from = off & ~(uint64_t)(TELL_UNIT - 1), most = min64(TELL_MOST, image->info.size - from);
+	uint64_t from = off & ~(uint64_t)(TELL_UNIT - 1),
+		 most = min64(TELL_MOST, image->info.size - from);
 	struct qcow_run run;
 
 	if (q->crypt || q->broken || q->nbitmaps || !q->writable || td_redo_missed(image->redo))
@@ -171,14 +184,19 @@ bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td
 		from = off;
 		qcow_map(q, off, len, &run);
 	}
-	*out = (struct td_map){.off = from, .len = run.len, .file = q->data, .at = run.host,
+	*out = (struct td_map){.off = from,
+			       .len = run.len,
+			       .file = q->data,
+			       .at = run.host,
 			       .flags = {0, qcow_new(q, run.host + run.len - 1)}};
 	return run.kind == QCOW_RUN_DATA && run.own && from + run.len >= off + len;
 }
 
 static int bad(struct qcow *q, uint64_t off, const struct qcow_run *run)
 {
-	return qcow_corrupt(q, "the L2 entry of offset %#llx is %#llx, which cannot be: beyond the file, unaligned, or on metadata",
+	return qcow_corrupt(q,
+			    "the L2 entry of offset %#llx is %#llx, which cannot be: beyond the "
+			    "file, unaligned, or on metadata",
 			    (unsigned long long)off, (unsigned long long)run->entry);
 }
 
@@ -193,13 +211,17 @@ int qcow_map_wait(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *r
 			return bad(q, off, run);
 		if (run->kind != QCOW_RUN_MISS)
 			return 0;
-		rc = qcow_page_get(q, (q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET) + entry_off(q, off), QCOW_PAGE_L2, &page);
+		rc = qcow_page_get(
+			q, (q->l1.entry[off >> q->l2_bits] & QCOW_OFFSET) + entry_off(q, off),
+			QCOW_PAGE_L2, &page);
 		if (rc)
 			return rc;
 	}
 }
 
-/* --- changes ---------------------------------------------------------------------------------------------------------- */
+/* --- changes
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 int qcow_l2_entry(struct qcow *q, uint64_t off, struct qcow_page **page, uint8_t **at)
 {
@@ -216,7 +238,8 @@ static uint64_t l2_bytes(const struct qcow *q)
 	return td_round_up((uint64_t)q->l2_entries * q->esize, qcow_csize(q));
 }
 
-/* A new L2 table: zeroes, or a copy (Q3).  Written in full where its space is not reserved, so that writing it back needs none. */
+/* A new L2 table: zeroes, or a copy (Q3).  Written in full where its space is not reserved, so that
+ * writing it back needs none. */
 static int write_l2(struct qcow *q, uint64_t from, uint64_t to, bool fresh)
 {
 	uint8_t *buf = NULL;
@@ -290,7 +313,8 @@ void qcow_release_entry(struct qcow *q, uint64_t entry)
 		return; /* nobody counts there: what is not used any more stays where it is */
 	if (entry & QCOW_ZIPPED) {
 		qcow_zip_range(q->cbits, entry, &off, &len);
-		qcow_release(q, off >> q->cbits, ((off + len - 1) >> q->cbits) - (off >> q->cbits) + 1);
+		qcow_release(q, off >> q->cbits,
+			     ((off + len - 1) >> q->cbits) - (off >> q->cbits) + 1);
 	} else if ((entry & QCOW_OFFSET) && !q->external) {
 		qcow_release(q, (entry & QCOW_OFFSET) >> q->cbits, 1);
 	}

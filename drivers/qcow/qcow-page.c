@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Metadata in memory: pages of L2 tables and refcount blocks within a bound, found by their offset in the file; the L1 and refcount
- * tables as a whole; and the set of clusters that hold metadata, which nothing else may point to.
+ * Metadata in memory: pages of L2 tables and refcount blocks within a bound, found by their offset
+ * in the file; the L1 and refcount tables as a whole; and the set of clusters that hold metadata,
+ * which nothing else may point to.
  *
- * A page leaves memory only when it is clean and at rest; when all are dirty, what needs one writes them back first.
+ * A page leaves memory only when it is clean and at rest; when all are dirty, what needs one writes
+ * them back first.
  */
 #include <assert.h>
 #include <errno.h>
@@ -14,7 +16,8 @@
 
 static uint32_t hash(const struct qcow *q, uint64_t off)
 {
-	return (uint32_t)((off / q->pages.size * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (q->pages.nhash - 1);
+	return (uint32_t)((off / q->pages.size * UINT64_C(0x9e3779b97f4a7c15)) >> 32) &
+	       (q->pages.nhash - 1);
 }
 
 int qcow_pages_init(struct qcow *q)
@@ -27,7 +30,8 @@ int qcow_pages_init(struct qcow *q)
 	q->pages.nhash = q->pages.n;
 	q->pages.page = calloc(q->pages.n, sizeof *q->pages.page);
 	q->pages.hash = calloc(q->pages.nhash, sizeof *q->pages.hash);
-	q->pages.mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	q->pages.mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (q->pages.mem == MAP_FAILED)
 		q->pages.mem = NULL;
 	if (!q->pages.page || !q->pages.hash || !q->pages.mem)
@@ -102,7 +106,8 @@ static bool points_into_metadata(struct qcow *q, const struct qcow_page *page)
 	for (uint32_t i = 0; !q->v1 && i < q->pages.size; i += q->esize) {
 		uint64_t e = td_get_be64(page->data + i);
 
-		if (e && !(e & QCOW_ZIPPED) && (e & QCOW_OFFSET) && !q->external && qcow_is_meta(q, e & QCOW_OFFSET))
+		if (e && !(e & QCOW_ZIPPED) && (e & QCOW_OFFSET) && !q->external &&
+		    qcow_is_meta(q, e & QCOW_OFFSET))
 			return true;
 	}
 	return false;
@@ -113,11 +118,17 @@ static int load(struct qcow *q, struct qcow_page *p, uint64_t off, enum qcow_pag
 	uint32_t h = hash(q, off);
 	int rc;
 
-	*p = (struct qcow_page){.off = off, .data = p->data, .next = q->pages.hash[h], .kind = (uint8_t)kind, .used = true,
-				.loading = true, .recent = true};
+	*p = (struct qcow_page){.off = off,
+				.data = p->data,
+				.next = q->pages.hash[h],
+				.kind = (uint8_t)kind,
+				.used = true,
+				.loading = true,
+				.recent = true};
 	q->pages.hash[h] = p;
 	/* version 1 may end with a table of less than a page */
-	rc = td_file_rw(q->file, TD_IO_READ, p->data, off, q->pages.size, q->v1 ? TD_IO_EOF_ZERO : 0);
+	rc = td_file_rw(q->file, TD_IO_READ, p->data, off, q->pages.size,
+			q->v1 ? TD_IO_EOF_ZERO : 0);
 	p->loading = false;
 	if (rc < 0)
 		unhash(q, p);
@@ -138,8 +149,11 @@ int qcow_page_get(struct qcow *q, uint64_t off, enum qcow_page_kind kind, struct
 		if (p && !p->loading) {
 			p->recent = true;
 			*out = p;
-			return p->kind == kind ? 0 : qcow_corrupt(q, "the cluster at %#llx is an L2 table and a refcount block",
-								  (unsigned long long)off);
+			return p->kind == kind ? 0
+					       : qcow_corrupt(q,
+							      "the cluster at %#llx is an L2 table "
+							      "and a refcount block",
+							      (unsigned long long)off);
 		}
 		if (p) {
 			td_cond_wait(&q->pages.changed);
@@ -205,7 +219,9 @@ void qcow_pages_forget(struct qcow *q, uint64_t off, uint64_t len)
 	}
 }
 
-/* --- tables --------------------------------------------------------------------------------------------------------- */
+/* --- tables
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 #define PER_SECTOR (QCOW_SECTOR / 8)
 
@@ -240,11 +256,13 @@ void qcow_table_set(struct qcow *q, struct qcow_table *t, uint32_t i, uint64_t v
 	}
 }
 
-/* --- the set of metadata clusters: open addressing, at most half full ------------------------------------------------ */
+/* --- the set of metadata clusters: open addressing, at most half full
+ * ------------------------------------------------ */
 
 static uint32_t slot(const struct qcow *q, uint64_t off)
 {
-	return (uint32_t)(((off >> q->cbits) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (q->meta.n - 1);
+	return (uint32_t)(((off >> q->cbits) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) &
+	       (q->meta.n - 1);
 }
 
 static uint32_t seek(const struct qcow *q, uint64_t off)
@@ -321,5 +339,6 @@ bool qcow_is_meta(const struct qcow *q, uint64_t off)
 	       within(q, off, q->ref.off, (uint64_t)q->ref.n * 8) ||
 	       within(q, off, q->h.snapshots_off, q->h.nsnapshots * UINT64_C(40)) ||
 	       within(q, off, q->h.bitmaps_off, q->h.nbitmaps ? q->h.bitmaps_size : 0) ||
-	       within(q, off, q->h.luks_off, q->h.luks_off ? q->h.luks_len : 0) || (q->meta.n && q->meta.at[seek(q, off)]);
+	       within(q, off, q->h.luks_off, q->h.luks_off ? q->h.luks_len : 0) ||
+	       (q->meta.n && q->meta.at[seek(q, off)]);
 }

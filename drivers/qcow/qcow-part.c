@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What goes to the file as it is mapped: a request as one operation, without a copy and without memory taken; or a part of it.  Of an
- * encrypted image, what was read is decrypted where it lies, and what is written is an encrypted copy.
+ * What goes to the file as it is mapped: a request as one operation, without a copy and without
+ * memory taken; or a part of it.  Of an encrypted image, what was read is decrypted where it lies,
+ * and what is written is an encrypted copy.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +12,8 @@
 #include "lib/fiber/fiber.h"
 #include "lib/io/iov.h"
 
-/* --- operations that found their place by the mapping (Q4) ------------------------------------------------------------ */
+/* --- operations that found their place by the mapping (Q4)
+ * ------------------------------------------------------------ */
 
 void qcow_fly(struct qcow *q, unsigned *epoch)
 {
@@ -25,10 +27,14 @@ void qcow_land(struct qcow *q, unsigned epoch)
 		td_cond_wake(&q->drained);
 }
 
-/* --- pieces ------------------------------------------------------------------------------------------------------------ */
+/* --- pieces
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
-/* With the iovec of [skip, skip + len) of req; kept when done, so that after the first burst nothing is allocated. */
-int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, struct qcow_op **out)
+/* With the iovec of [skip, skip + len) of req; kept when done, so that after the first burst
+ * nothing is allocated. */
+int qcow_op_get(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len,
+		struct qcow_op **out)
 {
 	struct qcow_op *op = q->ops;
 
@@ -63,9 +69,12 @@ void qcow_op_put(struct qcow_op *op)
 	op->q->ops = op;
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------------------ */
+/* --- requests
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
-static unsigned flags_of(const struct qcow *q, const struct td_req *req, enum td_io_op what, uint64_t host)
+static unsigned flags_of(const struct qcow *q, const struct td_req *req, enum td_io_op what,
+			 uint64_t host)
 {
 	return what == TD_IO_READ ? 0 : (req->flags & TD_FUA ? TD_IO_DSYNC : 0) | qcow_new(q, host);
 }
@@ -94,8 +103,15 @@ void qcow_whole(struct qcow *q, struct td_req *req, enum td_io_op what, uint64_t
 	qcow_fly(q, &epoch);
 	req->state[0] = epoch;
 	req->state[1] = qcow_crypt_at(q, host, req->off);
-	req->iop = (struct td_iop){.op = what, .flags = flags_of(q, req, what, host), .file = q->data, .off = host, .len = req->len,
-				   .iov = req->iov, .iovcnt = req->iovcnt, .done = whole_done, .data = req};
+	req->iop = (struct td_iop){.op = what,
+				   .flags = flags_of(q, req, what, host),
+				   .file = q->data,
+				   .off = host,
+				   .len = req->len,
+				   .iov = req->iov,
+				   .iovcnt = req->iovcnt,
+				   .done = whole_done,
+				   .data = req};
 	td_file_io(req->io, &req->iop);
 }
 
@@ -113,14 +129,16 @@ static void part_done(struct td_iop *iop, int err)
 
 static int encrypt(struct qcow_op *op)
 {
-	int rc = td_encrypt_copy(op->q->crypt, op->crypt_at, op->iov, op->iop.iovcnt, op->iop.len, &op->bounce);
+	int rc = td_encrypt_copy(op->q->crypt, op->crypt_at, op->iov, op->iop.iovcnt, op->iop.len,
+				 &op->bounce);
 
 	op->iov[0] = (struct iovec){op->bounce, op->iop.len};
 	op->iop.iovcnt = 1;
 	return rc;
 }
 
-void qcow_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, enum td_io_op what, uint64_t host)
+void qcow_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, enum td_io_op what,
+	       uint64_t host)
 {
 	struct qcow_op *op;
 	int rc = qcow_op_get(q, req, skip, len, &op);
@@ -152,7 +170,8 @@ int qcow_await_write(struct qcow *q, struct td_io *io, struct td_iop *op, uint64
 	int rc = 0;
 
 	if (q->crypt) {
-		rc = td_encrypt_copy(q->crypt, qcow_crypt_at(q, op->off, guest), op->iov, op->iovcnt, op->len, &copy);
+		rc = td_encrypt_copy(q->crypt, qcow_crypt_at(q, op->off, guest), op->iov,
+				     op->iovcnt, op->len, &copy);
 		one = (struct iovec){copy, op->len};
 		op->iov = &one;
 		op->iovcnt = 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading.  What is mapped in memory goes at once, one operation for a request where it is one piece; the rest on a fiber, which loads
- * the tables and then does the same.
+ * Reading.  What is mapped in memory goes at once, one operation for a request where it is one
+ * piece; the rest on a fiber, which loads the tables and then does the same.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,7 +28,8 @@ static void below_done(struct td_req *child, int err)
 	td_req_put(req, err);
 }
 
-/* From the backing image; what lies beyond its end is zeroes.  Holds one reference of req until it is done. */
+/* From the backing image; what lies beyond its end is zeroes.  Holds one reference of req until it
+ * is done. */
 static void read_below(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len)
 {
 	uint64_t off = req->off + skip, have;
@@ -95,7 +96,9 @@ bool qcow_read_fast(struct qcow *q, struct td_req *req)
 	return true;
 }
 
-/* --- on a fiber --------------------------------------------------------------------------------------------------------- */
+/* --- on a fiber
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 struct unzip {
 	struct qcow *q;
@@ -131,17 +134,20 @@ static int unzip(struct qcow *q, uint64_t entry)
 	u.from = buf + (off - from);
 	u.len = len;
 	if (!rc)
-		rc = (int)td_await_call(q->io, unzip_run, &u); /* it takes its time: the loop goes on */
+		rc = (int)td_await_call(q->io, unzip_run,
+					&u); /* it takes its time: the loop goes on */
 	if (!rc)
 		q->zip_entry = entry;
 	else if (rc == -EIO)
-		td_log(LOG_ERR, "%s: the compressed cluster at %#llx cannot be decompressed", q->image->path, (unsigned long long)off);
+		td_log(LOG_ERR, "%s: the compressed cluster at %#llx cannot be decompressed",
+		       q->image->path, (unsigned long long)off);
 	free(buf);
 	return rc;
 }
 
 /* Copies [guest, guest + run->len), within one compressed cluster. */
-int qcow_read_zip(struct qcow *q, const struct qcow_run *run, uint64_t guest, struct iovec *iov, int n)
+int qcow_read_zip(struct qcow *q, const struct qcow_run *run, uint64_t guest, struct iovec *iov,
+		  int n)
 {
 	uint64_t at = guest & (qcow_csize(q) - 1);
 	unsigned epoch;
@@ -160,12 +166,19 @@ int qcow_read_zip(struct qcow *q, const struct qcow_run *run, uint64_t guest, st
 	return rc;
 }
 
-static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, int n, uint64_t off, uint64_t len);
+static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, int n, uint64_t off,
+			   uint64_t len);
 
 /* One piece, waited for. */
-static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run, struct iovec *iov, int n, uint64_t off)
+static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run, struct iovec *iov,
+		    int n, uint64_t off)
 {
-	struct td_iop op = {.op = TD_IO_READ, .file = q->data, .off = run->host, .len = run->len, .iov = iov, .iovcnt = n};
+	struct td_iop op = {.op = TD_IO_READ,
+			    .file = q->data,
+			    .off = run->host,
+			    .len = run->len,
+			    .iov = iov,
+			    .iovcnt = n};
 	unsigned epoch;
 	int rc;
 
@@ -181,11 +194,14 @@ static int read_run(struct qcow *q, struct td_io *io, const struct qcow_run *run
 		qcow_fly(q, &epoch);
 		rc = td_await_file(io, &op);
 		qcow_land(q, epoch);
-		return rc || !q->crypt ? rc : td_decrypt(q->crypt, qcow_crypt_at(q, run->host, off), iov, n);
+		return rc || !q->crypt
+			       ? rc
+			       : td_decrypt(q->crypt, qcow_crypt_at(q, run->host, off), iov, n);
 	}
 }
 
-static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, int n, uint64_t off, uint64_t len)
+static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, int n, uint64_t off,
+			   uint64_t len)
 {
 	struct td_image *below = q->image->backing;
 	struct iovec *part;
@@ -202,7 +218,8 @@ static int read_below_wait(struct qcow *q, struct td_io *io, struct iovec *iov, 
 	part = calloc((size_t)n, sizeof *part);
 	if (!part)
 		return -ENOMEM;
-	rc = td_await_request(below, io, TD_READ, 0, off, len, part, td_iov_slice(iov, n, 0, len, part, n));
+	rc = td_await_request(below, io, TD_READ, 0, off, len, part,
+			      td_iov_slice(iov, n, 0, len, part, n));
 	free(part);
 	return rc;
 }
@@ -218,7 +235,10 @@ static int read_slow(struct qcow *q, struct td_req *req)
 	for (uint64_t at = req->off; !rc && at < end; at += run.len) {
 		rc = qcow_map_wait(q, at, end - at, &run);
 		if (!rc)
-			rc = read_run(q, req->io, &run, iov, td_iov_slice(req->iov, req->iovcnt, at - req->off, run.len, iov, req->iovcnt), at);
+			rc = read_run(q, req->io, &run, iov,
+				      td_iov_slice(req->iov, req->iovcnt, at - req->off, run.len,
+						   iov, req->iovcnt),
+				      at);
 	}
 	free(iov);
 	td_req_done(req, rc);

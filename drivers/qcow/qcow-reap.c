@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Host clusters given back, when nobody refers to them on disk any more and nobody is under way to them: Q4 of qcow-flush.c is kept here. */
+/* Host clusters given back, when nobody refers to them on disk any more and nobody is under way to
+ * them: Q4 of qcow-flush.c is kept here. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -8,14 +9,17 @@
 
 static int punch(struct qcow *q, uint64_t first, uint64_t n)
 {
-	struct td_iop op = {.op = q->file->st.blockdev ? TD_IO_DISCARD : TD_IO_PUNCH, .file = q->file, .off = first << q->cbits,
+	struct td_iop op = {.op = q->file->st.blockdev ? TD_IO_DISCARD : TD_IO_PUNCH,
+			    .file = q->file,
+			    .off = first << q->cbits,
 			    .len = n << q->cbits};
 	int rc = td_await_file(q->io, &op);
 
 	return rc == -EOPNOTSUPP ? 0 : rc;
 }
 
-/* One reference less for each; those in a row whose last it was are punched at once, before anybody can take them. */
+/* One reference less for each; those in a row whose last it was are punched at once, before anybody
+ * can take them. */
 static int give_back(struct qcow *q, uint64_t first, uint64_t n)
 {
 	struct qcow_page *page;
@@ -32,15 +36,20 @@ static int give_back(struct qcow *q, uint64_t first, uint64_t n)
 			count = qcow_count_get(q, page, first);
 		}
 		if (!count)
-			return qcow_corrupt(q, "the cluster at %#llx is in use, but counted as free", (unsigned long long)first << q->cbits);
+			return qcow_corrupt(q,
+					    "the cluster at %#llx is in use, but counted as free",
+					    (unsigned long long)first << q->cbits);
 		if (count > 1) {
 			qcow_count_set(q, page, first, count - 1);
 			first++, n--;
 			continue;
 		}
-		for (last = 1; last < n && (first + last) % qcow_per_page(q) && qcow_count_get(q, page, first + last) == 1; last++)
+		for (last = 1; last < n && (first + last) % qcow_per_page(q) &&
+			       qcow_count_get(q, page, first + last) == 1;
+		     last++)
 			;
-		td_unlock(&q->alloc_lock); /* counted, and nobody's: nothing changes them meanwhile */
+		td_unlock(
+			&q->alloc_lock); /* counted, and nobody's: nothing changes them meanwhile */
 		rc = punch(q, first, last);
 		td_lock(&q->alloc_lock);
 		if (!rc)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Room for counts: new refcount blocks, and a larger table of them.  Q5 of qcow-flush.c is kept here.  And where the clusters end, at open. */
+/* Room for counts: new refcount blocks, and a larger table of them.  Q5 of qcow-flush.c is kept
+ * here.  And where the clusters end, at open. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -13,7 +14,8 @@ static void fill_block(struct qcow *q, uint8_t *buf, uint64_t first, uint64_t n)
 		qcow_ref_set(buf, q->h.ref_order, c % qcow_per_block(q), 1);
 }
 
-/* The first block of a range that has none: it lies in the range itself, and is the first thing that it counts (Q5). */
+/* The first block of a range that has none: it lies in the range itself, and is the first thing
+ * that it counts (Q5). */
 int qcow_ref_new_block(struct qcow *q, uint32_t index)
 {
 	uint64_t first = (uint64_t)index * qcow_per_block(q), at = q->end > first ? q->end : first;
@@ -21,7 +23,8 @@ int qcow_ref_new_block(struct qcow *q, uint32_t index)
 	int rc;
 
 	if (q->end >= first + qcow_per_block(q))
-		at = first; /* all of the range lies below the end, and nothing in it is counted: it is free */
+		at = first; /* all of the range lies below the end, and nothing in it is counted: it
+			       is free */
 	else if (!qcow_room_for(q, at + 1 - q->end))
 		return -ENOSPC;
 	if (posix_memalign((void **)&buf, 4096, qcow_csize(q)))
@@ -32,7 +35,8 @@ int qcow_ref_new_block(struct qcow *q, uint32_t index)
 		rc = qcow_sync_all(q);
 	free(buf);
 	if (!rc && qcow_is_meta(q, at << q->cbits))
-		rc = qcow_corrupt(q, "the free cluster at %#llx is metadata", (unsigned long long)at << q->cbits);
+		rc = qcow_corrupt(q, "the free cluster at %#llx is metadata",
+				  (unsigned long long)at << q->cbits);
 	if (!rc)
 		rc = qcow_meta_add(q, at << q->cbits);
 	if (rc)
@@ -44,8 +48,10 @@ int qcow_ref_new_block(struct qcow *q, uint32_t index)
 	return 0;
 }
 
-/* Lays out, from cluster `first' on, which the old table cannot count: the blocks that count all of this, and then the table. */
-static uint64_t plan_table(const struct qcow *q, uint64_t first, uint64_t *entries, uint64_t *blocks)
+/* Lays out, from cluster `first' on, which the old table cannot count: the blocks that count all of
+ * this, and then the table. */
+static uint64_t plan_table(const struct qcow *q, uint64_t first, uint64_t *entries,
+			   uint64_t *blocks)
 {
 	uint64_t clusters = 0;
 
@@ -74,7 +80,8 @@ static int write_table(struct qcow *q, const struct qcow_table *t, uint64_t clus
 	return rc;
 }
 
-static int write_blocks(struct qcow *q, struct qcow_table *t, uint64_t first, uint64_t blocks, uint64_t clusters)
+static int write_blocks(struct qcow *q, struct qcow_table *t, uint64_t first, uint64_t blocks,
+			uint64_t clusters)
 {
 	uint8_t *buf;
 	int rc = 0;
@@ -82,22 +89,26 @@ static int write_blocks(struct qcow *q, struct qcow_table *t, uint64_t first, ui
 	if (posix_memalign((void **)&buf, 4096, qcow_csize(q)))
 		return -ENOMEM;
 	for (uint64_t i = 0; !rc && i < blocks; i++) {
-		uint64_t index = first / qcow_per_block(q) + i, from = index * qcow_per_block(q), to = from + qcow_per_block(q);
+		uint64_t index = first / qcow_per_block(q) + i, from = index * qcow_per_block(q),
+			 to = from + qcow_per_block(q);
 		uint64_t a = from > first ? from : first, b = first + blocks + clusters;
 
 		b = b < to ? b : to;
 		fill_block(q, buf, a, b > a ? b - a : 0);
 		t->entry[index] = (first + i) << q->cbits;
-		rc = td_file_rw(q->file, TD_IO_WRITE, buf, (first + i) << q->cbits, qcow_csize(q), 0);
+		rc = td_file_rw(q->file, TD_IO_WRITE, buf, (first + i) << q->cbits, qcow_csize(q),
+				0);
 	}
 	free(buf);
 	return rc;
 }
 
-/* A larger refcount table (Q5).  The end has come to the first cluster that the old one cannot count. */
+/* A larger refcount table (Q5).  The end has come to the first cluster that the old one cannot
+ * count. */
 int qcow_ref_grow(struct qcow *q)
 {
-	uint64_t first = q->end, blocks, entries, clusters = plan_table(q, first, &entries, &blocks);
+	uint64_t first = q->end, blocks, entries,
+		 clusters = plan_table(q, first, &entries, &blocks);
 	struct qcow_table t;
 	int rc;
 
@@ -105,7 +116,8 @@ int qcow_ref_grow(struct qcow *q)
 		return -EFBIG;
 	if (!qcow_room_for(q, blocks + clusters))
 		return -ENOSPC;
-	rc = qcow_flush(q); /* the old table's changes are in the file, and so in the new one's copy no earlier than allowed */
+	rc = qcow_flush(q); /* the old table's changes are in the file, and so in the new one's copy
+			       no earlier than allowed */
 	if (!rc)
 		rc = qcow_table_init(&t, (uint32_t)entries, (first + blocks) << q->cbits);
 	if (rc)
@@ -149,7 +161,9 @@ int qcow_ref_need_block(struct qcow *q, uint64_t cluster)
 	return q->ref.entry[index] ? 0 : qcow_ref_new_block(q, (uint32_t)index);
 }
 
-/* --- at open ---------------------------------------------------------------------------------------------------------- */
+/* --- at open
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 #define BLOCKS_LOOKED_AT 64
 
@@ -165,7 +179,8 @@ int qcow_last_counted(struct qcow *q, uint64_t *end)
 	for (uint32_t i = q->ref.n; !rc && *end == 1 && i-- > 0;) {
 		if (!q->ref.entry[i])
 			continue;
-		rc = td_file_rw(q->file, TD_IO_READ, buf, q->ref.entry[i], qcow_csize(q), TD_IO_EOF_ZERO);
+		rc = td_file_rw(q->file, TD_IO_READ, buf, q->ref.entry[i], qcow_csize(q),
+				TD_IO_EOF_ZERO);
 		for (uint64_t j = qcow_per_block(q); !rc && *end == 1 && j-- > 0;)
 			if (qcow_ref_get(buf, q->h.ref_order, j))
 				*end = (uint64_t)i * qcow_per_block(q) + j + 1;

@@ -2,8 +2,9 @@
 /*
  * Host clusters: taken by a count of one.  The invariant Q1 of qcow-flush.c is kept here.
  *
- * A free cluster is looked for in one page of counts (from `hint' on) and otherwise taken from the end, so that an allocation costs the
- * same whatever the size of the file; the search goes on with the next, until all of the file has been looked through once.
+ * A free cluster is looked for in one page of counts (from `hint' on) and otherwise taken from the
+ * end, so that an allocation costs the same whatever the size of the file; the search goes on with
+ * the next, until all of the file has been looked through once.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,21 +12,25 @@
 #include "drivers/qcow/qcow-refcount.h"
 #include "lib/fiber/fiber.h"
 
-/* --- space ------------------------------------------------------------------------------------------------------------ */
+/* --- space
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 #define RESERVE_MIN (UINT64_C(1) << 20) /* bytes */
 #define RESERVE_MAX (UINT64_C(64) << 20)
 
 /*
- * Space for clusters up to `upto', and some more: a file that grows with each write is slow, and so is one that is made of holes.  What
- * is reserved reads as zeroes.  Where it fails, writes find their space, or none, themselves.
+ * Space for clusters up to `upto', and some more: a file that grows with each write is slow, and so
+ * is one that is made of holes.  What is reserved reads as zeroes.  Where it fails, writes find
+ * their space, or none, themselves.
  */
 static void reserve(struct qcow *q, uint64_t upto)
 {
 	struct td_iop op = {.op = TD_IO_ZERO, .file = q->file};
 	uint64_t from = q->space > q->end ? q->space : q->end, more = (q->end << q->cbits) / 8;
 
-	if (q->file->st.blockdev || (q->no_space ? upto << q->cbits <= q->length : upto <= q->space))
+	if (q->file->st.blockdev ||
+	    (q->no_space ? upto << q->cbits <= q->length : upto <= q->space))
 		return;
 	more = more < RESERVE_MIN ? RESERVE_MIN : more > RESERVE_MAX ? RESERVE_MAX : more;
 	upto += (more >> q->cbits) + 1;
@@ -54,20 +59,25 @@ void qcow_trim_end(struct qcow *q)
 		qcow_set_length(q->file, q->end << q->cbits);
 }
 
-/* --- taking ---------------------------------------------------------------------------------------------------------- */
+/* --- taking
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static int take(struct qcow *q, struct qcow_page *page, uint64_t first, uint64_t n)
 {
 	for (uint64_t c = first; c < first + n; c++) {
 		if (!q->external && qcow_is_meta(q, c << q->cbits))
-			return qcow_corrupt(q, "the cluster at %#llx is counted as free, but it is metadata", (unsigned long long)c << q->cbits);
+			return qcow_corrupt(
+				q, "the cluster at %#llx is counted as free, but it is metadata",
+				(unsigned long long)c << q->cbits);
 		qcow_count_set(q, page, c, 1);
 	}
 	return 0;
 }
 
 /* The first free clusters in a row, at most n, in the page of `from' and below the end; 0: none. */
-static uint64_t free_run(struct qcow *q, const struct qcow_page *page, uint64_t from, uint64_t n, uint64_t *first)
+static uint64_t free_run(struct qcow *q, const struct qcow_page *page, uint64_t from, uint64_t n,
+			 uint64_t *first)
 {
 	uint64_t stop = (from / qcow_per_page(q) + 1) * qcow_per_page(q), got = 0;
 
@@ -94,10 +104,12 @@ static int search_page(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *go
 		return 0;
 	}
 	if (!q->ref.entry[index]) {
-		q->hint = (index + 1) * qcow_per_block(q); /* that range has not even a block: it is left alone */
+		q->hint = (index + 1) *
+			  qcow_per_block(q); /* that range has not even a block: it is left alone */
 		return 0;
 	}
-	/* a count of nought that is in the log must not come back over one that the log has missed: rather a commit, and the end of the file */
+	/* a count of nought that is in the log must not come back over one that the log has missed:
+	 * rather a commit, and the end of the file */
 	if (!q->lazy && (td_redo_crowded(q->image->redo) || td_redo_missed(q->image->redo)))
 		return qcow_flush(q);
 	rc = qcow_count_page(q, q->hint, &page);
@@ -126,7 +138,8 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 		/* the block itself may have been put there, and the next range may begin there */
 		if (!qcow_room_for(q, 1))
 			return -ENOSPC;
-		if (q->end / qcow_per_block(q) >= q->ref.n || !q->ref.entry[q->end / qcow_per_block(q)])
+		if (q->end / qcow_per_block(q) >= q->ref.n ||
+		    !q->ref.entry[q->end / qcow_per_block(q)])
 			continue;
 		rc = qcow_count_page(q, q->end, &page);
 		if (rc)
@@ -140,7 +153,9 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 	rc = qcow_count_page(q, q->end, &page); /* which may have been moved meanwhile */
 	if (rc)
 		return rc;
-	for (*got = 0; *got < n && *got < room && qcow_room_for(q, *got + 1) && !qcow_count_get(q, page, q->end + *got); ++*got)
+	for (*got = 0; *got < n && *got < room && qcow_room_for(q, *got + 1) &&
+		       !qcow_count_get(q, page, q->end + *got);
+	     ++*got)
 		;
 	*first = q->end;
 	rc = take(q, page, *first, *got);
@@ -149,7 +164,8 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 	return rc;
 }
 
-/* Version 1 counts nothing: the end of the file is where the free clusters are.  (Never on a device: its end says nothing.) */
+/* Version 1 counts nothing: the end of the file is where the free clusters are.  (Never on a
+ * device: its end says nothing.) */
 static int append_v1(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got, bool *fresh)
 {
 	td_lock(&q->alloc_lock);
@@ -186,7 +202,8 @@ int qcow_alloc(struct qcow *q, uint64_t n, uint64_t *cluster, uint64_t *got, boo
 	return rc < 0 ? rc : 0;
 }
 
-/* A block for a range that lies ahead, in the next free cluster, whose own count is durable first (Q5). */
+/* A block for a range that lies ahead, in the next free cluster, whose own count is durable first
+ * (Q5). */
 static int block_ahead(struct qcow *q, uint32_t index)
 {
 	uint64_t at, got;
@@ -218,11 +235,14 @@ static int next_block(struct qcow *q, uint64_t n)
 
 	for (uint64_t i = from; i <= to; i++) {
 		if (i >= q->ref.n) {
-			q->end = (uint64_t)q->ref.n * qcow_per_block(q) > q->end ? (uint64_t)q->ref.n * qcow_per_block(q) : q->end;
+			q->end = (uint64_t)q->ref.n * qcow_per_block(q) > q->end
+					 ? (uint64_t)q->ref.n * qcow_per_block(q)
+					 : q->end;
 			return qcow_ref_grow(q);
 		}
 		if (!q->ref.entry[i])
-			return i == from ? qcow_ref_new_block(q, (uint32_t)i) : block_ahead(q, (uint32_t)i);
+			return i == from ? qcow_ref_new_block(q, (uint32_t)i)
+					 : block_ahead(q, (uint32_t)i);
 	}
 	return 1;
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writing.  What is mapped and ours goes in place, at once.  The rest is a fiber's: it locks the guest clusters, takes host clusters in
- * a row, writes the guest's bytes together with what belongs around them (read from below; what is overwritten is not read), and only
- * then changes the mapping (Q2).  Other requests go on meanwhile; those for the same clusters wait, or write to the new place too.
+ * Writing.  What is mapped and ours goes in place, at once.  The rest is a fiber's: it locks the
+ * guest clusters, takes host clusters in a row, writes the guest's bytes together with what belongs
+ * around them (read from below; what is overwritten is not read), and only then changes the mapping
+ * (Q2).  Other requests go on meanwhile; those for the same clusters wait, or write to the new
+ * place too.
  */
 #include <assert.h>
 #include <errno.h>
@@ -14,15 +16,19 @@
 
 #define SUBS 32
 
-/* --- in place ---------------------------------------------------------------------------------------------------------- */
+/* --- in place
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 bool qcow_write_fast(struct qcow *q, struct td_req *req)
 {
 	uint64_t end = req->off + req->len;
 	struct qcow_run run;
 
-	/* a durable write is one whose mapping is durable too; and one whose mapping the log has missed is not to be answered yet (Q9) */
-	if (q->broken || td_redo_missed(q->image->redo) || ((req->flags & TD_FUA) && !qcow_clean(q)))
+	/* a durable write is one whose mapping is durable too; and one whose mapping the log has
+	 * missed is not to be answered yet (Q9) */
+	if (q->broken || td_redo_missed(q->image->redo) ||
+	    ((req->flags & TD_FUA) && !qcow_clean(q)))
 		return false;
 	for (uint64_t at = req->off; at < end; at += run.len) {
 		qcow_map(q, at, end - at, &run);
@@ -42,11 +48,12 @@ bool qcow_write_fast(struct qcow *q, struct td_req *req)
 	return true;
 }
 
-/* --- one fiber at a time changes a cluster ------------------------------------------------------------------------------- */
+/* --- one fiber at a time changes a cluster
+ * ------------------------------------------------------------------------------- */
 
 static struct qcow_range *overlaps(struct qcow *q, uint64_t from, uint64_t to)
 {
-	td_list_each(l, &q->ranges) {
+	td_list_each (l, &q->ranges) {
 		struct qcow_range *r = td_entry(l, struct qcow_range, link);
 
 		if (r->from < to && from < r->to)
@@ -69,18 +76,21 @@ void qcow_range_unlock(struct qcow *q, struct qcow_range *r)
 	td_cond_wake(&q->range_free);
 }
 
-/* --- allocating ---------------------------------------------------------------------------------------------------------- */
+/* --- allocating
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
-/* A write of guest bytes into clusters [c0, c0 + n), which are locked, with what has to stand around them. */
+/* A write of guest bytes into clusters [c0, c0 + n), which are locked, with what has to stand
+ * around them. */
 struct alloc {
 	struct qcow *q;
 	struct td_req *req;
-	uint64_t off, end;  /* the guest's bytes */
-	uint64_t c0, n;     /* guest clusters */
-	uint64_t host;      /* offset of the first one's place in the data file */
-	uint64_t lo, hi;    /* guest offsets: the units that are valid afterwards */
-	bool fresh;         /* the place reads as zeroes */
-	bool taken;         /* the place was taken just now */
+	uint64_t off, end; /* the guest's bytes */
+	uint64_t c0, n;    /* guest clusters */
+	uint64_t host;     /* offset of the first one's place in the data file */
+	uint64_t lo, hi;   /* guest offsets: the units that are valid afterwards */
+	bool fresh;        /* the place reads as zeroes */
+	bool taken;        /* the place was taken just now */
 	uint8_t *head, *tail;
 };
 
@@ -106,7 +116,8 @@ static int reads_zero(struct qcow *q, uint64_t from, uint64_t to)
 
 		if (rc < 0)
 			return rc;
-		if (run.kind != QCOW_RUN_ZERO && (run.kind != QCOW_RUN_NONE || !qcow_backing_zero(q, at)))
+		if (run.kind != QCOW_RUN_ZERO &&
+		    (run.kind != QCOW_RUN_NONE || !qcow_backing_zero(q, at)))
 			return 0;
 	}
 	return 1;
@@ -134,7 +145,11 @@ static int write_data(struct alloc *a)
 {
 	struct iovec *iov = calloc((size_t)a->req->iovcnt + 2, sizeof *iov);
 	uint64_t from = a->head ? a->lo : a->off, to = a->tail ? a->hi : a->end;
-	struct td_iop op = {.op = TD_IO_WRITE, .flags = TD_IO_NEW, .file = a->q->data, .off = a->host + (from - (a->c0 << a->q->cbits)), .len = to - from,
+	struct td_iop op = {.op = TD_IO_WRITE,
+			    .flags = TD_IO_NEW,
+			    .file = a->q->data,
+			    .off = a->host + (from - (a->c0 << a->q->cbits)),
+			    .len = to - from,
 			    .iov = iov};
 	int n = 0, rc;
 
@@ -142,7 +157,8 @@ static int write_data(struct alloc *a)
 		return -ENOMEM;
 	if (a->head)
 		iov[n++] = (struct iovec){a->head, a->off - a->lo};
-	n += td_iov_slice(a->req->iov, a->req->iovcnt, a->off - a->req->off, a->end - a->off, iov + n, a->req->iovcnt);
+	n += td_iov_slice(a->req->iov, a->req->iovcnt, a->off - a->req->off, a->end - a->off,
+			  iov + n, a->req->iovcnt);
 	if (a->tail)
 		iov[n++] = (struct iovec){a->tail, a->hi - a->end};
 	op.iovcnt = n;
@@ -155,7 +171,8 @@ static uint64_t bits(const struct alloc *a, uint64_t cluster)
 {
 	uint64_t start = cluster << a->q->cbits, end = start + qcow_csize(a->q), bitmap = 0;
 
-	for (uint64_t at = down(a->lo > start ? a->lo : start, a->q->ubits); at < a->hi && at < end; at += UINT64_C(1) << a->q->ubits)
+	for (uint64_t at = down(a->lo > start ? a->lo : start, a->q->ubits); at < a->hi && at < end;
+	     at += UINT64_C(1) << a->q->ubits)
 		bitmap |= UINT64_C(1) << ((at - start) >> a->q->ubits);
 	return bitmap;
 }
@@ -175,7 +192,8 @@ static int link_clusters(struct alloc *a)
 
 		td_put_be64(at, host | qcow_own(q));
 		if (q->ext) {
-			uint64_t set = bits(a, a->c0 + i), map = old & QCOW_ZIPPED ? 0 : td_get_be64(at + 8);
+			uint64_t set = bits(a, a->c0 + i),
+				 map = old & QCOW_ZIPPED ? 0 : td_get_be64(at + 8);
 
 			td_put_be64(at + 8, (map | set) & ~(set << SUBS));
 		}
@@ -186,7 +204,8 @@ static int link_clusters(struct alloc *a)
 	return 0;
 }
 
-/* A new place that is zeroes all around the guest's bytes is one that others may write to at the same time. */
+/* A new place that is zeroes all around the guest's bytes is one that others may write to at the
+ * same time. */
 static void open_place(struct alloc *a, struct qcow_range *r)
 {
 	if (!a->taken || !a->fresh || a->head || a->tail || a->q->ext)
@@ -215,7 +234,8 @@ static int fill(struct alloc *a, struct qcow_range *r)
 	return rc;
 }
 
-/* Is the cluster of this L2 entry one that has a place of its own, without being simply written in place? */
+/* Is the cluster of this L2 entry one that has a place of its own, without being simply written in
+ * place? */
 static bool has_place(const struct qcow *q, uint64_t entry)
 {
 	return !qcow_zipped(q, entry) && (q->v1 ? entry != 0 : (entry & QCOW_COPIED) != 0);
@@ -239,7 +259,8 @@ static uint64_t count_placeless(const struct qcow *q, const uint8_t *at, uint64_
 	return i;
 }
 
-/* Finds the place for as many of the clusters [c0, c0 + n) as it can have in one piece; sets a's. */
+/* Finds the place for as many of the clusters [c0, c0 + n) as it can have in one piece; sets a's.
+ */
 static int find_place(struct alloc *a)
 {
 	struct qcow *q = a->q;
@@ -269,7 +290,8 @@ static int find_place(struct alloc *a)
 	return 0;
 }
 
-/* With extended entries only the units that are touched become valid, unless the rest is to move to the new place. */
+/* With extended entries only the units that are touched become valid, unless the rest is to move to
+ * the new place. */
 static int choose_units(struct alloc *a)
 {
 	struct qcow *q = a->q;
@@ -316,15 +338,22 @@ static void bound(struct alloc *a)
 	a->n = (c1 < stop ? c1 : stop) - a->c0;
 }
 
-static int write_at(struct qcow *q, struct td_req *req, uint64_t host, uint64_t off, uint64_t len, struct iovec *iov)
+static int write_at(struct qcow *q, struct td_req *req, uint64_t host, uint64_t off, uint64_t len,
+		    struct iovec *iov)
 {
-	struct td_iop op = {.op = TD_IO_WRITE, .flags = qcow_new(q, host), .file = q->data, .off = host, .len = len, .iov = iov};
+	struct td_iop op = {.op = TD_IO_WRITE,
+			    .flags = qcow_new(q, host),
+			    .file = q->data,
+			    .off = host,
+			    .len = len,
+			    .iov = iov};
 
 	op.iovcnt = td_iov_slice(req->iov, req->iovcnt, off - req->off, len, iov, req->iovcnt);
 	return qcow_await_write(q, req->io, &op, off);
 }
 
-static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_run *run, uint64_t off, struct iovec *iov)
+static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_run *run,
+			uint64_t off, struct iovec *iov)
 {
 	unsigned epoch;
 	int rc;
@@ -336,12 +365,15 @@ static int write_mapped(struct qcow *q, struct td_req *req, const struct qcow_ru
 }
 
 /*
- * A write to clusters that another fiber is making: at once, beside its own.  It counts when that fiber has changed the mapping; when it could
- * not, or a discard came in between, it is made again.  Until that is known no place that was given up is taken anew (Q4).
+ * A write to clusters that another fiber is making: at once, beside its own.  It counts when that
+ * fiber has changed the mapping; when it could not, or a discard came in between, it is made again.
+ * Until that is known no place that was given up is taken anew (Q4).
  */
-static int write_beside(struct qcow *q, struct td_req *req, const struct qcow_range *r, uint64_t off, uint64_t *next, struct iovec *iov)
+static int write_beside(struct qcow *q, struct td_req *req, const struct qcow_range *r,
+			uint64_t off, uint64_t *next, struct iovec *iov)
 {
-	uint64_t end = req->off + req->len, stop = r->open_to << q->cbits, host = r->host + (off - (r->from << q->cbits)), len;
+	uint64_t end = req->off + req->len, stop = r->open_to << q->cbits,
+		 host = r->host + (off - (r->from << q->cbits)), len;
 	struct qcow_run run;
 	unsigned epoch;
 	int rc;
@@ -358,8 +390,10 @@ static int write_beside(struct qcow *q, struct td_req *req, const struct qcow_ra
 	return rc < 0 ? rc : 1;
 }
 
-/* Waits until nobody changes the clusters, and locks them; or finds that they can be written to beside who does: then its range. */
-static struct qcow_range *lock_or_join(struct qcow *q, struct qcow_range *mine, uint64_t from, uint64_t to)
+/* Waits until nobody changes the clusters, and locks them; or finds that they can be written to
+ * beside who does: then its range. */
+static struct qcow_range *lock_or_join(struct qcow *q, struct qcow_range *mine, uint64_t from,
+				       uint64_t to)
 {
 	struct qcow_range *r;
 
@@ -373,7 +407,8 @@ static struct qcow_range *lock_or_join(struct qcow *q, struct qcow_range *mine, 
 }
 
 /* Writes from off on, as far as one piece of the file goes; *next is where to go on. */
-static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t *next, struct iovec *iov)
+static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t *next,
+		      struct iovec *iov)
 {
 	struct alloc a = {.q = q, .req = req, .off = off, .end = req->off + req->len};
 	struct qcow_range range, *other;

@@ -6,10 +6,14 @@
 
 #include "drivers/qcow/qcow.h"
 
-/* Raw deflate.  The input may go on behind the end of the stream, up to a sector's end; the output is exactly a cluster. */
+/* Raw deflate.  The input may go on behind the end of the stream, up to a sector's end; the output
+ * is exactly a cluster. */
 static int unzip_deflate(const void *from, size_t len, void *to, size_t size)
 {
-	z_stream z = {.next_in = (Bytef *)(uintptr_t)from, .avail_in = (uInt)len, .next_out = to, .avail_out = (uInt)size};
+	z_stream z = {.next_in = (Bytef *)(uintptr_t)from,
+		      .avail_in = (uInt)len,
+		      .next_out = to,
+		      .avail_out = (uInt)size};
 	int rc;
 
 	if (inflateInit2(&z, -15) != Z_OK)
@@ -43,5 +47,6 @@ static int unzip_zstd(const void *from, size_t len, void *to, size_t size)
 
 int qcow_unzip(unsigned compression, const void *from, size_t len, void *to, size_t size)
 {
-	return compression == QCOW_ZSTD ? unzip_zstd(from, len, to, size) : unzip_deflate(from, len, to, size);
+	return compression == QCOW_ZSTD ? unzip_zstd(from, len, to, size)
+					: unzip_deflate(from, len, to, size);
 }

@@ -2,8 +2,8 @@
 /*
  * The qcow2 driver: which way a request takes, and what lies below an image.
  *
- * A read or write of what is mapped in memory goes to the file at once, as does a flush when no metadata waits.  All else goes to
- * fibers, of which there are QCOW_FIBERS at most; they are kept.
+ * A read or write of what is mapped in memory goes to the file at once, as does a flush when no
+ * metadata waits.  All else goes to fibers, of which there are QCOW_FIBERS at most; they are kept.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +13,9 @@
 #include "lib/fiber/fiber.h"
 #include "lib/sibling.h"
 
-/* --- fibers -------------------------------------------------------------------------------------------------------------- */
+/* --- fibers
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static int change(struct qcow *q, struct td_req *req)
 {
@@ -21,7 +23,8 @@ static int change(struct qcow *q, struct td_req *req)
 
 	if (!rc)
 		rc = req->op == TD_WRITE ? qcow_write(q, req) : qcow_discard(q, req);
-	while (!rc && td_redo_missed(q->image->redo)) /* the log had no room: it is answered when it is in the file */
+	while (!rc && td_redo_missed(q->image->redo)) /* the log had no room: it is answered when it
+							 is in the file */
 		rc = qcow_flush(q);
 	if (!rc && (req->flags & TD_FUA))
 		rc = qcow_flush(q);
@@ -40,7 +43,8 @@ static void process(struct qcow *q, struct td_req *req)
 	default:
 		td_req_done(req, change(q, req));
 		if (td_redo_crowded(q->image->redo) && !q->wb_lock.held && !q->broken)
-			qcow_flush(q); /* before the log is full, and requests have to wait for it */
+			qcow_flush(
+				q); /* before the log is full, and requests have to wait for it */
 	}
 }
 
@@ -100,19 +104,23 @@ static void submit(struct td_image *image, struct td_req *req)
 	if (req->op != TD_READ && q->broken) {
 		td_req_done(req, q->broken);
 	} else if (req->op == TD_FLUSH && qcow_clean(q) && !q->external) {
-		req->iop = (struct td_iop){.op = TD_IO_SYNC, .file = q->file, .done = sync_done, .data = req};
+		req->iop = (struct td_iop){
+			.op = TD_IO_SYNC, .file = q->file, .done = sync_done, .data = req};
 		td_file_io(req->io, &req->iop);
 	} else {
 		to_fiber(q, req);
 	}
 }
 
-/* --- what lies below ------------------------------------------------------------------------------------------------------- */
+/* --- what lies below
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 /* The type names that a backing file's format stands for. */
 static const struct {
 	const char *format, *type;
-} formats[] = {{"raw", "aio"}, {"file", "aio"}, {"host_device", "aio"}, {"qcow2", "qcow2"}, {"qcow", "qcow"}, {"vpc", "vhd"}, {"vhd", "vhd"}};
+} formats[] = {{"raw", "aio"},   {"file", "aio"}, {"host_device", "aio"}, {"qcow2", "qcow2"},
+	       {"qcow", "qcow"}, {"vpc", "vhd"},  {"vhd", "vhd"}};
 
 const char *qcow_backing_type(const char *format)
 {
@@ -123,9 +131,10 @@ const char *qcow_backing_type(const char *format)
 }
 
 /*
- * Version 1 has no room for a format.  What does not look like qcow is raw.  What does may be one, or a raw disk whose guest has written
- * such a header to read other files of the host, and nobody can tell.  But one that names no other file shows its own bytes alone,
- * whoever has written it, and is taken for what it looks like.
+ * Version 1 has no room for a format.  What does not look like qcow is raw.  What does may be one,
+ * or a raw disk whose guest has written such a header to read other files of the host, and nobody
+ * can tell.  But one that names no other file shows its own bytes alone, whoever has written it,
+ * and is taken for what it looks like.
  */
 static const char *look_at_backing_v1(const uint8_t *first, size_t len)
 {
@@ -148,18 +157,26 @@ static int backing_v1(struct td_image *image, const char *path, char *spec, stru
 	struct td_file *f;
 	uint8_t first[QCOW_SECTOR];
 	const char *type;
-	int rc = td_file_open_in(image->io, path, (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK | TD_FILE_RDONLY, image->reach, &f, err);
+	int rc = td_file_open_in(image->io, path,
+				 (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK |
+					 TD_FILE_RDONLY,
+				 image->reach, &f, err);
 
 	if (rc)
 		return rc;
 	rc = td_file_rw(f, TD_IO_READ, first, 0, sizeof first, TD_IO_EOF_ZERO);
-	type = look_at_backing_v1(first, f->st.size < sizeof first ? (size_t)f->st.size : sizeof first);
+	type = look_at_backing_v1(first,
+				  f->st.size < sizeof first ? (size_t)f->st.size : sizeof first);
 	td_file_close(f);
 	if (rc)
 		return td_fail(err, -rc, "cannot read %s: %s", path, strerror(-rc));
 	if (!type)
-		return td_fail(err, EINVAL, "%s cannot record what format its backing file %s has, which looks like a qcow that stands on another "
-					    "file, and may be a raw disk that pretends to: make a qcow2 of it with `qemu-img convert'", image->path, path);
+		return td_fail(err, EINVAL,
+			       "%s cannot record what format its backing file %s has, which looks "
+			       "like a qcow that stands on another "
+			       "file, and may be a raw disk that pretends to: make a qcow2 of it "
+			       "with `qemu-img convert'",
+			       image->path, path);
 	snprintf(spec, TD_SPEC_MAX, "%s:%s", type, path);
 	return 1;
 }
@@ -178,22 +195,30 @@ static int qcow_backing(struct td_image *image, char *spec, struct td_err *err)
 	if (q->v1)
 		return backing_v1(image, path, spec, err);
 	if (!q->h.backing_format[0])
-		return td_fail(err, EINVAL, "%s does not say what format its backing file has, and a raw disk could pretend to be any: record it with "
-					    "`qemu-img rebase -u -b %s -F FORMAT %s'", image->path, q->h.backing, image->path);
+		return td_fail(err, EINVAL,
+			       "%s does not say what format its backing file has, and a raw disk "
+			       "could pretend to be any: record it with "
+			       "`qemu-img rebase -u -b %s -F FORMAT %s'",
+			       image->path, q->h.backing, image->path);
 	if (qcow_backing_type(q->h.backing_format)) {
 		snprintf(spec, TD_SPEC_MAX, "%s:%s", qcow_backing_type(q->h.backing_format), path);
 		return 1;
 	}
-	return td_fail(err, ENOTSUP, "%s: its backing file has the format '%s': raw, qcow2, qcow and vpc are known", image->path,
-		       q->h.backing_format);
+	return td_fail(
+		err, ENOTSUP,
+		"%s: its backing file has the format '%s': raw, qcow2, qcow and vpc are known",
+		image->path, q->h.backing_format);
 }
 
 static unsigned extent_flags(enum qcow_kind kind)
 {
-	return kind == QCOW_RUN_NONE ? TD_EXTENT_PARENT : kind == QCOW_RUN_ZERO ? TD_EXTENT_ZERO | TD_EXTENT_HOLE : 0;
+	return kind == QCOW_RUN_NONE   ? TD_EXTENT_PARENT
+	       : kind == QCOW_RUN_ZERO ? TD_EXTENT_ZERO | TD_EXTENT_HOLE
+				       : 0;
 }
 
-static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+			int max)
 {
 	struct qcow *q = image->priv;
 	uint64_t end = off + len;
@@ -216,19 +241,11 @@ static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 }
 
 /* Version 1 is what is called so. */
-#define DRIVER(word) \
-	{ \
-		.name = word, \
-		.type = 6, \
-		.priv_size = sizeof(struct qcow), \
-		.redo = true, \
-		.open = qcow_open, \
-		.settle = qcow_settle, \
-		.close = qcow_close, \
-		.submit = submit, \
-		.backing = qcow_backing, \
-		.extents = qcow_extents, \
-		.map = qcow_tell_map, \
+#define DRIVER(word)                                                                               \
+	{                                                                                          \
+		.name = word, .type = 6, .priv_size = sizeof(struct qcow), .redo = true,           \
+		.open = qcow_open, .settle = qcow_settle, .close = qcow_close, .submit = submit,   \
+		.backing = qcow_backing, .extents = qcow_extents, .map = qcow_tell_map,            \
 	}
 
 const struct td_driver td_driver_qcow2 = DRIVER("qcow2"), td_driver_qcow = DRIVER("qcow");

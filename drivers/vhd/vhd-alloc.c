@@ -1,33 +1,38 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * New blocks and new bits, and the order in which they become part of the image.  A write to sectors that are not in the image goes to
- * their place in the file at once; that they are there now is known in memory alone until a commit writes it down.  These hold at
- * every moment, so that the power may go at any:
+ * New blocks and new bits, and the order in which they become part of the image.  A write to
+ * sectors that are not in the image goes to their place in the file at once; that they are there
+ * now is known in memory alone until a commit writes it down.  These hold at every moment, so that
+ * the power may go at any:
  *
- * V1 A bit goes into the file only when the data that it stands for is durable.  A sector then shows what was there before the write, or
- *    the write; never what lay in the file or on the device by chance.
- * V2 A BAT entry goes into the file only when the bitmap at its place is durable, all clear at first.  Bits that lay there by chance
- *    never count.
- * V3 A place is handed out once: above all blocks and all metadata.  One is given back only when its block never got into bat[].
- * V4 Bits and entries are never taken back.  So whatever is true of the file once stays true: a batmap's bit, which sums up
- *    a bitmap, is written at close, when all bitmaps are durable; after a cut the batmap knows too little, never too much.
- * V5 A FLUSH, or a write with FUA, that needs metadata is answered by a commit that began after it: freeze what is dirty, sync (V1, V2),
- *    write what was frozen, sync.  What becomes dirty meanwhile is the next commit's, since the first sync does not cover it.
- * V6 When a sync fails, what it should have covered may be lost without another sign.  Nothing that was frozen is written, and the
- *    image fails every write and flush until it is opened again; it says so (td_image_fault), since a write to what it has told of
- *    (vhd_map) does not come by here.
- * V7 The copy of the footer at 0 rules while the image is open.  The footer at the end gives way to the first new block; it is written
- *    again at close, when all else is durable.  Meanwhile the file is always longer than its last block, so that the guest's bytes never
- *    stand where a reader looks for a footer.
+ * V1 A bit goes into the file only when the data that it stands for is durable.  A sector then
+ * shows what was there before the write, or the write; never what lay in the file or on the device
+ * by chance. V2 A BAT entry goes into the file only when the bitmap at its place is durable, all
+ * clear at first.  Bits that lay there by chance never count. V3 A place is handed out once: above
+ * all blocks and all metadata.  One is given back only when its block never got into bat[]. V4 Bits
+ * and entries are never taken back.  So whatever is true of the file once stays true: a batmap's
+ * bit, which sums up a bitmap, is written at close, when all bitmaps are durable; after a cut the
+ * batmap knows too little, never too much. V5 A FLUSH, or a write with FUA, that needs metadata is
+ * answered by a commit that began after it: freeze what is dirty, sync (V1, V2), write what was
+ * frozen, sync.  What becomes dirty meanwhile is the next commit's, since the first sync does not
+ * cover it. V6 When a sync fails, what it should have covered may be lost without another sign.
+ * Nothing that was frozen is written, and the image fails every write and flush until it is opened
+ * again; it says so (td_image_fault), since a write to what it has told of (vhd_map) does not come
+ * by here. V7 The copy of the footer at 0 rules while the image is open.  The footer at the end
+ * gives way to the first new block; it is written again at close, when all else is durable.
+ * Meanwhile the file is always longer than its last block, so that the guest's bytes never stand
+ * where a reader looks for a footer.
  *
- * V8 A bit or an entry is in image->redo before the write that needs it is answered: a process that dies takes none along.
- * V9 What bits and entries claim is held against the file's end when it is opened (vhd-end.c).  What a bit stands for beyond the end is
- *    lost: the image is not opened for writing, and a read of it is an error, never zeroes nor the footer that may lie there.  A
- *    short block of which nothing is lost gets its whole length before anything is written.
+ * V8 A bit or an entry is in image->redo before the write that needs it is answered: a process that
+ * dies takes none along. V9 What bits and entries claim is held against the file's end when it is
+ * opened (vhd-end.c).  What a bit stands for beyond the end is lost: the image is not opened for
+ * writing, and a read of it is an error, never zeroes nor the footer that may lie there.  A short
+ * block of which nothing is lost gets its whole length before anything is written.
  *
- * A bitmap is hot while the file does not know all that it knows: a write that will set bits is under way, or it is dirty, or being
- * committed.  There are at most hot_max, which bounds the memory and what is lost with a guest that never flushes; a timer also commits
- * what has been dirty for a while.
+ * A bitmap is hot while the file does not know all that it knows: a write that will set bits is
+ * under way, or it is dirty, or being committed.  There are at most hot_max, which bounds the
+ * memory and what is lost with a guest that never flushes; a timer also commits what has been dirty
+ * for a while.
  */
 #include <assert.h>
 #include <errno.h>
@@ -39,9 +44,11 @@
 #include "lib/bytes.h"
 #include "lib/fiber/fiber.h"
 
-#define LATER     2.0        /* s that anything stays dirty at most before a commit is begun */
-#define GROW      (32u << 20) /* bytes by which a file is made longer: writes beyond its end would wait for each other in the kernel */
-#define BATCH     32         /* metadata writes under way at once */
+#define LATER 2.0 /* s that anything stays dirty at most before a commit is begun */
+#define GROW                                                                                       \
+	(32u << 20) /* bytes by which a file is made longer: writes beyond its end would wait for  \
+		       each other in the kernel */
+#define BATCH      32               /* metadata writes under way at once */
 #define PER_SECTOR (VHD_SECTOR / 4) /* BAT entries */
 
 static size_t frozen_bytes(const struct vhd *v)
@@ -54,7 +61,8 @@ int vhd_alloc_init(struct vhd *v)
 	v->hot_max = v->nbm / 4 > 4 ? v->nbm / 4 : 4;
 	ev_timer_init(&v->later, vhd_commit_later, LATER, 0);
 	v->later.data = v;
-	v->frozen = mmap(NULL, frozen_bytes(v), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	v->frozen = mmap(NULL, frozen_bytes(v), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (v->frozen == MAP_FAILED)
 		v->frozen = NULL;
 	v->frozen_bat = calloc(v->hot_max, sizeof *v->frozen_bat);
@@ -70,7 +78,9 @@ void vhd_alloc_fini(struct vhd *v)
 	free(v->bat_dirty);
 }
 
-/* --- hot and cold --------------------------------------------------------------------------------------------------- */
+/* --- hot and cold
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static bool heat(struct vhd *v, struct vhd_bitmap *bm)
 {
@@ -120,8 +130,9 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 
 	if (!err) {
 		vhd_bits_set(bm->bits, first, (uint64_t)first + n);
-		td_redo_put(v->image->redo, TD_REDO_SECOND | TD_REDO_BITS, (uint64_t)v->bat[bm->block] * VHD_SECTOR + first / 8, bm->bits + first / 8,
-			    (first + n - 1) / 8 - first / 8 + 1);
+		td_redo_put(v->image->redo, TD_REDO_SECOND | TD_REDO_BITS,
+			    (uint64_t)v->bat[bm->block] * VHD_SECTOR + first / 8,
+			    bm->bits + first / 8, (first + n - 1) / 8 - first / 8 + 1);
 		if (bm->dirty_from == bm->dirty_to)
 			bm->dirty_from = from, bm->dirty_to = to;
 		bm->dirty_from = from < bm->dirty_from ? from : bm->dirty_from;
@@ -132,7 +143,9 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 	vhd_cool(v, bm);
 }
 
-/* --- blocks --------------------------------------------------------------------------------------------------------- */
+/* --- blocks
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 /* Makes the file reach beyond `end' (V7); a device has the size that it has, and may have grown. */
 static int grow(struct vhd *v, uint64_t end)
@@ -182,10 +195,12 @@ static void give_back(struct vhd *v, uint64_t place)
 }
 
 /*
- * The bitmap, clear (V2), and, beside it, the write that wanted the block: its bits come later (V1).  In a file, sectors without a bit are zeroes too, for readers that do not look at bits: below what the file
- * had when it was opened, blocks may lie that a cut left without an entry.
+ * The bitmap, clear (V2), and, beside it, the write that wanted the block: its bits come later
+ * (V1).  In a file, sectors without a bit are zeroes too, for readers that do not look at bits:
+ * below what the file had when it was opened, blocks may lie that a cut left without an entry.
  */
-static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place, const struct vhd_first *with)
+static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place,
+		   const struct vhd_first *with)
 {
 	uint64_t data = place + v->l.bitmap_bytes, to = data + v->l.block_size;
 	struct vhd_batch b = {.fiber = td_fiber_self()};
@@ -241,7 +256,8 @@ int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with)
 	vhd_bits_set(v->bat_dirty, block / PER_SECTOR, block / PER_SECTOR + 1);
 	td_put_be32(entry, v->bat[block]);
 	v->sum ^= vhd_entry_sum(block, v->bat[block]);
-	td_redo_put_sum(v->image->redo, TD_REDO_SECOND, v->l.table_off + 4ull * block, entry, sizeof entry, v->sum);
+	td_redo_put_sum(v->image->redo, TD_REDO_SECOND, v->l.table_off + 4ull * block, entry,
+			sizeof entry, v->sum);
 	vhd_wake(&bm->waiters);
 	soil(v, bm);
 	if (with) {

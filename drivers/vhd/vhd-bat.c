@@ -6,30 +6,37 @@
 
 #include "drivers/vhd/vhd-format.h"
 
-int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t file_size, const char *path,
-                    struct td_err *err)
+int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t file_size,
+		    const char *path, struct td_err *err)
 {
 	uint64_t from = (uint64_t)entry * VHD_SECTOR, to = from + l->bitmap_bytes + l->block_size;
 
-	/* its data may be short (vhd_short_block), but its bitmap, which says what of them is meant, is there */
+	/* its data may be short (vhd_short_block), but its bitmap, which says what of them is
+	 * meant, is there */
 	if (from + l->bitmap_bytes > file_size)
-		return td_fail(err, EINVAL, "%s: block %u lies at sector %u, beyond the end of the file (%llu bytes)", path,
-		               block, entry, (unsigned long long)file_size);
+		return td_fail(
+			err, EINVAL,
+			"%s: block %u lies at sector %u, beyond the end of the file (%llu bytes)",
+			path, block, entry, (unsigned long long)file_size);
 	for (unsigned i = 0; i < l->metas; i++)
 		if (from < l->meta[i].to && l->meta[i].from < to)
-			return td_fail(err, EINVAL, "%s: block %u lies at sector %u, over the %s (bytes %llu to %llu)", path,
-			               block, entry, l->meta[i].what, (unsigned long long)l->meta[i].from,
-			               (unsigned long long)l->meta[i].to);
+			return td_fail(
+				err, EINVAL,
+				"%s: block %u lies at sector %u, over the %s (bytes %llu to %llu)",
+				path, block, entry, l->meta[i].what,
+				(unsigned long long)l->meta[i].from,
+				(unsigned long long)l->meta[i].to);
 	return 0;
 }
 
 /*
- * Sorts in place by the byte at `shift' and then each bucket by the next: linear, since a table of a million entries is checked
- * at every open.
+ * Sorts in place by the byte at `shift' and then each bucket by the next: linear, since a table of
+ * a million entries is checked at every open.
  */
 static void sort_sectors(uint32_t *v, uint32_t n, int shift)
 {
-	uint32_t at[256], end[256], sum = 0, count[256] = {0}; /* of 32 bits: this runs on a fiber's stack */
+	uint32_t at[256], end[256], sum = 0,
+				    count[256] = {0}; /* of 32 bits: this runs on a fiber's stack */
 
 	for (uint32_t i = 0; i < n; i++)
 		count[v[i] >> shift & 255]++;
@@ -51,7 +58,8 @@ static void sort_sectors(uint32_t *v, uint32_t n, int shift)
 			sort_sectors(v + end[b] - count[b], count[b], shift - 8);
 }
 
-static int overlap(const struct vhd_layout *l, const uint32_t *bat, uint32_t a, uint32_t b, const char *path, struct td_err *err)
+static int overlap(const struct vhd_layout *l, const uint32_t *bat, uint32_t a, uint32_t b,
+		   const char *path, struct td_err *err)
 {
 	uint32_t first = VHD_UNUSED, second = VHD_UNUSED;
 
@@ -60,10 +68,13 @@ static int overlap(const struct vhd_layout *l, const uint32_t *bat, uint32_t a, 
 			first = i;
 		else if (bat[i] == b)
 			second = i;
-	return td_fail(err, EINVAL, "%s: the blocks %u (at sector %u) and %u (at sector %u) overlap", path, first, a, second, b);
+	return td_fail(err, EINVAL,
+		       "%s: the blocks %u (at sector %u) and %u (at sector %u) overlap", path,
+		       first, a, second, b);
 }
 
-int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file_size, const char *path, struct td_err *err)
+int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file_size,
+		  const char *path, struct td_err *err)
 {
 	uint32_t unit = (l->bitmap_bytes + l->block_size) / VHD_SECTOR, *used, n = 0;
 	bool sorted = true;
@@ -93,14 +104,17 @@ int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file
 uint32_t vhd_short_block(const struct vhd_layout *l, const uint32_t *bat, uint64_t limit)
 {
 	for (uint32_t i = 0; i < l->blocks; i++)
-		if (bat[i] != VHD_UNUSED && (uint64_t)bat[i] * VHD_SECTOR + l->bitmap_bytes + l->block_size > limit)
+		if (bat[i] != VHD_UNUSED &&
+		    (uint64_t)bat[i] * VHD_SECTOR + l->bitmap_bytes + l->block_size > limit)
 			return i;
 	return VHD_UNUSED;
 }
 
-uint32_t vhd_lost(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t limit, const uint8_t *bitmap, uint32_t *first)
+uint32_t vhd_lost(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t limit,
+		  const uint8_t *bitmap, uint32_t *first)
 {
-	uint64_t data = (uint64_t)entry * VHD_SECTOR + l->bitmap_bytes, start = (uint64_t)block << l->block_shift;
+	uint64_t data = (uint64_t)entry * VHD_SECTOR + l->bitmap_bytes,
+		 start = (uint64_t)block << l->block_shift;
 	uint64_t from = limit > data ? (limit - data) / VHD_SECTOR : 0, to = l->block_sectors;
 	uint32_t n = 0;
 	bool set;
@@ -116,15 +130,18 @@ uint32_t vhd_lost(const struct vhd_layout *l, uint32_t block, uint32_t entry, ui
 	return n;
 }
 
-int vhd_lost_text(const struct vhd_layout *l, uint32_t block, uint32_t n, uint32_t first, uint64_t limit, const char *path,
-                  struct td_err *err)
+int vhd_lost_text(const struct vhd_layout *l, uint32_t block, uint32_t n, uint32_t first,
+		  uint64_t limit, const char *path, struct td_err *err)
 {
 	return td_fail(err, EIO,
-	               "%s was cut off: %u sectors of block %u, from sector %llu of the disk on, lie beyond the end of the file (byte "
-	               "%llu), and are lost. Fetch it again from where it came; to save the rest, open it read-only, which gives an "
-	               "error for these sectors",
-	               path, n, block, ((unsigned long long)block << l->block_shift) / VHD_SECTOR + first,
-	               (unsigned long long)limit);
+		       "%s was cut off: %u sectors of block %u, from sector %llu of the disk on, "
+		       "lie beyond the end of the file (byte "
+		       "%llu), and are lost. Fetch it again from where it came; to save the rest, "
+		       "open it read-only, which gives an "
+		       "error for these sectors",
+		       path, n, block,
+		       ((unsigned long long)block << l->block_shift) / VHD_SECTOR + first,
+		       (unsigned long long)limit);
 }
 
 /* --- bits --- */
@@ -134,13 +151,15 @@ static void bits_put(uint8_t *map, uint64_t from, uint64_t to, bool on)
 	uint64_t n = from;
 
 	for (; n < to && n % 8; n++)
-		map[n / 8] = (uint8_t)(on ? map[n / 8] | 0x80 >> n % 8 : map[n / 8] & ~(0x80 >> n % 8));
+		map[n / 8] =
+			(uint8_t)(on ? map[n / 8] | 0x80 >> n % 8 : map[n / 8] & ~(0x80 >> n % 8));
 	if (to > n && to - n >= 8) {
 		memset(map + n / 8, on ? 0xff : 0, (to - n) / 8);
 		n += (to - n) / 8 * 8;
 	}
 	for (; n < to; n++)
-		map[n / 8] = (uint8_t)(on ? map[n / 8] | 0x80 >> n % 8 : map[n / 8] & ~(0x80 >> n % 8));
+		map[n / 8] =
+			(uint8_t)(on ? map[n / 8] | 0x80 >> n % 8 : map[n / 8] & ~(0x80 >> n % 8));
 }
 
 void vhd_bits_set(uint8_t *map, uint64_t from, uint64_t to)

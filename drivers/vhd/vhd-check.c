@@ -19,7 +19,8 @@ struct check {
 	int rc; /* of this image */
 };
 
-static void find(struct check *c, bool fatal, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void find(struct check *c, bool fatal, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 static void find(struct check *c, bool fatal, const char *fmt, ...)
 {
@@ -37,19 +38,25 @@ static void find(struct check *c, bool fatal, const char *fmt, ...)
 static void check_footers(struct check *c, const struct vhd_image *v)
 {
 	if (v->old_footer)
-		find(c, false, "%s: the footer at its end has 511 bytes, as Virtual PC wrote it before 2004; vhd-util repair gives it 512",
+		find(c, false,
+		     "%s: the footer at its end has 511 bytes, as Virtual PC wrote it before 2004; "
+		     "vhd-util repair gives it 512",
 		     v->path);
 	if (v->state == VHD_FOOTERS_FIRST_LOST)
-		find(c, true, "%s: the copy of the footer at its start is bad; vhd-util repair restores it", v->path);
+		find(c, true,
+		     "%s: the copy of the footer at its start is bad; vhd-util repair restores it",
+		     v->path);
 	if (v->state == VHD_FOOTERS_LAST_LOST && !(c->flags & VHD_CHECK_NO_LAST))
 		find(c, true,
-		     "%s: the footer at its end is missing or differs from the copy at its start: it was not closed; vhd-util "
+		     "%s: the footer at its end is missing or differs from the copy at its start: "
+		     "it was not closed; vhd-util "
 		     "repair "
 		     "restores it",
 		     v->path);
 }
 
-/* The block that reaches into the footer or beyond the file: those that meet each other or metadata are refused by the open. */
+/* The block that reaches into the footer or beyond the file: those that meet each other or metadata
+ * are refused by the open. */
 static void check_end(struct check *c, const struct vhd_image *v)
 {
 	uint32_t i = v->short_block;
@@ -63,8 +70,11 @@ static void check_end(struct check *c, const struct vhd_image *v)
 		vhd_lost_text(&v->layout, i, v->lost, v->lost_from, v->limit, v->path, &what);
 		find(c, true, "%s", what.text);
 	} else if (v->state == VHD_FOOTERS_GOOD || v->blockdev) {
-		find(c, true, "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte %llu); nothing of it is lost, and "
-		     "vhd-util repair gives it its whole length", v->path, i, (unsigned long long)v->bat[i] * VHD_SECTOR,
+		find(c, true,
+		     "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte "
+		     "%llu); nothing of it is lost, and "
+		     "vhd-util repair gives it its whole length",
+		     v->path, i, (unsigned long long)v->bat[i] * VHD_SECTOR,
 		     (unsigned long long)end, (unsigned long long)v->limit);
 	}
 }
@@ -89,7 +99,9 @@ static void check_bitmaps(struct check *c, struct vhd_image *v)
 	unsigned wrong = 0;
 
 	if (v->has_batmap && !map)
-		find(c, true, "%s: the checksum of its batmap is wrong; vhd-util repair makes it new", v->path);
+		find(c, true,
+		     "%s: the checksum of its batmap is wrong; vhd-util repair makes it new",
+		     v->path);
 	*s = (struct vhd_stats){.blocks = v->layout.blocks};
 	v->map_good = false; /* the bitmaps themselves are wanted */
 	v->bitmap_block = VHD_UNUSED;
@@ -108,8 +120,12 @@ static void check_bitmaps(struct check *c, struct vhd_image *v)
 		s->full += all;
 		s->sectors += set;
 		if (says && !all && wrong++ < 10)
-			find(c, true, "%s: the batmap says that block %u is whole, %s; vhd-util repair makes it new", v->path, i,
-			     v->bat[i] == VHD_UNUSED ? "but it is not there" : "but its bitmap lacks sectors");
+			find(c, true,
+			     "%s: the batmap says that block %u is whole, %s; vhd-util repair "
+			     "makes it new",
+			     v->path, i,
+			     v->bat[i] == VHD_UNUSED ? "but it is not there"
+						     : "but its bitmap lacks sectors");
 	}
 	v->map_good = map;
 	v->bitmap_block = VHD_UNUSED;
@@ -122,17 +138,20 @@ static void check_time(struct check *c, const struct vhd_image *v, const char *p
 	struct stat st;
 	struct tm tm;
 
-	if (c->flags & VHD_CHECK_NO_TIME || !v->header.parent_timestamp || stat(parent, &st) < 0 || S_ISBLK(st.st_mode) ||
-	    vhd_time(st.st_mtime) == v->header.parent_timestamp)
+	if (c->flags & VHD_CHECK_NO_TIME || !v->header.parent_timestamp || stat(parent, &st) < 0 ||
+	    S_ISBLK(st.st_mode) || vhd_time(st.st_mtime) == v->header.parent_timestamp)
 		return;
 	strftime(then, sizeof then, "%Y-%m-%d %H:%M:%S", gmtime_r(&recorded, &tm));
 	strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", gmtime_r(&st.st_mtime, &tm));
-	find(c, false, "%s: its parent %s was written at %s UTC, and had been at %s when it became the parent", v->path, parent,
-	     now, then);
+	find(c, false,
+	     "%s: its parent %s was written at %s UTC, and had been at %s when it became the "
+	     "parent",
+	     v->path, parent, now, then);
 }
 
 /* The parent's path goes to `path', empty when there is none to look at. */
-static void check_parent(struct check *c, const struct vhd_image *v, char path[VHD_PATH_MAX], bool *raw)
+static void check_parent(struct check *c, const struct vhd_image *v, char path[VHD_PATH_MAX],
+			 bool *raw)
 {
 	struct vhd_image *parent;
 	struct td_err why = {0};
@@ -180,8 +199,9 @@ static int check_one(struct check *c, const char *path, char next[VHD_PATH_MAX],
 	return c->rc;
 }
 
-int vhd_check(const char *path, unsigned flags, vhd_finding *say, void (*good)(const char *path, void *arg), void *arg,
-              struct vhd_stats *stats, struct td_err *err)
+int vhd_check(const char *path, unsigned flags, vhd_finding *say,
+	      void (*good)(const char *path, void *arg), void *arg, struct vhd_stats *stats,
+	      struct td_err *err)
 {
 	struct check c = {.flags = flags, .say = say, .arg = arg, .stats = stats, .err = err};
 	struct vhd_stats below;

@@ -24,8 +24,10 @@ struct vhd_stats {
 /* what: a sentence that begins with the path.  fatal: the image must not be used as it is. */
 typedef void vhd_finding(const char *what, bool fatal, void *arg);
 
-/* 0; or -errno, err with the first fatal finding; each finding goes to `say' too, and each good image's path to `good'. */
-int vhd_check(const char *path, unsigned flags, vhd_finding *say, void (*good)(const char *path, void *arg), void *arg,
-	      struct vhd_stats *stats, struct td_err *err);
+/* 0; or -errno, err with the first fatal finding; each finding goes to `say' too, and each good
+ * image's path to `good'. */
+int vhd_check(const char *path, unsigned flags, vhd_finding *say,
+	      void (*good)(const char *path, void *arg), void *arg, struct vhd_stats *stats,
+	      struct td_err *err);
 
 #endif

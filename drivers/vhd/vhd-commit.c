@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What memory knows and the file does not, into the file: commits (V1, V2, V5 and V6 of vhd-alloc.c), and all else at close (V4, V7).
+ * What memory knows and the file does not, into the file: commits (V1, V2, V5 and V6 of
+ * vhd-alloc.c), and all else at close (V4, V7).
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,7 +14,8 @@
 
 #define PER_SECTOR (VHD_SECTOR / 4) /* BAT entries */
 
-/* --- several writes at once, awaited by a fiber ---------------------------------------------------------------------- */
+/* --- several writes at once, awaited by a fiber
+ * ---------------------------------------------------------------------- */
 
 static void batch_done(struct td_iop *op, int err)
 {
@@ -45,14 +47,21 @@ void vhd_batch_write(struct vhd *v, struct vhd_batch *b, void *buf, uint64_t off
 	struct td_iop *op = &b->op[b->n];
 
 	b->iov[b->n] = (struct iovec){buf, len};
-	*op = (struct td_iop){.op = TD_IO_WRITE, .file = v->file, .off = off, .len = len, .iov = &b->iov[b->n], .iovcnt = 1};
+	*op = (struct td_iop){.op = TD_IO_WRITE,
+			      .file = v->file,
+			      .off = off,
+			      .len = len,
+			      .iov = &b->iov[b->n],
+			      .iovcnt = 1};
 	b->n++;
 	vhd_batch_queue(v, b, op);
 	if (b->n == VHD_BATCH)
 		vhd_batch_wait(b);
 }
 
-/* --- commits -------------------------------------------------------------------------------------------------------- */
+/* --- commits
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 int vhd_wait_room(struct vhd *v)
 {
@@ -86,7 +95,7 @@ static void freeze(struct vhd *v)
 {
 	uint8_t *to = v->frozen;
 
-	td_list_each(l, &v->hot) {
+	td_list_each (l, &v->hot) {
 		struct vhd_bitmap *bm = td_entry(l, struct vhd_bitmap, link);
 		size_t len = (size_t)(bm->dirty_to - bm->dirty_from) * VHD_SECTOR;
 
@@ -111,15 +120,20 @@ static int write_frozen(struct vhd *v)
 {
 	struct vhd_batch b = {.fiber = td_fiber_self()};
 
-	td_list_each(l, &v->hot) { /* what is being committed stays on it */
+	td_list_each (l, &v->hot) { /* what is being committed stays on it */
 		struct vhd_bitmap *bm = td_entry(l, struct vhd_bitmap, link);
 		size_t len = (size_t)(bm->frozen_to - bm->frozen_from) * VHD_SECTOR;
 
 		if (bm->committing && len)
-			vhd_batch_write(v, &b, bm->frozen, (uint64_t)v->bat[bm->block] * VHD_SECTOR + (uint64_t)bm->frozen_from * VHD_SECTOR, len);
+			vhd_batch_write(v, &b, bm->frozen,
+					(uint64_t)v->bat[bm->block] * VHD_SECTOR +
+						(uint64_t)bm->frozen_from * VHD_SECTOR,
+					len);
 	}
 	for (uint32_t i = 0; i < v->nfrozen_bat; i++)
-		vhd_batch_write(v, &b, v->frozen_table + (size_t)i * VHD_SECTOR, v->l.table_off + (uint64_t)v->frozen_bat[i] * VHD_SECTOR, VHD_SECTOR);
+		vhd_batch_write(v, &b, v->frozen_table + (size_t)i * VHD_SECTOR,
+				v->l.table_off + (uint64_t)v->frozen_bat[i] * VHD_SECTOR,
+				VHD_SECTOR);
 	vhd_batch_wait(&b);
 	return b.err;
 }
@@ -127,7 +141,7 @@ static int write_frozen(struct vhd *v)
 /* The commit is over: what it wrote is clean, or as dirty as before. */
 static void thaw(struct vhd *v, int err)
 {
-	td_list_each_safe(l, tmp, &v->hot) {
+	td_list_each_safe (l, tmp, &v->hot) {
 		struct vhd_bitmap *bm = td_entry(l, struct vhd_bitmap, link);
 
 		if (!bm->committing)
@@ -153,8 +167,10 @@ void vhd_break(struct vhd *v, int err)
 	if (v->broken)
 		return;
 	v->broken = err;
-	snprintf(text, sizeof text, "a sync of %s failed (%s): writes and flushes fail until it is closed, checked and opened again", v->image->path,
-		 strerror(-err));
+	snprintf(text, sizeof text,
+		 "a sync of %s failed (%s): writes and flushes fail until it is closed, checked "
+		 "and opened again",
+		 v->image->path, strerror(-err));
 	td_log(LOG_ERR, "%s", text);
 	td_image_fault(v->image, text);
 }
@@ -238,7 +254,9 @@ void vhd_commit_later(struct ev_loop *loop, ev_timer *w, int revents)
 	vhd_commit(w->data, NULL);
 }
 
-/* --- close ---------------------------------------------------------------------------------------------------------- */
+/* --- close
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 int vhd_put_batmap(struct vhd *v)
 {
@@ -247,7 +265,8 @@ int vhd_put_batmap(struct vhd *v)
 
 	v->batmap.checksum = vhd_batmap_checksum(&v->batmap, v->full);
 	vhd_batmap_encode(&v->batmap, header);
-	rc = td_file_rw(v->file, TD_IO_WRITE, v->full, v->batmap.off, (uint64_t)v->batmap.sectors * VHD_SECTOR, 0);
+	rc = td_file_rw(v->file, TD_IO_WRITE, v->full, v->batmap.off,
+			(uint64_t)v->batmap.sectors * VHD_SECTOR, 0);
 	if (!rc)
 		rc = td_file_rw(v->file, TD_IO_WRITE, header, v->l.batmap_header, sizeof header, 0);
 	if (!rc)
@@ -255,7 +274,8 @@ int vhd_put_batmap(struct vhd *v)
 	return rc;
 }
 
-/* V7: the footer stands before the file is cut to it, so that a cut of the power in between leaves a file that is only too long. */
+/* V7: the footer stands before the file is cut to it, so that a cut of the power in between leaves
+ * a file that is only too long. */
 static int put_tail(struct vhd *v)
 {
 	uint64_t at = v->file->st.blockdev ? v->eof - VHD_FOOTER : v->next;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VHD offline: made.  A file becomes a VHD with its last write, of the footer's copy at 0 (of a fixed disk, of the one at its
- * end): all else is durable before, so that after a power cut there is a good image or none.  On a block device an earlier
- * image's footers are overwritten first.
+ * A VHD offline: made.  A file becomes a VHD with its last write, of the footer's copy at 0 (of a
+ * fixed disk, of the one at its end): all else is durable before, so that after a power cut there
+ * is a good image or none.  On a block device an earlier image's footers are overwritten first.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,8 @@ static int make_uuid(uint8_t u[16], struct td_err *err)
 
 /* --- the file --- */
 
-static int write_batmap_header(struct vhd_image *v, uint64_t at, struct vhd_batmap *m, uint32_t entries, struct td_err *err)
+static int write_batmap_header(struct vhd_image *v, uint64_t at, struct vhd_batmap *m,
+			       uint32_t entries, struct td_err *err)
 {
 	uint64_t bytes = td_round_up(entries / 8 + 1, VHD_SECTOR);
 	uint8_t b[VHD_SECTOR], *map = calloc(1, bytes);
@@ -65,8 +66,8 @@ static int write_bat(struct vhd_image *v, uint64_t at, uint64_t bytes, struct td
 }
 
 /* Everything but the copy of the footer at 0. */
-static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent, const char *relative,
-                         struct td_err *err)
+static int write_dynamic(struct vhd_image *v, const struct vhd_new *n,
+			 const struct vhd_image *parent, const char *relative, struct td_err *err)
 {
 	uint64_t table = n->table_size > v->size ? n->table_size : v->size, end;
 	struct vhd_header *h = &v->header;
@@ -76,9 +77,9 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n, const str
 	int rc;
 
 	*h = (struct vhd_header){.data_offset = UINT64_MAX,
-	                         .table_off = VHD_FOOTER + VHD_HEADER,
-	                         .version = 0x00010000,
-	                         .block_size = n->block_size ? n->block_size : VHD_BLOCK};
+				 .table_off = VHD_FOOTER + VHD_HEADER,
+				 .version = 0x00010000,
+				 .block_size = n->block_size ? n->block_size : VHD_BLOCK};
 	h->entries = (uint32_t)((table + h->block_size - 1) / h->block_size);
 	end = h->table_off + td_round_up(4ull * h->entries, VHD_SECTOR);
 	memcpy(m.nonce, v->batmap.nonce, sizeof m.nonce);
@@ -115,9 +116,10 @@ static int zero_fixed(struct vhd_image *v, struct td_err *err)
 	int rc = 0;
 
 	if (v->blockdev && v->size + VHD_FOOTER > v->file_size)
-		return td_fail(err, ENOSPC, "%s has %llu bytes, and a fixed disk of %llu needs %llu", v->path,
-		               (unsigned long long)v->file_size, (unsigned long long)v->size,
-		               (unsigned long long)v->size + VHD_FOOTER);
+		return td_fail(err, ENOSPC,
+			       "%s has %llu bytes, and a fixed disk of %llu needs %llu", v->path,
+			       (unsigned long long)v->file_size, (unsigned long long)v->size,
+			       (unsigned long long)v->size + VHD_FOOTER);
 	if (v->blockdev && ioctl(v->fd, BLKZEROOUT, range) == 0)
 		return 0;
 	if (!v->blockdev && fallocate(v->fd, 0, 0, (off_t)(v->size + VHD_FOOTER)) == 0) {
@@ -125,7 +127,8 @@ static int zero_fixed(struct vhd_image *v, struct td_err *err)
 		return 0;
 	}
 	if (!v->blockdev && errno == ENOSPC)
-		return td_fail(err, ENOSPC, "no space for the %llu bytes of %s", (unsigned long long)v->size, v->path);
+		return td_fail(err, ENOSPC, "no space for the %llu bytes of %s",
+			       (unsigned long long)v->size, v->path);
 	for (uint64_t off = 0, len; off < v->size && !rc; off += len) {
 		len = v->size - off < sizeof zeroes ? v->size - off : sizeof zeroes;
 		rc = vhd_pwrite(v, zeroes, len, off, err);
@@ -133,8 +136,8 @@ static int zero_fixed(struct vhd_image *v, struct td_err *err)
 	return rc;
 }
 
-static int write_image(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent, const char *relative,
-                       struct td_err *err)
+static int write_image(struct vhd_image *v, const struct vhd_new *n, const struct vhd_image *parent,
+		       const char *relative, struct td_err *err)
 {
 	uint8_t b[VHD_FOOTER] = {0};
 	int rc = 0;
@@ -147,13 +150,18 @@ static int write_image(struct vhd_image *v, const struct vhd_new *n, const struc
 			rc = vhd_sync(v, err);
 	}
 	if (!rc)
-		rc = v->footer.type == VHD_FIXED ? zero_fixed(v, err) : write_dynamic(v, n, parent, relative, err);
+		rc = v->footer.type == VHD_FIXED ? zero_fixed(v, err)
+						 : write_dynamic(v, n, parent, relative, err);
 	if (!rc)
 		rc = vhd_sync(v, err);
 	if (rc < 0)
 		return rc;
 	vhd_footer_encode(&v->footer, b);
-	rc = vhd_pwrite(v, b, sizeof b, v->footer.type != VHD_FIXED ? 0 : v->blockdev ? v->file_size - VHD_FOOTER : v->size, err);
+	rc = vhd_pwrite(v, b, sizeof b,
+			v->footer.type != VHD_FIXED ? 0
+			: v->blockdev               ? v->file_size - VHD_FOOTER
+						    : v->size,
+			err);
 	return rc ? rc : vhd_sync(v, err);
 }
 
@@ -171,7 +179,8 @@ int vhd_sync_name(const char *path, struct td_err *err)
 		strcpy(dir, ".");
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL))
-		rc = td_fail(err, errno, "cannot make the new name %s durable: %s", path, strerror(errno));
+		rc = td_fail(err, errno, "cannot make the new name %s durable: %s", path,
+			     strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	return rc;
@@ -194,7 +203,9 @@ static int open_new(const struct vhd_new *n, struct vhd_image *v, bool *made, st
 	v->blockdev = st.blockdev;
 	v->file_size = st.size;
 	if (!*made && !v->blockdev && v->file_size && !n->replace)
-		rc = td_fail(err, EEXIST, "%s exists already: remove it first, or use --force to overwrite it", n->path);
+		rc = td_fail(err, EEXIST,
+			     "%s exists already: remove it first, or use --force to overwrite it",
+			     n->path);
 	if (!rc && !*made)
 		rc = td_redo_mind(n->path, false, err); /* we have its lock */
 	if (!rc && !*made && !v->blockdev && ftruncate(v->fd, 0) < 0)
@@ -202,41 +213,46 @@ static int open_new(const struct vhd_new *n, struct vhd_image *v, bool *made, st
 	if (!rc && !v->blockdev)
 		v->file_size = 0;
 	if (!rc && v->blockdev && v->file_size < 8192)
-		rc = td_fail(err, ENOSPC, "%s has only %llu bytes", n->path, (unsigned long long)v->file_size);
+		rc = td_fail(err, ENOSPC, "%s has only %llu bytes", n->path,
+			     (unsigned long long)v->file_size);
 	if (rc < 0)
 		td_kernel_close(NULL, v->fd);
 	return rc;
 }
 
-static int new_footer(const struct vhd_new *n, const struct vhd_image *parent, struct vhd_footer *f, struct td_err *err)
+static int new_footer(const struct vhd_new *n, const struct vhd_image *parent, struct vhd_footer *f,
+		      struct td_err *err)
 {
 	uint64_t size = n->size ? n->size : parent->size;
 
 	if (!size || size % VHD_SECTOR || size > VHD_SIZE_MAX)
 		return td_fail(err, EINVAL,
-		               "a VHD of %llu bytes cannot be made: at least one sector, a multiple of 512, and at most 2040 GiB",
-		               (unsigned long long)size);
+			       "a VHD of %llu bytes cannot be made: at least one sector, a "
+			       "multiple of 512, and at most 2040 GiB",
+			       (unsigned long long)size);
 	/* storage managers ask for the table of 2 TiB, which no disk can fill */
 	if (n->table_size > (uint64_t)VHD_BLOCKS_MAX * (n->block_size ? n->block_size : VHD_BLOCK))
-		return td_fail(err, EINVAL, "a block table for %llu MiB is larger than any disk needs",
-		               (unsigned long long)(n->table_size >> 20));
+		return td_fail(err, EINVAL,
+			       "a block table for %llu MiB is larger than any disk needs",
+			       (unsigned long long)(n->table_size >> 20));
 	*f = (struct vhd_footer){.features = 2,
-	                         .version = 0x00010000,
-	                         .data_offset = n->fixed ? UINT64_MAX : VHD_FOOTER,
-	                         .app = "tap",
-	                         .app_version = VHD_TAP_VERSION,
-	                         .orig_size = size,
-	                         .size = size,
-	                         .geometry = vhd_geometry(size),
-	                         .type = n->fixed ? VHD_FIXED
-	                                 : parent ? VHD_DIFF
-	                                          : VHD_DYNAMIC,
-	                         .timestamp = vhd_time(time(NULL))};
+				 .version = 0x00010000,
+				 .data_offset = n->fixed ? UINT64_MAX : VHD_FOOTER,
+				 .app = "tap",
+				 .app_version = VHD_TAP_VERSION,
+				 .orig_size = size,
+				 .size = size,
+				 .geometry = vhd_geometry(size),
+				 .type = n->fixed ? VHD_FIXED
+					 : parent ? VHD_DIFF
+						  : VHD_DYNAMIC,
+				 .timestamp = vhd_time(time(NULL))};
 	return make_uuid(f->uuid, err);
 }
 
 /* key: the batmap of what is encrypted, whose key's hash the new one gets; or NULL. */
-static int create(const struct vhd_new *n, const struct vhd_image *parent, const struct vhd_batmap *key, struct td_err *err)
+static int create(const struct vhd_new *n, const struct vhd_image *parent,
+		  const struct vhd_batmap *key, struct td_err *err)
 {
 	char relative[VHD_PATH_MAX] = "", here[VHD_PATH_MAX];
 	struct vhd_image v = {.path = (char *)n->path};
@@ -264,7 +280,8 @@ static int create(const struct vhd_new *n, const struct vhd_image *parent, const
 	return rc;
 }
 
-/* Opens what the snapshot is really taken of: an image without any data of its own is passed over. */
+/* Opens what the snapshot is really taken of: an image without any data of its own is passed over.
+ */
 static int open_parent(const struct vhd_new *n, struct vhd_image **out, struct td_err *err)
 {
 	char path[VHD_PATH_MAX];
@@ -272,9 +289,10 @@ static int open_parent(const struct vhd_new *n, struct vhd_image **out, struct t
 	int rc = vhd_canonical(n->parent, path, err);
 
 	if (!rc)
-		rc = n->parent_raw ? vhd_image_open_raw(path, VHD_READ, &v, err) : vhd_image_open(path, VHD_READ, &v, err);
-	while (!rc && !n->parent_as_named && !v->raw && v->footer.type == VHD_DIFF && !vhd_image_allocated(v) &&
-	       !vhd_uuid_nil(v->header.parent_uuid)) {
+		rc = n->parent_raw ? vhd_image_open_raw(path, VHD_READ, &v, err)
+				   : vhd_image_open(path, VHD_READ, &v, err);
+	while (!rc && !n->parent_as_named && !v->raw && v->footer.type == VHD_DIFF &&
+	       !vhd_image_allocated(v) && !vhd_uuid_nil(v->header.parent_uuid)) {
 		struct vhd_image *below;
 
 		rc = vhd_image_open_parent(v, VHD_READ, &below, err);
@@ -291,10 +309,11 @@ static int open_parent(const struct vhd_new *n, struct vhd_image **out, struct t
 }
 
 /*
- * What stands beneath the snapshot, as it was named: how deep, and, of the first that has one, the key's hash.  An image without
- * data that is passed over may be the one that has the key.
+ * What stands beneath the snapshot, as it was named: how deep, and, of the first that has one, the
+ * key's hash.  An image without data that is passed over may be the one that has the key.
  */
-static int check_chain(const struct vhd_new *n, const struct vhd_image *parent, struct vhd_batmap *key, struct td_err *err)
+static int check_chain(const struct vhd_new *n, const struct vhd_image *parent,
+		       struct vhd_batmap *key, struct td_err *err)
 {
 	unsigned depth = 2, limit = n->limit && n->limit < VHD_CHAIN_MAX ? n->limit : VHD_CHAIN_MAX;
 	const struct vhd_image *is;
@@ -312,13 +331,15 @@ static int check_chain(const struct vhd_new *n, const struct vhd_image *parent, 
 		*key = is->batmap;
 	for (struct vhd_image *u = v; u; u = u->parent) {
 		depth += below;
-		below = below || (u->raw ? parent->raw : !memcmp(u->footer.uuid, parent->footer.uuid, 16));
+		below = below ||
+			(u->raw ? parent->raw : !memcmp(u->footer.uuid, parent->footer.uuid, 16));
 	}
 	vhd_image_close(v);
 	return depth <= limit ? 0
-	                      : td_fail(err, ENOSPC,
-	                                "%s: a snapshot would make a chain of %u images; the limit is %u: coalesce some first",
-	                                parent->path, depth, limit);
+			      : td_fail(err, ENOSPC,
+					"%s: a snapshot would make a chain of %u images; the limit "
+					"is %u: coalesce some first",
+					parent->path, depth, limit);
 }
 
 int vhd_create(const struct vhd_new *n, struct td_err *err)

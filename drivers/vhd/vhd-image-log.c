@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VHD offline: a tapdisk that died may have left answered changes of it in a log (lib/redo.h), and the image bears the log's mark.  Only a
- * tapdisk applies a log.  Until then the image is not what guests have been told, and a change of it would make the log unfit.
+ * A VHD offline: a tapdisk that died may have left answered changes of it in a log (lib/redo.h),
+ * and the image bears the log's mark.  Only a tapdisk applies a log.  Until then the image is not
+ * what guests have been told, and a change of it would make the log unfit.
  */
 #include <errno.h>
 #include <limits.h>
@@ -29,18 +30,21 @@ static int waits(const struct vhd_image *v, int minor, const char *log, struct t
 
 	if (name && strchr(name, '.')) /* moved aside: no disk has it any more */
 		return td_fail(err, EBUSY,
-		               "%s lacks what a tapdisk that died had answered and not written to it yet, which waits in %s: "
-		               "`tap-ctl create -a vhd:%s' puts it there",
-		               v->path, log, v->path);
+			       "%s lacks what a tapdisk that died had answered and not written to "
+			       "it yet, which waits in %s: "
+			       "`tap-ctl create -a vhd:%s' puts it there",
+			       v->path, log, v->path);
 	if (td_ctl_marker(minor, &pid) == TD_MARKER_HELD)
 		return td_fail(err, EBUSY,
-		               "%s lacks what tapdisk %d (minor %d) had answered and could not write to it yet: that tapdisk has "
-		               "to unpause or close it first",
-		               v->path, (int)pid, minor);
+			       "%s lacks what tapdisk %d (minor %d) had answered and could not "
+			       "write to it yet: that tapdisk has "
+			       "to unpause or close it first",
+			       v->path, (int)pid, minor);
 	return td_fail(err, EBUSY,
-	               "%s lacks what a tapdisk that died had answered and not written to it yet: `tap-ctl settle -m %d' puts it "
-	               "there, and `tap-ctl revive -m %d' goes on with the disk",
-	               v->path, minor, minor);
+		       "%s lacks what a tapdisk that died had answered and not written to it yet: "
+		       "`tap-ctl settle -m %d' puts it "
+		       "there, and `tap-ctl revive -m %d' goes on with the disk",
+		       v->path, minor, minor);
 }
 
 int vhd_image_mind_log(const struct vhd_image *v, struct td_err *err)
@@ -49,10 +53,12 @@ int vhd_image_mind_log(const struct vhd_image *v, struct td_err *err)
 	struct redo_id id;
 	int minor;
 
-	if (!v->header.reserved || v->flags & VHD_AS_IS || (v->flags & VHD_FAST && !(v->flags & VHD_HOW)))
+	if (!v->header.reserved || v->flags & VHD_AS_IS ||
+	    (v->flags & VHD_FAST && !(v->flags & VHD_HOW)))
 		return 0;
 	identify(v, &id);
-	/* who has a lock knows that no tapdisk writes to it, so that a living one's log waits as well: its close has failed */
+	/* who has a lock knows that no tapdisk writes to it, so that a living one's log waits as
+	 * well: its close has failed */
 	minor = redo_find(v->header.reserved, &id, v->path, !(v->flags & VHD_HOW), log);
 	if (minor < 0)
 		return minor == -ENOENT ? 0 : redo_unread(v->path, log, minor, err);

@@ -23,7 +23,8 @@ static bool mapper_name(const char *path, char out[VHD_PATH_MAX])
 
 	if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
 		return false;
-	snprintf(sys, sizeof sys, "/sys/dev/block/%u:%u/dm/name", major(st.st_rdev), minor(st.st_rdev));
+	snprintf(sys, sizeof sys, "/sys/dev/block/%u:%u/dm/name", major(st.st_rdev),
+		 minor(st.st_rdev));
 	f = fopen(sys, "re");
 	if (!f)
 		return false;
@@ -50,8 +51,10 @@ int vhd_canonical(const char *path, char out[VHD_PATH_MAX], struct td_err *err)
 		return td_fail(err, errno, "cannot resolve %s: %s", path, strerror(errno));
 	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
 	if (!realpath(*dir ? dir : "/", real))
-		return td_fail(err, errno, "cannot resolve the directory of %s: %s", path, strerror(errno));
-	if (snprintf(out, VHD_PATH_MAX, "%s/%s", strcmp(real, "/") ? real : "", base) >= VHD_PATH_MAX)
+		return td_fail(err, errno, "cannot resolve the directory of %s: %s", path,
+			       strerror(errno));
+	if (snprintf(out, VHD_PATH_MAX, "%s/%s", strcmp(real, "/") ? real : "", base) >=
+	    VHD_PATH_MAX)
 		return td_fail(err, ENAMETOOLONG, "the path of %s is too long", path);
 	return 0;
 }
@@ -71,7 +74,8 @@ static int locator_name(const struct vhd_image *v, int i, char out[VHD_PATH_MAX]
 		return -ENOMEM;
 	rc = vhd_pread(v, data, len, loc->off, NULL);
 	if (!rc)
-		rc = vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4), out);
+		rc = vhd_locator_decode(loc->code, data, len, !memcmp(v->footer.app, "tap", 4),
+					out);
 	free(data);
 	return !rc && !*out ? -ENOENT : rc;
 }
@@ -93,16 +97,20 @@ static int beside(const struct vhd_image *v, const char *name, char out[VHD_PATH
 }
 
 /* Relative names first: a directory that was moved as a whole keeps its chains. */
-static const uint32_t codes[] = {VHD_LOC_W2RU, VHD_LOC_MACX, VHD_LOC_W2KU, VHD_LOC_WI2R, VHD_LOC_WI2K, 0};
+static const uint32_t codes[] = {VHD_LOC_W2RU, VHD_LOC_MACX, VHD_LOC_W2KU,
+				 VHD_LOC_WI2R, VHD_LOC_WI2K, 0};
 
-/* Calls with each name that there is, in order of preference, the header's last; ends when fn says true. */
-static bool each_name(const struct vhd_image *v, bool (*fn)(const struct vhd_image *v, const char *name, void *arg), void *arg)
+/* Calls with each name that there is, in order of preference, the header's last; ends when fn says
+ * true. */
+static bool each_name(const struct vhd_image *v,
+		      bool (*fn)(const struct vhd_image *v, const char *name, void *arg), void *arg)
 {
 	char name[VHD_PATH_MAX];
 
 	for (const uint32_t *code = codes; *code; code++)
 		for (int i = 0; i < VHD_LOCATORS; i++)
-			if (v->header.loc[i].code == *code && locator_name(v, i, name) == 0 && fn(v, name, arg))
+			if (v->header.loc[i].code == *code && locator_name(v, i, name) == 0 &&
+			    fn(v, name, arg))
 				return true;
 	return vhd_name_decode(v->header.parent_name, name) == 0 && *name && fn(v, name, arg);
 }
@@ -125,13 +133,14 @@ static bool is_remembered(const struct vhd_image *v, const char *path)
 	return same;
 }
 
-/* An absolute name may be of the machine that the chain comes from (C:\vms\base.vhd): what it calls the parent may lie beside. */
+/* An absolute name may be of the machine that the chain comes from (C:\vms\base.vhd): what it calls
+ * the parent may lie beside. */
 static bool found_beside(const struct vhd_image *v, const char *name, char out[VHD_PATH_MAX])
 {
 	const char *last = strrchr(name, '/') + 1;
 
-	return *last && !vhd_uuid_nil(v->header.parent_uuid) && beside(v, last, out) == 0 && access(out, F_OK) == 0 &&
-	       is_remembered(v, out);
+	return *last && !vhd_uuid_nil(v->header.parent_uuid) && beside(v, last, out) == 0 &&
+	       access(out, F_OK) == 0 && is_remembered(v, out);
 }
 
 static bool found_file(const struct vhd_image *v, const char *name, void *arg)
@@ -157,8 +166,9 @@ int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], str
 		return td_fail(err, EINVAL, "%s has no parent", v->path);
 	if (!each_name(v, found_file, &f))
 		return td_fail(err, ENOENT,
-		               "%s: its parent was not found; tried %s. Put it there, or name it with vhd-util modify -p",
-		               v->path, *f.tried ? f.tried : "nothing, since it names none");
+			       "%s: its parent was not found; tried %s. Put it there, or name it "
+			       "with vhd-util modify -p",
+			       v->path, *f.tried ? f.tried : "nothing, since it names none");
 	return vhd_canonical(path, out, err);
 }
 
@@ -170,7 +180,8 @@ static bool first_name(const struct vhd_image *v, const char *name, void *arg)
 
 int vhd_image_parent_name(const struct vhd_image *v, char out[VHD_PATH_MAX], struct td_err *err)
 {
-	return each_name(v, first_name, out) ? 0 : td_fail(err, ENOENT, "%s names no parent", v->path);
+	return each_name(v, first_name, out) ? 0
+					     : td_fail(err, ENOENT, "%s names no parent", v->path);
 }
 
 static const char *parent_dirs;
@@ -192,12 +203,14 @@ static int allowed(const struct vhd_image *v, const char *parent, struct td_err 
 	if (td_reach_has(&(struct td_reach){.own = own, .dirs = parent_dirs}, parent))
 		return 0;
 	return td_fail(err, EACCES,
-	               "%s: its parent %s is in no directory where parents are allowed: move it, or name its directory in %s with "
-	               "parent-dirs",
-	               v->path, parent, td_conf_path());
+		       "%s: its parent %s is in no directory where parents are allowed: move it, "
+		       "or name its directory in %s with "
+		       "parent-dirs",
+		       v->path, parent, td_conf_path());
 }
 
-int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_image **out, struct td_err *err)
+int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_image **out,
+			  struct td_err *err)
 {
 	char path[VHD_PATH_MAX], want[37], got[37];
 	int rc = vhd_image_parent_path(v, path, err);
@@ -209,12 +222,15 @@ int vhd_image_open_parent(const struct vhd_image *v, unsigned flags, struct vhd_
 	if (vhd_uuid_nil(v->header.parent_uuid))
 		return vhd_image_open_raw(path, flags, out, err);
 	rc = vhd_image_open(path, flags, out, err);
-	if (rc < 0 || flags & VHD_ANY_PARENT || !memcmp((*out)->footer.uuid, v->header.parent_uuid, 16))
+	if (rc < 0 || flags & VHD_ANY_PARENT ||
+	    !memcmp((*out)->footer.uuid, v->header.parent_uuid, 16))
 		return rc;
 	vhd_uuid_text(v->header.parent_uuid, want);
 	vhd_uuid_text((*out)->footer.uuid, got);
 	vhd_image_close(*out);
 	*out = NULL;
-	return td_fail(err, EINVAL, "%s: its parent %s is not the one that it was made of: uuid %s instead of %s", v->path, path,
-	               got, want);
+	return td_fail(
+		err, EINVAL,
+		"%s: its parent %s is not the one that it was made of: uuid %s instead of %s",
+		v->path, path, got, want);
 }

@@ -28,11 +28,14 @@ int vhd_pread(const struct vhd_image *v, void *buf, uint64_t len, uint64_t off, 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return td_fail(err, errno, "cannot read %llu bytes at %llu of %s: %s", (unsigned long long)len,
-			               (unsigned long long)off, v->path, strerror(errno));
+			return td_fail(err, errno, "cannot read %llu bytes at %llu of %s: %s",
+				       (unsigned long long)len, (unsigned long long)off, v->path,
+				       strerror(errno));
 		if (!n)
-			return td_fail(err, EIO, "%s ends at byte %llu, and %llu more bytes should be there: it was cut off", v->path,
-			               (unsigned long long)off, (unsigned long long)len);
+			return td_fail(err, EIO,
+				       "%s ends at byte %llu, and %llu more bytes should be there: "
+				       "it was cut off",
+				       v->path, (unsigned long long)off, (unsigned long long)len);
 		p += n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
@@ -45,8 +48,9 @@ int vhd_pwrite(struct vhd_image *v, const void *buf, uint64_t len, uint64_t off,
 	const uint8_t *p = buf;
 
 	if (v->blockdev && off + len > v->file_size)
-		return td_fail(err, ENOSPC, "%s is full: it has %llu bytes, and %llu are needed", v->path,
-		               (unsigned long long)v->file_size, (unsigned long long)(off + len));
+		return td_fail(err, ENOSPC, "%s is full: it has %llu bytes, and %llu are needed",
+			       v->path, (unsigned long long)v->file_size,
+			       (unsigned long long)(off + len));
 	v->changed = true;
 	while (len) {
 		ssize_t n = pwrite(v->fd, p, len < 1u << 30 ? len : 1u << 30, (off_t)off);
@@ -54,8 +58,10 @@ int vhd_pwrite(struct vhd_image *v, const void *buf, uint64_t len, uint64_t off,
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return td_fail(err, n < 0 ? errno : EIO, "cannot write %llu bytes at %llu of %s: %s",
-			               (unsigned long long)len, (unsigned long long)off, v->path, strerror(n < 0 ? errno : EIO));
+			return td_fail(err, n < 0 ? errno : EIO,
+				       "cannot write %llu bytes at %llu of %s: %s",
+				       (unsigned long long)len, (unsigned long long)off, v->path,
+				       strerror(n < 0 ? errno : EIO));
 		p += n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
@@ -69,8 +75,9 @@ int vhd_sync(struct vhd_image *v, struct td_err *err)
 {
 	if (fdatasync(v->fd) < 0)
 		return td_fail(err, errno,
-		               "cannot make what was written to %s durable: %s; nothing is known of its state, check it", v->path,
-		               strerror(errno));
+			       "cannot make what was written to %s durable: %s; nothing is known "
+			       "of its state, check it",
+			       v->path, strerror(errno));
 	return 0;
 }
 
@@ -116,19 +123,22 @@ static int open_file(const char *path, unsigned flags, struct vhd_image **out, s
 	return 0;
 }
 
-/* Who only looks may see a file that grows meanwhile: its end is looked at again when its entries have been read (V7). */
+/* Who only looks may see a file that grows meanwhile: its end is looked at again when its entries
+ * have been read (V7). */
 static void look_again(struct vhd_image *v)
 {
 	uint64_t size;
 
-	if (v->flags & (VHD_HOW) || v->blockdev || td_kernel_size(NULL, v->fd, &size) < 0 || size <= v->file_size)
+	if (v->flags & (VHD_HOW) || v->blockdev || td_kernel_size(NULL, v->fd, &size) < 0 ||
+	    size <= v->file_size)
 		return;
 	v->file_size = v->limit = size;
 	if (v->state == VHD_FOOTERS_GOOD)
 		v->state = VHD_FOOTERS_LAST_LOST;
 }
 
-/* What the tables claim, held against the file's end: what is lost may be looked at, and must not be relied upon. */
+/* What the tables claim, held against the file's end: what is lost may be looked at, and must not
+ * be relied upon. */
 static int mind_end(struct vhd_image *v, struct td_err *err)
 {
 	int rc;
@@ -139,10 +149,11 @@ static int mind_end(struct vhd_image *v, struct td_err *err)
 	rc = vhd_image_bitmap(v, v->short_block, err);
 	if (rc < 0)
 		return rc;
-	v->lost = vhd_lost(&v->layout, v->short_block, v->bat[v->short_block], v->limit, v->bitmap, &v->lost_from);
-	return v->lost && v->flags & VHD_HOW
-	               ? vhd_lost_text(&v->layout, v->short_block, v->lost, v->lost_from, v->limit, v->path, err)
-	               : 0;
+	v->lost = vhd_lost(&v->layout, v->short_block, v->bat[v->short_block], v->limit, v->bitmap,
+			   &v->lost_from);
+	return v->lost && v->flags & VHD_HOW ? vhd_lost_text(&v->layout, v->short_block, v->lost,
+							     v->lost_from, v->limit, v->path, err)
+					     : 0;
 }
 
 static int read_bat(struct vhd_image *v, struct td_err *err)
@@ -178,7 +189,8 @@ static int read_batmap(struct vhd_image *v, struct td_err *err)
 	if (rc == -ENOENT)
 		v->batmap = (struct vhd_batmap){0};
 	if (rc < 0)
-		return 0; /* none, or one that cannot be used: the bitmaps say the same; a key's hash beside it counts */
+		return 0; /* none, or one that cannot be used: the bitmaps say the same; a key's
+			     hash beside it counts */
 	v->has_batmap = true;
 	vhd_layout_batmap(&v->layout, &v->batmap);
 	if (v->flags & VHD_FAST)
@@ -197,12 +209,14 @@ static int read_footers(struct vhd_image *v, struct td_err *err)
 	int rc;
 
 	if (v->file_size < VHD_FOOTER)
-		return td_fail(err, EINVAL, "%s is not a VHD: it has only %llu bytes", v->path, (unsigned long long)v->file_size);
+		return td_fail(err, EINVAL, "%s is not a VHD: it has only %llu bytes", v->path,
+			       (unsigned long long)v->file_size);
 	rc = vhd_pread(v, first, sizeof first, 0, err);
 	if (!rc)
 		rc = vhd_pread(v, last, sizeof last, v->file_size - VHD_FOOTER, err);
 	if (!rc)
-		rc = vhd_footer_pick(first, last, v->file_size, &v->footer, &v->state, v->path, err);
+		rc = vhd_footer_pick(first, last, v->file_size, &v->footer, &v->state, v->path,
+				     err);
 	v->old_footer = vhd_footer_old(last, v->file_size);
 	v->limit = rc ? 0 : vhd_limit(&v->footer, last, v->file_size);
 	return rc;
@@ -214,13 +228,15 @@ static int read_tables(struct vhd_image *v, struct td_err *err)
 	int rc;
 
 	if (v->footer.data_offset + VHD_HEADER > v->limit)
-		return td_fail(err, EINVAL, "%s: its VHD header (at byte %llu) lies beyond the end of the file", v->path,
-		               (unsigned long long)v->footer.data_offset);
+		return td_fail(err, EINVAL,
+			       "%s: its VHD header (at byte %llu) lies beyond the end of the file",
+			       v->path, (unsigned long long)v->footer.data_offset);
 	rc = vhd_pread(v, b, sizeof b, v->footer.data_offset, err);
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->path, err);
 	if (!rc)
-		rc = vhd_image_mind_log(v, err); /* first: what is wrong with the tables may be what waits there */
+		rc = vhd_image_mind_log(
+			v, err); /* first: what is wrong with the tables may be what waits there */
 	if (!rc)
 		rc = vhd_layout(&v->footer, &v->header, v->limit, &v->layout, v->path, err);
 	if (!rc)
@@ -247,12 +263,15 @@ static int open_chain(struct vhd_image *leaf, unsigned flags, struct td_err *err
 			return rc;
 		v->parent->leaf = leaf;
 		for (struct vhd_image *u = leaf; u != v->parent; u = u->parent)
-			if (fstat(u->fd, &a) == 0 && fstat(v->parent->fd, &b) == 0 && a.st_dev == b.st_dev &&
-			    a.st_ino == b.st_ino && a.st_rdev == b.st_rdev)
-				return td_fail(err, ELOOP, "%s: its chain of parents comes back to %s", leaf->path, u->path);
+			if (fstat(u->fd, &a) == 0 && fstat(v->parent->fd, &b) == 0 &&
+			    a.st_dev == b.st_dev && a.st_ino == b.st_ino && a.st_rdev == b.st_rdev)
+				return td_fail(err, ELOOP,
+					       "%s: its chain of parents comes back to %s",
+					       leaf->path, u->path);
 		if (++depth > VHD_CHAIN_OPEN)
-			return td_fail(err, ELOOP, "%s: its chain of parents has more than %d images", leaf->path,
-			               VHD_CHAIN_OPEN);
+			return td_fail(err, ELOOP,
+				       "%s: its chain of parents has more than %d images",
+				       leaf->path, VHD_CHAIN_OPEN);
 	}
 	return 0;
 }
@@ -270,9 +289,12 @@ int vhd_image_open(const char *path, unsigned flags, struct vhd_image **out, str
 		rc = v->footer.type == VHD_FIXED ? 0 : read_tables(v, err);
 	}
 	/* whatever overwrites the footer at the end relies on the copy */
-	if (!rc && v->state == VHD_FOOTERS_FIRST_LOST && flags & (VHD_WRITE | VHD_BENEATH) && !(flags & VHD_MEND))
-		rc = td_fail(err, EINVAL, "%s: the copy of the footer at its start is bad; run vhd-util repair -n %s first", path,
-		             path);
+	if (!rc && v->state == VHD_FOOTERS_FIRST_LOST && flags & (VHD_WRITE | VHD_BENEATH) &&
+	    !(flags & VHD_MEND))
+		rc = td_fail(err, EINVAL,
+			     "%s: the copy of the footer at its start is bad; run vhd-util repair "
+			     "-n %s first",
+			     path, path);
 	if (!rc && flags & VHD_CHAIN)
 		rc = open_chain(v, flags, err);
 	if (!rc)
@@ -332,13 +354,15 @@ int vhd_image_bitmap(struct vhd_image *v, uint32_t block, struct td_err *err)
 	else if (v->map_good && vhd_bit(v->map, block))
 		memset(v->bitmap, 0xff, v->layout.bitmap_bytes);
 	else
-		rc = vhd_pread(v, v->bitmap, v->layout.bitmap_bytes, (uint64_t)v->bat[block] * VHD_SECTOR, err);
+		rc = vhd_pread(v, v->bitmap, v->layout.bitmap_bytes,
+			       (uint64_t)v->bat[block] * VHD_SECTOR, err);
 	if (!rc)
 		v->bitmap_block = block;
 	return rc;
 }
 
-static int read_below(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len, struct td_err *err)
+static int read_below(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len,
+		      struct td_err *err)
 {
 	if (v->parent)
 		return vhd_image_read(v->parent, buf, off, len, err);
@@ -349,10 +373,12 @@ static int read_below(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t 
 }
 
 /* Within one block. */
-static int read_block(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len, struct td_err *err)
+static int read_block(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len,
+		      struct td_err *err)
 {
 	uint32_t block = (uint32_t)(off >> v->layout.block_shift);
-	uint64_t first = (off & (v->layout.block_size - 1)) / VHD_SECTOR, end = first + len / VHD_SECTOR;
+	uint64_t first = (off & (v->layout.block_size - 1)) / VHD_SECTOR,
+		 end = first + len / VHD_SECTOR;
 	uint64_t data = (uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes;
 	int rc = 0;
 
@@ -367,7 +393,8 @@ static int read_block(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t 
 			return rc;
 		n = vhd_bits_run(v->bitmap, s, end, &mine);
 		if (mine && block == v->short_block && v->lost && s + n > v->lost_from)
-			rc = vhd_lost_text(&v->layout, block, v->lost, v->lost_from, v->limit, v->path, err);
+			rc = vhd_lost_text(&v->layout, block, v->lost, v->lost_from, v->limit,
+					   v->path, err);
 		else if (mine)
 			rc = vhd_pread(v, to, n * VHD_SECTOR, data + s * VHD_SECTOR, err);
 		else
@@ -376,11 +403,13 @@ static int read_block(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t 
 	return rc;
 }
 
-int vhd_image_read(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len, struct td_err *err)
+int vhd_image_read(struct vhd_image *v, uint8_t *buf, uint64_t off, uint64_t len,
+		   struct td_err *err)
 {
 	int rc = 0;
 
-	/* a child may be larger than its parent: what is beyond it never was, of a raw one too, whose length is all that it claims */
+	/* a child may be larger than its parent: what is beyond it never was, of a raw one too,
+	 * whose length is all that it claims */
 	if (off >= v->size || len > v->size - off) {
 		uint64_t there = off < v->size ? v->size - off : 0;
 
@@ -416,7 +445,8 @@ uint64_t vhd_image_data_end(const struct vhd_image *v)
 	if (v->footer.type == VHD_FIXED)
 		return v->size;
 	for (uint32_t i = 0; i < v->layout.blocks; i++) {
-		uint64_t to = (uint64_t)v->bat[i] * VHD_SECTOR + v->layout.bitmap_bytes + v->layout.block_size;
+		uint64_t to = (uint64_t)v->bat[i] * VHD_SECTOR + v->layout.bitmap_bytes +
+			      v->layout.block_size;
 
 		if (v->bat[i] != VHD_UNUSED && to > end)
 			end = to;

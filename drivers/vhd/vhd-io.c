@@ -2,12 +2,14 @@
 /*
  * A request's way through a VHD.
  *
- * What lies in one block, in the image as a whole, goes to the file as it is: one operation, no copy, nothing allocated.  All else is
- * walked, block by block and run of bits by run of bits: a piece for each part that the file has, one for each that the parent has
- * (over as many blocks as it goes on), zeroes for what nobody has.  Where the walk needs a bitmap that is not in memory, or a new block, it
- * goes on on a fiber.
+ * What lies in one block, in the image as a whole, goes to the file as it is: one operation, no
+ * copy, nothing allocated.  All else is walked, block by block and run of bits by run of bits: a
+ * piece for each part that the file has, one for each that the parent has (over as many blocks as
+ * it goes on), zeroes for what nobody has.  Where the walk needs a bitmap that is not in memory, or
+ * a new block, it goes on on a fiber.
  *
- * A request that is walked is held by the walk and by each piece (td_req.pending).  td_req.state: flags, and how far the walk has come.
+ * A request that is walked is held by the walk and by each piece (td_req.pending).  td_req.state:
+ * flags, and how far the walk has come.
  *
  * One thing: a write that allocates a block waits for a commit, and a commit sends the writes
  * that waited on (vhd-alloc.c, vhd-clear.c, vhd-commit.c, vhd-map.c, vhd-piece.c).
@@ -32,7 +34,9 @@ struct gap {
 	uint64_t at, len; /* at: from the start of the request */
 };
 
-/* --- reads ---------------------------------------------------------------------------------------------------------- */
+/* --- reads
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static void below_done(struct td_req *child, int err)
 {
@@ -49,12 +53,18 @@ static void read_below(struct td_req *req, struct gap *gap)
 		return;
 	if (below && from < below->info.size)
 		inside = below->info.size - from < gap->len ? below->info.size - from : gap->len;
-	td_iov_zero(req->iov, req->iovcnt, gap->at + inside, gap->len - inside); /* a parent may be smaller */
+	td_iov_zero(req->iov, req->iovcnt, gap->at + inside,
+		    gap->len - inside); /* a parent may be smaller */
 	if (inside && !(p = vhd_piece_new(req, gap->at, inside))) {
 		req->err = -ENOMEM;
 	} else if (inside) {
-		p->child = (struct td_req){.op = TD_READ, .off = from, .len = inside, .iov = p->iov, .iovcnt = p->iop.iovcnt,
-					   .io = req->io, .done = below_done};
+		p->child = (struct td_req){.op = TD_READ,
+					   .off = from,
+					   .len = inside,
+					   .iov = p->iov,
+					   .iovcnt = p->iop.iovcnt,
+					   .io = req->io,
+					   .done = below_done};
 		td_submit(below, &p->child);
 	}
 	gap->len = 0;
@@ -86,7 +96,8 @@ static enum need read_part(struct td_req *req, uint64_t at, uint64_t len, struct
 {
 	struct vhd *v = vhd_of(req);
 	uint64_t off = req->off + at;
-	uint32_t block = vhd_block_of(v, off), first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), n;
+	uint32_t block = vhd_block_of(v, off),
+		 first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), n;
 	uint32_t end = first + (uint32_t)(len / VHD_SECTOR);
 	struct vhd_bitmap *bm;
 	bool set;
@@ -112,13 +123,16 @@ static enum need read_part(struct td_req *req, uint64_t at, uint64_t len, struct
 	return NOTHING;
 }
 
-/* --- writes --------------------------------------------------------------------------------------------------------- */
+/* --- writes
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static enum need write_part(struct td_req *req, uint64_t at, uint64_t len, struct gap *gap)
 {
 	struct vhd *v = vhd_of(req);
 	uint64_t off = req->off + at;
-	uint32_t block = vhd_block_of(v, off), first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR);
+	uint32_t block = vhd_block_of(v, off),
+		 first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR);
 	uint32_t n = (uint32_t)(len / VHD_SECTOR);
 	bool fua = req->flags & TD_FUA, set = true;
 	struct vhd_bitmap *bm = NULL;
@@ -152,17 +166,21 @@ static enum need write_part(struct td_req *req, uint64_t at, uint64_t len, struc
 		p->bm = bm;
 	p->first = first;
 	p->n = n;
-	vhd_to_file(p, TD_IO_WRITE, fua && !(req->state[0] & VHD_NEEDS_COMMIT) ? TD_IO_DSYNC : 0, vhd_place_of(v, off));
+	vhd_to_file(p, TD_IO_WRITE, fua && !(req->state[0] & VHD_NEEDS_COMMIT) ? TD_IO_DSYNC : 0,
+		    vhd_place_of(v, off));
 	return NOTHING;
 }
 
-/* --- the walk ------------------------------------------------------------------------------------------------------- */
+/* --- the walk
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void walk_fiber(void *arg);
 
 uint64_t vhd_part_len(const struct vhd *v, const struct td_req *req, uint64_t at)
 {
-	uint64_t in_block = v->l.block_size - ((req->off + at) & (v->l.block_size - 1)), left = req->len - at;
+	uint64_t in_block = v->l.block_size - ((req->off + at) & (v->l.block_size - 1)),
+		 left = req->len - at;
 
 	return in_block < left ? in_block : left;
 }
@@ -173,7 +191,9 @@ static int write_first(struct td_req *req, uint64_t at, uint64_t len)
 	struct vhd *v = vhd_of(req);
 	uint64_t off = req->off + at;
 	struct vhd_piece *p = vhd_piece_new(req, at, len);
-	struct vhd_first with = {p ? &p->iop : NULL, (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), (uint32_t)(len / VHD_SECTOR)};
+	struct vhd_first with = {p ? &p->iop : NULL,
+				 (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR),
+				 (uint32_t)(len / VHD_SECTOR)};
 	int rc;
 
 	if (!p)
@@ -202,7 +222,8 @@ static int satisfy(struct td_req *req, enum need need, uint64_t at, uint64_t len
 
 static void walk(struct td_req *req, bool may_wait)
 {
-	enum need (*part)(struct td_req *, uint64_t, uint64_t, struct gap *) = req->op == TD_READ ? read_part : write_part;
+	enum need (*part)(struct td_req *, uint64_t, uint64_t, struct gap *) =
+		req->op == TD_READ ? read_part : write_part;
 	struct vhd *v = vhd_of(req);
 	struct gap gap = {0, 0};
 
@@ -239,7 +260,9 @@ static void walk_fiber(void *arg)
 	walk(arg, true);
 }
 
-/* --- the ways in ---------------------------------------------------------------------------------------------------- */
+/* --- the ways in
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void whole_done(struct td_iop *op, int err)
 {
@@ -269,26 +292,31 @@ static void whole(struct vhd *v, struct td_req *req, enum td_io_op what, uint64_
 	td_file_io(req->io, op);
 }
 
-/* Is all of it in one block and in the image, so that nothing needs to be known or changed when it has been read or written? */
+/* Is all of it in one block and in the image, so that nothing needs to be known or changed when it
+ * has been read or written? */
 static bool is_whole(struct vhd *v, const struct td_req *req)
 {
-	uint32_t block = vhd_block_of(v, req->off), first = (uint32_t)((req->off & (v->l.block_size - 1)) / VHD_SECTOR);
+	uint32_t block = vhd_block_of(v, req->off),
+		 first = (uint32_t)((req->off & (v->l.block_size - 1)) / VHD_SECTOR);
 	uint32_t n = (uint32_t)(req->len / VHD_SECTOR);
 	struct vhd_bitmap *bm;
 	bool set;
 
 	if (v->fixed)
 		return true;
-	if (req->op == TD_WRITE && td_redo_missed(v->image->redo)) /* V8: it may be for a bit that the log has missed */
+	if (req->op == TD_WRITE &&
+	    td_redo_missed(v->image->redo)) /* V8: it may be for a bit that the log has missed */
 		return false;
-	if (vhd_part_len(v, req, 0) != req->len || v->bat[block] == VHD_UNUSED || (v->crypt && req->op != TD_READ))
+	if (vhd_part_len(v, req, 0) != req->len || v->bat[block] == VHD_UNUSED ||
+	    (v->crypt && req->op != TD_READ))
 		return false;
 	if (block == v->lost_block)
 		return false;
 	if (vhd_is_full(v, block))
 		return true;
 	bm = vhd_map_find(v, block);
-	if (!bm || bm->state != VHD_BM_READY || ((req->flags & TD_FUA) && (bm->dirty || bm->committing)))
+	if (!bm || bm->state != VHD_BM_READY ||
+	    ((req->flags & TD_FUA) && (bm->dirty || bm->committing)))
 		return false;
 	return vhd_bits_run(bm->bits, first, first + n, &set) == n && set;
 }
@@ -305,7 +333,8 @@ void vhd_submit(struct td_image *image, struct td_req *req)
 		else
 			whole(v, req, TD_IO_SYNC, 0);
 	} else if ((req->op == TD_READ || req->op == TD_WRITE) && is_whole(v, req)) {
-		whole(v, req, req->op == TD_READ ? TD_IO_READ : TD_IO_WRITE, vhd_place_of(v, req->off));
+		whole(v, req, req->op == TD_READ ? TD_IO_READ : TD_IO_WRITE,
+		      vhd_place_of(v, req->off));
 	} else {
 		td_req_split(req);
 		req->state[0] = req->state[1] = 0;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VHD offline: the journal of a resize, and back.  The journal has all that a resize may change, as it was.  To revert: the
- * saved bytes go back in the order that the journal has, the footer's copy at 0 first, since the old tables are enough for the
- * old size alone; the file gets its old length.  Reverting can be cut off and begun again.
+ * A VHD offline: the journal of a resize, and back.  The journal has all that a resize may change,
+ * as it was.  To revert: the saved bytes go back in the order that the journal has, the footer's
+ * copy at 0 first, since the old tables are enough for the old size alone; the file gets its old
+ * length.  Reverting can be cut off and begun again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +15,20 @@
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
 
-/* The journal: a header of 64 bytes, and pieces of the image, each with its place and length before it. */
-#define JOURNAL_MAGIC "tdvhdjnl"
+/* The journal: a header of 64 bytes, and pieces of the image, each with its place and length before
+ * it. */
+#define JOURNAL_MAGIC  "tdvhdjnl"
 #define JOURNAL_HEADER 64
-#define JOURNAL_MAX (256u << 20)
+#define JOURNAL_MAX    (256u << 20)
 
-enum { J_COMPLETE = 8, J_BLOCKS = 12, J_FILE_SIZE = 16, J_LENGTH = 24, J_UUID = 32, J_CHECKSUM = 48 };
+enum {
+	J_COMPLETE = 8,
+	J_BLOCKS = 12,
+	J_FILE_SIZE = 16,
+	J_LENGTH = 24,
+	J_UUID = 32,
+	J_CHECKSUM = 48
+};
 enum { PIECE_BAT = 2, PIECE_BATMAP = 3 };
 
 struct journal {
@@ -37,7 +46,8 @@ static uint64_t journal_sum(const uint8_t *b, size_t len)
 }
 
 /* Saves bytes from..to-1 of the image. */
-static int journal_add(struct journal *j, const struct vhd_image *v, uint64_t from, uint64_t to, struct td_err *err)
+static int journal_add(struct journal *j, const struct vhd_image *v, uint64_t from, uint64_t to,
+		       struct td_err *err)
 {
 	size_t need = j->len + 16 + (to - from);
 
@@ -73,11 +83,15 @@ static int journal_fill(struct journal *j, const struct vhd_image *v, struct td_
 		if (!rc)
 			rc = journal_add(j, v, home, home + VHD_HEADER, err);
 		if (!rc)
-			rc = journal_add(j, v, v->layout.table_off, v->layout.table_off + 4ull * v->bat_room, err);
+			rc = journal_add(j, v, v->layout.table_off,
+					 v->layout.table_off + 4ull * v->bat_room, err);
 		if (!rc && v->has_batmap)
-			rc = journal_add(j, v, v->batmap.off, v->batmap.off + (uint64_t)v->batmap.sectors * VHD_SECTOR, err);
+			rc = journal_add(j, v, v->batmap.off,
+					 v->batmap.off + (uint64_t)v->batmap.sectors * VHD_SECTOR,
+					 err);
 		if (!rc && v->has_batmap)
-			rc = journal_add(j, v, v->layout.batmap_header, v->layout.batmap_header + VHD_SECTOR, err);
+			rc = journal_add(j, v, v->layout.batmap_header,
+					 v->layout.batmap_header + VHD_SECTOR, err);
 	}
 	if (!rc)
 		rc = journal_add(j, v, last, v->file_size, err);
@@ -114,7 +128,8 @@ static bool journal_there(int fd)
 {
 	uint8_t b[JOURNAL_HEADER];
 
-	return pread(fd, b, sizeof b, 0) == sizeof b && !memcmp(b, JOURNAL_MAGIC, 8) && td_get_be32(b + J_COMPLETE);
+	return pread(fd, b, sizeof b, 0) == sizeof b && !memcmp(b, JOURNAL_MAGIC, 8) &&
+	       td_get_be32(b + J_COMPLETE);
 }
 
 /* RZ1.  Where the journal is a block device, as on LVM, it is overwritten. */
@@ -127,7 +142,10 @@ static int journal_write(const struct journal *j, const char *path, struct td_er
 	if ((fd < 0 && errno == EEXIST) || (fd >= 0 && dev && journal_there(fd))) {
 		if (fd >= 0)
 			close(fd);
-		return td_fail(err, EEXIST, "the journal %s exists: a resize was interrupted; see vhd-util revert", path);
+		return td_fail(
+			err, EEXIST,
+			"the journal %s exists: a resize was interrupted; see vhd-util revert",
+			path);
 	}
 	if (fd < 0)
 		return td_fail(err, errno, "cannot make the journal %s: %s", path, strerror(errno));
@@ -166,7 +184,8 @@ int vhd_journal_remove(const char *path, struct td_err *err)
 	} else {
 		rc = unlink(path) < 0 ? -errno : vhd_sync_name(path, err);
 	}
-	return rc < 0 ? td_fail(err, -rc, "cannot remove the journal %s: %s", path, strerror(-rc)) : 0;
+	return rc < 0 ? td_fail(err, -rc, "cannot remove the journal %s: %s", path, strerror(-rc))
+		      : 0;
 }
 
 int vhd_journal_make(const struct vhd_image *v, const char *path, struct td_err *err)
@@ -194,15 +213,17 @@ int vhd_journal_of(const char *path, const char *journal, struct td_err *err)
 
 /* --- back --- */
 
-/* b, len: the journal, or its header and as much of it as there is; -EAGAIN: it is not complete, and nothing was changed. */
+/* b, len: the journal, or its header and as much of it as there is; -EAGAIN: it is not complete,
+ * and nothing was changed. */
 static int journal_check(const uint8_t *b, size_t len, const char *path, struct td_err *err)
 {
 	uint64_t length = len < JOURNAL_HEADER ? 0 : td_get_be64(b + J_LENGTH);
 
 	if (len < JOURNAL_HEADER || memcmp(b, JOURNAL_MAGIC, 8))
 		return len < 8 || !memcmp(b, JOURNAL_MAGIC, 8)
-		               ? -EAGAIN
-		               : td_fail(err, EINVAL, "%s is not a journal of vhd-util resize", path);
+			       ? -EAGAIN
+			       : td_fail(err, EINVAL, "%s is not a journal of vhd-util resize",
+					 path);
 	if (!td_get_be32(b + J_COMPLETE))
 		return -EAGAIN;
 	if (length > len || length < JOURNAL_HEADER ||
@@ -241,7 +262,8 @@ static int journal_read(const char *path, uint8_t **out, struct td_err *err)
 	if (fd < 0)
 		return td_fail(err, errno, "cannot open the journal %s: %s", path, strerror(errno));
 	n = read_start(fd, header, sizeof header);
-	if (n == sizeof header && td_get_be64(header + J_LENGTH) <= JOURNAL_MAX && td_get_be64(header + J_LENGTH) > want)
+	if (n == sizeof header && td_get_be64(header + J_LENGTH) <= JOURNAL_MAX &&
+	    td_get_be64(header + J_LENGTH) > want)
 		want = td_get_be64(header + J_LENGTH);
 	b = malloc(want);
 	if (b && n >= 0)
@@ -250,7 +272,8 @@ static int journal_read(const char *path, uint8_t **out, struct td_err *err)
 	if (!b)
 		return td_fail(err, ENOMEM, "no memory for the journal");
 	if (n < 0)
-		rc = td_fail(err, (int)-n, "cannot read the journal %s: %s", path, strerror((int)-n));
+		rc = td_fail(err, (int)-n, "cannot read the journal %s: %s", path,
+			     strerror((int)-n));
 	if (!rc)
 		rc = journal_check(b, (size_t)n, path, err);
 	if (rc < 0)
@@ -265,18 +288,21 @@ static const uint8_t *piece(const uint8_t *b, int k, uint64_t len)
 {
 	uint64_t at = JOURNAL_HEADER, end = td_get_be64(b + J_LENGTH);
 
-	for (; at + 16 <= end && td_get_be64(b + at + 8) <= end - at - 16; at += 16 + td_get_be64(b + at + 8))
+	for (; at + 16 <= end && td_get_be64(b + at + 8) <= end - at - 16;
+	     at += 16 + td_get_be64(b + at + 8))
 		if (!k--)
 			return td_get_be64(b + at + 8) >= len ? b + at + 16 : NULL;
 	return NULL;
 }
 
-/* Does the image hold what it held when the journal was made?  A resize leaves its entries, and its batmap's bits, as they were.
+/* Does the image hold what it held when the journal was made?  A resize leaves its entries, and its
+ * batmap's bits, as they were.
  */
 static bool same_blocks(const struct vhd_image *now, const uint8_t *b)
 {
 	uint32_t blocks = td_get_be32(b + J_BLOCKS);
-	const uint8_t *bat = piece(b, PIECE_BAT, 4ull * blocks), *map = piece(b, PIECE_BATMAP, (blocks + 7ull) / 8);
+	const uint8_t *bat = piece(b, PIECE_BAT, 4ull * blocks),
+		      *map = piece(b, PIECE_BATMAP, (blocks + 7ull) / 8);
 
 	if (!bat || blocks > now->layout.blocks)
 		return false;
@@ -295,9 +321,11 @@ static bool same_fixed(const struct vhd_image *now, const uint8_t *b)
 	static uint8_t chunk[1 << 20];
 	const uint8_t *footer = piece(b, 0, VHD_FOOTER);
 
-	for (uint64_t at = footer ? td_get_be64(footer + 48) + VHD_FOOTER : 0, n; at < now->size; at += n) {
+	for (uint64_t at = footer ? td_get_be64(footer + 48) + VHD_FOOTER : 0, n; at < now->size;
+	     at += n) {
 		n = now->size - at < sizeof chunk ? now->size - at : sizeof chunk;
-		if (vhd_pread(now, chunk, n, at, NULL) < 0 || chunk[0] || memcmp(chunk, chunk + 1, n - 1))
+		if (vhd_pread(now, chunk, n, at, NULL) < 0 || chunk[0] ||
+		    memcmp(chunk, chunk + 1, n - 1))
 			return false;
 	}
 	return true;
@@ -318,11 +346,11 @@ static int unused_since(struct vhd_image *v, const uint8_t *b, struct td_err *er
 	if (memcmp(now->footer.uuid, b + J_UUID, 16))
 		rc = td_fail(err, EINVAL, "the journal belongs to an image other than %s", v->path);
 	else if (now->footer.type == VHD_FIXED ? !same_fixed(now, b) : !same_blocks(now, b))
-		rc = td_fail(
-		        err, EINVAL,
-		        "%s has been written to since its resize was cut off: reverting would lose data. It is good as it is, "
-		        "with %llu MiB; remove the journal",
-		        v->path, (unsigned long long)(now->size >> 20));
+		rc = td_fail(err, EINVAL,
+			     "%s has been written to since its resize was cut off: reverting would "
+			     "lose data. It is good as it is, "
+			     "with %llu MiB; remove the journal",
+			     v->path, (unsigned long long)(now->size >> 20));
 	vhd_image_close(now);
 	return rc;
 }
@@ -343,7 +371,8 @@ static int put_back(struct vhd_image *v, const uint8_t *b, struct td_err *err)
 		at += 16 + len;
 	}
 	if (!rc && !v->blockdev && ftruncate(v->fd, (off_t)size) < 0)
-		rc = td_fail(err, errno, "cannot cut %s to its old length: %s", v->path, strerror(errno));
+		rc = td_fail(err, errno, "cannot cut %s to its old length: %s", v->path,
+			     strerror(errno));
 	return rc ? rc : vhd_sync(v, err);
 }
 

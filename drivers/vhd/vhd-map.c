@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Bitmaps in memory.  A fixed number of places, each with room for one; when all are taken the hand of a clock looks for one that was
- * not used since it last came by.  Only cold bitmaps give way: what a hot one knows is not in the file yet.
+ * Bitmaps in memory.  A fixed number of places, each with room for one; when all are taken the hand
+ * of a clock looks for one that was not used since it last came by.  Only cold bitmaps give way:
+ * what a hot one knows is not in the file yet.
  *
- * The memory is reserved at open and becomes resident as it is used; whoever looks a bitmap up allocates nothing.
+ * The memory is reserved at open and becomes resident as it is used; whoever looks a bitmap up
+ * allocates nothing.
  */
 #include <assert.h>
 #include <errno.h>
@@ -59,7 +61,8 @@ int vhd_map_init(struct vhd *v)
 	while (buckets < v->nbm)
 		buckets *= 2;
 	v->bucket_mask = buckets - 1;
-	v->bits = mmap(NULL, bits_bytes(v), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	v->bits = mmap(NULL, bits_bytes(v), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (v->bits == MAP_FAILED) {
 		v->bits = NULL;
 		return -ENOMEM;
@@ -163,7 +166,8 @@ int vhd_map_load(struct vhd *v, uint32_t block)
 	if (!bm)
 		return vhd_wait_room(v);
 	bm->state = VHD_BM_LOADING;
-	rc = td_file_rw(v->file, TD_IO_READ, bm->bits, (uint64_t)v->bat[block] * VHD_SECTOR, v->l.bitmap_bytes, 0);
+	rc = td_file_rw(v->file, TD_IO_READ, bm->bits, (uint64_t)v->bat[block] * VHD_SECTOR,
+			v->l.bitmap_bytes, 0);
 	if (rc < 0) {
 		vhd_map_drop(v, bm);
 		return rc;
@@ -186,7 +190,9 @@ void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm)
 	vhd_map_drop(v, bm);
 }
 
-/* --- extents -------------------------------------------------------------------------------------------------------- */
+/* --- extents
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
 {
@@ -198,7 +204,8 @@ int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_ex
 	if (v->fixed)
 		return td_file_extents(v->file, off, len, out, max);
 	while (off < end) {
-		uint32_t block = vhd_block_of(v, off), first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), last;
+		uint32_t block = vhd_block_of(v, off),
+			 first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR), last;
 		uint64_t to = ((uint64_t)block + 1) << v->l.block_shift;
 		bool set = v->bat[block] != VHD_UNUSED;
 
@@ -228,12 +235,15 @@ int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_ex
 	return n;
 }
 
-/* --- for other threads ---------------------------------------------------------------------------------------------- */
+/* --- for other threads
+ * ---------------------------------------------------------------------------------------------- */
 
 #define MAP_UNIT (64u << 10) /* bytes: what is told begins at such a place, if it can */
 
-/* The sectors around `first' that the image has, in one block: from the unit's start, or from `first' on. */
-static uint64_t run_around(const struct vhd *v, const struct vhd_bitmap *bm, uint32_t *first, uint32_t n)
+/* The sectors around `first' that the image has, in one block: from the unit's start, or from
+ * `first' on. */
+static uint64_t run_around(const struct vhd *v, const struct vhd_bitmap *bm, uint32_t *first,
+			   uint32_t n)
 {
 	uint32_t unit = *first & ~(uint32_t)(MAP_UNIT / VHD_SECTOR - 1);
 	bool set;
@@ -247,7 +257,8 @@ static uint64_t run_around(const struct vhd *v, const struct vhd_bitmap *bm, uin
 	return set ? run : 0;
 }
 
-/* A block never moves, and a bit that is set stays: so a sector that the image has is where it is, as long as it is open. */
+/* A block never moves, and a bit that is set stays: so a sector that the image has is where it is,
+ * as long as it is open. */
 bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
 {
 	struct vhd *v = image->priv;
@@ -262,7 +273,8 @@ bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *
 		return true;
 	}
 	block = vhd_block_of(v, off);
-	if (v->bat[block] == VHD_UNUSED || block == v->lost_block || vhd_block_of(v, off + len - 1) != block)
+	if (v->bat[block] == VHD_UNUSED || block == v->lost_block ||
+	    vhd_block_of(v, off + len - 1) != block)
 		return false;
 	first = (uint32_t)((off & (v->l.block_size - 1)) / VHD_SECTOR);
 	if (vhd_is_full(v, block)) {
@@ -274,6 +286,7 @@ bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *
 	}
 	end = off + len;
 	off = ((uint64_t)block << v->l.block_shift) + (uint64_t)first * VHD_SECTOR;
-	*out = (struct td_map){.off = off, .len = run * VHD_SECTOR, .file = v->file, .at = vhd_place_of(v, off)};
+	*out = (struct td_map){
+		.off = off, .len = run * VHD_SECTOR, .file = v->file, .at = vhd_place_of(v, off)};
 	return off + out->len >= end;
 }

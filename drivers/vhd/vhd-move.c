@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A VHD offline: its data into another image, or all of it into itself; and what can be repaired. */
+/* A VHD offline: its data into another image, or all of it into itself; and what can be repaired.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 #define CHUNK (2u << 20) /* bytes read and written in one go */
 
 /* From..to-1 of v into `to', through the chunk. */
-static int move(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint64_t from, uint64_t end, struct td_err *err)
+static int move(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint64_t from,
+		uint64_t end, struct td_err *err)
 {
 	int rc = 0;
 
@@ -23,10 +25,11 @@ static int move(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint6
 	return rc;
 }
 
-static int move_block(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint32_t block, uint64_t *sectors,
-                      struct td_err *err)
+static int move_block(struct vhd_image *v, struct vhd_image *to, uint8_t *chunk, uint32_t block,
+		      uint64_t *sectors, struct td_err *err)
 {
-	uint64_t base = (uint64_t)block << v->layout.block_shift, n, end = (v->size - base) / VHD_SECTOR;
+	uint64_t base = (uint64_t)block << v->layout.block_shift, n,
+		 end = (v->size - base) / VHD_SECTOR;
 	int rc = vhd_image_bitmap(v, block, err);
 
 	if (end > v->layout.block_sectors)
@@ -47,22 +50,26 @@ static int same_key(const struct vhd_image *v, const struct vhd_image *to, struc
 {
 	bool a = v->batmap.has_key, b = !to->raw && to->batmap.has_key;
 
-	if (a == b && (!a || (!memcmp(v->batmap.hash, to->batmap.hash, 32) && !memcmp(v->batmap.nonce, to->batmap.nonce, 32))))
+	if (a == b && (!a || (!memcmp(v->batmap.hash, to->batmap.hash, 32) &&
+			      !memcmp(v->batmap.nonce, to->batmap.nonce, 32))))
 		return 0;
 	return td_fail(err, EINVAL,
-	               "%s and %s are not encrypted with the same key: their data cannot be moved without reading it", v->path,
-	               to->path);
+		       "%s and %s are not encrypted with the same key: their data cannot be moved "
+		       "without reading it",
+		       v->path, to->path);
 }
 
-int vhd_coalesce(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64_t *sectors, struct td_err *err)
+int vhd_coalesce(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64_t *sectors,
+		 struct td_err *err)
 {
 	uint8_t *chunk;
 	int rc;
 
 	*sectors = 0;
 	if (v->size > to->size)
-		return td_fail(err, EINVAL, "%s has %llu bytes and %s only %llu: resize that first", v->path,
-		               (unsigned long long)v->size, to->path, (unsigned long long)to->size);
+		return td_fail(err, EINVAL, "%s has %llu bytes and %s only %llu: resize that first",
+			       v->path, (unsigned long long)v->size, to->path,
+			       (unsigned long long)to->size);
 	rc = same_key(v, to, err);
 	if (rc < 0)
 		return rc;
@@ -88,7 +95,8 @@ static bool all_zero(const uint8_t *b, uint64_t len)
 	return !b[0] && !memcmp(b, b + 1, len - 1);
 }
 
-int vhd_copy(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64_t *sectors, struct td_err *err)
+int vhd_copy(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64_t *sectors,
+	     struct td_err *err)
 {
 	uint8_t *chunk = malloc(CHUNK);
 	int rc = chunk ? 0 : td_fail(err, ENOMEM, "no memory");
@@ -113,7 +121,8 @@ int vhd_copy(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64
 }
 
 /* Is every sector that the disk has of this block its own already? */
-static int block_full(struct vhd_image *v, uint32_t block, uint64_t sectors, bool *is, struct td_err *err)
+static int block_full(struct vhd_image *v, uint32_t block, uint64_t sectors, bool *is,
+		      struct td_err *err)
 {
 	int rc = vhd_image_bitmap(v, block, err);
 
@@ -129,14 +138,17 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 	if (v->footer.type == VHD_FIXED)
 		return 0;
 	if (vhd_image_encrypted(v))
-		return td_fail(err, EOPNOTSUPP, "%s is encrypted: sectors that were never written have no encrypted form",
-		               vhd_image_encrypted(v)->path);
+		return td_fail(
+			err, EOPNOTSUPP,
+			"%s is encrypted: sectors that were never written have no encrypted form",
+			vhd_image_encrypted(v)->path);
 	chunk = malloc(CHUNK);
 	if (!chunk)
 		return td_fail(err, ENOMEM, "no memory");
 	for (uint32_t i = 0; i < v->layout.blocks && !rc; i++) {
 		uint64_t from = (uint64_t)i << v->layout.block_shift,
-		         end = from + v->layout.block_size < v->size ? from + v->layout.block_size : v->size;
+			 end = from + v->layout.block_size < v->size ? from + v->layout.block_size
+								     : v->size;
 		bool is;
 
 		if (on)
@@ -173,11 +185,14 @@ int vhd_kill_data(struct vhd_image *v, struct td_err *err)
 	int rc = 0;
 
 	if (v->footer.type == VHD_FIXED)
-		return td_fail(err, EOPNOTSUPP, "%s is a fixed disk: its data cannot be given up block by block", v->path);
+		return td_fail(err, EOPNOTSUPP,
+			       "%s is a fixed disk: its data cannot be given up block by block",
+			       v->path);
 	for (uint32_t i = 0; i < v->layout.blocks; i++)
 		v->bat[i] = VHD_UNUSED;
 	v->short_block = VHD_UNUSED;
-	rc = vhd_image_put_batmap(v, err); /* of a disk without blocks: clear, and so before the entries go */
+	rc = vhd_image_put_batmap(
+		v, err); /* of a disk without blocks: clear, and so before the entries go */
 	if (!rc)
 		rc = vhd_image_put_bat(v, 0, v->layout.blocks, err);
 	if (!rc)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The bytes of a VHD file: its parent's name, in UTF-16 and in file URLs.  By hand and not by iconv, whose tables are files,
- * which a process in a sandbox cannot open.
+ * The bytes of a VHD file: its parent's name, in UTF-16 and in file URLs.  By hand and not by
+ * iconv, whose tables are files, which a process in a sandbox cannot open.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,7 +15,8 @@ uint64_t vhd_locator_space(const struct vhd_locator *loc)
 		return 0;
 	if (!loc->space)
 		return td_round_up(loc->len, VHD_SECTOR);
-	return loc->space < VHD_SECTOR ? (uint64_t)loc->space * VHD_SECTOR : td_round_up(loc->space, VHD_SECTOR);
+	return loc->space < VHD_SECTOR ? (uint64_t)loc->space * VHD_SECTOR
+				       : td_round_up(loc->space, VHD_SECTOR);
 }
 
 /* Appends one character; false when it does not fit. */
@@ -44,7 +45,9 @@ static int from_utf16(const uint8_t *b, size_t len, bool big, char out[VHD_PATH_
 		if (!c)
 			break;
 		if (c >= 0xd800 && c < 0xe000) {
-			uint32_t low = i + 3 < len ? (big ? td_get_be16(b + i + 2) : td_get_le16(b + i + 2)) : 0;
+			uint32_t low = i + 3 < len ? (big ? td_get_be16(b + i + 2)
+							  : td_get_le16(b + i + 2))
+						   : 0;
 
 			if (c >= 0xdc00 || low < 0xdc00 || low >= 0xe000)
 				return -EILSEQ;
@@ -64,10 +67,10 @@ static int64_t next_utf8(const char **p)
 	const uint8_t *s = (const uint8_t *)*p;
 	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
 	unsigned len = *s < 0x80                 ? 1
-	               : *s >= 0xc2 && *s < 0xe0 ? 2
-	               : *s >= 0xe0 && *s < 0xf0 ? 3
-	               : *s >= 0xf0 && *s < 0xf5 ? 4
-	                                         : 0;
+		       : *s >= 0xc2 && *s < 0xe0 ? 2
+		       : *s >= 0xe0 && *s < 0xf0 ? 3
+		       : *s >= 0xf0 && *s < 0xf5 ? 4
+						 : 0;
 	uint32_t c = len == 1 ? *s : len ? *s & (0x7fu >> len) : 0;
 
 	if (!len)
@@ -141,7 +144,10 @@ static int bytes_path(const uint8_t *data, size_t len, char out[VHD_PATH_MAX])
 
 static int hex(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
 }
 
 static int file_url(char *path, bool literal)
@@ -166,7 +172,8 @@ static int file_url(char *path, bool literal)
 	return 0;
 }
 
-int vhd_locator_decode(uint32_t code, const uint8_t *data, size_t len, bool literal, char out[VHD_PATH_MAX])
+int vhd_locator_decode(uint32_t code, const uint8_t *data, size_t len, bool literal,
+		       char out[VHD_PATH_MAX])
 {
 	int rc;
 
@@ -210,8 +217,8 @@ int vhd_locator_encode(uint32_t code, const char *path, uint8_t out[VHD_LOC_MAX]
 }
 
 /*
- * Every name has letters of ASCII in it, of its extension at least: in their units it is the first byte that is zero, or, where a maker got
- * the order wrong, the second.
+ * Every name has letters of ASCII in it, of its extension at least: in their units it is the first
+ * byte that is zero, or, where a maker got the order wrong, the second.
  */
 static bool big_endian(const uint8_t name[512])
 {

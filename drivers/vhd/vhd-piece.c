@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A request in parts, each to one place: its memory, its way to the file and back, and the end of the request with the last of them. */
+/* A request in parts, each to one place: its memory, its way to the file and back, and the end of
+ * the request with the last of them. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -17,8 +18,10 @@ void vhd_put(struct td_req *req, int err)
 		req->err = err;
 	if (--req->pending)
 		return;
-	/* what the log of changes has no room for must be in the file before it is answered; which request it was is not asked */
-	if (!req->err && (req->state[0] & VHD_NEEDS_COMMIT || (req->op != TD_READ && td_redo_missed(v->image->redo))))
+	/* what the log of changes has no room for must be in the file before it is answered; which
+	 * request it was is not asked */
+	if (!req->err && (req->state[0] & VHD_NEEDS_COMMIT ||
+			  (req->op != TD_READ && td_redo_missed(v->image->redo))))
 		vhd_commit(v, req);
 	else
 		td_req_done(req, req->err);
@@ -54,7 +57,8 @@ struct vhd_piece *vhd_piece_new(struct td_req *req, uint64_t at, uint64_t len)
 
 	if (p)
 		v->pieces = p->next;
-	else if (!(p = malloc(sizeof *p))) /* kept when done: after the first burst nothing is allocated */
+	else if (!(p = malloc(sizeof *p))) /* kept when done: after the first burst nothing is
+					      allocated */
 		return NULL;
 	p->v = v;
 	p->req = req;
@@ -63,7 +67,8 @@ struct vhd_piece *vhd_piece_new(struct td_req *req, uint64_t at, uint64_t len)
 	p->at = req->off + at;
 	p->iov = p->few;
 	n = td_iov_slice(req->iov, req->iovcnt, at, len, NULL, 0);
-	if (n > (int)(sizeof p->few / sizeof *p->few) && !(p->iov = malloc((size_t)n * sizeof *p->iov))) {
+	if (n > (int)(sizeof p->few / sizeof *p->few) &&
+	    !(p->iov = malloc((size_t)n * sizeof *p->iov))) {
 		p->iov = p->few;
 		piece_free(p);
 		return NULL;

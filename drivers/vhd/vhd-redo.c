@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The log of changes and the image that it is of (G1-G3 of lib/redo.h).  The mark stands in the header's field `reserved', in the same
- * sector as the header's checksum, which others keep as they find it; the sum is of the block table.
+ * The log of changes and the image that it is of (G1-G3 of lib/redo.h).  The mark stands in the
+ * header's field `reserved', in the same sector as the header's checksum, which others keep as they
+ * find it; the sum is of the block table.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +15,8 @@
 
 uint64_t vhd_entry_sum(uint32_t block, uint32_t entry)
 {
-	uint64_t x = ((uint64_t)block << 32 | entry) + 1; /* no entry but an unused one counts as nought */
+	uint64_t x = ((uint64_t)block << 32 | entry) +
+		     1; /* no entry but an unused one counts as nought */
 
 	if (entry == VHD_UNUSED)
 		return 0;
@@ -46,7 +48,8 @@ static int check_sum(struct vhd *v, const struct td_redo *r, struct td_err *err)
 		return td_fail(err, ENOMEM, "%s: no memory for its block table", v->image->path);
 	rc = td_redo_read(r, v->file, table, v->l.table_off, (uint32_t)bytes);
 	if (rc < 0)
-		td_fail(err, -rc, "cannot read the block table of %s: %s", v->image->path, strerror(-rc));
+		td_fail(err, -rc, "cannot read the block table of %s: %s", v->image->path,
+			strerror(-rc));
 	for (uint32_t i = 0; i < v->l.blocks; i++)
 		sum ^= vhd_entry_sum(i, td_get_be32(table + 4ull * i));
 	free(table);
@@ -93,10 +96,12 @@ int vhd_redo_begin(struct vhd *v, struct td_err *err)
 		return 0;
 	}
 	if (rc < 0)
-		return td_fail(err, -rc, "cannot write the header of %s: %s", v->image->path, strerror(-rc));
+		return td_fail(err, -rc, "cannot write the header of %s: %s", v->image->path,
+			       strerror(-rc));
 	v->sum = table_sum(v);
 	if (mark)
-		td_redo_begin(v->image->redo, v->file, mark, v->footer.data_offset + VHD_H_RESERVED, v->sum);
+		td_redo_begin(v->image->redo, v->file, mark, v->footer.data_offset + VHD_H_RESERVED,
+			      v->sum);
 	return 0;
 }
 

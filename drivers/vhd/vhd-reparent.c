@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A VHD offline: its parent's names written, for a new image and for one that gets another parent. */
+/* A VHD offline: its parent's names written, for a new image and for one that gets another parent.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 static const uint32_t our_codes[] = {VHD_LOC_MACX, VHD_LOC_W2KU, VHD_LOC_W2RU};
 
 /* How to get from the child's file to the parent's, both absolute. */
-int vhd_relative_path(const char *child, const char *parent, char out[VHD_PATH_MAX], struct td_err *err)
+int vhd_relative_path(const char *child, const char *parent, char out[VHD_PATH_MAX],
+		      struct td_err *err)
 {
 	size_t same = 0, n;
 
@@ -24,7 +26,8 @@ int vhd_relative_path(const char *child, const char *parent, char out[VHD_PATH_M
 	for (const char *p = child + same; (p = strchr(p, '/')) && n < VHD_PATH_MAX - 4; p++)
 		n += (size_t)snprintf(out + n, VHD_PATH_MAX - n, "../");
 	if (n + strlen(parent + same) >= VHD_PATH_MAX - 4)
-		return td_fail(err, ENAMETOOLONG, "the way from %s to %s is too long", child, parent);
+		return td_fail(err, ENAMETOOLONG, "the way from %s to %s is too long", child,
+			       parent);
 	strcpy(out + n, parent + same);
 	return 0;
 }
@@ -36,11 +39,13 @@ static int header_name(struct vhd_header *h, const char *parent, struct td_err *
 	int rc = vhd_name_encode(base, h->parent_name);
 
 	if (rc < 0)
-		return td_fail(err, -rc, "the parent's name '%s' cannot be stored in a VHD: %s", base, strerror(-rc));
+		return td_fail(err, -rc, "the parent's name '%s' cannot be stored in a VHD: %s",
+			       base, strerror(-rc));
 	return 0;
 }
 
-/* Bytes of the locators' data for this path, all three the same number: three sectors, unless it is long. */
+/* Bytes of the locators' data for this path, all three the same number: three sectors, unless it is
+ * long. */
 int vhd_locators_need(const char *relative, uint32_t *space, struct td_err *err)
 {
 	uint8_t *data = malloc(VHD_LOC_MAX);
@@ -50,7 +55,9 @@ int vhd_locators_need(const char *relative, uint32_t *space, struct td_err *err)
 		int n = vhd_locator_encode(our_codes[i], relative, data);
 
 		if (n < 0)
-			rc = td_fail(err, -n, "the parent's path '%s' cannot be stored in a VHD: %s", relative, strerror(-n));
+			rc = td_fail(err, -n,
+				     "the parent's path '%s' cannot be stored in a VHD: %s",
+				     relative, strerror(-n));
 		max = n > max ? n : max;
 	}
 	free(data);
@@ -58,8 +65,8 @@ int vhd_locators_need(const char *relative, uint32_t *space, struct td_err *err)
 	return rc;
 }
 
-int vhd_write_locators(struct vhd_image *v, struct vhd_header *h, uint64_t at, uint32_t space, const char *relative,
-                       struct td_err *err)
+int vhd_write_locators(struct vhd_image *v, struct vhd_header *h, uint64_t at, uint32_t space,
+		       const char *relative, struct td_err *err)
 {
 	uint8_t *data = calloc(1, VHD_LOC_MAX);
 	int rc = data ? 0 : td_fail(err, ENOMEM, "no memory");
@@ -67,7 +74,8 @@ int vhd_write_locators(struct vhd_image *v, struct vhd_header *h, uint64_t at, u
 	memset(h->loc, 0, sizeof h->loc);
 	for (int i = 0; i < 3 && !rc; i++) {
 		memset(data, 0, VHD_LOC_MAX);
-		h->loc[i] = (struct vhd_locator){.code = our_codes[i], .space = space, .off = at + (uint64_t)i * space};
+		h->loc[i] = (struct vhd_locator){
+			.code = our_codes[i], .space = space, .off = at + (uint64_t)i * space};
 		h->loc[i].len = (uint32_t)vhd_locator_encode(our_codes[i], relative, data);
 		rc = vhd_pwrite(v, data, space, h->loc[i].off, err);
 	}
@@ -99,10 +107,12 @@ int vhd_name_parent(struct vhd_header *h, const struct vhd_image *parent, struct
 
 /* --- another parent --- */
 
-/* The first `len' bytes that nothing uses, nor `mine' (which may be NULL); a device's end is not looked at. */
+/* The first `len' bytes that nothing uses, nor `mine' (which may be NULL); a device's end is not
+ * looked at. */
 static uint64_t gap(const struct vhd_image *v, uint64_t len, const struct vhd_extent *mine)
 {
-	uint64_t end = vhd_image_data_end(v), span = v->layout.bitmap_bytes + v->layout.block_size, at = VHD_FOOTER;
+	uint64_t end = vhd_image_data_end(v), span = v->layout.bitmap_bytes + v->layout.block_size,
+		 at = VHD_FOOTER;
 	bool moved = true;
 
 	while (moved && at < end) {
@@ -117,10 +127,12 @@ static uint64_t gap(const struct vhd_image *v, uint64_t len, const struct vhd_ex
 			moved = true;
 		}
 		for (uint32_t i = 0; i < v->layout.blocks; i++)
-			if (v->bat[i] != VHD_UNUSED && at < (uint64_t)v->bat[i] * VHD_SECTOR + span &&
+			if (v->bat[i] != VHD_UNUSED &&
+			    at < (uint64_t)v->bat[i] * VHD_SECTOR + span &&
 			    (uint64_t)v->bat[i] * VHD_SECTOR < at + len)
 				return mine && mine->to > end ? mine->to
-				                              : end; /* only what lies before the blocks is worth a search */
+							      : end; /* only what lies before the
+									blocks is worth a search */
 	}
 	return mine && at >= end && mine->to > at ? mine->to : at;
 }
@@ -128,12 +140,14 @@ static uint64_t gap(const struct vhd_image *v, uint64_t len, const struct vhd_ex
 static int room(const struct vhd_image *v, uint64_t end, struct td_err *err)
 {
 	if (v->blockdev && end + VHD_FOOTER > v->file_size)
-		return td_fail(err, ENOSPC, "%s is full: %llu bytes more are needed to name another parent", v->path,
-		               (unsigned long long)(end + VHD_FOOTER - v->file_size));
+		return td_fail(err, ENOSPC,
+			       "%s is full: %llu bytes more are needed to name another parent",
+			       v->path, (unsigned long long)(end + VHD_FOOTER - v->file_size));
 	return 0;
 }
 
-static int put_header(struct vhd_image *v, const struct vhd_header *h, uint64_t at, struct td_err *err)
+static int put_header(struct vhd_image *v, const struct vhd_header *h, uint64_t at,
+		      struct td_err *err)
 {
 	uint8_t b[VHD_HEADER];
 	int rc;
@@ -155,11 +169,13 @@ static int point_to_header(struct vhd_image *v, uint64_t at, struct td_err *err)
 }
 
 /*
- * The header takes 1,024 bytes, and a power cut could leave half of it; but others look for it at 512 alone.  So the new one is
- * written to another place, the footer's copy at 0, one sector, is made to point there, and then, with the new one in the old
- * place too, back again.  The new names stand beside the old ones until then.
+ * The header takes 1,024 bytes, and a power cut could leave half of it; but others look for it at
+ * 512 alone.  So the new one is written to another place, the footer's copy at 0, one sector, is
+ * made to point there, and then, with the new one in the old place too, back again.  The new names
+ * stand beside the old ones until then.
  */
-static int replace_header(struct vhd_image *v, struct vhd_header *h, const char *relative, struct td_err *err)
+static int replace_header(struct vhd_image *v, struct vhd_header *h, const char *relative,
+			  struct td_err *err)
 {
 	uint64_t home = v->footer.data_offset, names, spare;
 	struct vhd_extent mine;
@@ -186,7 +202,8 @@ static int replace_header(struct vhd_image *v, struct vhd_header *h, const char 
 	if (rc < 0)
 		return rc;
 	v->header = *h;
-	return vhd_layout(&v->footer, h, v->file_size, &v->layout, v->path, err); /* the footer at the end is written behind */
+	return vhd_layout(&v->footer, h, v->file_size, &v->layout, v->path,
+			  err); /* the footer at the end is written behind */
 }
 
 static int reparent(struct vhd_image *v, const struct vhd_image *parent, struct td_err *err)
@@ -215,10 +232,12 @@ int vhd_reparent(struct vhd_image *v, const char *parent, bool raw, struct td_er
 	int rc;
 
 	if (v->footer.type == VHD_FIXED)
-		return td_fail(err, EINVAL, "%s is a fixed disk, which cannot have a parent", v->path);
+		return td_fail(err, EINVAL, "%s is a fixed disk, which cannot have a parent",
+			       v->path);
 	rc = vhd_canonical(parent, path, err);
 	if (!rc)
-		rc = raw ? vhd_image_open_raw(path, VHD_READ, &p, err) : vhd_image_open(path, VHD_READ | VHD_FAST, &p, err);
+		rc = raw ? vhd_image_open_raw(path, VHD_READ, &p, err)
+			 : vhd_image_open(path, VHD_READ | VHD_FAST, &p, err);
 	if (rc < 0)
 		return rc;
 	rc = reparent(v, p, err);

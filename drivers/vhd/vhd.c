@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* VHD images: fixed, dynamic and differencing.  Opens and closes them; vhd.h says where the rest is. */
+/* VHD images: fixed, dynamic and differencing.  Opens and closes them; vhd.h says where the rest
+ * is. */
 #include "drivers/vhd/vhd.h"
 
 #include <errno.h>
@@ -12,12 +13,15 @@
 #include "lib/fiber/fiber.h"
 #include "lib/settle.h"
 
-static int read_at(struct vhd *v, void *buf, uint64_t off, uint64_t len, const char *what, struct td_err *err)
+static int read_at(struct vhd *v, void *buf, uint64_t off, uint64_t len, const char *what,
+		   struct td_err *err)
 {
 	int rc = td_file_rw(v->file, TD_IO_READ, buf, off, len, 0);
 
-	return rc < 0 ? td_fail(err, -rc, "cannot read the %s of %s (%llu bytes at byte %llu): %s", what, v->image->path,
-				(unsigned long long)len, (unsigned long long)off, strerror(-rc)) : 0;
+	return rc < 0 ? td_fail(err, -rc, "cannot read the %s of %s (%llu bytes at byte %llu): %s",
+				what, v->image->path, (unsigned long long)len,
+				(unsigned long long)off, strerror(-rc))
+		      : 0;
 }
 
 static int write_failed(struct vhd *v, int rc, struct td_err *err)
@@ -41,7 +45,8 @@ static int read_footer(struct vhd *v, struct td_err *err)
 	int rc;
 
 	if (size < 2 * VHD_FOOTER)
-		return td_fail(err, EINVAL, "%s is not a VHD: it has %llu bytes", v->image->path, (unsigned long long)size);
+		return td_fail(err, EINVAL, "%s is not a VHD: it has %llu bytes", v->image->path,
+			       (unsigned long long)size);
 	rc = read_at(v, first, 0, sizeof first, "first sector", err);
 	if (!rc)
 		rc = read_at(v, last, size - VHD_FOOTER, sizeof last, "footer", err);
@@ -57,7 +62,8 @@ static int read_footer(struct vhd *v, struct td_err *err)
 	if (state != VHD_FOOTERS_FIRST_LOST || v->fixed || !v->writable)
 		return 0;
 	/* the footer at the end gives way to the first new block: the copy must be there before */
-	td_log(LOG_WARNING, "%s: its footer's copy at the start was damaged, and is rewritten", v->image->path);
+	td_log(LOG_WARNING, "%s: its footer's copy at the start was damaged, and is rewritten",
+	       v->image->path);
 	rc = td_file_rw(v->file, TD_IO_WRITE, v->tail, 0, VHD_FOOTER, 0);
 	if (!rc)
 		rc = sync_now(v);
@@ -70,8 +76,9 @@ static int read_header(struct vhd *v, struct td_err *err)
 	int rc;
 
 	if (v->footer.data_offset + VHD_HEADER > v->file->st.size)
-		return td_fail(err, EINVAL, "%s: its header (at byte %llu) lies beyond the end of the file", v->image->path,
-			       (unsigned long long)v->footer.data_offset);
+		return td_fail(err, EINVAL,
+			       "%s: its header (at byte %llu) lies beyond the end of the file",
+			       v->image->path, (unsigned long long)v->footer.data_offset);
 	rc = read_at(v, b, v->footer.data_offset, sizeof b, "header", err);
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->image->path, err);
@@ -86,7 +93,8 @@ static int read_table(struct vhd *v, struct td_err *err)
 	v->bat_sectors = (uint32_t)(bytes / VHD_SECTOR);
 	v->bat = aligned_alloc(4096, td_round_up(bytes, 4096));
 	if (!v->bat)
-		return td_fail(err, ENOMEM, "%s: no memory for its block table (%llu bytes)", v->image->path, (unsigned long long)bytes);
+		return td_fail(err, ENOMEM, "%s: no memory for its block table (%llu bytes)",
+			       v->image->path, (unsigned long long)bytes);
 	rc = read_at(v, v->bat, v->l.table_off, bytes, "block table", err);
 	if (rc < 0)
 		return rc;
@@ -100,7 +108,8 @@ static void find_next(struct vhd *v)
 {
 	v->next = v->l.meta_end;
 	for (uint32_t i = 0; i < v->l.blocks; i++) {
-		uint64_t end = (uint64_t)v->bat[i] * VHD_SECTOR + v->l.bitmap_bytes + v->l.block_size;
+		uint64_t end =
+			(uint64_t)v->bat[i] * VHD_SECTOR + v->l.bitmap_bytes + v->l.block_size;
 
 		if (v->bat[i] != VHD_UNUSED && end > v->next)
 			v->next = end;
@@ -108,7 +117,8 @@ static void find_next(struct vhd *v)
 	v->eof = v->stale = v->file->st.size;
 }
 
-/* The batmap is a hint; one that cannot be used is as good as none, but what stands beside it, a key's hash, is not. */
+/* The batmap is a hint; one that cannot be used is as good as none, but what stands beside it, a
+ * key's hash, is not. */
 static int read_batmap_header(struct vhd *v, struct td_err *err)
 {
 	struct td_err why = {0};
@@ -135,8 +145,8 @@ static int read_batmap_header(struct vhd *v, struct td_err *err)
 }
 
 /*
- * A bit of a block that is not there would count as soon as it is; nobody may see that, not even after a cut.  So it is
- * taken away in the file too, before there is any new block.
+ * A bit of a block that is not there would count as soon as it is; nobody may see that, not even
+ * after a cut.  So it is taken away in the file too, before there is any new block.
  */
 static int mask_batmap(struct vhd *v, struct td_err *err)
 {
@@ -159,7 +169,8 @@ static int mask_batmap(struct vhd *v, struct td_err *err)
 
 static int read_batmap(struct vhd *v, struct td_err *err)
 {
-	uint64_t bytes = v->has_batmap ? (uint64_t)v->batmap.sectors * VHD_SECTOR : (v->l.blocks + 7) / 8;
+	uint64_t bytes =
+		v->has_batmap ? (uint64_t)v->batmap.sectors * VHD_SECTOR : (v->l.blocks + 7) / 8;
 	int rc;
 
 	v->full = aligned_alloc(4096, td_round_up(bytes, 4096));
@@ -172,7 +183,9 @@ static int read_batmap(struct vhd *v, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	if (vhd_batmap_checksum(&v->batmap, v->full) != v->batmap.checksum) {
-		td_log(LOG_WARNING, "%s: the checksum of its batmap is wrong; bitmaps are read instead", v->image->path);
+		td_log(LOG_WARNING,
+		       "%s: the checksum of its batmap is wrong; bitmaps are read instead",
+		       v->image->path);
 		memset(v->full, 0, bytes);
 		v->full_dirty = true;
 	}
@@ -185,12 +198,16 @@ static int open_crypt(struct vhd *v, struct td_err *err)
 	const char *path = v->image->path;
 
 	if (v->batmap.has_key && !(key && key->len))
-		return td_fail(err, ENOKEY, "%s is encrypted: give its key on standard input, with -E", path);
+		return td_fail(err, ENOKEY,
+			       "%s is encrypted: give its key on standard input, with -E", path);
 	if (v->batmap.has_key)
 		return vhd_crypt_new(v, key->bytes, key->len, &v->crypt, err);
-	/* a leaf that takes what one believes to be encrypted in the clear; parents may well be plain */
+	/* a leaf that takes what one believes to be encrypted in the clear; parents may well be
+	 * plain */
 	if (key && key->len && !(v->image->file_flags & TD_FILE_PARENT))
-		return td_fail(err, EINVAL, "%s has no key's hash: it is not encrypted, though a key was given", path);
+		return td_fail(err, EINVAL,
+			       "%s has no key's hash: it is not encrypted, though a key was given",
+			       path);
 	return 0;
 }
 
@@ -205,7 +222,8 @@ static void fill_info(struct vhd *v)
 	v->image->info.discard_gran = st->discard_gran > 4096 ? st->discard_gran : 4096;
 }
 
-/* A footer of 511 bytes gets its last one, a zero, before the guest writes anything: what may round a write up would not keep 511. */
+/* A footer of 511 bytes gets its last one, a zero, before the guest writes anything: what may round
+ * a write up would not keep 511. */
 static int complete_footer(struct vhd *v, struct td_err *err)
 {
 	int rc = td_file_rw(v->file, TD_IO_WRITE, v->tail, v->limit, VHD_FOOTER, 0);
@@ -227,8 +245,11 @@ static int open_fixed(struct vhd *v, struct td_err *err)
 	if (!rc)
 		rc = open_crypt(v, err);
 	if (!rc && v->footer.size > v->limit)
-		rc = td_fail(err, EINVAL, "%s: its VHD footer gives the disk %llu bytes, but the file has only %llu", v->image->path,
-			     (unsigned long long)v->footer.size, (unsigned long long)v->limit);
+		rc = td_fail(
+			err, EINVAL,
+			"%s: its VHD footer gives the disk %llu bytes, but the file has only %llu",
+			v->image->path, (unsigned long long)v->footer.size,
+			(unsigned long long)v->limit);
 	if (!rc && v->writable && v->limit + VHD_FOOTER_OLD == v->file->st.size)
 		rc = complete_footer(v, err);
 	v->eof = v->file->st.size;
@@ -333,7 +354,8 @@ static void vhd_close(struct td_image *image)
 	int rc = v->writable && !v->fixed ? vhd_settle(v) : 0;
 
 	if (rc < 0)
-		td_log(LOG_ERR, "%s: what was written since the last flush may be lost: %s", image->path, strerror(-rc));
+		td_log(LOG_ERR, "%s: what was written since the last flush may be lost: %s",
+		       image->path, strerror(-rc));
 	release(v);
 }
 
@@ -347,7 +369,10 @@ static int vhd_backing(struct td_image *image, char *spec, struct td_err *err)
 /* The size stands in the footer, which changes only while nobody has the image open. */
 static int vhd_resize(struct td_image *image, struct td_err *err)
 {
-	return td_fail(err, EOPNOTSUPP, "%s: the size of a VHD is in the image: pause the disk, use vhd-util resize, and unpause it", image->path);
+	return td_fail(err, EOPNOTSUPP,
+		       "%s: the size of a VHD is in the image: pause the disk, use vhd-util "
+		       "resize, and unpause it",
+		       image->path);
 }
 
 const struct td_driver td_driver_vhd = {

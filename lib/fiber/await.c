@@ -19,10 +19,17 @@ static void wait_done(struct td_req *req, int err)
 	td_cond_wake(&w->cond);
 }
 
-int td_await_request(struct td_image *image, struct td_io *io, enum td_op op, unsigned flags, uint64_t off, uint64_t len, struct iovec *iov,
-		     int iovcnt)
+int td_await_request(struct td_image *image, struct td_io *io, enum td_op op, unsigned flags,
+		     uint64_t off, uint64_t len, struct iovec *iov, int iovcnt)
 {
-	struct wait w = {.req = {.op = op, .flags = flags, .off = off, .len = len, .iov = iov, .iovcnt = iovcnt, .io = io, .done = wait_done}};
+	struct wait w = {.req = {.op = op,
+				 .flags = flags,
+				 .off = off,
+				 .len = len,
+				 .iov = iov,
+				 .iovcnt = iovcnt,
+				 .io = io,
+				 .done = wait_done}};
 
 	td_cond_init(&w.cond);
 	td_submit(image, &w.req);

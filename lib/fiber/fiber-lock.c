@@ -15,7 +15,8 @@ void td_cond_init(struct td_cond *c)
 	td_list_init(&c->waiters);
 }
 
-/* Not inlined: the compiler would see a pointer to a dead stack frame, and not that the waker takes it away. */
+/* Not inlined: the compiler would see a pointer to a dead stack frame, and not that the waker takes
+ * it away. */
 static __attribute__((noinline)) void queue_up(struct td_cond *c, struct waiter *w)
 {
 	td_list_add(&c->waiters, &w->link);

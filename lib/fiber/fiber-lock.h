@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fibers that wait for each other: a lock that may be held over a wait, and a condition.  First come, first served.
- * All users of one live in one thread; between two waits a fiber needs no lock.
+ * Fibers that wait for each other: a lock that may be held over a wait, and a condition.  First
+ * come, first served. All users of one live in one thread; between two waits a fiber needs no lock.
  */
 #ifndef TD_LIB_FIBER_LOCK_H
 #define TD_LIB_FIBER_LOCK_H
@@ -20,8 +20,8 @@ struct td_lock {
 };
 
 void td_cond_init(struct td_cond *c);
-void td_cond_wait(struct td_cond *c); /* on a fiber; until a wake that comes after it began */
-void td_cond_wake(struct td_cond *c); /* from anywhere: all that wait */
+void td_cond_wait(struct td_cond *c);     /* on a fiber; until a wake that comes after it began */
+void td_cond_wake(struct td_cond *c);     /* from anywhere: all that wait */
 bool td_cond_wake_one(struct td_cond *c); /* the one that has waited longest; false: nobody waits */
 
 void td_lock_init(struct td_lock *l);

@@ -35,14 +35,16 @@ struct td_fiber {
 
 static _Thread_local struct td_fiber *running;
 
-/* The sanitizers want to hear of each switch of stacks: before it, and, on the other side, after. */
+/* The sanitizers want to hear of each switch of stacks: before it, and, on the other side, after.
+ */
 static void switch_begin(struct td_fiber *f, bool into)
 {
 #if defined(__SANITIZE_ADDRESS__)
 	if (into)
 		__sanitizer_start_switch_fiber(&f->asan_back, f->stack, TD_FIBER_STACK);
 	else
-		__sanitizer_start_switch_fiber(f->ended ? NULL : &f->asan_self, f->back_stack, f->back_size);
+		__sanitizer_start_switch_fiber(f->ended ? NULL : &f->asan_self, f->back_stack,
+					       f->back_size);
 #endif
 #if defined(__SANITIZE_THREAD__)
 	if (into)
@@ -124,8 +126,8 @@ int td_fiber_start(struct ev_loop *loop, void (*fn)(void *arg), void *arg)
 
 	if (!f)
 		return -ENOMEM;
-	f->map = mmap(NULL, TD_FIBER_STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE,
-		      -1, 0);
+	f->map = mmap(NULL, TD_FIBER_STACK + GUARD, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
 	if (f->map == MAP_FAILED) {
 		free(f);
 		return -ENOMEM;
@@ -145,7 +147,8 @@ int td_fiber_start(struct ev_loop *loop, void (*fn)(void *arg), void *arg)
 	getcontext(&f->ctx);
 	f->ctx.uc_stack.ss_sp = f->stack;
 	f->ctx.uc_stack.ss_size = TD_FIBER_STACK;
-	makecontext(&f->ctx, (void (*)(void))(void *)fiber_main, 2, (unsigned)((uintptr_t)f >> 16 >> 16), (unsigned)(uintptr_t)f);
+	makecontext(&f->ctx, (void (*)(void))(void *)fiber_main, 2,
+		    (unsigned)((uintptr_t)f >> 16 >> 16), (unsigned)(uintptr_t)f);
 	fiber_run(f);
 	return 0;
 }
@@ -209,7 +212,8 @@ static void await_done(struct td_iop *op, int err)
 	td_fiber_wake(w->fiber);
 }
 
-static int await_by(void (*queue)(struct td_io *, struct td_iop *), struct td_io *io, struct td_iop *op)
+static int await_by(void (*queue)(struct td_io *, struct td_iop *), struct td_io *io,
+		    struct td_iop *op)
 {
 	struct waiter w = {.fiber = running};
 

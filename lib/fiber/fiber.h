@@ -2,8 +2,8 @@
 /*
  * Fibers: straight-line code for slow paths that waits for I/O without holding up the loop.
  *
- * A fiber belongs to the thread and loop that started it.  It runs until it waits; the loop goes on meanwhile; a wake
- * resumes it from the loop, never inside the waker.
+ * A fiber belongs to the thread and loop that started it.  It runs until it waits; the loop goes on
+ * meanwhile; a wake resumes it from the loop, never inside the waker.
  */
 #ifndef TD_LIB_FIBER_H
 #define TD_LIB_FIBER_H

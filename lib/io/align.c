@@ -3,17 +3,18 @@
  * What direct I/O does not take as it comes.  Two cases:
  *
  * - A misaligned buffer, or a read that is not whole blocks: through an aligned bounce buffer.
- * - A write of a part of a block: the block is read, changed and written back (RMW).  Nothing else may change that block in
- *   between, or its change would be undone.  So every change of a direct file is on a list, in order of arrival, and
- *     A1 a change starts only when no earlier one that touches one of its blocks is still there, if either is an RMW;
- *     A2 a change leaves the list only when it is with the store;
- *     A3 changes that are no RMW never wait for each other: the guest that sends them at once gets what it asked for.
- *     A4 a file that other hosts write too has no RMW: nobody could serialise it against theirs.  It fails with -EOPNOTSUPP; whoever
- *        brings requests has refused it before.
- *   A change is a WRITE, and no less a PUNCH, ZERO or DISCARD: what an RMW had read before it would come back.
+ * - A write of a part of a block: the block is read, changed and written back (RMW).  Nothing else
+ * may change that block in between, or its change would be undone.  So every change of a direct
+ * file is on a list, in order of arrival, and A1 a change starts only when no earlier one that
+ * touches one of its blocks is still there, if either is an RMW; A2 a change leaves the list only
+ * when it is with the store; A3 changes that are no RMW never wait for each other: the guest that
+ * sends them at once gets what it asked for. A4 a file that other hosts write too has no RMW:
+ * nobody could serialise it against theirs.  It fails with -EOPNOTSUPP; whoever brings requests has
+ * refused it before. A change is a WRITE, and no less a PUNCH, ZERO or DISCARD: what an RMW had
+ * read before it would come back.
  *
- * All in the file's home thread.  Whole, aligned blocks take no memory and, while there is no RMW, cost a list entry; the
- * others' memory comes from the heap.
+ * All in the file's home thread.  Whole, aligned blocks take no memory and, while there is no RMW,
+ * cost a list entry; the others' memory comes from the heap.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -35,7 +36,8 @@ static bool memory_ok(const struct td_iop *op)
 	const struct td_stat *st = &op->file->st;
 
 	for (int i = 0; i < op->iovcnt; i++)
-		if ((uintptr_t)op->iov[i].iov_base % st->mem_align || op->iov[i].iov_len % st->off_align)
+		if ((uintptr_t)op->iov[i].iov_base % st->mem_align ||
+		    op->iov[i].iov_len % st->off_align)
 			return false;
 	return true;
 }
@@ -102,7 +104,8 @@ static void finish(struct align_op *a, int err)
 static void inner_done(struct td_iop *inner, int err)
 {
 	struct align_op *a = td_entry(inner, struct align_op, inner);
-	uint64_t before = a->outer->off - a->from, want = before + a->outer->len, moved = inner->moved;
+	uint64_t before = a->outer->off - a->from, want = before + a->outer->len,
+		 moved = inner->moved;
 
 	if (err) {
 		finish(a, err);
@@ -114,7 +117,9 @@ static void inner_done(struct td_iop *inner, int err)
 		td_iop_queue(a->inner.io, &a->inner);
 	} else if (a->reading) {
 		copy(a, false);
-		a->outer->moved = moved >= want ? a->outer->len : moved > before ? moved - before : 0;
+		a->outer->moved = moved >= want    ? a->outer->len
+				  : moved > before ? moved - before
+						   : 0;
 		finish(a, moved < want && !(a->outer->flags & TD_IO_EOF_ZERO) ? -EIO : 0);
 	} else {
 		finish(a, 0);
@@ -136,7 +141,8 @@ static void bounce(struct td_io *io, struct td_iop *op)
 	a->from = op->off / block * block;
 	a->rmw = is_rmw(op);
 	a->reading = a->rmw || op->op == TD_IO_READ;
-	if (posix_memalign((void **)&a->bounce, st->mem_align < 4096 ? 4096 : st->mem_align, to - a->from)) {
+	if (posix_memalign((void **)&a->bounce, st->mem_align < 4096 ? 4096 : st->mem_align,
+			   to - a->from)) {
 		free(a);
 		fail_later(io, op, no_memory);
 		return;
@@ -155,14 +161,16 @@ static void bounce(struct td_io *io, struct td_iop *op)
 	td_iop_queue(io, &a->inner);
 }
 
-/* --- the order of changes ------------------------------------------------------------------------------------------- */
+/* --- the order of changes
+ * ------------------------------------------------------------------------------------------- */
 
 /* Do they touch a common block, and is one of them an RMW?  A1, A3. */
 static bool conflict(const struct td_iop *a, const struct td_iop *b)
 {
 	uint64_t block = a->file->st.off_align;
 
-	return (a->rmw || b->rmw) && a->off / block <= (b->off + b->len - 1) / block && b->off / block <= (a->off + a->len - 1) / block;
+	return (a->rmw || b->rmw) && a->off / block <= (b->off + b->len - 1) / block &&
+	       b->off / block <= (a->off + a->len - 1) / block;
 }
 
 static bool must_wait(const struct td_file *f, const struct td_iop *op)
@@ -195,7 +203,7 @@ void td_align_end(struct td_iop *op)
 	f->rmws -= op->rmw;
 	if (!f->held)
 		return;
-	td_list_each(l, &f->changes) {
+	td_list_each (l, &f->changes) {
 		struct td_iop *next = td_entry(l, struct td_iop, at_file);
 
 		if (next->change == TD_CHANGE_HELD && !must_wait(f, next)) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * clock_gettime() in the place of libc's, for a program that attaches its loop to lib/io/clock.h: libev asks for the time twice a turn, and
- * cannot be told not to.  Not in the library, since it counts for all of a program.
+ * clock_gettime() in the place of libc's, for a program that attaches its loop to lib/io/clock.h:
+ * libev asks for the time twice a turn, and cannot be told not to.  Not in the library, since it
+ * counts for all of a program.
  */
 #include <dlfcn.h>
 #include <time.h>

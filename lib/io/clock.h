@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The time, in ns of CLOCK_MONOTONIC, where a look at the clock may be dear; and how dear a system call is.
+ * The time, in ns of CLOCK_MONOTONIC, where a look at the clock may be dear; and how dear a system
+ * call is.
  *
- * Most kernels tell it without a system call.  In a Xen dom0 whose TSC Xen does not vouch for (all that do not boot with clocksource=tsc) they
- * cannot, and a turn of the loop makes four of them: two of libev's own, and the statistics'.  So there one look a turn does, made when the loop
- * wakes: all that asks in this turn is told that time, libev too (lib/io/clock-libc.c).  Elsewhere nothing is changed.
+ * Most kernels tell it without a system call.  In a Xen dom0 whose TSC Xen does not vouch for (all
+ * that do not boot with clocksource=tsc) they cannot, and a turn of the loop makes four of them:
+ * two of libev's own, and the statistics'.  So there one look a turn does, made when the loop
+ * wakes: all that asks in this turn is told that time, libev too (lib/io/clock-libc.c).  Elsewhere
+ * nothing is changed.
  *
  * Any thread; a thread that runs no attached loop is always told the time as it is.
  */
@@ -16,15 +19,18 @@
 
 enum td_clock_kind { TD_CLOCK_CHEAP, TD_CLOCK_DEAR };
 
-/* Finds out what a look and a system call cost here; without it, none is dear.  Once, before there are threads. */
+/* Finds out what a look and a system call cost here; without it, none is dear.  Once, before there
+ * are threads. */
 enum td_clock_kind td_clock_probe(void);
 /* For tests: that is what it found. */
 void td_clock_is(enum td_clock_kind kind, uint64_t call);
 
-/* ns that a system call takes which does nothing: 40 to 400 on most machines, thousands under some hypervisors, a hundred thousand in emulation. */
+/* ns that a system call takes which does nothing: 40 to 400 on most machines, thousands under some
+ * hypervisors, a hundred thousand in emulation. */
 uint64_t td_call_cost(void);
 
-/* The turns of this loop are its thread's, until it has ended for good.  Takes the loop's release and acquire hooks. */
+/* The turns of this loop are its thread's, until it has ended for good.  Takes the loop's release
+ * and acquire hooks. */
 void td_clock_attach(struct ev_loop *loop);
 void td_clock_detach(struct ev_loop *loop);
 

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a chain of images shows in a range: each image says what it holds itself, and for the rest the one below it is asked. */
+/* What a chain of images shows in a range: each image says what it holds itself, and for the rest
+ * the one below it is asked. */
 #include "td/block.h"
 
 #include <assert.h>
 
-#define BATCH 16 /* extents asked of one image at a time; a chain's worth of them stands on a fiber's stack */
+#define BATCH                                                                                      \
+	16 /* extents asked of one image at a time; a chain's worth of them stands on a fiber's    \
+	      stack */
 
 struct shown {
 	struct td_extent *out;
@@ -45,12 +48,14 @@ static bool show(struct td_image *image, uint64_t off, uint64_t len, struct show
 		uint64_t inside = image && off < image->info.size ? image->info.size - off : 0;
 		int n;
 
-		if (!inside) /* below the root, or beyond the end of an image that is smaller than the one upon it */
+		if (!inside) /* below the root, or beyond the end of an image that is smaller than
+				the one upon it */
 			return add(s, off, len, TD_EXTENT_HOLE | TD_EXTENT_ZERO);
 		n = ask(image, off, inside < len ? inside : len, e);
 		for (int i = 0; i < n; i++) {
 			assert(e[i].off == off && e[i].len && e[i].len <= len);
-			if (!(e[i].flags & TD_EXTENT_PARENT ? show(image->backing, off, e[i].len, s) : add(s, off, e[i].len, e[i].flags)))
+			if (!(e[i].flags & TD_EXTENT_PARENT ? show(image->backing, off, e[i].len, s)
+							    : add(s, off, e[i].len, e[i].flags)))
 				return false;
 			off += e[i].len;
 			len -= e[i].len;

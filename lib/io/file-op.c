@@ -21,7 +21,8 @@ static long run_fallocate(struct td_iop *op)
 
 		return ioctl(fd, BLKDISCARD, range) < 0 ? -errno : 0;
 	}
-	mode = op->op == TD_IO_ZERO ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	mode = op->op == TD_IO_ZERO ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+				    : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 	return fallocate(fd, mode, (off_t)op->off, (off_t)op->len) < 0 ? -errno : 0;
 }
 

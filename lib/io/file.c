@@ -19,7 +19,8 @@ static long open_run(void *arg)
 	struct open_call *c = arg;
 
 	if (c->reach && c->io->ops->open_in)
-		return c->io->ops->open_in(c->io, c->f->path, c->f->flags, c->reach, &c->f->fd, &c->f->st, c->err);
+		return c->io->ops->open_in(c->io, c->f->path, c->f->flags, c->reach, &c->f->fd,
+					   &c->f->st, c->err);
 	return c->io->ops->open(c->io, c->f->path, c->f->flags, &c->f->fd, &c->f->st, c->err);
 }
 
@@ -56,13 +57,14 @@ static long extents_run(void *arg)
 	return c->f->io->ops->extents(c->f->io, c->f->fd, c->off, c->len, c->out, c->max);
 }
 
-int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_file **out, struct td_err *err)
+int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_file **out,
+		 struct td_err *err)
 {
 	return td_file_open_in(io, path, flags, NULL, out, err);
 }
 
-int td_file_open_in(struct td_io *io, const char *path, unsigned flags, const struct td_reach *reach, struct td_file **out,
-		    struct td_err *err)
+int td_file_open_in(struct td_io *io, const char *path, unsigned flags,
+		    const struct td_reach *reach, struct td_file **out, struct td_err *err)
 {
 	struct td_file *f = calloc(1, sizeof *f);
 	struct open_call c = {io, f, reach, err};
@@ -135,10 +137,17 @@ int td_file_truncate(struct td_file *f, uint64_t size)
 	return rc;
 }
 
-int td_file_rw(struct td_file *f, enum td_io_op what, void *buf, uint64_t off, uint64_t len, unsigned flags)
+int td_file_rw(struct td_file *f, enum td_io_op what, void *buf, uint64_t off, uint64_t len,
+	       unsigned flags)
 {
 	struct iovec iov = {buf, len};
-	struct td_iop op = {.op = what, .flags = flags, .file = f, .off = off, .len = len, .iov = &iov, .iovcnt = 1};
+	struct td_iop op = {.op = what,
+			    .flags = flags,
+			    .file = f,
+			    .off = off,
+			    .len = len,
+			    .iov = &iov,
+			    .iovcnt = 1};
 
 	return td_await_file(f->io, &op);
 }

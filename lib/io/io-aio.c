@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine for O_DIRECT files: kernel AIO.  One io_submit a turn; a flush is an IOCB_CMD_FDSYNC, so that a slow one never
- * holds up other I/O; what AIO cannot do (fallocate, open), or not without blocking (a write that needs new blocks), goes to threads.
+ * The engine for O_DIRECT files: kernel AIO.  One io_submit a turn; a flush is an IOCB_CMD_FDSYNC,
+ * so that a slow one never holds up other I/O; what AIO cannot do (fallocate, open), or not without
+ * blocking (a write that needs new blocks), goes to threads.
  */
 #include <errno.h>
 #include <libaio.h>
@@ -14,13 +15,16 @@
 #include "lib/kill.h"
 #include "lib/io/workers.h"
 
-#define AIO_DEPTH 128 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the whole host */
+#define AIO_DEPTH                                                                                  \
+	128 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the    \
+	       whole host */
 
-_Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb), "an iocb fits into td_iop.cb");
+_Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb),
+	       "an iocb fits into td_iop.cb");
 
 /*
- * The head of the completion ring that the kernel maps at the context's address (fs/aio.c, struct aio_ring): reading it saves
- * the io_getevents call.  Where the magic is another, the call is made.
+ * The head of the completion ring that the kernel maps at the context's address (fs/aio.c, struct
+ * aio_ring): reading it saves the io_getevents call.  Where the magic is another, the call is made.
  */
 struct aio_ring {
 	unsigned id, nr;
@@ -34,7 +38,7 @@ struct aio {
 	io_context_t ctx;
 	int efd;
 	ev_io ready;
-	struct td_list queued;  /* not yet in the kernel, in order */
+	struct td_list queued; /* not yet in the kernel, in order */
 	unsigned inkernel;
 	struct td_list blocking; /* for the threads */
 	struct td_workers *workers;
@@ -176,7 +180,8 @@ static void aio_stop(struct td_io *io)
 static void aio_queue(struct td_io *io, struct td_iop *op)
 {
 	struct aio *a = io->priv;
-	bool kernel = op->op == TD_IO_READ || (op->op == TD_IO_WRITE && !(op->flags & TD_IO_NEW)) || op->op == TD_IO_SYNC;
+	bool kernel = op->op == TD_IO_READ || (op->op == TD_IO_WRITE && !(op->flags & TD_IO_NEW)) ||
+		      op->op == TD_IO_SYNC;
 
 	td_list_add(kernel ? &a->queued : &a->blocking, &op->link);
 }
@@ -202,8 +207,8 @@ static struct iocb *prepare(struct aio *a, struct td_iop *op)
 }
 
 /*
- * io_submit stops at the first operation that it refuses (a kernel or file system that cannot do it asynchronously): a thread
- * tries that one, and reports the error if there is one.
+ * io_submit stops at the first operation that it refuses (a kernel or file system that cannot do it
+ * asynchronously): a thread tries that one, and reports the error if there is one.
  */
 static void divert(struct aio *a)
 {
@@ -214,7 +219,7 @@ static unsigned gather(struct aio *a, struct iocb **batch)
 {
 	unsigned n = 0;
 
-	td_list_each(l, &a->queued) {
+	td_list_each (l, &a->queued) {
 		if (a->inkernel + n == AIO_DEPTH)
 			break;
 		batch[n++] = prepare(a, td_entry(l, struct td_iop, link));

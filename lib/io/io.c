@@ -18,7 +18,9 @@
 #include "lib/io/merge.h"
 
 #define TRIES_MAX 10000 /* rounds without progress after which an EAGAIN is an error after all */
-#define CALL_MAX  5000  /* ns that a system call may take for parts of a batch to go ahead: what the store gains by an early start is less */
+#define CALL_MAX                                                                                   \
+	5000 /* ns that a system call may take for parts of a batch to go ahead: what the store    \
+		gains by an early start is less */
 
 /* Puts the iovec that a short round had advanced back as its owner knows it. */
 static void iov_restore(struct td_iop *op)
@@ -63,7 +65,8 @@ static void note_time(struct td_sync_mark *mark)
 	__atomic_store_n(&mark->since, td_clock(), __ATOMIC_RELAXED);
 }
 
-/* Several threads count here: each ring's makes durable writes of its own (L5 in tapdisk/cache/lane.h). */
+/* Several threads count here: each ring's makes durable writes of its own (L5 in
+ * tapdisk/cache/lane.h). */
 static void note_begin(const struct td_iop *op)
 {
 	struct td_sync_mark *mark;
@@ -71,7 +74,8 @@ static void note_begin(const struct td_iop *op)
 	if (!syncs(op))
 		return;
 	mark = mark_of(op);
-	if (__atomic_load_n(&mark->begun, __ATOMIC_RELAXED) == __atomic_load_n(&mark->ended, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&mark->begun, __ATOMIC_RELAXED) ==
+	    __atomic_load_n(&mark->ended, __ATOMIC_RELAXED))
 		note_time(mark);
 	__atomic_fetch_add(&mark->begun, 1, __ATOMIC_RELEASE);
 	TD_KILL(SYNC_COUNTED);
@@ -84,19 +88,22 @@ static void note_end(const struct td_iop *op, int err)
 	if (!syncs(op))
 		return;
 	mark = mark_of(op);
-	/* a write that finds no space has changed nothing, and waits for some: its disk has not failed */
+	/* a write that finds no space has changed nothing, and waits for some: its disk has not
+	 * failed */
 	if (err && !(op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT))) {
 		__atomic_fetch_add(&mark->failed, 1, __ATOMIC_RELEASE);
 		TD_KILL(SYNC_FAILED);
 	}
-	if (__atomic_add_fetch(&mark->ended, 1, __ATOMIC_RELEASE) != __atomic_load_n(&mark->begun, __ATOMIC_RELAXED))
+	if (__atomic_add_fetch(&mark->ended, 1, __ATOMIC_RELEASE) !=
+	    __atomic_load_n(&mark->begun, __ATOMIC_RELAXED))
 		note_time(mark);
 	TD_KILL(SYNC_ENDED);
 }
 
 /*
- * The kernel tells one sync of two at once, or the first of two, that something was lost, and the other, which covers the same, does well;
- * and whoever waits for the second may be heard before whoever waits for the first.  So after one that failed no sync of the file does well.
+ * The kernel tells one sync of two at once, or the first of two, that something was lost, and the
+ * other, which covers the same, does well; and whoever waits for the second may be heard before
+ * whoever waits for the first.  So after one that failed no sync of the file does well.
  */
 static int sync_outcome(const struct td_iop *op, int err)
 {
@@ -149,9 +156,10 @@ static void again(struct td_iop *op)
 }
 
 /*
- * The kernel reports a failed write-back once, whatever the error is: made again, the sync would succeed over lost data.  So no sync is
- * tried again, nor a durable write.  Pages that found no space on their way to the disk are lost as well; but a write that finds
- * none has changed nothing, and may wait for some.
+ * The kernel reports a failed write-back once, whatever the error is: made again, the sync would
+ * succeed over lost data.  So no sync is tried again, nor a durable write.  Pages that found no
+ * space on their way to the disk are lost as well; but a write that finds none has changed nothing,
+ * and may wait for some.
  */
 static long sync_failed(const struct td_iop *op, long res)
 {
@@ -334,13 +342,17 @@ static const struct td_io_ops *engine_called(const char *name, struct td_err *er
 			return engines[i];
 		snprintf(list + strlen(list), sizeof list - strlen(list), ", %s", engines[i]->name);
 	}
-	td_fail(err, EINVAL, "no I/O engine is called '%.100s': the engines are auto%s (TAPDISK_IO, or io in tapdisk.conf)", name, list);
+	td_fail(err, EINVAL,
+		"no I/O engine is called '%.100s': the engines are auto%s (TAPDISK_IO, or io in "
+		"tapdisk.conf)",
+		name, list);
 	return NULL;
 }
 
 /*
- * For O_DIRECT libaio and io_uring do the same work in the same time.  Reads of buffered files do without the two hand-overs that a thread
- * costs: bench/engines shows up to a third more of them for down to half of the CPU.
+ * For O_DIRECT libaio and io_uring do the same work in the same time.  Reads of buffered files do
+ * without the two hand-overs that a thread costs: bench/engines shows up to a third more of them
+ * for down to half of the CPU.
  */
 static const struct td_io_ops *suits(bool direct)
 {
@@ -351,7 +363,8 @@ static const struct td_io_ops *suits(bool direct)
 #endif
 }
 
-/* What to try where an engine cannot be had; NULL: nothing.  Only of kernel AIO is there a limit for the whole host. */
+/* What to try where an engine cannot be had; NULL: nothing.  Only of kernel AIO is there a limit
+ * for the whole host. */
 static const struct td_io_ops *stand_in(const struct td_io_ops *ops, bool direct, int rc)
 {
 	if (ops == &td_io_threads)
@@ -361,7 +374,8 @@ static const struct td_io_ops *stand_in(const struct td_io_ops *ops, bool direct
 	return direct ? &td_io_aio : &td_io_threads;
 }
 
-int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out, struct td_err *err)
+int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io **out,
+	      struct td_err *err)
 {
 	bool asked = name && strcmp(name, "auto");
 	const struct td_io_ops *ops = asked ? engine_called(name, err) : suits(direct), *other;
@@ -375,9 +389,13 @@ int td_io_new(struct ev_loop *loop, const char *name, bool direct, struct td_io 
 			return rc;
 		other = stand_in(ops, direct, rc);
 		if (!other)
-			return td_fail(err, -rc, "cannot start the I/O engine %s: %s", ops->name, strerror(-rc));
-		td_log(asked || ops == &td_io_aio ? LOG_WARNING : LOG_INFO, "the I/O engine %s cannot be had here (%s)%s: using %s", ops->name,
-		       strerror(-rc), ops == &td_io_aio ? " for want of contexts (raise fs.aio-max-nr)" : "", other->name);
+			return td_fail(err, -rc, "cannot start the I/O engine %s: %s", ops->name,
+				       strerror(-rc));
+		td_log(asked || ops == &td_io_aio ? LOG_WARNING : LOG_INFO,
+		       "the I/O engine %s cannot be had here (%s)%s: using %s", ops->name,
+		       strerror(-rc),
+		       ops == &td_io_aio ? " for want of contexts (raise fs.aio-max-nr)" : "",
+		       other->name);
 		ops = other;
 	}
 }

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* The first piece of the bytes skip..skip+len-1 from iov[*i] on; both move on behind it.  A length of 0: there is none any more. */
+/* The first piece of the bytes skip..skip+len-1 from iov[*i] on; both move on behind it.  A length
+ * of 0: there is none any more. */
 static struct iovec next(const struct iovec *iov, int n, int *i, uint64_t *skip, uint64_t *len)
 {
 	for (; *i < n && *len; ++*i) {
@@ -24,7 +25,8 @@ static struct iovec next(const struct iovec *iov, int n, int *i, uint64_t *skip,
 	return (struct iovec){NULL, 0};
 }
 
-int td_iov_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to, int max)
+int td_iov_slice(const struct iovec *from, int n, uint64_t skip, uint64_t len, struct iovec *to,
+		 int max)
 {
 	int used = 0, i = 0;
 

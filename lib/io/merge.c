@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is held is a run: operations of one file that continue each other, in the order in which they were queued.  It goes to the engine
- * with the turn's commit at the latest, or when an operation comes that does not continue it: a part of the turn that is sent ahead
- * leaves it to grow.  Random I/O pays a compare.
+ * What is held is a run: operations of one file that continue each other, in the order in which
+ * they were queued.  It goes to the engine with the turn's commit at the latest, or when an
+ * operation comes that does not continue it: a part of the turn that is sent ahead leaves it to
+ * grow.  Random I/O pays a compare.
  *
  * M1 no member completes before the kernel is done with the whole
- * M2 a member succeeds only with all of its bytes moved; one that was not reached, or reached in part, is sent again, alone
- * M3 an error is nobody's until it is known whose: the members are sent again, one by one.  Not so of a durable write: a write-back or
- *    a flush of the store that failed is told of once, so that all who may have been meant by it hear of it
- * M4 only what may be done in any order is merged, as all that is queued between two completions is
+ * M2 a member succeeds only with all of its bytes moved; one that was not reached, or reached in
+ * part, is sent again, alone M3 an error is nobody's until it is known whose: the members are sent
+ * again, one by one.  Not so of a durable write: a write-back or a flush of the store that failed
+ * is told of once, so that all who may have been meant by it hear of it M4 only what may be done in
+ * any order is merged, as all that is queued between two completions is
  */
 #include "lib/io/merge.h"
 
@@ -19,9 +21,11 @@
 
 #include "lib/io/file.h"
 
-#define BYTES_MAX (128 * 1024) /* of a run: beyond it the bytes cost, not the calls, and a guest does better with the first of it early */
-#define IOV_MANY  64           /* of a run */
-#define RUNS_MAX  32           /* in flight; more go unmerged */
+#define BYTES_MAX                                                                                  \
+	(128 * 1024) /* of a run: beyond it the bytes cost, not the calls, and a guest does better \
+			with the first of it early */
+#define IOV_MANY 64  /* of a run */
+#define RUNS_MAX 32  /* in flight; more go unmerged */
 
 _Static_assert(IOV_MANY <= IOV_MAX, "the kernel takes so many");
 
@@ -74,8 +78,9 @@ static bool continues(const struct td_merge *m, const struct td_iop *op)
 {
 	const struct td_iop *last = m->last;
 
-	return last && op->off == m->end && op->file == last->file && op->op == last->op && op->flags == last->flags &&
-	       m->len + op->len <= BYTES_MAX && m->iovcnt + op->iovcnt <= IOV_MANY;
+	return last && op->off == m->end && op->file == last->file && op->op == last->op &&
+	       op->flags == last->flags && m->len + op->len <= BYTES_MAX &&
+	       m->iovcnt + op->iovcnt <= IOV_MANY;
 }
 
 bool td_merge_take(struct td_io *io, struct td_iop *op)
@@ -84,7 +89,8 @@ bool td_merge_take(struct td_io *io, struct td_iop *op)
 
 	if (!continues(m, op)) {
 		td_merge_send(io);
-		if ((op->op != TD_IO_READ && op->op != TD_IO_WRITE) || op->len >= BYTES_MAX || op->iovcnt >= IOV_MANY)
+		if ((op->op != TD_IO_READ && op->op != TD_IO_WRITE) || op->len >= BYTES_MAX ||
+		    op->iovcnt >= IOV_MANY)
 			return false;
 		m->len = 0;
 		m->iovcnt = 0;
@@ -109,9 +115,16 @@ static void send_merged(struct td_io *io, struct run *r)
 	const struct td_iop *first = td_entry(m->held.next, struct td_iop, link);
 	struct iovec *to = r->iov;
 
-	r->iop = (struct td_iop){.op = first->op, .flags = first->flags, .file = first->file, .off = first->off, .len = m->len,
-				 .iov = r->iov, .iovcnt = m->iovcnt, .io = io, .merged = true};
-	td_list_each(l, &m->held) {
+	r->iop = (struct td_iop){.op = first->op,
+				 .flags = first->flags,
+				 .file = first->file,
+				 .off = first->off,
+				 .len = m->len,
+				 .iov = r->iov,
+				 .iovcnt = m->iovcnt,
+				 .io = io,
+				 .merged = true};
+	td_list_each (l, &m->held) {
 		const struct td_iop *op = td_entry(l, struct td_iop, link);
 
 		memcpy(to, op->iov, (size_t)op->iovcnt * sizeof *to);

@@ -18,7 +18,8 @@ struct td_pool *td_pool_new(size_t size, unsigned n)
 
 	if (!p)
 		return NULL;
-	p->mem = mmap(NULL, size * n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p->mem = mmap(NULL, size * n, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p->mem == MAP_FAILED) {
 		free(p);
 		return NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Buffers of one size, page-aligned, for direct I/O: made once, so that the data path allocates nothing.
- * Last in, first out, so that few are touched while the queue is short; what was touched can be given back when idle.
- * Belongs to one queue; not thread safe.
+ * Buffers of one size, page-aligned, for direct I/O: made once, so that the data path allocates
+ * nothing. Last in, first out, so that few are touched while the queue is short; what was touched
+ * can be given back when idle. Belongs to one queue; not thread safe.
  */
 #ifndef TD_LIB_POOL_H
 #define TD_LIB_POOL_H

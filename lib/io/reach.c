@@ -12,10 +12,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-
 #define FOUND (O_PATH | O_CLOEXEC)
 
-/* --- where ------------------------------------------------------------------------------------------------------- */
+/* --- where
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 /* The directory of a path, to be freed; "" for one in the root. */
 static char *dir_of(const char *path)
@@ -26,8 +27,8 @@ static char *dir_of(const char *path)
 }
 
 /*
- * Of a volume's node, /dev/dm-N: the device mapper's name for its group, "/dev/mapper/VG-", to be freed.  A hyphen in a group's name is
- * doubled there.
+ * Of a volume's node, /dev/dm-N: the device mapper's name for its group, "/dev/mapper/VG-", to be
+ * freed.  A hyphen in a group's name is doubled there.
  */
 static char *lvm_group(dev_t dev)
 {
@@ -52,7 +53,9 @@ int td_reach_init(struct td_reach *r, const char *path, const char *dirs, const 
 	struct stat st;
 	char *real;
 
-	*r = (struct td_reach){.dirs = dirs && *dirs ? dirs : NULL, .parents = parents && *parents ? parents : NULL, .uid = -1};
+	*r = (struct td_reach){.dirs = dirs && *dirs ? dirs : NULL,
+			       .parents = parents && *parents ? parents : NULL,
+			       .uid = -1};
 	if (*path != '/')
 		return 0;
 	r->own = dir_of(path);
@@ -62,7 +65,8 @@ int td_reach_init(struct td_reach *r, const char *path, const char *dirs, const 
 		return 0; /* opening it says why */
 	r->uid = st.st_uid;
 	if (S_ISBLK(st.st_mode)) {
-		r->real = lvm_group(st.st_rdev); /* /dev, where its node is, is nobody's directory */
+		r->real =
+			lvm_group(st.st_rdev); /* /dev, where its node is, is nobody's directory */
 		return 0;
 	}
 	real = realpath(path, NULL);
@@ -92,10 +96,12 @@ static bool is_group(const char *real)
 }
 
 /*
- * Calls fn with each directory that files may be in, until it returns something else than -ENOENT, which is what it returns then.  The
- * paths that `parents' names are among them: whoever names an image means it.
+ * Calls fn with each directory that files may be in, until it returns something else than -ENOENT,
+ * which is what it returns then.  The paths that `parents' names are among them: whoever names an
+ * image means it.
  */
-static int each_dir(const struct td_reach *r, int (*fn)(const char *dir, size_t n, void *arg), void *arg)
+static int each_dir(const struct td_reach *r, int (*fn)(const char *dir, size_t n, void *arg),
+		    void *arg)
 {
 	const char *lists[] = {r->dirs, r->parents};
 	int rc = -ENOENT;
@@ -103,9 +109,11 @@ static int each_dir(const struct td_reach *r, int (*fn)(const char *dir, size_t 
 	if (r->own)
 		rc = fn(r->own, strlen(r->own), arg);
 	if (rc == -ENOENT && r->real)
-		rc = is_group(r->real) ? fn("/dev/mapper", 11, arg) : fn(r->real, strlen(r->real), arg);
+		rc = is_group(r->real) ? fn("/dev/mapper", 11, arg)
+				       : fn(r->real, strlen(r->real), arg);
 	for (int i = 0; i < 2; i++)
-		for (const char *p = lists[i]; rc == -ENOENT && p && *p; p += strcspn(p, ":"), p += *p == ':')
+		for (const char *p = lists[i]; rc == -ENOENT && p && *p;
+		     p += strcspn(p, ":"), p += *p == ':')
 			if (*p == '/')
 				rc = fn(p, strcspn(p, ":"), arg);
 	return rc;
@@ -120,7 +128,8 @@ static int is_below(const char *dir, size_t n, void *arg)
 
 bool td_reach_has(const struct td_reach *r, const char *path)
 {
-	if (is_group(r->real) && strncmp(path, r->real, strlen(r->real)) && below(path, "/dev/mapper", 11)) {
+	if (is_group(r->real) && strncmp(path, r->real, strlen(r->real)) &&
+	    below(path, "/dev/mapper", 11)) {
 		struct td_reach other = *r; /* another group's: unless the host has named it */
 
 		other.real = NULL;
@@ -129,7 +138,9 @@ bool td_reach_has(const struct td_reach *r, const char *path)
 	return !each_dir(r, is_below, (void *)path);
 }
 
-/* --- the way there ------------------------------------------------------------------------------------------------ */
+/* --- the way there
+ * ------------------------------------------------------------------------------------------------
+ */
 
 int td_reach_walk(int dir, const char *name)
 {
@@ -162,7 +173,9 @@ int td_reach_walk(int dir, const char *name)
 
 static int find_from(int dir, const char *name, bool links)
 {
-	struct open_how how = {.flags = FOUND, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (links ? 0 : RESOLVE_NO_SYMLINKS)};
+	struct open_how how = {.flags = FOUND,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS |
+					  (links ? 0 : RESOLVE_NO_SYMLINKS)};
 	long fd = syscall(SYS_openat2, dir, name, &how, sizeof how);
 
 	if (fd < 0 && errno == ENOSYS)
@@ -237,15 +250,23 @@ int td_reach_open(const struct td_reach *r, const char *path, struct td_err *err
 			fd = -EXDEV;
 	}
 	if (fd == -EACCES && !td_reach_has(r, path))
-		return td_fail(err, EACCES, "%s is in no directory where parents are allowed: move it, or name its directory in tapdisk.conf with "
-					    "parent-dirs", path);
+		return td_fail(err, EACCES,
+			       "%s is in no directory where parents are allowed: move it, or name "
+			       "its directory in tapdisk.conf with "
+			       "parent-dirs",
+			       path);
 	if (fd == -EXDEV || fd == -ELOOP)
-		return td_fail(err, EACCES, "%s is, or lies behind, a link that leads out of the directories that parents may be in: name where it "
-					    "leads in tapdisk.conf with parent-dirs", path);
+		return td_fail(err, EACCES,
+			       "%s is, or lies behind, a link that leads out of the directories "
+			       "that parents may be in: name where it "
+			       "leads in tapdisk.conf with parent-dirs",
+			       path);
 	return fd < 0 ? td_fail(err, -fd, "cannot open %s: %s", path, strerror(-fd)) : fd;
 }
 
-/* --- which ---------------------------------------------------------------------------------------------------------- */
+/* --- which
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static bool is_word(const char *p, size_t n, const char *word)
 {
@@ -283,7 +304,8 @@ static bool device_is_read_only(dev_t dev)
 
 static bool is_frozen(const struct stat *st)
 {
-	return S_ISBLK(st->st_mode) ? device_is_read_only(st->st_rdev) : !(st->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH));
+	return S_ISBLK(st->st_mode) ? device_is_read_only(st->st_rdev)
+				    : !(st->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH));
 }
 
 int td_reach_freeze(const char *path)
@@ -294,7 +316,8 @@ int td_reach_freeze(const char *path)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || is_frozen(&st))
 		return 0;
-	return chmod(path, st.st_mode & 07777 & ~(mode_t)(S_IWUSR | S_IWGRP | S_IWOTH)) < 0 ? -errno : 0;
+	return chmod(path, st.st_mode & 07777 & ~(mode_t)(S_IWUSR | S_IWGRP | S_IWOTH)) < 0 ? -errno
+											    : 0;
 }
 
 int td_reach_may(const struct td_reach *r, int fd, const char *path, struct td_err *err)
@@ -303,17 +326,25 @@ int td_reach_may(const struct td_reach *r, int fd, const char *path, struct td_e
 	struct stat st;
 
 	if (!strcmp(parents, "no"))
-		return td_fail(err, EACCES, "%s is not opened: parents = no in tapdisk.conf says that no image has one", path);
+		return td_fail(
+			err, EACCES,
+			"%s is not opened: parents = no in tapdisk.conf says that no image has one",
+			path);
 	if (fstat(fd, &st) < 0)
 		return td_fail(err, errno, "cannot stat %s: %s", path, strerror(errno));
 	for (const char *p = parents; *p; p += *p == ':') {
 		size_t n = strcspn(p, ":");
 
-		if ((is_word(p, n, "frozen") && (r->known || is_frozen(&st))) || (is_word(p, n, "same-uid") && r->uid == (long)st.st_uid) ||
+		if ((is_word(p, n, "frozen") && (r->known || is_frozen(&st))) ||
+		    (is_word(p, n, "same-uid") && r->uid == (long)st.st_uid) ||
 		    (*p == '/' && is_below(p, n, (void *)path) == 0))
 			return 0;
 		p += n;
 	}
-	return td_fail(err, EACCES, "%s is not opened as a parent: it may be somebody's disk, and tapdisk.conf has parents = %s; if it is a parent, "
-				    "make it read-only (chmod a-w, or lvchange -p r for a volume), or name it there", path, parents);
+	return td_fail(
+		err, EACCES,
+		"%s is not opened as a parent: it may be somebody's disk, and tapdisk.conf has "
+		"parents = %s; if it is a parent, "
+		"make it read-only (chmod a-w, or lvchange -p r for a volume), or name it there",
+		path, parents);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The one place between the layers above and a driver; what a driver may rely on is asserted here, on the way down and up. */
+/* The one place between the layers above and a driver; what a driver may rely on is asserted here,
+ * on the way down and up. */
 #include "td/block.h"
 
 #include <assert.h>
@@ -9,8 +10,8 @@
 
 #include "lib/io/file.h"
 
-int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io, struct td_image **out,
-		  struct td_err *err)
+int td_image_open(const struct td_driver *driver, const char *path, unsigned flags,
+		  struct td_io *io, struct td_image **out, struct td_err *err)
 {
 	return td_image_open_how(driver, path, &(struct td_how){.flags = flags}, io, out, err);
 }
@@ -24,7 +25,8 @@ static void image_free(struct td_image *image)
 	free(image);
 }
 
-static struct td_image *image_new(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io)
+static struct td_image *image_new(const struct td_driver *driver, const char *path,
+				  const struct td_how *how, struct td_io *io)
 {
 	struct td_image *image = calloc(1, sizeof *image + driver->priv_size);
 
@@ -38,7 +40,8 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->key = how->key;
 	image->reach = how->reach;
 	image->redo = how->redo;
-	image->settle = how->settle || !(how->flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK));
+	image->settle =
+		how->settle || !(how->flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK));
 	image->settle = image->settle && !(how->flags & TD_FILE_NOSYNC);
 	image->lost = how->lost;
 	image->left = how->left;
@@ -51,11 +54,12 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 
 int td_image_file(struct td_image *image, unsigned flags, struct td_file **out, struct td_err *err)
 {
-	return td_file_open_in(image->io, image->path, flags, flags & TD_FILE_PARENT ? image->reach : NULL, out, err);
+	return td_file_open_in(image->io, image->path, flags,
+			       flags & TD_FILE_PARENT ? image->reach : NULL, out, err);
 }
 
-int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,
-		      struct td_image **out, struct td_err *err)
+int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how,
+		      struct td_io *io, struct td_image **out, struct td_err *err)
 {
 	struct td_image *image = image_new(driver, path, how, io);
 	int rc = image ? driver->open(image, err) : -ENOMEM;
@@ -73,7 +77,8 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	return 0;
 }
 
-int td_image_settle(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io, struct td_err *err)
+int td_image_settle(const struct td_driver *driver, const char *path, const struct td_how *how,
+		    struct td_io *io, struct td_err *err)
 {
 	struct td_image *image = driver->settle ? image_new(driver, path, how, io) : NULL;
 	int rc = image ? driver->settle(image, err) : driver->settle ? -ENOMEM : 0;
@@ -108,12 +113,15 @@ static bool has_range(const struct td_req *req)
 	return req->op != TD_FLUSH;
 }
 
-/* The contract of submit; a breach is a bug above, never a guest's doing: tapdisk/blkif/blkif-check.c has checked what guests sent. */
+/* The contract of submit; a breach is a bug above, never a guest's doing:
+ * tapdisk/blkif/blkif-check.c has checked what guests sent. */
 static void assert_request(const struct td_image *image, const struct td_req *req)
 {
 	assert(image->magic == TD_IMAGE_MAGIC);
 	assert(req->done && req->io);
-	assert(!(req->flags & ~(req->op == TD_WRITE_ZEROES ? TD_UNMAP : req->op == TD_WRITE ? TD_FUA : 0u)));
+	assert(!(req->flags & ~(req->op == TD_WRITE_ZEROES ? TD_UNMAP
+				: req->op == TD_WRITE      ? TD_FUA
+							   : 0u)));
 	if (!has_range(req)) {
 		assert(!req->off && !req->len);
 		return;

@@ -13,7 +13,7 @@
 
 struct td_workers {
 	struct td_io *io;
-	pthread_mutex_t lock;      /* over all below but the loop's own async */
+	pthread_mutex_t lock; /* over all below but the loop's own async */
 	pthread_cond_t more;
 	struct td_list todo, done; /* td_iop.link */
 	unsigned ntodo, idle, started;
@@ -82,7 +82,8 @@ static int start_thread(struct td_workers *w)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	if (!rc)
-		pthread_setname_np(w->threads[w->started++], "tapdisk-io"); /* else it would have its starter's */
+		pthread_setname_np(w->threads[w->started++],
+				   "tapdisk-io"); /* else it would have its starter's */
 	return -rc;
 }
 
@@ -124,13 +125,15 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 {
 	unsigned n = 0;
 
-	td_list_each(l, ops)
+	td_list_each (l, ops)
 		n++;
 	pthread_mutex_lock(&w->lock);
 	td_list_splice(&w->todo, ops);
 	w->ntodo += n;
-	/* all that waits is counted, not the new alone: an idle thread that is woken for an earlier one still counts as idle */
-	for (unsigned need = w->ntodo > w->idle ? w->ntodo - w->idle : 0; need && w->started < TD_WORKERS_MAX; need--)
+	/* all that waits is counted, not the new alone: an idle thread that is woken for an earlier
+	 * one still counts as idle */
+	for (unsigned need = w->ntodo > w->idle ? w->ntodo - w->idle : 0;
+	     need && w->started < TD_WORKERS_MAX; need--)
 		if (start_thread(w) < 0)
 			break;
 	if (w->started && n > 1)

@@ -1,45 +1,49 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The three ABIs differ in one thing: a 32-bit x86 compiler aligns 64-bit fields to four bytes.  So the layout is a small
- * table of offsets, and a slot is moved as a whole between the ring and a private buffer.
+ * The three ABIs differ in one thing: a 32-bit x86 compiler aligns 64-bit fields to four bytes.  So
+ * the layout is a small table of offsets, and a slot is moved as a whole between the ring and a
+ * private buffer.
  */
 #include <string.h>
 
 #include "tapdisk/blkif/blkif-abi.h"
 
-#define RING_HEAD 64   /* bytes before the first slot */
-#define SLOT_MAX  112  /* bytes: the larger stride */
-#define SEG_SIZE  8    /* bytes of a segment in the ring: reference, first, last, two of padding */
+#define RING_HEAD 64  /* bytes before the first slot */
+#define SLOT_MAX  112 /* bytes: the larger stride */
+#define SEG_SIZE  8   /* bytes of a segment in the ring: reference, first, last, two of padding */
 
 _Static_assert(sizeof(struct blkif_seg) == SEG_SIZE, "a page of segments is an array of them");
 
 struct layout {
-	uint8_t stride;   /* bytes from slot to slot */
-	uint8_t id;       /* offsets in a request */
+	uint8_t stride; /* bytes from slot to slot */
+	uint8_t id;     /* offsets in a request */
 	uint8_t sector;
-	uint8_t segs;     /* DISCARD: its nr_sectors; INDIRECT: its handle, and after two bytes of padding its pages */
+	uint8_t segs;     /* DISCARD: its nr_sectors; INDIRECT: its handle, and after two bytes of
+			     padding its pages */
 	uint8_t response; /* bytes of a response */
 };
 
 /* Offsets that all ABIs share: op 0, nr_segs 1, handle 2; in a response id 0, op 8, status 10. */
 static const struct layout layouts[] = {
-	[BLKIF_X86_64] = { .stride = 112, .id = 8, .sector = 16, .segs = 24, .response = 16 },
-	[BLKIF_X86_32] = { .stride = 108, .id = 4, .sector = 12, .segs = 20, .response = 12 },
+	[BLKIF_X86_64] = {.stride = 112, .id = 8, .sector = 16, .segs = 24, .response = 16},
+	[BLKIF_X86_32] = {.stride = 108, .id = 4, .sector = 12, .segs = 20, .response = 12},
 #ifdef __i386__
-	[BLKIF_NATIVE] = { .stride = 108, .id = 4, .sector = 12, .segs = 20, .response = 12 },
+	[BLKIF_NATIVE] = {.stride = 108, .id = 4, .sector = 12, .segs = 20, .response = 12},
 #else
-	[BLKIF_NATIVE] = { .stride = 112, .id = 8, .sector = 16, .segs = 24, .response = 16 },
+	[BLKIF_NATIVE] = {.stride = 112, .id = 8, .sector = 16, .segs = 24, .response = 16},
 #endif
 };
 
-static const char *const names[] = { [BLKIF_NATIVE] = "native", [BLKIF_X86_64] = "x86_64", [BLKIF_X86_32] = "x86_32" };
+static const char *const names[] = {
+	[BLKIF_NATIVE] = "native", [BLKIF_X86_64] = "x86_64", [BLKIF_X86_32] = "x86_32"};
 
 int blkif_abi_find(const char *name)
 {
 	for (int i = 0; i < 3; i++) {
 		size_t n = strlen(names[i]);
 
-		if (!strncmp(name, names[i], n) && (!name[n] || (i != BLKIF_NATIVE && !strcmp(name + n, "-abi"))))
+		if (!strncmp(name, names[i], n) &&
+		    (!name[n] || (i != BLKIF_NATIVE && !strcmp(name + n, "-abi"))))
 			return i;
 	}
 	return -1;
@@ -65,7 +69,8 @@ static size_t slot_offset(const struct layout *l, unsigned slots, uint32_t idx)
 	return RING_HEAD + (size_t)(idx & (slots - 1)) * l->stride;
 }
 
-/* The other side may write at any moment: volatile keeps the compiler from reading (or writing) a word twice. */
+/* The other side may write at any moment: volatile keeps the compiler from reading (or writing) a
+ * word twice. */
 static void copy_in(void *to, const void *ring, size_t n)
 {
 	const volatile uint32_t *from = ring;
@@ -89,7 +94,8 @@ static void copy_out(void *ring, const void *from, size_t n)
 	}
 }
 
-void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsigned slots, uint32_t idx, struct blkif_desc *d)
+void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsigned slots,
+		       uint32_t idx, struct blkif_desc *d)
 {
 	const struct layout *l = &layouts[abi];
 	uint8_t buf[SLOT_MAX];
@@ -123,11 +129,11 @@ void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsig
 	}
 }
 
-void blkif_put_response(enum blkif_abi abi, struct blkif_sring *ring, unsigned slots, uint32_t idx, uint64_t id, uint8_t op,
-			int16_t status)
+void blkif_put_response(enum blkif_abi abi, struct blkif_sring *ring, unsigned slots, uint32_t idx,
+			uint64_t id, uint8_t op, int16_t status)
 {
 	const struct layout *l = &layouts[abi];
-	uint8_t buf[16] = { 0 };
+	uint8_t buf[16] = {0};
 
 	memcpy(buf, &id, 8);
 	buf[8] = op;
@@ -135,10 +141,11 @@ void blkif_put_response(enum blkif_abi abi, struct blkif_sring *ring, unsigned s
 	copy_out((char *)ring + slot_offset(l, slots, idx), buf, l->response);
 }
 
-void blkif_put_request(enum blkif_abi abi, struct blkif_sring *ring, unsigned slots, uint32_t idx, const struct blkif_desc *d)
+void blkif_put_request(enum blkif_abi abi, struct blkif_sring *ring, unsigned slots, uint32_t idx,
+		       const struct blkif_desc *d)
 {
 	const struct layout *l = &layouts[abi];
-	uint8_t buf[SLOT_MAX] = { 0 };
+	uint8_t buf[SLOT_MAX] = {0};
 
 	buf[0] = d->op;
 	buf[1] = d->nr_segs;
@@ -153,7 +160,8 @@ void blkif_put_request(enum blkif_abi abi, struct blkif_sring *ring, unsigned sl
 		if (d->op == BLKIF_DISCARD)
 			memcpy(buf + l->segs, &d->nr_sectors, 8);
 	}
-	for (int i = 0; i < BLKIF_MAX_SEGS && d->op != BLKIF_DISCARD && d->op != BLKIF_INDIRECT; i++) {
+	for (int i = 0; i < BLKIF_MAX_SEGS && d->op != BLKIF_DISCARD && d->op != BLKIF_INDIRECT;
+	     i++) {
 		uint8_t *s = buf + l->segs + i * SEG_SIZE;
 
 		memcpy(s, &d->seg[i].ref, 4);
@@ -163,8 +171,8 @@ void blkif_put_request(enum blkif_abi abi, struct blkif_sring *ring, unsigned sl
 	copy_out((char *)ring + slot_offset(l, slots, idx), buf, l->stride);
 }
 
-void blkif_get_response(enum blkif_abi abi, const struct blkif_sring *ring, unsigned slots, uint32_t idx, uint64_t *id, uint8_t *op,
-			int16_t *status)
+void blkif_get_response(enum blkif_abi abi, const struct blkif_sring *ring, unsigned slots,
+			uint32_t idx, uint64_t *id, uint8_t *op, int16_t *status)
 {
 	const struct layout *l = &layouts[abi];
 	uint8_t buf[16];

@@ -10,15 +10,19 @@ static int malformed(struct blkif_req *r, const char *what)
 	const struct blkif_desc *d = blkif_desc_of(r);
 
 	BLKIF_COUNT(b->n.malformed, 1);
-	td_log_limited(&b->limit, LOG_WARNING, "domain %u, device %u: a malformed request (operation %u, %u segments, sector %llu): %s",
-		       b->p.domid, b->p.devid, d->op, r->nr_segs, (unsigned long long)d->sector, what);
+	td_log_limited(&b->limit, LOG_WARNING,
+		       "domain %u, device %u: a malformed request (operation %u, %u segments, "
+		       "sector %llu): %s",
+		       b->p.domid, b->p.devid, d->op, r->nr_segs, (unsigned long long)d->sector,
+		       what);
 	return -EINVAL;
 }
 
 /* R4 for a request that carries data; its length in sectors, or -errno. */
 static int check_data(struct blkif_req *r)
 {
-	uint64_t size = __atomic_load_n(&r->ring->disk->sectors, __ATOMIC_RELAXED), sector = blkif_desc_of(r)->sector;
+	uint64_t size = __atomic_load_n(&r->ring->disk->sectors, __ATOMIC_RELAXED),
+		 sector = blkif_desc_of(r)->sector;
 	unsigned sectors = 0;
 
 	for (unsigned i = 0; i < r->nr_segs; i++) {
@@ -28,8 +32,10 @@ static int check_data(struct blkif_req *r)
 	}
 	if (sector > size || sectors > size - sector)
 		return malformed(r, "it reaches beyond the end of the disk");
-	if (r->req.op == TD_WRITE && r->ring->disk->block && (sector | sectors) % (r->ring->disk->block / 512))
-		return malformed(r, "the disk is shared, and takes whole sectors of its own size only");
+	if (r->req.op == TD_WRITE && r->ring->disk->block &&
+	    (sector | sectors) % (r->ring->disk->block / 512))
+		return malformed(
+			r, "the disk is shared, and takes whole sectors of its own size only");
 	return (int)sectors;
 }
 
@@ -41,7 +47,8 @@ static int check_discard(struct blkif_req *r, const struct blkif_desc *d, struct
 	if (d->nr_segs)
 		return -EOPNOTSUPP;
 	if (!d->nr_sectors || d->sector > size || d->nr_sectors > size - d->sector)
-		return malformed(r, "what it discards is nothing, or reaches beyond the end of the disk");
+		return malformed(
+			r, "what it discards is nothing, or reaches beyond the end of the disk");
 	req->off = d->sector * 512;
 	req->len = d->nr_sectors * 512;
 	return 0;
@@ -93,7 +100,8 @@ bool blkif_is_indirect(const struct blkif_req *r)
 {
 	const struct blkif_desc *d = blkif_desc_of(r);
 
-	return d->op == BLKIF_INDIRECT && d->nr_indirect >= 1 && d->nr_indirect <= BLKIF_MAX_INDIRECT;
+	return d->op == BLKIF_INDIRECT && d->nr_indirect >= 1 &&
+	       d->nr_indirect <= BLKIF_MAX_INDIRECT;
 }
 
 /* Where the segments are, and where the data go. */

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(BLKIF_MAX_INDIRECT * sizeof(struct blkif_seg) <= TD_PAGE, "one page holds all segments");
+_Static_assert(BLKIF_MAX_INDIRECT * sizeof(struct blkif_seg) <= TD_PAGE,
+	       "one page holds all segments");
 
 static int alloc_requests(struct blkif *b)
 {
@@ -16,7 +17,8 @@ static int alloc_requests(struct blkif *b)
 	b->reqs = calloc(b->slots, sizeof *b->reqs);
 	if (b->lane && !(b->lane_ops = calloc(b->slots, sizeof *b->lane_ops)))
 		return -ENOMEM;
-	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS + (size_t)large * BLKIF_MAX_INDIRECT, sizeof *b->copies);
+	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS + (size_t)large * BLKIF_MAX_INDIRECT,
+			   sizeof *b->copies);
 	b->small = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
 	b->large = td_pool_new((1 + BLKIF_MAX_INDIRECT) * TD_PAGE, large);
 	if (!b->reqs || !b->copies || !b->small || !b->large)
@@ -73,8 +75,9 @@ static void let_go(struct blkif *b, bool keep)
 	free(b);
 }
 
-int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p, const struct blkif_keep *keep,
-		  struct blkif_disk *disk, struct lane *lane, struct blkif **out, struct td_err *err)
+int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_params *p,
+		  const struct blkif_keep *keep, struct blkif_disk *disk, struct lane *lane,
+		  struct blkif **out, struct td_err *err)
 {
 	struct blkif *b = calloc(1, sizeof *b);
 	int rc = -ENOMEM, fd;
@@ -103,7 +106,8 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	if (fd < 0)
 		goto fail;
 	ev_io_set(&b->event, fd, EV_READ);
-	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid); /* of all the device's queues */
+	snprintf(name, sizeof name, "vbd-%u-%u", p->domid,
+		 p->devid); /* of all the device's queues */
 	stats_source_open(&b->stats, disk->stats, name);
 	if (lane && stats_source_thread(&b->stats) < 0) {
 		td_fail(err, ENOMEM, "out of memory for a ring of %u pages", p->pages);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Data between the guest's pages and our buffers, by copy: one call for all the writes of a batch, one for all the reads of a turn.
- * A page is let go before its response (R10), and of a read only what the disk gave goes to the guest (R11).  What is mapped
- * (blkif-persist.c) needs none of it.
+ * Data between the guest's pages and our buffers, by copy: one call for all the writes of a batch,
+ * one for all the reads of a turn. A page is let go before its response (R10), and of a read only
+ * what the disk gave goes to the guest (R11).  What is mapped (blkif-persist.c) needs none of it.
  */
 #include "tapdisk/blkif/blkif-ring.h"
 
@@ -18,7 +18,8 @@ static void add_copies(struct blkif *b, const struct blkif_req *r, bool to_guest
 		const struct blkif_seg *s = &r->seg[i];
 		uint16_t len = (uint16_t)((s->last - s->first + 1) * 512);
 
-		b->copies[b->ncopies++] = (struct td_copy){p, s->ref, (uint16_t)(s->first * 512), len, to_guest, 0};
+		b->copies[b->ncopies++] =
+			(struct td_copy){p, s->ref, (uint16_t)(s->first * 512), len, to_guest, 0};
 		p += len;
 	}
 }
@@ -28,8 +29,9 @@ static int copies_result(struct blkif *b, const struct td_copy *c, unsigned n)
 	for (unsigned i = 0; i < n; i++) /* R5 */
 		if (c[i].err) {
 			BLKIF_COUNT(b->n.copy_errors, 1);
-			td_log_limited(&b->limit, LOG_WARNING, "domain %u, device %u: cannot copy its grant %u: %s", b->p.domid,
-				       b->p.devid, c[i].ref, strerror(-c[i].err));
+			td_log_limited(&b->limit, LOG_WARNING,
+				       "domain %u, device %u: cannot copy its grant %u: %s",
+				       b->p.domid, b->p.devid, c[i].ref, strerror(-c[i].err));
 			return c[i].err;
 		}
 	return 0;
@@ -45,7 +47,8 @@ static bool is_read_back(const struct blkif_req *r)
 	return r->req.op == TD_READ && !r->err && r->buf && !r->mapped;
 }
 
-static void copy_all(struct blkif *b, struct blkif_req *first, bool (*wanted)(const struct blkif_req *r), bool to_guest)
+static void copy_all(struct blkif *b, struct blkif_req *first,
+		     bool (*wanted)(const struct blkif_req *r), bool to_guest)
 {
 	struct td_copy *c = b->copies;
 
@@ -70,9 +73,11 @@ void blkif_fetch_segments(struct blkif *b, struct blkif_req *first)
 	b->ncopies = 0;
 	for (struct blkif_req *r = first; r; r = r->next)
 		if (blkif_is_indirect(r)) {
-			uint16_t len = (uint16_t)(blkif_desc_of(r)->nr_indirect * sizeof(struct blkif_seg));
+			uint16_t len = (uint16_t)(blkif_desc_of(r)->nr_indirect *
+						  sizeof(struct blkif_seg));
 
-			b->copies[b->ncopies++] = (struct td_copy){r->room, blkif_desc_of(r)->page[0], 0, len, false, 0};
+			b->copies[b->ncopies++] = (struct td_copy){
+				r->room, blkif_desc_of(r)->page[0], 0, len, false, 0};
 		}
 	if (!b->ncopies)
 		return;

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Persistent grants: a frontend that always uses the same pages has them mapped here once, and the disk reads and writes them without a copy.
+ * Persistent grants: a frontend that always uses the same pages has them mapped here once, and the
+ * disk reads and writes them without a copy.
  *
- * PG1 a page is mapped at its first request and stays mapped while a request uses it; the least recently used that none uses goes when
- *    MOST are mapped, and all go at disconnect (R6)
- * PG2 what cannot be mapped (no such grant, one for reading only, all in use) is copied, as it is without this
- * PG3 a frontend that keeps changing its pages pays for a mapping each time; after CHANGES of them all further pages are copied
- * PG5 a page that the guest sees never holds what is still encrypted: such a disk reads into memory of ours
- * PG4 the guest may change a page while the disk reads it: nothing of it is judged here, and a driver must look at data once only
+ * PG1 a page is mapped at its first request and stays mapped while a request uses it; the least
+ * recently used that none uses goes when MOST are mapped, and all go at disconnect (R6) PG2 what
+ * cannot be mapped (no such grant, one for reading only, all in use) is copied, as it is without
+ * this PG3 a frontend that keeps changing its pages pays for a mapping each time; after CHANGES of
+ * them all further pages are copied PG5 a page that the guest sees never holds what is still
+ * encrypted: such a disk reads into memory of ours PG4 the guest may change a page while the disk
+ * reads it: nothing of it is judged here, and a driver must look at data once only
  */
 #include "tapdisk/blkif/blkif-ring.h"
 
@@ -20,8 +22,8 @@
 
 struct grant {
 	uint32_t ref;
-	uint16_t next;      /* in its bucket: index + 1; 0: none */
-	unsigned users;     /* segments of requests under way */
+	uint16_t next;  /* in its bucket: index + 1; 0: none */
+	unsigned users; /* segments of requests under way */
 	void *page;
 	struct td_list lru; /* in use.. last: the most recent */
 };
@@ -58,21 +60,24 @@ static void forget(struct blkif_persist *p, struct grant *g)
 	td_list_del(&g->lru);
 }
 
-/* A place for one more: a new one, or that of the least recently used; NULL: all are in use, or there were too many changes. */
+/* A place for one more: a new one, or that of the least recently used; NULL: all are in use, or
+ * there were too many changes. */
 static struct grant *place(struct blkif *b, struct blkif_persist *p)
 {
 	if (p->n < MOST)
 		return &p->grant[p->n++];
 	if (p->changes == CHANGES)
 		return NULL;
-	td_list_each(l, &p->lru) {
+	td_list_each (l, &p->lru) {
 		struct grant *g = td_entry(l, struct grant, lru);
 
 		if (g->users)
 			continue;
 		if (++p->changes == CHANGES)
-			td_log(LOG_NOTICE, "domain %u, device %u: its frontend keeps changing its persistent grants: further ones are copied", b->p.domid,
-			       b->p.devid);
+			td_log(LOG_NOTICE,
+			       "domain %u, device %u: its frontend keeps changing its persistent "
+			       "grants: further ones are copied",
+			       b->p.domid, b->p.devid);
 		forget(p, g);
 		b->x->ops->unmap(b->x, g->page);
 		return g;
@@ -121,7 +126,8 @@ bool blkif_persist_get(struct blkif_req *r, struct iovec *iov)
 {
 	int n = 0;
 
-	if (!r->ring->persist || (r->req.op == TD_READ && __atomic_load_n(&r->ring->disk->decrypts, __ATOMIC_RELAXED)))
+	if (!r->ring->persist ||
+	    (r->req.op == TD_READ && __atomic_load_n(&r->ring->disk->decrypts, __ATOMIC_RELAXED)))
 		return false; /* PG5 */
 	for (unsigned i = 0; i < r->nr_segs; i++) {
 		const struct blkif_seg *s = &r->seg[i];

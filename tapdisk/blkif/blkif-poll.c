@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Staying awake for a while after work.  A request costs two wake-ups more than a program's own I/O does, its own and its answer's,
- * and on a fast disk these are a good part of its time: a loop that looks at the ring and at the engine's completions instead of sleeping
- * spares them, at the price of the CPU.  So
+ * Staying awake for a while after work.  A request costs two wake-ups more than a program's own I/O
+ * does, its own and its answer's, and on a fast disk these are a good part of its time: a loop that
+ * looks at the ring and at the engine's completions instead of sleeping spares them, at the price
+ * of the CPU.  So
  *
- * P1 it happens only when the ring's owner asked for it, and for at most polling_us after the last work;
- * P2 only as long as the host has idle CPU time: polling_idle percent of it in the last second, what we burnt ourselves counted as idle;
- * P3 and only where it pays: the window doubles when work wakes us that polling_us would have seen, and halves when it comes later.
+ * P1 it happens only when the ring's owner asked for it, and for at most polling_us after the last
+ * work; P2 only as long as the host has idle CPU time: polling_idle percent of it in the last
+ * second, what we burnt ourselves counted as idle; P3 and only where it pays: the window doubles
+ * when work wakes us that polling_us would have seen, and halves when it comes later.
  *
- * While it is on, the guest is not asked for events; who ends it looks at the ring once more after asking again.  The loop's other
- * descriptors get their turn every SLICE.
+ * While it is on, the guest is not asked for events; who ends it looks at the ring once more after
+ * asking again.  The loop's other descriptors get their turn every SLICE.
  */
 #include "tapdisk/blkif/blkif-ring.h"
 
@@ -20,9 +22,9 @@
 
 #include "lib/io/clock.h"
 
-#define SLICE  UINT64_C(20000)      /* ns */
-#define START  UINT64_C(8000)       /* ns: the smallest window but none */
-#define LOOK   UINT64_C(1000000000) /* ns between looks at the host */
+#define SLICE UINT64_C(20000)      /* ns */
+#define START UINT64_C(8000)       /* ns: the smallest window but none */
+#define LOOK  UINT64_C(1000000000) /* ns between looks at the host */
 
 /* Ticks of all CPUs since the start: those idle (waiting for a disk is idle too), and all. */
 static bool read_ticks(uint64_t *idle, uint64_t *total)
@@ -37,7 +39,8 @@ static bool read_ticks(uint64_t *idle, uint64_t *total)
 	n = read(fd, line, sizeof line - 1);
 	close(fd);
 	line[n > 0 ? n : 0] = 0;
-	if (sscanf(line, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]) < 4)
+	if (sscanf(line, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3],
+		   &v[4], &v[5], &v[6], &v[7]) < 4)
 		return false;
 	*idle = v[3] + v[4];
 	*total = 0;
@@ -60,7 +63,8 @@ static bool host_idle(struct blkif *b, uint64_t now)
 		return false;
 	/* the first look has nothing to compare with */
 	p->host_idle = p->looked && total > p->total_ticks &&
-		       (idle - p->idle_ticks + p->spun / tick) * 100 >= b->p.polling_idle * (total - p->total_ticks);
+		       (idle - p->idle_ticks + p->spun / tick) * 100 >=
+			       b->p.polling_idle * (total - p->total_ticks);
 	p->looked = now;
 	p->spun = 0;
 	p->idle_ticks = idle;

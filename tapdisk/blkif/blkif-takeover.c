@@ -6,26 +6,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The indices of a ring that is new to both sides are 0; another's responses may have overwritten its requests. */
+/* The indices of a ring that is new to both sides are 0; another's responses may have overwritten
+ * its requests. */
 static int check_fresh(struct blkif *b, struct td_err *err)
 {
 	uint32_t rsp_prod = b->ring->rsp_prod;
 
 	if (rsp_prod)
-		return td_fail(err, EBUSY, "domain %u, device %u: its ring has been served before (%u responses): only who has the record of "
-					   "what is in flight there can go on; else the guest must detach the disk first", b->p.domid,
-			       b->p.devid, rsp_prod);
+		return td_fail(err, EBUSY,
+			       "domain %u, device %u: its ring has been served before (%u "
+			       "responses): only who has the record of "
+			       "what is in flight there can go on; else the guest must detach the "
+			       "disk first",
+			       b->p.domid, b->p.devid, rsp_prod);
 	return 0;
 }
 
 static int by_seq(const void *a, const void *b)
 {
-	const struct inflight_entry *x = *(struct inflight_entry *const *)a, *y = *(struct inflight_entry *const *)b;
+	const struct inflight_entry *x = *(struct inflight_entry *const *)a,
+				    *y = *(struct inflight_entry *const *)b;
 
 	return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-/* Splits the requests into those that a dead process owed, in the guest's order, and the free ones. */
+/* Splits the requests into those that a dead process owed, in the guest's order, and the free ones.
+ */
 static unsigned sort_out(struct blkif *b)
 {
 	struct inflight_entry *owed[BLKIF_MAX_SLOTS];
@@ -57,8 +63,8 @@ static unsigned sort_out(struct blkif *b)
 }
 
 /*
- * Goes on where a dead process stopped.  Its rsp_prod is believed only within what it can be: the guest may have changed it, and
- * would then be told that its ring is broken.
+ * Goes on where a dead process stopped.  Its rsp_prod is believed only within what it can be: the
+ * guest may have changed it, and would then be told that its ring is broken.
  */
 static int adopt(struct blkif *b, struct td_err *err)
 {
@@ -71,17 +77,26 @@ static int adopt(struct blkif *b, struct td_err *err)
 	BLKIF_COUNT(b->inflight, sort_out(b));
 	TD_KILL(ADOPT_SORTED);
 	if (next - rsp_prod > b->slots || b->inflight != next - rsp_prod)
-		return td_fail(err, EPROTO, "domain %u, device %u: its ring says %u responses, the record of the last tapdisk %u requests, %u of them "
-					    "not answered: it cannot be taken over", b->p.domid, b->p.devid, rsp_prod, next, b->inflight);
+		return td_fail(err, EPROTO,
+			       "domain %u, device %u: its ring says %u responses, the record of "
+			       "the last tapdisk %u requests, %u of them "
+			       "not answered: it cannot be taken over",
+			       b->p.domid, b->p.devid, rsp_prod, next, b->inflight);
 	b->table.head->rsp_prod = rsp_prod;
 	b->taken_over = true;
-	td_log(LOG_NOTICE, "domain %u, device %u: taken over, with %u requests in flight", b->p.domid, b->p.devid, b->inflight);
+	td_log(LOG_NOTICE, "domain %u, device %u: taken over, with %u requests in flight",
+	       b->p.domid, b->p.devid, b->inflight);
 	return 0;
 }
 
 int blkif_open_table(struct blkif *b, const struct blkif_keep *keep, struct td_err *err)
 {
-	struct inflight_ring id = {.domid = b->p.domid, .devid = b->p.devid, .queue = b->p.queue, .port = b->p.port, .abi = b->p.abi, .pages = b->p.pages,
+	struct inflight_ring id = {.domid = b->p.domid,
+				   .devid = b->p.devid,
+				   .queue = b->p.queue,
+				   .port = b->p.port,
+				   .abi = b->p.abi,
+				   .pages = b->p.pages,
 				   .slots = b->slots};
 	int rc;
 
@@ -94,5 +109,6 @@ int blkif_open_table(struct blkif *b, const struct blkif_keep *keep, struct td_e
 	if (rc < 0)
 		return rc;
 	rc = inflight_new(&b->table, keep ? keep->path : NULL, &id);
-	return rc < 0 ? td_fail(err, ENOMEM, "out of memory for a ring of %u pages", b->p.pages) : 0;
+	return rc < 0 ? td_fail(err, ENOMEM, "out of memory for a ring of %u pages", b->p.pages)
+		      : 0;
 }

@@ -3,16 +3,17 @@
  * The ring's consumer.  What a guest may do to us is bounded here, by these rules:
  *
  * R1 a request is copied once, then a barrier, and only the copy is looked at (blkif_get_request)
- * R2 req_prod - rsp_prod is at most the ring's size, or the ring is stopped; our own rsp_prod is never read back
- * R3 every byte of a response is written (blkif_put_response)
- * R4 segments, sectors and access are checked before anything is done (blkif-check.c)
- * R5 each grant operation's status is looked at (blkif-copy.c)
- * R6 persistent grants are capped, and all unmapped at disconnect (blkif-persist.c)
- * R8 a storm of events without requests is answered ever later
- * R10 R11 data goes by copy: a page is let go before its response, and only bytes that were read go to the guest (blkif-copy.c)
+ * R2 req_prod - rsp_prod is at most the ring's size, or the ring is stopped; our own rsp_prod is
+ * never read back R3 every byte of a response is written (blkif_put_response) R4 segments, sectors
+ * and access are checked before anything is done (blkif-check.c) R5 each grant operation's status
+ * is looked at (blkif-copy.c) R6 persistent grants are capped, and all unmapped at disconnect
+ * (blkif-persist.c) R8 a storm of events without requests is answered ever later R10 R11 data goes
+ * by copy: a page is let go before its response, and only bytes that were read go to the guest
+ * (blkif-copy.c)
  *
- * A turn of the loop: the event > take (copy, check, fetch data of writes in one call, submit) > completions >
- * respond (data of reads in one call, responses, one push, one notify) > look at the ring once more.
+ * A turn of the loop: the event > take (copy, check, fetch data of writes in one call, submit) >
+ * completions > respond (data of reads in one call, responses, one push, one notify) > look at the
+ * ring once more.
  *
  * One thing: a turn of work starts polling (blkif-poll.c), and polling is a turn of work.
  */
@@ -23,9 +24,11 @@
 
 #include "lib/io/clock.h"
 
-#define ROUNDS_MAX  32    /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
-#define AHEAD       16    /* requests of a long batch that are sent to the disk while the next are looked at */
-#define STORM       64    /* events in a row without a request, after which they are answered later */
+#define ROUNDS_MAX                                                                                 \
+	32 /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
+#define AHEAD                                                                                      \
+	16 /* requests of a long batch that are sent to the disk while the next are looked at */
+#define STORM       64 /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_AFTER  5.0   /* s without a request, after which buffers are given back */
 
@@ -35,8 +38,9 @@ static void tell_broken(void *arg)
 {
 	struct blkif *b = arg;
 
-	td_log_limited(&b->disk->limit, LOG_ERR, "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s", b->p.domid, b->p.devid,
-		       b->why);
+	td_log_limited(&b->disk->limit, LOG_ERR,
+		       "domain %u, device %u: the guest broke the ring's rules, it is stopped: %s",
+		       b->p.domid, b->p.devid, b->why);
 	b->disk->broken(b->disk->owner, b->why);
 }
 
@@ -85,7 +89,9 @@ static void show_later(struct blkif *b)
 		ev_feed_event(b->loop, &b->show, EV_CUSTOM);
 }
 
-/* --- answering ------------------------------------------------------------------------------------------------------ */
+/* --- answering
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void add_done(struct blkif_req *r, int err)
 {
@@ -108,7 +114,9 @@ void blkif_req_done(struct td_req *req, int err)
 static void put_response(struct blkif *b, struct blkif_req *r, uint64_t now)
 {
 	struct inflight_entry *t = &b->table.entry[r->index];
-	int16_t status = r->err == 0 ? BLKIF_OKAY : r->err == -EOPNOTSUPP ? BLKIF_EOPNOTSUPP : BLKIF_ERROR;
+	int16_t status = r->err == 0             ? BLKIF_OKAY
+			 : r->err == -EOPNOTSUPP ? BLKIF_EOPNOTSUPP
+						 : BLKIF_ERROR;
 	/* Linux wants an INDIRECT answered under the name of what is in it */
 	uint8_t op = t->desc.op == BLKIF_INDIRECT ? t->desc.nr_segs : t->desc.op;
 
@@ -138,7 +146,8 @@ static void retire(struct blkif *b, struct blkif_req *r)
 	BLKIF_COUNT(b->n.answered, 1);
 }
 
-/* Makes the responses visible; true when the guest wants to hear of it (the rule of xen/io/ring.h). */
+/* Makes the responses visible; true when the guest wants to hear of it (the rule of xen/io/ring.h).
+ */
 static bool push(struct blkif *b, uint32_t old)
 {
 	uint32_t new = b->rsp_prod;
@@ -146,7 +155,8 @@ static bool push(struct blkif *b, uint32_t old)
 	TD_KILL(PUSH_BEGIN);
 	__atomic_store_n(&b->ring->rsp_prod, new, __ATOMIC_RELEASE);
 	TD_KILL(PUSH_DONE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest sees responses before we read what it waits for */
+	__atomic_thread_fence(
+		__ATOMIC_SEQ_CST); /* the guest sees responses before we read what it waits for */
 	return new - __atomic_load_n(&b->ring->rsp_event, __ATOMIC_RELAXED) < new - old;
 }
 
@@ -202,7 +212,9 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 	blkif_respond(w->data);
 }
 
-/* --- taking --------------------------------------------------------------------------------------------------------- */
+/* --- taking
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 /* An INDIRECT's segments are fetched into room that it has from the start; false: there is none. */
 static bool has_room(struct blkif *b, struct blkif_req *r)
@@ -214,7 +226,8 @@ static bool has_room(struct blkif *b, struct blkif_req *r)
 	return r->room;
 }
 
-/* NULL: the next request must stay in the ring until others are answered.  What was copied then is forgotten. */
+/* NULL: the next request must stay in the ring until others are answered.  What was copied then is
+ * forgotten. */
 static struct blkif_req *take_one(struct blkif *b)
 {
 	struct blkif_req *r = b->free;
@@ -258,7 +271,8 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	struct blkif_req *next;
 	unsigned n = 0;
 
-	blkif_fetch_writes(b, r); /* of all before any is submitted: a completion inside a submit may use b->copies again */
+	blkif_fetch_writes(b, r); /* of all before any is submitted: a completion inside a submit
+				     may use b->copies again */
 	TD_KILL(TAKE_FETCHED);
 	for (; r; r = next) {
 		next = r->next;
@@ -275,13 +289,16 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	}
 }
 
-/* Takes all that is there; false when it is over for now: the ring is broken, or waits for room.  now: the time, or 0 where it is still to be looked up. */
+/* Takes all that is there; false when it is over for now: the ring is broken, or waits for room.
+ * now: the time, or 0 where it is still to be looked up. */
 static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 {
 	struct blkif_req *first = NULL, **tail = &first;
 
 	if (prod - b->rsp_prod > b->slots || prod - b->req_cons > b->slots) { /* R2 */
-		ring_break(b, "it says that it has put more requests into the ring than the ring holds");
+		ring_break(
+			b,
+			"it says that it has put more requests into the ring than the ring holds");
 		return false;
 	}
 	if (prod == b->req_cons)
@@ -351,7 +368,8 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct blkif *b = w->data;
 
-	if (b->empty_events >= STORM) { /* R8: the event stays pending, and so does the guest's next one */
+	if (b->empty_events >=
+	    STORM) { /* R8: the event stays pending, and so does the guest's next one */
 		ev_io_stop(loop, &b->event);
 		ev_timer_again(loop, &b->storm);
 		return;
@@ -360,7 +378,8 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 		return;
 	BLKIF_COUNT(b->n.kicks_in, 1);
 	ring_take(b, 0);
-	/* since the last event, not in this one: a request may have been found before its event came */
+	/* since the last event, not in this one: a request may have been found before its event
+	 * came */
 	b->empty_events = b->n.taken == b->event_seen ? b->empty_events + 1 : 0;
 	b->event_seen = b->n.taken;
 }
@@ -389,7 +408,9 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 	td_pool_trim(b->large);
 }
 
-/* --- the outside ---------------------------------------------------------------------------------------------------- */
+/* --- the outside
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 void blkif_init_watchers(struct blkif *b)
 {
@@ -399,11 +420,13 @@ void blkif_init_watchers(struct blkif *b)
 	ev_init(&b->show, on_show);
 	ev_set_priority(&b->show, TD_PRI_COMMIT);
 	ev_init(&b->more, on_more);
-	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for another disk's guest, without this */
+	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for
+						 another disk's guest, without this */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
 	ev_timer_init(&b->trim, on_trim, 0, TRIM_AFTER);
 	blkif_poll_init(b);
-	b->event.data = b->respond.data = b->more.data = b->show.data = b->storm.data = b->trim.data = b;
+	b->event.data = b->respond.data = b->more.data = b->show.data = b->storm.data =
+		b->trim.data = b;
 }
 
 void blkif_hold(struct blkif *b)
@@ -443,7 +466,8 @@ void blkif_run(struct blkif *b)
 		replay(b);
 	if (b->taken_over) {
 		b->taken_over = false;
-		b->x->ops->notify(b->x); /* who died may have pushed responses, and not told of them any more */
+		b->x->ops->notify(b->x); /* who died may have pushed responses, and not told of them
+					    any more */
 		TD_KILL(REPLAY_NOTIFIED);
 	}
 	/* what came while the ring was held has no event of its own */
@@ -486,6 +510,7 @@ struct blkif_stats blkif_stats(const struct blkif *b)
 	struct blkif_stats n;
 
 	for (size_t i = 0; i < sizeof n / sizeof(uint64_t); i++)
-		((uint64_t *)&n)[i] = __atomic_load_n((const uint64_t *)&b->n + i, __ATOMIC_ACQUIRE);
+		((uint64_t *)&n)[i] =
+			__atomic_load_n((const uint64_t *)&b->n + i, __ATOMIC_ACQUIRE);
 	return n;
 }

@@ -19,7 +19,8 @@ static size_t size_for(const struct inflight_ring *ring)
 
 static int map(struct inflight *t, int fd, size_t bytes)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
 
 	if (p == MAP_FAILED)
 		return -errno;
@@ -29,7 +30,8 @@ static int map(struct inflight *t, int fd, size_t bytes)
 	return 0;
 }
 
-/* Its space is taken at once: a store to a page that a full tmpfs has no room for would be a SIGBUS. */
+/* Its space is taken at once: a store to a page that a full tmpfs has no room for would be a
+ * SIGBUS. */
 static int make_file(const char *path, size_t bytes)
 {
 	int fd, rc;
@@ -55,7 +57,10 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 	if (path) {
 		fd = make_file(path, bytes);
 		if (fd < 0)
-			td_log(LOG_WARNING, "cannot make %s: %s: if this process dies, no other can go on in its place", path, strerror(-fd));
+			td_log(LOG_WARNING,
+			       "cannot make %s: %s: if this process dies, no other can go on in "
+			       "its place",
+			       path, strerror(-fd));
 		else
 			t->path = strdup(path);
 	}
@@ -72,17 +77,24 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 	return 0;
 }
 
-static int check(const struct inflight *t, const char *path, const struct inflight_ring *ring, struct td_err *err)
+static int check(const struct inflight *t, const char *path, const struct inflight_ring *ring,
+		 struct td_err *err)
 {
 	if (t->head->magic != MAGIC || t->head->entry_size != sizeof(struct inflight_entry))
-		return td_fail(err, EPROTO, "%s was written by another version of tapdisk: its ring cannot be taken over", path);
+		return td_fail(err, EPROTO,
+			       "%s was written by another version of tapdisk: its ring cannot be "
+			       "taken over",
+			       path);
 	if (memcmp(&t->head->ring, ring, sizeof *ring))
-		return td_fail(err, EPROTO, "%s belongs to another ring of domain %u, device %u: it cannot be taken over", path,
-			       ring->domid, ring->devid);
+		return td_fail(err, EPROTO,
+			       "%s belongs to another ring of domain %u, device %u: it cannot be "
+			       "taken over",
+			       path, ring->domid, ring->devid);
 	return 0;
 }
 
-int inflight_adopt(struct inflight *t, const char *path, const struct inflight_ring *ring, struct td_err *err)
+int inflight_adopt(struct inflight *t, const char *path, const struct inflight_ring *ring,
+		   struct td_err *err)
 {
 	size_t bytes = size_for(ring);
 	struct stat st;
@@ -91,9 +103,13 @@ int inflight_adopt(struct inflight *t, const char *path, const struct inflight_r
 	memset(t, 0, sizeof *t);
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
-		return td_fail(err, errno, "nothing is left of the ring that is to be taken over: %s: %s", path, strerror(errno));
+		return td_fail(err, errno,
+			       "nothing is left of the ring that is to be taken over: %s: %s", path,
+			       strerror(errno));
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size != bytes)
-		rc = td_fail(err, EPROTO, "%s is not what a ring of %u slots leaves: it cannot be taken over", path, ring->slots);
+		rc = td_fail(err, EPROTO,
+			     "%s is not what a ring of %u slots leaves: it cannot be taken over",
+			     path, ring->slots);
 	else if ((rc = map(t, fd, bytes)) < 0)
 		rc = td_fail(err, -rc, "cannot map %s: %s", path, strerror(-rc));
 	close(fd);

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The requests that a ring has taken and not answered, in a file that outlives the process: blkif's responses overwrite its request
- * slots, so that this table alone says what a guest is still owed when its tapdisk has died.
+ * The requests that a ring has taken and not answered, in a file that outlives the process: blkif's
+ * responses overwrite its request slots, so that this table alone says what a guest is still owed
+ * when its tapdisk has died.
  *
- * It is written by one process at a time, the ring's thread; a successor reads it when that process is gone.  Its stores are made in
- * this order, and only a death of the process (not of the machine, whose guests die with it) stands between them:
+ * It is written by one process at a time, the ring's thread; a successor reads it when that process
+ * is gone.  Its stores are made in this order, and only a death of the process (not of the machine,
+ * whose guests die with it) stands between them:
  *
  * T1 an entry is whole (request, seq) before it is TAKEN
  * T2 it is TAKEN before head.next moves past it
  * T3 it is ANSWERING, with its response's index, before the ring's rsp_prod moves past that index
  * T4 it is FREE only after rsp_prod has
  *
- * So at any instant an entry is owed exactly if it is not FREE, its seq is below head.next (else T2 has not come: the request is still in
- * the ring, and will be taken), and it is not ANSWERING at an index below rsp_prod (else T4 has not come: the guest has its answer).
- * A request owed is done again: a read, a write or a flush that was done already may be done twice before its answer, as the guest
- * touches its data, and the page with the segments of an INDIRECT, only after that; in the order of seq, which is the guest's, so that barriers and flushes cover what they did.
- * A flush whose outcome the dead process has taken along is not this table's but lib/syncmark.h's.
+ * So at any instant an entry is owed exactly if it is not FREE, its seq is below head.next (else T2
+ * has not come: the request is still in the ring, and will be taken), and it is not ANSWERING at an
+ * index below rsp_prod (else T4 has not come: the guest has its answer). A request owed is done
+ * again: a read, a write or a flush that was done already may be done twice before its answer, as
+ * the guest touches its data, and the page with the segments of an INDIRECT, only after that; in
+ * the order of seq, which is the guest's, so that barriers and flushes cover what they did. A flush
+ * whose outcome the dead process has taken along is not this table's but lib/syncmark.h's.
  */
 #ifndef TAPDISK_INFLIGHT_H
 #define TAPDISK_INFLIGHT_H
@@ -57,13 +61,15 @@ struct inflight {
 };
 
 /*
- * New and empty, at path; path NULL, or a file that cannot be made (which is logged), gives one in memory, that no successor finds.
- * 0 or -ENOMEM.  What stood at path is gone.
+ * New and empty, at path; path NULL, or a file that cannot be made (which is logged), gives one in
+ * memory, that no successor finds. 0 or -ENOMEM.  What stood at path is gone.
  */
 int inflight_new(struct inflight *t, const char *path, const struct inflight_ring *ring);
 /* A dead process's.  -ENOENT when there is none, -EPROTO when it is not this ring's. */
-int inflight_adopt(struct inflight *t, const char *path, const struct inflight_ring *ring, struct td_err *err);
-void inflight_close(struct inflight *t, bool keep); /* the file goes, unless keep; of a zeroed one, nothing */
+int inflight_adopt(struct inflight *t, const char *path, const struct inflight_ring *ring,
+		   struct td_err *err);
+void inflight_close(struct inflight *t,
+		    bool keep); /* the file goes, unless keep; of a zeroed one, nothing */
 
 /* The layout of this process's tables in a word: one who says the same can take them over. */
 const char *inflight_layout(void);

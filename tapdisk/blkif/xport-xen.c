@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The Xen transport: the ring is mapped by grant, data is copied by grant copy, one system call a batch.
+ * The Xen transport: the ring is mapped by grant, data is copied by grant copy, one system call a
+ * batch.
  *
- * Copying, not mapping, is the rule: the hypervisor checks each piece, a guest that takes a grant away or dies costs that piece a status,
- * and no page of it is in our address space but the ring's own.  Persistent grants are the exception, where a frontend and its
- * toolstack both ask for them: such a page cannot be taken away while it is mapped, and its contents are data only.
+ * Copying, not mapping, is the rule: the hypervisor checks each piece, a guest that takes a grant
+ * away or dies costs that piece a status, and no page of it is in our address space but the ring's
+ * own.  Persistent grants are the exception, where a frontend and its toolstack both ask for them:
+ * such a page cannot be taken away while it is mapped, and its contents are data only.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -27,14 +29,16 @@
 
 #include "tapdisk/blkif/blkif-abi.h"
 
-#define MAX_PIECES (BLKIF_MAX_SLOTS * BLKIF_MAX_SEGS) /* in one call: all that a full ring without INDIRECTs can ask for */
+#define MAX_PIECES                                                                                 \
+	(BLKIF_MAX_SLOTS *                                                                         \
+	 BLKIF_MAX_SEGS) /* in one call: all that a full ring without INDIRECTs can ask for */
 
 struct xen {
 	struct td_xport x;
 	uint16_t domid;
 	xengnttab_handle *gnt;
 	xenevtchn_handle *evt;
-	xenevtchn_port_or_error_t port; /* ours, while bound; else -1 */
+	xenevtchn_port_or_error_t port;      /* ours, while bound; else -1 */
 	xengnttab_grant_copy_segment_t *seg; /* MAX_PIECES; only what is used takes memory */
 };
 
@@ -50,21 +54,24 @@ static void *xen_map_ring(struct td_xport *x, const uint32_t *refs, unsigned n, 
 	void *ring;
 
 	if (!n || n > sizeof(copy) / sizeof(*copy)) {
-		td_fail(err, EINVAL, "a ring of %u pages: 1 to %zu are possible", n, sizeof(copy) / sizeof(*copy));
+		td_fail(err, EINVAL, "a ring of %u pages: 1 to %zu are possible", n,
+			sizeof(copy) / sizeof(*copy));
 		return NULL;
 	}
 	memcpy(copy, refs, n * sizeof(*copy));
 	ring = xengnttab_map_domain_grant_refs(m->gnt, n, m->domid, copy, PROT_READ | PROT_WRITE);
 	if (!ring)
-		td_fail(err, errno ? errno : EIO, "cannot map the ring of domain %u (%u pages, first grant %u): %s", m->domid, n, refs[0],
-			strerror(errno));
+		td_fail(err, errno ? errno : EIO,
+			"cannot map the ring of domain %u (%u pages, first grant %u): %s", m->domid,
+			n, refs[0], strerror(errno));
 	return ring;
 }
 
 static void xen_unmap_ring(struct td_xport *x, void *ring, unsigned n)
 {
 	if (xengnttab_unmap(xen(x)->gnt, ring, n))
-		td_log(LOG_WARNING, "domain %u: the ring stays mapped until this process ends: %s", xen(x)->domid, strerror(errno));
+		td_log(LOG_WARNING, "domain %u: the ring stays mapped until this process ends: %s",
+		       xen(x)->domid, strerror(errno));
 }
 
 static int xen_bind(struct td_xport *x, uint32_t port, struct td_err *err)
@@ -76,7 +83,8 @@ static int xen_bind(struct td_xport *x, uint32_t port, struct td_err *err)
 		int code = errno ? errno : EIO;
 
 		m->port = -1;
-		return td_fail(err, code, "cannot bind to event channel %u of domain %u: %s", port, m->domid, strerror(code));
+		return td_fail(err, code, "cannot bind to event channel %u of domain %u: %s", port,
+			       m->domid, strerror(code));
 	}
 	/* a wake-up without an event must not stop the loop in a read */
 	fcntl(xenevtchn_fd(m->evt), F_SETFL, fcntl(xenevtchn_fd(m->evt), F_GETFL) | O_NONBLOCK);
@@ -99,7 +107,8 @@ static bool xen_ack(struct td_xport *x)
 
 	if (port < 0)
 		return false;
-	/* Unmasked before the ring is read: an event that comes while it is read makes the descriptor readable again. */
+	/* Unmasked before the ring is read: an event that comes while it is read makes the
+	 * descriptor readable again. */
 	xenevtchn_unmask(m->evt, (evtchn_port_t)port);
 	return port == m->port;
 }
@@ -191,7 +200,9 @@ static void *xen_map(struct td_xport *x, uint32_t ref)
 static void xen_unmap(struct td_xport *x, void *page)
 {
 	if (xengnttab_unmap(xen(x)->gnt, page, 1))
-		td_log(LOG_WARNING, "domain %u: a page of its stays mapped until this process ends: %s", xen(x)->domid, strerror(errno));
+		td_log(LOG_WARNING,
+		       "domain %u: a page of its stays mapped until this process ends: %s",
+		       xen(x)->domid, strerror(errno));
 }
 
 static void xen_close(struct td_xport *x)
@@ -229,12 +240,14 @@ static int open_handles(struct xen *m, struct td_err *err)
 	m->gnt = xengnttab_open(NULL, 0);
 	if (!m->gnt)
 		return td_fail(err, errno ? errno : ENODEV,
-			       "cannot open the grant device: %s; is this a Xen host with the module xen-gntdev loaded?",
+			       "cannot open the grant device: %s; is this a Xen host with the "
+			       "module xen-gntdev loaded?",
 			       strerror(errno));
 	m->evt = xenevtchn_open(NULL, 0);
 	if (!m->evt)
 		return td_fail(err, errno ? errno : ENODEV,
-			       "cannot open the event channel device: %s; is this a Xen host with the module xen-evtchn loaded?",
+			       "cannot open the event channel device: %s; is this a Xen host with "
+			       "the module xen-evtchn loaded?",
 			       strerror(errno));
 	return 0;
 }
@@ -262,7 +275,9 @@ int td_xport_xen(uint16_t domid, struct td_xport **out, struct td_err *err)
 
 int td_xport_xen(uint16_t domid, struct td_xport **out, struct td_err *err)
 {
-	return td_fail(err, ENOSYS, "cannot serve domain %u: this tapdisk was built without Xen (install libxen-dev and configure again)",
+	return td_fail(err, ENOSYS,
+		       "cannot serve domain %u: this tapdisk was built without Xen (install "
+		       "libxen-dev and configure again)",
 		       domid);
 }
 

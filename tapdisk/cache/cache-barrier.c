@@ -6,14 +6,16 @@
 
 bool cache_barrier_may_start(const struct cache *c)
 {
-	return c->barrier && c->active == 1 && c->barrier->state[0] == STEP_DRAIN && lanes_closed(c);
+	return c->barrier && c->active == 1 && c->barrier->state[0] == STEP_DRAIN &&
+	       lanes_closed(c);
 }
 
 void cache_release_held(struct cache *c)
 {
 	struct td_list *l;
 
-	if (c->releasing) /* a barrier that ended within the loop below: no recursion as deep as the guest likes */
+	if (c->releasing) /* a barrier that ended within the loop below: no recursion as deep as the
+			     guest likes */
 		return;
 	c->releasing = true;
 	while (!c->barrier && !c->quiesced && (l = td_list_pop(&c->held))) {

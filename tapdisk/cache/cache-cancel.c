@@ -10,7 +10,7 @@ static void cancel_list(struct cache *c, struct td_list *of, int err)
 	struct td_list *l;
 
 	td_list_init(&now);
-	td_list_each_safe(at, next, of) {
+	td_list_each_safe (at, next, of) {
 		if (!cache_leaving(c, td_entry(at, struct td_req, link)))
 			continue;
 		td_list_del(at);
@@ -41,14 +41,15 @@ void cache_cancel(struct cache *c, int err)
 		cache_answer(c, b, err);
 		cache_release_held(c);
 	}
-	/* what others have let in is still looked after by the timer; with nothing of that kind left, nobody would look for space */
+	/* what others have let in is still looked after by the timer; with nothing of that kind
+	 * left, nobody would look for space */
 	if (cache_nobody_waits(c))
 		cache_space_end(c);
 }
 
 static void forget_list(struct cache *c, struct td_list *of)
 {
-	td_list_each_safe(at, next, of) {
+	td_list_each_safe (at, next, of) {
 		if (!cache_leaving(c, td_entry(at, struct td_req, link)))
 			continue;
 		td_list_del(at);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Flushes: one of the image for many, and one that fails for good (C2, C3, C5, C6 and C8 of cache.c). */
+/* Flushes: one of the image for many, and one that fails for good (C2, C3, C5, C6 and C8 of
+ * cache.c). */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -15,8 +16,11 @@ void cache_fail_sticky(struct cache *c, int err)
 	if (c->sticky)
 		return;
 	__atomic_store_n(&c->sticky, err, __ATOMIC_RELEASE); /* lanes look at it */
-	td_log(LOG_ERR, "%s: a flush to disk failed (%s): acknowledged data may be lost.  Writes and flushes fail from now on; close the "
-			"disk, check its contents, and open it again", c->image->path, strerror(-err));
+	td_log(LOG_ERR,
+	       "%s: a flush to disk failed (%s): acknowledged data may be lost.  Writes and "
+	       "flushes fail from now on; close the "
+	       "disk, check its contents, and open it again",
+	       c->image->path, strerror(-err));
 	c->changed(c);
 }
 
@@ -63,7 +67,7 @@ void cache_flush_next(struct cache *c)
 	if (c->flush_running || c->quiesced)
 		return;
 	td_list_init(&nothing_new);
-	td_list_each_safe(l, tmp, &c->flushes) {
+	td_list_each_safe (l, tmp, &c->flushes) {
 		if (td_entry(l, struct td_req, link)->state[1] > c->flushed)
 			continue;
 		td_list_del(l);
@@ -108,7 +112,8 @@ static void flush_done(struct td_req *flush, int err)
 	TD_KILL(FLUSH_BACK);
 	c->flush_running = false;
 	if (!err && c->sticky)
-		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what this flush was to hear */
+		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what
+			       this flush was to hear */
 	if (cache_is_full(err) && (!c->report_enospc || c->quiesced) && !c->sticky) {
 		flush_waits(c, err);
 		return;
@@ -118,7 +123,8 @@ static void flush_done(struct td_req *flush, int err)
 	else
 		c->flushed = c->flushing;
 	if (!err && cache_nobody_waits(c))
-		cache_space_again(c); /* it was this flush that had found none; nothing is to be sent, so `covered' stays as it is */
+		cache_space_again(c); /* it was this flush that had found none; nothing is to be
+					 sent, so `covered' stays as it is */
 	TD_KILL(FLUSH_STICKY);
 	flush_answer(c, &c->covered, err);
 	TD_KILL(FLUSH_ANSWERED);
@@ -141,5 +147,6 @@ void cache_flush(struct cache *c)
 
 bool cache_dirty(const struct cache *c)
 {
-	return written(c) > c->flushed && !c->sticky && c->image && !(c->image->file_flags & TD_FILE_RDONLY);
+	return written(c) > c->flushed && !c->sticky && c->image &&
+	       !(c->image->file_flags & TD_FILE_RDONLY);
 }

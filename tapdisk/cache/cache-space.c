@@ -18,7 +18,7 @@ void cache_space_end(struct cache *c)
 /* Takes the first write off the list; NULL when there is none. */
 static struct td_req *first_write(struct td_list *of)
 {
-	td_list_each(l, of) {
+	td_list_each (l, of) {
 		struct td_req *req = td_entry(l, struct td_req, link);
 
 		if (req->op != TD_READ) {
@@ -50,8 +50,10 @@ void cache_no_space(struct cache *c, const char *what, int err)
 	if (c->out_of_space)
 		return;
 	c->out_of_space = true;
-	td_log(LOG_ERR, "%s: no space for %s (%s): the disk's writes are held, and go on by themselves when there is space", c->image->path,
-	       what, strerror(-err));
+	td_log(LOG_ERR,
+	       "%s: no space for %s (%s): the disk's writes are held, and go on by themselves when "
+	       "there is space",
+	       c->image->path, what, strerror(-err));
 	c->changed(c);
 }
 
@@ -76,7 +78,7 @@ void cache_space_again(struct cache *c)
 
 bool cache_any_write(const struct td_list *of)
 {
-	td_list_each(l, of)
+	td_list_each (l, of)
 		if (td_entry(l, struct td_req, link)->op != TD_READ)
 			return true;
 	return false;
@@ -84,7 +86,8 @@ bool cache_any_write(const struct td_list *of)
 
 bool cache_nobody_waits(const struct cache *c)
 {
-	return c->out_of_space && !c->probe && !cache_any_write(&c->waiting) && td_list_empty(&c->flushes) && !c->flush_running;
+	return c->out_of_space && !c->probe && !cache_any_write(&c->waiting) &&
+	       td_list_empty(&c->flushes) && !c->flush_running;
 }
 
 void cache_probed(struct cache *c, int err)
@@ -92,7 +95,8 @@ void cache_probed(struct cache *c, int err)
 	c->probe = NULL;
 	if (!cache_is_full(err))
 		cache_space_again(c);
-	else if (cache_nobody_waits(c)) /* it was a leaving frontend's, and so were all that waited */
+	else if (cache_nobody_waits(
+			 c)) /* it was a leaving frontend's, and so were all that waited */
 		cache_space_end(c);
 }
 

@@ -1,32 +1,38 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What each mode promises, kept by these rules, here and in the files beside: cache-flush.c (C2, C3, C5, C6), cache-barrier.c (C4),
- * cache-space.c (C7, C8), cache-cancel.c (a frontend that goes), cache-mode.c (the table).
+ * What each mode promises, kept by these rules, here and in the files beside: cache-flush.c (C2,
+ * C3, C5, C6), cache-barrier.c (C4), cache-space.c (C7, C8), cache-cancel.c (a frontend that goes),
+ * cache-mode.c (the table).
  *
  *
- * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is acknowledged.  A DISCARD, or zeroes, that
- *    are to be durable are followed by a flush of the image as if a FLUSH had come behind them: it may be shared (C2), and a failed one is C5's.
- * C2 A FLUSH is answered by a flush of the image that was issued after it arrived, or by none when every change that was
- *    completed before it arrived is covered by a flush that has completed.  `written' counts changes as they complete, before
- *    they are acknowledged; a FLUSH needs the count at its arrival; a flush of the image covers the count at its issue.
- * C3 One flush of the image runs at a time; it answers all that had arrived when it was issued.
- * C4 A BARRIER starts when all that came before it is answered, is flush, write, flush, and nothing that came after it starts
- *    before it is answered.  PREFLUSH is the same three steps, without order.
- * C5 A failed flush is sticky: what it should have made durable may be lost without another sign, so every WRITE and FLUSH after
- *    it fails, until the disk is closed and opened again.  Linux answers an error on a FLUSH by never sending one
- *    again; the failing writes are what it cannot ignore.
- * C6 A durable write that fails is as bad as a failed flush: the kernel reports a write-back error once, and a store that its cache
- *    could not be flushed, so it may be an earlier write's.  That holds past the page cache and for a lane's as well.
- * C7 A WRITE that finds no space is not answered: it waits, and is tried again; unless the disk was told to report it.
- * C8 So is a FLUSH whose metadata finds no space: the image has kept what it could not write.  It is no failed flush in the sense of C5,
- *    for an fdatasync that fails never says that there is no space (td/io.h).  Reported to the guest, it is one: see C5 for Linux.
- * C9 What a lane does past this layer (tapdisk/cache/lane.h) counts as done by it.  Its writes are in the count of C2: whoever has seen one
- *    answered, on whatever ring, and sends a FLUSH then, finds it counted, since it was counted before the answer was put into the ring.
- *    A BARRIER starts, a pause is reached, data are taken from their place (a DISCARD, zeroes), and a part of a block is changed, when all
- *    lanes are closed; they open when it is over.  A WRITE that a lane hands over for want of space does not stand behind what came while
- *    it was under way there.
- * C10 A mode's promise begins with images whose contents are durable (S1 of lib/settle.h), and with nothing that an earlier mode has
- *    promised less about: what flushes have covered in a mode that drops them is not covered.
+ * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is
+ * acknowledged.  A DISCARD, or zeroes, that are to be durable are followed by a flush of the image
+ * as if a FLUSH had come behind them: it may be shared (C2), and a failed one is C5's. C2 A FLUSH
+ * is answered by a flush of the image that was issued after it arrived, or by none when every
+ * change that was completed before it arrived is covered by a flush that has completed.  `written'
+ * counts changes as they complete, before they are acknowledged; a FLUSH needs the count at its
+ * arrival; a flush of the image covers the count at its issue. C3 One flush of the image runs at a
+ * time; it answers all that had arrived when it was issued. C4 A BARRIER starts when all that came
+ * before it is answered, is flush, write, flush, and nothing that came after it starts before it is
+ * answered.  PREFLUSH is the same three steps, without order. C5 A failed flush is sticky: what it
+ * should have made durable may be lost without another sign, so every WRITE and FLUSH after it
+ * fails, until the disk is closed and opened again.  Linux answers an error on a FLUSH by never
+ * sending one again; the failing writes are what it cannot ignore. C6 A durable write that fails is
+ * as bad as a failed flush: the kernel reports a write-back error once, and a store that its cache
+ *    could not be flushed, so it may be an earlier write's.  That holds past the page cache and for
+ * a lane's as well. C7 A WRITE that finds no space is not answered: it waits, and is tried again;
+ * unless the disk was told to report it. C8 So is a FLUSH whose metadata finds no space: the image
+ * has kept what it could not write.  It is no failed flush in the sense of C5, for an fdatasync
+ * that fails never says that there is no space (td/io.h).  Reported to the guest, it is one: see C5
+ * for Linux. C9 What a lane does past this layer (tapdisk/cache/lane.h) counts as done by it.  Its
+ * writes are in the count of C2: whoever has seen one answered, on whatever ring, and sends a FLUSH
+ * then, finds it counted, since it was counted before the answer was put into the ring. A BARRIER
+ * starts, a pause is reached, data are taken from their place (a DISCARD, zeroes), and a part of a
+ * block is changed, when all lanes are closed; they open when it is over.  A WRITE that a lane
+ * hands over for want of space does not stand behind what came while it was under way there. C10 A
+ * mode's promise begins with images whose contents are durable (S1 of lib/settle.h), and with
+ * nothing that an earlier mode has promised less about: what flushes have covered in a mode that
+ * drops them is not covered.
  *
  * One thing: barriers, flushes, space and lanes are steps of one request's way, each of which
  * may send it to any other.
@@ -78,7 +84,8 @@ void cache_finish(struct cache *c, struct td_req *req, int err)
 		cache_answer(c, req, err);
 }
 
-/* --- to the image and back ------------------------------------------------------------------------------------------ */
+/* --- to the image and back
+ * ------------------------------------------------------------------------------------------ */
 
 static void op_done(struct td_req *child, int err);
 
@@ -90,12 +97,14 @@ static struct cache_op *op_get(struct cache *c)
 		c->ops = op->next;
 		return op;
 	}
-	return calloc(1, sizeof *op); /* kept when done: after the first burst nothing is allocated */
+	return calloc(1,
+		      sizeof *op); /* kept when done: after the first burst nothing is allocated */
 }
 
 static bool parked(const struct cache *c, const struct td_req *req)
 {
-	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && req != c->probe && !cache_leaving(c, req));
+	return c->quiesced || (c->out_of_space && req->op == TD_WRITE && req != c->probe &&
+			       !cache_leaving(c, req));
 }
 
 static void park(struct cache *c, struct td_req *req)
@@ -105,7 +114,8 @@ static void park(struct cache *c, struct td_req *req)
 		c->probe = NULL; /* it was to be sent when the lanes are closed */
 }
 
-/* Does it take data from where lanes know them, or is it a read-modify-write of a block that they may be writing?  C9 */
+/* Does it take data from where lanes know them, or is it a read-modify-write of a block that they
+ * may be writing?  C9 */
 static bool stops_lanes(const struct cache *c, const struct td_req *req)
 {
 	if (req->op == TD_READ)
@@ -134,7 +144,8 @@ static void send_now(struct cache *c, struct td_req *req)
 	op->req = req;
 	op->c = c;
 	op->child.op = req->op;
-	op->child.flags = (req->op == TD_WRITE && lasting(c, req) ? TD_FUA : 0) | (req->flags & TD_UNMAP); /* C1 */
+	op->child.flags = (req->op == TD_WRITE && lasting(c, req) ? TD_FUA : 0) |
+			  (req->flags & TD_UNMAP); /* C1 */
 	op->child.off = req->off;
 	op->child.len = req->len;
 	op->child.iov = req->iov;
@@ -212,7 +223,9 @@ static void op_done(struct td_req *child, int err)
 	cache_check_idle(c);
 }
 
-/* --- the outside ---------------------------------------------------------------------------------------------------- */
+/* --- the outside
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 void cache_dispatch(struct cache *c, struct td_req *req)
 {
@@ -279,7 +292,8 @@ void cache_fini(struct cache *c)
 	}
 }
 
-void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image, struct td_io *io, bool fresh)
+void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image,
+		  struct td_io *io, bool fresh)
 {
 	bool dropped = c->mode->drop_flush;
 
@@ -288,7 +302,8 @@ void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_i
 	c->image = image;
 	c->io = io;
 	c->mapped = image->driver->map;
-	c->whole = c->mapped && image->driver->map(image, 0, image->info.size, &c->map) && c->map.whole;
+	c->whole = c->mapped && image->driver->map(image, 0, image->info.size, &c->map) &&
+		   c->map.whole;
 	c->block = c->whole && c->map.file ? c->map.file->st.off_align : 0;
 	if (dropped && !mode->drop_flush)
 		c->flushed = 0; /* C10 */
@@ -319,8 +334,9 @@ bool cache_at_work(const struct cache *c)
 
 bool cache_lets_lanes(const struct cache *c)
 {
-	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) && td_list_empty(&c->stoppers) && !c->stopping &&
-	       c->image->driver->map && !c->image->fault;
+	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) &&
+	       td_list_empty(&c->stoppers) && !c->stopping && c->image->driver->map &&
+	       !c->image->fault;
 }
 
 void cache_lanes_closed(struct cache *c)

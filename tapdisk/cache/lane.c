@@ -45,8 +45,8 @@ struct lane {
 	/* the lane's thread's */
 	bool open, closing;
 	bool direct, fua;
-	unsigned fast;      /* under way; the home thread looks at it, as at those of `n' */
-	unsigned barriers;  /* under way, slow */
+	unsigned fast;     /* under way; the home thread looks at it, as at those of `n' */
+	unsigned barriers; /* under way, slow */
 	struct td_io *io;
 	struct td_log_limit limit;
 	struct td_map whole;
@@ -67,7 +67,8 @@ static bool is_full(int err)
 	return err == -ENOSPC || err == -EDQUOT;
 }
 
-/* --- slow: there and back ------------------------------------------------------------------------------------------- */
+/* --- slow: there and back
+ * ------------------------------------------------------------------------------------------- */
 
 /* In the lane's thread. */
 static void slow_back(struct queue_msg *m)
@@ -90,7 +91,8 @@ static void slow_done(struct td_req *child, int err)
 	struct td_image *image = l->cache->image;
 
 	op->err = err;
-	op->mapped = !err && l->gate == OPEN && child->len && !child->flags && image && image->driver->map && !image->fault &&
+	op->mapped = !err && l->gate == OPEN && child->len && !child->flags && image &&
+		     image->driver->map && !image->fault &&
 		     image->driver->map(image, child->off, child->len, &op->map);
 	op->msg.fn = slow_back;
 	queue_post(l->queue, &op->msg);
@@ -111,7 +113,8 @@ static void slow_arrives(struct queue_msg *m)
 		cache_submit_again(c, &op->child);
 	else
 		cache_submit(c, &op->child);
-	if (leaves && (c->quiesced || c->out_of_space)) /* whoever lets it go has cancelled the others already */
+	if (leaves && (c->quiesced ||
+		       c->out_of_space)) /* whoever lets it go has cancelled the others already */
 		cache_cancel(c, -EIO);
 }
 
@@ -139,7 +142,9 @@ const struct td_req *lane_origin(const struct td_req *req)
 	return req->done == slow_done ? td_entry(req, struct lane_op, child)->req : req;
 }
 
-/* --- fast ----------------------------------------------------------------------------------------------------------- */
+/* --- fast
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void gate_answer(struct lane *l);
 
@@ -191,9 +196,14 @@ static void no_file(struct lane *l, struct lane_op *op)
 
 static const struct td_map *find(const struct lane *l, const struct td_req *req)
 {
-	const struct td_map *m = l->whole.len ? &l->whole : l->places ? &l->places[req->off >> PLACE_BITS & (PLACES - 1)] : NULL;
+	const struct td_map *m = l->whole.len ? &l->whole
+				 : l->places  ? &l->places[req->off >> PLACE_BITS & (PLACES - 1)]
+					      : NULL;
 
-	return m && req->off >= m->off && req->off - m->off <= m->len && req->len <= m->len - (req->off - m->off) ? m : NULL;
+	return m && req->off >= m->off && req->off - m->off <= m->len &&
+			       req->len <= m->len - (req->off - m->off)
+		       ? m
+		       : NULL;
 }
 
 /* May it be written past the home thread?  L5, L6 */
@@ -201,7 +211,8 @@ static bool may_write(const struct lane *l, const struct td_req *req, const stru
 {
 	bool fua = l->fua || (req->flags & TD_FUA);
 
-	if (__atomic_load_n(&l->cache->sticky, __ATOMIC_ACQUIRE) || (m->file && m->file->st.off_align > 512 && !l->whole.len))
+	if (__atomic_load_n(&l->cache->sticky, __ATOMIC_ACQUIRE) ||
+	    (m->file && m->file->st.off_align > 512 && !l->whole.len))
 		return false;
 	return !fua || !m->file || (l->direct && l->whole.len);
 }
@@ -229,7 +240,8 @@ static bool go_fast(struct lane *l, struct lane_op *op)
 	struct td_req *req = op->req;
 	const struct td_map *m;
 
-	if (!l->open || l->barriers || (req->op != TD_READ && req->op != TD_WRITE) || (req->flags & (TD_PREFLUSH | TD_BARRIER)))
+	if (!l->open || l->barriers || (req->op != TD_READ && req->op != TD_WRITE) ||
+	    (req->flags & (TD_PREFLUSH | TD_BARRIER)))
 		return false;
 	m = find(l, req);
 	if (!m || (req->op == TD_WRITE && !may_write(l, req, m)) || (m->file && !prepare(l, op, m)))
@@ -258,7 +270,9 @@ struct td_io *lane_io(const struct lane *l)
 	return l->io;
 }
 
-/* --- the gate ------------------------------------------------------------------------------------------------------- */
+/* --- the gate
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void gate_answered(struct queue_msg *m)
 {
@@ -278,7 +292,8 @@ static void gate_answer(struct lane *l)
 	queue_post(l->home, &l->order.msg);
 }
 
-/* The engine must be of the kind that the file was opened with: a simulated disk has but one, at home, and then all goes slow. */
+/* The engine must be of the kind that the file was opened with: a simulated disk has but one, at
+ * home, and then all goes slow. */
 static bool gate_open(struct lane *l)
 {
 	struct td_err err = {0};
@@ -291,7 +306,9 @@ static bool gate_open(struct lane *l)
 	if (!l->whole.len && l->places)
 		memset(l->places, 0, PLACES * sizeof *l->places); /* L3 */
 	if (queue_engine(l->queue, l->order.choice, l->direct, &l->io, &err) < 0) {
-		td_log_limited(&l->limit, LOG_WARNING, "a ring's requests all take the way through the main thread: %s", err.text);
+		td_log_limited(&l->limit, LOG_WARNING,
+			       "a ring's requests all take the way through the main thread: %s",
+			       err.text);
 		return false;
 	}
 	return l->io->ops == l->order.ops;
@@ -331,7 +348,7 @@ void lanes_update(struct cache *c)
 {
 	bool open = cache_lets_lanes(c);
 
-	td_list_each(at, &c->lanes) {
+	td_list_each (at, &c->lanes) {
 		struct lane *l = td_entry(at, struct lane, link);
 
 		if (l->gate == CLOSED && open && !l->retired)
@@ -343,7 +360,7 @@ void lanes_update(struct cache *c)
 
 bool lanes_closed(const struct cache *c)
 {
-	td_list_each(at, &c->lanes)
+	td_list_each (at, &c->lanes)
 		if (td_entry(at, struct lane, link)->gate != CLOSED)
 			return false;
 	return true;
@@ -351,7 +368,7 @@ bool lanes_closed(const struct cache *c)
 
 bool lanes_busy(const struct cache *c)
 {
-	td_list_each(at, &c->lanes)
+	td_list_each (at, &c->lanes)
 		if (GET(td_entry(at, struct lane, link)->fast))
 			return true;
 	return false;
@@ -361,7 +378,7 @@ uint64_t lanes_written(const struct cache *c)
 {
 	uint64_t n = 0;
 
-	td_list_each(at, &c->lanes)
+	td_list_each (at, &c->lanes)
 		n += GET(td_entry(at, struct lane, link)->n.written);
 	return n;
 }
@@ -379,24 +396,28 @@ struct lane_count lanes_count(const struct cache *c)
 {
 	struct lane_count sum = c->lanes_gone;
 
-	td_list_each(at, &c->lanes)
+	td_list_each (at, &c->lanes)
 		add_count(&sum, &td_entry(at, struct lane, link)->n.c);
 	return sum;
 }
 
 struct lane_stats lane_stats(const struct lane *l)
 {
-	return (struct lane_stats){.fast = {GET(l->n.c.requests[0]), GET(l->n.c.requests[1])}, .slow = GET(l->n.slow)};
+	return (struct lane_stats){.fast = {GET(l->n.c.requests[0]), GET(l->n.c.requests[1])},
+				   .slow = GET(l->n.slow)};
 }
 
-/* --- news ----------------------------------------------------------------------------------------------------------- */
+/* --- news
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void deliver(struct news *n)
 {
 	void (*fn)(void *owner) = n->fn;
 	void *owner = n->owner;
 
-	/* before it is looked at what they are: whatever comes after is told anew; from here on the message is its sender's */
+	/* before it is looked at what they are: whatever comes after is told anew; from here on the
+	 * message is its sender's */
 	(void)__atomic_exchange_n(&n->told, false, __ATOMIC_ACQ_REL);
 	fn(owner);
 }
@@ -432,7 +453,9 @@ void lane_tell(struct lane *l, enum lane_news what, void (*fn)(void *owner), voi
 	queue_post(l->home, &n->msg);
 }
 
-/* --- comes and goes ------------------------------------------------------------------------------------------------- */
+/* --- comes and goes
+ * -------------------------------------------------------------------------------------------------
+ */
 
 struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q)
 {

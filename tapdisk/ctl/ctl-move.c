@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The operations with which disks go from one process to another (tapdisk/ctl/handover.h): who gives, and who takes. */
+/* The operations with which disks go from one process to another (tapdisk/ctl/handover.h): who
+ * gives, and who takes. */
 #include <errno.h>
 #include <string.h>
 
@@ -45,7 +46,7 @@ int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td
 	call->fds[0] = -1; /* taken over */
 	if (!rc)
 		rc = vbd_reopen(v, spec, &o, &past, err);
-	json_array_foreach(json_object_get(call->req, "rings"), i, ring)
+	json_array_foreach (json_object_get(call->req, "rings"), i, ring)
 		if (!rc)
 			rc = ctl_adopt_ring(call, v, ring, &used, err);
 	if (!rc)

@@ -21,14 +21,17 @@ struct op {
 	bool disk; /* needs a disk: "minor" is looked up */
 };
 
-/* --- taking a question apart ---------------------------------------------------------------------------------------- */
+/* --- taking a question apart
+ * ---------------------------------------------------------------------------------------- */
 
-int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out, struct td_err *err)
+int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out,
+		struct td_err *err)
 {
 	const json_t *j = json_object_get(req, key);
 
 	if (!json_is_integer(j) || json_integer_value(j) < min || json_integer_value(j) > max)
-		return td_fail(err, EINVAL, "'%s' is missing, or not a number from %lld to %lld", key, (long long)min, (long long)max);
+		return td_fail(err, EINVAL, "'%s' is missing, or not a number from %lld to %lld",
+			       key, (long long)min, (long long)max);
 	*out = json_integer_value(j);
 	return 0;
 }
@@ -37,7 +40,9 @@ static int get_timeout(const json_t *req)
 {
 	const json_t *j = json_object_get(req, "timeout");
 
-	return json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) < 86400 ? (int)json_integer_value(j) : 0;
+	return json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) < 86400
+		       ? (int)json_integer_value(j)
+		       : 0;
 }
 
 _Static_assert(TD_CTL_KEY_MAX == TD_KEY_MAX, "what is sent fits");
@@ -50,7 +55,8 @@ static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
 	if (!hex)
 		return 0;
 	if (!n || n % 2 || n > 2 * sizeof key->bytes || strspn(hex, "0123456789abcdef") != n)
-		return td_fail(err, EINVAL, "'key' is not 1 to %zu bytes in hexadecimal", sizeof key->bytes);
+		return td_fail(err, EINVAL, "'key' is not 1 to %zu bytes in hexadecimal",
+			       sizeof key->bytes);
 	for (key->len = 0; key->len < n / 2; key->len++)
 		sscanf(hex + 2 * key->len, "%2hhx", &key->bytes[key->len]);
 	return 0;
@@ -66,7 +72,7 @@ int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err
 
 	if (rc < 0)
 		return rc;
-	json_array_foreach(words, i, w) {
+	json_array_foreach (words, i, w) {
 		if (!json_is_string(w))
 			return td_fail(err, EINVAL, "an option is not a word");
 		rc = options_add(o, json_string_value(w), err);
@@ -75,18 +81,23 @@ int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err
 	}
 	o->read_only = json_is_true(json_object_get(req, "read_only"));
 	if (name && strlen(name) >= sizeof o->name)
-		return td_fail(err, ENAMETOOLONG, "the disk's name is longer than %zu bytes", sizeof o->name - 1);
+		return td_fail(err, ENAMETOOLONG, "the disk's name is longer than %zu bytes",
+			       sizeof o->name - 1);
 	snprintf(o->name, sizeof o->name, "%s", name ? name : "");
 	return get_key(req, &o->key, err);
 }
 
 struct vbd_past ctl_get_past(const json_t *past)
 {
-	return (struct vbd_past){json_is_true(json_object_get(past, "paused")), (uint64_t)json_integer_value(json_object_get(past, "sectors")),
-				 -(int)json_integer_value(json_object_get(past, "sticky")), record_log(past)};
+	return (struct vbd_past){json_is_true(json_object_get(past, "paused")),
+				 (uint64_t)json_integer_value(json_object_get(past, "sectors")),
+				 -(int)json_integer_value(json_object_get(past, "sticky")),
+				 record_log(past)};
 }
 
-/* --- answers -------------------------------------------------------------------------------------------------------- */
+/* --- answers
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static const char *ring_state(const struct blkif *b)
 {
@@ -97,10 +108,11 @@ static void put_rings(json_t *o, const struct vbd *v)
 {
 	json_t *rings = json_array();
 
-	td_list_each(l, &v->rings) {
+	td_list_each (l, &v->rings) {
 		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
-		json_t *r = json_pack("{s:i, s:I, s:i, s:s}", "domid", blkif_params(b)->domid, "devid", (json_int_t)blkif_params(b)->devid,
-				      "queue", (int)blkif_params(b)->queue, "state", ring_state(b));
+		json_t *r = json_pack("{s:i, s:I, s:i, s:s}", "domid", blkif_params(b)->domid,
+				      "devid", (json_int_t)blkif_params(b)->devid, "queue",
+				      (int)blkif_params(b)->queue, "state", ring_state(b));
 
 		if (blkif_is_broken(b))
 			json_object_set_new(r, "reason", json_string(blkif_why(b)));
@@ -114,7 +126,7 @@ static const char *rings_state(const struct vbd *v)
 {
 	const char *word = NULL;
 
-	td_list_each(l, &v->rings) {
+	td_list_each (l, &v->rings) {
 		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
 
 		if (!word || blkif_is_broken(b))
@@ -161,36 +173,43 @@ static void put_info(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "read_only", json_boolean(v->opt.read_only));
 	json_object_set_new(o, "sectors", json_integer((json_int_t)v->disk.sectors));
 	json_object_set_new(o, "sector_size", json_integer(options_sector(&v->opt)));
-	json_object_set_new(o, "physical_sector_size", json_integer(at_least(v->leaf ? v->leaf->info.physical : 512, options_sector(&v->opt))));
+	json_object_set_new(o, "physical_sector_size",
+			    json_integer(at_least(v->leaf ? v->leaf->info.physical : 512,
+						  options_sector(&v->opt))));
 	json_object_set_new(o, "flush", json_boolean(m->advertise_flush));
 	json_object_set_new(o, "barrier", json_boolean(m->advertise_flush));
 	json_object_set_new(o, "discard", json_boolean(v->disk.discard));
 	if (v->disk.discard && v->leaf)
-		json_object_set_new(o, "discard_granularity", json_integer(at_least(v->leaf->info.discard_gran, options_sector(&v->opt))));
+		json_object_set_new(o, "discard_granularity",
+				    json_integer(at_least(v->leaf->info.discard_gran,
+							  options_sector(&v->opt))));
 	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
 	json_object_set_new(o, "persistent", json_true());
 	json_object_set_new(o, "max_indirect_segments", json_integer(BLKIF_MAX_INDIRECT));
 	json_object_set_new(o, "max_queues", json_integer(BLKIF_MAX_QUEUES));
 }
 
-/* --- operations ----------------------------------------------------------------------------------------------------- */
+/* --- operations
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* How many requests of a disk were answered; grows for as long as it works. */
 static json_int_t answered(const struct vbd *v)
 {
 	uint64_t n = v->nbd ? nbd_stats(v->nbd)->answered : 0;
 
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		n += blkif_stats(td_entry(l, struct vbd_ring, link)->blkif).answered;
 	return (json_int_t)n;
 }
 
-/* And how many wait for an answer, as the tapdisk itself has counted them: of a ring's page its guest says what it likes. */
+/* And how many wait for an answer, as the tapdisk itself has counted them: of a ring's page its
+ * guest says what it likes. */
 static json_int_t waiting(const struct vbd *v)
 {
 	unsigned n = v->nbd ? nbd_inflight(v->nbd) : 0;
 
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		n += blkif_inflight(td_entry(l, struct vbd_ring, link)->blkif);
 	return n;
 }
@@ -217,7 +236,7 @@ static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 
 static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	td_list_each(l, &server.disks) {
+	td_list_each (l, &server.disks) {
 		struct vbd *d = td_entry(l, struct vbd, link);
 		json_t *row = json_object();
 
@@ -286,11 +305,13 @@ static int op_close(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 {
 	json_int_t keeper = json_integer_value(json_object_get(call->req, "keeper"));
 	int minor = v->minor;
-	int rc = vbd_close(v, json_is_true(json_object_get(call->req, "force")), get_timeout(call->req), err);
+	int rc = vbd_close(v, json_is_true(json_object_get(call->req, "force")),
+			   get_timeout(call->req), err);
 
 	/* one whose last flush failed is closed as well, and that error is the answer */
 	if (keeper > 0 && rc != -ENODEV && server_find(minor) == v && !vbd_busy(v))
-		json_object_set_new(answer, "detached", json_boolean(detach(v, keeper, answer, NULL) == 0));
+		json_object_set_new(answer, "detached",
+				    json_boolean(detach(v, keeper, answer, NULL) == 0));
 	return rc;
 }
 
@@ -306,7 +327,8 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	int rc = has ? ctl_get_options(call->req, &o, err) : 0;
 
 	if (!rc)
-		rc = vbd_unpause(v, json_string_value(json_object_get(call->req, "args")), has ? &o : NULL, err);
+		rc = vbd_unpause(v, json_string_value(json_object_get(call->req, "args")),
+				 has ? &o : NULL, err);
 	if (!rc)
 		put_info(answer, v);
 	return rc;
@@ -323,13 +345,14 @@ static int op_resize(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 
 static int op_stats(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	json_object_set_new(answer, "stats", ctl_stats_json(v, json_is_true(json_object_get(call->req, "full"))));
+	json_object_set_new(answer, "stats",
+			    ctl_stats_json(v, json_is_true(json_object_get(call->req, "full"))));
 	return 0;
 }
 
 static int op_stats_all(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	td_list_each(l, &server.disks) {
+	td_list_each (l, &server.disks) {
 		struct vbd *d = td_entry(l, struct vbd, link);
 		json_t *row = json_object();
 
@@ -360,7 +383,9 @@ static int op_settle(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 		rc = td_fail(err, EINVAL, "'args' is missing: type:path");
 	if (!rc && server_find((int)minor))
 		rc = td_fail(err, EBUSY, "minor %d is this tapdisk's", (int)minor);
-	return rc < 0 ? rc : settle(&server.queue, (int)minor, spec, &o, record_log(json_object_get(call->req, "past")), err);
+	return rc < 0 ? rc
+		      : settle(&server.queue, (int)minor, spec, &o,
+			       record_log(json_object_get(call->req, "past")), err);
 }
 
 static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
@@ -369,7 +394,9 @@ static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	return 0;
 }
 
-/* --- watching ------------------------------------------------------------------------------------------------------- */
+/* --- watching
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void send_event(struct ctl_call *call, void *arg)
 {
@@ -398,25 +425,36 @@ static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
 			return -EINVAL;
 		if (!server_find((int)minor))
-			return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", (int)minor);
+			return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk",
+				       (int)minor);
 		call->minor = (int)minor;
 	}
 	call->watching = true;
 	return 0;
 }
 
-/* --- dispatch ------------------------------------------------------------------------------------------------------- */
+/* --- dispatch
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static const struct op ops[] = {
-	{"ping", op_ping, false},         {"list", op_list, false},
-	{"attach", op_attach, false},     {"detach", op_detach, true},
-	{"open", op_open, true},          {"close", op_close, true},
-	{"pause", op_pause, true},        {"unpause", op_unpause, true},
-	{"resize", op_resize, true},      {"stats", op_stats, true},
+	{"ping", op_ping, false},
+	{"list", op_list, false},
+	{"attach", op_attach, false},
+	{"detach", op_detach, true},
+	{"open", op_open, true},
+	{"close", op_close, true},
+	{"pause", op_pause, true},
+	{"unpause", op_unpause, true},
+	{"resize", op_resize, true},
+	{"stats", op_stats, true},
 	{"stats_all", op_stats_all, false},
-	{"info", op_info, true},          {"connect", ctl_op_connect, true},
-	{"disconnect", ctl_op_disconnect, true}, {"watch", op_watch, false},
-	{"handover", ctl_op_handover, false}, {"adopt", ctl_op_adopt, false},
+	{"info", op_info, true},
+	{"connect", ctl_op_connect, true},
+	{"disconnect", ctl_op_disconnect, true},
+	{"watch", op_watch, false},
+	{"handover", ctl_op_handover, false},
+	{"adopt", ctl_op_adopt, false},
 	{"settle", op_settle, false},
 };
 
@@ -438,11 +476,14 @@ static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
 				v = server_find((int)minor);
 			}
 			if (!v)
-				return td_fail(err, ENODEV, "minor %d is not attached to tapdisk %d", (int)minor, (int)getpid());
+				return td_fail(err, ENODEV,
+					       "minor %d is not attached to tapdisk %d", (int)minor,
+					       (int)getpid());
 		}
 		return ops[i].run(call, v, answer, err);
 	}
-	return td_fail(err, EOPNOTSUPP, "this tapdisk (%s) knows no operation '%.40s'", PACKAGE_VERSION, name ? name : "");
+	return td_fail(err, EOPNOTSUPP, "this tapdisk (%s) knows no operation '%.40s'",
+		       PACKAGE_VERSION, name ? name : "");
 }
 
 void ctl_ops_run(struct ctl_call *call)
@@ -456,12 +497,14 @@ void ctl_ops_run(struct ctl_call *call)
 	rc = run(call, answer, &err);
 	json_object_set_new(answer, "err", json_integer(rc < 0 ? -rc : 0));
 	if (rc < 0) {
-		json_object_set_new(answer, "text", json_string(err.text[0] ? err.text : strerror(-rc)));
-		td_log(LOG_INFO, "%s: %s", json_string_value(json_object_get(call->req, "op")) ?: "?", err.text);
+		json_object_set_new(answer, "text",
+				    json_string(err.text[0] ? err.text : strerror(-rc)));
+		td_log(LOG_INFO, "%s: %s",
+		       json_string_value(json_object_get(call->req, "op")) ?: "?", err.text);
 	}
 	ctl_send(call, answer);
 	if (!rc && call->watching)
-		td_list_each(l, &server.disks)
+		td_list_each (l, &server.disks)
 			send_event(call, td_entry(l, struct vbd, link));
 }
 

@@ -12,9 +12,11 @@ static int get_refs(const json_t *ring, struct blkif_params *p, struct td_err *e
 
 	if (!n || n > (1 << BLKIF_MAX_RING_ORDER) || (n & (n - 1)))
 		return td_fail(err, EINVAL, "a ring has 1, 2, 4, 8 or 16 pages, not %zu", n);
-	json_array_foreach(refs, i, r) {
-		if (!json_is_integer(r) || json_integer_value(r) < 0 || json_integer_value(r) > UINT32_MAX)
-			return td_fail(err, EINVAL, "ring page %zu has no proper grant reference", i);
+	json_array_foreach (refs, i, r) {
+		if (!json_is_integer(r) || json_integer_value(r) < 0 ||
+		    json_integer_value(r) > UINT32_MAX)
+			return td_fail(err, EINVAL, "ring page %zu has no proper grant reference",
+				       i);
 		p->refs[i] = (uint32_t)json_integer_value(r);
 	}
 	p->pages = (unsigned)n;
@@ -25,9 +27,11 @@ static int get_polling(const json_t *req, struct blkif_params *p, struct td_err 
 {
 	json_int_t us = 0, idle = BLKIF_POLLING_IDLE;
 
-	if (json_object_get(req, "polling-duration") && ctl_get_int(req, "polling-duration", 0, BLKIF_POLLING_MAX, &us, err) < 0)
+	if (json_object_get(req, "polling-duration") &&
+	    ctl_get_int(req, "polling-duration", 0, BLKIF_POLLING_MAX, &us, err) < 0)
 		return -EINVAL;
-	if (json_object_get(req, "polling-idle-threshold") && ctl_get_int(req, "polling-idle-threshold", 0, 100, &idle, err) < 0)
+	if (json_object_get(req, "polling-idle-threshold") &&
+	    ctl_get_int(req, "polling-idle-threshold", 0, 100, &idle, err) < 0)
 		return -EINVAL;
 	p->polling_us = (uint32_t)us;
 	p->polling_idle = (uint32_t)idle;
@@ -51,7 +55,8 @@ static int get_device(const json_t *req, struct blkif_params *p, struct td_err *
 	if (get_polling(req, p, err) < 0)
 		return -EINVAL;
 	if (abi && blkif_abi_find(abi) < 0)
-		return td_fail(err, EINVAL, "unknown ring ABI '%.40s': native, x86_64 or x86_32", abi);
+		return td_fail(err, EINVAL, "unknown ring ABI '%.40s': native, x86_64 or x86_32",
+			       abi);
 	p->abi = abi ? (enum blkif_abi)blkif_abi_find(abi) : BLKIF_NATIVE;
 	return 0;
 }
@@ -76,7 +81,8 @@ static int get_rings(const json_t *req, struct blkif_params *p, struct td_err *e
 	struct blkif_params device;
 
 	if (!n || n > BLKIF_MAX_QUEUES)
-		return td_fail(err, EINVAL, "a device has 1 to %d rings, not %zu", BLKIF_MAX_QUEUES, n);
+		return td_fail(err, EINVAL, "a device has 1 to %d rings, not %zu", BLKIF_MAX_QUEUES,
+			       n);
 	if (get_device(req, &device, err) < 0)
 		return -EINVAL;
 	for (size_t i = 0; i < n; i++) {
@@ -84,13 +90,16 @@ static int get_rings(const json_t *req, struct blkif_params *p, struct td_err *e
 		if (get_ring(queues ? json_array_get(queues, i) : req, (unsigned)i, &p[i], err) < 0)
 			return -EINVAL;
 		if (p[i].pages != p[0].pages)
-			return td_fail(err, EINVAL, "the rings of a device are of one size, not %u and %u pages", p[0].pages, p[i].pages);
+			return td_fail(err, EINVAL,
+				       "the rings of a device are of one size, not %u and %u pages",
+				       p[0].pages, p[i].pages);
 	}
 	return (int)n;
 }
 
 /* A way to a ring.  fds: what is left of the message's descriptors, n of them. */
-static int reach(const char **transport, unsigned domid, int *fds, int n, struct td_xport **x, struct td_err *err)
+static int reach(const char **transport, unsigned domid, int *fds, int n, struct td_xport **x,
+		 struct td_err *err)
 {
 	int rc;
 
@@ -99,7 +108,9 @@ static int reach(const char **transport, unsigned domid, int *fds, int n, struct
 		return td_xport_xen((uint16_t)domid, x, err);
 	}
 	if (strcmp(*transport, "mem") != 0 || n < TD_XPORT_FDS)
-		return td_fail(err, EINVAL, "transport '%.40s': xen, or mem with three descriptors a ring", *transport);
+		return td_fail(err, EINVAL,
+			       "transport '%.40s': xen, or mem with three descriptors a ring",
+			       *transport);
 	*transport = "mem";
 	rc = td_xport_mem(fds[0], fds[1], fds[2], x, err);
 	for (int i = 0; i < TD_XPORT_FDS; i++)
@@ -118,7 +129,8 @@ int ctl_op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	if (n < 0)
 		return n;
 	for (i = 0; i < n && !rc; i++)
-		rc = reach(&transport, p->domid, call->fds + i * TD_XPORT_FDS, call->nfds - i * TD_XPORT_FDS, &x[i], err);
+		rc = reach(&transport, p->domid, call->fds + i * TD_XPORT_FDS,
+			   call->nfds - i * TD_XPORT_FDS, &x[i], err);
 	while (rc && --i > 0)
 		x[i - 1]->ops->close(x[i - 1]);
 	how |= json_is_true(json_object_get(call->req, "beside")) ? VBD_BESIDE : 0;
@@ -126,7 +138,8 @@ int ctl_op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	return rc < 0 ? rc : vbd_connect(v, x, (unsigned)n, transport, p, how, err);
 }
 
-int ctl_adopt_ring(struct ctl_call *call, struct vbd *v, const json_t *ring, int *used, struct td_err *err)
+int ctl_adopt_ring(struct ctl_call *call, struct vbd *v, const json_t *ring, int *used,
+		   struct td_err *err)
 {
 	const char *transport = json_string_value(json_object_get(ring, "transport"));
 	struct blkif_params p;
@@ -150,7 +163,8 @@ int ctl_op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 {
 	json_int_t domid, devid;
 
-	if (ctl_get_int(call->req, "domid", 0, 0x7fff, &domid, err) < 0 || ctl_get_int(call->req, "devid", 0, INT32_MAX, &devid, err) < 0)
+	if (ctl_get_int(call->req, "domid", 0, 0x7fff, &domid, err) < 0 ||
+	    ctl_get_int(call->req, "devid", 0, INT32_MAX, &devid, err) < 0)
 		return -EINVAL;
 	return vbd_disconnect(v, (unsigned)domid, (unsigned)devid, err);
 }

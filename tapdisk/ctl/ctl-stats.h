@@ -8,7 +8,8 @@
 
 struct vbd;
 
-/* The line that `tap-ctl stats' prints.  full: with the histograms.  A new reference; NULL: no memory. */
+/* The line that `tap-ctl stats' prints.  full: with the histograms.  A new reference; NULL: no
+ * memory. */
 json_t *ctl_stats_json(const struct vbd *v, bool full);
 
 #endif

@@ -29,7 +29,7 @@ static struct ev_loop *ctl_loop;
 static ev_io listener;
 static ev_timer accept_again;
 static struct td_list calls = TD_LIST_INIT(calls);
-static char socket_path[sizeof ((struct sockaddr_un *)0)->sun_path];
+static char socket_path[sizeof((struct sockaddr_un *)0)->sun_path];
 
 static void drop_unsent(struct ctl_call *call)
 {
@@ -101,12 +101,13 @@ static void send_later(struct ctl_call *call, json_t *msg)
 	struct unsent *u = malloc(sizeof *u);
 	unsigned n = 0;
 
-	td_list_each(l, &call->unsent)
+	td_list_each (l, &call->unsent)
 		n++;
 	if (!u || n >= UNSENT_MAX) {
 		free(u);
 		json_decref(msg);
-		shutdown(call->fd, SHUT_RDWR); /* its end comes in through on_readable or on_writable */
+		shutdown(call->fd,
+			 SHUT_RDWR); /* its end comes in through on_readable or on_writable */
 		return;
 	}
 	u->msg = msg;
@@ -180,7 +181,8 @@ static bool trusted(int fd)
 	struct ucred c;
 	socklen_t len = sizeof c;
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &len) && (c.uid == 0 || c.uid == geteuid());
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &len) &&
+	       (c.uid == 0 || c.uid == geteuid());
 }
 
 /* Out of descriptors, say: who asks waits on, and nobody is to spin meanwhile. */
@@ -223,11 +225,15 @@ int ctl_start(struct ev_loop *loop, struct td_err *err)
 
 	if (rc < 0)
 		return rc;
-	if ((size_t)snprintf(sa.sun_path, sizeof sa.sun_path, "%s/ctl%d", td_ctl_dir(), (int)getpid()) >= sizeof sa.sun_path)
-		return td_fail(err, ENAMETOOLONG, "the control directory's name %s is too long for a socket", td_ctl_dir());
+	if ((size_t)snprintf(sa.sun_path, sizeof sa.sun_path, "%s/ctl%d", td_ctl_dir(),
+			     (int)getpid()) >= sizeof sa.sun_path)
+		return td_fail(err, ENAMETOOLONG,
+			       "the control directory's name %s is too long for a socket",
+			       td_ctl_dir());
 	td_ctl_remove_sockets(getpid()); /* a dead process had our pid */
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(sa.sun_path, 0600) < 0 || listen(fd, 64) < 0) {
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 ||
+	    chmod(sa.sun_path, 0600) < 0 || listen(fd, 64) < 0) {
 		rc = td_fail(err, errno, "cannot listen on %s: %s", sa.sun_path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
@@ -251,7 +257,7 @@ void ctl_stop(void)
 	ev_timer_stop(ctl_loop, &accept_again);
 	close(listener.fd);
 	unlink(socket_path);
-	td_list_each_safe(l, tmp, &calls) {
+	td_list_each_safe (l, tmp, &calls) {
 		struct ctl_call *call = td_entry(l, struct ctl_call, link);
 
 		if (!call->working)
@@ -261,7 +267,7 @@ void ctl_stop(void)
 
 void ctl_each_watcher(void (*fn)(struct ctl_call *call, void *arg), void *arg)
 {
-	td_list_each_safe(l, tmp, &calls) {
+	td_list_each_safe (l, tmp, &calls) {
 		struct ctl_call *call = td_entry(l, struct ctl_call, link);
 
 		if (call->watching && !call->gone)

@@ -24,7 +24,7 @@ struct ctl_call {
 	bool working;          /* a fiber answers it */
 	bool gone;             /* the other side has left */
 	json_t *req;
-	int fds[TD_MSG_FDS];   /* -1 where an operation has taken one over */
+	int fds[TD_MSG_FDS]; /* -1 where an operation has taken one over */
 	int nfds;
 };
 

@@ -16,10 +16,11 @@
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/server.h"
 
-#define ANSWER  5 /* s that the other has to take a disk: its guest waits */
+#define ANSWER   5 /* s that the other has to take a disk: its guest waits */
 #define ON_TRIAL 1 /* s for which it must live, after the last */
 
-/* --- what may wait, in a worker ------------------------------------------------------------------------------------- */
+/* --- what may wait, in a worker
+ * ------------------------------------------------------------------------------------- */
 
 struct question {
 	pid_t pid;
@@ -41,7 +42,8 @@ static int ask(struct td_io *io, struct question q, json_t **reply)
 	int rc;
 
 	if (!q.req)
-		return td_fail(q.err, ENOMEM, "out of memory for a question to tapdisk %d", (int)q.pid);
+		return td_fail(q.err, ENOMEM, "out of memory for a question to tapdisk %d",
+			       (int)q.pid);
 	rc = (int)td_await_call(io, put_question, &q);
 	if (reply && !rc)
 		*reply = q.reply;
@@ -67,7 +69,9 @@ static bool ends(struct td_io *io, int pidfd, int ms)
 	return td_await_call(io, wait_for_end, &(struct watch){pidfd, ms}) > 0;
 }
 
-/* --- a disk in words ------------------------------------------------------------------------------------------------ */
+/* --- a disk in words
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static json_t *ring_json(const struct vbd_ring *r)
 {
@@ -75,9 +79,12 @@ static json_t *ring_json(const struct vbd_ring *r)
 
 	for (unsigned i = 0; i < r->p.pages; i++)
 		json_array_append_new(refs, json_integer(r->p.refs[i]));
-	return json_pack("{s:i, s:I, s:i, s:I, s:o, s:s, s:s, s:b, s:I, s:I}", "domid", r->p.domid, "devid", (json_int_t)r->p.devid, "queue", (int)r->p.queue, "port", (json_int_t)r->p.port,
-			 "refs", refs, "abi", blkif_abi_name(r->p.abi), "transport", r->transport, "persistent", r->p.persistent,
-			 "polling-duration", (json_int_t)r->p.polling_us, "polling-idle-threshold", (json_int_t)r->p.polling_idle);
+	return json_pack("{s:i, s:I, s:i, s:I, s:o, s:s, s:s, s:b, s:I, s:I}", "domid", r->p.domid,
+			 "devid", (json_int_t)r->p.devid, "queue", (int)r->p.queue, "port",
+			 (json_int_t)r->p.port, "refs", refs, "abi", blkif_abi_name(r->p.abi),
+			 "transport", r->transport, "persistent", r->p.persistent,
+			 "polling-duration", (json_int_t)r->p.polling_us, "polling-idle-threshold",
+			 (json_int_t)r->p.polling_idle);
 }
 
 static void put_key(json_t *o, const struct td_key *key)
@@ -92,7 +99,8 @@ static void put_key(json_t *o, const struct td_key *key)
 	explicit_bzero(hex, sizeof hex);
 }
 
-/* Of a disk that has been given; its descriptors into fds: the marker, and those of each ring.  NULL and text. */
+/* Of a disk that has been given; its descriptors into fds: the marker, and those of each ring. NULL
+ * and text. */
 static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, struct td_err *err)
 {
 	json_t *o = record_json(v), *past, *rings = json_array();
@@ -104,14 +112,16 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 	}
 	*nfds = 0;
 	fds[(*nfds)++] = v->marker;
-	td_list_each(l, &v->given) {
+	td_list_each (l, &v->given) {
 		const struct vbd_ring *r = td_entry(l, struct vbd_ring, link);
 
 		json_array_append_new(rings, ring_json(r));
-		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS; i++) /* too few are refused there */
+		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS;
+		     i++) /* too few are refused there */
 			fds[(*nfds)++] = r->fds[i];
 	}
-	past = json_pack("{s:b, s:I, s:i, s:O}", "paused", !v->going, "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
+	past = json_pack("{s:b, s:I, s:i, s:O}", "paused", !v->going, "sectors",
+			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
 			 json_object_get(o, "log"));
 	json_object_set_new(o, "op", json_string("adopt"));
 	json_object_set_new(o, "minor", json_integer(v->minor));
@@ -121,22 +131,30 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 	return o;
 }
 
-/* --- the way there -------------------------------------------------------------------------------------------------- */
+/* --- the way there
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* H1; and is it there at all? */
 static int sound_out(struct td_io *io, pid_t to, struct td_err *err)
 {
 	const char *layout;
 	json_t *reply = NULL;
-	int rc = ask(io, (struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err}, &reply);
+	int rc = ask(
+		io,
+		(struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err},
+		&reply);
 
 	if (rc < 0)
 		return rc;
 	layout = json_string_value(json_object_get(reply, "takes-over"));
 	if (!layout || strcmp(layout, inflight_layout()))
-		rc = td_fail(err, EPROTO, "tapdisk %d, version %s, cannot take over the rings of this one, version %s (%s, not %s)", (int)to,
-			     json_string_value(json_object_get(reply, "version")) ?: "unknown", PACKAGE_VERSION, layout ? layout : "none",
-			     inflight_layout());
+		rc = td_fail(err, EPROTO,
+			     "tapdisk %d, version %s, cannot take over the rings of this one, "
+			     "version %s (%s, not %s)",
+			     (int)to,
+			     json_string_value(json_object_get(reply, "version")) ?: "unknown",
+			     PACKAGE_VERSION, layout ? layout : "none", inflight_layout());
 	json_decref(reply);
 	return rc;
 }
@@ -157,9 +175,10 @@ struct given {
 	unsigned n;
 };
 
-static int pass_all(struct td_io *io, pid_t to, struct given *g, handover_told *told, void *arg, struct td_err *err)
+static int pass_all(struct td_io *io, pid_t to, struct given *g, handover_told *told, void *arg,
+		    struct td_err *err)
 {
-	td_list_each(l, &server.disks) {
+	td_list_each (l, &server.disks) {
 		struct vbd *v = td_entry(l, struct vbd, link);
 		double began;
 		int rc = vbd_give(v, &began, err);
@@ -179,8 +198,12 @@ static int pass_all(struct td_io *io, pid_t to, struct given *g, handover_told *
 static int put_on_trial(struct td_io *io, pid_t to, int pidfd, struct td_err *err)
 {
 	if (ends(io, pidfd, ON_TRIAL * 1000))
-		return td_fail(err, ECHILD, "tapdisk %d has died as soon as it had the disks", (int)to);
-	return ask(io, (struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err}, NULL);
+		return td_fail(err, ECHILD, "tapdisk %d has died as soon as it had the disks",
+			       (int)to);
+	return ask(
+		io,
+		(struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err},
+		NULL);
 }
 
 static void take_back(struct td_io *io, pid_t to, int pidfd, struct given *g)
@@ -188,7 +211,8 @@ static void take_back(struct td_io *io, pid_t to, int pidfd, struct given *g)
 	syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 	/* as long as it takes: while it has an image, nobody else may */
 	while (!ends(io, pidfd, 10000))
-		td_log(LOG_ERR, "tapdisk %d was killed and does not end: its disks wait for that", (int)to);
+		td_log(LOG_ERR, "tapdisk %d was killed and does not end: its disks wait for that",
+		       (int)to);
 	td_ctl_remove_sockets(to);
 	for (unsigned i = 0; i < g->n; i++) {
 		server_mark(g->v[i]);
@@ -200,7 +224,7 @@ static unsigned count(void)
 {
 	unsigned n = 0;
 
-	td_list_each(l, &server.disks)
+	td_list_each (l, &server.disks)
 		n++;
 	return n;
 }
@@ -209,7 +233,8 @@ static int go(pid_t to, int pidfd, handover_told *told, void *arg, struct td_err
 {
 	struct given g = {.v = calloc(count() + 1, sizeof *g.v)};
 	struct td_io *io;
-	int rc = g.v ? queue_engine(&server.queue, NULL, false, &io, err) : td_fail(err, ENOMEM, "out of memory");
+	int rc = g.v ? queue_engine(&server.queue, NULL, false, &io, err)
+		     : td_fail(err, ENOMEM, "out of memory");
 
 	if (!rc)
 		rc = sound_out(io, to, err);
@@ -221,7 +246,9 @@ static int go(pid_t to, int pidfd, handover_told *told, void *arg, struct td_err
 	if (!rc)
 		rc = put_on_trial(io, to, pidfd, err);
 	if (rc < 0) {
-		td_log(LOG_ERR, "the handover to tapdisk %d has failed, and this tapdisk continues: %s", (int)to, err->text);
+		td_log(LOG_ERR,
+		       "the handover to tapdisk %d has failed, and this tapdisk continues: %s",
+		       (int)to, err->text);
 		take_back(io, to, pidfd, &g);
 	}
 	for (unsigned i = 0; !rc && i < g.n; i++) {
@@ -241,9 +268,13 @@ int handover(pid_t to, handover_told *told, void *arg, struct td_err *err)
 	int pidfd, rc;
 
 	if (server.moving)
-		return td_fail(err, EALREADY, "tapdisk %d is being upgraded already", (int)getpid());
+		return td_fail(err, EALREADY, "tapdisk %d is being upgraded already",
+			       (int)getpid());
 	if (td_list_empty(&server.disks))
-		return td_fail(err, ENODEV, "tapdisk %d has no disk: the program that started it knows it by its pid", (int)getpid());
+		return td_fail(
+			err, ENODEV,
+			"tapdisk %d has no disk: the program that started it knows it by its pid",
+			(int)getpid());
 	if (to == getpid() || (pidfd = (int)syscall(SYS_pidfd_open, to, 0)) < 0)
 		return td_fail(err, ESRCH, "there is no other process %d", (int)to);
 	server.moving = true;

@@ -1,32 +1,37 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * NBD requests: checked, handed to the cache layer, answered.  What a client may ask is bounded here:
+ * NBD requests: checked, handed to the cache layer, answered.  What a client may ask is bounded
+ * here:
  *
- * N1 every number of a request is checked before anything is done with it, and what breaks a rule is answered with an error; only a
- *    request without its magic ends the connection, for nothing that follows can be understood
- * N2 the data of a refused write is read and thrown away, so that the next request is found; the answer comes after it, since clients
- *    look for none while they send
- * N3 a request is answered once.  A long read is answered in chunks where the client understands them; where it does not, alone and in
- *    order, and when it fails after its head has gone, the connection ends: there is no other way to say so
- * N4 only bytes that were read go out
- * N5 a read-only disk, such as a CD, may come back smaller from a pause: what was checked before it and goes down after it is checked again
+ * N1 every number of a request is checked before anything is done with it, and what breaks a rule
+ * is answered with an error; only a request without its magic ends the connection, for nothing that
+ * follows can be understood N2 the data of a refused write is read and thrown away, so that the
+ * next request is found; the answer comes after it, since clients look for none while they send N3
+ * a request is answered once.  A long read is answered in chunks where the client understands them;
+ * where it does not, alone and in order, and when it fails after its head has gone, the connection
+ * ends: there is no other way to say so N4 only bytes that were read go out N5 a read-only disk,
+ * such as a CD, may come back smaller from a pause: what was checked before it and goes down after
+ * it is checked again
  */
 #include "tapdisk/nbd/nbd-conn.h"
 
 #include <errno.h>
 
-static const char cut_off[] = "a long read failed in its middle (a client without structured replies cannot be told otherwise)";
+static const char cut_off[] = "a long read failed in its middle (a client without structured "
+			      "replies cannot be told otherwise)";
 
 static void req_done(struct td_req *req, int err);
 
-/* --- down to the image and back ------------------------------------------------------------------------------------- */
+/* --- down to the image and back
+ * ------------------------------------------------------------------------------------- */
 
 static void submit(struct nbd_req *r, enum td_op op, unsigned flags)
 {
 	struct nbd_conn *c = r->conn;
 
 	r->req.op = op;
-	r->req.flags = flags | (op != TD_READ && op != TD_FLUSH && (r->flags & NBD_CMD_FUA) ? TD_FUA : 0);
+	r->req.flags =
+		flags | (op != TD_READ && op != TD_FLUSH && (r->flags & NBD_CMD_FUA) ? TD_FUA : 0);
 	r->req.off = op == TD_FLUSH ? 0 : r->off;
 	r->req.len = op == TD_FLUSH ? 0 : r->len;
 	r->req.iov = r->iov;
@@ -39,7 +44,8 @@ static void submit(struct nbd_req *r, enum td_op op, unsigned flags)
 
 static unsigned char zeroes[1 << 20] __attribute__((aligned(4096))); /* never written */
 
-/* Where the image knows no shorter way: zeroes as data, one stretch after the other (r->cut: how far). */
+/* Where the image knows no shorter way: zeroes as data, one stretch after the other (r->cut: how
+ * far). */
 static void write_zeroes(struct nbd_req *r)
 {
 	uint64_t left = r->len - r->cut;
@@ -68,7 +74,8 @@ static void zeroes_done(struct nbd_req *r, int err)
 {
 	bool unable = r->req.op == TD_WRITE_ZEROES && err == -EOPNOTSUPP;
 
-	if ((unable && !(r->flags & NBD_CMD_FAST_ZERO)) || (!err && r->req.op == TD_WRITE && r->cut < r->len))
+	if ((unable && !(r->flags & NBD_CMD_FAST_ZERO)) ||
+	    (!err && r->req.op == TD_WRITE && r->cut < r->len))
 		write_zeroes(r);
 	else
 		nbd_reply(r, err);
@@ -80,7 +87,8 @@ static void whole_check(struct nbd_req *w)
 
 	if (w->pieces || w->cut < w->len || c->whole == w)
 		return;
-	if (w->type == NBD_CMD_READ && !c->hs.structured && !w->err) { /* its pieces have said it all */
+	if (w->type == NBD_CMD_READ && !c->hs.structured &&
+	    !w->err) { /* its pieces have said it all */
 		nbd_count_answer(w, 0);
 		nbd_req_put(w);
 	} else {
@@ -140,7 +148,9 @@ bool nbd_beyond(const struct nbd *n, uint64_t off, uint64_t len)
 	return off > n->disk->size || len > n->disk->size - off;
 }
 
-/* --- taking --------------------------------------------------------------------------------------------------------- */
+/* --- taking
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static int check_flags(const struct nbd_conn *c, const struct nbd_req *r)
 {
@@ -171,12 +181,15 @@ static int check(const struct nbd_conn *c, const struct nbd_req *r)
 		return err;
 	if (d->read_only && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS)
 		return -EPERM;
-	if (d->block && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS && (r->off | r->len) % d->block)
+	if (d->block && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS &&
+	    (r->off | r->len) % d->block)
 		return -EINVAL;
-	if ((r->off | r->len) % 512 || (data && r->len > NBD_LENGTH_MAX) || (r->type == NBD_CMD_BLOCK_STATUS && !r->len))
+	if ((r->off | r->len) % 512 || (data && r->len > NBD_LENGTH_MAX) ||
+	    (r->type == NBD_CMD_BLOCK_STATUS && !r->len))
 		return -EINVAL;
 	if (nbd_beyond(c->n, r->off, r->len))
-		return r->type == NBD_CMD_WRITE || r->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
+		return r->type == NBD_CMD_WRITE || r->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC
+										   : -EINVAL;
 	if ((r->flags & NBD_CMD_DF) && r->len > nbd_piece())
 		return -EOVERFLOW;
 	return 0;
@@ -192,7 +205,8 @@ static bool start(struct nbd_conn *c, struct nbd_req *r)
 		c->whole = r;
 		return true;
 	}
-	if ((data && !nbd_take_buffers(r, r->len)) || (r->type == NBD_CMD_BLOCK_STATUS && !nbd_take_buffers(r, NBD_BUF)))
+	if ((data && !nbd_take_buffers(r, r->len)) ||
+	    (r->type == NBD_CMD_BLOCK_STATUS && !nbd_take_buffers(r, NBD_BUF)))
 		return false;
 	nbd_count_begin(r);
 	switch (r->type) {
@@ -307,7 +321,7 @@ bool nbd_cut(struct nbd_conn *c)
 	struct nbd_req *w = c->whole;
 
 	if (w->type == NBD_CMD_READ && !c->hs.structured && c->inflight)
-		return false; /* N3: alone, and one piece after the other */
+		return false;            /* N3: alone, and one piece after the other */
 	if (w->err && w->cut < w->len) { /* the rest is not worth while */
 		if (w->type == NBD_CMD_WRITE)
 			c->skip = w->len - w->cut;

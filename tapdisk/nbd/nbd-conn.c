@@ -14,8 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATIENCE 30.0 /* s that a handshake, or the last replies to a client that leaves, may take */
-#define SEND_IOV 256  /* pieces of one sendmsg */
+#define PATIENCE                                                                                   \
+	30.0         /* s that a handshake, or the last replies to a client that leaves, may take */
+#define SEND_IOV 256 /* pieces of one sendmsg */
 
 static unsigned process_clients; /* connections of all disks */
 
@@ -32,7 +33,9 @@ void nbd_conn_kick(struct nbd_conn *c)
 		ev_feed_event(c->n->loop, &c->respond, EV_CUSTOM);
 }
 
-/* --- leaving -------------------------------------------------------------------------------------------------------- */
+/* --- leaving
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 void nbd_conn_end(struct nbd_conn *c)
 {
@@ -59,7 +62,9 @@ void nbd_conn_drop(struct nbd_conn *c, const char *why)
 	if (c->ending)
 		return;
 	c->n->n.dropped++;
-	td_log_limited(&c->n->limit, LOG_WARNING, "minor %d: an NBD client breaks the protocol and is dropped: %s", c->n->minor, why);
+	td_log_limited(&c->n->limit, LOG_WARNING,
+		       "minor %d: an NBD client breaks the protocol and is dropped: %s",
+		       c->n->minor, why);
 	nbd_conn_end(c);
 }
 
@@ -98,7 +103,9 @@ static void on_patience(struct ev_loop *loop, ev_timer *w, int revents)
 	nbd_conn_kick(c);
 }
 
-/* --- sending -------------------------------------------------------------------------------------------------------- */
+/* --- sending
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 /* The bytes of a reply from `skip' on; the number of pieces, at most max. */
 static int reply_iov(struct nbd_req *r, size_t skip, struct iovec *iov, int max)
@@ -129,7 +136,8 @@ static int gather(struct nbd_conn *c, struct iovec *iov)
 	int n = 0;
 
 	if (c->answer && c->answered < c->answer->len)
-		iov[n++] = (struct iovec){c->answer->bytes + c->answered, c->answer->len - c->answered};
+		iov[n++] = (struct iovec){c->answer->bytes + c->answered,
+					  c->answer->len - c->answered};
 	for (struct nbd_req *r = c->replies; r && n < SEND_IOV; r = r->next, skip = 0)
 		n += reply_iov(r, skip, iov + n, SEND_IOV - n);
 	return n;
@@ -186,14 +194,17 @@ static void send_all(struct nbd_conn *c)
 	}
 }
 
-/* --- reading -------------------------------------------------------------------------------------------------------- */
+/* --- reading
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static void export_of(const struct nbd *n, struct nbd_export *x)
 {
 	const struct nbd_disk *d = n->disk;
 
 	*x = (struct nbd_export){.size = d->size,
-				 .flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN,
+				 .flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH |
+					  NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN,
 				 .block = d->block ? d->block : 512,
 				 .preferred = d->preferred < 4096 ? 4096 : d->preferred,
 				 .max = NBD_LENGTH_MAX,
@@ -201,7 +212,8 @@ static void export_of(const struct nbd *n, struct nbd_export *x)
 	if (d->read_only)
 		x->flags |= NBD_FLAG_READ_ONLY;
 	else
-		x->flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO | (d->trim ? NBD_FLAG_SEND_TRIM : 0);
+		x->flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO |
+			    (d->trim ? NBD_FLAG_SEND_TRIM : 0);
 }
 
 static void begin_transmission(struct nbd_conn *c)
@@ -218,9 +230,11 @@ static bool handshake(struct nbd_conn *c)
 	long used;
 
 	export_of(c->n, &x);
-	while (c->answered == c->answer->len) { /* one answer at a time: who reads none gets no other */
+	while (c->answered ==
+	       c->answer->len) { /* one answer at a time: who reads none gets no other */
 		c->answered = c->answer->len = 0;
-		used = nbd_handshake_step(&c->hs, &x, c->input + c->in_at, c->in_len - c->in_at, c->answer);
+		used = nbd_handshake_step(&c->hs, &x, c->input + c->in_at, c->in_len - c->in_at,
+					  c->answer);
 		if (used < 0) {
 			nbd_conn_drop(c, "its handshake is malformed");
 			return false;
@@ -330,14 +344,16 @@ static int read_iov(struct nbd_conn *c, struct iovec *iov)
 			struct iovec *v = &c->filling->iov[i];
 
 			if (at < v->iov_len)
-				iov[n++] = (struct iovec){(char *)v->iov_base + at, v->iov_len - at};
+				iov[n++] =
+					(struct iovec){(char *)v->iov_base + at, v->iov_len - at};
 			at = at > v->iov_len ? at - (uint32_t)v->iov_len : 0;
 		}
 	}
 	memmove(c->input, c->input + c->in_at, c->in_len - c->in_at);
 	c->in_len -= c->in_at;
 	c->in_at = 0;
-	ahead = c->big && !c->skip && c->in_len < NBD_REQUEST_SIZE ? NBD_REQUEST_SIZE - c->in_len : NBD_IN - c->in_len;
+	ahead = c->big && !c->skip && c->in_len < NBD_REQUEST_SIZE ? NBD_REQUEST_SIZE - c->in_len
+								   : NBD_IN - c->in_len;
 	iov[n++] = (struct iovec){c->input + c->in_len, ahead};
 	return n;
 }
@@ -369,11 +385,14 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	work(c);
 }
 
-/* --- coming and going ----------------------------------------------------------------------------------------------- */
+/* --- coming and going
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static bool all_said(const struct nbd_conn *c)
 {
-	return !c->inflight && !c->status_running && (c->gone || (!c->replies && !(c->answer && c->answered < c->answer->len)));
+	return !c->inflight && !c->status_running &&
+	       (c->gone || (!c->replies && !(c->answer && c->answered < c->answer->len)));
 }
 
 /* The end of a turn in which something was done: replies out, then what they made room for. */
@@ -425,8 +444,8 @@ void nbd_conn_new(struct nbd *n, int fd, bool oldstyle)
 	struct nbd_export x;
 
 	if (!c || !alloc_parts(c)) {
-		td_log_limited(&n->limit, LOG_WARNING, "minor %d: an NBD client is turned away: %s", n->minor,
-			       c ? "out of memory" : "there are too many, or no memory");
+		td_log_limited(&n->limit, LOG_WARNING, "minor %d: an NBD client is turned away: %s",
+			       n->minor, c ? "out of memory" : "there are too many, or no memory");
 		if (c) {
 			td_pool_free(c->pool);
 			free(c->reqs);

@@ -13,7 +13,9 @@
 
 static const char allocation[] = "base:allocation";
 
-/* --- answers -------------------------------------------------------------------------------------------------------- */
+/* --- answers
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static uint8_t *room(struct nbd_answer *a, size_t n)
 {
@@ -47,9 +49,12 @@ static uint16_t export_flags(const struct nbd_handshake *h, const struct nbd_exp
 	return x->flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
 }
 
-/* --- options -------------------------------------------------------------------------------------------------------- */
+/* --- options
+ * --------------------------------------------------------------------------------------------------------
+ */
 
-static void info(const struct nbd_handshake *h, const struct nbd_export *x, uint32_t option, struct nbd_answer *a)
+static void info(const struct nbd_handshake *h, const struct nbd_export *x, uint32_t option,
+		 struct nbd_answer *a)
 {
 	uint8_t *p = reply(a, option, NBD_REP_INFO, 12);
 
@@ -63,26 +68,29 @@ static void info(const struct nbd_handshake *h, const struct nbd_export *x, uint
 	nbd_put32(p, x->max);
 }
 
-static void info_text(struct nbd_answer *a, uint32_t option, uint16_t what, const void *text, size_t len)
+static void info_text(struct nbd_answer *a, uint32_t option, uint16_t what, const void *text,
+		      size_t len)
 {
 	memcpy(nbd_put16(reply(a, option, NBD_REP_INFO, 2 + len), what), text, len);
 }
 
 /* INFO and GO: name length 4, name, number of questions 2, questions of 2. */
-static void opt_info(struct nbd_handshake *h, const struct nbd_export *x, uint32_t option, const uint8_t *d, uint32_t len,
-		     struct nbd_answer *a)
+static void opt_info(struct nbd_handshake *h, const struct nbd_export *x, uint32_t option,
+		     const uint8_t *d, uint32_t len, struct nbd_answer *a)
 {
 	bool name = false, description = false;
 	uint32_t name_len = len >= 4 ? nbd_get32(d) : 0;
 	uint16_t n;
 
 	if (len < 6 || name_len > NAME_MAX_BYTES || name_len > len - 6) {
-		refuse(a, option, NBD_REP_ERR_INVALID, "the option is cut short, or its name is too long");
+		refuse(a, option, NBD_REP_ERR_INVALID,
+		       "the option is cut short, or its name is too long");
 		return;
 	}
 	n = nbd_get16(d + 4 + name_len);
 	if (len != 6 + name_len + 2u * n) {
-		refuse(a, option, NBD_REP_ERR_INVALID, "the option's length does not fit its contents");
+		refuse(a, option, NBD_REP_ERR_INVALID,
+		       "the option's length does not fit its contents");
 		return;
 	}
 	for (uint32_t i = 0; i < n; i++) {
@@ -95,7 +103,8 @@ static void opt_info(struct nbd_handshake *h, const struct nbd_export *x, uint32
 	if (name)
 		info_text(a, option, NBD_INFO_NAME, d + 4, name_len);
 	if (description && x->description)
-		info_text(a, option, NBD_INFO_DESCRIPTION, x->description, strnlen(x->description, DESCRIPTION_MAX));
+		info_text(a, option, NBD_INFO_DESCRIPTION, x->description,
+			  strnlen(x->description, DESCRIPTION_MAX));
 	reply(a, option, NBD_REP_ACK, 0);
 	if (option == NBD_OPT_GO)
 		h->phase = NBD_HS_GO;
@@ -109,7 +118,8 @@ static bool asks_allocation(const uint8_t *q, uint32_t len, bool list)
 	return list && len == 5 && !memcmp(q, "base:", 5);
 }
 
-/* Name length 4, name, number of queries 4, and for each its length 4 and text.  1: asked for, 0: not, -1: malformed. */
+/* Name length 4, name, number of queries 4, and for each its length 4 and text.  1: asked for, 0:
+ * not, -1: malformed. */
 static int parse_queries(const uint8_t *d, uint32_t len, bool list)
 {
 	uint32_t at, n, asked = 0;
@@ -133,7 +143,8 @@ static int parse_queries(const uint8_t *d, uint32_t len, bool list)
 	return at == len ? (int)asked : -1;
 }
 
-static void opt_context(struct nbd_handshake *h, uint32_t option, const uint8_t *d, uint32_t len, struct nbd_answer *a)
+static void opt_context(struct nbd_handshake *h, uint32_t option, const uint8_t *d, uint32_t len,
+			struct nbd_answer *a)
 {
 	bool list = option == NBD_OPT_LIST_META_CONTEXT;
 	int asked = h->structured ? parse_queries(d, len, list) : -1;
@@ -142,13 +153,15 @@ static void opt_context(struct nbd_handshake *h, uint32_t option, const uint8_t 
 		h->allocation = false; /* the last question counts */
 	if (asked < 0) {
 		refuse(a, option, NBD_REP_ERR_INVALID,
-		       h->structured ? "the option's length does not fit its contents" : "structured replies come first");
+		       h->structured ? "the option's length does not fit its contents"
+				     : "structured replies come first");
 		return;
 	}
 	if (asked) {
 		uint8_t *p = reply(a, option, NBD_REP_META_CONTEXT, 4 + sizeof allocation - 1);
 
-		memcpy(nbd_put32(p, list ? 0 : NBD_CONTEXT_ALLOCATION), allocation, sizeof allocation - 1);
+		memcpy(nbd_put32(p, list ? 0 : NBD_CONTEXT_ALLOCATION), allocation,
+		       sizeof allocation - 1);
 		if (!list)
 			h->allocation = true;
 	}
@@ -168,7 +181,8 @@ static void opt_list(uint32_t len, struct nbd_answer *a)
 static void opt_structured(struct nbd_handshake *h, uint32_t len, struct nbd_answer *a)
 {
 	if (len) {
-		refuse(a, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_INVALID, "this option takes no data");
+		refuse(a, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_INVALID,
+		       "this option takes no data");
 		return;
 	}
 	h->structured = true;
@@ -176,7 +190,8 @@ static void opt_structured(struct nbd_handshake *h, uint32_t len, struct nbd_ans
 }
 
 /* The old way to choose, which cannot be refused. */
-static void opt_export_name(struct nbd_handshake *h, const struct nbd_export *x, struct nbd_answer *a)
+static void opt_export_name(struct nbd_handshake *h, const struct nbd_export *x,
+			    struct nbd_answer *a)
 {
 	uint8_t *p = room(a, h->no_zeroes ? 10 : 134);
 
@@ -185,8 +200,8 @@ static void opt_export_name(struct nbd_handshake *h, const struct nbd_export *x,
 	h->phase = NBD_HS_GO;
 }
 
-static void answer_option(struct nbd_handshake *h, const struct nbd_export *x, uint32_t option, const uint8_t *d, uint32_t len,
-			  struct nbd_answer *a)
+static void answer_option(struct nbd_handshake *h, const struct nbd_export *x, uint32_t option,
+			  const uint8_t *d, uint32_t len, struct nbd_answer *a)
 {
 	switch (option) {
 	case NBD_OPT_EXPORT_NAME:
@@ -215,7 +230,9 @@ static void answer_option(struct nbd_handshake *h, const struct nbd_export *x, u
 	}
 }
 
-/* --- messages ------------------------------------------------------------------------------------------------------- */
+/* --- messages
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static long client_flags(struct nbd_handshake *h, const uint8_t *in, size_t len)
 {
@@ -241,7 +258,8 @@ static long skip_rest(struct nbd_handshake *h, size_t len)
 }
 
 /* Magic 8, option 4, length 4, data. */
-static long one_option(struct nbd_handshake *h, const struct nbd_export *x, const uint8_t *in, size_t len, struct nbd_answer *a)
+static long one_option(struct nbd_handshake *h, const struct nbd_export *x, const uint8_t *in,
+		       size_t len, struct nbd_answer *a)
 {
 	uint32_t option, data;
 
@@ -268,7 +286,8 @@ static long one_option(struct nbd_handshake *h, const struct nbd_export *x, cons
 	return 16 + (long)data;
 }
 
-long nbd_handshake_step(struct nbd_handshake *h, const struct nbd_export *x, const uint8_t *in, size_t len, struct nbd_answer *a)
+long nbd_handshake_step(struct nbd_handshake *h, const struct nbd_export *x, const uint8_t *in,
+			size_t len, struct nbd_answer *a)
 {
 	assert(!a->len && (h->phase == NBD_HS_FLAGS || h->phase == NBD_HS_OPTIONS));
 	if (h->phase == NBD_HS_FLAGS)
@@ -276,7 +295,8 @@ long nbd_handshake_step(struct nbd_handshake *h, const struct nbd_export *x, con
 	return h->skip ? skip_rest(h, len) : one_option(h, x, in, len, a);
 }
 
-void nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_export *x, bool oldstyle, struct nbd_answer *a)
+void nbd_handshake_begin(struct nbd_handshake *h, const struct nbd_export *x, bool oldstyle,
+			 struct nbd_answer *a)
 {
 	uint8_t *p = a->bytes;
 

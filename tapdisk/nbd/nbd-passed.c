@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sockets that are passed: a toolstack that has an NBD connection open (through TLS, or HTTP) connects to a receiver, and sends its
- * descriptor with a name.
+ * Sockets that are passed: a toolstack that has an NBD connection open (through TLS, or HTTP)
+ * connects to a receiver, and sends its descriptor with a name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,8 @@
 #define RECEIVERS_MAX 16   /* connections at once to one receiver */
 #define RECEIVE_TIME  10.0 /* s for the message to come */
 
-/* --- sockets in the control directory ------------------------------------------------------------------------------- */
+/* --- sockets in the control directory
+ * ------------------------------------------------------------------------------- */
 
 /* Through the directory's descriptor, since a socket's address has less room than a path. */
 static int bind_in_dir(int fd, const char *name)
@@ -61,7 +62,9 @@ void nbd_socket_remove(const char *name)
 	unlink(path);
 }
 
-/* --- receiving ------------------------------------------------------------------------------------------------------ */
+/* --- receiving
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 struct receiver {
 	struct td_list link;
@@ -87,7 +90,8 @@ static int take_fd(struct msghdr *m)
 	int fd = -1, got;
 
 	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		size_t n = h->cmsg_len >= CMSG_LEN(0) ? (h->cmsg_len - CMSG_LEN(0)) / sizeof got : 0;
+		size_t n =
+			h->cmsg_len >= CMSG_LEN(0) ? (h->cmsg_len - CMSG_LEN(0)) / sizeof got : 0;
 
 		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -119,7 +123,10 @@ static void on_message(struct ev_loop *loop, ev_io *w, int revents)
 	} control;
 	char name[TD_PASSED_NAME + 1];
 	struct iovec iov = {name, TD_PASSED_NAME};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = control.bytes,
+			   .msg_controllen = sizeof control.bytes};
 	ssize_t n = recvmsg(w->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	int fd;
 
@@ -130,7 +137,8 @@ static void on_message(struct ev_loop *loop, ev_io *w, int revents)
 	if (fd >= 0 && is_stream(fd)) {
 		r->got(r->owner, fd, name);
 	} else {
-		td_log(LOG_WARNING, "an NBD receiver got %s", fd < 0 ? "no descriptor" : "a descriptor that is no stream socket");
+		td_log(LOG_WARNING, "an NBD receiver got %s",
+		       fd < 0 ? "no descriptor" : "a descriptor that is no stream socket");
 		if (fd >= 0)
 			close(fd);
 	}
@@ -142,12 +150,13 @@ static void on_late(struct ev_loop *loop, ev_timer *w, int revents)
 	receiver_free(w->data);
 }
 
-void nbd_receive(struct ev_loop *loop, struct td_list *list, int conn, void (*got)(void *owner, int fd, const char *name), void *owner)
+void nbd_receive(struct ev_loop *loop, struct td_list *list, int conn,
+		 void (*got)(void *owner, int fd, const char *name), void *owner)
 {
 	struct receiver *r;
 	unsigned n = 0;
 
-	td_list_each(l, list)
+	td_list_each (l, list)
 		n++;
 	r = n < RECEIVERS_MAX ? calloc(1, sizeof *r) : NULL;
 	if (!r) {
@@ -167,11 +176,13 @@ void nbd_receive(struct ev_loop *loop, struct td_list *list, int conn, void (*go
 
 void nbd_receive_none(struct td_list *list)
 {
-	td_list_each_safe(l, tmp, list)
+	td_list_each_safe (l, tmp, list)
 		receiver_free(td_entry(l, struct receiver, link));
 }
 
-/* --- nbdclient<pid> ------------------------------------------------------------------------------------------------- */
+/* --- nbdclient<pid>
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static ev_io passed_listener;
 static ev_timer passed_again;
@@ -201,7 +212,8 @@ static void on_passed(struct ev_loop *loop, ev_io *w, int revents)
 
 	if (fd >= 0) {
 		nbd_receive(loop, &passed_receivers, fd, passed_keep, NULL);
-	} else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) { /* out of descriptors, say: nobody is to spin */
+	} else if (errno != EAGAIN && errno != ECONNABORTED &&
+		   errno != EINTR) { /* out of descriptors, say: nobody is to spin */
 		ev_io_stop(loop, w);
 		ev_timer_again(loop, &passed_again);
 	}

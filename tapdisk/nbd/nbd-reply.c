@@ -8,7 +8,9 @@
 
 #include "lib/io/clock.h"
 
-/* --- counting ------------------------------------------------------------------------------------------------------- */
+/* --- counting
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 /* ns; one look at the clock a turn. */
 static uint64_t now(struct nbd *n)
@@ -43,7 +45,8 @@ static void count_end(struct nbd_req *r, int err)
 	struct nbd *n = r->conn->n;
 
 	if (r->start)
-		stats_end(&n->stats, op_of[r->type], r->type == NBD_CMD_FLUSH ? 0 : r->len, now(n) - r->start, err);
+		stats_end(&n->stats, op_of[r->type], r->type == NBD_CMD_FLUSH ? 0 : r->len,
+			  now(n) - r->start, err);
 	r->start = 0;
 }
 
@@ -56,7 +59,8 @@ void nbd_count_answer(struct nbd_req *r, int err)
 	count_end(r, err);
 }
 
-/* --- requests and their buffers ------------------------------------------------------------------------------------- */
+/* --- requests and their buffers
+ * ------------------------------------------------------------------------------------- */
 
 struct nbd_req *nbd_req_get(struct nbd_conn *c)
 {
@@ -115,7 +119,9 @@ bool nbd_take_buffers(struct nbd_req *r, uint32_t len)
 	return true;
 }
 
-/* --- replies -------------------------------------------------------------------------------------------------------- */
+/* --- replies
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static uint32_t wire_error(int err)
 {
@@ -206,7 +212,8 @@ void nbd_reply(struct nbd_req *r, int err)
 	nbd_count_answer(r, err);
 	if (r->type == NBD_CMD_BLOCK_STATUS && !err) {
 		/* nbd-status.c has made it */
-	} else if (c->hs.structured && (r->type == NBD_CMD_READ || r->type == NBD_CMD_BLOCK_STATUS)) {
+	} else if (c->hs.structured &&
+		   (r->type == NBD_CMD_READ || r->type == NBD_CMD_BLOCK_STATUS)) {
 		if (!err && r->bufs)
 			nbd_data_chunk(r, NBD_CHUNK_DONE);
 		else

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Block status: what a client asks of holes and zeroes, answered on a fiber, one question of a client at a time. */
+/* Block status: what a client asks of holes and zeroes, answered on a fiber, one question of a
+ * client at a time. */
 #include <errno.h>
 
 #include "lib/fiber/fiber.h"
@@ -14,7 +15,8 @@ static void put_extents(struct nbd_req *r, const struct td_extent *e, int n)
 
 	for (int i = 0; i < n; i++) {
 		p = nbd_put32(p, (uint32_t)e[i].len);
-		p = nbd_put32(p, (e[i].flags & TD_EXTENT_HOLE ? NBD_STATE_HOLE : 0) | (e[i].flags & TD_EXTENT_ZERO ? NBD_STATE_ZERO : 0));
+		p = nbd_put32(p, (e[i].flags & TD_EXTENT_HOLE ? NBD_STATE_HOLE : 0) |
+					 (e[i].flags & TD_EXTENT_ZERO ? NBD_STATE_ZERO : 0));
 	}
 	r->data = 4 + 8 * (uint32_t)n;
 	nbd_chunk(r, NBD_CHUNK_STATUS, NBD_CHUNK_DONE, r->data);
@@ -57,7 +59,8 @@ static void status_fiber(void *arg)
 			answer(r, -EINVAL);
 			continue;
 		}
-		n = td_extents(cache->image, r->off, r->len, e, r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
+		n = td_extents(cache->image, r->off, r->len, e,
+			       r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
 
 		cache_unhold(cache);
 		put_extents(r, e, n);
@@ -75,7 +78,8 @@ void nbd_status_cancel(struct nbd_conn *c, int err)
 
 void nbd_status_run(struct nbd_conn *c)
 {
-	if (c->status_running || !c->status || c->n->disk->cache->quiesced) /* nbd_run comes when there is an image again */
+	if (c->status_running || !c->status ||
+	    c->n->disk->cache->quiesced) /* nbd_run comes when there is an image again */
 		return;
 	c->status_running = true;
 	if (td_fiber_start(c->n->loop, status_fiber, c) < 0) {

@@ -12,10 +12,10 @@
 #include "lib/fiber/fiber.h"
 #include "tapdisk/nbd/nbd-conn.h"
 
-#define TRIM_AFTER 5.0 /* s without a request, after which buffers are given back */
-#define ACCEPTS    16  /* clients let in in one turn */
+#define TRIM_AFTER  5.0 /* s without a request, after which buffers are given back */
+#define ACCEPTS     16  /* clients let in in one turn */
 #define RETRY_AFTER 1.0 /* s, when a client could not be let in */
-#define LAST_WORDS 2.0 /* s that clients have, at a close, to read what they have been answered */
+#define LAST_WORDS  2.0 /* s that clients have, at a close, to read what they have been answered */
 
 static const struct {
 	const char *prefix;
@@ -27,7 +27,8 @@ static const struct {
 	{"nbdserver-new", false, true},
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
-_Static_assert(KINDS == sizeof(((struct nbd *)0)->listen) / sizeof(ev_io), "a listener for each kind");
+_Static_assert(KINDS == sizeof(((struct nbd *)0)->listen) / sizeof(ev_io),
+	       "a listener for each kind");
 
 static void socket_name(const struct nbd *n, unsigned i, char *out, size_t len)
 {
@@ -68,13 +69,18 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 	int fd = -1;
 
 	errno = EAGAIN;
-	for (unsigned k = 0; k < ACCEPTS && (fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0; k++)
+	for (unsigned k = 0;
+	     k < ACCEPTS && (fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;
+	     k++)
 		if (kinds[i].passed)
-			nbd_receive(loop, &n->receivers, fd, kinds[i].oldstyle ? got_old : got_new, n);
+			nbd_receive(loop, &n->receivers, fd, kinds[i].oldstyle ? got_old : got_new,
+				    n);
 		else
 			nbd_conn_new(n, fd, kinds[i].oldstyle);
-	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) { /* the client waits on; nor are we to spin */
-		td_log_limited(&n->limit, LOG_WARNING, "minor %d: cannot let an NBD client in: %s", n->minor, strerror(errno));
+	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED &&
+	    errno != EINTR) { /* the client waits on; nor are we to spin */
+		td_log_limited(&n->limit, LOG_WARNING, "minor %d: cannot let an NBD client in: %s",
+			       n->minor, strerror(errno));
 		listeners(n, false);
 		ev_timer_again(loop, &n->retry);
 	}
@@ -89,7 +95,7 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 		return;
 	}
 	ev_timer_stop(loop, w);
-	td_list_each(l, &n->conns)
+	td_list_each (l, &n->conns)
 		td_pool_trim(td_entry(l, struct nbd_conn, link)->pool);
 }
 
@@ -167,7 +173,7 @@ void nbd_hold(struct nbd *n)
 		return;
 	n->held = true;
 	listeners(n, false);
-	td_list_each(l, &n->conns)
+	td_list_each (l, &n->conns)
 		ev_io_stop(n->loop, &td_entry(l, struct nbd_conn, link)->in);
 }
 
@@ -177,7 +183,7 @@ void nbd_run(struct nbd *n)
 		return;
 	n->held = false;
 	listeners(n, true);
-	td_list_each(l, &n->conns)
+	td_list_each (l, &n->conns)
 		nbd_conn_kick(td_entry(l, struct nbd_conn, link));
 }
 
@@ -185,7 +191,7 @@ void nbd_cancel(struct nbd *n)
 {
 	if (!n)
 		return;
-	td_list_each(l, &n->conns)
+	td_list_each (l, &n->conns)
 		nbd_status_cancel(td_entry(l, struct nbd_conn, link), -ESHUTDOWN);
 }
 
@@ -198,11 +204,11 @@ void nbd_close(struct nbd *n)
 		return;
 	remove_sockets(n);
 	nbd_receive_none(&n->receivers);
-	td_list_each(l, &n->conns)
+	td_list_each (l, &n->conns)
 		nbd_conn_end(td_entry(l, struct nbd_conn, link));
 	for (double until = ev_time() + LAST_WORDS; !td_list_empty(&n->conns) && ev_time() < until;)
 		td_fiber_wait_for(0.01);
-	td_list_each_safe(l, tmp, &n->conns)
+	td_list_each_safe (l, tmp, &n->conns)
 		nbd_conn_free(td_entry(l, struct nbd_conn, link));
 	stats_source_close(&n->stats);
 }

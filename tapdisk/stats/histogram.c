@@ -24,7 +24,8 @@ uint64_t histogram_percentile(const struct histogram *h, double part)
 
 	for (unsigned i = 0; i < HIST_BUCKETS; i++)
 		count += h->bucket[i];
-	/* the first of which at least `part' of all are no slower: of 10, p50 is the 5th, p99 the 10th */
+	/* the first of which at least `part' of all are no slower: of 10, p50 is the 5th, p99 the
+	 * 10th */
 	rank = (uint64_t)((double)count * part);
 	if ((double)rank < (double)count * part || !rank)
 		rank++;

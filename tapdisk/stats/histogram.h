@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How long requests took: a histogram of fixed size, exact to 1/16, whose count is one addition to one of its buckets.
+ * How long requests took: a histogram of fixed size, exact to 1/16, whose count is one addition to
+ * one of its buckets.
  *
- * Times are in nanoseconds, kept in units of 64.  The first 32 buckets are one unit wide each; from there on each power of two is cut
- * into 16, up to 2^40 ns (18 minutes), where all that is longer is counted too.  No allocation, no lock: one thread adds.
+ * Times are in nanoseconds, kept in units of 64.  The first 32 buckets are one unit wide each; from
+ * there on each power of two is cut into 16, up to 2^40 ns (18 minutes), where all that is longer
+ * is counted too.  No allocation, no lock: one thread adds.
  */
 #ifndef TAPDISK_HISTOGRAM_H
 #define TAPDISK_HISTOGRAM_H
@@ -47,8 +49,9 @@ void histogram_join(struct histogram *h, const struct histogram *from);
 uint64_t histogram_end(unsigned index);
 
 /*
- * The time within which `part' (0..1) of all were done: the end of the bucket in which that one is, so never too little and at
- * most 1/16 too much, and never more than the longest.  0 when there are none.
+ * The time within which `part' (0..1) of all were done: the end of the bucket in which that one is,
+ * so never too little and at most 1/16 too much, and never more than the longest.  0 when there are
+ * none.
  */
 uint64_t histogram_percentile(const struct histogram *h, double part);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * /dev/shm is everybody's to write to, so nothing there is believed: the directory must be one that is ours and that nobody else may
- * write to, and all in it goes by its descriptor.  A page is allocated before it is mapped, as a full tmpfs would end us by SIGBUS.
+ * /dev/shm is everybody's to write to, so nothing there is believed: the directory must be one that
+ * is ours and that nobody else may write to, and all in it goes by its descriptor.  A page is
+ * allocated before it is mapped, as a full tmpfs would end us by SIGBUS.
  */
 #include "tapdisk/stats/shm.h"
 
@@ -24,7 +25,8 @@ static unsigned files; /* in the directory */
 
 static int give_up(const char *what, const char *name)
 {
-	td_log(LOG_WARNING, "no statistics for other programs: cannot %s %s: %s", what, name, strerror(errno));
+	td_log(LOG_WARNING, "no statistics for other programs: cannot %s %s: %s", what, name,
+	       strerror(errno));
 	return -1;
 }
 

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- counting ------------------------------------------------------------------------------------------------------- */
+/* --- counting
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void add(struct stats_count *to, const struct stats_count *n)
 {
@@ -21,7 +23,7 @@ struct stats_count stats_sum(const struct stats *s, unsigned kind)
 {
 	struct stats_count sum = s->gone[kind];
 
-	td_list_each(l, &s->sources)
+	td_list_each (l, &s->sources)
 		add(&sum, &td_entry(l, struct stats_source, link)->kind[kind]);
 	return sum;
 }
@@ -39,7 +41,7 @@ unsigned stats_under_way(const struct stats *s)
 {
 	unsigned n = 0;
 
-	td_list_each(l, &s->sources)
+	td_list_each (l, &s->sources)
 		n += source_under_way(td_entry(l, struct stats_source, link));
 	return n;
 }
@@ -52,7 +54,8 @@ static bool is_in_thread(const struct stats_source *src)
 void stats_taken(struct stats_source *src)
 {
 	struct stats_tally *t = src->tally;
-	unsigned n = is_in_thread(src) ? source_under_way(src) : stats_under_way(src->disk), i = n ? 31 - (unsigned)__builtin_clz(n) : 0;
+	unsigned n = is_in_thread(src) ? source_under_way(src) : stats_under_way(src->disk),
+		 i = n ? 31 - (unsigned)__builtin_clz(n) : 0;
 
 	if (n > t->most)
 		STATS_ADD(t->most, n - t->most);
@@ -77,7 +80,7 @@ struct stats_tally *stats_tally_all(const struct stats *s)
 	if (!t)
 		return NULL;
 	*t = s->tally;
-	td_list_each(l, &s->sources)
+	td_list_each (l, &s->sources)
 		if (is_in_thread(td_entry(l, struct stats_source, link)))
 			join(t, td_entry(l, struct stats_source, link)->tally);
 	return t;
@@ -104,7 +107,7 @@ void stats_source_open(struct stats_source *src, struct stats *disk, const char 
 	src->disk = disk;
 	src->tally = &disk->tally;
 	src->device = src;
-	td_list_each(l, &disk->sources) {
+	td_list_each (l, &disk->sources) {
 		struct stats_source *s = td_entry(l, struct stats_source, link);
 
 		if (name && !strcmp(s->shm.name, name))
@@ -130,7 +133,7 @@ static void pass_on(struct stats_source *src)
 {
 	struct stats_source *heir = NULL;
 
-	td_list_each(l, &src->disk->sources) {
+	td_list_each (l, &src->disk->sources) {
 		struct stats_source *s = td_entry(l, struct stats_source, link);
 
 		if (s->device != src)
@@ -161,7 +164,8 @@ void stats_source_close(struct stats_source *src)
 	src->disk = NULL;
 }
 
-/* --- for other programs --------------------------------------------------------------------------------------------- */
+/* --- for other programs
+ * --------------------------------------------------------------------------------------------- */
 
 static void show_dir(struct td_shm_dir *to, const struct stats_count *n)
 {
@@ -171,7 +175,8 @@ static void show_dir(struct td_shm_dir *to, const struct stats_count *n)
 	to->ticks = n->ns / 1000;
 }
 
-/* Flushes and discards show in what is outstanding and in the errors alone, as libxenstat has no place for them. */
+/* Flushes and discards show in what is outstanding and in the errors alone, as libxenstat has no
+ * place for them. */
 static void show(struct td_shm_counters *to, const struct stats_count n[STATS_KINDS])
 {
 	uint64_t outstanding = 0, errors = 0;
@@ -191,7 +196,7 @@ static void show_device(const struct stats_source *device)
 {
 	struct stats_count sum[STATS_KINDS] = {};
 
-	td_list_each(l, &device->disk->sources) {
+	td_list_each (l, &device->disk->sources) {
 		const struct stats_source *s = td_entry(l, struct stats_source, link);
 
 		for (unsigned i = 0; s->device == device && i < STATS_KINDS; i++)

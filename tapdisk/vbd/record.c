@@ -20,7 +20,8 @@ static json_t *words(const struct vbd_options *o)
 
 	json_array_append_new(a, json_sprintf("cache=%s", o->mode->name));
 	json_array_append_new(a, json_sprintf("unsafe=%s", o->unsafe ? "yes" : "no"));
-	json_array_append_new(a, json_sprintf("on-enospc=%s", o->report_enospc ? "report" : "pause"));
+	json_array_append_new(a,
+			      json_sprintf("on-enospc=%s", o->report_enospc ? "report" : "pause"));
 	json_array_append_new(a, json_sprintf("shared=%s", o->shared ? "yes" : "no"));
 	if (options_sector(o) != 512) /* an older tapdisk does not know the word */
 		json_array_append_new(a, json_sprintf("sector-size=%u", options_sector(o)));
@@ -30,7 +31,8 @@ static json_t *words(const struct vbd_options *o)
 	return a;
 }
 
-/* Whole or not at all: it is written beside and renamed.  No sync: it need not outlive the machine. */
+/* Whole or not at all: it is written beside and renamed.  No sync: it need not outlive the machine.
+ */
 static int replace(const char *path, const json_t *o)
 {
 	char beside[PATH_MAX + 4];
@@ -56,9 +58,11 @@ json_t *record_json(const struct vbd *v)
 	char boot[40];
 
 	td_redo_boot(boot);
-	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec, "options", words(&v->opt), "read_only", v->opt.read_only,
-			 "name", v->opt.name, "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
-			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log", log ? boot : "");
+	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec,
+			 "options", words(&v->opt), "read_only", v->opt.read_only, "name",
+			 v->opt.name, "encrypted", v->opt.key.len != 0, "paused", !v->leaf,
+			 "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
+			 log ? boot : "");
 }
 
 bool record_log(const json_t *past)
@@ -83,8 +87,10 @@ void record_write(const struct vbd *v)
 		rc = o ? replace(path, o) : -EILSEQ;
 	json_decref(o);
 	if (rc < 0)
-		td_log(LOG_WARNING, "minor %d: cannot write its record: %s: if this process dies, no other can go on in its place", v->minor,
-		       strerror(-rc));
+		td_log(LOG_WARNING,
+		       "minor %d: cannot write its record: %s: if this process dies, no other can "
+		       "go on in its place",
+		       v->minor, strerror(-rc));
 }
 
 int record_read(int minor, struct vbd_recorded *out)
@@ -100,7 +106,7 @@ int record_read(int minor, struct vbd_recorded *out)
 	o = rc ? NULL : json_load_file(path, 0, NULL);
 	if (!o)
 		return rc ? rc : -ENOENT;
-	json_array_foreach(json_object_get(o, "options"), i, w)
+	json_array_foreach (json_object_get(o, "options"), i, w)
 		if (!rc && (word = json_string_value(w)))
 			rc = options_add(&r.opt, word, &err);
 	spec = json_string_value(json_object_get(o, "args"));
@@ -112,7 +118,8 @@ int record_read(int minor, struct vbd_recorded *out)
 	r.past.log = record_log(o);
 	json_decref(o);
 	if (rc < 0 || !r.spec) {
-		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "", rc < 0 ? err.text : "");
+		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "",
+		       rc < 0 ? err.text : "");
 		return rc < 0 ? rc : -EBADMSG;
 	}
 	*out = r;

@@ -10,9 +10,13 @@
 #include "lib/redo.h"
 #include "tapdisk/chain.h"
 
-int settle(struct queue *q, int minor, const char *spec, const struct vbd_options *o, bool must, struct td_err *err)
+int settle(struct queue *q, int minor, const char *spec, const struct vbd_options *o, bool must,
+	   struct td_err *err)
 {
-	struct td_how how = {.flags = o->mode->file_flags, .dirs = o->parent_dirs, .parents = o->parents, .data = o->data_file};
+	struct td_how how = {.flags = o->mode->file_flags,
+			     .dirs = o->parent_dirs,
+			     .parents = o->parents,
+			     .data = o->data_file};
 	const struct td_driver *d;
 	const char *path;
 	char log[PATH_MAX];

@@ -11,8 +11,8 @@ static uint64_t progress(const struct cache *c)
 
 	struct lane_count n = lanes_count(c);
 
-	return i ? c->written + c->flushed + i->n.hits[0] + i->n.hits[1] + i->n.fail[0] + i->n.fail[1] + n.hits[0] + n.hits[1] + n.fail[0] +
-			   n.fail[1]
+	return i ? c->written + c->flushed + i->n.hits[0] + i->n.hits[1] + i->n.fail[0] +
+			       i->n.fail[1] + n.hits[0] + n.hits[1] + n.fail[0] + n.fail[1]
 		 : 0;
 }
 
@@ -29,13 +29,15 @@ static void on_look(struct ev_loop *loop, ev_timer *w, int revents)
 		return;
 	s->stalled = stalled;
 	if (stalled)
-		td_log(LOG_ERR, "%s: the store has not answered for %g s; its requests wait", s->cache->image->path, w->repeat);
+		td_log(LOG_ERR, "%s: the store has not answered for %g s; its requests wait",
+		       s->cache->image->path, w->repeat);
 	else
 		td_log(LOG_NOTICE, "the store answers again");
 	s->changed(s);
 }
 
-void stall_init(struct stall *s, struct ev_loop *loop, const struct cache *cache, void (*changed)(struct stall *s))
+void stall_init(struct stall *s, struct ev_loop *loop, const struct cache *cache,
+		void (*changed)(struct stall *s))
 {
 	*s = (struct stall){.loop = loop, .cache = cache, .changed = changed};
 	ev_init(&s->timer, on_look);

@@ -18,7 +18,8 @@
 
 static unsigned file_flags(const struct vbd_options *o)
 {
-	return o->mode->file_flags | (o->read_only ? TD_FILE_RDONLY : 0) | (o->shared ? TD_FILE_SHARED : 0);
+	return o->mode->file_flags | (o->read_only ? TD_FILE_RDONLY : 0) |
+	       (o->shared ? TD_FILE_SHARED : 0);
 }
 
 void vbd_tell_nbd(struct vbd *v)
@@ -31,20 +32,30 @@ void vbd_tell_nbd(struct vbd *v)
 }
 
 /*
- * A write of less than a block of the store is a read-modify-write, which align.c serialises on this host alone: another host's between
- * the read and the write would be undone.  So a disk that hosts share is written in blocks, and its guests are told so.
+ * A write of less than a block of the store is a read-modify-write, which align.c serialises on
+ * this host alone: another host's between the read and the write would be undone.  So a disk that
+ * hosts share is written in blocks, and its guests are told so.
  */
-static int check_block(const char *spec, const struct vbd_options *o, uint32_t block, struct td_err *err)
+static int check_block(const char *spec, const struct vbd_options *o, uint32_t block,
+		       struct td_err *err)
 {
 	if (!o->shared || o->read_only || block <= options_sector(o))
 		return 0;
 	if (block <= 4096)
-		return td_fail(err, EINVAL, "%s cannot be shared as it is: its storage takes blocks of %u bytes, and two hosts that write smaller "
-					    "sectors undo each other's: use sector-size=4096 as well, on every host", spec, block);
-	return td_fail(err, EINVAL, "%s cannot be shared: its storage takes blocks of %u bytes, and no guest has sectors as large", spec, block);
+		return td_fail(
+			err, EINVAL,
+			"%s cannot be shared as it is: its storage takes blocks of %u bytes, and "
+			"two hosts that write smaller "
+			"sectors undo each other's: use sector-size=4096 as well, on every host",
+			spec, block);
+	return td_fail(err, EINVAL,
+		       "%s cannot be shared: its storage takes blocks of %u bytes, and no guest "
+		       "has sectors as large",
+		       spec, block);
 }
 
-/* Guests without NBD go on without its sockets; who needs them hears it from the log, and from its own connect(). */
+/* Guests without NBD go on without its sockets; who needs them hears it from the log, and from its
+ * own connect(). */
 static void start_nbd(struct vbd *v, bool fresh)
 {
 	struct td_err err = {0};
@@ -56,10 +67,12 @@ static void start_nbd(struct vbd *v, bool fresh)
 }
 
 /*
- * The log for an image of that driver; *redo: NULL where there is none.  One that holds something counts, whatever the disk's record says:
- * only where the disk is another one, which has just got its number, it is nobody's here.
+ * The log for an image of that driver; *redo: NULL where there is none.  One that holds something
+ * counts, whatever the disk's record says: only where the disk is another one, which has just got
+ * its number, it is nobody's here.
  */
-static int open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o, bool fresh, struct td_redo **redo, struct td_err *err)
+static int open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o,
+		     bool fresh, struct td_redo **redo, struct td_err *err)
 {
 	char path[PATH_MAX];
 
@@ -74,7 +87,7 @@ static int open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_
 
 struct identity {
 	const char *path;
-	char text[sizeof ((struct vbd *)0)->file];
+	char text[sizeof((struct vbd *)0)->file];
 };
 
 static long identify_run(void *arg)
@@ -87,11 +100,13 @@ static long identify_run(void *arg)
 	if (S_ISBLK(st.st_mode))
 		snprintf(i->text, sizeof i->text, "b%llu", (unsigned long long)st.st_rdev);
 	else if (S_ISREG(st.st_mode))
-		snprintf(i->text, sizeof i->text, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+		snprintf(i->text, sizeof i->text, "%llu:%llu", (unsigned long long)st.st_dev,
+			 (unsigned long long)st.st_ino);
 	return 0;
 }
 
-/* For those who know the image by another name: `tap-ctl list -f' need not look at every disk's store for it. */
+/* For those who know the image by another name: `tap-ctl list -f' need not look at every disk's
+ * store for it. */
 static void identify(struct vbd *v, const char *path, struct td_io *io)
 {
 	struct identity i = {.path = path};
@@ -113,7 +128,8 @@ void vbd_mark_syncs(struct vbd *v, int sticky)
 	v->syncs = v->marker >= 0 ? syncmark_open(v->minor, vbd_lost_data(sticky)) : NULL;
 }
 
-int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh, struct td_err *err)
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
+	      struct td_err *err)
 {
 	const struct td_driver *d;
 	struct td_image *leaf;
@@ -123,7 +139,11 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	char left[PATH_MAX];
 	bool shrunk;
 	char *copy;
-	int rc, sticky = v->past ? v->past->sticky : fresh ? 0 : v->cache.sticky, lost = vbd_lost_data(sticky) ? sticky : 0;
+	int rc,
+		sticky = v->past ? v->past->sticky
+			 : fresh ? 0
+				 : v->cache.sticky,
+		lost = vbd_lost_data(sticky) ? sticky : 0;
 
 	d = td_driver_parse(spec, &path, err);
 	if (!d)
@@ -140,11 +160,20 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		td_redo_fail(redo);
 	if (v->past || fresh)
 		vbd_mark_syncs(v, sticky); /* F3 of lib/syncmark.h */
-	rc = chain_open(spec, &(struct td_how){.flags = file_flags(o), .key = &o->key, .dirs = o->parent_dirs, .parents = o->parents,
-					       .data = o->data_file, .redo = redo,
-					       .lost = v->past || !fresh ? &lost : NULL, .died = v->past && !v->past->paused,
-					       .mark = v->syncs,
-					       .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL}, io, &leaf, err);
+	rc = chain_open(spec,
+			&(struct td_how){.flags = file_flags(o),
+					 .key = &o->key,
+					 .dirs = o->parent_dirs,
+					 .parents = o->parents,
+					 .data = o->data_file,
+					 .redo = redo,
+					 .lost = v->past || !fresh ? &lost : NULL,
+					 .died = v->past && !v->past->paused,
+					 .mark = v->syncs,
+					 .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left)
+							 ? left
+							 : NULL},
+			io, &leaf, err);
 	if (rc < 0) {
 		td_redo_free(redo);
 		return rc;
@@ -155,13 +184,18 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	shrunk = leaf->info.size / 512 < v->disk.sectors;
 	/* a CD may be taken out; of a disk, what was written is lost */
 	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
-		rc = td_fail(err, EINVAL, "%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink", spec,
-			     (unsigned long long)leaf->info.size / 512, (unsigned long long)v->disk.sectors);
+		rc = td_fail(
+			err, EINVAL,
+			"%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink",
+			spec, (unsigned long long)leaf->info.size / 512,
+			(unsigned long long)v->disk.sectors);
 		goto fail;
 	}
 	if (leaf->info.size % options_sector(o)) {
-		rc = td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of sector-size=%u: enlarge it, or leave the option out", spec,
-			     (unsigned long long)leaf->info.size, options_sector(o));
+		rc = td_fail(err, EINVAL,
+			     "%s has %llu bytes, which is not a multiple of sector-size=%u: "
+			     "enlarge it, or leave the option out",
+			     spec, (unsigned long long)leaf->info.size, options_sector(o));
 		goto fail;
 	}
 	copy = strdup(spec);
@@ -182,12 +216,14 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	v->disk.read_only = o->read_only;
 	v->disk.discard = leaf->info.discard && !o->read_only;
 	__atomic_store_n(&v->disk.decrypts, decrypts(leaf), __ATOMIC_RELAXED);
-	v->disk.block = v->nbd_disk.block = o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
+	v->disk.block = v->nbd_disk.block =
+		o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
 	v->state = 0;
 	if (fresh)
 		stats_open(&v->stats, v->minor);
 	cache_attach(&v->cache, o->mode, leaf, io, fresh);
-	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been checked */
+	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been
+			  checked */
 		v->cache.sticky = v->past->sticky;
 		v->sticky_recorded = v->cache.sticky;
 	}
@@ -198,13 +234,15 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 		cache_cancel(&v->cache, -EIO);
 		v->all_leave = false;
 	}
-	record_write(v); /* before anybody may act on it: a successor must know the disk as it is now */
+	record_write(
+		v); /* before anybody may act on it: a successor must know the disk as it is now */
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
 	start_nbd(v, fresh);
 	stall_watch(&v->stall, o->request_timeout);
-	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy, (unsigned long long)v->disk.sectors,
-	       o->mode->name, o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
+	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy,
+	       (unsigned long long)v->disk.sectors, o->mode->name,
+	       o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
 	return 0;
 fail:
 	chain_close(leaf);
@@ -234,17 +272,25 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	cache_quiesce(&v->cache);
 	if (!vbd_wait_until(v, image_idle, until)) {
 		go_on(v);
-		return td_fail(err, ETIMEDOUT, "minor %d: %u requests to %s are still under way; the disk stays open", v->minor, v->cache.at_image, v->spec);
+		return td_fail(
+			err, ETIMEDOUT,
+			"minor %d: %u requests to %s are still under way; the disk stays open",
+			v->minor, v->cache.at_image, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
 		cache_flush(&v->cache);
 		vbd_wait_until(v, image_idle, 0);
 		if (v->cache.sticky)
-			rc = td_fail(err, -v->cache.sticky, "minor %d: the last flush of %s failed (%s): check the disk's contents", v->minor,
-				     v->spec, strerror(-v->cache.sticky));
+			rc = td_fail(err, -v->cache.sticky,
+				     "minor %d: the last flush of %s failed (%s): check the disk's "
+				     "contents",
+				     v->minor, v->spec, strerror(-v->cache.sticky));
 		else if (cache_dirty(&v->cache))
-			rc = td_fail(err, ENOSPC, "minor %d: there is no space for the metadata of %s: %s", v->minor, v->spec,
-				     keep ? "the disk stays open; make room, and try again" : "what was not flushed is lost");
+			rc = td_fail(err, ENOSPC,
+				     "minor %d: there is no space for the metadata of %s: %s",
+				     v->minor, v->spec,
+				     keep ? "the disk stays open; make room, and try again"
+					  : "what was not flushed is lost");
 	}
 	if (rc == -ENOSPC && keep && !v->cache.sticky) {
 		go_on(v);

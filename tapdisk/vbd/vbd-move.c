@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A disk goes to another process while its guest runs.  It is as a death, but for the image, which is at rest and durable: the records
- * say what a successor needs, and who takes the disk back is its own successor.
+ * A disk goes to another process while its guest runs.  It is as a death, but for the image, which
+ * is at rest and durable: the records say what a successor needs, and who takes the disk back is
+ * its own successor.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
-#define SETTLE 5 /* s that the store has for what it was given, before the disk stays where it is */
+#define SETTLE 5 /* s that the store has for what it was given, before the disk stays where it is  \
+		  */
 
 static struct vbd_ring *entry(struct td_list *l)
 {
@@ -26,7 +28,8 @@ static void close_fds(struct vbd_ring *r)
 		close(r->fds[--r->nfds]);
 }
 
-/* --- a flush while the guest still runs, so that little is left for the pause ----------------------------------------- */
+/* --- a flush while the guest still runs, so that little is left for the pause
+ * ----------------------------------------- */
 
 struct flush {
 	struct td_req req;
@@ -53,16 +56,19 @@ static void flush_ahead(struct vbd *v)
 		td_fiber_wait();
 }
 
-/* --- giving --------------------------------------------------------------------------------------------------------- */
+/* --- giving
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static int share_rings(struct vbd *v, struct td_err *err)
 {
-	td_list_each(l, &v->rings) {
+	td_list_each (l, &v->rings) {
 		struct vbd_ring *r = entry(l);
 
 		r->nfds = blkif_share(r->blkif, r->fds);
 		if (r->nfds < 0)
-			return td_fail(err, -r->nfds, "minor %d: cannot share its ring: %s", v->minor, strerror(-r->nfds));
+			return td_fail(err, -r->nfds, "minor %d: cannot share its ring: %s",
+				       v->minor, strerror(-r->nfds));
 	}
 	return 0;
 }
@@ -91,9 +97,14 @@ static int give(struct vbd *v, double *began, struct td_err *err)
 	int rc = 0;
 
 	if (v->moved || !v->spec || v->marker < 0)
-		return td_fail(err, EBUSY, "minor %d is not open: the program that attached it knows this tapdisk by its pid", v->minor);
+		return td_fail(err, EBUSY,
+			       "minor %d is not open: the program that attached it knows this "
+			       "tapdisk by its pid",
+			       v->minor);
 	if (broken)
-		return td_fail(err, EBUSY, "minor %d: a guest has broken its ring (%s): detach that one first", v->minor, broken);
+		return td_fail(err, EBUSY,
+			       "minor %d: a guest has broken its ring (%s): detach that one first",
+			       v->minor, broken);
 	if (v->leaf)
 		flush_ahead(v);
 	rc = share_rings(v, err);
@@ -121,7 +132,7 @@ int vbd_give(struct vbd *v, double *began, struct td_err *err)
 	v->giving = !rc;
 	if (!rc)
 		return 0; /* the lock stays */
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		close_fds(entry(l));
 	vbd_unlock(v);
 	return rc;
@@ -156,7 +167,9 @@ void vbd_stay(struct vbd *v)
 	vbd_unlock(v);
 }
 
-/* --- taking back ---------------------------------------------------------------------------------------------------- */
+/* --- taking back
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_err *err)
 {
@@ -164,7 +177,8 @@ static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_e
 	struct td_xport *x;
 	int rc;
 
-	rc = mem ? td_xport_mem(was->fds[0], was->fds[1], was->fds[2], &x, err) : td_xport_xen(was->p.domid, &x, err);
+	rc = mem ? td_xport_mem(was->fds[0], was->fds[1], was->fds[2], &x, err)
+		 : td_xport_xen(was->p.domid, &x, err);
 	if (rc < 0)
 		return rc;
 	rc = vbd_connect_locked(v, x, was->transport, &was->p, true, err);
@@ -174,18 +188,21 @@ static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_e
 }
 
 /*
- * As the other has left it, which was its only user since: it may have been paused there, or have another image, and its flush may
- * have failed.  The other may also have died before it wrote any of that.
+ * As the other has left it, which was its only user since: it may have been paused there, or have
+ * another image, and its flush may have failed.  The other may also have died before it wrote any
+ * of that.
  */
 static int go_on(struct vbd *v, struct td_err *err)
 {
-	struct vbd_recorded was = {.opt = v->opt, .past = {.paused = !v->going, .sticky = v->cache.sticky}};
+	struct vbd_recorded was = {.opt = v->opt,
+				   .past = {.paused = !v->going, .sticky = v->cache.sticky}};
 	int rc = 0;
 
 	record_read(v->minor, &was);
 	if (!was.past.sticky)
 		was.past.sticky = syncmark_past(v->minor);
-	if (was.spec) { /* also when it cannot be opened: an unpause must not open the one of before */
+	if (was.spec) { /* also when it cannot be opened: an unpause must not open the one of before
+			 */
 		free(v->spec);
 		v->spec = was.spec;
 		v->opt = was.opt;
@@ -212,7 +229,8 @@ void vbd_take_back(struct vbd *v)
 	while ((l = td_list_pop(&v->given))) {
 		err.code = 0;
 		if (take_back_ring(v, entry(l), &err) < 0)
-			td_log(LOG_ERR, "minor %d: cannot take the ring of domain %u back: %s", v->minor, entry(l)->p.domid, err.text);
+			td_log(LOG_ERR, "minor %d: cannot take the ring of domain %u back: %s",
+			       v->minor, entry(l)->p.domid, err.text);
 		free(entry(l));
 	}
 	record_write(v);

@@ -11,8 +11,8 @@
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
-#define LEAVE_QUIET   0.1 /* s without a request, after which a leaving guest has no more */
-#define LEAVE_LIMIT   2   /* s in which a leaving guest gets its last answers */
+#define LEAVE_QUIET 0.1 /* s without a request, after which a leaving guest has no more */
+#define LEAVE_LIMIT 2   /* s in which a leaving guest gets its last answers */
 
 static struct blkif *ring_of(struct td_list *l)
 {
@@ -58,19 +58,19 @@ struct blkif *vbd_ring(const struct vbd *v)
 
 void vbd_hold_rings(struct vbd *v)
 {
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		in_thread(td_entry(l, struct vbd_ring, link), blkif_hold);
 }
 
 void vbd_run_rings(struct vbd *v)
 {
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		in_thread(td_entry(l, struct vbd_ring, link), blkif_run);
 }
 
 bool vbd_any_live_ring(const struct vbd *v)
 {
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		if (!blkif_is_broken(ring_of(l)))
 			return true;
 	return false;
@@ -78,7 +78,7 @@ bool vbd_any_live_ring(const struct vbd *v)
 
 const char *vbd_broken_ring(const struct vbd *v)
 {
-	td_list_each(l, &v->rings)
+	td_list_each (l, &v->rings)
 		if (blkif_is_broken(ring_of(l)))
 			return blkif_why(ring_of(l));
 	return NULL;
@@ -90,9 +90,10 @@ static bool leaving_idle(const struct vbd *v)
 }
 
 /*
- * Serves a leaving ring until it is quiet.  Linux's blkfront lets go of a disk in use with requests in the ring, pushes those that wait
- * behind them as the answers come, and its thread for all devices hangs for good on one that never gets an answer: so no request that
- * is in the ring may be left, and after the last answer the guest is given a moment.
+ * Serves a leaving ring until it is quiet.  Linux's blkfront lets go of a disk in use with requests
+ * in the ring, pushes those that wait behind them as the answers come, and its thread for all
+ * devices hangs for good on one that never gets an answer: so no request that is in the ring may be
+ * left, and after the last answer the guest is given a moment.
  */
 static void see_off(struct vbd *v, struct vbd_ring *r)
 {
@@ -141,15 +142,16 @@ static struct vbd_ring *find_ring(const struct vbd *v, unsigned domid, unsigned 
 {
 	struct vbd_ring *last = NULL;
 
-	td_list_each(l, &v->rings)
-		if (blkif_params(ring_of(l))->domid == domid && blkif_params(ring_of(l))->devid == devid)
+	td_list_each (l, &v->rings)
+		if (blkif_params(ring_of(l))->domid == domid &&
+		    blkif_params(ring_of(l))->devid == devid)
 			last = td_entry(l, struct vbd_ring, link);
 	return last;
 }
 
 static bool has_queue(const struct vbd *v, const struct blkif_params *p)
 {
-	td_list_each(l, &v->rings) {
+	td_list_each (l, &v->rings) {
 		const struct blkif_params *q = blkif_params(ring_of(l));
 
 		if (q->domid == p->domid && q->devid == p->devid && q->queue == p->queue)
@@ -158,40 +160,53 @@ static bool has_queue(const struct vbd *v, const struct blkif_params *p)
 	return false;
 }
 
-/* Whether one more guest may come; or (p->queue not 0) another ring of one that has come, from the process that had them all. */
-static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside, struct td_err *err)
+/* Whether one more guest may come; or (p->queue not 0) another ring of one that has come, from the
+ * process that had them all. */
+static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside,
+			 struct td_err *err)
 {
 	const struct blkif_params *other = vbd_ring(v) ? blkif_params(vbd_ring(v)) : NULL;
 
 	if (!v->spec)
-		return td_fail(err, ENODEV, "minor %d has no image: open it before a guest is connected", v->minor);
+		return td_fail(err, ENODEV,
+			       "minor %d has no image: open it before a guest is connected",
+			       v->minor);
 	if (p->queue && has_queue(v, p)) /* the record of what is in flight there would be lost */
-		return td_fail(err, EBUSY, "minor %d: domain %u has queue %u of device %u already", v->minor, p->domid, p->queue, p->devid);
+		return td_fail(err, EBUSY, "minor %d: domain %u has queue %u of device %u already",
+			       v->minor, p->domid, p->queue, p->devid);
 	if (find_ring(v, p->domid, p->devid) && !p->queue)
-		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u already, in another way", v->minor, p->domid, p->devid);
+		return td_fail(err, EBUSY,
+			       "minor %d: domain %u has it as device %u already, in another way",
+			       v->minor, p->domid, p->devid);
 	if (other && !beside && !v->opt.read_only)
-		return td_fail(err, EBUSY, "minor %d: domain %u has it as device %u, and a second machine may not write it too", v->minor,
-			       other->domid, other->devid);
+		return td_fail(err, EBUSY,
+			       "minor %d: domain %u has it as device %u, and a second machine may "
+			       "not write it too",
+			       v->minor, other->domid, other->devid);
 	return 0;
 }
 
 /* One of a device's rings, held, at the end of `to'. */
-static int add_ring(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
-		    struct td_list *to, struct td_err *err)
+static int add_ring(struct vbd *v, struct td_xport *x, const char *transport,
+		    const struct blkif_params *p, bool take_over, struct td_list *to,
+		    struct td_err *err)
 {
 	char path[PATH_MAX];
 	struct blkif_keep keep = {.path = path, .take_over = take_over};
 	bool record = v->marker >= 0; /* without a number of its own, nobody would find it */
 	struct vbd_ring *r = calloc(1, sizeof *r);
 	struct queue *q = queue_for_ring(v->queue, p->queue);
-	int rc = !r ? -ENOMEM : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, p->queue, path) : 0;
+	int rc = !r       ? -ENOMEM
+		 : record ? td_ctl_ring_path(v->minor, p->domid, p->devid, p->queue, path)
+			  : 0;
 
 	if (rc < 0)
 		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
 	else if (q != v->queue && !(r->lane = lane_new(&v->cache, v->queue, q)))
 		rc = td_fail(err, ENOMEM, "out of memory for a ring");
 	else
-		rc = blkif_connect(q->loop, x, p, record ? &keep : NULL, &v->disk, r->lane, &r->blkif, err);
+		rc = blkif_connect(q->loop, x, p, record ? &keep : NULL, &v->disk, r->lane,
+				   &r->blkif, err);
 	if (rc < 0) {
 		if (r)
 			lane_free(r->lane);
@@ -203,8 +218,8 @@ static int add_ring(struct vbd *v, struct td_xport *x, const char *transport, co
 	return 0;
 }
 
-int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport, const struct blkif_params *p, bool take_over,
-		       struct td_err *err)
+int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport,
+		       const struct blkif_params *p, bool take_over, struct td_err *err)
 {
 	int rc = add_ring(v, x, transport, p, take_over, &v->rings, err);
 
@@ -213,9 +228,10 @@ int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport,
 	return rc;
 }
 
-/* All of a device's rings or none; what is taken of x is NULL after.  They run together: none before all are there. */
-static int connect_locked(struct vbd *v, struct td_xport **x, unsigned n, const char *transport, const struct blkif_params *p,
-			  bool take_over, struct td_err *err)
+/* All of a device's rings or none; what is taken of x is NULL after.  They run together: none
+ * before all are there. */
+static int connect_locked(struct vbd *v, struct td_xport **x, unsigned n, const char *transport,
+			  const struct blkif_params *p, bool take_over, struct td_err *err)
 {
 	struct td_list made;
 	int rc = 0;
@@ -239,33 +255,37 @@ static int connect_locked(struct vbd *v, struct td_xport **x, unsigned n, const 
 	}
 	if (rc < 0)
 		return rc;
-	td_log_limited(&v->disk.limit, LOG_INFO, "minor %d: connected to domain %u, device %u: %u %s of %u pages, %s", v->minor, p->domid, p->devid, n,
-	       n == 1 ? "ring" : "rings", p->pages, blkif_abi_name(p->abi));
+	td_log_limited(&v->disk.limit, LOG_INFO,
+		       "minor %d: connected to domain %u, device %u: %u %s of %u pages, %s",
+		       v->minor, p->domid, p->devid, n, n == 1 ? "ring" : "rings", p->pages,
+		       blkif_abi_name(p->abi));
 	if (v->leaf)
 		vbd_run_rings(v);
 	return 0;
 }
 
 /* Are they those rings, as they are?  One over shared memory never is: its descriptors are new. */
-static bool same_rings(const struct vbd *v, const char *transport, const struct blkif_params *p, unsigned n)
+static bool same_rings(const struct vbd *v, const char *transport, const struct blkif_params *p,
+		       unsigned n)
 {
 	unsigned same = 0, had = 0;
 
-	td_list_each(l, &v->rings) {
+	td_list_each (l, &v->rings) {
 		const struct vbd_ring *r = td_entry(l, struct vbd_ring, link);
 		const struct blkif_params *q = blkif_params(r->blkif);
 
 		if (q->domid != p->domid || q->devid != p->devid)
 			continue;
 		had++;
-		same += q->queue < n && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") && !strcmp(r->transport, "xen") &&
+		same += q->queue < n && !blkif_is_broken(r->blkif) && !strcmp(transport, "xen") &&
+			!strcmp(r->transport, "xen") &&
 			!memcmp(q, &p[q->queue], offsetof(struct blkif_params, polling_us));
 	}
 	return had == n && same == n;
 }
 
-int vbd_connect(struct vbd *v, struct td_xport **x, unsigned n, const char *transport, const struct blkif_params *p, unsigned how,
-		struct td_err *err)
+int vbd_connect(struct vbd *v, struct td_xport **x, unsigned n, const char *transport,
+		const struct blkif_params *p, unsigned how, struct td_err *err)
 {
 	bool there;
 	int rc = 0;
@@ -295,12 +315,17 @@ int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err 
 	for (; (r = find_ring(v, domid, devid)); n++)
 		drop_ring(v, r);
 	if (n) {
-		td_log_limited(&v->disk.limit, LOG_INFO, "minor %d: disconnected from domain %u, device %u", v->minor, domid, devid);
+		td_log_limited(&v->disk.limit, LOG_INFO,
+			       "minor %d: disconnected from domain %u, device %u", v->minor, domid,
+			       devid);
 	} else if (v->moved) {
 		rc = td_fail(err, ENODEV, "minor %d is tapdisk %d's now", v->minor, (int)v->moved);
 	} else if (vbd_ring(v)) {
-		rc = td_fail(err, ENOENT, "minor %d is connected to domain %u, device %u, not to domain %u, device %u", v->minor,
-			     blkif_params(vbd_ring(v))->domid, blkif_params(vbd_ring(v))->devid, domid, devid);
+		rc = td_fail(err, ENOENT,
+			     "minor %d is connected to domain %u, device %u, not to domain %u, "
+			     "device %u",
+			     v->minor, blkif_params(vbd_ring(v))->domid,
+			     blkif_params(vbd_ring(v))->devid, domid, devid);
 	}
 	vbd_unlock(v);
 	v->changed(v);

@@ -43,7 +43,8 @@ static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
 {
 	const struct vbd *v = c->owner;
 
-	return v->all_leave || (v->leaving && blkif_owns(v->leaving, req)) || (v->nbd_leaving && nbd_owns(v->nbd, req));
+	return v->all_leave || (v->leaving && blkif_owns(v->leaving, req)) ||
+	       (v->nbd_leaving && nbd_owns(v->nbd, req));
 }
 
 static void on_cache_idle(struct cache *c)
@@ -78,8 +79,13 @@ void vbd_listen(struct vbd *v)
 	v->cache.changed = on_cache_changed;
 	v->cache.idle = on_cache_idle;
 	v->cache.leaves = on_cache_leaves;
-	v->disk = (struct blkif_disk){.cache = &v->cache, .stats = &v->stats, .owner = v, .broken = on_ring_broken, .idle = on_ring_idle};
-	v->nbd_disk = (struct nbd_disk){.cache = &v->cache, .stats = &v->stats, .owner = v, .idle = on_ring_idle};
+	v->disk = (struct blkif_disk){.cache = &v->cache,
+				      .stats = &v->stats,
+				      .owner = v,
+				      .broken = on_ring_broken,
+				      .idle = on_ring_idle};
+	v->nbd_disk = (struct nbd_disk){
+		.cache = &v->cache, .stats = &v->stats, .owner = v, .idle = on_ring_idle};
 }
 
 void vbd_listen_to(struct vbd *v, struct td_image *leaf)
@@ -90,7 +96,9 @@ void vbd_listen_to(struct vbd *v, struct td_image *leaf)
 	}
 }
 
-/* --- what shows ----------------------------------------------------------------------------------------------------- */
+/* --- what shows
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static const char *fault_of(const struct vbd *v)
 {
@@ -102,7 +110,8 @@ static const char *fault_of(const struct vbd *v)
 
 unsigned vbd_state(const struct vbd *v)
 {
-	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) | (v->cache.sticky || fault_of(v) ? TD_STATE_FAILED : 0);
+	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) |
+	       (v->cache.sticky || fault_of(v) ? TD_STATE_FAILED : 0);
 }
 
 const char *vbd_reason(const struct vbd *v)
@@ -110,7 +119,8 @@ const char *vbd_reason(const struct vbd *v)
 	if (fault_of(v)) /* which is why flushes fail */
 		return fault_of(v);
 	if (v->cache.sticky)
-		return "a flush to disk failed: writes and flushes fail until the disk is closed and opened again";
+		return "a flush to disk failed: writes and flushes fail until the disk is closed "
+		       "and opened again";
 	if (v->cache.out_of_space)
 		return "no space: writes are held until there is space again";
 	if (v->stall.stalled)

@@ -42,25 +42,29 @@ static bool is_set(const struct bitmap *b, uint64_t bit)
 	return byte >> (bit % 8) & 1;
 }
 
-static int check_one(const struct bitmap *b, const struct gtrace *guest, uint32_t at, uint32_t which, char *text, size_t len)
+static int check_one(const struct bitmap *b, const struct gtrace *guest, uint32_t at,
+		     uint32_t which, char *text, size_t len)
 {
 	for (size_t i = 0; i < guest->nops; i++) {
 		const struct gop *op = &guest->op[i];
 
-		if (!op->n || op->kind == GOP_READ || op->kind > GOP_DISCARD || op->status || op->ack >= at)
+		if (!op->n || op->kind == GOP_READ || op->kind > GOP_DISCARD || op->status ||
+		    op->ack >= at)
 			continue;
 		for (uint64_t s = op->sector; s < op->sector + op->n; s++)
 			if (!is_set(b, s * SECTOR >> b->shift)) {
-				snprintf(text, len, "bitmap %u is to be believed, and does not know of request %zu, sector %llu", which, i + 1,
-					 (unsigned long long)s);
+				snprintf(text, len,
+					 "bitmap %u is to be believed, and does not know of "
+					 "request %zu, sector %llu",
+					 which, i + 1, (unsigned long long)s);
 				return -1;
 			}
 	}
 	return 0;
 }
 
-static int check_directory(const unsigned char *d, uint64_t bytes, uint32_t n, struct bitmap *b, const struct gtrace *guest, uint32_t at, char *text,
-			   size_t len)
+static int check_directory(const unsigned char *d, uint64_t bytes, uint32_t n, struct bitmap *b,
+			   const struct gtrace *guest, uint32_t at, char *text, size_t len)
 {
 	uint64_t pos = 0;
 	int rc = 0;
@@ -79,7 +83,8 @@ static int check_directory(const unsigned char *d, uint64_t bytes, uint32_t n, s
 	return rc;
 }
 
-int bitmap_check(const struct pages *file, const struct gtrace *guest, uint32_t at, char *text, size_t len)
+int bitmap_check(const struct pages *file, const struct gtrace *guest, uint32_t at, char *text,
+		 size_t len)
 {
 	struct bitmap b = {.f = file};
 	unsigned char h[512], *d;
@@ -87,12 +92,16 @@ int bitmap_check(const struct pages *file, const struct gtrace *guest, uint32_t 
 	int rc = 0;
 
 	pages_read(file, 0, h, sizeof h);
-	if (memcmp(h, "QFI\xfb", 4) != 0 || be32(h + 4) < 3 || !(be64(h + 88) & 1) || be32(h + 20) > 21)
+	if (memcmp(h, "QFI\xfb", 4) != 0 || be32(h + 4) < 3 || !(be64(h + 88) & 1) ||
+	    be32(h + 20) > 21)
 		return 0; /* without that bit nobody believes them */
 	b.cluster = UINT64_C(1) << be32(h + 20);
-	for (ext = be32(h + 100); ext + 32 <= sizeof h && be32(h + ext) && be32(h + ext) != EXTENSION; ext += 8 + (be32(h + ext + 4) + 7) / 8 * 8)
+	for (ext = be32(h + 100);
+	     ext + 32 <= sizeof h && be32(h + ext) && be32(h + ext) != EXTENSION;
+	     ext += 8 + (be32(h + ext + 4) + 7) / 8 * 8)
 		;
-	if (ext + 32 > sizeof h || be32(h + ext) != EXTENSION || !be64(h + ext + 16) || be64(h + ext + 16) > DIR_MAX)
+	if (ext + 32 > sizeof h || be32(h + ext) != EXTENSION || !be64(h + ext + 16) ||
+	    be64(h + ext + 16) > DIR_MAX)
 		return 0;
 	d = malloc(be64(h + ext + 16));
 	if (!d)

@@ -58,23 +58,25 @@ struct host {
 	struct ring *ring[HISTORY_RINGS];
 	struct direct direct[DIRECT_MAX];
 	struct life *life[PROCESSES];
-	int serving, giver;   /* processes, or NOBODY: who has the disk, and who has given it to that one on trial */
+	int serving, giver; /* processes, or NOBODY: who has the disk, and who has given it to that
+			       one on trial */
 	int minor;
-	bool open, paused;    /* as the toolstack knows it */
-	bool between;         /* it died in an operation: paused or not, nobody knows */
-	bool dead;            /* somebody had it open, and died; nobody has taken it over */
-	bool lost;            /* for good: it was refused, for a reason */
+	bool open, paused; /* as the toolstack knows it */
+	bool between;      /* it died in an operation: paused or not, nobody knows */
+	bool dead;         /* somebody had it open, and died; nobody has taken it over */
+	bool lost;         /* for good: it was refused, for a reason */
 	bool tampered;
-	bool gone;            /* it was closed with an error, or when a sync had failed, and what its format had in memory with it */
-	unsigned spec;        /* the file that is open, and the one that was asked for */
+	bool gone; /* it was closed with an error, or when a sync had failed, and what its format
+		      had in memory with it */
+	unsigned spec; /* the file that is open, and the one that was asked for */
 	struct vbd_options opt;
 	struct vbd_past past;
 	struct rng rng;
 	unsigned outstanding;
-	unsigned die_in;      /* 0: it lives on */
-	uint32_t failed_at;   /* a flush failed: no write or flush that comes after may succeed */
+	unsigned die_in;    /* 0: it lives on */
+	uint32_t failed_at; /* a flush failed: no write or flush that comes after may succeed */
 	unsigned nfaults;
-	bool unsafe;          /* since unsafe_from */
+	bool unsafe; /* since unsafe_from */
 	uint32_t unsafe_from;
 
 	/* the operation on a fiber */
@@ -133,13 +135,15 @@ static bool recorded_as_paused(void)
 	return paused;
 }
 
-/* While a disk goes on after a pause: no guest's request is at its image before the record says so. */
+/* While a disk goes on after a pause: no guest's request is at its image before the record says so.
+ */
 static void check_record(void)
 {
 	const struct life *l = H.life[H.serving];
 
 	if (H.starting && l && l->v && l->v->cache.at_image && recorded_as_paused())
-		blame("I8", "guests run, and a successor would be paused: the record does not say so yet");
+		blame("I8", "guests run, and a successor would be paused: the record does not say "
+			    "so yet");
 }
 
 /* Something is about to happen, in a process; which may die before it. */
@@ -167,20 +171,26 @@ int td_kill_sync(int result)
 	return result;
 }
 
-/* --- the guest ------------------------------------------------------------------------------------------------------------ */
+/* --- the guest
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void check_order(const struct gop *op, size_t i)
 {
 	char text[200];
 
 	if (op->status && !H.r->guest.hard_fault && !H.sim.hard) {
-		snprintf(text, sizeof text, "request %zu failed (status %d), and nothing had been made to fail that cannot be hidden", i + 1, op->status);
+		snprintf(text, sizeof text,
+			 "request %zu failed (status %d), and nothing had been made to fail that "
+			 "cannot be hidden",
+			 i + 1, op->status);
 		blame("I7", text);
 	}
 	if (op->kind == GOP_FLUSH && op->status && op->ack < H.failed_at)
 		H.failed_at = op->ack;
 	if (op->kind != GOP_READ && !op->status && op->issue > H.failed_at) {
-		snprintf(text, sizeof text, "request %zu succeeded after a flush had failed", i + 1);
+		snprintf(text, sizeof text, "request %zu succeeded after a flush had failed",
+			 i + 1);
 		blame("I7", text);
 	}
 }
@@ -234,7 +244,8 @@ static void direct_done(struct td_req *req, int err)
 	struct gop *op = &H.r->guest.op[d->gop];
 	int was;
 
-	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD || op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
+	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD ||
+				   op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
 		op->n = 0;
 		op->kind = GOP_READ;
 		err = 0;
@@ -254,12 +265,18 @@ static void fill(unsigned char *buf, size_t gop)
 	const struct gop *op = &H.r->guest.op[gop];
 
 	for (uint32_t k = 0; k < op->n; k++)
-		sector_fill(buf + (size_t)k * SECTOR, H.r->guest.seed, (uint32_t)gop + 1, op->sector + k);
+		sector_fill(buf + (size_t)k * SECTOR, H.r->guest.seed, (uint32_t)gop + 1,
+			    op->sector + k);
 }
 
 static size_t new_gop(enum gop_kind kind, unsigned flags, uint64_t sector, uint32_t n)
 {
-	size_t i = gtrace_add(&H.r->guest, (struct gop){.kind = kind, .flags = flags, .sector = sector, .n = n, .issue = tick(), .ack = NEVER});
+	size_t i = gtrace_add(&H.r->guest, (struct gop){.kind = kind,
+							.flags = flags,
+							.sector = sector,
+							.n = n,
+							.issue = tick(),
+							.ack = NEVER});
 
 	H.outstanding++;
 	return i;
@@ -282,7 +299,10 @@ static void run(void (*fn)(void *arg), void *arg)
 
 static void submit_direct(enum gop_kind kind, unsigned flags, uint64_t sector, uint32_t n)
 {
-	static const enum td_op ops[] = {[GOP_READ] = TD_READ, [GOP_WRITE] = TD_WRITE, [GOP_ZERO] = TD_WRITE_ZEROES, [GOP_DISCARD] = TD_DISCARD,
+	static const enum td_op ops[] = {[GOP_READ] = TD_READ,
+					 [GOP_WRITE] = TD_WRITE,
+					 [GOP_ZERO] = TD_WRITE_ZEROES,
+					 [GOP_DISCARD] = TD_DISCARD,
 					 [GOP_FLUSH] = TD_FLUSH};
 	struct direct *d = NULL;
 	size_t len = (size_t)n * SECTOR, i;
@@ -293,8 +313,12 @@ static void submit_direct(enum gop_kind kind, unsigned flags, uint64_t sector, u
 		return;
 	i = new_gop(kind, flags, sector, n);
 	*d = (struct direct){.busy = true, .gop = i, .owner = H.serving};
-	d->req = (struct td_req){.op = ops[kind], .flags = (flags & GOP_FUA ? TD_FUA : 0) | (flags & GOP_UNMAP ? TD_UNMAP : 0),
-				 .off = sector * SECTOR, .len = len, .done = direct_done};
+	d->req = (struct td_req){.op = ops[kind],
+				 .flags = (flags & GOP_FUA ? TD_FUA : 0) |
+					  (flags & GOP_UNMAP ? TD_UNMAP : 0),
+				 .off = sector * SECTOR,
+				 .len = len,
+				 .done = direct_done};
 	if (kind == GOP_WRITE || kind == GOP_READ) {
 		d->mem = aligned_alloc(4096, (len + 4095) / 4096 * 4096);
 		if (kind == GOP_WRITE)
@@ -322,9 +346,10 @@ static void submit_ring(const struct event *e, enum gop_kind kind)
 	if (H.h->rings > 1)
 		flags &= ~(unsigned)GOP_RING; /* nothing is in order with what is on another */
 	i = new_gop(kind, flags, e->sector, n);
-	what = flags & GOP_BARRIER ? BLKIF_WRITE_BARRIER : kind == GOP_FLUSH || (flags & GOP_PREFLUSH) ? BLKIF_FLUSH_DISKCACHE
-						       : kind == GOP_READ				? BLKIF_READ
-													: BLKIF_WRITE;
+	what = flags & GOP_BARRIER                           ? BLKIF_WRITE_BARRIER
+	       : kind == GOP_FLUSH || (flags & GOP_PREFLUSH) ? BLKIF_FLUSH_DISKCACHE
+	       : kind == GOP_READ                            ? BLKIF_READ
+							     : BLKIF_WRITE;
 	data = ring_build(ring, i, n, NULL);
 	if (kind == GOP_READ)
 		memset(data, 0xdd, (size_t)n * SECTOR);
@@ -334,7 +359,9 @@ static void submit_ring(const struct event *e, enum gop_kind kind)
 	ring_push(ring);
 }
 
-/* --- processes ------------------------------------------------------------------------------------------------------------ */
+/* --- processes
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void changed(struct vbd *v)
 {
@@ -449,7 +476,9 @@ static bool wait_for(bool (*done)(void), const char *what)
 		if (bored > 40)
 			clock_advance(BORED);
 		if (bored > BORED_MAX) {
-			snprintf(text, sizeof text, "%s: it hangs: %u requests are not answered, %u operations run", what, H.outstanding, H.sim.nrunning);
+			snprintf(text, sizeof text,
+				 "%s: it hangs: %u requests are not answered, %u operations run",
+				 what, H.outstanding, H.sim.nrunning);
 			blame("I6", text);
 			return false;
 		}
@@ -467,11 +496,13 @@ static bool drained(void)
 	return !H.outstanding;
 }
 
-/* --- operations on a fiber ------------------------------------------------------------------------------------------------ */
+/* --- operations on a fiber
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void fiber_main(void *arg)
 {
-	void (*fn)(struct vbd *v);
+	void (*fn)(struct vbd * v);
 
 	memcpy(&fn, arg, sizeof fn);
 	fn(H.life[process_current()]->v);
@@ -486,7 +517,7 @@ static void start_fiber(void *arg)
 /* Begins it in the process that serves; op_done() tells of its end, or its death. */
 static void begin(void (*fn)(struct vbd *v))
 {
-	static LAB void (*doing)(struct vbd *v) = NULL;
+	static LAB void (*doing)(struct vbd * v) = NULL;
 
 	H.busy = true;
 	H.rc = 0;
@@ -588,7 +619,8 @@ static void do_revive(struct vbd *none)
 		return;
 	o.key = H.opt.key;
 	past = ctl_get_past(rec);
-	H.rc = vbd_reopen(make_disk(H.minor), json_string_value(json_object_get(rec, "args")), &o, &past, &H.err);
+	H.rc = vbd_reopen(make_disk(H.minor), json_string_value(json_object_get(rec, "args")), &o,
+			  &past, &H.err);
 	H.past = past;
 	json_decref(rec);
 	if (!H.rc)
@@ -600,7 +632,10 @@ static void do_pause(struct vbd *v)
 	size_t i;
 	int was = process_lab();
 
-	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE, .issue = tick(), .ack = NEVER, .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
+	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE,
+						 .issue = tick(),
+						 .ack = NEVER,
+						 .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
 	process_back(was);
 	H.rc = vbd_pause(v, 0, &H.err);
 	if (!H.rc) {
@@ -635,7 +670,10 @@ static void do_close(struct vbd *v)
 	int was = process_lab(), failed = vbd_state(v) & TD_STATE_FAILED ? -EIO : 0;
 	bool paused = !v->leaf; /* then it was flushed, or not, when it was paused */
 
-	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE, .issue = tick(), .ack = NEVER, .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
+	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE,
+						 .issue = tick(),
+						 .ack = NEVER,
+						 .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
 	process_back(was);
 	H.rc = vbd_close(v, true, 0, &H.err);
 	if (!paused && !(H.rc == -ENOSPC && !failed)) {
@@ -649,7 +687,8 @@ static void do_close(struct vbd *v)
 static void do_give(struct vbd *v)
 {
 	H.rc = vbd_give(v, &H.began, &H.err);
-	H.past = (struct vbd_past){.paused = !v->going, .sectors = v->disk.sectors, .sticky = v->cache.sticky};
+	H.past = (struct vbd_past){
+		.paused = !v->going, .sectors = v->disk.sectors, .sticky = v->cache.sticky};
 }
 
 /* As the operation adopt. */
@@ -686,7 +725,9 @@ static void do_grow(struct vbd *v)
 	H.rc = vbd_resize(v, &H.err);
 }
 
-/* --- events --------------------------------------------------------------------------------------------------------------- */
+/* --- events
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 static bool alive(void)
 {
@@ -794,7 +835,8 @@ static void revive(bool check)
 	H.r->n.revived++;
 	H.dead = false;
 	if (!H.between && H.paused != !H.life[H.serving]->v->leaf)
-		blame("I9", H.paused ? "a disk that was paused goes on after a death" : "a disk that was not paused is, after a death");
+		blame("I9", H.paused ? "a disk that was paused goes on after a death"
+				     : "a disk that was not paused is, after a death");
 	H.between = false;
 	H.paused = !H.life[H.serving]->v->leaf;
 	say("revived%s, mode %s", H.paused ? ", paused" : "", H.life[H.serving]->v->opt.mode->name);
@@ -980,10 +1022,12 @@ static void end_trial(const struct event *e)
 
 static void reopen(unsigned mode)
 {
-	if (H.h->rings || !H.open || H.giver != NOBODY || !at_rest() || (H.paused && H.outstanding) || !wait_for(drained, "the clients' end"))
+	if (H.h->rings || !H.open || H.giver != NOBODY || !at_rest() ||
+	    (H.paused && H.outstanding) || !wait_for(drained, "the clients' end"))
 		return;
 	if (H.sim.fault.kind == SIM_ENOSPC || H.sim.fault.kind == SIM_TRUNCATE_SPACE)
-		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that something is lost, or not even that (unsafe) */
+		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that
+						something is lost, or not even that (unsafe) */
 	if (!perform(do_close, "closing"))
 		return;
 	H.open = false;
@@ -1002,7 +1046,11 @@ static void grow(void)
 	if (!at_rest() || H.paused || H.giver != NOBODY || H.r->ngrown == HOST_GROWN)
 		return;
 	H.r->guest.sectors += HOST_GROWS;
-	i = flog_begin(&H.r->log, (struct fop){.kind = FOP_TRUNC, .file = H.spec, .off = H.r->guest.sectors * SECTOR, .dsync = true, .begin = tick()});
+	i = flog_begin(&H.r->log, (struct fop){.kind = FOP_TRUNC,
+					       .file = H.spec,
+					       .off = H.r->guest.sectors * SECTOR,
+					       .dsync = true,
+					       .begin = tick()});
 	H.r->grown[H.r->ngrown++] = H.r->clock;
 	flog_end(&H.r->log, i, tick(), 0);
 	pages_resize(&f->now, H.r->guest.sectors * SECTOR);
@@ -1011,8 +1059,9 @@ static void grow(void)
 
 static void guest_event(const struct event *e)
 {
-	static const enum gop_kind kinds[] = {[H_WRITE] = GOP_WRITE, [H_READ] = GOP_READ, [H_FLUSH] = GOP_FLUSH, [H_BARRIER] = GOP_WRITE,
-					      [H_ZERO] = GOP_ZERO, [H_DISCARD] = GOP_DISCARD};
+	static const enum gop_kind kinds[] = {
+		[H_WRITE] = GOP_WRITE,   [H_READ] = GOP_READ, [H_FLUSH] = GOP_FLUSH,
+		[H_BARRIER] = GOP_WRITE, [H_ZERO] = GOP_ZERO, [H_DISCARD] = GOP_DISCARD};
 	enum gop_kind kind = e->kind == H_BARRIER && !e->n ? GOP_FLUSH : kinds[e->kind];
 
 	if (!H.open || e->sector + e->n > H.r->guest.sectors)
@@ -1073,7 +1122,8 @@ static void happen(const struct event *e)
 		break;
 	case H_FAULT:
 		H.sim.fault = e->fault;
-		H.sim.ncalls = H.sim.nreads = H.sim.nwrites = H.sim.nsyncs = H.sim.nopens = H.sim.nsizes = H.sim.ntruncates = 0;
+		H.sim.ncalls = H.sim.nreads = H.sim.nwrites = H.sim.nsyncs = H.sim.nopens =
+			H.sim.nsizes = H.sim.ntruncates = 0;
 		break;
 	case H_REOPEN:
 		reopen(e->arg);
@@ -1087,7 +1137,9 @@ static void happen(const struct event *e)
 	}
 }
 
-/* --- a run ---------------------------------------------------------------------------------------------------------------- */
+/* --- a run
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 #define VERIFY_MOST 64u
 
@@ -1110,7 +1162,8 @@ static void verify(void)
 		all += H.r->guest.op[i].kind != GOP_READ ? H.r->guest.op[i].n : 0;
 	at = malloc((all + 1) * sizeof *at);
 	for (size_t i = 0; i < nops; i++)
-		for (uint32_t k = 0; H.r->guest.op[i].kind != GOP_READ && k < H.r->guest.op[i].n; k++)
+		for (uint32_t k = 0; H.r->guest.op[i].kind != GOP_READ && k < H.r->guest.op[i].n;
+		     k++)
 			at[n++] = H.r->guest.op[i].sector + k;
 	qsort(at, n, sizeof *at, by_value);
 	for (size_t i = 0; i < n && alive() && !H.r->bad.rule;) {
@@ -1232,11 +1285,13 @@ void host_run(struct host_run *r)
 	H.sim.event = happens;
 	process_called = happens;
 	for (unsigned i = 0; i < r->template->n; i++)
-		sim_add(&H.sim, r->template->name[i], &r->template->file[i], r->template->blockdev[i]);
+		sim_add(&H.sim, r->template->name[i], &r->template->file[i],
+			r->template->blockdev[i]);
 	for (unsigned i = 0; i < h->rings; i++) {
 		H.ring[i] = the_ring(i);
 	}
-	H.want = H.opt = (struct vbd_options){.mode = td_cache_mode_find(r->mode), .unsafe = true, .key = r->template->key};
+	H.want = H.opt = (struct vbd_options){
+		.mode = td_cache_mode_find(r->mode), .unsafe = true, .key = r->template->key};
 	open_first();
 	for (unsigned i = 0; i < h->n && !r->bad.rule; i++) {
 		char words[200];
@@ -1283,7 +1338,8 @@ void host_run_free(struct host_run *r)
 	flog_free(&r->log);
 }
 
-int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files, char *text, size_t len)
+int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files,
+	       char *text, size_t len)
 {
 	int rc = image_check(r->format->type, &files[leaf], text, len);
 
@@ -1293,8 +1349,10 @@ int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struc
 }
 
 /* OpenSSL keeps what it has found out for the whole program: its memory is nobody's who may die. */
-int CRYPTO_set_mem_functions(void *(*get)(size_t n, const char *file, int line), void *(*more)(void *p, size_t n, const char *file, int line),
-			     void (*put)(void *p, const char *file, int line)) __attribute__((weak));
+int CRYPTO_set_mem_functions(void *(*get)(size_t n, const char *file, int line),
+			     void *(*more)(void *p, size_t n, const char *file, int line),
+			     void (*put)(void *p, const char *file, int line))
+	__attribute__((weak));
 
 static void *crypto_get(size_t n, const char *file, int line)
 {
@@ -1326,7 +1384,8 @@ void host_init(void)
 	process_init();
 }
 
-/* tap-ctl's, for its markers: does a log of changes hold anything?  (One that is there, where the library cannot tell.) */
+/* tap-ctl's, for its markers: does a log of changes hold anything?  (One that is there, where the
+ * library cannot tell.) */
 int tc_log_waits(int minor);
 int tc_settle(int minor, bool give_up, struct td_err *err);
 int td_redo_waits(const char *path) __attribute__((weak));

@@ -75,7 +75,7 @@ START_TEST(cancel_while_paused_answers_each_kind)
 	fl();                             /* waits for the next */
 	wr(9);
 	cache_quiesce(&cache);
-	test_image_drain(&img);           /* preflush: now to write, parked */
+	test_image_drain(&img); /* preflush: now to write, parked */
 	submit(TD_WRITE, TD_BARRIER, 3);
 	submit(TD_FLUSH, TD_BARRIER, 3);
 	rd(4);
@@ -94,7 +94,8 @@ START_TEST(cancel_without_space_reaches_a_barrier_behind_the_writes)
 	wr(1);
 	test_image_complete(&img, 0, -ENOSPC);
 	fl();
-	test_image_drain(&img); /* nothing new for the barrier's first flush: it comes to its write within the cancel */
+	test_image_drain(&img); /* nothing new for the barrier's first flush: it comes to its write
+				   within the cancel */
 	submit(TD_WRITE, TD_BARRIER, 2);
 	wr(3);
 	rd(4);

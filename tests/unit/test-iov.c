@@ -9,7 +9,8 @@
 
 static unsigned char mem[BYTES];
 /* pieces of 3, 0, 1, 5 and 4 bytes */
-static const struct iovec iov[] = {{mem, 3}, {mem + 3, 0}, {mem + 3, 1}, {mem + 4, 5}, {mem + 9, 4}};
+static const struct iovec iov[] = {
+	{mem, 3}, {mem + 3, 0}, {mem + 3, 1}, {mem + 4, 5}, {mem + 9, 4}};
 enum { N = sizeof iov / sizeof *iov };
 
 static void count_up(void)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are seen (K5 and K6 in drivers/nbd/nbd.h). */
+/* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are
+ * seen (K5 and K6 in drivers/nbd/nbd.h). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,9 @@ static void command(uint16_t type, bool durable, int error)
 	nbdc_left_answered(&n, &cmd, durable, error);
 }
 
-/* --- K6 ------------------------------------------------------------------------------------------------------------- */
+/* --- K6
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_was_acknowledged_and_not_flushed_is_known_to_the_next)
 {
@@ -67,7 +70,8 @@ START_TEST(what_was_acknowledged_and_not_flushed_is_known_to_the_next)
 		ck_assert_int_eq(open_left(false), 0);
 		command(NBD_CMD_READ, false, 0);
 		die();
-		ck_assert(!nbdc_left_doubt(&was, false, false) && !nbdc_left_doubt(&was, true, false));
+		ck_assert(!nbdc_left_doubt(&was, false, false) &&
+			  !nbdc_left_doubt(&was, true, false));
 		command(changes[i], true, 0); /* with FUA */
 		command(changes[i], false, -EIO);
 		die();
@@ -121,7 +125,9 @@ START_TEST(a_flush_that_failed_is_known_to_the_next)
 }
 END_TEST
 
-/* --- K5 ------------------------------------------------------------------------------------------------------------- */
+/* --- K5
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_was_not_answered_counts_where_the_servers_end_is_not_seen)
 {
@@ -225,7 +231,8 @@ START_TEST(the_servers_end_of_a_dead_connection_is_seen)
 	dead = connect_to(&at, l[0], &s[2]);
 	elsewhere = connect_to(&other, l[1], &s[3]);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	if (fence(loop, io, ours) != NBD_FENCE_BLIND) { /* a kernel without sock_diag shows nothing */
+	if (fence(loop, io, ours) !=
+	    NBD_FENCE_BLIND) { /* a kernel without sock_diag shows nothing */
 		ck_assert_int_eq(fence(loop, io, ours), NBD_FENCE_CLEAR);
 		close(elsewhere); /* another server's */
 		ck_assert_int_eq(fence(loop, io, ours), NBD_FENCE_CLEAR);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A process that plays a tapdisk taken over: inside the sandbox it tries what an intruder would, and is refused. */
+/* A process that plays a tapdisk taken over: inside the sandbox it tries what an intruder would,
+ * and is refused. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -141,8 +142,10 @@ static int another_arch(void)
 }
 
 /* Harmless where it is let through: what is asked for is not there. */
-static int (*const deadly[])(void) = {run_program, make_process, trace, mount_it, namespace, enter_namespace, dial_out, packets, bpf,
-				      read_memory, kill_parent, other_user, become, module, another_arch};
+static int (*const deadly[])(void) = {run_program, make_process,    trace,       mount_it,
+				      namespace,   enter_namespace, dial_out,    packets,
+				      bpf,         read_memory,     kill_parent, other_user,
+				      become,      module,          another_arch};
 
 #define DEADLY (int)(sizeof deadly / sizeof *deadly)
 
@@ -160,7 +163,10 @@ static int own_files(void)
 {
 	int fd = open("test-sandbox.data", O_RDWR | O_CREAT, 0600);
 
-	return fd < 0 || pwrite(fd, "#", 1, 0) != 1 || fdatasync(fd) || close(fd) || unlink("test-sandbox.data") ? -1 : 0;
+	return fd < 0 || pwrite(fd, "#", 1, 0) != 1 || fdatasync(fd) || close(fd) ||
+			       unlink("test-sandbox.data")
+		       ? -1
+		       : 0;
 }
 
 static void *nothing(void *arg)
