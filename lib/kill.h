@@ -8,24 +8,22 @@
 
 #ifdef TD_KILL_POINTS
 
-#define TD_KILL_NAMES(X)                                                                           \
-	/* taking: blkif.c, inflight.h */                                                          \
-	X(TAKE_LOOKED)                                                                             \
-	X(TAKE_COPIED) X(TAKE_SEQ) X(TAKE_TAKEN) X(TAKE_NEXT) X(TAKE_CONS) X(TAKE_BATCH)           \
-		X(TAKE_CHECKED) X(TAKE_FETCHED) X(TAKE_SUBMIT) X(TAKE_SUBMITTED)                   \
-			X(TAKE_EVENT) /* answering */                                              \
-		X(DONE_LISTED) X(ANSWER_BEGIN) X(ANSWER_COPIED) X(ANSWER_INDEX) X(ANSWER_MARKED)   \
-			X(ANSWER_PUT) X(ANSWER_ALL) X(PUSH_BEGIN) X(PUSH_DONE) X(NOTIFY_BEGIN)     \
-				X(NOTIFY_DONE) X(FREE_BEGIN) X(FREE_DONE)                          \
-					X(ANSWER_END) /* the cache layer's flushes */              \
-		X(FLUSH_BEGIN) X(FLUSH_SENT) X(FLUSH_BACK) X(FLUSH_STICKY) X(FLUSH_ANSWERED)       \
-			X(BARRIER_STEP) /* the engine: around the system calls, in whatever thread \
-					 */                                                        \
-		X(READ_BEGIN) X(READ_END) X(WRITE_BEGIN) X(WRITE_END) X(SYNC_BEGIN) X(SYNC_END)    \
-			X(AIO_BEGIN) X(AIO_END) X(SYNC_COUNTED) X(SYNC_FAILED)                     \
-				X(SYNC_ENDED) /* taking over */                                    \
-		X(ADOPT_MAPPED) X(ADOPT_SORTING) X(ADOPT_SORTED) X(REPLAY_BEGIN) X(REPLAY_CHECKED) \
-			X(REPLAY_DONE) X(REPLAY_NOTIFIED)
+/* clang-format off */
+#define TD_KILL_NAMES(X)                                                                                                          \
+	/* taking: blkif.c, inflight.h */                                                                                         \
+	X(TAKE_LOOKED) X(TAKE_COPIED) X(TAKE_SEQ) X(TAKE_TAKEN) X(TAKE_NEXT) X(TAKE_CONS) X(TAKE_BATCH) X(TAKE_CHECKED)           \
+	X(TAKE_FETCHED) X(TAKE_SUBMIT) X(TAKE_SUBMITTED) X(TAKE_EVENT)                                                            \
+	/* answering */                                                                                                           \
+	X(DONE_LISTED) X(ANSWER_BEGIN) X(ANSWER_COPIED) X(ANSWER_INDEX) X(ANSWER_MARKED) X(ANSWER_PUT) X(ANSWER_ALL) X(PUSH_BEGIN) \
+	X(PUSH_DONE) X(NOTIFY_BEGIN) X(NOTIFY_DONE) X(FREE_BEGIN) X(FREE_DONE) X(ANSWER_END)                                      \
+	/* the cache layer's flushes */                                                                                           \
+	X(FLUSH_BEGIN) X(FLUSH_SENT) X(FLUSH_BACK) X(FLUSH_STICKY) X(FLUSH_ANSWERED) X(BARRIER_STEP)                               \
+	/* the engine: around the system calls, in whatever thread */                                                             \
+	X(READ_BEGIN) X(READ_END) X(WRITE_BEGIN) X(WRITE_END) X(SYNC_BEGIN) X(SYNC_END) X(AIO_BEGIN) X(AIO_END)                    \
+	X(SYNC_COUNTED) X(SYNC_FAILED) X(SYNC_ENDED)                                                                               \
+	/* taking over */                                                                                                         \
+	X(ADOPT_MAPPED) X(ADOPT_SORTING) X(ADOPT_SORTED) X(REPLAY_BEGIN) X(REPLAY_CHECKED) X(REPLAY_DONE) X(REPLAY_NOTIFIED)
+/* clang-format on */
 
 #define X(name) TD_KILL_##name,
 enum td_kill_point { TD_KILL_NAMES(X) TD_KILL_COUNT };

@@ -64,7 +64,8 @@
 #ifndef TD_CTL_H
 #define TD_CTL_H
 
-#define TD_CTL_DIR_ENV "TAPDISK_CONTROL_DIR" /* another control directory, for tests and builds;   \
+#define TD_CTL_DIR_ENV                                                                             \
+	"TAPDISK_CONTROL_DIR"                /* another control directory, for tests and builds;   \
 					      */
 #define TD_CTL_DIR     "/run/blktap-control" /* this one without it */
 #define TD_MINOR_MAX   16384                 /* minors are 0..TD_MINOR_MAX-1 */
