@@ -9,7 +9,7 @@ set -euo pipefail
 work=$(mktemp -d "$DIR/tapdisk-bench.XXXXXX")
 export TAPDISK_CONTROL_DIR=$work/ctl TAPDISK_CONF=/dev/null
 pid= minor= server=
-tap_ctl() { "$top_builddir/control/tap-ctl" "$@"; }
+tap_ctl() { "$top_builddir/bin/tap-ctl" "$@"; }
 finish() # a bench that starts more than this takes it away before
 {
 	trap '' TERM INT # a second signal, which whoever stops a group may send, is not to stop this

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How soon a disk serves a guest that comes back: connects, reads one sector and lets go, over and over.
+ * How soon a disk serves a guest that comes back: connects, reads one sector and lets go, over and
+ * over.
  *
  *   reconnect [--order 0..4] COUNT PID MINOR
  *
- * Prints reconnect_p50_us, reconnect_p99_us and reconnect_max_us: from asking the tapdisk to map the ring (two calls on its control
- * socket in that) to the answer of the first read.  The guest's own part, making its memory, is in it too.
+ * Prints reconnect_p50_us, reconnect_p99_us and reconnect_max_us: from asking the tapdisk to map
+ * the ring (two calls on its control socket in that) to the answer of the first read.  The guest's
+ * own part, making its memory, is in it too.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +72,8 @@ int main(int argc, char **argv)
 		rc = once(atoi(argv[2]), atoi(argv[3]), order, &us[i]);
 	if (!rc) {
 		qsort(us, (size_t)count, sizeof(*us), by_size);
-		printf("reconnect_p50_us=%.0f reconnect_p99_us=%.0f reconnect_max_us=%.0f\n", us[count / 2], us[count * 99 / 100], us[count - 1]);
+		printf("reconnect_p50_us=%.0f reconnect_p99_us=%.0f reconnect_max_us=%.0f\n",
+		       us[count / 2], us[count * 99 / 100], us[count - 1]);
 	}
 	free(us);
 	return rc;

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block of BS bytes.
+ * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block
+ * of BS bytes.
  *
- *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order 0..4] [--spin | --awake US]
+ *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order
+ * 0..4] [--spin | --awake US]
  *             [--polling US] [--persistent] [--queues N] [--pairs] PID MINOR
  *
- * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core) and switches (its voluntary
- * context switches a second).  --spin: the guest looks at the ring all the time, and is never woken; --awake: for US microseconds
- * before it sleeps, as a guest does whose idle CPU polls.  --polling: the tapdisk stays awake for up to US after work, however busy the host.
- * --queues: so many rings, each with a thread of ours and DEPTH requests; the numbers are of all together.  --pairs: the first ring's two threads,
- * ours and the tapdisk's, share the first processor, the second's the second, and so on: what further rings gain, each at the same price.
+ * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core)
+ * and switches (its voluntary context switches a second).  --spin: the guest looks at the ring all
+ * the time, and is never woken; --awake: for US microseconds before it sleeps, as a guest does
+ * whose idle CPU polls.  --polling: the tapdisk stays awake for up to US after work, however busy
+ * the host.
+ * --queues: so many rings, each with a thread of ours and DEPTH requests; the numbers are of all
+ * together.  --pairs: the first ring's two threads, ours and the tapdisk's, share the first
+ * processor, the second's the second, and so on: what further rings gain, each at the same price.
  */
 #include <dirent.h>
 #include <getopt.h>
@@ -23,7 +28,7 @@
 
 #include "tests/support/guest.h"
 
-#define SUB     32             /* buckets for each power of two of nanoseconds: 3 % */
+#define SUB     32 /* buckets for each power of two of nanoseconds: 3 % */
 #define BUCKETS (64 * SUB)
 
 struct job {
@@ -116,7 +121,8 @@ static int run(struct lap *l)
 			t = now_ns();
 		for (; some; some = guest_reap(g, &slot, &status), inflight--) {
 			if (status) {
-				fprintf(stderr, "ringbench: a request failed with status %d\n", status);
+				fprintf(stderr, "ringbench: a request failed with status %d\n",
+					status);
 				return 1;
 			}
 			count(l, t - l->start_ns[slot]);
@@ -159,8 +165,12 @@ static void pair(const struct lap *l)
 
 	CPU_ZERO(&set);
 	CPU_SET(l->ring, &set);
-	if (!tid || sched_setaffinity(tid, sizeof set, &set) || sched_setaffinity(0, sizeof set, &set)) {
-		fprintf(stderr, "ringbench: ring %u has no thread of its own, or there is no processor %u\n", l->ring, l->ring);
+	if (!tid || sched_setaffinity(tid, sizeof set, &set) ||
+	    sched_setaffinity(0, sizeof set, &set)) {
+		fprintf(stderr,
+			"ringbench: ring %u has no thread of its own, or there is no processor "
+			"%u\n",
+			l->ring, l->ring);
 		exit(1);
 	}
 }
@@ -231,11 +241,11 @@ static unsigned long switches(pid_t pid)
 
 static int parse(int argc, char **argv, struct job *j)
 {
-	static const struct option longs[] = { { "rw", 1, NULL, 'r' }, { "bs", 1, NULL, 'b' }, { "depth", 1, NULL, 'd' },
-					       { "seconds", 1, NULL, 's' }, { "order", 1, NULL, 'o' }, { "spin", 0, NULL, 'p' },
-					       { "awake", 1, NULL, 'a' }, { "polling", 1, NULL, 'P' }, { "persistent", 0, NULL, 'm' }, { "queues", 1, NULL, 'q' },
-					       { "pairs", 0, NULL, '2' },
-					       { NULL, 0, NULL, 0 } };
+	static const struct option longs[] = {
+		{"rw", 1, NULL, 'r'},      {"bs", 1, NULL, 'b'},      {"depth", 1, NULL, 'd'},
+		{"seconds", 1, NULL, 's'}, {"order", 1, NULL, 'o'},   {"spin", 0, NULL, 'p'},
+		{"awake", 1, NULL, 'a'},   {"polling", 1, NULL, 'P'}, {"persistent", 0, NULL, 'm'},
+		{"queues", 1, NULL, 'q'},  {"pairs", 0, NULL, '2'},   {NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -277,7 +287,11 @@ static int parse(int argc, char **argv, struct job *j)
 		default:
 			return -1;
 		}
-	return j->queues >= 1 && j->queues <= BLKIF_MAX_QUEUES && argc - optind == 2 && j->bs && j->bs % 512 == 0 && j->bs <= GUEST_BYTES_MAX && j->order <= BLKIF_MAX_RING_ORDER ? 0 : -1;
+	return j->queues >= 1 && j->queues <= BLKIF_MAX_QUEUES && argc - optind == 2 && j->bs &&
+			       j->bs % 512 == 0 && j->bs <= GUEST_BYTES_MAX &&
+			       j->order <= BLKIF_MAX_RING_ORDER
+		       ? 0
+		       : -1;
 }
 
 int main(int argc, char **argv)
@@ -285,7 +299,7 @@ int main(int argc, char **argv)
 	static struct guest rings[BLKIF_MAX_QUEUES];
 	static struct lap laps[BLKIF_MAX_QUEUES];
 	static struct td_err err;
-	struct job j = { .random = true, .bs = 4096, .depth = 32, .seconds = 2, .queues = 1 };
+	struct job j = {.random = true, .bs = 4096, .depth = 32, .seconds = 2, .queues = 1};
 	struct guest *g = &rings[0];
 	double cpu, elapsed;
 	unsigned long sw;
@@ -293,19 +307,29 @@ int main(int argc, char **argv)
 	int rc;
 
 	if (parse(argc, argv, &j)) {
-		fprintf(stderr, "usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at most %u] [--depth N]\n"
-				"                 [--seconds S] [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] [--queues N] [--pairs] PID MINOR\n",
+		fprintf(stderr,
+			"usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at "
+			"most %u] [--depth N]\n"
+			"                 [--seconds S] [--order 0..4] [--spin | --awake US] "
+			"[--polling US] [--persistent] [--queues N] [--pairs] PID MINOR\n",
 			GUEST_BYTES_MAX);
 		return 2;
 	}
 	if (guest_connect_queues(rings, j.queues, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
-				 &(struct guest_how){ .order = j.order, .segs = (j.bs + 4095) / 4096, .polling_us = j.polling, .persistent = j.persistent }, &err)) {
+				 &(struct guest_how){.order = j.order,
+						     .segs = (j.bs + 4095) / 4096,
+						     .polling_us = j.polling,
+						     .persistent = j.persistent},
+				 &err)) {
 		fprintf(stderr, "ringbench: %s\n", err.text);
 		return 2;
 	}
 	j.blocks = g->sectors / (j.bs / 512);
 	if (!j.blocks || j.depth < 1 || j.depth > g->slots) {
-		fprintf(stderr, "ringbench: the disk is smaller than a block, or the ring (%u slots) than the depth\n", g->slots);
+		fprintf(stderr,
+			"ringbench: the disk is smaller than a block, or the ring (%u slots) than "
+			"the depth\n",
+			g->slots);
 		return 2;
 	}
 	for (unsigned i = 0; i < j.queues; i++) {
@@ -319,8 +343,10 @@ int main(int argc, char **argv)
 	t = now_ns();
 	rc = run_all(laps, j.queues);
 	elapsed = (double)(now_ns() - t) / 1e9;
-	printf("iops=%.0f p50_us=%.1f p99_us=%.1f cpu=%.1f switches=%.0f\n", (double)done / elapsed, percentile(0.5), percentile(0.99),
-	       (cpu_ticks(g->pid) - cpu) / (double)sysconf(_SC_CLK_TCK) / elapsed * 100, (double)(switches(g->pid) - sw) / elapsed);
+	printf("iops=%.0f p50_us=%.1f p99_us=%.1f cpu=%.1f switches=%.0f\n", (double)done / elapsed,
+	       percentile(0.5), percentile(0.99),
+	       (cpu_ticks(g->pid) - cpu) / (double)sysconf(_SC_CLK_TCK) / elapsed * 100,
+	       (double)(switches(g->pid) - sw) / elapsed);
 	guest_disconnect_queues(rings, j.queues);
 	return rc;
 }

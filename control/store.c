@@ -27,7 +27,9 @@ int store_open(struct store **out, struct td_err *err)
 		int e = errno;
 
 		free(s);
-		return td_fail(err, e, "cannot reach xenstored: %s; is it running, and is this user root?", strerror(e));
+		return td_fail(err, e,
+			       "cannot reach xenstored: %s; is it running, and is this user root?",
+			       strerror(e));
 	}
 	*out = s;
 	return 0;
@@ -149,8 +151,8 @@ int store_remove(struct store *s, const char *dir, const char *key)
 int store_owner(struct store *s, const char *path, unsigned owner, unsigned reader)
 {
 	struct xs_permissions p[2] = {
-	        {.id = owner, .perms = XS_PERM_NONE},
-	        {.id = reader, .perms = XS_PERM_READ},
+		{.id = owner, .perms = XS_PERM_NONE},
+		{.id = reader, .perms = XS_PERM_READ},
 	};
 
 	return xs_set_permissions(s->xs, s->t, path, p, 2) ? 0 : -errno;

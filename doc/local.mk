@@ -20,4 +20,4 @@ doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
 doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/td-qcow doc/bash-completion/vhd-util: $(srcdir)/doc/programs.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/programs.bash-completion $@
 dist_man_MANS += doc/vhd-util.8
-dist_man_MANS += doc/tapback.8 doc/tap-vbd.8 doc/block-tap.7 doc/tapdisk-cache.7
+dist_man_MANS += doc/tapback.8 doc/tap-vbd.8 doc/block-tap.7 doc/tapdisk-cache.7 doc/tapdisk-disk.7

@@ -19,25 +19,32 @@ static const EVP_CIPHER *algorithm(enum td_cipher_mode mode, size_t len)
 {
 	if (mode == TD_CIPHER_XTS)
 		return len == 32 ? EVP_aes_128_xts() : len == 64 ? EVP_aes_256_xts() : NULL;
-	return len == 16 ? EVP_aes_128_cbc() : len == 24 ? EVP_aes_192_cbc() : len == 32 ? EVP_aes_256_cbc() : NULL;
+	return len == 16   ? EVP_aes_128_cbc()
+	       : len == 24 ? EVP_aes_192_cbc()
+	       : len == 32 ? EVP_aes_256_cbc()
+			   : NULL;
 }
 
-static bool new_context(EVP_CIPHER_CTX **ctx, const EVP_CIPHER *how, const uint8_t *key, int encrypt)
+static bool new_context(EVP_CIPHER_CTX **ctx, const EVP_CIPHER *how, const uint8_t *key,
+			int encrypt)
 {
 	*ctx = EVP_CIPHER_CTX_new();
-	return *ctx && EVP_CipherInit_ex(*ctx, how, NULL, key, NULL, encrypt) && EVP_CIPHER_CTX_set_padding(*ctx, 0);
+	return *ctx && EVP_CipherInit_ex(*ctx, how, NULL, key, NULL, encrypt) &&
+	       EVP_CIPHER_CTX_set_padding(*ctx, 0);
 }
 
 static bool new_essiv(struct td_cipher *c, const uint8_t *key, size_t len)
 {
 	uint8_t hash[EVP_MAX_MD_SIZE];
-	bool ok = EVP_Digest(key, len, hash, NULL, EVP_sha256(), NULL) && new_context(&c->essiv, EVP_aes_256_ecb(), hash, 1);
+	bool ok = EVP_Digest(key, len, hash, NULL, EVP_sha256(), NULL) &&
+		  new_context(&c->essiv, EVP_aes_256_ecb(), hash, 1);
 
 	explicit_bzero(hash, sizeof hash);
 	return ok;
 }
 
-int td_cipher_new(enum td_cipher_mode mode, enum td_cipher_iv iv, const uint8_t *key, size_t len, struct td_cipher **out)
+int td_cipher_new(enum td_cipher_mode mode, enum td_cipher_iv iv, const uint8_t *key, size_t len,
+		  struct td_cipher **out)
 {
 	const EVP_CIPHER *how = algorithm(mode, len);
 	struct td_cipher *c = how ? calloc(1, sizeof *c) : NULL;
@@ -46,7 +53,8 @@ int td_cipher_new(enum td_cipher_mode mode, enum td_cipher_iv iv, const uint8_t 
 	if (!c)
 		return how ? -ENOMEM : -EINVAL;
 	c->iv = iv;
-	if (!new_context(&c->en, how, key, 1) || !new_context(&c->de, how, key, 0) || (iv == TD_IV_ESSIV && !new_essiv(c, key, len))) {
+	if (!new_context(&c->en, how, key, 1) || !new_context(&c->de, how, key, 0) ||
+	    (iv == TD_IV_ESSIV && !new_essiv(c, key, len))) {
 		td_cipher_free(c);
 		return -EINVAL;
 	}
@@ -80,7 +88,8 @@ static bool one_sector(struct td_cipher *c, EVP_CIPHER_CTX *ctx, uint64_t at, ui
 	uint8_t iv[16];
 	int n;
 
-	return make_iv(c, at / TD_CIPHER_SECTOR, iv) && EVP_CipherInit_ex(ctx, NULL, NULL, NULL, iv, -1) &&
+	return make_iv(c, at / TD_CIPHER_SECTOR, iv) &&
+	       EVP_CipherInit_ex(ctx, NULL, NULL, NULL, iv, -1) &&
 	       EVP_CipherUpdate(ctx, p, &n, p, TD_CIPHER_SECTOR) && n == TD_CIPHER_SECTOR;
 }
 
@@ -94,7 +103,8 @@ int td_encrypt(struct td_cipher *c, uint64_t at, void *buf, size_t len)
 	return 0;
 }
 
-int td_encrypt_copy(struct td_cipher *c, uint64_t at, const struct iovec *iov, int iovcnt, uint64_t len, void **copy)
+int td_encrypt_copy(struct td_cipher *c, uint64_t at, const struct iovec *iov, int iovcnt,
+		    uint64_t len, void **copy)
 {
 	char *to;
 
@@ -116,7 +126,8 @@ static void copy_sector(const struct iovec *iov, size_t skip, uint8_t *buf, bool
 	for (size_t n = 0, part; n < TD_CIPHER_SECTOR; n += part, iov++, skip = 0) {
 		uint8_t *p = (uint8_t *)iov->iov_base + skip;
 
-		part = iov->iov_len - skip < TD_CIPHER_SECTOR - n ? iov->iov_len - skip : TD_CIPHER_SECTOR - n;
+		part = iov->iov_len - skip < TD_CIPHER_SECTOR - n ? iov->iov_len - skip
+								  : TD_CIPHER_SECTOR - n;
 		memcpy(back ? p : buf + n, back ? buf + n : p, part);
 	}
 }

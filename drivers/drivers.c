@@ -6,13 +6,8 @@
 #include <string.h>
 
 static const struct td_driver *const drivers[] = {
-	&td_driver_raw,
-	&td_driver_vhd,
-	&td_driver_null,
-	&td_driver_empty,
-	&td_driver_qcow2,
-	&td_driver_qcow,
-	&td_driver_nbd,
+	&td_driver_raw,   &td_driver_vhd,  &td_driver_null, &td_driver_empty,
+	&td_driver_qcow2, &td_driver_qcow, &td_driver_nbd,
 };
 
 /* Types that hosts write and that this build has no driver for. */
@@ -27,13 +22,16 @@ const struct td_driver *td_driver_find(const char *type, struct td_err *err)
 
 		if (!strcmp(type, d->name) || (d->alias && !strcmp(type, d->alias)))
 			return d;
-		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", d->name);
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "",
+			 d->name);
 		if (d->alias)
 			snprintf(list + strlen(list), sizeof list - strlen(list), ", %s", d->alias);
 	}
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (!strcmp(type, known[i])) {
-			td_fail(err, ENOSYS, "this build has no driver for the type '%s': it has %s", type, list);
+			td_fail(err, ENOSYS,
+				"this build has no driver for the type '%s': it has %s", type,
+				list);
 			return NULL;
 		}
 	td_fail(err, ENOENT, "unknown disk type '%s': the types are %s", type, list);
@@ -46,11 +44,13 @@ const struct td_driver *td_driver_parse(const char *spec, const char **path, str
 	char type[32];
 
 	if (!colon || colon == spec || !colon[1]) {
-		td_fail(err, EINVAL, "'%.200s' is not of the form type:path, as in aio:/srv/disk.img", spec);
+		td_fail(err, EINVAL,
+			"'%.200s' is not of the form type:path, as in aio:/srv/disk.img", spec);
 		return NULL;
 	}
 	if (strlen(colon + 1) > 4095) {
-		td_fail(err, ENAMETOOLONG, "the path after '%.*s:' is longer than 4095 bytes", (int)(colon - spec), spec);
+		td_fail(err, ENAMETOOLONG, "the path after '%.*s:' is longer than 4095 bytes",
+			(int)(colon - spec), spec);
 		return NULL;
 	}
 	snprintf(type, sizeof type, "%.*s", (int)(colon - spec), spec);

@@ -14,12 +14,13 @@ extern const struct td_driver td_driver_empty;
 extern const struct td_driver td_driver_nbd;
 
 /*
- * The driver of a type name (or its alias).  NULL and err: ENOENT for a name that nobody knows, ENOSYS for a known type that this
- * build does not have.
+ * The driver of a type name (or its alias).  NULL and err: ENOENT for a name that nobody knows,
+ * ENOSYS for a known type that this build does not have.
  */
 const struct td_driver *td_driver_find(const char *type, struct td_err *err);
 
-/* Splits "type:path" and finds the driver; *path points into spec.  EINVAL for what is not of that form. */
+/* Splits "type:path" and finds the driver; *path points into spec.  EINVAL for what is not of that
+ * form. */
 const struct td_driver *td_driver_parse(const char *spec, const char **path, struct td_err *err);
 
 #endif

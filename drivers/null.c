@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The null driver: accepts writes and forgets them, reads zeroes.  It measures what all the rest costs.
- * Its path is a size: 1G, 512M, or a number of bytes.
+ * The null driver: accepts writes and forgets them, reads zeroes.  It measures what all the rest
+ * costs. Its path is a size: 1G, 512M, or a number of bytes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -29,9 +29,13 @@ static int null_open(struct td_image *image, struct td_err *err)
 		shift = 40;
 		break;
 	}
-	if (end == image->path || (shift && end[1]) || (!shift && *end) || !n || n > (UINT64_C(1) << 62 >> shift) || (n << shift) % 512)
-		return td_fail(err, EINVAL, "null:%s: what follows null: is a size in bytes, a multiple of 512, with K, M, G or T "
-					    "behind it if you like", image->path);
+	if (end == image->path || (shift && end[1]) || (!shift && *end) || !n ||
+	    n > (UINT64_C(1) << 62 >> shift) || (n << shift) % 512)
+		return td_fail(err, EINVAL,
+			       "null:%s: what follows null: is a size in bytes, a multiple of 512, "
+			       "with K, M, G or T "
+			       "behind it if you like",
+			       image->path);
 	image->info.size = n << shift;
 	image->info.physical = 512;
 	return 0;
@@ -49,7 +53,8 @@ static void null_submit(struct td_image *image, struct td_req *req)
 	td_req_done(req, 0);
 }
 
-static int null_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+static int null_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+			int max)
 {
 	out[0] = (struct td_extent){off, len, TD_EXTENT_HOLE | TD_EXTENT_ZERO};
 	return 1;

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Raw images: a file or a block device whose bytes are the disk's.  Never probed: whatever a guest writes there stays data. */
+/* Raw images: a file or a block device whose bytes are the disk's.  Never probed: whatever a guest
+ * writes there stays data. */
 #include <errno.h>
 #include <string.h>
 
 #include "drivers/drivers.h"
-#include "lib/file.h"
+#include "lib/fiber/await.h"
+#include "lib/fiber/fiber.h"
+#include "lib/io/file.h"
+#include "lib/redo.h"
 #include "lib/settle.h"
 
 struct raw {
@@ -14,18 +18,25 @@ struct raw {
 static int check_size(const struct td_image *image, const struct td_file *f, struct td_err *err)
 {
 	if (!f->st.size && !f->st.blockdev)
-		return td_fail(err, EINVAL, "%s is empty: give it a size first (truncate -s 10G %s)", image->path, image->path);
+		return td_fail(err, EINVAL,
+			       "%s is empty: give it a size first (truncate -s 10G %s)",
+			       image->path, image->path);
 	if (!f->st.size)
 		return td_fail(err, ENOMEDIUM, "%s has no medium", image->path);
 	if (f->st.size % 512)
-		return td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of 512: a raw disk is made of 512-byte sectors "
-					    "(truncate it to %llu)", image->path, (unsigned long long)f->st.size,
+		return td_fail(err, EINVAL,
+			       "%s has %llu bytes, which is not a multiple of 512: a raw disk is "
+			       "made of 512-byte sectors "
+			       "(truncate it to %llu)",
+			       image->path, (unsigned long long)f->st.size,
 			       (unsigned long long)(f->st.size + 511) / 512 * 512);
 	/* a write to the last, partial block would make the file longer than the disk */
 	if (f->st.size % f->st.off_align && !(f->flags & (TD_FILE_RDONLY | TD_FILE_PARENT)))
-		return td_fail(err, EINVAL, "%s has %llu bytes, which is not a multiple of the %u-byte blocks that O_DIRECT needs here: "
-					    "enlarge it to a multiple, or ask for cache=writethrough", image->path,
-			       (unsigned long long)f->st.size, f->st.off_align);
+		return td_fail(err, EINVAL,
+			       "%s has %llu bytes, which is not a multiple of the %u-byte blocks "
+			       "that O_DIRECT needs here: "
+			       "enlarge it to a multiple, or ask for cache=writethrough",
+			       image->path, (unsigned long long)f->st.size, f->st.off_align);
 	return 0;
 }
 
@@ -38,17 +49,44 @@ static void fill_info(struct td_image *image, const struct td_file *f)
 	image->info.discard_gran = f->st.discard_gran;
 }
 
+struct mind {
+	const struct td_image *image;
+	struct td_err *err;
+};
+
+static long mind(void *arg)
+{
+	struct mind *m = arg;
+
+	return td_redo_mind(m->image->path, m->image->file_flags & TD_FILE_SHARED, m->err);
+}
+
+/* Written to as it is, it must not be an image that a log of changes waits for (G8 of lib/redo.h).
+ */
+static int mind_log(struct td_image *image, struct td_err *err)
+{
+	struct mind m = {image, err};
+
+	return image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT)
+		       ? 0
+		       : (int)td_await_call(image->io, mind, &m);
+}
+
 static int raw_open(struct td_image *image, struct td_err *err)
 {
 	struct raw *r = image->priv;
 	int rc;
 
 	if (image->key && image->key->len && !(image->file_flags & TD_FILE_PARENT))
-		return td_fail(err, EINVAL, "%s is raw, and so not encrypted, though a key was given", image->path);
-	rc = td_file_open(image->io, image->path, image->file_flags | TD_FILE_MAY_SHARE, &r->file, err);
+		return td_fail(err, EINVAL,
+			       "%s is raw, and so not encrypted, though a key was given",
+			       image->path);
+	rc = td_image_file(image, image->file_flags | TD_FILE_MAY_SHARE, &r->file, err);
 	if (rc < 0)
 		return rc;
 	rc = check_size(image, r->file, err);
+	if (!rc)
+		rc = mind_log(image, err);
 	if (!rc)
 		rc = td_settle(image, r->file, err);
 	if (rc < 0) {
@@ -66,7 +104,8 @@ static void raw_close(struct td_image *image)
 	td_file_close(r->file);
 }
 
-/* A disk may grow under a guest; one that has shrunk keeps its size, and what lies beyond the end fails. */
+/* A disk may grow under a guest; one that has shrunk keeps its size, and what lies beyond the end
+ * fails. */
 static int raw_resize(struct td_image *image, struct td_err *err)
 {
 	struct raw *r = image->priv;
@@ -74,10 +113,12 @@ static int raw_resize(struct td_image *image, struct td_err *err)
 	int rc = td_file_size(r->file, &size);
 
 	if (rc < 0)
-		return td_fail(err, -rc, "cannot read the size of %s: %s", image->path, strerror(-rc));
+		return td_fail(err, -rc, "cannot read the size of %s: %s", image->path,
+			       strerror(-rc));
 	if (size < image->info.size)
-		return td_fail(err, EINVAL, "%s has shrunk from %llu to %llu bytes under its guest", image->path,
-			       (unsigned long long)image->info.size, (unsigned long long)size);
+		return td_fail(err, EINVAL, "%s has shrunk from %llu to %llu bytes under its guest",
+			       image->path, (unsigned long long)image->info.size,
+			       (unsigned long long)size);
 	size -= size % (r->file->st.off_align > 512 ? r->file->st.off_align : 512);
 	if (size <= image->info.size)
 		return 0;
@@ -85,7 +126,8 @@ static int raw_resize(struct td_image *image, struct td_err *err)
 	return 1;
 }
 
-static int raw_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+static int raw_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+		       int max)
 {
 	struct raw *r = image->priv;
 
@@ -105,7 +147,8 @@ static void raw_done(struct td_iop *op, int err)
 	td_req_done(op->data, err);
 }
 
-/* DISCARD is a hint: of a device only whole blocks are discarded, and where the store cannot, it is ignored. */
+/* DISCARD is a hint: of a device only whole blocks are discarded, and where the store cannot, it is
+ * ignored. */
 static void discard_done(struct td_iop *op, int err)
 {
 	td_req_done(op->data, err == -EOPNOTSUPP ? 0 : err);
@@ -113,18 +156,21 @@ static void discard_done(struct td_iop *op, int err)
 
 static bool discard_range(const struct td_file *f, struct td_req *req)
 {
-	uint64_t unit = f->st.logical, from = (req->off + unit - 1) / unit * unit, to = (req->off + req->len) / unit * unit;
+	uint64_t unit = f->st.logical, from = (req->off + unit - 1) / unit * unit,
+		 to = (req->off + req->len) / unit * unit;
 
 	req->iop.off = from;
 	req->iop.len = to > from ? to - from : 0;
 	return to > from;
 }
 
-/* A device asked to keep its space writes zeroes itself, no faster than we would; what is not whole blocks it refuses. */
+/* A device asked to keep its space writes zeroes itself, no faster than we would; what is not whole
+ * blocks it refuses. */
 static bool zeroes_op(const struct td_file *f, const struct td_req *req, struct td_iop *op)
 {
 	op->op = req->flags & TD_UNMAP ? TD_IO_PUNCH : TD_IO_ZERO;
-	return !f->st.blockdev || (op->op == TD_IO_PUNCH && (req->off | req->len) % f->st.logical == 0);
+	return !f->st.blockdev ||
+	       (op->op == TD_IO_PUNCH && (req->off | req->len) % f->st.logical == 0);
 }
 
 static void raw_submit(struct td_image *image, struct td_req *req)

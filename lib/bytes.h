@@ -2,8 +2,8 @@
 /*
  * Numbers in a file's bytes, whatever their alignment; and sums that do not wrap.
  *
- * td_get_beN(p) reads N bits, most significant byte first; td_put_beN(p, v) writes them; le: the other way round.  td_add and td_mul
- * say true when the result fits in 64 bits, and store it.
+ * td_get_beN(p) reads N bits, most significant byte first; td_put_beN(p, v) writes them; le: the
+ * other way round.  td_add and td_mul say true when the result fits in 64 bits, and store it.
  */
 #ifndef TD_LIB_BYTES_H
 #define TD_LIB_BYTES_H
@@ -13,17 +13,17 @@
 #include <stdint.h>
 #include <string.h>
 
-#define TD_BYTES(order, bits)                                                                                            \
-	static inline uint##bits##_t td_get_##order##bits(const void *p)                                                \
-	{                                                                                                                \
-		uint##bits##_t v;                                                                                        \
-		memcpy(&v, p, sizeof v);                                                                                 \
-		return order##bits##toh(v);                                                                              \
-	}                                                                                                                \
-	static inline void td_put_##order##bits(void *p, uint##bits##_t v)                                              \
-	{                                                                                                                \
-		v = hto##order##bits(v);                                                                                 \
-		memcpy(p, &v, sizeof v);                                                                                 \
+#define TD_BYTES(order, bits)                                                                      \
+	static inline uint##bits##_t td_get_##order##bits(const void *p)                           \
+	{                                                                                          \
+		uint##bits##_t v;                                                                  \
+		memcpy(&v, p, sizeof v);                                                           \
+		return order##bits##toh(v);                                                        \
+	}                                                                                          \
+	static inline void td_put_##order##bits(void *p, uint##bits##_t v)                         \
+	{                                                                                          \
+		v = hto##order##bits(v);                                                           \
+		memcpy(p, &v, sizeof v);                                                           \
 	}
 
 TD_BYTES(be, 16)

@@ -23,7 +23,8 @@ const char *td_conf_path(void)
 	return p ? p : SYSCONFDIR "/tapdisk/tapdisk.conf";
 }
 
-/* A tapdisk reads it on the thread that serves: O_NONBLOCK, since a FIFO without a writer would hold it up. */
+/* A tapdisk reads it on the thread that serves: O_NONBLOCK, since a FIFO without a writer would
+ * hold it up. */
 static FILE *conf_open(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -47,7 +48,8 @@ static char *trim(char *s)
 	return s;
 }
 
-static int one_line(char *line, int (*set)(const char *, const char *, void *, struct td_err *), void *arg, struct td_err *why)
+static int one_line(char *line, int (*set)(const char *, const char *, void *, struct td_err *),
+		    void *arg, struct td_err *why)
 {
 	char *key, *eq;
 
@@ -62,7 +64,8 @@ static int one_line(char *line, int (*set)(const char *, const char *, void *, s
 	return set(trim(key), trim(eq + 1), arg, why);
 }
 
-int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err), void *arg, struct td_err *err)
+int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err),
+		 void *arg, struct td_err *err)
 {
 	const char *path = td_conf_path();
 	FILE *f = conf_open(path);
@@ -72,14 +75,18 @@ int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struc
 	if (!f && errno == ENOENT && !named())
 		return 0;
 	if (!f)
-		return td_fail(err, errno, "cannot read %s%s: %s", path, named() ? ", which " TD_CONF_ENV " names" : "", strerror(errno));
+		return td_fail(err, errno, "cannot read %s%s: %s", path,
+			       named() ? ", which " TD_CONF_ENV " names" : "", strerror(errno));
 	for (int n = 1; !rc && fgets(line, sizeof line, f); n++) {
 		struct td_err why;
 
 		why.code = 0;
 		why.text[0] = 0;
-		if (strlen(line) == sizeof line - 1 && line[sizeof line - 2] != '\n') /* its rest would be taken for a line of its own */
-			rc = td_fail(&why, EINVAL, "the line is too long: at most %zu characters", sizeof line - 2);
+		if (strlen(line) == sizeof line - 1 &&
+		    line[sizeof line - 2] !=
+			    '\n') /* its rest would be taken for a line of its own */
+			rc = td_fail(&why, EINVAL, "the line is too long: at most %zu characters",
+				     sizeof line - 2);
 		else
 			rc = one_line(line, set, arg, &why);
 		if (rc < 0)

@@ -13,9 +13,11 @@
 const char *td_conf_path(void);
 
 /*
- * Calls set(key, value, arg) for each line, in order, until it returns non-zero.  A missing file is an empty one, unless
- * TD_CONF_ENV names it.  0, -errno from set or from reading; the text names file and line.  Never waits.
+ * Calls set(key, value, arg) for each line, in order, until it returns non-zero.  A missing file is
+ * an empty one, unless TD_CONF_ENV names it.  0, -errno from set or from reading; the text names
+ * file and line.  Never waits.
  */
-int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err), void *arg, struct td_err *err);
+int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err),
+		 void *arg, struct td_err *err);
 
 #endif

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Instants at which tests/crash/killlab has a tapdisk die, by name.  They are there in that program's build alone; in any other a
- * TD_KILL() is nothing.
+ * Instants at which tests/crash/killlab has a tapdisk die, by name.  They are there in that
+ * program's build alone; in any other a TD_KILL() is nothing.
  */
 #ifndef TD_LIB_KILL_H
 #define TD_LIB_KILL_H
 
 #ifdef TD_KILL_POINTS
 
+/* clang-format off */
 #define TD_KILL_NAMES(X)                                                                                                          \
 	/* taking: blkif.c, inflight.h */                                                                                         \
 	X(TAKE_LOOKED) X(TAKE_COPIED) X(TAKE_SEQ) X(TAKE_TAKEN) X(TAKE_NEXT) X(TAKE_CONS) X(TAKE_BATCH) X(TAKE_CHECKED)           \
@@ -22,6 +23,7 @@
 	X(SYNC_COUNTED) X(SYNC_FAILED) X(SYNC_ENDED)                                                                               \
 	/* taking over */                                                                                                         \
 	X(ADOPT_MAPPED) X(ADOPT_SORTING) X(ADOPT_SORTED) X(REPLAY_BEGIN) X(REPLAY_CHECKED) X(REPLAY_DONE) X(REPLAY_NOTIFIED)
+/* clang-format on */
 
 #define X(name) TD_KILL_##name,
 enum td_kill_point { TD_KILL_NAMES(X) TD_KILL_COUNT };
@@ -29,11 +31,11 @@ enum td_kill_point { TD_KILL_NAMES(X) TD_KILL_COUNT };
 
 void td_kill_at(enum td_kill_point p);
 int td_kill_sync(int result); /* what the test makes of an fdatasync's result */
-#define TD_KILL(name) td_kill_at(TD_KILL_##name)
+#define TD_KILL(name)        td_kill_at(TD_KILL_##name)
 #define TD_KILL_SYNC(result) td_kill_sync(result)
 
 #else
-#define TD_KILL(name) ((void)0)
+#define TD_KILL(name)        ((void)0)
 #define TD_KILL_SYNC(result) (result)
 #endif
 

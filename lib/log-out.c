@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Not syslog(3): it waits for the daemon when the daemon's socket is full, and reads the time zone's file for a time of day that
- * every daemon has itself.  A line without one is given the time of its arrival.
+ * Not syslog(3): it waits for the daemon when the daemon's socket is full, and reads the time
+ * zone's file for a time of day that every daemon has itself.  A line without one is given the time
+ * of its arrival.
  */
 #include "lib/log-out.h"
 
@@ -22,10 +23,11 @@
 #define OUT_MAX (TD_ERR_TEXT + 256) /* bytes: a line and what stands before it */
 
 struct out {
-	pthread_mutex_t lock; /* held over system calls that do not wait, and over nothing else; a tool's stderr is the exception */
+	pthread_mutex_t lock; /* held over system calls that do not wait, and over nothing else; a
+				 tool's stderr is the exception */
 	bool (*put)(int priority, const char *ident, const char *line);
-	const char *reader;       /* for the line that says what was lost */
-	unsigned long long lost;  /* lines, since the last that was taken */
+	const char *reader;      /* for the line that says what was lost */
+	unsigned long long lost; /* lines, since the last that was taken */
 };
 
 static void out_put(struct out *o, int priority, const char *ident, const char *line)
@@ -34,8 +36,9 @@ static void out_put(struct out *o, int priority, const char *ident, const char *
 
 	pthread_mutex_lock(&o->lock);
 	if (o->lost) {
-		snprintf(text, sizeof text, "%llu log line%s lost here: %s did not take %s", o->lost, o->lost == 1 ? " was" : "s were",
-			 o->reader, o->lost == 1 ? "it" : "them");
+		snprintf(text, sizeof text, "%llu log line%s lost here: %s did not take %s",
+			 o->lost, o->lost == 1 ? " was" : "s were", o->reader,
+			 o->lost == 1 ? "it" : "them");
 		if (o->put(LOG_WARNING, ident, text))
 			o->lost = 0;
 	}
@@ -44,7 +47,9 @@ static void out_put(struct out *o, int priority, const char *ident, const char *
 	pthread_mutex_unlock(&o->lock);
 }
 
-/* --- the log daemon ------------------------------------------------------------------------------------------------------ */
+/* --- the log daemon
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static const char *daemon_path = "/dev/log";
 static int daemon_fd = -1, daemon_type;
@@ -78,7 +83,8 @@ static bool daemon_open(void)
 static bool daemon_put(int priority, const char *ident, const char *line)
 {
 	char text[OUT_MAX];
-	int len = snprintf(text, sizeof text, "<%d>%s[%d]: %s", LOG_DAEMON | priority, ident, (int)getpid(), line);
+	int len = snprintf(text, sizeof text, "<%d>%s[%d]: %s", LOG_DAEMON | priority, ident,
+			   (int)getpid(), line);
 
 	len = len < (int)sizeof text ? len : (int)sizeof text - 1;
 	for (int attempt = 0; attempt < 2; attempt++) {
@@ -90,9 +96,11 @@ static bool daemon_put(int priority, const char *ident, const char *line)
 		n = send(daemon_fd, text, (size_t)all, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n == all)
 			return true;
-		if (n < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == EMSGSIZE))
+		if (n < 0 &&
+		    (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == EMSGSIZE))
 			return false;
-		daemon_close(); /* the daemon has gone, and another one may listen; or a stream holds a part of the line, which this ends */
+		daemon_close(); /* the daemon has gone, and another one may listen; or a stream
+				   holds a part of the line, which this ends */
 		if (n > 0)
 			return false;
 	}
@@ -114,7 +122,9 @@ void td_log_socket(const char *path)
 	pthread_mutex_unlock(&to_daemon.lock);
 }
 
-/* --- stderr -------------------------------------------------------------------------------------------------------------- */
+/* --- stderr
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static bool stderr_nowait, stderr_socket, stderr_cut;
 
@@ -155,7 +165,8 @@ static ssize_t stderr_write(const char *text, size_t len)
 static bool stderr_put(int priority, const char *ident, const char *line)
 {
 	char text[OUT_MAX];
-	int len = snprintf(text, sizeof text - 1, "%s%s[%d]: %s", stderr_cut ? "\n" : "", ident, (int)getpid(), line);
+	int len = snprintf(text, sizeof text - 1, "%s%s[%d]: %s", stderr_cut ? "\n" : "", ident,
+			   (int)getpid(), line);
 	ssize_t n;
 
 	len = len < (int)sizeof text - 1 ? len : (int)sizeof text - 2;

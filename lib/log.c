@@ -73,7 +73,8 @@ void td_log_limited(struct td_log_limit *limit, int priority, const char *fmt, .
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
 	if (!limit->count || ts.tv_sec - limit->since >= TD_LOG_WINDOW) {
 		if (limit->dropped)
-			td_log(priority, "%u more lines like the last were left out", limit->dropped);
+			td_log(priority, "%u more lines like the last were left out",
+			       limit->dropped);
 		limit->since = ts.tv_sec;
 		limit->count = limit->dropped = 0;
 	}

@@ -62,7 +62,8 @@ static void msg_take_fds(struct msghdr *mh, int *fds, int room, int *taken)
 {
 	*taken = 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
-		size_t n = c->cmsg_len >= CMSG_LEN(0) ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+		size_t n =
+			c->cmsg_len >= CMSG_LEN(0) ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
 
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -95,8 +96,10 @@ int td_msg_recv(int fd, json_t **msg, int *fds, int *nfds)
 	int room = fds && nfds ? *nfds : 0, taken, err;
 	union msg_control control;
 	struct iovec iov = {.iov_len = TD_MSG_MAX};
-	struct msghdr mh = {
-	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+	struct msghdr mh = {.msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = control.bytes,
+			    .msg_controllen = sizeof control.bytes};
 	ssize_t n;
 
 	*msg = NULL;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The NBD protocol's numbers (NetworkBlockDevice/nbd, doc/proto.md): what is on the wire, and nothing else.  All is big-endian.
+ * The NBD protocol's numbers (NetworkBlockDevice/nbd, doc/proto.md): what is on the wire, and
+ * nothing else.  All is big-endian.
  */
 #ifndef TD_LIB_NBD_PROTO_H
 #define TD_LIB_NBD_PROTO_H
@@ -18,8 +19,8 @@
 #define NBD_STRUCTURED_MAGIC 0x668e33efu
 
 enum { /* flags of the handshake, both ways */
-	NBD_FIXED_NEWSTYLE = 1u << 0,
-	NBD_NO_ZEROES = 1u << 1,
+       NBD_FIXED_NEWSTYLE = 1u << 0,
+       NBD_NO_ZEROES = 1u << 1,
 };
 
 enum {
@@ -45,20 +46,21 @@ enum {
 #define NBD_REP_ERR_TOO_BIG 0x80000009u
 #define NBD_REP_ERROR       0x80000000u /* the bit that all of these have */
 
-#define NBD_OLD_ZEROES 124 /* bytes behind an export's size and flags, where nobody has said NO_ZEROES */
+#define NBD_OLD_ZEROES                                                                             \
+	124 /* bytes behind an export's size and flags, where nobody has said NO_ZEROES */
 
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 
 enum { /* what an export can do */
-	NBD_FLAG_HAS_FLAGS = 1u << 0,
-	NBD_FLAG_READ_ONLY = 1u << 1,
-	NBD_FLAG_SEND_FLUSH = 1u << 2,
-	NBD_FLAG_SEND_FUA = 1u << 3,
-	NBD_FLAG_SEND_TRIM = 1u << 5,
-	NBD_FLAG_SEND_WRITE_ZEROES = 1u << 6,
-	NBD_FLAG_SEND_DF = 1u << 7,
-	NBD_FLAG_CAN_MULTI_CONN = 1u << 8,
-	NBD_FLAG_SEND_FAST_ZERO = 1u << 11,
+       NBD_FLAG_HAS_FLAGS = 1u << 0,
+       NBD_FLAG_READ_ONLY = 1u << 1,
+       NBD_FLAG_SEND_FLUSH = 1u << 2,
+       NBD_FLAG_SEND_FUA = 1u << 3,
+       NBD_FLAG_SEND_TRIM = 1u << 5,
+       NBD_FLAG_SEND_WRITE_ZEROES = 1u << 6,
+       NBD_FLAG_SEND_DF = 1u << 7,
+       NBD_FLAG_CAN_MULTI_CONN = 1u << 8,
+       NBD_FLAG_SEND_FAST_ZERO = 1u << 11,
 };
 
 enum {
@@ -79,25 +81,25 @@ enum {
 	NBD_CMD_FAST_ZERO = 1u << 4,
 };
 
-enum { /* chunks of a structured reply */
-	NBD_CHUNK_DONE = 1u << 0, /* its flag */
-	NBD_CHUNK_NONE = 0,
-	NBD_CHUNK_DATA = 1,
-	NBD_CHUNK_STATUS = 5,
-	NBD_CHUNK_ERROR = 0x8001,
+enum {                           /* chunks of a structured reply */
+       NBD_CHUNK_DONE = 1u << 0, /* its flag */
+       NBD_CHUNK_NONE = 0,
+       NBD_CHUNK_DATA = 1,
+       NBD_CHUNK_STATUS = 5,
+       NBD_CHUNK_ERROR = 0x8001,
 };
 
 enum { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 }; /* of base:allocation */
 
 enum { /* errors have numbers of their own */
-	NBD_EPERM = 1,
-	NBD_EIO = 5,
-	NBD_ENOMEM = 12,
-	NBD_EINVAL = 22,
-	NBD_ENOSPC = 28,
-	NBD_EOVERFLOW = 75,
-	NBD_ENOTSUP = 95,
-	NBD_ESHUTDOWN = 108,
+       NBD_EPERM = 1,
+       NBD_EIO = 5,
+       NBD_ENOMEM = 12,
+       NBD_EINVAL = 22,
+       NBD_ENOSPC = 28,
+       NBD_EOVERFLOW = 75,
+       NBD_ENOTSUP = 95,
+       NBD_ESHUTDOWN = 108,
 };
 
 #define NBD_REQUEST_SIZE 28 /* bytes: magic 4, flags 2, type 2, cookie 8, offset 8, length 4 */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The end of what a program prints on standard output: a reader that has got a part of it must not take it for all. */
+/* The end of what a program prints on standard output: a reader that has got a part of it must not
+ * take it for all. */
 #ifndef TD_LIB_OUTPUT_H
 #define TD_LIB_OUTPUT_H
 

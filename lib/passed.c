@@ -21,7 +21,7 @@ static unsigned number;
 
 static struct passed *find(const char *name)
 {
-	td_list_each(l, &all)
+	td_list_each (l, &all)
 		if (!strcmp(td_entry(l, struct passed, link)->name, name))
 			return td_entry(l, struct passed, link);
 	return NULL;
@@ -78,7 +78,7 @@ int td_passed_take(const char *name, void *note, size_t len)
 
 void td_passed_close_all(void)
 {
-	td_list_each_safe(l, tmp, &all) {
+	td_list_each_safe (l, tmp, &all) {
 		struct passed *p = td_entry(l, struct passed, link);
 
 		close(p->fd);

@@ -43,17 +43,3 @@ int td_path_resolve(const char *beside, const char *name, char *out, size_t max)
 		rc = append(out, max, beside, (size_t)(slash - beside));
 	return rc ? rc : append(out, max, name, strlen(name));
 }
-
-bool td_path_within(const char *path, const char *dirs)
-{
-	while (*dirs) {
-		size_t len = strcspn(dirs, ":"), n = len;
-
-		while (n && dirs[n - 1] == '/')
-			n--;
-		if (len && !strncmp(path, dirs, n) && path[n] == '/')
-			return true;
-		dirs += len + (dirs[len] == ':');
-	}
-	return false;
-}

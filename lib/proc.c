@@ -26,7 +26,8 @@ static char state_of(pid_t pid, pid_t tid, char *name)
 	char path[64], line[512], *from, *to;
 
 	snprintf(path, sizeof path, "/proc/%d/task/%d/stat", (int)pid, (int)tid);
-	if (!read_file(path, line, sizeof line) || !(from = strchr(line, '(')) || !(to = strrchr(line, ')')) || to[1] != ' ')
+	if (!read_file(path, line, sizeof line) || !(from = strchr(line, '(')) ||
+	    !(to = strrchr(line, ')')) || to[1] != ' ')
 		return 0;
 	*to = 0;
 	snprintf(name, 32, "%s", from + 1);
@@ -72,7 +73,8 @@ static bool held(pid_t pid, char *text, size_t size)
 	if (n == 1)
 		snprintf(text, size, "its thread %s waits in the kernel, in %s", first, place);
 	else if (n)
-		snprintf(text, size, "%u of its threads wait in the kernel, %s in %s", n, first, place);
+		snprintf(text, size, "%u of its threads wait in the kernel, %s in %s", n, first,
+			 place);
 	return n > 0;
 }
 

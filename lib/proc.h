@@ -10,8 +10,9 @@
 bool td_proc_stopped(pid_t pid); /* by a signal or a debugger */
 
 /*
- * Why it does not go on, for people: that it is stopped, which of its threads the kernel holds (state D) and where in the kernel, or what
- * its main thread is at.  Needs the right to look at it for the place; "" when there is no such process.
+ * Why it does not go on, for people: that it is stopped, which of its threads the kernel holds
+ * (state D) and where in the kernel, or what its main thread is at.  Needs the right to look at it
+ * for the place; "" when there is no such process.
  */
 void td_proc_waits(pid_t pid, char *text, size_t size);
 

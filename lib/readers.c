@@ -11,7 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { READERS_LEN = 100, QEMU_READS = 100, QEMU_PERMS = 100 }; /* as in lib/file-kernel.c */
+enum { READERS_LEN = 100, QEMU_READS = 100, QEMU_PERMS = 100 }; /* as in lib/io/file-open.c */
 
 /* How the kernel names fd's file in a line about a lock, blanks around it. */
 static bool lock_name(int fd, char out[64])
@@ -20,11 +20,13 @@ static bool lock_name(int fd, char out[64])
 
 	if (fstat(fd, &st) < 0)
 		return false;
-	snprintf(out, 64, " %02x:%02x:%lu ", major(st.st_dev), minor(st.st_dev), (unsigned long)st.st_ino);
+	snprintf(out, 64, " %02x:%02x:%lu ", major(st.st_dev), minor(st.st_dev),
+		 (unsigned long)st.st_ino);
 	return true;
 }
 
-/* Is it the lock of a reader or a parent of ours, or of a QEMU that reads?  A line: "1: OFDLCK  ADVISORY  READ -1 08:01:42 0 99". */
+/* Is it the lock of a reader or a parent of ours, or of a QEMU that reads?  A line: "1: OFDLCK
+ * ADVISORY  READ -1 08:01:42 0 99". */
 static bool is_readers(const char *line, const char *name)
 {
 	const char *at = strstr(line, name);
@@ -33,7 +35,8 @@ static bool is_readers(const char *line, const char *name)
 
 	if (!at || !strstr(line, " READ ") || sscanf(at + strlen(name), "%llu %31s", &from, to) < 1)
 		return false;
-	return (from == 0 && atoi(to) == READERS_LEN - 1) || (from >= QEMU_READS && from < QEMU_READS + QEMU_PERMS);
+	return (from == 0 && atoi(to) == READERS_LEN - 1) ||
+	       (from >= QEMU_READS && from < QEMU_READS + QEMU_PERMS);
 }
 
 static unsigned count(const char *path, const char *name)
@@ -95,7 +98,10 @@ static void find(const char *name, const char *through, char *who, size_t len)
 /* Is there one at all, of whatever host?  fd's own do not count. */
 static bool is_locked(int fd)
 {
-	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = READERS_LEN + QEMU_PERMS};
+	struct flock fl = {.l_type = F_WRLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = 0,
+			   .l_len = READERS_LEN + QEMU_PERMS};
 
 	return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
 }
@@ -107,7 +113,8 @@ bool td_readers_beside(int fd, unsigned mine, int through, unsigned own, char *w
 	*who = 0;
 	if (!is_locked(fd) || !lock_name(fd, name) || !lock_name(through, pass))
 		return false;
-	if (is_locked(through) && count("/proc/locks", name) + own <= count("/proc/locks", pass) + mine)
+	if (is_locked(through) &&
+	    count("/proc/locks", name) + own <= count("/proc/locks", pass) + mine)
 		return false;
 	find(name, pass, who, len);
 	return true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who has a file open as a reader or a parent: told by the locks that lib/file-kernel.c takes, on this host.  For tools; it reads /proc
- * and may take a while.
+ * Who has a file open as a reader or a parent: told by the locks that lib/io/file-open.c takes, on
+ * this host.  For tools; it reads /proc and may take a while.
  */
 #ifndef TD_LIB_READERS_H
 #define TD_LIB_READERS_H
@@ -10,8 +10,9 @@
 #include <stddef.h>
 
 /*
- * Has anybody a shared lock on fd's file who has not one more on `through', whose file each of them would have to pass?  A process that has
- * several disks open has a lock for each.  mine, own: locks of the caller's own on fd's file and on the other.  who: " by NAME (pid N)", as far as it can be
+ * Has anybody a shared lock on fd's file who has not one more on `through', whose file each of them
+ * would have to pass?  A process that has several disks open has a lock for each.  mine, own: locks
+ * of the caller's own on fd's file and on the other.  who: " by NAME (pid N)", as far as it can be
  * found, else empty.  Another host's locks tell whether there is one, not whose.
  */
 bool td_readers_beside(int fd, unsigned mine, int through, unsigned own, char *who, size_t len);

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "lib/redo-inside.h"
 
 void td_redo_boot(char boot[40])
@@ -35,7 +35,8 @@ void redo_empty(struct redo_head *h, unsigned i)
 	__atomic_store_n(&h->h[i].from, 0, __ATOMIC_RELEASE);
 }
 
-int redo_next(const struct td_redo *r, unsigned i, uint32_t *at, struct redo_record *rec, const uint8_t **data)
+int redo_next(const struct td_redo *r, unsigned i, uint32_t *at, struct redo_record *rec,
+	      const uint8_t **data)
 {
 	uint32_t used = r->head->h[i].used;
 
@@ -48,19 +49,23 @@ int redo_next(const struct td_redo *r, unsigned i, uint32_t *at, struct redo_rec
 	memcpy(rec, redo_half(r, i) + *at, sizeof *rec);
 	if (rec->len > used - *at - sizeof *rec)
 		return -EBADMSG;
-	if (rec->wave == REDO_SUM ? rec->len != sizeof(uint64_t) : (rec->wave & ~(unsigned)TD_REDO_BITS) > TD_REDO_SECOND)
+	if (rec->wave == REDO_SUM ? rec->len != sizeof(uint64_t)
+				  : (rec->wave & ~(unsigned)TD_REDO_BITS) > TD_REDO_SECOND)
 		return -EBADMSG;
 	*data = redo_half(r, i) + *at + sizeof *rec;
 	*at += redo_size(rec->len);
 	return 1;
 }
 
-/* --- made, and found ------------------------------------------------------------------------------------------------- */
+/* --- made, and found
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static int map_fd(int fd, const char *path, struct td_redo **out)
 {
 	struct td_redo *r = calloc(1, sizeof *r);
-	void *p = r ? mmap(NULL, REDO_WHOLE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	void *p =
+		r ? mmap(NULL, REDO_WHOLE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
 
 	if (p == MAP_FAILED || !(r->path = strdup(path))) {
 		if (p != MAP_FAILED)
@@ -73,7 +78,8 @@ static int map_fd(int fd, const char *path, struct td_redo **out)
 	return 0;
 }
 
-/* A half whose `used' is 0 is empty, whatever `from' is: a death may have come while it was being emptied. */
+/* A half whose `used' is 0 is empty, whatever `from' is: a death may have come while it was being
+ * emptied. */
 static bool half_sane(const struct redo_head *h, unsigned i)
 {
 	return !h->h[i].used || (h->h[i].from <= h->h[i].used && h->h[i].used <= h->half);
@@ -81,12 +87,14 @@ static bool half_sane(const struct redo_head *h, unsigned i)
 
 static bool sane(const struct redo_head *h)
 {
-	return h->half == TD_REDO_BYTES && h->now <= 1 && half_sane(h, 0) && half_sane(h, 1) && h->held <= h->h[h->now].used + 1;
+	return h->half == TD_REDO_BYTES && h->now <= 1 && half_sane(h, 0) && half_sane(h, 1) &&
+	       h->held <= h->h[h->now].used + 1;
 }
 
 static bool holds(const struct redo_head *h)
 {
-	return (h->h[0].used && h->h[0].from != h->h[0].used) || (h->h[1].used && h->h[1].from != h->h[1].used);
+	return (h->h[0].used && h->h[0].from != h->h[0].used) ||
+	       (h->h[1].used && h->h[1].from != h->h[1].used);
 }
 
 int redo_map(const char *path, struct td_redo **out)
@@ -97,7 +105,9 @@ int redo_map(const char *path, struct td_redo **out)
 
 	if (fd < 0)
 		return -errno;
-	rc = fstat(fd, &st) < 0 ? -errno : !S_ISREG(st.st_mode) || (size_t)st.st_size != REDO_WHOLE ? -EPROTO : 0;
+	rc = fstat(fd, &st) < 0                                         ? -errno
+	     : !S_ISREG(st.st_mode) || (size_t)st.st_size != REDO_WHOLE ? -EPROTO
+									: 0;
 	if (!rc)
 		rc = map_fd(fd, path, out);
 	close(fd);
@@ -142,15 +152,19 @@ int td_redo_waits(const char *path)
 	return rc == -ENOENT || rc == -ENODATA ? 0 : rc;
 }
 
-/* Nobody knows whether it is of any worth: it keeps a name under which it is found (G5). */
-static void move_aside(const char *path)
+/* Nobody knows whether it is of any worth: it gets a second name, under which it is found when
+ * another takes its place (G5, G6). */
+static bool name_aside(const char *path)
 {
 	char aside[PATH_MAX];
 
-	if (!td_redo_waits(path) || snprintf(aside, sizeof aside, "%s.%08x", path, td_redo_mark()) >= (int)sizeof aside)
-		return;
-	if (!rename(path, aside))
-		td_log(LOG_WARNING, "%s holds changes of another image, and is %s now", path, aside);
+	if (!td_redo_waits(path) ||
+	    snprintf(aside, sizeof aside, "%s.%08x", path, td_redo_mark()) >= (int)sizeof aside)
+		return false;
+	if (link(path, aside) < 0 && rename(path, aside) < 0)
+		return false;
+	td_log(LOG_WARNING, "%s holds changes of another image, and is %s now", path, aside);
+	return true;
 }
 
 struct td_redo *td_redo_new(const char *path)
@@ -164,7 +178,10 @@ struct td_redo *td_redo_new(const char *path)
 		return calloc(1, sizeof *r);
 	unlink(making);
 	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	rc = fd < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)REDO_WHOLE); /* a store to a page that there is no room for would be a SIGBUS */
+	rc = fd < 0 ? -errno
+		    : -posix_fallocate(fd, 0,
+				       (off_t)REDO_WHOLE); /* a store to a page that there is no
+							      room for would be a SIGBUS */
 	if (!rc)
 		rc = map_fd(fd, path, &r);
 	if (fd >= 0)
@@ -173,15 +190,19 @@ struct td_redo *td_redo_new(const char *path)
 		r->head->half = TD_REDO_BYTES;
 		td_redo_boot(r->head->boot);
 		__atomic_store_n(&r->head->magic, REDO_MAGIC, __ATOMIC_RELEASE);
-		move_aside(path);
+		name_aside(path);
 		if (!rename(making, path))
 			return r;
 		rc = -errno;
 		td_redo_free(r);
 	}
 	unlink(making);
-	td_log(LOG_WARNING, "cannot make %s: %s: writes that need new metadata are answered only when that is in the image, which takes longer", path,
-	       strerror(-rc));
+	if (name_aside(path)) /* or this disk's successor would take it for its own */
+		unlink(path);
+	td_log(LOG_WARNING,
+	       "cannot make %s: %s: writes that need new metadata are answered only when that is "
+	       "in the image, which takes longer",
+	       path, strerror(-rc));
 	return calloc(1, sizeof *r);
 }
 
@@ -213,11 +234,17 @@ int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_e
 	if (!rc)
 		return 0;
 	if (rc != -ENOENT && rc != -ENODATA)
-		return td_fail(err, -rc, "%s, where the last tapdisk kept changes of the image that were not in it yet, cannot be read (%s): another version "
-			       "may be able to, or `tap-ctl free -f' gives them up", path, rc == -EPROTO ? "it is of another version" : strerror(-rc));
+		return td_fail(err, -rc,
+			       "%s, where the last tapdisk kept changes of the image that were not "
+			       "in it yet, cannot be read (%s): another version "
+			       "may be able to, or `tap-ctl free -f' discards them",
+			       path, rc == -EPROTO ? "it is of another version" : strerror(-rc));
 	if (must)
-		return td_fail(err, ENODATA, "%s is missing, where the last tapdisk kept changes of the image that were not in it yet: what guests had "
-			       "written may be lost; `tap-ctl free -f' gives it up", path);
+		return td_fail(err, ENODATA,
+			       "%s is missing, where the last tapdisk kept changes of the image "
+			       "that were not in it yet: what guests had "
+			       "written may be lost; `tap-ctl free -f' gives it up",
+			       path);
 	*out = td_redo_new(path);
 	return *out ? 0 : td_fail(err, ENOMEM, "no memory for %s", path);
 }
@@ -242,7 +269,15 @@ bool td_redo_takes(const struct td_redo *r)
 	return r && r->head;
 }
 
-/* --- whose it is ------------------------------------------------------------------------------------------------------ */
+void td_redo_fail(struct td_redo *r)
+{
+	if (r && r->head)
+		__atomic_store_n(&r->head->failed, 1, __ATOMIC_RELEASE);
+}
+
+/* --- whose it is
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 uint32_t td_redo_mark(void)
 {
@@ -256,11 +291,13 @@ uint32_t td_redo_mark(void)
 bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *path)
 {
 	if (h->id.rdev || id->rdev)
-		return h->id.rdev && id->rdev && (h->id.rdev == id->rdev || !strncmp(h->path, path, sizeof h->path));
+		return h->id.rdev && id->rdev &&
+		       (h->id.rdev == id->rdev || !strncmp(h->path, path, sizeof h->path));
 	return h->id.dev == id->dev && h->id.ino == id->ino;
 }
 
-void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t sum)
+void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t mark_at,
+		   uint64_t sum)
 {
 	struct redo_head *h = r ? r->head : NULL;
 
@@ -272,6 +309,7 @@ void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, ui
 	if (strlen(f->path) < sizeof h->path)
 		strcpy(h->path, f->path);
 	h->mark = mark;
+	h->mark_at = mark_at;
 	r->sum = h->sum = sum;
 	r->summed = true;
 	__atomic_store_n(&h->summed, 1, __ATOMIC_RELEASE);
@@ -281,12 +319,13 @@ void td_redo_decline(struct td_redo *r)
 {
 	if (!r || !r->head || td_redo_pending(r))
 		return;
-	munmap(r->head, REDO_WHOLE);
+	munmap(r->head, REDO_WHOLE); /* its file stays, empty: the last disk's record may still say
+					that there is one (G6) */
 	r->head = NULL;
-	unlink(r->path);
 }
 
-/* --- while the image is open ---------------------------------------------------------------------------------------- */
+/* --- while the image is open
+ * ---------------------------------------------------------------------------------------- */
 
 static void write_record(uint8_t *at, unsigned wave, uint64_t off, const void *data, uint32_t len)
 {
@@ -296,7 +335,8 @@ static void write_record(uint8_t *at, unsigned wave, uint64_t off, const void *d
 	memcpy(at + sizeof rec, data, len);
 }
 
-static bool record(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len, const uint64_t *sum)
+static bool record(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len,
+		   const uint64_t *sum)
 {
 	uint32_t need = redo_size(len), more = sum ? redo_size(sizeof *sum) : 0, used, now;
 
@@ -304,7 +344,9 @@ static bool record(struct td_redo *r, unsigned wave, uint64_t off, const void *d
 		return true;
 	now = r->head ? r->head->now : 0;
 	used = r->head ? r->head->h[now].used : 0;
-	if (!r->head || r->missed || used + need + more > TD_REDO_BYTES) { /* E4: after one that is missed, none until a commit takes it in */
+	if (!r->head || r->missed ||
+	    used + need + more > TD_REDO_BYTES) { /* E4: after one that is missed, none until a
+						     commit takes it in */
 		r->missed = true;
 		return false;
 	}
@@ -320,7 +362,8 @@ bool td_redo_put(struct td_redo *r, unsigned wave, uint64_t off, const void *dat
 	return record(r, wave, off, data, len, NULL);
 }
 
-bool td_redo_put_sum(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len, uint64_t sum)
+bool td_redo_put_sum(struct td_redo *r, unsigned wave, uint64_t off, const void *data, uint32_t len,
+		     uint64_t sum)
 {
 	if (r)
 		r->sum = sum;
@@ -358,7 +401,8 @@ void td_redo_freeze(struct td_redo *r)
 	else
 		__atomic_store_n(&r->head->now, other, __ATOMIC_RELEASE);
 	if (r->missing && !r->head->held)
-		__atomic_store_n(&r->head->held, r->head->h[r->head->now].used + 1, __ATOMIC_RELEASE); /* E4 */
+		__atomic_store_n(&r->head->held, r->head->h[r->head->now].used + 1,
+				 __ATOMIC_RELEASE); /* E4 */
 }
 
 void td_redo_done(struct td_redo *r, int err)
@@ -373,8 +417,10 @@ void td_redo_done(struct td_redo *r, int err)
 	r->missing = false;
 	if (!h)
 		return;
-	h->sum = r->sum_frozen; /* the same as that of the last record that goes now, if it has one */
-	redo_empty(h, !h->now); /* the older first: alone it would bring back what the newer has changed since */
+	h->sum = r->sum_frozen; /* the same as that of the last record that goes now, if it has one
+				 */
+	redo_empty(h, !h->now); /* the older first: alone it would bring back what the newer has
+				   changed since */
 	if (r->covered)
 		__atomic_store_n(&h->h[h->now].from, r->covered, __ATOMIC_RELEASE);
 	__atomic_store_n(&h->held, 0, __ATOMIC_RELEASE); /* what was missed is in the file */

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/ctl-client.h"
+#include "lib/ctl-dir.h"
 
 static const char *shm_base(void)
 {

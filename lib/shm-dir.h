@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a tapdisk's counters stand for other programs to read (tapdisk/shm.h): the directory td3-<pid>, which its tapdisk makes and
- * removes, and which tap-ctl removes when the tapdisk is dead.
+ * Where a tapdisk's counters stand for other programs to read (tapdisk/stats/shm.h): the directory
+ * td3-<pid>, which its tapdisk makes and removes, and which tap-ctl removes when the tapdisk is
+ * dead.
  */
 #ifndef TD_LIB_SHM_DIR_H
 #define TD_LIB_SHM_DIR_H
@@ -23,19 +24,23 @@ struct td_shm_counters {
 	uint32_t version, pad;
 	uint64_t outstanding; /* requests submitted and not completed, of any kind */
 	struct td_shm_dir read, write;
-	uint64_t io_errors;   /* requests completed with an error, of any kind */
-	uint64_t flags;       /* 0 */
+	uint64_t io_errors; /* requests completed with an error, of any kind */
+	uint64_t flags;     /* 0 */
 };
 
-_Static_assert(sizeof(struct td_shm_counters) == 96 && offsetof(struct td_shm_counters, write) == 48, "libxenstat's layout");
+_Static_assert(sizeof(struct td_shm_counters) == 96 &&
+		       offsetof(struct td_shm_counters, write) == 48,
+	       "libxenstat's layout");
 
-/* The directory of process pid: below /dev/shm, or below $TAPDISK_CONTROL_DIR where that is set.  0 or -ENAMETOOLONG. */
+/* The directory of process pid: below /dev/shm, or below $TAPDISK_CONTROL_DIR where that is set.  0
+ * or -ENAMETOOLONG. */
 int td_shm_path(pid_t pid, char *path, size_t size);
 
 /* Removes all files in the directory behind fd. */
 void td_shm_empty(int fd);
 
-/* Removes what a dead process has left, or (pid 0) what all dead ones have.  Touches nothing that is another user's. */
+/* Removes what a dead process has left, or (pid 0) what all dead ones have.  Touches nothing that
+ * is another user's. */
 void td_shm_sweep(pid_t pid);
 
 #endif

@@ -8,7 +8,8 @@
 
 #include "lib/path.h"
 
-/* "nbd://host/x", "json:{...}": a word and a colon before any slash, as image tools write protocols. */
+/* "nbd://host/x", "json:{...}": a word and a colon before any slash, as image tools write
+ * protocols. */
 static bool has_protocol(const char *name)
 {
 	size_t n = strcspn(name, ":/");
@@ -30,15 +31,16 @@ static bool plain(const char *name)
 	return name[0] != '/' && !climbs(name);
 }
 
-static bool within(const char *image, const char *out, const char *dirs)
+static bool within(const char *image, const char *out, const struct td_reach *reach)
 {
 	const char *slash = strrchr(image, '/');
 	size_t n = (size_t)(slash - image);
 
-	return dirs ? td_path_within(out, dirs) : !strncmp(out, image, n) && out[n] == '/';
+	return reach ? td_reach_has(reach, out) : !strncmp(out, image, n) && out[n] == '/';
 }
 
-int td_sibling(const char *image, const char *name, const char *what, const char *dirs, char *out, struct td_err *err)
+int td_sibling(const char *image, const char *name, const char *what, const struct td_reach *reach,
+	       char *out, struct td_err *err)
 {
 	const char *slash = strrchr(image, '/');
 	int rc, n;
@@ -46,17 +48,25 @@ int td_sibling(const char *image, const char *name, const char *what, const char
 	if (!name[0])
 		return td_fail(err, EINVAL, "%s: the name of its %s is empty", image, what);
 	if (has_protocol(name))
-		return td_fail(err, EPERM, "%s: its %s is '%.200s': only plain file names are followed", image, what, name);
+		return td_fail(err, EPERM,
+			       "%s: its %s is '%.200s': only plain file names are followed", image,
+			       what, name);
 	if (image[0] == '/') {
 		rc = td_path_resolve(image, name, out, TD_PATH_MAX);
 	} else {
-		n = snprintf(out, TD_PATH_MAX, "%.*s%s", slash ? (int)(slash - image + 1) : 0, image, name);
+		n = snprintf(out, TD_PATH_MAX, "%.*s%s", slash ? (int)(slash - image + 1) : 0,
+			     image, name);
 		rc = n < TD_PATH_MAX ? 0 : -ENAMETOOLONG;
 	}
 	if (rc)
-		return td_fail(err, -rc, "%s: the path of its %s is longer than %d bytes", image, what, TD_PATH_MAX - 1);
-	if (image[0] == '/' ? !within(image, out, dirs) : !plain(name))
-		return td_fail(err, EPERM, "%s: its %s is '%.1023s', and nothing is opened there on an image's word: move it into the image's directory "
-					   "and rebase the image, or name its directory in tapdisk.conf with parent-dirs", image, what, name);
+		return td_fail(err, -rc, "%s: the path of its %s is longer than %d bytes", image,
+			       what, TD_PATH_MAX - 1);
+	if (image[0] == '/' ? !within(image, out, reach) : !plain(name))
+		return td_fail(err, EPERM,
+			       "%s: its %s is '%.1023s', and nothing is opened there on an image's "
+			       "word: move it into the image's directory "
+			       "and rebase the image, or name its directory in tapdisk.conf with "
+			       "parent-dirs",
+			       image, what, name);
 	return 0;
 }

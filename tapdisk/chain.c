@@ -2,13 +2,13 @@
 #include "tapdisk/chain.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "drivers/drivers.h"
+#include "lib/fiber/fiber.h"
 
-static int open_one(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **out, struct td_err *err)
+static int open_one(const char *spec, const struct td_how *how, struct td_io *io,
+		    struct td_image **out, struct td_err *err)
 {
 	const char *path;
 	const struct td_driver *d = td_driver_parse(spec, &path, err);
@@ -16,35 +16,58 @@ static int open_one(const char *spec, const struct td_how *how, struct td_io *io
 	return d ? td_image_open_how(d, path, how, io, out, err) : -err->code;
 }
 
-/* The leaf's own directory, and those that are allowed beside it; to be freed. */
-char *chain_dirs(const char *spec, const char *more)
-{
-	const char *path = strchr(spec, ':'), *slash = strrchr(spec, '/');
-	char *dirs;
+struct reach_call {
+	struct td_reach *reach;
+	const char *path;
+	const struct td_how *how;
+};
 
-	if (!path || !slash || slash < path)
-		return strdup(more ? more : "");
-	path++;
-	return asprintf(&dirs, "%.*s/%s%s", (int)(slash - path), path, more ? ":" : "", more ? more : "") < 0 ? NULL : dirs;
+static long reach_run(void *arg)
+{
+	struct reach_call *c = arg;
+
+	return td_reach_init(c->reach, c->path, c->how->dirs, c->how->parents);
 }
 
-int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf, struct td_err *err)
+int chain_reach(const char *spec, const struct td_how *how, struct td_io *io,
+		struct td_reach *reach, struct td_err *err)
+{
+	const char *colon = strchr(spec, ':');
+	struct reach_call c = {reach, colon ? colon + 1 : "", how};
+	int rc = (int)td_await_call(io, reach_run, &c);
+
+	reach->data = how->data && *how->data ? how->data : NULL;
+	return rc < 0 ? td_fail(err, -rc, "no memory to open %s", spec) : 0;
+}
+
+/* A VHD knows its VHD parent by its uuid. */
+static bool knows(const struct td_image *child, const char *spec)
+{
+	return !strcmp(child->driver->name, "vhd") && !strncmp(spec, "vhd:", 4);
+}
+
+int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf,
+	       struct td_err *err)
 {
 	struct td_how top = *how, below = *how;
 	struct td_image *image = NULL;
 	char name[TD_SPEC_MAX];
-	char *dirs = chain_dirs(spec, how->dirs);
+	struct td_reach reach;
 	int rc;
 
-	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with other leaves */
+	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with
+	 * other leaves */
 	below.redo = NULL;
 	below.left = NULL;
 	below.settle = !(how->flags & (TD_FILE_RDONLY | TD_FILE_LOOK)); /* S1 of lib/settle.h */
-	below.flags = (how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
-	below.dirs = top.dirs = dirs;
-	rc = dirs ? open_one(spec, &top, io, leaf, err) : td_fail(err, ENOMEM, "no memory to open %s", spec);
+	below.flags =
+		(how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
+	below.reach = top.reach = how->trusted ? NULL : &reach;
+	rc = chain_reach(spec, how, io, &reach, err);
+	if (!rc)
+		rc = open_one(spec, &top, io, leaf, err);
 	if (rc < 0) {
-		free(dirs);
+		td_reach_fini(&reach);
 		return rc;
 	}
 	image = *leaf;
@@ -52,19 +75,22 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 		rc = image->driver->backing(image, name, err);
 		if (rc <= 0)
 			break;
-		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP, "%s: more than %d images stand under it: a loop?", spec, CHAIN_MAX)
+		reach.known = knows(image, name);
+		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP,
+						  "%s: more than %d images stand under it: a loop?",
+						  spec, CHAIN_MAX)
 					: open_one(name, &below, io, &image->backing, err);
 		if (rc < 0)
 			break;
 		image = image->backing;
 	}
 	for (image = *leaf; image; image = image->backing)
-		image->dirs = NULL;
+		image->reach = NULL;
 	if (rc < 0) {
 		chain_close(*leaf);
 		*leaf = NULL;
 	}
-	free(dirs);
+	td_reach_fini(&reach);
 	return rc < 0 ? rc : 0;
 }
 

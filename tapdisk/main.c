@@ -9,21 +9,24 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "lib/clock.h"
-#include "lib/ctl-client.h"
+#include "lib/io/clock.h"
+#include "lib/ctl-dir.h"
 #include "lib/output.h"
-#include "tapdisk/ctl.h"
+#include "tapdisk/ctl/ctl.h"
+#include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
 
-static const char usage[] = "usage: tapdisk [--foreground] [--debug]\n"
-			    "       tapdisk --spawn-fd N [--leash] [--orphan SECONDS]   (as tap-ctl starts it)\n"
-			    "Serves guest disks; tap-ctl(8) tells it which.\n"
-			    "  -f, --foreground  log to stderr too\n"
-			    "  -v, --debug       log more\n"
-			    "      --spawn-fd N  report on socket N when ready\n"
-			    "      --leash       give up when that socket hangs up before it has said release\n"
-			    "      --orphan S    end when nobody has attached a disk within S seconds (600)\n"
-			    "  -h, --help  -V, --version\n";
+static const char usage[] =
+	"usage: tapdisk [--foreground] [--debug]\n"
+	"       tapdisk --spawn-fd N [--leash] [--orphan SECONDS]   (as tap-ctl starts it)\n"
+	"Serves guest disks; tap-ctl(8) tells it which.\n"
+	"  -f, --foreground  log to stderr too\n"
+	"  -v, --debug       log more\n"
+	"      --spawn-fd N  report on socket N when ready\n"
+	"      --leash       close the disk and end if that socket is closed before it has sent "
+	"release\n"
+	"      --orphan S    end when no disk was attached within S seconds (600)\n"
+	"  -h, --help  -V, --version\n";
 
 #define ORPHAN 600 /* s: who starts a tapdisk attaches a disk soon, or is dead */
 
@@ -41,10 +44,14 @@ static void __attribute__((noreturn)) printed(void)
 
 static int parse(int argc, char **argv)
 {
-	static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'v'},
-					      {"spawn-fd", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
-					      {"leash", no_argument, NULL, 'l'},      {"orphan", required_argument, NULL, 'o'},
-					      {"version", no_argument, NULL, 'V'},    {0}};
+	static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'},
+					      {"debug", no_argument, NULL, 'v'},
+					      {"spawn-fd", required_argument, NULL, 's'},
+					      {"help", no_argument, NULL, 'h'},
+					      {"leash", no_argument, NULL, 'l'},
+					      {"orphan", required_argument, NULL, 'o'},
+					      {"version", no_argument, NULL, 'V'},
+					      {0}};
 	int c, foreground = 0;
 
 	while ((c = getopt_long(argc, argv, "fvhV", longs, NULL)) != -1)
@@ -75,7 +82,8 @@ static int parse(int argc, char **argv)
 			return -EINVAL;
 		}
 	if (optind < argc) {
-		fprintf(stderr, "tapdisk: what is '%s'?  Disks are opened with tap-ctl.\n%s", argv[optind], usage);
+		fprintf(stderr, "tapdisk: what is '%s'?  Disks are opened with tap-ctl.\n%s",
+			argv[optind], usage);
 		return -EINVAL;
 	}
 	td_log_open("tapdisk", foreground ? TD_LOG_STDERR_NOWAIT : TD_LOG_NO_STDERR);
@@ -100,7 +108,8 @@ static void report(const struct td_err *err)
 		close(spawn_fd);
 }
 
-/* Core dumps would hold guests' data; descriptors: a disk takes a few, and one process may have many. */
+/* Core dumps would hold guests' data; descriptors: a disk takes a few, and one process may have
+ * many. */
 static void limits(void)
 {
 	struct rlimit rl;
@@ -123,6 +132,11 @@ int main(int argc, char **argv)
 	if (rc < 0)
 		return -rc;
 	limits();
+	rc = sandbox_enter(&err);
+	if (rc < 0) {
+		report(&err);
+		return -rc;
+	}
 	loop = ev_default_loop(0);
 	if (!loop) {
 		td_fail(&err, ENOSYS, "cannot make an event loop");

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/conf.h"
+#include "lib/io/reach.h"
 
 static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -15,7 +16,10 @@ static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
 	if (!strcmp(v, "default"))
 		return 0; /* what the host's configuration says */
 	if (!m)
-		return td_fail(err, EINVAL, "cache=%.100s: the modes are none, writethrough, writeback, directsync, unsafe and default", v);
+		return td_fail(err, EINVAL,
+			       "cache=%.100s: the modes are none, writethrough, writeback, "
+			       "directsync, unsafe and default",
+			       v);
 	o->mode = m;
 	return 0;
 }
@@ -41,7 +45,10 @@ static int set_shared(struct vbd_options *o, const char *v, struct td_err *err)
 static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	if (strcmp(v, "pause") && strcmp(v, "report"))
-		return td_fail(err, EINVAL, "on-enospc=%.100s: say pause (wait for space) or report (an error to the guest)", v);
+		return td_fail(err, EINVAL,
+			       "on-enospc=%.100s: say pause (wait for space) or report (an error "
+			       "to the guest)",
+			       v);
 	o->report_enospc = !strcmp(v, "report");
 	return 0;
 }
@@ -60,7 +67,10 @@ static int set_request_timeout(struct vbd_options *o, const char *v, struct td_e
 	long n = strtol(v, &end, 10);
 
 	if (end == v || *end || n < 0 || n > 86400)
-		return td_fail(err, EINVAL, "request-timeout=%.100s: say a number of seconds, 0 for none, a day at most", v);
+		return td_fail(err, EINVAL,
+			       "request-timeout=%.100s: say a number of seconds, 0 for none, a day "
+			       "at most",
+			       v);
 	o->request_timeout = (int)n;
 	return 0;
 }
@@ -73,9 +83,34 @@ static int set_parent_dirs(struct vbd_options *o, const char *v, struct td_err *
 	for (const char *p = v; ok && p; p = strchr(p, ':') ? strchr(p, ':') + 1 : NULL)
 		ok = *p == '/';
 	if (!ok)
-		return td_fail(err, EINVAL, "parent-dirs=%.100s: say absolute directories, with colons between, in less than %zu bytes", v,
-			       sizeof o->parent_dirs);
+		return td_fail(err, EINVAL,
+			       "parent-dirs=%.100s: say absolute directories, with colons between, "
+			       "in less than %zu bytes",
+			       v, sizeof o->parent_dirs);
 	strcpy(o->parent_dirs, v);
+	return 0;
+}
+
+static int set_parents(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (strlen(v) >= sizeof o->parents || !td_reach_parents_valid(v))
+		return td_fail(err, EINVAL,
+			       "parents=%.100s: say no, or frozen, same-uid, and absolute paths of "
+			       "images or of directories, with colons "
+			       "between, in less than %zu bytes",
+			       v, sizeof o->parents);
+	strcpy(o->parents, v);
+	return 0;
+}
+
+/* A disk's alone: whoever names the image says what is written with it. */
+static int set_data_file(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (*v != '/' || strlen(v) >= sizeof o->data_file)
+		return td_fail(err, EINVAL,
+			       "data-file=%.100s: say an absolute path of less than %zu bytes", v,
+			       sizeof o->data_file);
+	strcpy(o->data_file, v);
 	return 0;
 }
 
@@ -89,7 +124,16 @@ static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
 			o->io = known_engines[i];
 			return 0;
 		}
-	return td_fail(err, EINVAL, "io=%.100s: the I/O engines are auto, libaio, io_uring and threads", v);
+	return td_fail(err, EINVAL,
+		       "io=%.100s: the I/O engines are auto, libaio, io_uring and threads", v);
+}
+
+/* Read where a tapdisk starts (tapdisk/sandbox.h); here for its spelling. */
+static int set_sandbox(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	bool on;
+
+	return yes_no("sandbox", v, &on, err);
 }
 
 static const struct {
@@ -103,22 +147,28 @@ static const struct {
 	{"request-timeout", set_request_timeout, false, false},
 	{"shared", set_shared, true, false},
 	{"sector-size", set_sector_size, true, false},
+	{"data-file", set_data_file, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
+	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
+	{"sandbox", set_sandbox, false, true},
 };
 
-static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf, struct td_err *err)
+static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf,
+		   struct td_err *err)
 {
-	char list[128] = "";
+	char list[160] = "";
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
 		if (conf ? known[i].per_disk_only : known[i].conf_only)
 			continue;
 		if (strlen(known[i].key) == len && !strncmp(known[i].key, key, len))
 			return known[i].set(o, value, err);
-		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", known[i].key);
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "",
+			 known[i].key);
 	}
-	return td_fail(err, EINVAL, "unknown option '%.*s': the options are %s", (int)(len > 100 ? 100 : len), key, list);
+	return td_fail(err, EINVAL, "unknown option '%.*s': the options are %s",
+		       (int)(len > 100 ? 100 : len), key, list);
 }
 
 static int conf_set(const char *key, const char *value, void *arg, struct td_err *err)
@@ -138,14 +188,18 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 	const char *eq = strchr(word, '=');
 
 	if (!eq || eq == word)
-		return td_fail(err, EINVAL, "option '%.100s' is not of the form key=value, as in cache=none", word);
+		return td_fail(err, EINVAL,
+			       "option '%.100s' is not of the form key=value, as in cache=none",
+			       word);
 	return set_one(o, word, (size_t)(eq - word), eq + 1, false, err);
 }
 
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
-	return a->mode == b->mode && a->unsafe == b->unsafe && a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout && a->shared == b->shared &&
-	       options_sector(a) == options_sector(b) && a->read_only == b->read_only;
+	return a->mode == b->mode && a->unsafe == b->unsafe &&
+	       a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout &&
+	       a->shared == b->shared && options_sector(a) == options_sector(b) &&
+	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)
@@ -153,12 +207,20 @@ int options_check(const struct vbd_options *o, const char *type, struct td_err *
 	bool raw = !strcmp(type, "aio");
 
 	if (o->mode->drop_flush && !o->unsafe)
-		return td_fail(err, EINVAL, "cache=unsafe loses data at a power cut, whatever the guest flushes: "
-					    "say unsafe=yes as well if that is what you want");
+		return td_fail(
+			err, EINVAL,
+			"cache=unsafe loses data at a power cut, whatever the guest flushes: "
+			"say unsafe=yes as well if that is what you want");
 	if (o->shared && !raw)
-		return td_fail(err, EINVAL, "shared=yes works for raw disks only: the metadata of %s has one writer", type);
+		return td_fail(
+			err, EINVAL,
+			"shared=yes works for raw disks only: the metadata of %s has one writer",
+			type);
 	if (o->shared && !o->mode->shareable)
-		return td_fail(err, EINVAL, "shared=yes needs cache=none or cache=directsync: with cache=%s a host reads its own page cache "
-					    "and not what the other wrote", o->mode->name);
+		return td_fail(err, EINVAL,
+			       "shared=yes needs cache=none or cache=directsync: with cache=%s a "
+			       "host reads its own page cache "
+			       "and not what the other wrote",
+			       o->mode->name);
 	return 0;
 }

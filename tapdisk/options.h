@@ -10,16 +10,21 @@
 
 struct vbd_options {
 	const struct td_cache_mode *mode;
-	bool unsafe;        /* the second word that cache=unsafe asks for */
+	bool unsafe; /* the second word that cache=unsafe asks for */
 	bool report_enospc;
-	bool shared;        /* other hosts write it too (w!) */
+	bool shared; /* other hosts write it too (w!) */
 	bool read_only;
-	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512 */
-	int request_timeout; /* s after which a store that does not answer is told of; 0: never */
-	const char *io;         /* the I/O engine, of the host's choice; NULL: the one that suits */
+	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512
+			       */
+	int request_timeout;  /* s after which a store that does not answer is told of; 0: never */
+	const char *io;       /* the I/O engine, of the host's choice; NULL: the one that suits */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
-	char parent_dirs[1024]; /* where parents may be beside the leaf's own directory: absolute, colons between */
-	struct td_key key;      /* of an encrypted image */
+	char parent_dirs[1024]; /* where parents may be beside the leaf's own directory: absolute,
+				   colons between */
+	char parents[1024];   /* which images may be parents, as td_reach_parents_valid() knows it;
+				 "": as is the default */
+	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */
+	struct td_key key;    /* of an encrypted image */
 };
 
 static inline unsigned options_sector(const struct vbd_options *o)
@@ -35,7 +40,8 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err);
 
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b);
 
-/* Do they go together, for a disk of this type?  Nothing is made weaker in silence: what does not work is refused. */
+/* Do they go together, for a disk of this type?  Nothing is made weaker in silence: what does not
+ * work is refused. */
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err);
 
 #endif

@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/clock.h"
-#include "lib/fiber.h"
+#include "lib/io/clock.h"
+#include "lib/fiber/fiber.h"
 
-int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err)
+int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io,
+		 struct td_err *err)
 {
 	struct td_io **slot = direct ? &q->direct : &q->buffered;
 	const char *name = getenv("TAPDISK_IO");
@@ -24,7 +25,9 @@ int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io 
 	return rc;
 }
 
-/* --- messages ------------------------------------------------------------------------------------------------------- */
+/* --- messages
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 void queue_post(struct queue *q, struct queue_msg *m)
 {
@@ -32,7 +35,8 @@ void queue_post(struct queue *q, struct queue_msg *m)
 
 	do
 		m->next = head;
-	while (!__atomic_compare_exchange_n(&q->inbox, &head, m, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+	while (!__atomic_compare_exchange_n(&q->inbox, &head, m, true, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED));
 	if (!head) /* else whoever put the first one there wakes it */
 		ev_async_send(q->loop, &q->mail);
 }
@@ -40,7 +44,8 @@ void queue_post(struct queue *q, struct queue_msg *m)
 static void on_mail(struct ev_loop *loop, ev_async *w, int revents)
 {
 	struct queue *q = w->data;
-	struct queue_msg *m = __atomic_exchange_n(&q->inbox, NULL, __ATOMIC_ACQUIRE), *next, *in_order = NULL;
+	struct queue_msg *m = __atomic_exchange_n(&q->inbox, NULL, __ATOMIC_ACQUIRE), *next,
+			 *in_order = NULL;
 
 	for (; m; m = next) {
 		next = m->next;
@@ -91,7 +96,8 @@ static void call_run(struct queue_msg *m)
 
 void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void *arg)
 {
-	struct call c = {.msg.fn = call_run, .home = home, .fiber = td_fiber_self(), .fn = fn, .arg = arg};
+	struct call c = {
+		.msg.fn = call_run, .home = home, .fiber = td_fiber_self(), .fn = fn, .arg = arg};
 
 	if (q == home) {
 		fn(arg);
@@ -102,7 +108,9 @@ void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void
 		td_fiber_wait();
 }
 
-/* --- threads -------------------------------------------------------------------------------------------------------- */
+/* --- threads
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static void *thread_main(void *arg)
 {
@@ -140,11 +148,13 @@ static struct queue *thread_new(unsigned ring)
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 	}
 	if (!rc) {
-		snprintf(name, sizeof name, "tapdisk-ring%hhu", (unsigned char)ring); /* for top -H, and taskset */
+		snprintf(name, sizeof name, "tapdisk-ring%hhu",
+			 (unsigned char)ring); /* for top -H, and taskset */
 		pthread_setname_np(q->thread, name);
 		return q;
 	}
-	td_log(LOG_WARNING, "cannot start a thread for a ring (%s): the main thread serves it", rc > 0 ? strerror(rc) : "no event loop");
+	td_log(LOG_WARNING, "cannot start a thread for a ring (%s): the main thread serves it",
+	       rc > 0 ? strerror(rc) : "no event loop");
 	thread_free(q);
 	return NULL;
 }

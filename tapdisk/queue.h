@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A queue: a thread, its event loop and its I/O engines.  Queue 0 is the main thread's, the home of every disk; the others serve the
- * further rings of devices that have several (tapdisk/lane.h), and each starts with the first ring that wants it.
- * There are two engines, each started when the first disk asks for it: for O_DIRECT, kernel AIO, and for buffered
- * files, threads, unless the host's configuration says io_uring for both.
+ * A queue: a thread, its event loop and its I/O engines.  Queue 0 is the main thread's, the home of
+ * every disk; the others serve the further rings of devices that have several
+ * (tapdisk/cache/lane.h), and each starts with the first ring that wants it. There are two engines,
+ * each started when the first disk asks for it: for O_DIRECT, kernel AIO, and for buffered files,
+ * threads, unless the host's configuration says io_uring for both.
  *
- * Queues talk by messages: queue_post() from any thread; what one thread posts to a queue arrives there in order.
+ * Queues talk by messages: queue_post() from any thread; what one thread posts to a queue arrives
+ * there in order.
  */
 #ifndef TAPDISK_QUEUE_H
 #define TAPDISK_QUEUE_H
@@ -16,7 +18,8 @@
 
 #define QUEUE_MAX 4 /* threads of a tapdisk that serve rings, the main thread among them */
 
-/* Its owner's, in a struct of theirs; taken from post until fn is called, which may post it again. */
+/* Its owner's, in a struct of theirs; taken from post until fn is called, which may post it again.
+ */
 struct queue_msg {
 	struct queue_msg *next;
 	void (*fn)(struct queue_msg *m); /* in the queue's thread, from its loop */
@@ -28,28 +31,32 @@ struct queue {
 	const char *choice;      /* of the engine, by who asked for the first; NULL: what suits */
 	struct queue_msg *inbox; /* the latest first; any thread adds, the queue's own takes all */
 	ev_async mail;
-	bool open;               /* it takes messages */
-	pthread_t thread;        /* not of queue 0 */
+	bool open;                           /* it takes messages */
+	pthread_t thread;                    /* not of queue 0 */
 	struct queue *others[QUEUE_MAX - 1]; /* of queue 0: those that have been started */
 };
 
 /*
- * The engine for files opened with or without O_DIRECT: $TAPDISK_IO, or else what the first call has chosen (NULL: what suits).  0 or -errno.
- * In the queue's thread.
+ * The engine for files opened with or without O_DIRECT: $TAPDISK_IO, or else what the first call
+ * has chosen (NULL: what suits).  0 or -errno. In the queue's thread.
  */
-int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err);
+int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io,
+		 struct td_err *err);
 
 /*
- * The queue that serves a device's ring of that number: home itself for 0, and where there is no other.  As many as the process may use
- * processors, at most QUEUE_MAX; $TAPDISK_THREADS says another number of them.  In the home thread.
+ * The queue that serves a device's ring of that number: home itself for 0, and where there is no
+ * other.  As many as the process may use processors, at most QUEUE_MAX; $TAPDISK_THREADS says
+ * another number of them.  In the home thread.
  */
 struct queue *queue_for_ring(struct queue *home, unsigned ring);
 
 void queue_post(struct queue *q, struct queue_msg *m);
 
-/* Runs fn in q's thread, after what has been posted there, and waits for its end; all that q had posted home by then is done here before.  On a fiber of home. */
+/* Runs fn in q's thread, after what has been posted there, and waits for its end; all that q had
+ * posted home by then is done here before.  On a fiber of home. */
 void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void *arg);
 
-void queue_fini(struct queue *q); /* home: joins the others; nothing in flight, and no message under way */
+void queue_fini(
+	struct queue *q); /* home: joins the others; nothing in flight, and no message under way */
 
 #endif

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "lib/msg.h"
 #include "td/ctl.h"
 
@@ -29,22 +29,27 @@ static void on_end(struct ev_loop *loop, ev_timer *w, int revents)
 		ev_break(loop, EVBREAK_ALL);
 }
 
-/* Closes what no guest uses and ends; a disk in use stays, since its guest could not go on without it. */
+/* Closes what no guest uses and ends; a disk in use stays, since its guest could not go on without
+ * it. */
 static void end_fiber(void *arg)
 {
 	bool in_use = false;
 
-	td_list_each_safe(l, tmp, &server.disks) {
+	td_list_each_safe (l, tmp, &server.disks) {
 		struct vbd *v = td_entry(l, struct vbd, link);
 		struct td_err err = {0};
 
 		if (!vbd_ring(v) && nbd_clients(v->nbd)) {
-			td_log(LOG_WARNING, "minor %d: %u NBD clients use it: the signal is ignored until the disk is closed", v->minor,
-			       nbd_clients(v->nbd));
+			td_log(LOG_WARNING,
+			       "minor %d: %u NBD clients use it: the signal is ignored until the "
+			       "disk is closed",
+			       v->minor, nbd_clients(v->nbd));
 			in_use = true;
 		} else if (vbd_ring(v)) {
-			td_log(LOG_WARNING, "minor %d: domain %u uses it: the signal is ignored until the disk is detached", v->minor,
-			       blkif_params(vbd_ring(v))->domid);
+			td_log(LOG_WARNING,
+			       "minor %d: domain %u uses it: the signal is ignored until the disk "
+			       "is detached",
+			       v->minor, blkif_params(vbd_ring(v))->domid);
 			in_use = true;
 		} else if (v->spec && vbd_close(v, false, 0, &err) < 0) {
 			td_log(LOG_ERR, "%s", err.text);
@@ -85,7 +90,7 @@ void server_run(void)
 
 struct vbd *server_find(int minor)
 {
-	td_list_each(l, &server.disks) {
+	td_list_each (l, &server.disks) {
 		struct vbd *v = td_entry(l, struct vbd, link);
 
 		if (v->minor == minor)
@@ -104,7 +109,7 @@ static void on_orphan(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	if (server.had_disk)
 		return;
-	td_log(LOG_WARNING, "nobody has attached a disk since the start: ending");
+	td_log(LOG_WARNING, "no disk was attached since the start: ending");
 	ev_break(loop, EVBREAK_ALL);
 }
 
@@ -123,7 +128,7 @@ static void give_up_fiber(void *arg)
 {
 	char path[4200];
 
-	td_list_each_safe(l, tmp, &server.disks) {
+	td_list_each_safe (l, tmp, &server.disks) {
 		struct vbd *v = td_entry(l, struct vbd, link);
 		struct td_err err = {0};
 
@@ -160,8 +165,9 @@ void server_leash(int fd)
 }
 
 /*
- * The marker is ours while we hold its lock; the pid in it is for people and for those who find it after a crash.  It is never empty
- * on the way: an empty one is somebody's whom nobody knows, and stays.
+ * The marker is ours while we hold its lock; the pid in it is for people and for those who find it
+ * after a crash.  It is never empty on the way: an empty one is somebody's whom nobody knows, and
+ * stays.
  */
 static int mark(int fd, pid_t pid)
 {
@@ -186,7 +192,8 @@ static int take_marker(int minor, int *out, struct td_err *err)
 			       errno == ENOENT ? " (allocate the minor first)" : "");
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		close(fd);
-		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)", minor, path);
+		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)",
+			       minor, path);
 	}
 	rc = mark(fd, getpid());
 	if (rc < 0) {
@@ -218,7 +225,8 @@ static void enter(struct vbd *v)
 {
 	struct td_list *at;
 
-	for (at = server.disks.next; at != &server.disks && td_entry(at, struct vbd, link)->minor < v->minor;)
+	for (at = server.disks.next;
+	     at != &server.disks && td_entry(at, struct vbd, link)->minor < v->minor;)
 		at = at->next;
 	td_list_add(at, &v->link);
 	server.had_disk = true;
@@ -234,7 +242,10 @@ int server_attach(int minor, struct td_err *err)
 	if (server_find(minor))
 		return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
 	if (server.moving)
-		return td_fail(err, EBUSY, "minor %d: this tapdisk is just being upgraded: attach it to another", minor);
+		return td_fail(
+			err, EBUSY,
+			"minor %d: this tapdisk is just being upgraded: attach it to another",
+			minor);
 	rc = take_marker(minor, &fd, err);
 	if (!rc)
 		rc = make(minor, fd, &v, err);
@@ -275,8 +286,9 @@ void server_moved(struct vbd *v)
 void server_leave_notes(void)
 {
 	td_ctl_remove_sockets(getpid());
-	td_list_each(l, &server.moved)
-		td_ctl_move(getpid(), td_entry(l, struct vbd, link)->moved, td_entry(l, struct vbd, link)->minor);
+	td_list_each (l, &server.moved)
+		td_ctl_move(getpid(), td_entry(l, struct vbd, link)->moved,
+			    td_entry(l, struct vbd, link)->minor);
 }
 
 void server_end(void)
@@ -293,7 +305,10 @@ int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err)
 	if (!v)
 		return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", minor);
 	if (vbd_busy(v))
-		return td_fail(err, EBUSY, "minor %d is open (%s): close it first, or `tap-ctl destroy' does both", minor, v->spec ? v->spec : "an operation is at work");
+		return td_fail(
+			err, EBUSY,
+			"minor %d is open (%s): close it first, or `tap-ctl destroy' does both",
+			minor, v->spec ? v->spec : "an operation is under way");
 	if (keeper > 0 && v->marker >= 0 && mark(v->marker, keeper) == 0) {
 		close(v->marker);
 		v->marker = -1;

@@ -2,8 +2,9 @@
 /*
  * Requests, drivers and images: what flows between the layers of a tapdisk.
  *
- * A request goes down once (ring or NBD > cache mode > image) and comes back up once, through done().  Whoever holds it has
- * it on exactly one list; it is completed exactly once; a layer that needs state of its own makes a child request.
+ * A request goes down once (ring or NBD > cache mode > image) and comes back up once, through
+ * done().  Whoever holds it has it on exactly one list; it is completed exactly once; a layer that
+ * needs state of its own makes a child request.
  */
 #ifndef TD_BLOCK_H
 #define TD_BLOCK_H
@@ -13,18 +14,19 @@
 enum td_op { TD_READ, TD_WRITE, TD_FLUSH, TD_DISCARD, TD_WRITE_ZEROES };
 
 enum {
-	TD_FUA = 1u << 0,      /* durable before done(); of a driver it is asked with WRITE alone */
+	TD_FUA = 1u << 0, /* durable before done(); of a driver it is asked with WRITE alone */
 	/* the flags below are known above the cache-mode layer only; no driver sees them */
 	TD_PREFLUSH = 1u << 1, /* flush, write, flush (a blkif FLUSH that carries data) */
 	TD_BARRIER = 1u << 2,  /* as PREFLUSH, and nothing passes it in either direction */
 	/* for drivers again */
-	TD_UNMAP = 1u << 3,    /* on WRITE_ZEROES: the range need not keep its space */
+	TD_UNMAP = 1u << 3, /* on WRITE_ZEROES: the range need not keep its space */
 };
 
 /*
- * DISCARD is a hint: 0 too where nothing is given back; what the range reads as afterwards is undefined.
- * WRITE_ZEROES: the range reads as zeroes.  Without TD_UNMAP it has its space afterwards, so that a later write finds some.
- * -EOPNOTSUPP, with nothing changed, where a driver could do it no faster than by writing zeroes: whoever asked writes them then.
+ * DISCARD is a hint: 0 too where nothing is given back; what the range reads as afterwards is
+ * undefined. WRITE_ZEROES: the range reads as zeroes.  Without TD_UNMAP it has its space
+ * afterwards, so that a later write finds some. -EOPNOTSUPP, with nothing changed, where a driver
+ * could do it no faster than by writing zeroes: whoever asked writes them then.
  */
 
 struct td_image;
@@ -33,10 +35,13 @@ struct td_req {
 	enum td_op op;
 	unsigned flags;
 	uint64_t off, len; /* bytes, multiples of 512; FLUSH: both 0 */
-	struct iovec *iov; /* READ and WRITE only; sums up to len; iov is the owner's and comes back as it was */
+	struct iovec *iov; /* READ and WRITE only; sums up to len; iov is the owner's and comes back
+			      as it was */
 	int iovcnt;
-	void (*done)(struct td_req *req, int err); /* 0 or -errno; may run inside the submit; req is the owner's again */
-	struct td_io *io;  /* the engine of the queue that the request runs on; set by the owner */
+	void (*done)(
+		struct td_req *req,
+		int err); /* 0 or -errno; may run inside the submit; req is the owner's again */
+	struct td_io *io; /* the engine of the queue that the request runs on; set by the owner */
 
 	/* the holder's: whoever has been given the request and has not completed it */
 	struct td_image *image;
@@ -54,11 +59,14 @@ struct td_req {
 
 /* What an image can do and how large it is; fixed while it is open but for size, which may grow. */
 struct td_image_info {
-	uint64_t size;         /* bytes */
-	uint32_t physical;     /* bytes: best unit of a write */
-	uint32_t block;        /* bytes: a write of less is a read-modify-write of ours; 0: that does not matter */
-	bool discard;          /* TD_DISCARD gives space back */
+	uint64_t size;     /* bytes */
+	uint32_t physical; /* bytes: best unit of a write */
+	uint32_t block; /* bytes: a write of less is a read-modify-write of ours; 0: that does not
+			   matter */
+	bool discard;   /* TD_DISCARD gives space back */
 	uint32_t discard_gran; /* bytes */
+	bool decrypts; /* reads pass through their memory encrypted: it must be memory that no guest
+			  sees */
 };
 
 /* A range of an image whose data are together in a file. */
@@ -67,39 +75,48 @@ struct td_map {
 	struct td_file *file; /* NULL: nothing is kept, and all reads as zeroes */
 	uint64_t at;          /* bytes of the file, where off is */
 	unsigned flags[2];    /* TD_IO_* of a read there, and of a write */
-	bool whole;           /* all of the image, for good: of one that may grow, what comes behind too */
+	bool whole; /* all of the image, for good: of one that may grow, what comes behind too */
 };
 
 struct td_driver {
-	const char *name;     /* the type in type:path */
-	const char *alias;    /* another name for it, or NULL */
-	int type;             /* the number that statistics show (CONTRACT of tap-ctl stats) */
-	size_t priv_size;     /* bytes of zeroed image->priv */
-	bool redo;            /* it keeps metadata in memory that a death must not take along: image->redo is its log */
+	const char *name;  /* the type in type:path */
+	const char *alias; /* another name for it, or NULL */
+	int type;          /* the number that statistics show (CONTRACT of tap-ctl stats) */
+	size_t priv_size;  /* bytes of zeroed image->priv */
+	bool redo; /* it keeps metadata in memory that a death must not take along: image->redo is
+		      its log */
 
-	/* On a fiber: may wait (lib/fiber.h), never blocks the loop.  Fills image->info.  On error nothing is left open. */
+	/* On a fiber: may wait (lib/fiber/fiber.h), never blocks the loop.  Fills image->info.  On
+	 * error nothing is left open. */
 	int (*open)(struct td_image *image, struct td_err *err);
-	/* With redo; on a fiber: does of open only what a dead process's log of the image asks for; nothing stays open, and no key is needed. */
+	/* With redo; on a fiber: does of open only what a dead process's log of the image asks for;
+	 * nothing stays open, and no key is needed. */
 	int (*settle)(struct td_image *image, struct td_err *err);
 	/* Nothing is in flight; cannot fail; on a fiber. */
 	void (*close)(struct td_image *image);
-	/* Never blocks, never fails: errors come through td_req_done().  Called by lib/request.c alone. */
+	/* Never blocks, never fails: errors come through td_req_done().  Called by lib/io/request.c
+	 * alone. */
 	void (*submit)(struct td_image *image, struct td_req *req);
 	/* Optional; on a fiber: looks at the size again; 0, 1 if info changed, or -errno. */
 	int (*resize)(struct td_image *image, struct td_err *err);
-	/* Optional: the next image down the chain, as type:path into spec (TD_SPEC_MAX bytes); 0 none, 1 yes, -errno. */
+	/* Optional: the next image down the chain, as type:path into spec (TD_SPEC_MAX bytes); 0
+	 * none, 1 yes, -errno. */
 	int (*backing)(struct td_image *image, char *spec, struct td_err *err);
 	/*
-	 * Optional; on a fiber, while requests go on: what this image alone holds in [off, off + len), a range within its size.
-	 * Fills at most max extents (max >= 1) in order from off, without gaps or overlap, none beyond off + len, all of len > 0; they may
-	 * end early.  Their number (at least 1), or -errno.  Without it all is data.  When in doubt: data, which is never wrong.
+	 * Optional; on a fiber, while requests go on: what this image alone holds in [off, off +
+	 * len), a range within its size. Fills at most max extents (max >= 1) in order from off,
+	 * without gaps or overlap, none beyond off + len, all of len > 0; they may end early. Their
+	 * number (at least 1), or -errno.  Without it all is data.  When in doubt: data, which is
+	 * never wrong.
 	 */
-	int (*extents)(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max);
+	int (*extents)(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+		       int max);
 	/*
-	 * Optional; never waits: where the data of [off, off + len) are, for who reads and writes them there from another thread while
-	 * requests go on.  False where they are not plain data of this image in one piece, or where a write to them needs more than the
-	 * write.  What it tells is true until a DISCARD or WRITE_ZEROES is submitted, a fault is found, or the image is closed; a FLUSH
-	 * that comes after such a write makes that durable too.
+	 * Optional; never waits: where the data of [off, off + len) are, for who reads and writes
+	 * them there from another thread while requests go on.  False where they are not plain data
+	 * of this image in one piece, or where a write to them needs more than the write.  What it
+	 * tells is true until a DISCARD or WRITE_ZEROES is submitted, a fault is found, or the
+	 * image is closed; a FLUSH that comes after such a write makes that durable too.
 	 */
 	bool (*map)(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out);
 };
@@ -118,69 +135,96 @@ struct td_key {
 
 /* How an image is opened. */
 struct td_how {
-	unsigned flags;           /* TD_FILE_*: how to open its file */
-	const struct td_key *key; /* or NULL */
-	const char *dirs;         /* where the files may be that the image names: directories, colons between; NULL: anywhere */
-	struct td_redo *redo;     /* of the leaf: where a driver notes metadata that waits for a commit (lib/redo.h); NULL: nowhere */
-	bool settle;              /* read-only, but beneath what is written: what its files hold is made durable (lib/settle.h) */
-	const char *left;         /* of the leaf: a file for what a driver leaves to the next open (drivers/nbd-left.c); NULL: none */
-	bool died;                /* the last to have it open was another process, so that the file must be there */
-	int *lost;                /* NULL: the open fails where that fails; else -errno comes here, and it goes on */
+	unsigned flags;               /* TD_FILE_*: how to open its file */
+	const struct td_key *key;     /* or NULL */
+	const struct td_reach *reach; /* how far the image's word goes (lib/io/reach.h); NULL:
+					 anywhere.  chain_open() makes it of: */
+	bool trusted;                 /* or, for who vouches for the images, leaves it at NULL */
+	const char *dirs;     /* directories, colons between, beside the leaf's own; or NULL */
+	const char *parents;  /* which images may be parents; NULL: as is the default */
+	const char *data;     /* the data file that the host names for this disk; or NULL */
+	struct td_redo *redo; /* of the leaf: where a driver notes metadata that waits for a commit
+				 (lib/redo.h); NULL: nowhere */
+	bool settle; /* read-only, but beneath what is written: what its files hold is made durable
+			(lib/settle.h) */
+	const char *left; /* of the leaf: a file for what a driver leaves to the next open
+			     (drivers/nbd/nbd-left.c); NULL: none */
+	bool died; /* the last to have it open was another process, so that the file must be there
+		    */
+	int *lost; /* NULL: the open fails where that fails; else -errno comes here, and it goes on;
+		      one may be there already */
+	struct td_sync_mark
+		*mark; /* of the disk, which outlives its images (td/io.h); NULL: none */
 };
 
 struct td_image {
 	unsigned magic;
 	const struct td_driver *driver;
 	char *path;
-	unsigned file_flags;    /* TD_FILE_*: how to open its file */
-	struct td_io *io;       /* the home queue's engine, for open and close */
-	const struct td_key *key; /* of td_how, as long as open runs */
-	const char *dirs;       /* of td_how, as long as open and backing run */
-	struct td_redo *redo;   /* of td_how */
-	bool settle;            /* lib/settle.h: before open ends, what its files hold is made durable */
-	int *lost;              /* of td_how, as long as open runs; and so are: */
+	unsigned file_flags;          /* TD_FILE_*: how to open its file */
+	struct td_io *io;             /* the home queue's engine, for open and close */
+	const struct td_key *key;     /* of td_how, as long as open runs */
+	const struct td_reach *reach; /* of td_how, as long as open and backing run */
+	struct td_redo *redo;         /* of td_how */
+	bool settle; /* lib/settle.h: before open ends, what its files hold is made durable */
+	int *lost;   /* of td_how, as long as open runs; and so are: */
 	const char *left;
 	bool died;
-	struct td_image *backing; /* next image down the chain, or NULL */
+	struct td_sync_mark *mark; /* of td_how */
+	struct td_image *backing;  /* next image down the chain, or NULL */
 	struct td_image_info info;
-	struct { uint64_t hits[2], fail[2]; } n; /* sectors read and written; failed requests of each */
-	unsigned inflight;      /* requests submitted and not done */
-	char *fault;            /* what its driver has found wrong with it while it is open; NULL: nothing */
-	void (*failed)(struct td_image *image); /* optional: whoever opened it hears of a fault; owner is theirs */
+	struct {
+		uint64_t hits[2], fail[2];
+	} n;               /* sectors read and written; failed requests of each */
+	unsigned inflight; /* requests submitted and not done */
+	char *fault; /* what its driver has found wrong with it while it is open; NULL: nothing */
+	void (*failed)(struct td_image *image); /* optional: whoever opened it hears of a fault;
+						   owner is theirs */
 	void *owner;
-	void *priv;             /* the driver's */
+	void *priv; /* the driver's */
 };
 
-/* Opens on a fiber; td_image_close takes NULL and half-open images.  td_image_open: with flags (TD_FILE_*) alone. */
-int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io,
-		      struct td_image **out, struct td_err *err);
-int td_image_open(const struct td_driver *driver, const char *path, unsigned flags, struct td_io *io,
-		  struct td_image **out, struct td_err *err);
-void td_image_close(struct td_image *image);
-/* What a process that died had not written to the image yet (lib/redo.h) is put there; on a fiber.  0 too when there is nothing of the kind. */
-int td_image_settle(const struct td_driver *driver, const char *path, const struct td_how *how, struct td_io *io, struct td_err *err);
+/* For drivers: the image's own file, which another image may have named. */
+int td_image_file(struct td_image *image, unsigned flags, struct td_file **out, struct td_err *err);
 
-/* A driver has found that its image is not to be trusted, and fails what it must from now on; in the image's home thread.  The first counts. */
+/* Opens on a fiber; td_image_close takes NULL and half-open images.  td_image_open: with flags
+ * (TD_FILE_*) alone. */
+int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how,
+		      struct td_io *io, struct td_image **out, struct td_err *err);
+int td_image_open(const struct td_driver *driver, const char *path, unsigned flags,
+		  struct td_io *io, struct td_image **out, struct td_err *err);
+void td_image_close(struct td_image *image);
+/* What a process that died had not written to the image yet (lib/redo.h) is put there; on a fiber.
+ * 0 too when there is nothing of the kind. */
+int td_image_settle(const struct td_driver *driver, const char *path, const struct td_how *how,
+		    struct td_io *io, struct td_err *err);
+
+/* A driver has found that its image is not to be trusted, and fails what it must from now on; in
+ * the image's home thread.  The first counts. */
 void td_image_fault(struct td_image *image, const char *why);
 
-/* The only place that calls a driver's submit.  Asserts the contract: range, alignment, capability, iov. */
+/* The only place that calls a driver's submit.  Asserts the contract: range, alignment, capability,
+ * iov. */
 void td_submit(struct td_image *image, struct td_req *req);
 /* A driver has finished: exactly once a request. */
 void td_req_done(struct td_req *req, int err);
 
 /*
- * What a chain shows in [off, off + len), a range within leaf's size; on a fiber; the caller sees to it that the images stay open
- * meanwhile.  As td_driver.extents, for the whole chain: no TD_EXTENT_PARENT, neighbours differ, and a driver's failure is data.
- * Their number, at least 1; they may end early.
+ * What a chain shows in [off, off + len), a range within leaf's size; on a fiber; the caller sees
+ * to it that the images stay open meanwhile.  As td_driver.extents, for the whole chain: no
+ * TD_EXTENT_PARENT, neighbours differ, and a driver's failure is data. Their number, at least 1;
+ * they may end early.
  */
 int td_extents(struct td_image *leaf, uint64_t off, uint64_t len, struct td_extent *out, int max);
 
 /*
- * Splitting: td_req_split(req) opens it with one reference held by the splitter; each child made by td_req_child() holds
- * one more; td_req_put() drops one and, at the last, completes req with the first error of all.
+ * Splitting: td_req_split(req) opens it with one reference held by the splitter; each child made by
+ * td_req_child() holds one more; td_req_put() drops one and, at the last, completes req with the
+ * first error of all.
  */
 void td_req_split(struct td_req *req);
-void td_req_child(struct td_req *req, struct td_req *child); /* child->done is set; the rest is the caller's to fill */
+void td_req_child(struct td_req *req,
+		  struct td_req *child); /* child->done is set; the rest is the caller's to fill */
 void td_req_put(struct td_req *req, int err);
 
 #endif

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table of cache modes.  tapdisk/cache.c, and the files beside it, alone act on it; everybody else sees TD_FUA, TD_FLUSH and file flags.
+ * The table of cache modes.  tapdisk/cache/cache.c, and the files beside it, alone act on it;
+ * everybody else sees TD_FUA, TD_FLUSH and file flags.
  *
- * mode          page cache  a write is acknowledged          volatile cache told  FLUSH              durable
- * none          bypassed    after the O_DIRECT write         yes                  fdatasync          all before a flush
- * directsync    bypassed    after write and durable          no                   fdatasync          every acknowledged write
- * writethrough  used        after write and durable          no                   fdatasync          every acknowledged write
- * writeback     used        after the copy                   yes                  fdatasync          all before a flush
- * unsafe        used        after the copy                   yes                  no fdatasync       nothing
+ * mode          page cache  a write is acknowledged          volatile cache told  FLUSH durable
+ * none          bypassed    after the O_DIRECT write         yes                  fdatasync all
+ * before a flush directsync    bypassed    after write and durable          no fdatasync every
+ * acknowledged write writethrough  used        after write and durable          no fdatasync every
+ * acknowledged write writeback     used        after the copy                   yes fdatasync all
+ * before a flush unsafe        used        after the copy                   yes                  no
+ * fdatasync       nothing
  */
 #ifndef TD_CACHE_H
 #define TD_CACHE_H
@@ -16,15 +18,17 @@
 
 struct td_cache_mode {
 	const char *name;
-	unsigned file_flags;   /* TD_FILE_* that every file of the disk is opened with */
-	bool fua_every_write;  /* a write is durable before it is acknowledged */
-	bool advertise_flush;  /* the guest is told of a volatile cache (feature-flush-cache, feature-barrier) */
-	bool drop_flush;       /* a flush promises nothing: needs the second word unsafe=yes */
-	bool shareable;        /* another host sees an acknowledged write at once (raw, w!) */
-	const char *promise;   /* one line for people */
+	unsigned file_flags;  /* TD_FILE_* that every file of the disk is opened with */
+	bool fua_every_write; /* a write is durable before it is acknowledged */
+	bool advertise_flush; /* the guest is told of a volatile cache (feature-flush-cache,
+				 feature-barrier) */
+	bool drop_flush;      /* a flush promises nothing: needs the second word unsafe=yes */
+	bool shareable;       /* another host sees an acknowledged write at once (raw, w!) */
+	const char *promise;  /* one line for people */
 };
 
-extern const struct td_cache_mode td_cache_modes[]; /* ends with name == NULL; the first is the default */
+extern const struct td_cache_mode
+	td_cache_modes[]; /* ends with name == NULL; the first is the default */
 
 const struct td_cache_mode *td_cache_mode_find(const char *name); /* NULL when unknown */
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An intrusive doubly linked list with a head, so that a thing can leave the list that it is on without knowing which.
- * A link is either on exactly one list or points at itself; td_list_empty(&thing->link) tells.  Not thread safe.
+ * An intrusive doubly linked list with a head, so that a thing can leave the list that it is on
+ * without knowing which. A link is either on exactly one list or points at itself;
+ * td_list_empty(&thing->link) tells.  Not thread safe.
  */
 #ifndef TD_LIST_H
 #define TD_LIST_H
@@ -12,16 +13,21 @@ struct td_list {
 	struct td_list *next, *prev;
 };
 
-#define TD_LIST_INIT(head) { &(head), &(head) }
+#define TD_LIST_INIT(head)                                                                         \
+	{                                                                                          \
+		&(head), &(head)                                                                   \
+	}
 
 /* The structure that holds a link: td_entry(p, struct td_req, link). */
-#define td_entry(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define td_entry(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-#define td_list_each(pos, head) for (struct td_list *pos = (head)->next; pos != (head); pos = pos->next)
+#define td_list_each(pos, head)                                                                    \
+	for (struct td_list *pos = (head)->next; pos != (head); pos = pos->next)
 
 /* As td_list_each, but pos may be removed (and freed) in the body. */
-#define td_list_each_safe(pos, tmp, head)                                                                           \
-	for (struct td_list *pos = (head)->next, *tmp = pos->next; pos != (head); pos = tmp, tmp = pos->next)
+#define td_list_each_safe(pos, tmp, head)                                                          \
+	for (struct td_list *pos = (head)->next, *tmp = pos->next; pos != (head);                  \
+	     pos = tmp, tmp = pos->next)
 
 static inline void td_list_init(struct td_list *l)
 {

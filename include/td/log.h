@@ -2,8 +2,9 @@
 /*
  * Log lines, and errors with text.
  *
- * Every function of this project returns 0 (or a value >= 0) or -errno.  On control paths the text goes along in a
- * struct td_err, written once, where the cause is known: what was tried, on which file, and what the user can do.
+ * Every function of this project returns 0 (or a value >= 0) or -errno.  On control paths the text
+ * goes along in a struct td_err, written once, where the cause is known: what was tried, on which
+ * file, and what the user can do.
  */
 #ifndef TD_LOG_H
 #define TD_LOG_H
@@ -18,15 +19,17 @@ struct td_err {
 };
 
 /*
- * Sets the error, unless one is set already (the first cause counts), and returns -code.  err may be NULL.
- * code: a positive errno.
+ * Sets the error, unless one is set already (the first cause counts), and returns -code.  err may
+ * be NULL. code: a positive errno.
  */
-int td_fail(struct td_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int td_fail(struct td_err *err, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /*
- * Where lines go: to the log daemon under `ident' (kept by reference), which is never waited for, and to stderr too if `to_stderr'
- * says so: of a tool, which waits for whoever reads it, or of a process that serves, which does not.  Lines that nobody takes at once
- * are counted, and the count is logged when lines are taken again.
+ * Where lines go: to the log daemon under `ident' (kept by reference), which is never waited for,
+ * and to stderr too if `to_stderr' says so: of a tool, which waits for whoever reads it, or of a
+ * process that serves, which does not.  Lines that nobody takes at once are counted, and the count
+ * is logged when lines are taken again.
  */
 enum td_log_stderr { TD_LOG_NO_STDERR, TD_LOG_STDERR, TD_LOG_STDERR_NOWAIT };
 
@@ -38,13 +41,14 @@ void td_log_socket(const char *path);
 /* The least urgent priority that is written; LOG_INFO until set. */
 void td_log_level(int priority);
 
-/* One line.  priority: LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO or LOG_DEBUG.  Thread safe.  Control characters in the
- * text (they may come from a guest or a file name) are shown as '?'. */
+/* One line.  priority: LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO or LOG_DEBUG.  Thread safe.
+ * Control characters in the text (they may come from a guest or a file name) are shown as '?'. */
 void td_log(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * For what a guest can cause again and again: at most TD_LOG_BURST lines per `limit' in TD_LOG_WINDOW seconds, and then
- * one that says how many were left out.  A zeroed struct td_log_limit is ready for use; one per guest.
+ * For what a guest can cause again and again: at most TD_LOG_BURST lines per `limit' in
+ * TD_LOG_WINDOW seconds, and then one that says how many were left out.  A zeroed struct
+ * td_log_limit is ready for use; one per guest.
  */
 #define TD_LOG_BURST  10
 #define TD_LOG_WINDOW 60

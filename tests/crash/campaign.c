@@ -7,27 +7,32 @@
 
 #include "tests/crash/disk.h"
 
-#define ALL_SUBSETS 12  /* units in doubt up to which every subset is built */
-#define SOME_SUBSETS 33 /* built at random beyond that */
-#define RECUTS      2   /* recoveries of recoveries */
-#define FAULT_KS    600 /* of one kind in one run, at most */
-#define SHOWN       3   /* violations told in full */
+#define ALL_SUBSETS  12  /* units in doubt up to which every subset is built */
+#define SOME_SUBSETS 33  /* built at random beyond that */
+#define RECUTS       2   /* recoveries of recoveries */
+#define FAULT_KS     600 /* of one kind in one run, at most */
+#define SHOWN        3   /* violations told in full */
 
-const char *const fault_names[SIM_KINDS] = {"none", "EIO", "ENOSPC", "EINTR", "EAGAIN", "short-read", "short-write", "ESTALE", "sync",
-					      "open", "size", "truncate", "truncate-ENOSPC"};
+const char *const fault_names[SIM_KINDS] = {
+	"none",   "EIO",  "ENOSPC", "EINTR", "EAGAIN",   "short-read",     "short-write",
+	"ESTALE", "sync", "open",   "size",  "truncate", "truncate-ENOSPC"};
 
 void campaign_replay(const struct campaign *c, char *buf, size_t len)
 {
 	char fault[64] = "";
 
 	if (c->fault.kind)
-		snprintf(fault, sizeof fault, " --fault %s:%u:%u%s", fault_names[c->fault.kind], c->fault.k, c->fault.times,
-			 c->report_enospc ? " --report-enospc" : "");
-	snprintf(buf, len, "gdb --args tests/crash/crashlab --format %s --mode %s --%s %llu --cuts %u%s", c->format->name, c->mode, c->what,
-		 (unsigned long long)c->at, c->cuts_per_run, fault);
+		snprintf(fault, sizeof fault, " --fault %s:%u:%u%s", fault_names[c->fault.kind],
+			 c->fault.k, c->fault.times, c->report_enospc ? " --report-enospc" : "");
+	snprintf(buf, len,
+		 "gdb --args tests/crash/crashlab --format %s --mode %s --%s %llu --cuts %u%s",
+		 c->format->name, c->mode, c->what, (unsigned long long)c->at, c->cuts_per_run,
+		 fault);
 }
 
-/* --- telling -------------------------------------------------------------------------------------------------------------- */
+/* --- telling
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static void print_line(const char *text, void *arg)
 {
@@ -45,30 +50,36 @@ static void print_file_history(const struct run *r, uint64_t sector, uint32_t at
 			break;
 		if (op->kind == FOP_SYNC) {
 			if (op->end < at)
-				printf("    file %u: fdatasync, from %u to %u%s\n", op->file, op->begin, op->end, op->res < 0 ? " (failed)" : "");
+				printf("    file %u: fdatasync, from %u to %u%s\n", op->file,
+				       op->begin, op->end, op->res < 0 ? " (failed)" : "");
 			continue;
 		}
-		for (uint64_t o = 0; op->kind == FOP_WRITE && op->data && o + SECTOR <= op->len; o += SECTOR) {
+		for (uint64_t o = 0; op->kind == FOP_WRITE && op->data && o + SECTOR <= op->len;
+		     o += SECTOR) {
 			uint32_t tag = sector_tag(op->data + o, r->guest.seed, sector);
 
 			if (tag == TAG_TORN || tag == TAG_ZERO || tag == TAG_FILLED)
 				continue;
-			printf("    file %u: write%s at byte %llu of %s, begun at %u, %s\n", op->file, op->dsync ? " (durable)" : "",
-			       (unsigned long long)(op->off + o), judge_tag(tag, what, sizeof what), op->begin,
+			printf("    file %u: write%s at byte %llu of %s, begun at %u, %s\n",
+			       op->file, op->dsync ? " (durable)" : "",
+			       (unsigned long long)(op->off + o), judge_tag(tag, what, sizeof what),
+			       op->begin,
 			       op->end < at ? op->res < 0 ? "failed" : "ended" : "under way");
 		}
 	}
 }
 
-static void violation(struct campaign *c, const struct run *r, const struct verdict *v, uint32_t at, long cut)
+static void violation(struct campaign *c, const struct run *r, const struct verdict *v, uint32_t at,
+		      long cut)
 {
 	char replay[256];
 
 	if (c->violations++ >= SHOWN && !c->verbose)
 		return;
 	campaign_replay(c, replay, sizeof replay);
-	printf("VIOLATION %s: %s, cache=%s, %s %llu, cut %ld at event %u, sector %llu: %s\n", v->rule, c->format->name, c->mode, c->what,
-	       (unsigned long long)c->at, cut, at, (unsigned long long)v->sector, v->text);
+	printf("VIOLATION %s: %s, cache=%s, %s %llu, cut %ld at event %u, sector %llu: %s\n",
+	       v->rule, c->format->name, c->mode, c->what, (unsigned long long)c->at, cut, at,
+	       (unsigned long long)v->sector, v->text);
 	judge_history(&r->guest, v->sector, at, print_line, NULL);
 	print_file_history(r, v->sector, at);
 	if (cut >= 0)
@@ -78,14 +89,16 @@ static void violation(struct campaign *c, const struct run *r, const struct verd
 	fflush(stdout);
 }
 
-/* --- one disk after one cut ----------------------------------------------------------------------------------------------- */
+/* --- one disk after one cut
+ * -----------------------------------------------------------------------------------------------
+ */
 
 struct exam {
 	struct campaign *c;
 	const struct run *r;
 	struct judge *judge;
-	uint32_t at;    /* event of the cut in the run */
-	long cut;       /* its number */
+	uint32_t at; /* event of the cut in the run */
+	long cut;    /* its number */
 	unsigned unit;
 	uint32_t *tag;
 };
@@ -98,7 +111,8 @@ static void blame(struct verdict *v, const char *rule, const char *text)
 }
 
 /* QEMU has to read what our driver read; or, where that is too much to ask, what may be there. */
-static void compare(struct exam *e, const uint64_t *sector, const uint32_t *theirs, size_t n, struct verdict *v)
+static void compare(struct exam *e, const uint64_t *sector, const uint32_t *theirs, size_t n,
+		    struct verdict *v)
 {
 	char text[128];
 
@@ -118,7 +132,8 @@ static void compare(struct exam *e, const uint64_t *sector, const uint32_t *thei
 		}
 }
 
-static void ask_qemu(struct exam *e, const struct pages *files, const uint64_t *sector, size_t n, struct verdict *v)
+static void ask_qemu(struct exam *e, const struct pages *files, const uint64_t *sector, size_t n,
+		     struct verdict *v)
 {
 	struct campaign *c = e->c;
 	char text[256];
@@ -130,7 +145,8 @@ static void ask_qemu(struct exam *e, const struct pages *files, const uint64_t *
 	theirs = malloc((n + 1) * sizeof *theirs);
 	if (!theirs)
 		abort();
-	rc = format_qemu(c->format, &c->template, files, sector, theirs, n, e->r->guest.seed, text, sizeof text);
+	rc = format_qemu(c->format, &c->template, files, sector, theirs, n, e->r->guest.seed, text,
+			 sizeof text);
 	if (rc >= 0)
 		c->qemu++;
 	if (rc > 0)
@@ -143,11 +159,14 @@ static void ask_qemu(struct exam *e, const struct pages *files, const uint64_t *
 static bool examine(struct exam *e, const struct pages *files, unsigned depth, struct rng *rng);
 
 /* The recovery wrote: it is cut in the middle too. */
-static bool examine_recovery(struct exam *e, const struct pages *files, struct flog *log, uint32_t clock, unsigned depth, struct rng *rng)
+static bool examine_recovery(struct exam *e, const struct pages *files, struct flog *log,
+			     uint32_t clock, unsigned depth, struct rng *rng)
 {
 	struct campaign *c = e->c;
 	struct pages out[DISK_FILES];
-	struct fate fate = {.how = rng_chance(rng, 50) ? FATE_UNITS : FATE_OPS, .percent = (unsigned)rng_below(rng, 101), .rng = rng_seed(rng_next(rng), 'f')};
+	struct fate fate = {.how = rng_chance(rng, 50) ? FATE_UNITS : FATE_OPS,
+			    .percent = (unsigned)rng_below(rng, 101),
+			    .rng = rng_seed(rng_next(rng), 'f')};
 	struct disk d;
 	bool good;
 
@@ -169,8 +188,16 @@ static bool examine(struct exam *e, const struct pages *files, unsigned depth, s
 	struct verdict v = {0};
 	size_t n;
 	const uint64_t *sector = judge_sectors(e->judge, &n);
-	struct left l = {.format = c->format, .template = &c->template, .files = files, .mode = c->mode, .seed = e->r->guest.seed,
-			 .sectors = c->format->sectors, .sector = sector, .n = n, .tag = e->tag, .log = &log};
+	struct left l = {.format = c->format,
+			 .template = &c->template,
+			 .files = files,
+			 .mode = c->mode,
+			 .seed = e->r->guest.seed,
+			 .sectors = c->format->sectors,
+			 .sector = sector,
+			 .n = n,
+			 .tag = e->tag,
+			 .log = &log};
 	bool good;
 
 	c->cuts++;
@@ -213,7 +240,9 @@ static struct fate random_fate(struct rng *r)
 	return f;
 }
 
-/* --- the cuts of a run ---------------------------------------------------------------------------------------------------- */
+/* --- the cuts of a run
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* What the run itself has shown, before any cut. */
 static bool judge_run(struct campaign *c, const struct run *r)
@@ -314,14 +343,15 @@ static bool cut_in_every_way(struct exam *e, struct disk *d, uint32_t at, long *
 		if (c->only_cut < 0 || c->only_cut == *cut || !i)
 			good = examine_fate(e, d, &fate, &rng);
 		if (!i && fate.ndecided) /* how many there are shows in the first */
-			subsets = fate.ndecided <= ALL_SUBSETS ? UINT64_C(1) << fate.ndecided : SOME_SUBSETS;
+			subsets = fate.ndecided <= ALL_SUBSETS ? UINT64_C(1) << fate.ndecided
+							       : SOME_SUBSETS;
 	}
 	return good;
 }
 
 /*
- * Before each event of the disk, and at the end.  Between two of them the disk stays as it is and the guest is promised more and more:
- * what holds at the last moment has held all the time.
+ * Before each event of the disk, and at the end.  Between two of them the disk stays as it is and
+ * the guest is promised more and more: what holds at the last moment has held all the time.
  */
 static bool cut_everywhere(struct campaign *c, const struct run *r)
 {
@@ -333,17 +363,21 @@ static bool cut_everywhere(struct campaign *c, const struct run *r)
 	exam_init(&e, c, r, 512);
 	disk_init(&d, &r->log, 512, c->template.file, c->template.blockdev, c->template.n);
 	for (size_t i = 0; i <= r->log.nevents && good && !c->dead; i++)
-		good = cut_in_every_way(&e, &d, i < r->log.nevents ? r->log.event[i].at : r->clock, &cut);
+		good = cut_in_every_way(&e, &d, i < r->log.nevents ? r->log.event[i].at : r->clock,
+					&cut);
 	disk_free(&d);
 	exam_fini(&e);
 	return good;
 }
 
-/* --- campaigns ------------------------------------------------------------------------------------------------------------ */
+/* --- campaigns
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static struct work_disk work_disk(const struct campaign *c)
 {
-	return (struct work_disk){.sectors = c->format->sectors, .edge = c->format->edge, .extras = true};
+	return (struct work_disk){
+		.sectors = c->format->sectors, .edge = c->format->edge, .extras = true};
 }
 
 static void digest(struct campaign *c, const struct run *r)
@@ -351,15 +385,22 @@ static void digest(struct campaign *c, const struct run *r)
 	uint64_t h = c->digest;
 
 	for (size_t i = 0; i < r->guest.nops; i++)
-		h = mix64(h ^ r->guest.op[i].issue ^ (uint64_t)r->guest.op[i].ack << 32 ^ (uint64_t)(unsigned)r->guest.op[i].status << 20);
+		h = mix64(h ^ r->guest.op[i].issue ^ (uint64_t)r->guest.op[i].ack << 32 ^
+			  (uint64_t)(unsigned)r->guest.op[i].status << 20);
 	for (size_t i = 0; i < r->log.nops; i++)
-		h = mix64(h ^ r->log.op[i].begin ^ (uint64_t)r->log.op[i].end << 32 ^ r->log.op[i].off ^ r->log.op[i].len << 20);
+		h = mix64(h ^ r->log.op[i].begin ^ (uint64_t)r->log.op[i].end << 32 ^
+			  r->log.op[i].off ^ r->log.op[i].len << 20);
 	c->digest = h;
 }
 
 static bool run_and_cut(struct campaign *c, const struct work *w, uint64_t seed, unsigned ncuts)
 {
-	struct run r = {.format = c->format, .template = &c->template, .mode = c->mode, .seed = seed, .work = w, .fault = c->fault,
+	struct run r = {.format = c->format,
+			.template = &c->template,
+			.mode = c->mode,
+			.seed = seed,
+			.work = w,
+			.fault = c->fault,
 			.report_enospc = c->report_enospc};
 	bool good;
 
@@ -432,7 +473,8 @@ bool campaign_faults(struct campaign *c, uint64_t seed)
 	struct rng r = rng_seed(seed, 'k');
 
 	for (unsigned kind = SIM_EIO; kind < SIM_KINDS; kind++) {
-		c->report_enospc = (kind == SIM_ENOSPC || kind == SIM_TRUNCATE_SPACE) && rng_chance(&r, 30);
+		c->report_enospc =
+			(kind == SIM_ENOSPC || kind == SIM_TRUNCATE_SPACE) && rng_chance(&r, 30);
 		c->fault = (struct sim_fault){kind, 0, 1 + (uint32_t)rng_below(&r, 3)};
 		for (uint32_t k = 1; k <= FAULT_KS && c->fault.kind; k++) {
 			c->fault.k = k;

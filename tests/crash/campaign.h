@@ -10,9 +10,9 @@ struct campaign {
 	struct template template;
 	const char *mode;
 	unsigned cuts_per_run;
-	unsigned qemu_every;  /* cuts; 0: never */
-	bool stop;            /* at the first violation */
-	long only_cut;        /* replay: examine this one alone; -1: all */
+	unsigned qemu_every; /* cuts; 0: never */
+	bool stop;           /* at the first violation */
+	long only_cut;       /* replay: examine this one alone; -1: all */
 	bool verbose;
 
 	/* one run, for a replay: */
@@ -21,10 +21,10 @@ struct campaign {
 
 	/* counted */
 	uint64_t runs, cuts, faults, violations, qemu;
-	uint64_t digest;      /* of all that happened: the same seeds give the same */
-	bool dead;            /* a hang: this process cannot go on */
-	uint64_t at;          /* the seed or sequence at work, for the handler of crashes */
-	const char *what;     /* "seed", "sequence" */
+	uint64_t digest;  /* of all that happened: the same seeds give the same */
+	bool dead;        /* a hang: this process cannot go on */
+	uint64_t at;      /* the seed or sequence at work, for the handler of crashes */
+	const char *what; /* "seed", "sequence" */
 };
 
 /* Each takes a seed (or a number of a sequence) and adds to the counters.  False: stop. */

@@ -27,10 +27,12 @@ double clock_real(void)
 	struct rusage r;
 
 	getrusage(RUSAGE_SELF, &r);
-	return (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) + (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-6;
+	return (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) +
+	       (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-6;
 }
 
-/* These take the place of the C library's, for this program and the shared libraries that it uses. */
+/* These take the place of the C library's, for this program and the shared libraries that it uses.
+ */
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
 	ts->tv_sec = (time_t)(now_ns / 1000000000);

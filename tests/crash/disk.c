@@ -11,7 +11,8 @@ static void *must(void *p)
 	return p;
 }
 
-void disk_init(struct disk *d, const struct flog *log, unsigned unit, const struct pages *files, const bool *blockdev, unsigned n)
+void disk_init(struct disk *d, const struct flog *log, unsigned unit, const struct pages *files,
+	       const bool *blockdev, unsigned n)
 {
 	memset(d, 0, sizeof *d);
 	d->log = log;
@@ -65,7 +66,8 @@ static void apply(struct pages *p, const struct fop *op)
 	}
 }
 
-/* D1: what had completed before is durable now, and the first of it need not be remembered one by one. */
+/* D1: what had completed before is durable now, and the first of it need not be remembered one by
+ * one. */
 static void sync_ended(struct disk *d, const struct fop *sync)
 {
 	struct disk_file *f = &d->file[sync->file];
@@ -83,7 +85,8 @@ static void sync_ended(struct disk *d, const struct fop *sync)
 		else if (!p->doubtful)
 			p->durable = true;
 	}
-	while (folded < f->npending && f->pending[folded].durable && d->log->op[f->pending[folded].op].kind != FOP_DISCARD)
+	while (folded < f->npending && f->pending[folded].durable &&
+	       d->log->op[f->pending[folded].op].kind != FOP_DISCARD)
 		apply(&f->base, &d->log->op[f->pending[folded++].op]);
 	f->npending -= folded;
 	memmove(f->pending, f->pending + folded, f->npending * sizeof *f->pending);
@@ -96,12 +99,15 @@ static void op_ended(struct disk *d, uint32_t i)
 
 	for (size_t k = 0; k < d->ninflight; k++)
 		if (d->inflight[k] == i) {
-			memmove(d->inflight + k, d->inflight + k + 1, (--d->ninflight - k) * sizeof *d->inflight);
+			memmove(d->inflight + k, d->inflight + k + 1,
+				(--d->ninflight - k) * sizeof *d->inflight);
 			break;
 		}
 	if (op->write_back)
 		for (size_t k = 0; k < f->npending; k++)
-			f->pending[k].doubtful |= !f->pending[k].durable && d->log->op[f->pending[k].op].end < op->begin; /* D5 */
+			f->pending[k].doubtful |=
+				!f->pending[k].durable &&
+				d->log->op[f->pending[k].op].end < op->begin; /* D5 */
 	if (op->res < 0 || (op->kind == FOP_WRITE && !op->res))
 		return;
 	f->pending[f->npending++] = (struct pending){i, op->dsync, false}; /* D2 */
@@ -124,7 +130,9 @@ void disk_to(struct disk *d, uint32_t at)
 	}
 }
 
-/* --- building ------------------------------------------------------------------------------------------------------------- */
+/* --- building
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 static bool survives(struct fate *f, bool *op_fate)
 {
@@ -149,8 +157,8 @@ struct build {
 	const struct disk *d;
 	struct fate *fate;
 	struct pages *out;
-	struct pages now;  /* as the programs saw it, up to this operation */
-	uint64_t lo, hi;   /* sizes that are possible */
+	struct pages now; /* as the programs saw it, up to this operation */
+	uint64_t lo, hi;  /* sizes that are possible */
 };
 
 /* One unit of an operation has reached the disk: as a whole, with what else is in it. */
@@ -167,7 +175,8 @@ static void put_unit(struct build *b, uint64_t from, uint64_t to)
 	pages_write(b->out, from, buf, (size_t)(to - from));
 }
 
-static void decide_range(struct build *b, uint64_t off, uint64_t end, bool durable, enum fop_kind kind)
+static void decide_range(struct build *b, uint64_t off, uint64_t end, bool durable,
+			 enum fop_kind kind)
 {
 	bool op_fate = b->fate->how == FATE_OPS && rng_chance(&b->fate->rng, b->fate->percent);
 
@@ -243,7 +252,8 @@ static void build_file(const struct disk *d, unsigned i, struct fate *fate, stru
 	for (size_t k = 0; k < f->npending; k++) {
 		const struct fop *op = &d->log->op[f->pending[k].op];
 
-		build_op(&b, op, op->kind == FOP_WRITE ? (uint64_t)op->res : op->len, f->pending[k].durable);
+		build_op(&b, op, op->kind == FOP_WRITE ? (uint64_t)op->res : op->len,
+			 f->pending[k].durable);
 	}
 	for (size_t k = 0; k < d->ninflight; k++) {
 		const struct fop *op = &d->log->op[d->inflight[k]];

@@ -14,110 +14,354 @@
 #include "drivers/drivers.h"
 
 /* The parent's pattern is in every other 16 sectors. */
-#define PATTERN_EVERY 16
+#define PATTERN_EVERY         16
 #define PATTERN(size_sectors) "$CRASHLAB --pattern base " #size_sectors " 16"
-#define QCOW2		      .type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true
+#define QCOW2                 .type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true
 #define CREATE_QCOW2(options) "qemu-img create -q -f qcow2 -o " options " leaf 16M"
-/* What npm's vhd-lib reads in leaf, mid and base, once the leaf has its footer at the end again.  ./run says where it is. */
-#define VHD_LIB \
-	"[ -n \"$VHD_LIB_JUDGE\" ] && [ -d \"$NODE_PATH/vhd-lib\" ] && command -v node >/dev/null || exit 127; " \
-	"$VHD_UTIL repair -n leaf && node \"$VHD_LIB_JUDGE\" synth out.vhd leaf mid base && " \
-	"qemu-img convert -O raw --image-opts driver=vpc,force_size_calc=current_size,file.filename=out.vhd out"
-#define QCOW2_OVER	      "qemu-img create -q -f qcow2 "
+/* What npm's vhd-lib reads in leaf, mid and base, once the leaf has its footer at the end again.
+ * ./run says where it is. */
+#define VHD_LIB                                                                                    \
+	"[ -n \"$VHD_LIB_JUDGE\" ] && [ -d \"$NODE_PATH/vhd-lib\" ] && command -v node "           \
+	">/dev/null || exit 127; "                                                                 \
+	"$VHD_UTIL repair -n leaf && node \"$VHD_LIB_JUDGE\" synth out.vhd leaf mid base && "      \
+	"qemu-img convert -O raw --image-opts "                                                    \
+	"driver=vpc,force_size_calc=current_size,file.filename=out.vhd out"
+#define QCOW2_OVER "qemu-img create -q -f qcow2 "
 
 const struct format formats[] = {
-	{.name = "raw-file", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .initial = TAG_ZERO, .qemu = "raw"},
-	{.name = "raw-file-4k", .type = "aio", .sectors = 256, .edge = 8, .align = 4096, .initial = TAG_ZERO, .qemu = "raw"},
-	{.name = "raw-device", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .blockdev = true, .initial = TAG_FILLED, .qemu = "raw"},
-	{.name = "raw-device-4k", .type = "aio", .sectors = 256, .edge = 8, .align = 4096, .blockdev = true, .initial = TAG_FILLED,
+	{.name = "raw-file",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 512,
+	 .initial = TAG_ZERO,
 	 .qemu = "raw"},
-	{.name = "qcow2", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("compat=1.1")},
-	{.name = "qcow2-v2", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("compat=0.10")},
-	{.name = "qcow2-lazy", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("lazy_refcounts=on")},
-	{.name = "qcow2-lazy-512", QCOW2, .sectors = 32768, .edge = 64, .create = CREATE_QCOW2("lazy_refcounts=on,cluster_size=512")},
-	{.name = "qcow2-extended", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("extended_l2=on")},
-	{.name = "qcow2-512", QCOW2, .sectors = 32768, .edge = 64, .create = CREATE_QCOW2("cluster_size=512")},
-	{.name = "qcow2-2m", QCOW2, .sectors = 32768, .edge = 4096, .create = CREATE_QCOW2("cluster_size=2M")},
-	{.name = "qcow2-refcount-1", QCOW2, .sectors = 32768, .edge = 64, .create = CREATE_QCOW2("cluster_size=512,refcount_bits=1")},
-	{.name = "qcow2-data-file", QCOW2, .sectors = 32768, .edge = 128, .create = CREATE_QCOW2("data_file=data")},
-	{.name = "qcow2-device", QCOW2, .sectors = 32768, .edge = 128, .blockdev = true, .create = CREATE_QCOW2("compat=1.1")},
-	{.name = "qcow2-4k", .type = "qcow2", .align = 4096, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .sectors = 32768, .edge = 64,
+	{.name = "raw-file-4k",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 4096,
+	 .initial = TAG_ZERO,
+	 .qemu = "raw"},
+	{.name = "raw-device",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 512,
+	 .blockdev = true,
+	 .initial = TAG_FILLED,
+	 .qemu = "raw"},
+	{.name = "raw-device-4k",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 4096,
+	 .blockdev = true,
+	 .initial = TAG_FILLED,
+	 .qemu = "raw"},
+	{.name = "qcow2",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .create = CREATE_QCOW2("compat=1.1")},
+	{.name = "qcow2-v2",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .create = CREATE_QCOW2("compat=0.10")},
+	{.name = "qcow2-lazy",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .create = CREATE_QCOW2("lazy_refcounts=on")},
+	{.name = "qcow2-lazy-512",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 64,
+	 .create = CREATE_QCOW2("lazy_refcounts=on,cluster_size=512")},
+	{.name = "qcow2-extended",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .create = CREATE_QCOW2("extended_l2=on")},
+	{.name = "qcow2-512",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 64,
 	 .create = CREATE_QCOW2("cluster_size=512")},
-	{.name = "qcow2-backing-3", .type = "qcow2", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .qemu = "qcow2",
-	 .checkable = true, .sectors = 8192, .edge = 128,
-	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw mid && " QCOW2_OVER "-b mid -F qcow2 leaf"},
-	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .sectors = 32768, .edge = 8,
+	{.name = "qcow2-2m",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 4096,
+	 .create = CREATE_QCOW2("cluster_size=2M")},
+	{.name = "qcow2-refcount-1",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 64,
+	 .create = CREATE_QCOW2("cluster_size=512,refcount_bits=1")},
+	{.name = "qcow2-data-file",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .create = CREATE_QCOW2("data_file=data")},
+	{.name = "qcow2-device",
+	 QCOW2,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .blockdev = true,
+	 .create = CREATE_QCOW2("compat=1.1")},
+	{.name = "qcow2-4k",
+	 .type = "qcow2",
+	 .align = 4096,
+	 .initial = TAG_ZERO,
+	 .qemu = "qcow2",
+	 .checkable = true,
+	 .sectors = 32768,
+	 .edge = 64,
+	 .create = CREATE_QCOW2("cluster_size=512")},
+	{.name = "qcow2-backing-3",
+	 .type = "qcow2",
+	 .align = 512,
+	 .initial = TAG_INITIAL,
+	 .initial_every = PATTERN_EVERY,
+	 .qemu = "qcow2",
+	 .checkable = true,
+	 .sectors = 8192,
+	 .edge = 128,
+	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw mid && " QCOW2_OVER
+				 "-b mid -F qcow2 leaf"},
+	{.name = "qcow",
+	 .type = "qcow",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "qcow",
+	 .sectors = 32768,
+	 .edge = 8,
 	 .create = "qemu-img create -q -f qcow leaf 16M"},
-	{.name = "vhd", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	{.name = "vhd",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "vpc",
+	 .qemu_differs = true,
+	 .sectors = 32768,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-fixed", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 8192, .edge = 4096,
+	{.name = "vhd-fixed",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "vpc",
+	 .qemu_differs = true,
+	 .sectors = 8192,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 4 -r"},
-	{.name = "vhd-device", .type = "vhd", .align = 512, .blockdev = true, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
+	{.name = "vhd-device",
+	 .type = "vhd",
+	 .align = 512,
+	 .blockdev = true,
+	 .initial = TAG_ZERO,
+	 .sectors = 32768,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-4k", .type = "vhd", .align = 4096, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	{.name = "vhd-4k",
+	 .type = "vhd",
+	 .align = 4096,
+	 .initial = TAG_ZERO,
+	 .qemu = "vpc",
+	 .qemu_differs = true,
+	 .sectors = 32768,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-differencing-3", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
-	 .edge = 4096, .create = PATTERN(8192) " && $VHD_UTIL snapshot -n mid -p base -m && $VHD_UTIL snapshot -n leaf -p mid -e"},
+	{.name = "vhd-differencing-3",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_INITIAL,
+	 .initial_every = PATTERN_EVERY,
+	 .sectors = 8192,
+	 .edge = 4096,
+	 .create = PATTERN(8192) " && $VHD_UTIL snapshot -n mid -p base -m && $VHD_UTIL snapshot "
+				 "-n leaf -p mid -e"},
 	/* a chain that vhd-lib can read: its root is a VHD too */
-	{.name = "vhd-chain-3", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
-	 .edge = 4096, .other = VHD_LIB,
-	 .create = PATTERN(8192) " && mv base data && $VHD_UTIL snapshot -n top -p data -m && $VHD_UTIL coalesce -n top -o base >/dev/null && rm top data && "
-		   "$VHD_UTIL snapshot -n mid -p base && $VHD_UTIL snapshot -n leaf -p mid -e"},
+	{.name = "vhd-chain-3",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_INITIAL,
+	 .initial_every = PATTERN_EVERY,
+	 .sectors = 8192,
+	 .edge = 4096,
+	 .other = VHD_LIB,
+	 .create = PATTERN(
+		 8192) " && mv base data && $VHD_UTIL snapshot -n top -p data -m && $VHD_UTIL "
+		       "coalesce -n top -o base >/dev/null && rm top data && "
+		       "$VHD_UTIL snapshot -n mid -p base && $VHD_UTIL snapshot -n leaf -p mid -e"},
 	{.name = NULL},
 };
 
 /* Chains of two that a snapshot may be put on, and what is not cut elsewhere. */
 #define SNAP_QCOW2 " && qemu-img create -q -f qcow2 -b leaf -F qcow2 snap"
 #define SNAP_VHD   " && $VHD_UTIL snapshot -n snap -p leaf -e"
-#define HOST_QCOW2(options, more) \
-	.type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .create = "qemu-img create -q -f qcow2 -o " options " leaf 16M" more
+#define HOST_QCOW2(options, more)                                                                  \
+	.type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true,    \
+	.create = "qemu-img create -q -f qcow2 -o " options " leaf 16M" more
 
 const struct format formats_host[] = {
-	{.name = "raw-file", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .initial = TAG_ZERO, .qemu = "raw"},
-	{.name = "raw-file-4k", .type = "aio", .sectors = 256, .edge = 8, .align = 4096, .initial = TAG_ZERO, .qemu = "raw"},
-	{.name = "raw-device", .type = "aio", .sectors = 256, .edge = 8, .align = 512, .blockdev = true, .initial = TAG_FILLED, .qemu = "raw"},
-	{.name = "vhd", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	{.name = "raw-file",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "raw"},
+	{.name = "raw-file-4k",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 4096,
+	 .initial = TAG_ZERO,
+	 .qemu = "raw"},
+	{.name = "raw-device",
+	 .type = "aio",
+	 .sectors = 256,
+	 .edge = 8,
+	 .align = 512,
+	 .blockdev = true,
+	 .initial = TAG_FILLED,
+	 .qemu = "raw"},
+	{.name = "vhd",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "vpc",
+	 .qemu_differs = true,
+	 .sectors = 32768,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16" SNAP_VHD},
-	{.name = "vhd-fixed", .type = "vhd", .align = 512, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 8192, .edge = 4096,
+	{.name = "vhd-fixed",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "vpc",
+	 .qemu_differs = true,
+	 .sectors = 8192,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 4 -r"},
-	{.name = "vhd-4k", .type = "vhd", .align = 4096, .initial = TAG_ZERO, .qemu = "vpc", .qemu_differs = true, .sectors = 32768, .edge = 4096,
+	{.name = "vhd-4k",
+	 .type = "vhd",
+	 .align = 4096,
+	 .initial = TAG_ZERO,
+	 .qemu = "vpc",
+	 .qemu_differs = true,
+	 .sectors = 32768,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-device", .type = "vhd", .align = 512, .blockdev = true, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
+	{.name = "vhd-device",
+	 .type = "vhd",
+	 .align = 512,
+	 .blockdev = true,
+	 .initial = TAG_ZERO,
+	 .sectors = 32768,
+	 .edge = 4096,
 	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-8m", .type = "vhd", .align = 512, .initial = TAG_ZERO, .sectors = 65536, .edge = 16384,
+	{.name = "vhd-8m",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .sectors = 65536,
+	 .edge = 16384,
 	 .create = "$VHD_UTIL create -n leaf -s 32 && python3 $VHD_BLOCKS leaf 8388608"},
-	{.name = "vhd-512k", .type = "vhd", .align = 512, .initial = TAG_ZERO, .sectors = 8192, .edge = 1024,
+	{.name = "vhd-512k",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .sectors = 8192,
+	 .edge = 1024,
 	 .create = "$VHD_UTIL create -n leaf -s 4 && python3 $VHD_BLOCKS leaf 524288"},
-	{.name = "vhd-differencing-2", .type = "vhd", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .sectors = 8192,
-	 .edge = 4096, .create = PATTERN(8192) " && $VHD_UTIL snapshot -n leaf -p base -m -e" SNAP_VHD},
-	{.name = "vhd-encrypted", .type = "vhd", .align = 512, .initial = TAG_ZERO, .sectors = 32768, .edge = 4096,
-	 .create = "k=leaf,aes-xts-plain,256.key && printf %32s x >$k && $VHD_UTIL create -n leaf -s 16 && $VHD_UTIL key -s -n leaf -k $k && mv $k key"},
+	{.name = "vhd-differencing-2",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_INITIAL,
+	 .initial_every = PATTERN_EVERY,
+	 .sectors = 8192,
+	 .edge = 4096,
+	 .create = PATTERN(8192) " && $VHD_UTIL snapshot -n leaf -p base -m -e" SNAP_VHD},
+	{.name = "vhd-encrypted",
+	 .type = "vhd",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .sectors = 32768,
+	 .edge = 4096,
+	 .create = "k=leaf,aes-xts-plain,256.key && printf %32s x >$k && $VHD_UTIL create -n leaf "
+		   "-s 16 && $VHD_UTIL key -s -n leaf -k $k && mv $k key"},
 	{.name = "qcow2", HOST_QCOW2("compat=1.1", SNAP_QCOW2), .sectors = 32768, .edge = 128},
 	{.name = "qcow2-512", HOST_QCOW2("cluster_size=512", ""), .sectors = 32768, .edge = 64},
 	{.name = "qcow2-v2", HOST_QCOW2("compat=0.10", ""), .sectors = 32768, .edge = 128},
-	{.name = "qcow2-lazy", HOST_QCOW2("lazy_refcounts=on", SNAP_QCOW2), .sectors = 32768, .edge = 128},
+	{.name = "qcow2-lazy",
+	 HOST_QCOW2("lazy_refcounts=on", SNAP_QCOW2),
+	 .sectors = 32768,
+	 .edge = 128},
 	{.name = "qcow2-extended", HOST_QCOW2("extended_l2=on", ""), .sectors = 32768, .edge = 128},
-	{.name = "qcow2-data-file", HOST_QCOW2("data_file=data", ""), .sectors = 32768, .edge = 128},
-	/* a table of counts that is full but for a few clusters: 64 blocks of 64 counts, of 512 bytes each */
-	{.name = "qcow2-growing", HOST_QCOW2("cluster_size=512,refcount_bits=64", " && qemu-io -f qcow2 -c 'write -z -u 0 16M' -c 'write -P 0 14M 1944k' -c 'discard 14M 8k' leaf >/dev/null"),
-	 .sectors = 32768, .edge = 64},
-	{.name = "qcow2-growing-lazy", HOST_QCOW2("cluster_size=512,refcount_bits=64,lazy_refcounts=on", " && qemu-io -f qcow2 -c 'write -P 0 14M 1944k' leaf >/dev/null"),
-	 .sectors = 32768, .edge = 64},
-	{.name = "qcow2-bitmaps", HOST_QCOW2("cluster_size=512", " && qemu-img bitmap --add leaf one && qemu-img bitmap --add -g 512 leaf two"),
-	 .sectors = 32768, .edge = 64},
-	{.name = "qcow2-4k", .type = "qcow2", .align = 4096, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true, .sectors = 32768, .edge = 128,
+	{.name = "qcow2-data-file",
+	 HOST_QCOW2("data_file=data", ""),
+	 .sectors = 32768,
+	 .edge = 128},
+	/* a table of counts that is full but for a few clusters: 64 blocks of 64 counts, of 512
+	   bytes each */
+	{.name = "qcow2-growing",
+	 HOST_QCOW2("cluster_size=512,refcount_bits=64",
+		    " && qemu-io -f qcow2 -c 'write -z -u 0 16M' -c 'write -P 0 14M 1944k' -c "
+		    "'discard 14M 8k' leaf >/dev/null"),
+	 .sectors = 32768,
+	 .edge = 64},
+	{.name = "qcow2-growing-lazy",
+	 HOST_QCOW2("cluster_size=512,refcount_bits=64,lazy_refcounts=on",
+		    " && qemu-io -f qcow2 -c 'write -P 0 14M 1944k' leaf >/dev/null"),
+	 .sectors = 32768,
+	 .edge = 64},
+	{.name = "qcow2-bitmaps",
+	 HOST_QCOW2("cluster_size=512",
+		    " && qemu-img bitmap --add leaf one && qemu-img bitmap --add -g 512 leaf two"),
+	 .sectors = 32768,
+	 .edge = 64},
+	{.name = "qcow2-4k",
+	 .type = "qcow2",
+	 .align = 4096,
+	 .initial = TAG_ZERO,
+	 .qemu = "qcow2",
+	 .checkable = true,
+	 .sectors = 32768,
+	 .edge = 128,
 	 .create = CREATE_QCOW2("compat=1.1")},
-	{.name = "qcow2-device", HOST_QCOW2("compat=1.1", ""), .sectors = 32768, .edge = 128, .blockdev = true},
-	{.name = "qcow2-backing", .type = "qcow2", .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY, .qemu = "qcow2",
-	 .checkable = true, .sectors = 8192, .edge = 128,
+	{.name = "qcow2-device",
+	 HOST_QCOW2("compat=1.1", ""),
+	 .sectors = 32768,
+	 .edge = 128,
+	 .blockdev = true},
+	{.name = "qcow2-backing",
+	 .type = "qcow2",
+	 .align = 512,
+	 .initial = TAG_INITIAL,
+	 .initial_every = PATTERN_EVERY,
+	 .qemu = "qcow2",
+	 .checkable = true,
+	 .sectors = 8192,
+	 .edge = 128,
 	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw leaf" SNAP_QCOW2},
-	{.name = "qcow", .type = "qcow", .align = 512, .initial = TAG_ZERO, .qemu = "qcow", .sectors = 32768, .edge = 8,
+	{.name = "qcow",
+	 .type = "qcow",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .qemu = "qcow",
+	 .sectors = 32768,
+	 .edge = 8,
 	 .create = "qemu-img create -q -f qcow leaf 16M"},
 	{.name = NULL},
 };
 
 #define DIR_NAME "/sim/" /* of the files in the simulated disk */
-#define DEVICE_SLACK 24  /* MiB that a block device is larger than a fresh image on it: room for all 16 of the guest's, and metadata */
+#define DEVICE_SLACK                                                                               \
+	24 /* MiB that a block device is larger than a fresh image on it: room for all 16 of the   \
+	      guest's, and metadata */
 
 const struct format *format_find(const char *name)
 {
@@ -143,7 +387,9 @@ bool format_has_driver(const struct format *f)
 	return td_driver_find(f->type, &err);
 }
 
-/* --- templates ------------------------------------------------------------------------------------------------------------ */
+/* --- templates
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static int load(const char *path, struct pages *p)
 {
@@ -243,13 +489,15 @@ static int from_commands(const struct format *f, struct template *t)
 	return rc;
 }
 
-/* On a block device the image stands at the start, and what lay there before is all that follows. */
+/* On a block device the image stands at the start, and what lay there before is all that follows.
+ */
 static void on_device(struct template *t, const struct format *f)
 {
 	struct pages device;
 	unsigned char buf[PAGE];
 
-	pages_init(&device, f->create ? t->file[0].size + ((uint64_t)DEVICE_SLACK << 20) : f->sectors * SECTOR);
+	pages_init(&device, f->create ? t->file[0].size + ((uint64_t)DEVICE_SLACK << 20)
+				      : f->sectors * SECTOR);
 	pages_fill(&device, 0xee);
 	for (uint64_t off = 0; f->create && off < t->file[0].size; off += PAGE) {
 		size_t n = t->file[0].size - off < PAGE ? (size_t)(t->file[0].size - off) : PAGE;
@@ -273,7 +521,7 @@ static void set_tools(void)
 	path[n] = 0;
 	setenv("CRASHLAB", path, 1);
 	*strrchr(path, '/') = 0;
-	strcat(path, "/../../control/vhd-util");
+	strcat(path, "/../../bin/vhd-util");
 	setenv("VHD_UTIL", path, 0);
 #ifdef CRASH_SRC
 	setenv("VHD_BLOCKS", CRASH_SRC "/tests/crash/vhd-blocks", 0);
@@ -324,7 +572,9 @@ void template_free(struct template *t)
 	t->n = 0;
 }
 
-/* --- a second opinion ----------------------------------------------------------------------------------------------------- */
+/* --- a second opinion
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* The last line that a command said, for the verdict. */
 static int command(const char *cmd, char *text, size_t len)
@@ -341,7 +591,8 @@ static int command(const char *cmd, char *text, size_t len)
 	return WIFEXITED(rc) ? WEXITSTATUS(rc) : -EIO;
 }
 
-static int read_tags(const char *path, const uint64_t *sector, uint32_t *tag, size_t n, uint64_t seed)
+static int read_tags(const char *path, const uint64_t *sector, uint32_t *tag, size_t n,
+		     uint64_t seed)
 {
 	unsigned char buf[SECTOR];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -358,8 +609,9 @@ static int read_tags(const char *path, const uint64_t *sector, uint32_t *tag, si
 	return 0;
 }
 
-int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, uint32_t *tag, size_t n,
-		uint64_t seed, char *text, size_t len)
+int format_qemu(const struct format *f, const struct template *t, const struct pages *files,
+		const uint64_t *sector, uint32_t *tag, size_t n, uint64_t seed, char *text,
+		size_t len)
 {
 	char dir[] = "/tmp/crashlab.XXXXXX", path[160], cmd[1024];
 	int rc = 0;
@@ -372,19 +624,25 @@ int format_qemu(const struct format *f, const struct template *t, const struct p
 		rc = store(path, &files[i]);
 	}
 	if (!rc && f->checkable) {
-		/* an image that says that it is dirty (byte 79, bit 0) is judged after its repair */
+		/* an image that says that it is dirty (byte 79, bit 0) is judged after its repair
+		 */
 		snprintf(cmd, sizeof cmd,
-			 "cd %s && dirty=$(od -An -tu1 -j79 -N1 leaf) && { [ $((dirty & 1)) = 0 ] || qemu-img check -q -r all -f %s leaf; } && "
+			 "cd %s && dirty=$(od -An -tu1 -j79 -N1 leaf) && { [ $((dirty & 1)) = 0 ] "
+			 "|| qemu-img check -q -r all -f %s leaf; } && "
 			 "qemu-img check -q -f %s leaf 2>&1",
 			 dir, f->qemu, f->qemu);
 		rc = command(cmd, text, len);
-		rc = rc == 127 ? -ENOENT : rc == 3 ? 0 : rc; /* 3: leaked clusters alone, which are allowed */
+		rc = rc == 127 ? -ENOENT
+		     : rc == 3 ? 0
+			       : rc; /* 3: leaked clusters alone, which are allowed */
 	}
 	if (!rc) {
 		if (f->other)
 			snprintf(cmd, sizeof cmd, "cd %s && { %s; } 2>&1", dir, f->other);
 		else
-			snprintf(cmd, sizeof cmd, "cd %s && qemu-img convert -f %s -O raw leaf out 2>&1", dir, f->qemu);
+			snprintf(cmd, sizeof cmd,
+				 "cd %s && qemu-img convert -f %s -O raw leaf out 2>&1", dir,
+				 f->qemu);
 		rc = command(cmd, text, len);
 		rc = rc == 127 ? -ENOENT : rc;
 	}

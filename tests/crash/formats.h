@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The formats that the lab cuts: a new one is a new line in the table of formats.c.  One whose driver this build does not have is
- * reported as missing.
+ * The formats that the lab cuts: a new one is a new line in the table of formats.c.  One whose
+ * driver this build does not have is reported as missing.
  */
 #ifndef CRASH_FORMATS_H
 #define CRASH_FORMATS_H
@@ -13,7 +13,8 @@
 #include "td/block.h"
 
 /* A disk as it is before the run: the leaf first, then what it needs. */
-struct template {
+struct template
+{
 	struct pages file[SIM_FILES];
 	char name[SIM_FILES][64]; /* in the simulated disk */
 	bool blockdev[SIM_FILES];
@@ -23,23 +24,27 @@ struct template {
 
 struct format {
 	const char *name;
-	const char *type;      /* the driver's */
-	uint64_t sectors;      /* of the guest's disk */
-	uint32_t edge;         /* sectors: block or cluster */
-	uint32_t align;        /* bytes: the store's blocks under direct I/O */
+	const char *type; /* the driver's */
+	uint64_t sectors; /* of the guest's disk */
+	uint32_t edge;    /* sectors: block or cluster */
+	uint32_t align;   /* bytes: the store's blocks under direct I/O */
 	bool blockdev;
-	uint32_t initial;      /* what a sector reads at first: TAG_* */
+	uint32_t initial;       /* what a sector reads at first: TAG_* */
 	uint64_t initial_every; /* see struct gtrace */
-	const char *qemu;      /* qemu-img's name of the format; NULL: it cannot tell */
-	const char *other;     /* instead, commands that make the raw image `out' of the files, with a program not ours; 127: it is not there */
-	bool qemu_differs;     /* after a cut QEMU may rightly read another of the possible values (it looks at no bitmap of a VHD) */
-	bool checkable;        /* qemu-img check knows it */
-	/* Commands that make the image "leaf" (and others) in the current directory; NULL: `sectors' of zeroes. */
+	const char *qemu;       /* qemu-img's name of the format; NULL: it cannot tell */
+	const char *other; /* instead, commands that make the raw image `out' of the files, with a
+			      program not ours; 127: it is not there */
+	bool qemu_differs; /* after a cut QEMU may rightly read another of the possible values (it
+			      looks at no bitmap of a VHD) */
+	bool checkable;    /* qemu-img check knows it */
+	/* Commands that make the image "leaf" (and others) in the current directory; NULL:
+	 * `sectors' of zeroes. */
 	const char *create;
 };
 
 extern const struct format formats[]; /* ends with name == NULL */
-extern const struct format formats_host[]; /* the same, of those that the simulated host alone has */
+extern const struct format
+	formats_host[]; /* the same, of those that the simulated host alone has */
 
 const struct format *format_find(const char *name);
 const struct format *format_find_host(const char *name);
@@ -47,15 +52,17 @@ bool format_has_driver(const struct format *f);
 
 /* 0, or -errno with the reason on stderr: -ENOENT when a tool is missing. */
 int format_template(const struct format *f, struct template *t);
-/* Makes the file of a parent: sectors, of which those with s / every odd hold TAG_INITIAL.  0 or -errno. */
+/* Makes the file of a parent: sectors, of which those with s / every odd hold TAG_INITIAL.  0 or
+ * -errno. */
 int format_pattern(const char *path, uint64_t sectors, uint64_t every);
 void template_free(struct template *t);
 
 /*
- * Has qemu-img, or f->other, look at an image: 0 sound, and tag[i] is what it reads in sector[i]; 1 not (text says why), -errno when it cannot be
- * run.
+ * Has qemu-img, or f->other, look at an image: 0 sound, and tag[i] is what it reads in sector[i]; 1
+ * not (text says why), -errno when it cannot be run.
  */
-int format_qemu(const struct format *f, const struct template *t, const struct pages *files, const uint64_t *sector, uint32_t *tag, size_t n,
-		uint64_t seed, char *text, size_t len);
+int format_qemu(const struct format *f, const struct template *t, const struct pages *files,
+		const uint64_t *sector, uint32_t *tag, size_t n, uint64_t seed, char *text,
+		size_t len);
 
 #endif

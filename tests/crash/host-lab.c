@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hostlab: histories of a simulated host, each ended by power cuts, and judged; see tests/crash/README.
+ * hostlab: histories of a simulated host, each ended by power cuts, and judged; see
+ * tests/crash/README.
  *
- * Its last line is "RESULT" and, separated by tabs, format, mode, histories, cuts, deaths, successors, upgrades, taken back, pauses, refusals,
- * faults, violations, the last seed, and a digest of all that happened.
- * Exit code: 0 without a violation, 1 with one, 2 for a wrong call, 3 when the tapdisk crashed or hung, 77 when there is nothing to
- * test it with.
+ * Its last line is "RESULT" and, separated by tabs, format, mode, histories, cuts, deaths,
+ * successors, upgrades, taken back, pauses, refusals, faults, violations, the last seed, and a
+ * digest of all that happened. Exit code: 0 without a violation, 1 with one, 2 for a wrong call, 3
+ * when the tapdisk crashed or hung, 77 when there is nothing to test it with.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -38,7 +39,7 @@ struct lab {
 	const char *mode;
 	unsigned cuts_per_run;
 	bool stop, verbose, shrink, dead;
-	const char *parts, *dir, *not;
+	const char *parts, *dir, *not ;
 	uint64_t at, runs, cuts, violations, digest;
 	uint64_t deaths, revived, upgrades, taken_back, pauses, refused, faults;
 	struct history_disk disk;
@@ -50,16 +51,23 @@ static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGPROF}
 
 static void replay(char *buf, size_t len, const char *parts)
 {
-	snprintf(buf, len, "gdb --args tests/crash/hostlab --format %s --mode %s --seed %llu%s%s%s%s", L.format->name, L.mode,
-		 (unsigned long long)L.at, L.not ? " --not " : "", L.not ? L.not : "", *parts ? " --without " : "", parts);
+	snprintf(buf, len,
+		 "gdb --args tests/crash/hostlab --format %s --mode %s --seed %llu%s%s%s%s",
+		 L.format->name, L.mode, (unsigned long long)L.at, L.not ? " --not " : "",
+		 L.not ? L.not : "", *parts ? " --without " : "", parts);
 }
 
 static int result(char *buf, size_t len)
 {
-	return snprintf(buf, len, "RESULT\t%s\t%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%016llx\n", L.format->name,
-			L.mode, (unsigned long long)L.runs, (unsigned long long)L.cuts, (unsigned long long)L.deaths, (unsigned long long)L.revived,
-			(unsigned long long)L.upgrades, (unsigned long long)L.taken_back, (unsigned long long)L.pauses,
-			(unsigned long long)L.refused, (unsigned long long)L.faults, (unsigned long long)L.violations, (unsigned long long)L.at,
+	return snprintf(buf, len,
+			"RESULT\t%s\t%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%"
+			"llu\t%llu\t%016llx\n",
+			L.format->name, L.mode, (unsigned long long)L.runs,
+			(unsigned long long)L.cuts, (unsigned long long)L.deaths,
+			(unsigned long long)L.revived, (unsigned long long)L.upgrades,
+			(unsigned long long)L.taken_back, (unsigned long long)L.pauses,
+			(unsigned long long)L.refused, (unsigned long long)L.faults,
+			(unsigned long long)L.violations, (unsigned long long)L.at,
 			(unsigned long long)L.digest);
 }
 
@@ -82,8 +90,10 @@ static void on_crash(int sig)
 	process_lab();
 	replay(again, sizeof again, L.parts ? L.parts : "");
 	L.violations++;
-	n = snprintf(text, sizeof text, "VIOLATION I6: %s, cache=%s, seed %llu: the tapdisk %s\n  replay: %s\n", L.format->name, L.mode,
-		     (unsigned long long)L.at, sig == SIGPROF ? "spins" : "crashed", again);
+	n = snprintf(text, sizeof text,
+		     "VIOLATION I6: %s, cache=%s, seed %llu: the tapdisk %s\n  replay: %s\n",
+		     L.format->name, L.mode, (unsigned long long)L.at,
+		     sig == SIGPROF ? "spins" : "crashed", again);
 	n += result(text + n, sizeof text - (size_t)n);
 	if (write(1, text, (size_t)n) < 0)
 		_exit(4);
@@ -109,7 +119,9 @@ static void restart_watch(void)
 	setitimer(ITIMER_PROF, &t, NULL);
 }
 
-/* --- cuts ----------------------------------------------------------------------------------------------------------------- */
+/* --- cuts
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 struct exam {
 	struct host_run *r;
@@ -155,15 +167,22 @@ static void examine(struct exam *e, uint32_t at, const struct pages *files, stru
 
 	v->rule = NULL;
 	L.cuts++;
-	if (host_check(e->r, e->r->leaf, files, text, sizeof text)) {
+	if (host_check(e->r, at, e->r->leaf, files, text, sizeof text)) {
 		blame(v, "I5", text);
 		return;
 	}
 	memcpy(ordered, files, sizeof ordered);
 	ordered[0] = files[e->r->leaf];
 	ordered[e->r->leaf] = files[0];
-	e->left = (struct left){.format = L.format, .template = &e->template, .files = ordered, .mode = L.mode, .seed = e->r->guest.seed,
-				.sectors = sectors_at(e->r, at), .sector = e->sector, .n = e->n, .tag = e->tag};
+	e->left = (struct left){.format = L.format,
+				.template = &e->template,
+				.files = ordered,
+				.mode = L.mode,
+				.seed = e->r->guest.seed,
+				.sectors = sectors_at(e->r, at),
+				.sector = e->sector,
+				.n = e->n,
+				.tag = e->tag};
 	while (e->left.n && e->sector[e->left.n - 1] >= e->left.sectors)
 		e->left.n--;
 	process_new(EXAMINER);
@@ -193,7 +212,10 @@ static uint32_t pick_cut(const struct host_run *r, unsigned i)
 {
 	struct rng rng = rng_seed(r->history->seed * CUTS_MAX + i, 'c');
 	const struct gop *op = r->guest.nops ? &r->guest.op[rng_below(&rng, r->guest.nops)] : NULL;
-	uint32_t at = !i ? r->end : op && op->ack < r->end && rng_chance(&rng, 50) ? op->ack + 1 : (uint32_t)rng_below(&rng, r->end + 1);
+	uint32_t at = !i ? r->end
+		      : op && op->ack < r->end && rng_chance(&rng, 50)
+			      ? op->ack + 1
+			      : (uint32_t)rng_below(&rng, r->end + 1);
 
 	for (unsigned k = 0; k < r->ngrown; k++)
 		at += at == r->grown[k];
@@ -226,7 +248,8 @@ static void cut(struct host_run *r, unsigned ncuts)
 	for (unsigned i = 0; i < ncuts; i++)
 		at[i] = (struct cut){pick_cut(r, i), i};
 	qsort(at, ncuts, sizeof *at, by_value);
-	disk_init(&d, &r->log, r->history->seed % 2 ? 512 : 4096, L.template.file, L.template.blockdev, L.template.n);
+	disk_init(&d, &r->log, r->history->seed % 2 ? 512 : 4096, L.template.file,
+		  L.template.blockdev, L.template.n);
 	for (unsigned i = 0; i < ncuts && !r->bad.rule; i++) {
 		struct pages out[DISK_FILES];
 		struct fate fate = draw_fate(r, at[i].i);
@@ -249,11 +272,17 @@ static void cut(struct host_run *r, unsigned ncuts)
 	judge_free(e.judge);
 }
 
-/* --- one history ---------------------------------------------------------------------------------------------------------- */
+/* --- one history
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static void live(const struct history *h, unsigned ncuts, struct host_run *r, bool verbose)
 {
-	*r = (struct host_run){.format = L.format, .template = &L.template, .mode = L.mode, .history = h, .verbose = verbose};
+	*r = (struct host_run){.format = L.format,
+			       .template = &L.template,
+			       .mode = L.mode,
+			       .history = h,
+			       .verbose = verbose};
 	restart_watch();
 	clock_reset();
 	host_run(r);
@@ -310,14 +339,19 @@ static void print_file_history(const struct host_run *r, uint64_t sector, uint32
 		char what[64];
 
 		if (op->kind == FOP_SYNC && op->end < at)
-			printf("    file %u: fdatasync, from %u to %u%s\n", op->file, op->begin, op->end, op->res < 0 ? " (failed)" : "");
-		for (uint64_t o = 0; op->kind == FOP_WRITE && op->data && o + SECTOR <= op->len; o += SECTOR) {
+			printf("    file %u: fdatasync, from %u to %u%s\n", op->file, op->begin,
+			       op->end, op->res < 0 ? " (failed)" : "");
+		for (uint64_t o = 0; op->kind == FOP_WRITE && op->data && o + SECTOR <= op->len;
+		     o += SECTOR) {
 			uint32_t tag = sector_tag(op->data + o, r->guest.seed, sector);
 
 			if (tag != TAG_TORN && tag != TAG_ZERO && tag != TAG_FILLED)
-				printf("    file %u: write%s at byte %llu of %s, begun at %u, %s\n", op->file, op->dsync ? " (durable)" : "",
-				       (unsigned long long)(op->off + o), judge_tag(tag, what, sizeof what), op->begin,
-				       op->end < at ? op->res < 0 ? "failed" : "ended" : "under way");
+				printf("    file %u: write%s at byte %llu of %s, begun at %u, %s\n",
+				       op->file, op->dsync ? " (durable)" : "",
+				       (unsigned long long)(op->off + o),
+				       judge_tag(tag, what, sizeof what), op->begin,
+				       op->end < at ? op->res < 0 ? "failed" : "ended"
+						    : "under way");
 		}
 	}
 }
@@ -332,10 +366,13 @@ static void tell(const struct history *h, const struct host_run *r)
 		full.left_out[i] = true;
 	history_parts(&full, parts, sizeof parts);
 	replay(again, sizeof again, parts);
-	printf("VIOLATION %s: %s, cache=%s, seed %llu, at event %u, sector %llu: %s\n", r->bad.rule, L.format->name, L.mode,
-	       (unsigned long long)L.at, r->bad_at, (unsigned long long)r->bad.sector, r->bad.text);
-	printf("    %u rings, %u threads beside the main one%s; a log of %u bytes; the image is opened in mode %s; then:\n", h->rings, h->lanes,
-	       h->persistent ? ", persistent grants" : "", h->redo_bytes, L.mode);
+	printf("VIOLATION %s: %s, cache=%s, seed %llu, at event %u, sector %llu: %s\n", r->bad.rule,
+	       L.format->name, L.mode, (unsigned long long)L.at, r->bad_at,
+	       (unsigned long long)r->bad.sector, r->bad.text);
+	printf("    %u rings, %u threads beside the main one%s; a log of %u bytes; the image is "
+	       "opened in mode %s; then:\n",
+	       h->rings, h->lanes, h->persistent ? ", persistent grants" : "", h->redo_bytes,
+	       L.mode);
 	for (unsigned i = 0; i < h->n; i++) {
 		if (h->left_out[i])
 			continue;
@@ -362,7 +399,8 @@ static void violation(struct history *h, const char *rule)
 	if (r.bad.rule)
 		tell(h, &r);
 	else
-		printf("VIOLATION %s: %s, cache=%s, seed %llu: it does not happen twice\n", rule, L.format->name, L.mode, (unsigned long long)L.at);
+		printf("VIOLATION %s: %s, cache=%s, seed %llu: it does not happen twice\n", rule,
+		       L.format->name, L.mode, (unsigned long long)L.at);
 	host_run_free(&r);
 }
 
@@ -371,9 +409,11 @@ static void count(const struct host_run *r)
 	uint64_t h = L.digest;
 
 	for (size_t i = 0; i < r->guest.nops; i++)
-		h = mix64(h ^ r->guest.op[i].issue ^ (uint64_t)r->guest.op[i].ack << 32 ^ (uint64_t)(unsigned)r->guest.op[i].status << 20);
+		h = mix64(h ^ r->guest.op[i].issue ^ (uint64_t)r->guest.op[i].ack << 32 ^
+			  (uint64_t)(unsigned)r->guest.op[i].status << 20);
 	for (size_t i = 0; i < r->log.nops; i++)
-		h = mix64(h ^ r->log.op[i].begin ^ (uint64_t)r->log.op[i].end << 32 ^ r->log.op[i].off ^ r->log.op[i].len << 20);
+		h = mix64(h ^ r->log.op[i].begin ^ (uint64_t)r->log.op[i].end << 32 ^
+			  r->log.op[i].off ^ r->log.op[i].len << 20);
 	L.digest = h;
 	L.runs++;
 	L.deaths += r->n.deaths;
@@ -406,19 +446,29 @@ static bool one(uint64_t seed)
 	return !L.dead && !(rule && L.stop);
 }
 
-/* --- the call ------------------------------------------------------------------------------------------------------------- */
+/* --- the call
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 static const struct option options[] = {
-	{"format", required_argument, NULL, 'f'}, {"mode", required_argument, NULL, 'm'},    {"seed", required_argument, NULL, 's'},
-	{"cuts", required_argument, NULL, 'c'},	  {"without", required_argument, NULL, 'w'}, {"stop", no_argument, NULL, 'S'},
-	{"no-shrink", no_argument, NULL, 'n'},	  {"verbose", no_argument, NULL, 'v'},	     {"list", no_argument, NULL, 'l'},
-	{"not", required_argument, NULL, 'N'},	  {0},
+	{"format", required_argument, NULL, 'f'},
+	{"mode", required_argument, NULL, 'm'},
+	{"seed", required_argument, NULL, 's'},
+	{"cuts", required_argument, NULL, 'c'},
+	{"without", required_argument, NULL, 'w'},
+	{"stop", no_argument, NULL, 'S'},
+	{"no-shrink", no_argument, NULL, 'n'},
+	{"verbose", no_argument, NULL, 'v'},
+	{"list", no_argument, NULL, 'l'},
+	{"not", required_argument, NULL, 'N'},
+	{0},
 };
 
 static void usage(void)
 {
 	fputs("usage: hostlab --list\n"
-	      "       hostlab --format F --mode M --seed FROM[-TO] [--cuts N a history] [--stop] [--no-shrink] [--not KIND,KIND]\n"
+	      "       hostlab --format F --mode M --seed FROM[-TO] [--cuts N a history] [--stop] "
+	      "[--no-shrink] [--not KIND,KIND]\n"
 	      "       hostlab --format F --mode M --seed N --without EVENTS [--verbose]\n",
 	      stderr);
 	exit(2);
@@ -483,7 +533,8 @@ static void parse(int argc, char **argv, uint64_t *from, uint64_t *to)
 		default:
 			usage();
 		}
-	if (!L.format || !L.mode || !seed || optind != argc || !L.cuts_per_run || L.cuts_per_run > CUTS_MAX)
+	if (!L.format || !L.mode || !seed || optind != argc || !L.cuts_per_run ||
+	    L.cuts_per_run > CUTS_MAX)
 		usage();
 }
 
@@ -518,11 +569,12 @@ static bool named(const char *list, const char *name)
 
 static struct history_disk describe(void)
 {
-	struct history_disk d = {.disk = {.sectors = L.format->sectors, .edge = L.format->edge, .extras = true},
-				 .raw = !strcmp(L.format->type, "aio")};
+	struct history_disk d = {
+		.disk = {.sectors = L.format->sectors, .edge = L.format->edge, .extras = true},
+		.raw = !strcmp(L.format->type, "aio")};
 
 	d.grows = d.raw && !L.format->blockdev && L.format->align == 512;
-	for (unsigned k = 0; L.not && k < H_KINDS; k++)
+	for (unsigned k = 0; L.not &&k < H_KINDS; k++)
 		d.never[k] = named(L.not, history_kinds[k]);
 	for (unsigned i = 0; i < L.template.n; i++)
 		d.snapshot |= strstr(L.template.name[i], "/snap") != NULL;
@@ -536,8 +588,10 @@ int main(int argc, char **argv)
 	bool go_on = true;
 	int rc;
 
-	if (argc == 5 && !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
-		return format_pattern(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10)) != 0;
+	if (argc == 5 &&
+	    !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
+		return format_pattern(argv[2], strtoull(argv[3], NULL, 10),
+				      strtoull(argv[4], NULL, 10)) != 0;
 	L.cuts_per_run = 3;
 	L.shrink = true;
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -550,7 +604,8 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	if (format_template(L.format, &L.template) < 0) {
-		fprintf(stderr, "%s: its image cannot be made; a tool is missing?\n", L.format->name);
+		fprintf(stderr, "%s: its image cannot be made; a tool is missing?\n",
+			L.format->name);
 		return 77;
 	}
 	L.disk = describe();

@@ -11,13 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "control/tap-ctl.h"
+#include "control/tap-ctl/tap-ctl.h"
 #include "lib/ctl-client.h"
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "lib/kill.h"
-#include "tapdisk/ctl-ops.h"
-#include "tapdisk/record.h"
-#include "tapdisk/vbd-inside.h"
+#include "tapdisk/ctl/ctl-ops.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/vbd/vbd-inside.h"
+#include "tests/crash/bitmap-check.h"
 #include "tests/crash/clock.h"
 #include "tests/crash/image-check.h"
 #include "tests/crash/process.h"
@@ -57,26 +58,29 @@ struct host {
 	struct ring *ring[HISTORY_RINGS];
 	struct direct direct[DIRECT_MAX];
 	struct life *life[PROCESSES];
-	int serving, giver;   /* processes, or NOBODY: who has the disk, and who has given it to that one on trial */
+	int serving, giver; /* processes, or NOBODY: who has the disk, and who has given it to that
+			       one on trial */
 	int minor;
-	bool open, paused;    /* as the toolstack knows it */
-	bool dead;            /* somebody had it open, and died; nobody has taken it over */
-	bool lost;            /* for good: it was refused, for a reason */
+	bool open, paused; /* as the toolstack knows it */
+	bool between;      /* it died in an operation: paused or not, nobody knows */
+	bool dead;         /* somebody had it open, and died; nobody has taken it over */
+	bool lost;         /* for good: it was refused, for a reason */
 	bool tampered;
-	bool gone;            /* it was closed with an error, or when a sync had failed, and what its format had in memory with it */
-	unsigned spec;        /* the file that is open, and the one that was asked for */
+	bool gone; /* it was closed with an error, or when a sync had failed, and what its format
+		      had in memory with it */
+	unsigned spec; /* the file that is open, and the one that was asked for */
 	struct vbd_options opt;
 	struct vbd_past past;
 	struct rng rng;
 	unsigned outstanding;
-	unsigned die_in;      /* 0: it lives on */
-	uint32_t failed_at;   /* a flush failed: no write or flush that comes after may succeed */
+	unsigned die_in;    /* 0: it lives on */
+	uint32_t failed_at; /* a flush failed: no write or flush that comes after may succeed */
 	unsigned nfaults;
-	bool unsafe;          /* since unsafe_from */
+	bool unsafe; /* since unsafe_from */
 	uint32_t unsafe_from;
 
 	/* the operation on a fiber */
-	bool busy, working;
+	bool busy, working, starting;
 	const struct event *ev;
 	struct vbd_options want;
 	unsigned want_spec;
@@ -117,9 +121,36 @@ static uint32_t tick(void)
 	return H.r->clock++;
 }
 
+/* What a successor would be told: is it paused? */
+static bool recorded_as_paused(void)
+{
+	char path[4200];
+	json_t *rec;
+	bool paused;
+
+	td_ctl_disk_path(H.minor, path);
+	rec = json_load_file(path, 0, NULL);
+	paused = json_is_true(json_object_get(rec, "paused"));
+	json_decref(rec);
+	return paused;
+}
+
+/* While a disk goes on after a pause: no guest's request is at its image before the record says so.
+ */
+static void check_record(void)
+{
+	const struct life *l = H.life[H.serving];
+
+	if (H.starting && l && l->v && l->v->cache.at_image && recorded_as_paused())
+		blame("I8", "guests run, and a successor would be paused: the record does not say "
+			    "so yet");
+}
+
 /* Something is about to happen, in a process; which may die before it. */
 static void happens(const char *what)
 {
+	if (process_current() == H.serving && H.serving != NOBODY && H.starting)
+		check_record();
 	if (process_current() != H.serving || !H.die_in || --H.die_in)
 		return;
 	H.r->last = what;
@@ -140,20 +171,26 @@ int td_kill_sync(int result)
 	return result;
 }
 
-/* --- the guest ------------------------------------------------------------------------------------------------------------ */
+/* --- the guest
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void check_order(const struct gop *op, size_t i)
 {
 	char text[200];
 
 	if (op->status && !H.r->guest.hard_fault && !H.sim.hard) {
-		snprintf(text, sizeof text, "request %zu failed (status %d), and nothing had been made to fail that cannot be hidden", i + 1, op->status);
+		snprintf(text, sizeof text,
+			 "request %zu failed (status %d), and nothing had been made to fail that "
+			 "cannot be hidden",
+			 i + 1, op->status);
 		blame("I7", text);
 	}
 	if (op->kind == GOP_FLUSH && op->status && op->ack < H.failed_at)
 		H.failed_at = op->ack;
 	if (op->kind != GOP_READ && !op->status && op->issue > H.failed_at) {
-		snprintf(text, sizeof text, "request %zu succeeded after a flush had failed", i + 1);
+		snprintf(text, sizeof text, "request %zu succeeded after a flush had failed",
+			 i + 1);
 		blame("I7", text);
 	}
 }
@@ -207,7 +244,8 @@ static void direct_done(struct td_req *req, int err)
 	struct gop *op = &H.r->guest.op[d->gop];
 	int was;
 
-	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD || op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
+	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD ||
+				   op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
 		op->n = 0;
 		op->kind = GOP_READ;
 		err = 0;
@@ -227,12 +265,18 @@ static void fill(unsigned char *buf, size_t gop)
 	const struct gop *op = &H.r->guest.op[gop];
 
 	for (uint32_t k = 0; k < op->n; k++)
-		sector_fill(buf + (size_t)k * SECTOR, H.r->guest.seed, (uint32_t)gop + 1, op->sector + k);
+		sector_fill(buf + (size_t)k * SECTOR, H.r->guest.seed, (uint32_t)gop + 1,
+			    op->sector + k);
 }
 
 static size_t new_gop(enum gop_kind kind, unsigned flags, uint64_t sector, uint32_t n)
 {
-	size_t i = gtrace_add(&H.r->guest, (struct gop){.kind = kind, .flags = flags, .sector = sector, .n = n, .issue = tick(), .ack = NEVER});
+	size_t i = gtrace_add(&H.r->guest, (struct gop){.kind = kind,
+							.flags = flags,
+							.sector = sector,
+							.n = n,
+							.issue = tick(),
+							.ack = NEVER});
 
 	H.outstanding++;
 	return i;
@@ -255,7 +299,10 @@ static void run(void (*fn)(void *arg), void *arg)
 
 static void submit_direct(enum gop_kind kind, unsigned flags, uint64_t sector, uint32_t n)
 {
-	static const enum td_op ops[] = {[GOP_READ] = TD_READ, [GOP_WRITE] = TD_WRITE, [GOP_ZERO] = TD_WRITE_ZEROES, [GOP_DISCARD] = TD_DISCARD,
+	static const enum td_op ops[] = {[GOP_READ] = TD_READ,
+					 [GOP_WRITE] = TD_WRITE,
+					 [GOP_ZERO] = TD_WRITE_ZEROES,
+					 [GOP_DISCARD] = TD_DISCARD,
 					 [GOP_FLUSH] = TD_FLUSH};
 	struct direct *d = NULL;
 	size_t len = (size_t)n * SECTOR, i;
@@ -266,8 +313,12 @@ static void submit_direct(enum gop_kind kind, unsigned flags, uint64_t sector, u
 		return;
 	i = new_gop(kind, flags, sector, n);
 	*d = (struct direct){.busy = true, .gop = i, .owner = H.serving};
-	d->req = (struct td_req){.op = ops[kind], .flags = (flags & GOP_FUA ? TD_FUA : 0) | (flags & GOP_UNMAP ? TD_UNMAP : 0),
-				 .off = sector * SECTOR, .len = len, .done = direct_done};
+	d->req = (struct td_req){.op = ops[kind],
+				 .flags = (flags & GOP_FUA ? TD_FUA : 0) |
+					  (flags & GOP_UNMAP ? TD_UNMAP : 0),
+				 .off = sector * SECTOR,
+				 .len = len,
+				 .done = direct_done};
 	if (kind == GOP_WRITE || kind == GOP_READ) {
 		d->mem = aligned_alloc(4096, (len + 4095) / 4096 * 4096);
 		if (kind == GOP_WRITE)
@@ -295,9 +346,10 @@ static void submit_ring(const struct event *e, enum gop_kind kind)
 	if (H.h->rings > 1)
 		flags &= ~(unsigned)GOP_RING; /* nothing is in order with what is on another */
 	i = new_gop(kind, flags, e->sector, n);
-	what = flags & GOP_BARRIER ? BLKIF_WRITE_BARRIER : kind == GOP_FLUSH || (flags & GOP_PREFLUSH) ? BLKIF_FLUSH_DISKCACHE
-						       : kind == GOP_READ				? BLKIF_READ
-													: BLKIF_WRITE;
+	what = flags & GOP_BARRIER                           ? BLKIF_WRITE_BARRIER
+	       : kind == GOP_FLUSH || (flags & GOP_PREFLUSH) ? BLKIF_FLUSH_DISKCACHE
+	       : kind == GOP_READ                            ? BLKIF_READ
+							     : BLKIF_WRITE;
 	data = ring_build(ring, i, n, NULL);
 	if (kind == GOP_READ)
 		memset(data, 0xdd, (size_t)n * SECTOR);
@@ -307,7 +359,9 @@ static void submit_ring(const struct event *e, enum gop_kind kind)
 	ring_push(ring);
 }
 
-/* --- processes ------------------------------------------------------------------------------------------------------------ */
+/* --- processes
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void changed(struct vbd *v)
 {
@@ -355,7 +409,8 @@ static void lost_all(void)
 	drop_clients(H.serving);
 	H.life[H.serving] = NULL;
 	H.serving = NOBODY;
-	H.busy = H.working = false;
+	H.between |= H.busy;
+	H.busy = H.working = H.starting = false;
 	H.die_in = 0;
 	H.dead = H.open;
 	if (H.r->bad.rule)
@@ -366,7 +421,7 @@ static void lost_all(void)
 
 		for (unsigned i = 0; i < H.sim.nfiles; i++)
 			files[i] = H.sim.file[i].now;
-		if (!H.lost && host_check(H.r, H.spec, files, text, sizeof text))
+		if (!H.lost && host_check(H.r, H.r->clock, H.spec, files, text, sizeof text))
 			blame("I5", text);
 	}
 }
@@ -421,7 +476,9 @@ static bool wait_for(bool (*done)(void), const char *what)
 		if (bored > 40)
 			clock_advance(BORED);
 		if (bored > BORED_MAX) {
-			snprintf(text, sizeof text, "%s: it hangs: %u requests are not answered, %u operations run", what, H.outstanding, H.sim.nrunning);
+			snprintf(text, sizeof text,
+				 "%s: it hangs: %u requests are not answered, %u operations run",
+				 what, H.outstanding, H.sim.nrunning);
 			blame("I6", text);
 			return false;
 		}
@@ -439,11 +496,13 @@ static bool drained(void)
 	return !H.outstanding;
 }
 
-/* --- operations on a fiber ------------------------------------------------------------------------------------------------ */
+/* --- operations on a fiber
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void fiber_main(void *arg)
 {
-	void (*fn)(struct vbd *v);
+	void (*fn)(struct vbd * v);
 
 	memcpy(&fn, arg, sizeof fn);
 	fn(H.life[process_current()]->v);
@@ -458,7 +517,7 @@ static void start_fiber(void *arg)
 /* Begins it in the process that serves; op_done() tells of its end, or its death. */
 static void begin(void (*fn)(struct vbd *v))
 {
-	static LAB void (*doing)(struct vbd *v) = NULL;
+	static LAB void (*doing)(struct vbd * v) = NULL;
 
 	H.busy = true;
 	H.rc = 0;
@@ -527,13 +586,6 @@ static void note_mode(const struct td_cache_mode *mode, bool done)
 	}
 }
 
-/* Another process has the disk now, with the log of the one before. */
-static void note_heir(void)
-{
-	if (H.sim.sync_failed && strcmp(H.r->format->type, "aio") != 0 && H.r->clock < H.r->doubt)
-		H.r->doubt = H.r->clock;
-}
-
 static void do_open(struct vbd *none)
 {
 	char spec[160];
@@ -567,7 +619,8 @@ static void do_revive(struct vbd *none)
 		return;
 	o.key = H.opt.key;
 	past = ctl_get_past(rec);
-	H.rc = vbd_reopen(make_disk(H.minor), json_string_value(json_object_get(rec, "args")), &o, &past, &H.err);
+	H.rc = vbd_reopen(make_disk(H.minor), json_string_value(json_object_get(rec, "args")), &o,
+			  &past, &H.err);
 	H.past = past;
 	json_decref(rec);
 	if (!H.rc)
@@ -579,7 +632,10 @@ static void do_pause(struct vbd *v)
 	size_t i;
 	int was = process_lab();
 
-	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE, .issue = tick(), .ack = NEVER, .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
+	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE,
+						 .issue = tick(),
+						 .ack = NEVER,
+						 .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
 	process_back(was);
 	H.rc = vbd_pause(v, 0, &H.err);
 	if (!H.rc) {
@@ -596,7 +652,9 @@ static void do_unpause(struct vbd *v)
 
 	spec_of(H.want_spec, spec, sizeof spec);
 	note_mode(H.want.mode, false);
+	H.starting = true;
 	H.rc = vbd_unpause(v, spec, &H.want, &H.err);
+	H.starting = false;
 	if (!H.rc) {
 		note_mode(H.want.mode, true);
 		H.paused = false;
@@ -612,7 +670,10 @@ static void do_close(struct vbd *v)
 	int was = process_lab(), failed = vbd_state(v) & TD_STATE_FAILED ? -EIO : 0;
 	bool paused = !v->leaf; /* then it was flushed, or not, when it was paused */
 
-	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE, .issue = tick(), .ack = NEVER, .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
+	i = gtrace_add(&H.r->guest, (struct gop){.kind = GOP_SETTLE,
+						 .issue = tick(),
+						 .ack = NEVER,
+						 .flags = v->opt.mode->drop_flush ? GOP_VOID : 0});
 	process_back(was);
 	H.rc = vbd_close(v, true, 0, &H.err);
 	if (!paused && !(H.rc == -ENOSPC && !failed)) {
@@ -626,7 +687,8 @@ static void do_close(struct vbd *v)
 static void do_give(struct vbd *v)
 {
 	H.rc = vbd_give(v, &H.began, &H.err);
-	H.past = (struct vbd_past){.paused = !v->going, .sectors = v->disk.sectors, .sticky = v->cache.sticky};
+	H.past = (struct vbd_past){
+		.paused = !v->going, .sectors = v->disk.sectors, .sticky = v->cache.sticky};
 }
 
 /* As the operation adopt. */
@@ -663,7 +725,9 @@ static void do_grow(struct vbd *v)
 	H.rc = vbd_resize(v, &H.err);
 }
 
-/* --- events --------------------------------------------------------------------------------------------------------------- */
+/* --- events
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 static bool alive(void)
 {
@@ -723,7 +787,7 @@ static void open_first(void)
 		return;
 	}
 	H.open = true;
-	H.dead = H.paused = false;
+	H.dead = H.paused = H.between = false;
 	H.opt = H.want;
 	H.spec = H.want_spec;
 	H.failed_at = NEVER;
@@ -752,7 +816,6 @@ static void create(unsigned mode)
 
 static void revive(bool check)
 {
-	note_heir();
 	if (alive() || !H.dead || H.lost)
 		return;
 	if (!H.h->rings && !recorded()) {
@@ -771,6 +834,10 @@ static void revive(bool check)
 	}
 	H.r->n.revived++;
 	H.dead = false;
+	if (!H.between && H.paused != !H.life[H.serving]->v->leaf)
+		blame("I9", H.paused ? "a disk that was paused goes on after a death"
+				     : "a disk that was not paused is, after a death");
+	H.between = false;
 	H.paused = !H.life[H.serving]->v->leaf;
 	say("revived%s, mode %s", H.paused ? ", paused" : "", H.life[H.serving]->v->opt.mode->name);
 	/* what was on its way, the record tells */
@@ -849,7 +916,6 @@ static void unpause(const struct event *e)
 	if (H.h->rings && H.want.mode->advertise_flush && !H.opt.mode->advertise_flush)
 		H.want.mode = H.opt.mode; /* refused, and rightly */
 	H.r->n.pauses++;
-	note_heir();
 	begin(do_unpause);
 }
 
@@ -877,7 +943,6 @@ static void take_back(void)
 	H.giver = NOBODY;
 	H.sim.who = (unsigned)H.serving;
 	H.r->n.taken_back++;
-	note_heir();
 	H.dead = false;
 	say("the old one takes it back");
 	if (!perform(do_take_back, "taking back"))
@@ -900,7 +965,6 @@ static void upgrade(void)
 		return;
 	}
 	H.r->n.upgrades++;
-	note_heir();
 	old = H.giver = H.serving;
 	H.serving = NOBODY;
 	H.serving = new_process();
@@ -958,10 +1022,12 @@ static void end_trial(const struct event *e)
 
 static void reopen(unsigned mode)
 {
-	if (H.h->rings || !H.open || H.giver != NOBODY || !at_rest() || (H.paused && H.outstanding) || !wait_for(drained, "the clients' end"))
+	if (H.h->rings || !H.open || H.giver != NOBODY || !at_rest() ||
+	    (H.paused && H.outstanding) || !wait_for(drained, "the clients' end"))
 		return;
 	if (H.sim.fault.kind == SIM_ENOSPC || H.sim.fault.kind == SIM_TRUNCATE_SPACE)
-		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that something is lost, or not even that (unsafe) */
+		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that
+						something is lost, or not even that (unsafe) */
 	if (!perform(do_close, "closing"))
 		return;
 	H.open = false;
@@ -980,7 +1046,11 @@ static void grow(void)
 	if (!at_rest() || H.paused || H.giver != NOBODY || H.r->ngrown == HOST_GROWN)
 		return;
 	H.r->guest.sectors += HOST_GROWS;
-	i = flog_begin(&H.r->log, (struct fop){.kind = FOP_TRUNC, .file = H.spec, .off = H.r->guest.sectors * SECTOR, .dsync = true, .begin = tick()});
+	i = flog_begin(&H.r->log, (struct fop){.kind = FOP_TRUNC,
+					       .file = H.spec,
+					       .off = H.r->guest.sectors * SECTOR,
+					       .dsync = true,
+					       .begin = tick()});
 	H.r->grown[H.r->ngrown++] = H.r->clock;
 	flog_end(&H.r->log, i, tick(), 0);
 	pages_resize(&f->now, H.r->guest.sectors * SECTOR);
@@ -989,8 +1059,9 @@ static void grow(void)
 
 static void guest_event(const struct event *e)
 {
-	static const enum gop_kind kinds[] = {[H_WRITE] = GOP_WRITE, [H_READ] = GOP_READ, [H_FLUSH] = GOP_FLUSH, [H_BARRIER] = GOP_WRITE,
-					      [H_ZERO] = GOP_ZERO, [H_DISCARD] = GOP_DISCARD};
+	static const enum gop_kind kinds[] = {
+		[H_WRITE] = GOP_WRITE,   [H_READ] = GOP_READ, [H_FLUSH] = GOP_FLUSH,
+		[H_BARRIER] = GOP_WRITE, [H_ZERO] = GOP_ZERO, [H_DISCARD] = GOP_DISCARD};
 	enum gop_kind kind = e->kind == H_BARRIER && !e->n ? GOP_FLUSH : kinds[e->kind];
 
 	if (!H.open || e->sector + e->n > H.r->guest.sectors)
@@ -1051,7 +1122,8 @@ static void happen(const struct event *e)
 		break;
 	case H_FAULT:
 		H.sim.fault = e->fault;
-		H.sim.ncalls = H.sim.nreads = H.sim.nwrites = H.sim.nsyncs = H.sim.nopens = H.sim.nsizes = H.sim.ntruncates = 0;
+		H.sim.ncalls = H.sim.nreads = H.sim.nwrites = H.sim.nsyncs = H.sim.nopens =
+			H.sim.nsizes = H.sim.ntruncates = 0;
 		break;
 	case H_REOPEN:
 		reopen(e->arg);
@@ -1065,7 +1137,9 @@ static void happen(const struct event *e)
 	}
 }
 
-/* --- a run ---------------------------------------------------------------------------------------------------------------- */
+/* --- a run
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 #define VERIFY_MOST 64u
 
@@ -1088,7 +1162,8 @@ static void verify(void)
 		all += H.r->guest.op[i].kind != GOP_READ ? H.r->guest.op[i].n : 0;
 	at = malloc((all + 1) * sizeof *at);
 	for (size_t i = 0; i < nops; i++)
-		for (uint32_t k = 0; H.r->guest.op[i].kind != GOP_READ && k < H.r->guest.op[i].n; k++)
+		for (uint32_t k = 0; H.r->guest.op[i].kind != GOP_READ && k < H.r->guest.op[i].n;
+		     k++)
 			at[n++] = H.r->guest.op[i].sector + k;
 	qsort(at, n, sizeof *at, by_value);
 	for (size_t i = 0; i < n && alive() && !H.r->bad.rule;) {
@@ -1210,11 +1285,13 @@ void host_run(struct host_run *r)
 	H.sim.event = happens;
 	process_called = happens;
 	for (unsigned i = 0; i < r->template->n; i++)
-		sim_add(&H.sim, r->template->name[i], &r->template->file[i], r->template->blockdev[i]);
+		sim_add(&H.sim, r->template->name[i], &r->template->file[i],
+			r->template->blockdev[i]);
 	for (unsigned i = 0; i < h->rings; i++) {
 		H.ring[i] = the_ring(i);
 	}
-	H.want = H.opt = (struct vbd_options){.mode = td_cache_mode_find(r->mode), .unsafe = true, .key = r->template->key};
+	H.want = H.opt = (struct vbd_options){
+		.mode = td_cache_mode_find(r->mode), .unsafe = true, .key = r->template->key};
 	open_first();
 	for (unsigned i = 0; i < h->n && !r->bad.rule; i++) {
 		char words[200];
@@ -1261,14 +1338,21 @@ void host_run_free(struct host_run *r)
 	flog_free(&r->log);
 }
 
-int host_check(const struct host_run *r, unsigned leaf, const struct pages *files, char *text, size_t len)
+int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files,
+	       char *text, size_t len)
 {
-	return image_check(r->format->type, &files[leaf], text, len);
+	int rc = image_check(r->format->type, &files[leaf], text, len);
+
+	if (!rc && !leaf && !strcmp(r->format->type, "qcow2"))
+		rc = bitmap_check(&files[leaf], &r->guest, at, text, len);
+	return rc;
 }
 
 /* OpenSSL keeps what it has found out for the whole program: its memory is nobody's who may die. */
-int CRYPTO_set_mem_functions(void *(*get)(size_t n, const char *file, int line), void *(*more)(void *p, size_t n, const char *file, int line),
-			     void (*put)(void *p, const char *file, int line)) __attribute__((weak));
+int CRYPTO_set_mem_functions(void *(*get)(size_t n, const char *file, int line),
+			     void *(*more)(void *p, size_t n, const char *file, int line),
+			     void (*put)(void *p, const char *file, int line))
+	__attribute__((weak));
 
 static void *crypto_get(size_t n, const char *file, int line)
 {
@@ -1300,7 +1384,8 @@ void host_init(void)
 	process_init();
 }
 
-/* tap-ctl's, for its markers: does a log of changes hold anything?  (One that is there, where the library cannot tell.) */
+/* tap-ctl's, for its markers: does a log of changes hold anything?  (One that is there, where the
+ * library cannot tell.) */
 int tc_log_waits(int minor);
 int tc_settle(int minor, bool give_up, struct td_err *err);
 int td_redo_waits(const char *path) __attribute__((weak));

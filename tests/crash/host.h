@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The simulated host: a disk, a guest, the tapdisks that serve it one after the other (process.h), what they leave in the control
- * directory, and the toolstack that pauses, upgrades and revives them.  A history (history.h) says what happens.
+ * The simulated host: a disk, a guest, the tapdisks that serve it one after the other (process.h),
+ * what they leave in the control directory, and the toolstack that pauses, upgrades and revives
+ * them.  A history (history.h) says what happens.
  *
- * The judge knows what the guest was told.  A death of a tapdisk takes none of it away: what is read after it is what was answered, in
- * every mode; a flush that failed goes on failing.  A power cut leaves what the mode had promised.
+ * The judge knows what the guest was told.  A death of a tapdisk takes none of it away: what is
+ * read after it is what was answered, in every mode; a flush that failed goes on failing.  A power
+ * cut leaves what the mode had promised.
  */
 #ifndef CRASH_HOST_H
 #define CRASH_HOST_H
@@ -15,7 +17,7 @@
 
 #define HOST_GROWN  4
 #define HOST_UNSAFE 16
-#define HOST_GROWS 64 /* sectors at a time */
+#define HOST_GROWS  64 /* sectors at a time */
 
 struct host_run {
 	/* what to do */
@@ -31,23 +33,31 @@ struct host_run {
 	uint32_t clock;
 	struct verdict bad;
 	uint32_t bad_at;
-	uint32_t end;        /* event of the last thing that was not for the judge's sake */
-	struct { uint32_t from, to; } unsafe[HOST_UNSAFE]; /* events between which nothing was promised, and so nothing need be left */
+	uint32_t end; /* event of the last thing that was not for the judge's sake */
+	struct {
+		uint32_t from, to;
+	} unsafe[HOST_UNSAFE]; /* events between which nothing was promised, and so nothing need be
+				  left */
 	unsigned nunsafe;
-	uint32_t doubt;      /* event at which a log was applied to data whose sync had failed: what a cut leaves after that, nobody can say */
+	uint32_t doubt; /* event at which an image was opened anew after a sync that failed: what a
+			   cut leaves after that, nobody can say */
 	uint32_t grown[HOST_GROWN]; /* events at which it was made larger */
 	unsigned ngrown;
-	unsigned leaf;       /* the file that is the disk's, at the end */
-	struct { unsigned deaths, revived, upgrades, taken_back, pauses, refused, faults; } n;
-	const char *last;    /* what it was about to do when it last died */
+	unsigned leaf; /* the file that is the disk's, at the end */
+	struct {
+		unsigned deaths, revived, upgrades, taken_back, pauses, refused, faults;
+	} n;
+	const char *last; /* what it was about to do when it last died */
 };
 
 void host_init(void); /* once */
 void host_run(struct host_run *r);
 void host_run_free(struct host_run *r);
-bool host_promised(const struct host_run *r, uint32_t at); /* was anything promised at that event, or before it for good? */
+bool host_promised(const struct host_run *r,
+		   uint32_t at); /* was anything promised at that event, or before it for good? */
 
-/* Looks at the disk's files as they are, or as a cut left them: 0, or text. */
-int host_check(const struct host_run *r, unsigned leaf, const struct pages *files, char *text, size_t len);
+/* Looks at the disk's files as they are at that event, or as a cut left them: 0, or text. */
+int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files,
+	       char *text, size_t len);
 
 #endif

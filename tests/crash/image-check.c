@@ -33,18 +33,20 @@ static uint64_t be64(const unsigned char *p)
 	return (uint64_t)be32(p) << 32 | be32(p + 4);
 }
 
-/* --- qcow2 ---------------------------------------------------------------------------------------------------------------- */
+/* --- qcow2
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 struct qcow2 {
 	struct check k;
 	unsigned version, bits, l2_bytes, refbits;
 	uint64_t incompat, cluster, size, l1_at, ref_at;
-	uint32_t l1, ref;      /* entries; clusters */
+	uint32_t l1, ref; /* entries; clusters */
 	unsigned char *reftable;
 	bool ext, dirty, outside; /* the data are in another file */
-	uint64_t *use;         /* clusters in use, unordered */
+	uint64_t *use;            /* clusters in use, unordered */
 	size_t nuse, room;
-	uint64_t block;        /* of counts, that is in `counts' */
+	uint64_t block; /* of counts, that is in `counts' */
 	unsigned char *counts;
 };
 
@@ -116,7 +118,8 @@ static int header(struct qcow2 *q)
 	q->l2_bytes = q->ext ? 16 : 8;
 	if (q->incompat & 2)
 		return wrong(&q->k, "it says that it is corrupt");
-	if (q->bits < 9 || q->bits > 21 || q->refbits > 64 || !q->ref || (q->l1_at | q->ref_at) % q->cluster || !q->l1_at || !q->ref_at)
+	if (q->bits < 9 || q->bits > 21 || q->refbits > 64 || !q->ref ||
+	    (q->l1_at | q->ref_at) % q->cluster || !q->l1_at || !q->ref_at)
 		return wrong(&q->k, "its header makes no sense");
 	return 0;
 }
@@ -133,26 +136,38 @@ static int walk_tables(struct qcow2 *q)
 		if (!at)
 			continue;
 		if (at % q->cluster)
-			rc = wrong(&q->k, "entry %u of the first table, 0x%llx, is on no cluster", i, (unsigned long long)e);
+			rc = wrong(&q->k, "entry %u of the first table, 0x%llx, is on no cluster",
+				   i, (unsigned long long)e);
 		note(q, at, q->cluster);
 		if (!q->dirty && e >> 63 && count_of(q, at >> q->bits) != 1 && !rc)
-			rc = wrong(&q->k, "the second table at 0x%llx is told to be counted once, and its count is %llu", (unsigned long long)at,
+			rc = wrong(&q->k,
+				   "the second table at 0x%llx is told to be counted once, and its "
+				   "count is %llu",
+				   (unsigned long long)at,
 				   (unsigned long long)count_of(q, at >> q->bits));
 		pages_read(q->k.f, at, l2, q->cluster);
 		for (uint64_t k = 0; k < q->cluster / q->l2_bytes && !rc; k++) {
-			uint64_t d = be64(l2 + k * q->l2_bytes), data = d & UINT64_C(0x00fffffffffffe00);
+			uint64_t d = be64(l2 + k * q->l2_bytes),
+				 data = d & UINT64_C(0x00fffffffffffe00);
 
-			if (d >> 62 & 1) { /* compressed: sectors, that may be shared; the lab makes none */
+			if (d >> 62 &
+			    1) { /* compressed: sectors, that may be shared; the lab makes none */
 				continue;
 			}
 			if (!data || q->outside)
 				continue;
 			if (data % q->cluster)
-				rc = wrong(&q->k, "entry %llu of the table at 0x%llx, 0x%llx, is on no cluster", (unsigned long long)k,
-					   (unsigned long long)at, (unsigned long long)d);
+				rc = wrong(&q->k,
+					   "entry %llu of the table at 0x%llx, 0x%llx, is on no "
+					   "cluster",
+					   (unsigned long long)k, (unsigned long long)at,
+					   (unsigned long long)d);
 			note(q, data, q->cluster);
 			if (!rc && !q->dirty && d >> 63 && count_of(q, data >> q->bits) != 1)
-				rc = wrong(&q->k, "the data at 0x%llx are told to be counted once, and their count is %llu", (unsigned long long)data,
+				rc = wrong(&q->k,
+					   "the data at 0x%llx are told to be counted once, and "
+					   "their count is %llu",
+					   (unsigned long long)data,
 					   (unsigned long long)count_of(q, data >> q->bits));
 		}
 	}
@@ -171,7 +186,8 @@ static void walk_counts(struct qcow2 *q)
 	}
 }
 
-/* The extension of the header, if its bit says that it counts: directory, tables, and what they refer to. */
+/* The extension of the header, if its bit says that it counts: directory, tables, and what they
+ * refer to. */
 static int walk_bitmaps(struct qcow2 *q)
 {
 	unsigned char h[512];
@@ -207,7 +223,8 @@ static int walk_bitmaps(struct qcow2 *q)
 
 					pages_read(q->k.f, table + 8 * e, b, 8);
 					if (be64(b) & UINT64_C(0x00fffffffffffe00))
-						note(q, be64(b) & UINT64_C(0x00fffffffffffe00), q->cluster);
+						note(q, be64(b) & UINT64_C(0x00fffffffffffe00),
+						     q->cluster);
 				}
 				pos += (24 + name + extra + 7) / 8 * 8;
 			}
@@ -229,9 +246,11 @@ static int judge(struct qcow2 *q)
 	qsort(q->use, q->nuse, sizeof *q->use, by_value);
 	for (size_t i = 0; i < q->nuse; i++) {
 		if (i && q->use[i] == q->use[i - 1])
-			return wrong(&q->k, "two things stand in the cluster at 0x%llx", (unsigned long long)(q->use[i] << q->bits));
+			return wrong(&q->k, "two things stand in the cluster at 0x%llx",
+				     (unsigned long long)(q->use[i] << q->bits));
 		if (!q->dirty && !count_of(q, q->use[i]))
-			return wrong(&q->k, "the cluster at 0x%llx is in use, and its count is 0", (unsigned long long)(q->use[i] << q->bits));
+			return wrong(&q->k, "the cluster at 0x%llx is in use, and its count is 0",
+				     (unsigned long long)(q->use[i] << q->bits));
 	}
 	return 0;
 }
@@ -260,7 +279,9 @@ static int check_qcow2(struct qcow2 *q)
 	return rc;
 }
 
-/* --- VHD ------------------------------------------------------------------------------------------------------------------ */
+/* --- VHD
+ * ------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool sums_up(const unsigned char *b, size_t n, size_t sum)
 {
@@ -328,7 +349,8 @@ static int check_vhd(struct check *k)
 	qsort(s, ns, sizeof *s, by_from);
 	for (size_t i = 1; i < ns && !rc; i++)
 		if (s[i].from < s[i - 1].to && (s[i].what >= 0 || s[i - 1].what >= 0))
-			rc = wrong(k, "%s %d and %s %d overlap", s[i - 1].what < 0 ? "a table" : "block", s[i - 1].what,
+			rc = wrong(k, "%s %d and %s %d overlap",
+				   s[i - 1].what < 0 ? "a table" : "block", s[i - 1].what,
 				   s[i].what < 0 ? "a table" : "block", s[i].what);
 	free(bat);
 	free(s);

@@ -16,7 +16,7 @@ struct judge {
 	size_t ntouch;
 	uint64_t *sector;
 	size_t nsectors;
-	bool *promised;      /* for the cut at hand, by request */
+	bool *promised; /* for the cut at hand, by request */
 	bool *visible;
 };
 
@@ -29,7 +29,8 @@ static bool is_flush(const struct gop *op)
 {
 	if (op->flags & GOP_VOID)
 		return false;
-	return op->kind == GOP_FLUSH || op->kind == GOP_SETTLE || (op->flags & (GOP_PREFLUSH | GOP_BARRIER));
+	return op->kind == GOP_FLUSH || op->kind == GOP_SETTLE ||
+	       (op->flags & (GOP_PREFLUSH | GOP_BARRIER));
 }
 
 static bool covers(const struct gop *op, uint64_t sector)
@@ -107,8 +108,8 @@ static bool succeeded(const struct gop *op, uint32_t at)
 }
 
 /*
- * The newest flush that was answered before the cut, or one whose own data shows that it has come as far: what was acknowledged before
- * it was issued is promised.
+ * The newest flush that was answered before the cut, or one whose own data shows that it has come
+ * as far: what was acknowledged before it was issued is promised.
  */
 static uint32_t promise_mark(const struct judge *j, uint32_t at)
 {
@@ -134,7 +135,8 @@ static size_t last_visible(const struct judge *j)
 	return last;
 }
 
-/* I2: the last barrier on the ring that something visible came after, or is of; nops when there is none. */
+/* I2: the last barrier on the ring that something visible came after, or is of; nops when there is
+ * none. */
 static size_t passed_barrier(const struct judge *j, size_t last)
 {
 	size_t barrier = j->t->nops;
@@ -143,7 +145,8 @@ static size_t passed_barrier(const struct judge *j, size_t last)
 		const struct gop *op = &j->t->op[i];
 
 		/* one that failed, or may have, holds nothing together */
-		if ((op->flags & GOP_BARRIER) && !(op->flags & GOP_VOID) && (op->ack == NEVER ? !j->t->hard_fault : !op->status))
+		if ((op->flags & GOP_BARRIER) && !(op->flags & GOP_VOID) &&
+		    (op->ack == NEVER ? !j->t->hard_fault : !op->status))
 			barrier = i;
 	}
 	return barrier;
@@ -158,21 +161,27 @@ static void find_promises(struct judge *j, uint32_t at)
 	for (size_t i = 0; i < t->nops; i++) {
 		const struct gop *op = &t->op[i];
 		bool own = !(op->flags & GOP_VOID) &&
-			   ((op->flags & (GOP_FUA | GOP_PREFLUSH | GOP_BARRIER | GOP_EACH)) || t->promise_each);
+			   ((op->flags & (GOP_FUA | GOP_PREFLUSH | GOP_BARRIER | GOP_EACH)) ||
+			    t->promise_each);
 
-		j->promised[i] = changes(op) && op->issue < at && !(op->ack != NEVER && op->status) &&
-				 ((succeeded(op, at) && (own || op->ack < mark)) ||
-				  (barrier < t->nops && (i < barrier || (i == barrier && i < last)) && (op->flags & GOP_RING)));
+		j->promised[i] =
+			changes(op) && op->issue < at && !(op->ack != NEVER && op->status) &&
+			((succeeded(op, at) && (own || op->ack < mark)) ||
+			 (barrier < t->nops && (i < barrier || (i == barrier && i < last)) &&
+			  (op->flags & GOP_RING)));
 	}
 }
 
-/* The request after which what `w' wrote cannot be there any more (w: NULL for what was there at first); NULL if there is none. */
-static const struct gop *superseded(const struct judge *j, const struct gop *w, const struct touch *from, const struct touch *to)
+/* The request after which what `w' wrote cannot be there any more (w: NULL for what was there at
+ * first); NULL if there is none. */
+static const struct gop *superseded(const struct judge *j, const struct gop *w,
+				    const struct touch *from, const struct touch *to)
 {
 	for (; from < to; from++) {
 		const struct gop *later = &j->t->op[from->op];
 
-		if (later != w && j->promised[from->op] && (!w || (w->ack != NEVER && w->ack < later->issue)))
+		if (later != w && j->promised[from->op] &&
+		    (!w || (w->ack != NEVER && w->ack < later->issue)))
 			return later;
 	}
 	return NULL;
@@ -190,21 +199,25 @@ static void blame(struct verdict *v, const char *rule, uint64_t sector, const ch
 	snprintf(v->text, sizeof v->text, "%s", text);
 }
 
-static void blame_lost(const struct judge *j, struct verdict *v, uint64_t sector, uint32_t tag, const struct gop *later)
+static void blame_lost(const struct judge *j, struct verdict *v, uint64_t sector, uint32_t tag,
+		       const struct gop *later)
 {
 	char what[64];
 
 	v->rule = "I1";
 	for (size_t i = 0; i < j->t->nops; i++)
-		if (j->visible[i] && &j->t->op[i] > later && (j->t->op[i].flags & later->flags & GOP_RING))
+		if (j->visible[i] && &j->t->op[i] > later &&
+		    (j->t->op[i].flags & later->flags & GOP_RING))
 			v->rule = "I1 or I2";
 	v->sector = sector;
-	snprintf(v->text, sizeof v->text, "it holds %s, but request %zu wrote it later and that was promised",
+	snprintf(v->text, sizeof v->text,
+		 "it holds %s, but request %zu wrote it later and that was promised",
 		 judge_tag(tag, what, sizeof what), (size_t)(later - j->t->op) + 1);
 }
 
 /* A discarded sector may hold anything, until it is written again. */
-static bool undefined(const struct judge *j, uint32_t at, const struct touch *from, const struct touch *to)
+static bool undefined(const struct judge *j, uint32_t at, const struct touch *from,
+		      const struct touch *to)
 {
 	for (const struct touch *i = from; i < to; i++) {
 		const struct gop *op = &j->t->op[i->op];
@@ -215,8 +228,10 @@ static bool undefined(const struct judge *j, uint32_t at, const struct touch *fr
 	return false;
 }
 
-/* Zeroes, and no request that would have written them is still good; the text says why not what was there at first. */
-static const struct gop *zero_blamed(const struct judge *j, uint32_t at, const struct touch *from, const struct touch *to)
+/* Zeroes, and no request that would have written them is still good; the text says why not what was
+ * there at first. */
+static const struct gop *zero_blamed(const struct judge *j, uint32_t at, const struct touch *from,
+				     const struct touch *to)
 {
 	const struct gop *later = superseded(j, NULL, from, to);
 
@@ -229,8 +244,8 @@ static const struct gop *zero_blamed(const struct judge *j, uint32_t at, const s
 	return later;
 }
 
-static void judge_sector(const struct judge *j, uint32_t at, uint64_t sector, uint32_t tag, const struct touch *from,
-			 const struct touch *to, struct verdict *v)
+static void judge_sector(const struct judge *j, uint32_t at, uint64_t sector, uint32_t tag,
+			 const struct touch *from, const struct touch *to, struct verdict *v)
 {
 	const struct gtrace *t = j->t;
 	const struct gop *w = tag > 0 && tag <= t->nops ? &t->op[tag - 1] : NULL, *later;
@@ -259,18 +274,23 @@ static void judge_sector(const struct judge *j, uint32_t at, uint64_t sector, ui
 			for (const struct touch *i = from; i < to; i++)
 				zeroed |= t->op[i->op].kind == GOP_ZERO && t->op[i->op].issue < at;
 			if (!zeroed)
-				blame(v, "I4", sector, "it reads zeroes, and nobody wrote them over what was there at first");
+				blame(v, "I4", sector,
+				      "it reads zeroes, and nobody wrote them over what was there "
+				      "at first");
 		}
 	} else if (first) {
 		blame_lost(j, v, sector, tag, superseded(j, NULL, from, to));
 	} else {
-		snprintf(v->text, sizeof v->text, "it holds %s, which was not there and which nobody wrote", judge_tag(tag, what, sizeof what));
+		snprintf(v->text, sizeof v->text,
+			 "it holds %s, which was not there and which nobody wrote",
+			 judge_tag(tag, what, sizeof what));
 		v->rule = "I4";
 		v->sector = sector;
 	}
 }
 
-void judge_cut(struct judge *j, uint32_t at, const uint64_t *sector, const uint32_t *tag, size_t n, struct verdict *v)
+void judge_cut(struct judge *j, uint32_t at, const uint64_t *sector, const uint32_t *tag, size_t n,
+	       struct verdict *v)
 {
 	const struct touch *from = j->touch, *end = j->touch + j->ntouch, *to;
 
@@ -289,15 +309,19 @@ void judge_cut(struct judge *j, uint32_t at, const uint64_t *sector, const uint3
 	}
 }
 
-/* --- while it runs -------------------------------------------------------------------------------------------------------- */
+/* --- while it runs
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 /* Was `w' over and done with, and another on top of it, before the read was issued? */
-static bool stale(const struct gtrace *t, const struct gop *read, uint64_t sector, const struct gop *w)
+static bool stale(const struct gtrace *t, const struct gop *read, uint64_t sector,
+		  const struct gop *w)
 {
 	for (size_t i = 0; i < t->nops; i++) {
 		const struct gop *later = &t->op[i];
 
-		if (later != w && changes(later) && covers(later, sector) && later->ack < read->issue && !later->status &&
+		if (later != w && changes(later) && covers(later, sector) &&
+		    later->ack < read->issue && !later->status &&
 		    (!w || (w->ack != NEVER && w->ack < later->issue)))
 			return true;
 	}
@@ -315,7 +339,8 @@ static bool read_ok(const struct gtrace *t, const struct gop *read, uint64_t sec
 	for (size_t i = 0; i < t->nops; i++) {
 		const struct gop *op = &t->op[i];
 
-		if (covers(op, sector) && !stale(t, read, sector, op) && (op->kind == GOP_DISCARD || (op->kind == GOP_ZERO && tag == TAG_ZERO)))
+		if (covers(op, sector) && !stale(t, read, sector, op) &&
+		    (op->kind == GOP_DISCARD || (op->kind == GOP_ZERO && tag == TAG_ZERO)))
 			return true;
 	}
 	return false;
@@ -335,7 +360,8 @@ void judge_read(const struct gtrace *t, size_t i, const void *data, struct verdi
 			continue;
 		v->rule = "R";
 		v->sector = sector;
-		snprintf(v->text, sizeof v->text, "read %zu, issued at %u, gave %s", i + 1, read->issue, judge_tag(tag, what, sizeof what));
+		snprintf(v->text, sizeof v->text, "read %zu, issued at %u, gave %s", i + 1,
+			 read->issue, judge_tag(tag, what, sizeof what));
 		return;
 	}
 }
@@ -351,26 +377,34 @@ void judge_answers(const struct gtrace *t, struct verdict *v)
 		if (op->ack == NEVER || !op->status)
 			continue;
 		if (!t->hard_fault) {
-			blame(v, "I7", op->sector, "a request failed, and nothing had been made to fail that cannot be hidden");
-			snprintf(v->text + strlen(v->text), sizeof v->text - strlen(v->text), " (request %zu, status %d)", i + 1, op->status);
+			blame(v, "I7", op->sector,
+			      "a request failed, and nothing had been made to fail that cannot be "
+			      "hidden");
+			snprintf(v->text + strlen(v->text), sizeof v->text - strlen(v->text),
+				 " (request %zu, status %d)", i + 1, op->status);
 			return;
 		}
-		if (op->kind == GOP_FLUSH && !(op->flags & GOP_BARRIER) && (!failed || op->ack < failed->ack))
+		if (op->kind == GOP_FLUSH && !(op->flags & GOP_BARRIER) &&
+		    (!failed || op->ack < failed->ack))
 			failed = op;
 	}
 	for (size_t i = 0; failed && i < t->nops; i++) {
 		const struct gop *op = &t->op[i];
 
-		if (op->issue <= failed->ack || op->ack == NEVER || op->status || op->kind == GOP_READ || op->kind == GOP_SETTLE)
+		if (op->issue <= failed->ack || op->ack == NEVER || op->status ||
+		    op->kind == GOP_READ || op->kind == GOP_SETTLE)
 			continue;
 		blame(v, "I7", op->sector, "");
-		snprintf(v->text, sizeof v->text, "request %zu succeeded after the flush of request %zu had failed", i + 1,
+		snprintf(v->text, sizeof v->text,
+			 "request %zu succeeded after the flush of request %zu had failed", i + 1,
 			 (size_t)(failed - t->op) + 1);
 		return;
 	}
 }
 
-/* --- for people ----------------------------------------------------------------------------------------------------------- */
+/* --- for people
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 const char *judge_tag(uint32_t tag, char *buf, size_t len)
 {
@@ -387,9 +421,11 @@ const char *judge_tag(uint32_t tag, char *buf, size_t len)
 	return buf;
 }
 
-void judge_history(const struct gtrace *t, uint64_t sector, uint32_t at, void (*line)(const char *text, void *arg), void *arg)
+void judge_history(const struct gtrace *t, uint64_t sector, uint32_t at,
+		   void (*line)(const char *text, void *arg), void *arg)
 {
-	static const char *const kinds[] = {"READ", "WRITE", "WRITE_ZEROES", "DISCARD", "FLUSH", "CLOSE"};
+	static const char *const kinds[] = {"READ",    "WRITE", "WRITE_ZEROES",
+					    "DISCARD", "FLUSH", "CLOSE"};
 	char text[200], ack[32];
 
 	for (size_t i = 0; i < t->nops; i++) {
@@ -398,12 +434,16 @@ void judge_history(const struct gtrace *t, uint64_t sector, uint32_t at, void (*
 		if (op->issue >= at || !(covers(op, sector) || is_flush(op)))
 			continue;
 		if (op->ack < at)
-			snprintf(ack, sizeof ack, "answered at %u%s", op->ack, op->status ? " (failed)" : "");
+			snprintf(ack, sizeof ack, "answered at %u%s", op->ack,
+				 op->status ? " (failed)" : "");
 		else
 			snprintf(ack, sizeof ack, "not answered");
-		snprintf(text, sizeof text, "request %zu: %s%s%s%s, sectors %llu+%u%s, issued at %u, %s", i + 1, kinds[op->kind],
-			 op->flags & GOP_FUA ? " FUA" : "", op->flags & GOP_PREFLUSH ? " PREFLUSH" : "", op->flags & GOP_BARRIER ? " BARRIER" : "",
-			 (unsigned long long)op->sector, op->n, op->flags & GOP_RING ? "" : ", not on the ring", op->issue, ack);
+		snprintf(text, sizeof text,
+			 "request %zu: %s%s%s%s, sectors %llu+%u%s, issued at %u, %s", i + 1,
+			 kinds[op->kind], op->flags & GOP_FUA ? " FUA" : "",
+			 op->flags & GOP_PREFLUSH ? " PREFLUSH" : "",
+			 op->flags & GOP_BARRIER ? " BARRIER" : "", (unsigned long long)op->sector,
+			 op->n, op->flags & GOP_RING ? "" : ", not on the ring", op->issue, ack);
 		line(text, arg);
 	}
 }

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
-#include "lib/fiber.h"
-#include "tapdisk/vbd.h"
+#include "lib/fiber/fiber.h"
+#include "tapdisk/vbd/vbd.h"
 
 struct kill_shared *kill_shared;
 
@@ -36,7 +36,8 @@ static void die(void)
 
 void td_kill_at(enum td_kill_point p)
 {
-	if (atomic_load(&kill_shared->armed) != (int)p || atomic_fetch_sub(&kill_shared->countdown, 1) != 1)
+	if (atomic_load(&kill_shared->armed) != (int)p ||
+	    atomic_fetch_sub(&kill_shared->countdown, 1) != 1)
 		return;
 	atomic_store(&kill_shared->armed, -1);
 	atomic_store(&kill_shared->last, (int)p);
@@ -54,7 +55,8 @@ int td_kill_sync(int result)
 
 void kill_disk_init(void)
 {
-	kill_shared = mmap(NULL, sizeof *kill_shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	kill_shared = mmap(NULL, sizeof *kill_shared, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (kill_shared == MAP_FAILED)
 		abort();
 	atomic_store(&kill_shared->armed, -1);
@@ -114,7 +116,8 @@ static void start_main(void *arg)
 	for (unsigned i = 0; i < p.pages; i++)
 		p.refs[i] = i;
 	v = vbd_new(&queue, 0, take_marker(&err), changed);
-	rc = reopened ? vbd_reopen(v, disk->spec, &o, &past, &err) : vbd_open(v, disk->spec, &o, &err);
+	rc = reopened ? vbd_reopen(v, disk->spec, &o, &past, &err)
+		      : vbd_open(v, disk->spec, &o, &err);
 	if (rc < 0)
 		give_up("open its image", &err);
 	if (td_xport_mem(dup(g->memfd), dup(g->kick), dup(g->call), &x, &err) < 0 ||

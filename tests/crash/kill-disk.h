@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The tapdisk that the kill lab kills: its own code, from the ring down to the engine, in a child process with a real file.
+ * The tapdisk that the kill lab kills: its own code, from the ring down to the engine, in a child
+ * process with a real file.
  */
 #ifndef CRASH_KILL_DISK_H
 #define CRASH_KILL_DISK_H

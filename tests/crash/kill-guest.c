@@ -13,7 +13,8 @@ int kill_guest_new(struct kill_guest *k, uint64_t seed, struct td_err *err)
 	memset(k, 0, sizeof *k);
 	k->rng = rng_seed(seed, 'k');
 	k->next = 1;
-	return guest_new(&k->g, 0, 51712, &(struct guest_how){.abi = BLKIF_NATIVE, .segs = KILL_MOST}, err);
+	return guest_new(&k->g, 0, 51712,
+			 &(struct guest_how){.abi = BLKIF_NATIVE, .segs = KILL_MOST}, err);
 }
 
 void kill_guest_free(struct kill_guest *k)
@@ -29,10 +30,13 @@ static void bad(struct kill_guest *k, const char *what, int slot)
 	const struct kill_flight *f = &k->flight[slot];
 
 	if (!k->bad[0])
-		snprintf(k->bad, sizeof k->bad, "%s (slot %d, operation %u, block %u, %u blocks)", what, slot, f->op, f->block, f->n);
+		snprintf(k->bad, sizeof k->bad, "%s (slot %d, operation %u, block %u, %u blocks)",
+			 what, slot, f->op, f->block, f->n);
 }
 
-/* --- issuing -------------------------------------------------------------------------------------------------------- */
+/* --- issuing
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static bool may(const struct kill_guest *k, unsigned block, unsigned n)
 {
@@ -77,14 +81,16 @@ static void put_ordered(struct kill_guest *k, unsigned block, unsigned n)
 static void issue_one(struct kill_guest *k)
 {
 	unsigned n = 1 + (unsigned)rng_below(&k->rng, rng_chance(&k->rng, 10) ? KILL_MOST : 4);
-	unsigned block = (unsigned)rng_below(&k->rng, KILL_BLOCKS - KILL_MOST), what = (unsigned)rng_below(&k->rng, 100);
+	unsigned block = (unsigned)rng_below(&k->rng, KILL_BLOCKS - KILL_MOST),
+		 what = (unsigned)rng_below(&k->rng, 100);
 
 	if (what < 4) {
 		put(k, BLKIF_FLUSH_DISKCACHE, block, 0);
 	} else if (!may(k, block, n)) {
 		return;
 	} else if (what < 10) {
-		if (k->g.idle_n >= 3 && n <= BLKIF_MAX_SEGS) /* there is no indirect barrier worth the name in Linux */
+		if (k->g.idle_n >= 3 &&
+		    n <= BLKIF_MAX_SEGS) /* there is no indirect barrier worth the name in Linux */
 			put_ordered(k, block, n);
 	} else {
 		put(k, what < 55 ? BLKIF_WRITE : BLKIF_READ, block, n);
@@ -103,7 +109,9 @@ bool kill_guest_waits(const struct kill_guest *k)
 	return k->g.idle_n < k->g.slots;
 }
 
-/* --- judging -------------------------------------------------------------------------------------------------------- */
+/* --- judging
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static bool is_zero(const char *p, unsigned n)
 {
@@ -116,8 +124,9 @@ static void judge_read(struct kill_guest *k, int slot)
 	const char *p = guest_data(&k->g, slot);
 
 	for (unsigned i = 0; i < f->n; i++, p += 4096)
-		if (f->want[i] ? guest_check(p, (f->block + i) * 8, 4096, f->want[i]) >= 0 : !is_zero(p, 4096))
-			bad(k, "K2: a read brought other bytes than were written last", slot);
+		if (f->want[i] ? guest_check(p, (f->block + i) * 8, 4096, f->want[i]) >= 0
+			       : !is_zero(p, 4096))
+			bad(k, "KG2: a read brought other bytes than were written last", slot);
 }
 
 static void judge(struct kill_guest *k, int slot, int status)
@@ -125,13 +134,13 @@ static void judge(struct kill_guest *k, int slot, int status)
 	struct kill_flight *f = &k->flight[slot];
 
 	if (slot < 0 || slot >= (int)k->g.slots || !f->there) {
-		bad(k, "K1: an answer to a request that is not in flight", 0);
+		bad(k, "KG1: an answer to a request that is not in flight", 0);
 		return;
 	}
 	f->there = false;
 	k->answers++;
 	if (status)
-		bad(k, "K1: an error", slot);
+		bad(k, "KG1: an error", slot);
 	else if (f->op == BLKIF_READ)
 		judge_read(k, slot);
 	for (unsigned i = f->block; i < f->block + f->n; i++)
@@ -144,12 +153,13 @@ static void reap(struct kill_guest *k)
 	int slot, status;
 
 	if (ready > k->g.slots - k->g.idle_n)
-		bad(k, "K3: more answers than requests", 0);
+		bad(k, "KG3: more answers than requests", 0);
 	while (!k->bad[0] && guest_reap(&k->g, &slot, &status))
 		judge(k, slot, status);
 }
 
-/* Only an event makes it look at the ring, as in a driver: one that does not come is a guest that hangs. */
+/* Only an event makes it look at the ring, as in a driver: one that does not come is a guest that
+ * hangs. */
 void kill_guest_wait(struct kill_guest *k, int ms)
 {
 	struct pollfd p = {.fd = k->g.call, .events = POLLIN};
@@ -162,7 +172,8 @@ void kill_guest_wait(struct kill_guest *k, int ms)
 		reap(k);
 		k->g.ring->rsp_event = k->g.rsp_cons + 1;
 		__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the wish is out before the last look */
-	} while (!k->bad[0] && __atomic_load_n(&k->g.ring->rsp_prod, __ATOMIC_ACQUIRE) != k->g.rsp_cons);
+	} while (!k->bad[0] &&
+		 __atomic_load_n(&k->g.ring->rsp_prod, __ATOMIC_ACQUIRE) != k->g.rsp_cons);
 }
 
 void kill_guest_check_all(struct kill_guest *k)
@@ -173,6 +184,6 @@ void kill_guest_check_all(struct kill_guest *k)
 		for (int tries = 0; kill_guest_waits(k) && tries < 200 && !k->bad[0]; tries++)
 			kill_guest_wait(k, 100);
 		if (kill_guest_waits(k))
-			bad(k, "K4: no answer", 0);
+			bad(k, "KG4: no answer", 0);
 	}
 }

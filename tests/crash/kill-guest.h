@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guest of the kill lab, and its judge.  It keeps the ring full of reads, writes, flushes and barriers and knows what each read must
- * bring.  A block is in one request at a time, or again behind a barrier, so that an order that was not kept shows.
+ * The guest of the kill lab, and its judge.  It keeps the ring full of reads, writes, flushes and
+ * barriers and knows what each read must bring.  A block is in one request at a time, or again
+ * behind a barrier, so that an order that was not kept shows.
  *
- * K1 each request is answered once, with success, and nothing else is
- * K2 a read brings the bytes of the write that was issued last before it, in the ring's order
- * K3 the indices of the ring stay what they can be
- * K4 something is answered within the lab's patience once there is a tapdisk
+ * KG1 each request is answered once, with success, and nothing else is
+ * KG2 a read brings the bytes of the write that was issued last before it, in the ring's order
+ * KG3 the indices of the ring stay what they can be
+ * KG4 something is answered within the lab's patience once there is a tapdisk
  */
 #ifndef CRASH_KILL_GUEST_H
 #define CRASH_KILL_GUEST_H
@@ -14,8 +15,8 @@
 #include "tests/crash/rng.h"
 #include "tests/support/guest.h"
 
-#define KILL_BLOCKS   1024 /* of 4 KiB */
-#define KILL_MOST     20   /* in one request: beyond 11 it is an indirect one */
+#define KILL_BLOCKS 1024 /* of 4 KiB */
+#define KILL_MOST   20   /* in one request: beyond 11 it is an indirect one */
 
 struct kill_flight {
 	bool there;
@@ -40,6 +41,6 @@ void kill_guest_free(struct kill_guest *k);
 void kill_guest_issue(struct kill_guest *k, unsigned n); /* up to n requests, and a push */
 void kill_guest_wait(struct kill_guest *k, int ms);      /* for an event, and takes all answers */
 bool kill_guest_waits(const struct kill_guest *k);
-void kill_guest_check_all(struct kill_guest *k);         /* reads every block */
+void kill_guest_check_all(struct kill_guest *k); /* reads every block */
 
 #endif

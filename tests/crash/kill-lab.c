@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A tapdisk killed at named and at random instants, again and again, under a guest that keeps its ring full; each time another takes its
- * place.  The death of a process, not of the machine: what the kernel has stays (crashlab cuts the power).
+ * A tapdisk killed at named and at random instants, again and again, under a guest that keeps its
+ * ring full; each time another takes its place.  The death of a process, not of the machine: what
+ * the kernel has stays (crashlab cuts the power).
  */
 #include <errno.h>
 #include <getopt.h>
@@ -20,14 +21,18 @@
 #include "tests/crash/kill-disk.h"
 #include "tests/crash/kill-guest.h"
 
-static const char usage[] = "usage: killlab --image TYPE:PATH [--mode M] [--engine libaio|threads] [--kills N] [--seed N] [--patience S] [--sticky]\n"
-			    "  --kills N   100; one in two at a named point, each in its turn\n"
-			    "  --sticky    instead, deaths around an fdatasync that fails: no write may succeed after it\n"
-			    "Runs in a directory of its own, which $TAPDISK_CONTROL_DIR names.  The image is empty, of 8 MiB.\n"
-			    "Prints `died at NAME N' and `pause US' lines, and a RESULT; exits 1 after a violation.\n";
+static const char usage[] =
+	"usage: killlab --image TYPE:PATH [--mode M] [--engine libaio|threads] [--kills N] [--seed "
+	"N] [--patience S] [--sticky]\n"
+	"  --kills N   100; one in two at a named point, each in its turn\n"
+	"  --sticky    instead, deaths around an fdatasync that fails: no write may succeed after "
+	"it\n"
+	"Runs in a directory of its own, which $TAPDISK_CONTROL_DIR names.  The image is empty, of "
+	"8 MiB.\n"
+	"Prints `died at NAME N' and `pause US' lines, and a RESULT; exits 1 after a violation.\n";
 
-#define LIFE_MOST  20    /* ms, for a death at random */
-#define ARMED_MOST 100   /* ms that a named point has to be come to */
+#define LIFE_MOST   20   /* ms, for a death at random */
+#define ARMED_MOST  100  /* ms that a named point has to be come to */
 #define STARTS_MOST 20.0 /* s */
 
 static struct kill_disk disk = {.mode = "none", .engine = "libaio"};
@@ -48,7 +53,8 @@ static double now(void)
 
 static void violation(const char *what, uint64_t seed, unsigned kill)
 {
-	printf("VIOLATION: %s, cache=%s, %s, seed %llu, after kill %u: %s\n", disk.spec, disk.mode, disk.engine, (unsigned long long)seed, kill, what);
+	printf("VIOLATION: %s, cache=%s, %s, seed %llu, after kill %u: %s\n", disk.spec, disk.mode,
+	       disk.engine, (unsigned long long)seed, kill, what);
 }
 
 /* True: it is dead, and by a signal: one that has ended by itself has said why. */
@@ -75,10 +81,13 @@ static bool kill_it(void)
 	return well;
 }
 
-/* Keeps the guest at work until the tapdisk is dead, at a named point or at random; NULL, or what is wrong. */
+/* Keeps the guest at work until the tapdisk is dead, at a named point or at random; NULL, or what
+ * is wrong. */
 static const char *live_and_die(bool named)
 {
-	double end = now() + (named ? ARMED_MOST : (double)rng_below(&rng, LIFE_MOST * 1000) / 1000) / 1000, patience = now() + patience_s;
+	double end = now() +
+		     (named ? ARMED_MOST : (double)rng_below(&rng, LIFE_MOST * 1000) / 1000) / 1000,
+	       patience = now() + patience_s;
 	uint64_t answers = k.answers;
 	bool well;
 
@@ -95,7 +104,7 @@ static const char *live_and_die(bool named)
 			patience = now() + patience_s;
 		}
 		if (now() > patience && kill_guest_waits(&k))
-			return "K4: no answer";
+			return "KG4: no answer";
 		/* a life that was too short to begin shows nothing */
 		if (now() < end || (!atomic_load(&kill_shared->ready) && now() < patience))
 			continue;
@@ -121,7 +130,7 @@ static const char *first_answer(double since)
 		if (is_dead(&well))
 			return well ? NULL : "the tapdisk has ended by itself";
 		if (now() - since > patience_s)
-			return "K4: no answer after the death of a tapdisk";
+			return "KG4: no answer after the death of a tapdisk";
 	}
 	if (k.answers != answers)
 		printf("pause %.0f\n", (now() - since) * 1e6);
@@ -144,10 +153,13 @@ static void arm_next(void)
 /* One in the taking over, or soon after it. */
 static void arm_successor(void)
 {
-	if (rng_chance(&rng, 40)) /* some of what the dead one had marked is answered, and some is not */
+	if (rng_chance(&rng,
+		       40)) /* some of what the dead one had marked is answered, and some is not */
 		arm(rng_chance(&rng, 50) ? TD_KILL_PUSH_DONE : TD_KILL_NOTIFY_DONE, 2);
 	else if (rng_chance(&rng, 70))
-		arm(TD_KILL_ADOPT_MAPPED + (int)rng_below(&rng, TD_KILL_COUNT - TD_KILL_ADOPT_MAPPED), 2);
+		arm(TD_KILL_ADOPT_MAPPED +
+			    (int)rng_below(&rng, TD_KILL_COUNT - TD_KILL_ADOPT_MAPPED),
+		    2);
 	else
 		arm_next();
 }
@@ -178,7 +190,9 @@ static const char *campaign(unsigned kills, unsigned *done)
 		++*done;
 		if (rng_chance(&rng, 50)) /* the guest does not know that nobody is there */
 			kill_guest_issue(&k, 1 + (unsigned)rng_below(&rng, 32));
-		if (rng_chance(&rng, between_mark_and_push() ? 80 : 20)) /* and the next dies while it takes over */
+		if (rng_chance(&rng, between_mark_and_push()
+					     ? 80
+					     : 20)) /* and the next dies while it takes over */
 			arm_successor();
 		child = kill_disk_start(&disk, true);
 		wrong = first_answer(since);
@@ -204,7 +218,7 @@ static const char *finish(void)
 	while (kill_guest_waits(&k) && !k.bad[0] && now() < end)
 		kill_guest_wait(&k, 10);
 	if (kill_guest_waits(&k) && !k.bad[0])
-		return "K4: no answer at the end";
+		return "KG4: no answer at the end";
 	kill_guest_check_all(&k);
 	if (k.bad[0])
 		return k.bad;
@@ -215,7 +229,8 @@ static const char *finish(void)
 	return status ? "the image cannot be closed" : NULL;
 }
 
-/* --- a flush that fails --------------------------------------------------------------------------------------------- */
+/* --- a flush that fails
+ * --------------------------------------------------------------------------------------------- */
 
 static int one(uint8_t op, int ms)
 {
@@ -242,8 +257,10 @@ static bool wait_ready(void)
 
 static const char *sticky(unsigned i)
 {
-	static const int points[] = {TD_KILL_SYNC_FAILED, TD_KILL_SYNC_ENDED, TD_KILL_FLUSH_BACK, TD_KILL_FLUSH_STICKY, TD_KILL_FLUSH_ANSWERED,
-				     TD_KILL_ANSWER_MARKED, TD_KILL_PUSH_BEGIN, TD_KILL_PUSH_DONE};
+	static const int points[] = {TD_KILL_SYNC_FAILED,    TD_KILL_SYNC_ENDED,
+				     TD_KILL_FLUSH_BACK,     TD_KILL_FLUSH_STICKY,
+				     TD_KILL_FLUSH_ANSWERED, TD_KILL_ANSWER_MARKED,
+				     TD_KILL_PUSH_BEGIN,     TD_KILL_PUSH_DONE};
 	bool well;
 	int slot, status;
 
@@ -262,7 +279,8 @@ static const char *sticky(unsigned i)
 		usleep(100);
 	if (child)
 		return "it does not come to the point of its death";
-	atomic_store(&kill_shared->fail_sync, false); /* the store is well again: only what is recorded knows */
+	atomic_store(&kill_shared->fail_sync,
+		     false); /* the store is well again: only what is recorded knows */
 	child = kill_disk_start(&disk, true);
 	if (!wait_ready())
 		return "no successor";
@@ -279,7 +297,9 @@ static const char *sticky(unsigned i)
 	return NULL;
 }
 
-/* --- the program ---------------------------------------------------------------------------------------------------- */
+/* --- the program
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void prepare(uint64_t seed)
 {
@@ -329,20 +349,23 @@ static int run(unsigned kills, uint64_t seed)
 	for (int i = 0; i < TD_KILL_COUNT; i++)
 		if (atomic_load(&kill_shared->died_at[i])) {
 			points++;
-			printf("died at %s %u\n", kill_names[i], atomic_load(&kill_shared->died_at[i]));
+			printf("died at %s %u\n", kill_names[i],
+			       atomic_load(&kill_shared->died_at[i]));
 		}
 	if (wrong)
 		violation(wrong, seed, done);
-	printf("RESULT\t%u\t%u\t%u\t%llu\n", done, at_random, points, (unsigned long long)k.answers);
+	printf("RESULT\t%u\t%u\t%u\t%llu\n", done, at_random, points,
+	       (unsigned long long)k.answers);
 	return wrong != NULL;
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {{"image", required_argument, NULL, 'i'}, {"mode", required_argument, NULL, 'm'},
-					      {"engine", required_argument, NULL, 'e'}, {"kills", required_argument, NULL, 'n'},
-					      {"seed", required_argument, NULL, 's'}, {"sticky", no_argument, NULL, 'y'},
-					      {"patience", required_argument, NULL, 'p'}, {0}};
+	static const struct option longs[] = {
+		{"image", required_argument, NULL, 'i'},    {"mode", required_argument, NULL, 'm'},
+		{"engine", required_argument, NULL, 'e'},   {"kills", required_argument, NULL, 'n'},
+		{"seed", required_argument, NULL, 's'},     {"sticky", no_argument, NULL, 'y'},
+		{"patience", required_argument, NULL, 'p'}, {0}};
 	unsigned kills = 100;
 	uint64_t seed = 1;
 	bool stick = false;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * crashlab: cuts the power of one format under one cache mode, and judges.  `make check-crash' runs it over all of them; see
- * tests/crash/README.
+ * crashlab: cuts the power of one format under one cache mode, and judges.  `make check-crash' runs
+ * it over all of them; see tests/crash/README.
  *
- * Its last line is "RESULT" and, separated by tabs, format, mode, runs, cuts, faults, violations, cuts that qemu-img has looked at
- * too, the last seed or sequence, and a digest of all that happened, which the same call gives again.
- * Exit code: 0 without a violation, 1 with one, 2 for a wrong call, 3 when the tapdisk crashed or hung, 77 when there is nothing to
- * test it with.
+ * Its last line is "RESULT" and, separated by tabs, format, mode, runs, cuts, faults, violations,
+ * cuts that qemu-img has looked at too, the last seed or sequence, and a digest of all that
+ * happened, which the same call gives again. Exit code: 0 without a violation, 1 with one, 2 for a
+ * wrong call, 3 when the tapdisk crashed or hung, 77 when there is nothing to test it with.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -29,32 +29,44 @@ static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGPROF}
 static struct campaign c = {.cuts_per_run = 24, .only_cut = -1};
 
 static const struct option options[] = {
-	{"format", required_argument, NULL, 'f'},     {"mode", required_argument, NULL, 'm'},
-	{"seed", required_argument, NULL, 's'},	      {"sequence", required_argument, NULL, 'q'},
-	{"faults", required_argument, NULL, 'F'},     {"fault", required_argument, NULL, 'k'},
-	{"cuts", required_argument, NULL, 'c'},	      {"cut", required_argument, NULL, 'C'},
-	{"qemu-every", required_argument, NULL, 'Q'}, {"stop", no_argument, NULL, 'S'},
-	{"report-enospc", no_argument, NULL, 'e'},    {"verbose", no_argument, NULL, 'v'},
-	{"list", no_argument, NULL, 'l'},	      {0},
+	{"format", required_argument, NULL, 'f'},
+	{"mode", required_argument, NULL, 'm'},
+	{"seed", required_argument, NULL, 's'},
+	{"sequence", required_argument, NULL, 'q'},
+	{"faults", required_argument, NULL, 'F'},
+	{"fault", required_argument, NULL, 'k'},
+	{"cuts", required_argument, NULL, 'c'},
+	{"cut", required_argument, NULL, 'C'},
+	{"qemu-every", required_argument, NULL, 'Q'},
+	{"stop", no_argument, NULL, 'S'},
+	{"report-enospc", no_argument, NULL, 'e'},
+	{"verbose", no_argument, NULL, 'v'},
+	{"list", no_argument, NULL, 'l'},
+	{0},
 };
 
 static void usage(void)
 {
 	fputs("usage: crashlab --list\n"
-	      "       crashlab --format F --mode M (--seed | --sequence | --faults) FROM[-TO] [--cuts N a run] [--qemu-every N] [--stop]\n"
-	      "       crashlab --format F --mode M (--seed | --sequence) N [--cut N] [--fault KIND:K[:TIMES]] [--report-enospc] [--verbose]\n",
+	      "       crashlab --format F --mode M (--seed | --sequence | --faults) FROM[-TO] "
+	      "[--cuts N a run] [--qemu-every N] [--stop]\n"
+	      "       crashlab --format F --mode M (--seed | --sequence) N [--cut N] [--fault "
+	      "KIND:K[:TIMES]] [--report-enospc] [--verbose]\n",
 	      stderr);
 	exit(2);
 }
 
 static int result(char *buf, size_t len)
 {
-	return snprintf(buf, len, "RESULT\t%s\t%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%016llx\n", c.format->name, c.mode,
-			(unsigned long long)c.runs, (unsigned long long)c.cuts, (unsigned long long)c.faults,
-			(unsigned long long)c.violations, (unsigned long long)c.qemu, (unsigned long long)c.at, (unsigned long long)c.digest);
+	return snprintf(buf, len, "RESULT\t%s\t%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%016llx\n",
+			c.format->name, c.mode, (unsigned long long)c.runs,
+			(unsigned long long)c.cuts, (unsigned long long)c.faults,
+			(unsigned long long)c.violations, (unsigned long long)c.qemu,
+			(unsigned long long)c.at, (unsigned long long)c.digest);
 }
 
-/* I6.  What is at work is told, and that is all that a process in this state can do: its heap may be what is broken. */
+/* I6.  What is at work is told, and that is all that a process in this state can do: its heap may
+ * be what is broken. */
 static void on_crash(int sig)
 {
 	static char text[1024], replay[256];
@@ -64,8 +76,10 @@ static void on_crash(int sig)
 		signal(signals[i], SIG_DFL);
 	campaign_replay(&c, replay, sizeof replay);
 	c.violations++;
-	n = snprintf(text, sizeof text, "VIOLATION I6: %s, cache=%s, %s %llu: the tapdisk %s\n  replay: %s\n", c.format->name, c.mode, c.what,
-		     (unsigned long long)c.at, sig == SIGPROF ? "spins" : "crashed", replay);
+	n = snprintf(text, sizeof text,
+		     "VIOLATION I6: %s, cache=%s, %s %llu: the tapdisk %s\n  replay: %s\n",
+		     c.format->name, c.mode, c.what, (unsigned long long)c.at,
+		     sig == SIGPROF ? "spins" : "crashed", replay);
 	n += result(text + n, sizeof text - (size_t)n);
 	if (write(1, text, (size_t)n) < 0)
 		_exit(4);
@@ -110,7 +124,8 @@ static void parse_fault(const char *text)
 
 		c.fault.times = 1;
 		c.fault.kind = i;
-		if (!strncmp(text, fault_names[i], n) && sscanf(text + n, ":%u:%u", &c.fault.k, &c.fault.times) >= 1)
+		if (!strncmp(text, fault_names[i], n) &&
+		    sscanf(text + n, ":%u:%u", &c.fault.k, &c.fault.times) >= 1)
 			return;
 	}
 	usage();
@@ -161,7 +176,8 @@ static void parse(int argc, char **argv, char *kind, uint64_t *from, uint64_t *t
 		default:
 			usage();
 		}
-	if (!c.format || !c.mode || !*kind || optind != argc || !c.cuts_per_run || c.cuts_per_run > 1000)
+	if (!c.format || !c.mode || !*kind || optind != argc || !c.cuts_per_run ||
+	    c.cuts_per_run > 1000)
 		usage();
 }
 
@@ -171,8 +187,10 @@ int main(int argc, char **argv)
 	char kind = 0, line[256];
 	bool go_on = true;
 
-	if (argc == 5 && !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
-		return format_pattern(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10)) != 0;
+	if (argc == 5 &&
+	    !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
+		return format_pattern(argv[2], strtoull(argv[3], NULL, 10),
+				      strtoull(argv[4], NULL, 10)) != 0;
 	parse(argc, argv, &kind, &from, &to);
 	td_log_level(-1);
 	if (c.verbose)
@@ -182,16 +200,17 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	if (format_template(c.format, &c.template) < 0) {
-		fprintf(stderr, "%s: its image cannot be made; a tool is missing?\n", c.format->name);
+		fprintf(stderr, "%s: its image cannot be made; a tool is missing?\n",
+			c.format->name);
 		return 77;
 	}
 	watch();
 	for (uint64_t n = from; n <= to && go_on; n++) {
 		restart_watch();
-		go_on = kind == 'q'	? campaign_exhaustive(&c, n)
-			: kind == 'F'	? campaign_faults(&c, n)
-			: c.fault.kind	? campaign_one_fault(&c, n)
-					: campaign_random(&c, n);
+		go_on = kind == 'q'    ? campaign_exhaustive(&c, n)
+			: kind == 'F'  ? campaign_faults(&c, n)
+			: c.fault.kind ? campaign_one_fault(&c, n)
+				       : campaign_random(&c, n);
 	}
 	result(line, sizeof line);
 	fputs(line, stdout);

@@ -14,10 +14,10 @@ TESTS += tests/crash/lab.sh
 # chooses, are compiled once more.
 check_PROGRAMS += tests/crash/hostlab
 tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/crash/host.h tests/crash/history.c tests/crash/history.h \
-	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/stack.c tests/crash/stack.h \
+	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/bitmap-check.c tests/crash/bitmap-check.h tests/crash/stack.c tests/crash/stack.h \
 	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.h tests/crash/formats.c \
 	tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h $(CRASHLAB_JUDGE) \
-	lib/io.c lib/redo.c lib/redo-apply.c lib/redo-find.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache-barrier.c tapdisk/cache-flush.c control/tap-ctl-marker.c
+	lib/io/io.c lib/redo.c lib/redo-apply.c lib/redo-find.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c control/tap-ctl/tap-ctl-minor.c
 tests_crash_hostlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS -DTD_REDO_BYTES=crash_redo_bytes -include tests/crash/redo-bytes.h \
 	-DCRASH_SRC='"$(abs_top_srcdir)"'
 tests_crash_hostlab_LDADD = $(TAPDISK_LIBS)
@@ -28,9 +28,9 @@ EXTRA_DIST += tests/crash/host.sh tests/crash/redo-bytes.h tests/crash/vhd-block
 check_PROGRAMS += tests/crash/killlab
 tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tests/crash/kill-disk.h tests/crash/kill-guest.c \
 	tests/crash/kill-guest.h tests/crash/rng.h tests/support/guest.c tests/support/guest.h \
-	lib/io.c lib/io-aio.c lib/workers.c tapdisk/blkif.c tapdisk/blkif-takeover.c tapdisk/cache-barrier.c tapdisk/cache-flush.c
+	lib/io/io.c lib/io/io-aio.c lib/io/workers.c lib/io/file-op.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c
 if HAVE_URING
-tests_crash_killlab_SOURCES += lib/io-uring.c
+tests_crash_killlab_SOURCES += lib/io/io-uring.c
 endif
 tests_crash_killlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS
 tests_crash_killlab_LDADD = $(TAPDISK_LIBS)
@@ -43,11 +43,12 @@ EXTRA_DIST += tests/crash/plant tests/crash/README
 CRASH_ENV = HOST_OBJECTS='$(tests_crash_hostlab_OBJECTS)' HOST_FLAGS='$(tests_crash_hostlab_CPPFLAGS)' KILL_OBJECTS='$(tests_crash_killlab_OBJECTS)' SRC='$(abs_top_srcdir)' CC='$(CC)' \
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
 	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)' \
+	CUTS_LINK='$(VHD_IMAGE_WRAPS) $(LDFLAGS) $(tests_unit_test_vhd_resize_OBJECTS) @ $(tests_unit_test_vhd_resize_LDADD) $(LIBS)' \
 	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
 
 # whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
-CRASH_UNITS = tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align tests/unit/test-nbd-left
+CRASH_UNITS = tests/unit/test-vhd-resize tests/unit/test-redo tests/unit/test-qcow tests/unit/test-cache-space tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align tests/unit/test-nbd-left
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

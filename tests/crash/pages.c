@@ -65,7 +65,8 @@ void pages_copy(struct pages *p, const struct pages *of)
 	pages_borrow(p, of);
 	for (size_t i = 0; i < p->n; i++)
 		if (p->page[i])
-			p->page[i] = (uintptr_t)memcpy(must(malloc(PAGE)), address(p->page[i]), PAGE);
+			p->page[i] =
+				(uintptr_t)memcpy(must(malloc(PAGE)), address(p->page[i]), PAGE);
 }
 
 /* The page as memory to write to. */
@@ -104,7 +105,8 @@ void pages_read(const struct pages *p, uint64_t off, void *buf, size_t len)
 	unsigned char *out = buf;
 
 	while (len) {
-		size_t i = (size_t)(off / PAGE), at = off % PAGE, n = PAGE - at < len ? PAGE - at : len;
+		size_t i = (size_t)(off / PAGE), at = off % PAGE,
+		       n = PAGE - at < len ? PAGE - at : len;
 
 		if (i >= p->n || !p->page[i])
 			memset(out, 0, n);
@@ -123,7 +125,8 @@ void pages_write(struct pages *p, uint64_t off, const void *buf, size_t len)
 	if (off + len > p->size)
 		pages_resize(p, off + len);
 	while (len) {
-		size_t i = (size_t)(off / PAGE), at = off % PAGE, n = PAGE - at < len ? PAGE - at : len;
+		size_t i = (size_t)(off / PAGE), at = off % PAGE,
+		       n = PAGE - at < len ? PAGE - at : len;
 
 		memcpy(own(p, i) + at, in, n);
 		in += n;

@@ -19,7 +19,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #define SANITIZED 1
-#define RAW __attribute__((no_sanitize_address))
+#define RAW       __attribute__((no_sanitize_address))
 #else
 #define SANITIZED 0
 #define RAW
@@ -64,7 +64,9 @@ void process_back(int was)
 static LAB void *stack_bottom = NULL; /* the lab's own */
 static LAB size_t stack_bytes = 0;
 
-/* --- static variables ----------------------------------------------------------------------------------------------------- */
+/* --- static variables
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 extern char __data_start[], _end[], __start_lab[], __stop_lab[];
 
@@ -124,7 +126,9 @@ static void load(int i)
 	loaded = i;
 }
 
-/* --- memory --------------------------------------------------------------------------------------------------------------- */
+/* --- memory
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 #if !SANITIZED
 
@@ -163,7 +167,9 @@ static struct heap *heap_now(void)
 	struct heap *h = &heaps[current == NOBODY ? PROCESSES : current];
 
 	if (!h->base) {
-		h->base = h->at = (char *)syscall(SYS_mmap, NULL, HEAP_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
+		h->base = h->at =
+			(char *)syscall(SYS_mmap, NULL, HEAP_BYTES, PROT_READ | PROT_WRITE,
+					MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
 		if (h->base == MAP_FAILED)
 			abort();
 	}
@@ -173,7 +179,8 @@ static struct heap *heap_now(void)
 static struct heap *heap_of(const void *p)
 {
 	for (unsigned i = 0; i <= PROCESSES; i++)
-		if (heaps[i].base && (const char *)p >= heaps[i].base && (const char *)p < heaps[i].base + HEAP_BYTES)
+		if (heaps[i].base && (const char *)p >= heaps[i].base &&
+		    (const char *)p < heaps[i].base + HEAP_BYTES)
 			return &heaps[i];
 	return NULL;
 }
@@ -293,7 +300,9 @@ static void heap_reset(unsigned i)
 }
 #endif
 
-/* --- descriptors ---------------------------------------------------------------------------------------------------------- */
+/* --- descriptors
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 #define FDS 1024
 
@@ -336,7 +345,7 @@ static int open_at(int dir, const char *path, int flags, mode_t mode)
 	return opened((int)syscall(SYS_openat, dir, path, flags, mode));
 }
 
-#define WITH_MODE(flags) (((flags) & O_CREAT) || ((flags) & O_TMPFILE) == O_TMPFILE)
+#define WITH_MODE(flags) (((flags)&O_CREAT) || ((flags)&O_TMPFILE) == O_TMPFILE)
 
 int open(const char *path, int flags, ...)
 {
@@ -421,7 +430,9 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
 	return failed(syscall(SYS_linkat, from_dir, from, to_dir, to, flags));
 }
 
-/* --- mappings ------------------------------------------------------------------------------------------------------------- */
+/* --- mappings
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 #define MAPS   4096
 #define STACKS 64
@@ -518,7 +529,9 @@ int mprotect(void *at, size_t len, int prot)
 	return failed(syscall(SYS_mprotect, at, len, prot));
 }
 
-/* --- life and death ------------------------------------------------------------------------------------------------------- */
+/* --- life and death
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 void process_init(void)
 {
@@ -574,7 +587,9 @@ _Noreturn void process_die(void)
 {
 	current = NOBODY;
 #if SANITIZED
-	__sanitizer_start_switch_fiber(NULL, stack_bottom, stack_bytes); /* whatever stack this is, it is not left by a return */
+	__sanitizer_start_switch_fiber(
+		NULL, stack_bottom,
+		stack_bytes); /* whatever stack this is, it is not left by a return */
 #endif
 	_longjmp(*out, 1);
 }

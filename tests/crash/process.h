@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Processes of the simulated host: several tapdisks in this one process, each with memory of its own, one of which runs at a time.
+ * Processes of the simulated host: several tapdisks in this one process, each with memory of its
+ * own, one of which runs at a time.
  *
- * What a process has is what a death takes along: its heap (malloc, here, gives from the heap of whoever runs), the static variables
- * of the program (those of the tapdisk: what is the lab's own stands in the section `lab'), its mappings, its descriptors.  The
- * files in the control directory stay.  A death leaves by a long jump, from whatever depth and from whatever fiber's stack.
+ * What a process has is what a death takes along: its heap (malloc, here, gives from the heap of
+ * whoever runs), the static variables of the program (those of the tapdisk: what is the lab's own
+ * stands in the section `lab'), its mappings, its descriptors.  The files in the control directory
+ * stay.  A death leaves by a long jump, from whatever depth and from whatever fiber's stack.
  *
  * Under a sanitizer the heap is the sanitizer's, and what a dead process had is lost memory.
  */
@@ -15,7 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LAB __attribute__((section("lab"))) /* of a variable that is no tapdisk's; it has to have a value: = 0 */
+#define LAB                                                                                        \
+	__attribute__((section(                                                                    \
+		"lab"))) /* of a variable that is no tapdisk's; it has to have a value: = 0 */
 
 #define PROCESSES 3
 
@@ -37,7 +41,8 @@ int process_current(void); /* -1: the lab's own code */
 int process_lab(void);
 void process_back(int was);
 
-/* A system call of the one that runs is about to be made: the lab counts it, and may not come back. */
+/* A system call of the one that runs is about to be made: the lab counts it, and may not come back.
+ */
 extern void (*process_called)(const char *what);
 
 /* What is written to descriptor fd, or to a copy of it, is told and goes nowhere. */

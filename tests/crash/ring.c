@@ -47,10 +47,15 @@ struct ring *ring_new(struct ev_loop *loop, void (*told)(void *arg), void *arg)
 
 	if (!r)
 		abort();
-	*r = (struct ring){.loop = loop, .told = told, .arg = arg, .memfd = memfd_create("crash", MFD_CLOEXEC | MFD_ALLOW_SEALING),
-			   .kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+	*r = (struct ring){.loop = loop,
+			   .told = told,
+			   .arg = arg,
+			   .memfd = memfd_create("crash", MFD_CLOEXEC | MFD_ALLOW_SEALING),
+			   .kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+			   .call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 			   .bytes = (1 + SLOTS * SEGS) * (size_t)TD_PAGE};
-	if (r->memfd < 0 || r->kick < 0 || r->call < 0 || ftruncate(r->memfd, (off_t)r->bytes) < 0 ||
+	if (r->memfd < 0 || r->kick < 0 || r->call < 0 ||
+	    ftruncate(r->memfd, (off_t)r->bytes) < 0 ||
 	    fcntl(r->memfd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
 		abort();
 	r->mem = mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->memfd, 0);
@@ -91,7 +96,8 @@ void ring_free(struct ring *r)
 
 int ring_reach(struct ring *r, struct td_xport **x, struct td_err *err)
 {
-	return td_xport_mem(fcntl(r->memfd, F_DUPFD_CLOEXEC, 0), fcntl(r->kick, F_DUPFD_CLOEXEC, 0), fcntl(r->call, F_DUPFD_CLOEXEC, 0), x, err);
+	return td_xport_mem(fcntl(r->memfd, F_DUPFD_CLOEXEC, 0), fcntl(r->kick, F_DUPFD_CLOEXEC, 0),
+			    fcntl(r->call, F_DUPFD_CLOEXEC, 0), x, err);
 }
 
 void ring_params(unsigned queue, bool persistent, struct blkif_params *p)
@@ -151,7 +157,8 @@ unsigned char *ring_build(struct ring *r, size_t name, uint32_t n, struct rng *r
 	s->desc = (struct blkif_desc){.id = (uint64_t)(s - r->slot)};
 	for (unsigned i = 0; left; i++) {
 		struct blkif_seg *g = &s->desc.seg[i];
-		uint32_t room = (SEGS - 1 - i) * 8, least = left > room ? left - room : 1, most = left < 8 ? left : 8;
+		uint32_t room = (SEGS - 1 - i) * 8, least = left > room ? left - room : 1,
+			 most = left < 8 ? left : 8;
 		uint32_t len = rng ? least + (uint32_t)rng_below(rng, most - least + 1) : most;
 
 		g->ref = 1 + (uint32_t)(s - r->slot) * SEGS + i;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "tests/crash/process.h"
 
 /* What an operation carries while it runs: its place in the log, in the engine's own part of it. */
@@ -47,8 +47,10 @@ static unsigned char *gather(const struct td_iop *op, uint64_t len)
 /* Writes down that an operation has gone to the disk: from now on it may be there after a cut. */
 static void log_begin(struct sim *s, struct td_iop *op)
 {
-	static const int kinds[] = {[TD_IO_READ] = -1, [TD_IO_WRITE] = FOP_WRITE, [TD_IO_SYNC] = FOP_SYNC, [TD_IO_PUNCH] = FOP_ZERO,
-				    [TD_IO_ZERO] = FOP_ZERO, [TD_IO_DISCARD] = FOP_DISCARD, [TD_IO_CALL] = -1};
+	static const int kinds[] = {
+		[TD_IO_READ] = -1,        [TD_IO_WRITE] = FOP_WRITE, [TD_IO_SYNC] = FOP_SYNC,
+		[TD_IO_PUNCH] = FOP_ZERO, [TD_IO_ZERO] = FOP_ZERO,   [TD_IO_DISCARD] = FOP_DISCARD,
+		[TD_IO_CALL] = -1};
 	struct fop f;
 
 	set_logged(op, SIZE_MAX);
@@ -167,7 +169,8 @@ static bool is_due(struct sim *s, uint32_t n)
 /* What is to happen to this call: 0, -errno, or 1 for a short transfer. */
 static int fault_of(struct sim *s, const struct td_iop *op)
 {
-	bool read = op->op == TD_IO_READ, write = op->op == TD_IO_WRITE, sync = op->op == TD_IO_SYNC;
+	bool read = op->op == TD_IO_READ, write = op->op == TD_IO_WRITE,
+	     sync = op->op == TD_IO_SYNC;
 
 	s->ncalls++;
 	s->nreads += read;
@@ -203,10 +206,12 @@ static uint64_t part(struct sim *s, const struct td_iop *op, uint64_t len)
 	return len > unit ? rng_below(&s->rng, len / unit) * unit : 0;
 }
 
-/* Is it tried again, and the guest none the wiser?  A sync is not: what it should have made durable is lost, and that is said once. */
+/* Is it tried again, and the guest none the wiser?  A sync is not: what it should have made durable
+ * is lost, and that is said once. */
 static bool is_hidden(const struct td_iop *op, long res)
 {
-	return (res == -EINTR || res == -EAGAIN) && op->op != TD_IO_SYNC && !(op->op == TD_IO_WRITE && durable(op));
+	return (res == -EINTR || res == -EAGAIN) && op->op != TD_IO_SYNC &&
+	       !(op->op == TD_IO_WRITE && durable(op));
 }
 
 static void log_end(struct sim *s, const struct td_iop *op, long res)
@@ -217,12 +222,14 @@ static void log_end(struct sim *s, const struct td_iop *op, long res)
 	flog_end(s->log, op->cb.align, (*s->clock)++, res);
 }
 
-/* A write that fails may have reached the disk in part: that part is an operation of its own in the log. */
+/* A write that fails may have reached the disk in part: that part is an operation of its own in the
+ * log. */
 static void fail_write(struct sim *s, struct td_iop *op, long res)
 {
 	uint64_t len = rng_chance(&s->rng, 50) ? part(s, op, op->len - op->moved) : 0;
 
-	if (res == -EINTR || res == -EAGAIN || !len || misaligned(s, op) || transfer(&s->file[op->file->fd], op, len) < 0)
+	if (res == -EINTR || res == -EAGAIN || !len || misaligned(s, op) ||
+	    transfer(&s->file[op->file->fd], op, len) < 0)
 		len = 0;
 	if (op->cb.align == SIZE_MAX)
 		return;
@@ -309,7 +316,7 @@ bool sim_step(struct sim *s)
 {
 	uint64_t i = rng_below(&s->rng, s->nrunning);
 
-	td_list_each(l, &s->running)
+	td_list_each (l, &s->running)
 		if (i-- == 0) {
 			td_list_del(l);
 			s->nrunning--;
@@ -319,7 +326,8 @@ bool sim_step(struct sim *s)
 	return false;
 }
 
-/* --- the second half of the table: at once -------------------------------------------------------------------------------- */
+/* --- the second half of the table: at once
+ * -------------------------------------------------------------------------------- */
 
 /* A call that fails as it is: it has done nothing. */
 static bool call_fails(struct sim *s, enum sim_fault_kind kind, uint32_t nth)
@@ -338,7 +346,8 @@ static bool in_use(const struct sim_file *f, bool reader)
 	return false;
 }
 
-static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err)
+static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st,
+		    struct td_err *err)
 {
 	struct sim *s = io->priv;
 	bool reader = flags & (TD_FILE_RDONLY | TD_FILE_PARENT);
@@ -352,8 +361,13 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 			continue;
 		if (!(flags & TD_FILE_SHARED) && in_use(f, reader))
 			return td_fail(err, EBUSY, "%s is in use", path);
-		*st = (struct td_stat){.size = f->now.size, .blockdev = f->blockdev, .mem_align = 1, .off_align = 1,
-				       .logical = f->blockdev ? s->off_align : 1, .physical = 4096, .discard_gran = 4096};
+		*st = (struct td_stat){.size = f->now.size,
+				       .blockdev = f->blockdev,
+				       .mem_align = 1,
+				       .off_align = 1,
+				       .logical = f->blockdev ? s->off_align : 1,
+				       .physical = 4096,
+				       .discard_gran = 4096};
 		if (flags & TD_FILE_DIRECT) {
 			st->mem_align = 512;
 			st->off_align = s->off_align;
@@ -401,7 +415,10 @@ static int sim_truncate(struct td_io *io, int fd, uint64_t size)
 		return -ENOSPC;
 	was = process_lab();
 	if (s->log) {
-		size_t i = flog_begin(s->log, (struct fop){.kind = FOP_TRUNC, .file = (unsigned)fd, .off = size, .begin = (*s->clock)++});
+		size_t i = flog_begin(s->log, (struct fop){.kind = FOP_TRUNC,
+							   .file = (unsigned)fd,
+							   .off = size,
+							   .begin = (*s->clock)++});
 
 		flog_end(s->log, i, (*s->clock)++, 0);
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The simulated disk: an I/O engine in memory that logs what it is asked.  Nothing happens by itself: an operation completes when
- * the lab says so, in an order that the lab's seed chooses.
+ * The simulated disk: an I/O engine in memory that logs what it is asked.  Nothing happens by
+ * itself: an operation completes when the lab says so, in an order that the lab's seed chooses.
  *
  * Of direct I/O it insists on what the kernel insists on; a misaligned operation fails with EINVAL.
  */
@@ -16,8 +16,22 @@
 #define SIM_FILES     6
 #define SIM_PROCESSES 3 /* that may have files open */
 
-enum sim_fault_kind { SIM_NONE, SIM_EIO, SIM_ENOSPC, SIM_EINTR, SIM_EAGAIN, SIM_SHORT_READ, SIM_SHORT_WRITE, SIM_ESTALE, SIM_SYNC,
-		      SIM_OPEN, SIM_SIZE, SIM_TRUNCATE, SIM_TRUNCATE_SPACE, SIM_KINDS };
+enum sim_fault_kind {
+	SIM_NONE,
+	SIM_EIO,
+	SIM_ENOSPC,
+	SIM_EINTR,
+	SIM_EAGAIN,
+	SIM_SHORT_READ,
+	SIM_SHORT_WRITE,
+	SIM_ESTALE,
+	SIM_SYNC,
+	SIM_OPEN,
+	SIM_SIZE,
+	SIM_TRUNCATE,
+	SIM_TRUNCATE_SPACE,
+	SIM_KINDS
+};
 
 /* The k-th call that the kind is about fails (1: the first), and the times - 1 calls after it. */
 struct sim_fault {
@@ -37,24 +51,26 @@ struct sim {
 	struct td_io *io;
 	struct sim_file file[SIM_FILES];
 	unsigned nfiles;
-	uint32_t off_align;   /* bytes, of direct I/O */
-	uint32_t *clock;      /* the run's events */
-	struct flog *log;     /* NULL: nothing is logged */
+	uint32_t off_align; /* bytes, of direct I/O */
+	uint32_t *clock;    /* the run's events */
+	struct flog *log;   /* NULL: nothing is logged */
 	struct rng rng;
-	unsigned who;         /* the process that runs */
-	void (*event)(const char *what); /* something is about to happen, which the process need not live to see; or NULL */
+	unsigned who;                    /* the process that runs */
+	void (*event)(const char *what); /* something is about to happen, which the process need not
+					    live to see; or NULL */
 
 	struct sim_fault fault;
 	uint32_t ncalls, nreads, nwrites, nsyncs, nopens, nsizes, ntruncates;
-	unsigned nfired;      /* faults that happened */
-	bool sync_failed;     /* and what it was to make durable is in doubt */
-	bool hard;            /* one of them cannot be hidden from the guest */
+	unsigned nfired;  /* faults that happened */
+	bool sync_failed; /* and what it was to make durable is in doubt */
+	bool hard;        /* one of them cannot be hidden from the guest */
 
 	struct td_list queued, running; /* td_iop.link; before and after the commit */
 	unsigned nrunning;
 };
 
-void sim_init(struct sim *s, struct ev_loop *loop, uint32_t *clock, struct flog *log, uint64_t seed);
+void sim_init(struct sim *s, struct ev_loop *loop, uint32_t *clock, struct flog *log,
+	      uint64_t seed);
 void sim_free(struct sim *s); /* nothing is running */
 
 /* The file is borrowed: of must stay. */
@@ -63,8 +79,8 @@ void sim_add(struct sim *s, const char *name, const struct pages *of, bool block
 /* One more engine on the same disk, in the place of the first for a process that comes after. */
 struct td_io *sim_engine(struct sim *s, struct ev_loop *loop);
 /*
- * That process is dead, and `who' runs no more.  working: what the disk has been given is that one's; of it, each is done yet or never.
- * An fdatasync that is done is one that did well.
+ * That process is dead, and `who' runs no more.  working: what the disk has been given is that
+ * one's; of it, each is done yet or never. An fdatasync that is done is one that did well.
  */
 void sim_death(struct sim *s, unsigned who, bool working);
 

@@ -6,17 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tapdisk/chain.h"
-#include "tapdisk/vbd.h"
+#include "tapdisk/vbd/vbd.h"
 #include "tests/crash/clock.h"
 #include "td/ctl.h"
 #include "tests/crash/ring.h"
 
-#define TURN      0.0002 /* s on the lab's clock that a turn of the loop takes */
-#define BORED     0.25   /* s that it jumps when nothing can happen before a timer */
-#define BORED_MAX 2000   /* of these in a row, and it hangs */
-#define DIRECT_MAX 32    /* requests beside the ring at once */
+#define TURN       0.0002 /* s on the lab's clock that a turn of the loop takes */
+#define BORED      0.25   /* s that it jumps when nothing can happen before a timer */
+#define BORED_MAX  2000   /* of these in a row, and it hangs */
+#define DIRECT_MAX 32     /* requests beside the ring at once */
 
 static struct ev_loop *loop;
 
@@ -42,7 +42,7 @@ struct machine {
 	bool pausing, ring_on;
 	struct vbd_options opt;
 	struct td_err err;
-	int rc;          /* of the operation on a fiber */
+	int rc; /* of the operation on a fiber */
 	bool fiber_done;
 };
 
@@ -57,7 +57,9 @@ static void turn(void)
 	ev_run(loop, EVRUN_NOWAIT);
 }
 
-/* --- the guest ------------------------------------------------------------------------------------------------------------ */
+/* --- the guest
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void answered(struct machine *m, size_t i, int status)
 {
@@ -100,7 +102,8 @@ static void direct_done(struct td_req *req, int err)
 	struct machine *m = d->m;
 	struct gop *op = &m->r->guest.op[d->gop];
 
-	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD || op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
+	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD ||
+				   op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
 		op->n = 0;
 		op->kind = GOP_READ;
 		err = 0;
@@ -116,7 +119,8 @@ static void fill(struct machine *m, unsigned char *buf, size_t gop)
 	const struct gop *op = &m->r->guest.op[gop];
 
 	for (uint32_t k = 0; k < op->n; k++)
-		sector_fill(buf + (size_t)k * SECTOR, m->r->guest.seed, (uint32_t)gop + 1, op->sector + k);
+		sector_fill(buf + (size_t)k * SECTOR, m->r->guest.seed, (uint32_t)gop + 1,
+			    op->sector + k);
 }
 
 static struct direct *direct_slot(struct machine *m)
@@ -129,12 +133,19 @@ static struct direct *direct_slot(struct machine *m)
 
 static void submit_direct(struct machine *m, struct direct *d, size_t i)
 {
-	static const enum td_op ops[] = {[GOP_WRITE] = TD_WRITE, [GOP_ZERO] = TD_WRITE_ZEROES, [GOP_DISCARD] = TD_DISCARD, [GOP_FLUSH] = TD_FLUSH};
+	static const enum td_op ops[] = {[GOP_WRITE] = TD_WRITE,
+					 [GOP_ZERO] = TD_WRITE_ZEROES,
+					 [GOP_DISCARD] = TD_DISCARD,
+					 [GOP_FLUSH] = TD_FLUSH};
 	const struct gop *op = &m->r->guest.op[i];
 	size_t len = (size_t)op->n * SECTOR, skew = rng_chance(&m->rng, 30) ? 8 : 0;
 
 	*d = (struct direct){.busy = true, .gop = i, .m = m};
-	d->req = (struct td_req){.op = ops[op->kind], .flags = (op->flags & GOP_FUA ? TD_FUA : 0) | (op->flags & GOP_UNMAP ? TD_UNMAP : 0), .off = op->sector * SECTOR, .len = len,
+	d->req = (struct td_req){.op = ops[op->kind],
+				 .flags = (op->flags & GOP_FUA ? TD_FUA : 0) |
+					  (op->flags & GOP_UNMAP ? TD_UNMAP : 0),
+				 .off = op->sector * SECTOR,
+				 .len = len,
 				 .done = direct_done};
 	if (op->kind == GOP_WRITE) {
 		d->mem = aligned_alloc(4096, (len + skew + 4095) / 4096 * 4096);
@@ -149,9 +160,9 @@ static void submit_direct(struct machine *m, struct direct *d, size_t i)
 static void submit_ring(struct machine *m, size_t i)
 {
 	const struct gop *op = &m->r->guest.op[i];
-	uint8_t what = op->flags & GOP_BARRIER ? BLKIF_WRITE_BARRIER
+	uint8_t what = op->flags & GOP_BARRIER                               ? BLKIF_WRITE_BARRIER
 		       : op->kind == GOP_FLUSH || (op->flags & GOP_PREFLUSH) ? BLKIF_FLUSH_DISKCACHE
-		       : op->kind == GOP_READ				     ? BLKIF_READ
+		       : op->kind == GOP_READ                                ? BLKIF_READ
 									     : BLKIF_WRITE;
 	unsigned char *data = ring_build(m->ring, i, op->n, m->r->work->ragged ? &m->rng : NULL);
 
@@ -162,7 +173,9 @@ static void submit_ring(struct machine *m, size_t i)
 	ring_put(m->ring, i, what, op->sector);
 }
 
-/* --- the disk's life ------------------------------------------------------------------------------------------------------ */
+/* --- the disk's life
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void open_main(void *arg)
 {
@@ -179,7 +192,8 @@ static void open_main(void *arg)
 static void pause_main(void *arg)
 {
 	struct machine *m = arg;
-	size_t i = gtrace_add(&m->r->guest, (struct gop){.kind = GOP_SETTLE, .issue = tick(m), .ack = NEVER});
+	size_t i = gtrace_add(&m->r->guest,
+			      (struct gop){.kind = GOP_SETTLE, .issue = tick(m), .ack = NEVER});
 
 	if (vbd_pause(m->v, 0, &m->err) == 0) {
 		m->r->guest.op[i].ack = tick(m);
@@ -195,7 +209,8 @@ static void close_main(void *arg)
 {
 	struct machine *m = arg;
 	struct td_err err = {0};
-	size_t i = gtrace_add(&m->r->guest, (struct gop){.kind = GOP_SETTLE, .issue = tick(m), .ack = NEVER});
+	size_t i = gtrace_add(&m->r->guest,
+			      (struct gop){.kind = GOP_SETTLE, .issue = tick(m), .ack = NEVER});
 	int rc, failed = vbd_state(m->v) & TD_STATE_FAILED ? -EIO : 0;
 
 	if (m->ring_on)
@@ -207,7 +222,8 @@ static void close_main(void *arg)
 	if (rc == -ENOSPC && !failed && sim_no_space(&m->sim))
 		return; /* nobody waits for space to close: it says that it has promised nothing */
 	m->r->guest.op[i].ack = tick(m);
-	m->r->guest.op[i].status = failed ? failed : rc; /* of an earlier failure one has been told */
+	m->r->guest.op[i].status =
+		failed ? failed : rc; /* of an earlier failure one has been told */
 }
 
 /* Runs fn on a fiber to its end, the disk completing whatever it has. */
@@ -232,7 +248,9 @@ static void changed(struct vbd *v)
 {
 }
 
-/* --- a run ---------------------------------------------------------------------------------------------------------------- */
+/* --- a run
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 /* The next of the plan goes out, if it can. */
 static bool issue(struct machine *m)
@@ -241,7 +259,8 @@ static bool issue(struct machine *m)
 	struct direct *d = NULL;
 	size_t i;
 
-	if (m->next == m->r->work->n || m->outstanding >= m->r->work->depth || ((p->flags & PLAN_DRAIN) && m->outstanding))
+	if (m->next == m->r->work->n || m->outstanding >= m->r->work->depth ||
+	    ((p->flags & PLAN_DRAIN) && m->outstanding))
 		return false;
 	if (p->flags & PLAN_PAUSE) {
 		m->next++;
@@ -254,8 +273,12 @@ static bool issue(struct machine *m)
 	if ((p->flags & GOP_RING) ? !ring_room(m->ring) : !(d = direct_slot(m)))
 		return false;
 	m->next++;
-	i = gtrace_add(&m->r->guest, (struct gop){.kind = p->kind, .flags = p->flags & 0xffu, .sector = p->sector, .n = p->n,
-						   .issue = tick(m), .ack = NEVER});
+	i = gtrace_add(&m->r->guest, (struct gop){.kind = p->kind,
+						  .flags = p->flags & 0xffu,
+						  .sector = p->sector,
+						  .n = p->n,
+						  .issue = tick(m),
+						  .ack = NEVER});
 	m->outstanding++;
 	if (d)
 		submit_direct(m, d, i);
@@ -290,8 +313,10 @@ static void work(struct machine *m)
 			clock_advance(BORED);
 		if (bored > BORED_MAX) {
 			m->r->read.rule = "I6";
-			snprintf(m->r->read.text, sizeof m->r->read.text, "it hangs: %u requests are not answered, %u operations run%s",
-				 m->outstanding, m->sim.nrunning, m->pausing ? ", a pause does not end" : "");
+			snprintf(m->r->read.text, sizeof m->r->read.text,
+				 "it hangs: %u requests are not answered, %u operations run%s",
+				 m->outstanding, m->sim.nrunning,
+				 m->pausing ? ", a pause does not end" : "");
 			return;
 		}
 	}
@@ -299,7 +324,9 @@ static void work(struct machine *m)
 
 static void make_options(struct machine *m)
 {
-	m->opt = (struct vbd_options){.mode = td_cache_mode_find(m->r->mode), .unsafe = true, .report_enospc = m->r->report_enospc};
+	m->opt = (struct vbd_options){.mode = td_cache_mode_find(m->r->mode),
+				      .unsafe = true,
+				      .report_enospc = m->r->report_enospc};
 }
 
 static void add_files(struct sim *s, const struct template *t, const struct pages *files)
@@ -377,7 +404,9 @@ void run_free(struct run *r)
 	flog_free(&r->log);
 }
 
-/* --- after the cut -------------------------------------------------------------------------------------------------------- */
+/* --- after the cut
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 #define READ_MOST 64u /* sectors */
 
@@ -405,12 +434,19 @@ static void read_done(struct td_req *req, int err)
 	td_fiber_wake(s->fiber);
 }
 
-static int read_image(struct td_image *image, struct td_io *io, void *buf, uint64_t sector, uint32_t n)
+static int read_image(struct td_image *image, struct td_io *io, void *buf, uint64_t sector,
+		      uint32_t n)
 {
 	struct iovec iov = {buf, (size_t)n * SECTOR};
 	struct sync_read s = {.fiber = td_fiber_self()};
 
-	s.req = (struct td_req){.op = TD_READ, .off = sector * SECTOR, .len = iov.iov_len, .iov = &iov, .iovcnt = 1, .done = read_done, .io = io};
+	s.req = (struct td_req){.op = TD_READ,
+				.off = sector * SECTOR,
+				.len = iov.iov_len,
+				.iov = &iov,
+				.iovcnt = 1,
+				.done = read_done,
+				.io = io};
 	td_submit(image, &s.req);
 	while (!s.done)
 		td_fiber_wait();
@@ -431,11 +467,13 @@ static int read_all(struct reopen *o, struct td_image *image)
 		memset(buf, 0xdd, (size_t)n * SECTOR);
 		rc = read_image(image, o->sim.io, buf, l->sector[i], n);
 		if (rc < 0) {
-			snprintf(l->text, sizeof l->text, "sectors %llu+%u cannot be read: %s", (unsigned long long)l->sector[i], n, strerror(-rc));
+			snprintf(l->text, sizeof l->text, "sectors %llu+%u cannot be read: %s",
+				 (unsigned long long)l->sector[i], n, strerror(-rc));
 			return rc;
 		}
 		for (uint32_t k = 0; k < n; k++)
-			l->tag[i + k] = sector_tag(buf + (size_t)k * SECTOR, l->seed, l->sector[i + k]);
+			l->tag[i + k] =
+				sector_tag(buf + (size_t)k * SECTOR, l->seed, l->sector[i + k]);
 		i += n;
 	}
 	return 0;
@@ -449,12 +487,17 @@ static void reopen_main(void *arg)
 	char spec[128];
 
 	snprintf(spec, sizeof spec, "%s:%s", l->format->type, l->template->name[0]);
-	o->rc = chain_open(spec, &(struct td_how){.flags = td_cache_mode_find(l->mode)->file_flags & TD_FILE_DIRECT, .key = &l->template->key}, o->sim.io, &leaf, &o->err);
+	o->rc = chain_open(
+		spec,
+		&(struct td_how){.flags = td_cache_mode_find(l->mode)->file_flags & TD_FILE_DIRECT,
+				 .key = &l->template->key},
+		o->sim.io, &leaf, &o->err);
 	if (o->rc < 0) {
 		snprintf(l->text, sizeof l->text, "it does not open: %.250s", o->err.text);
 	} else {
 		if (leaf->info.size / SECTOR != l->sectors) {
-			snprintf(l->text, sizeof l->text, "it has %llu sectors, not %llu", (unsigned long long)leaf->info.size / SECTOR,
+			snprintf(l->text, sizeof l->text, "it has %llu sectors, not %llu",
+				 (unsigned long long)leaf->info.size / SECTOR,
 				 (unsigned long long)l->sectors);
 			o->rc = -EINVAL;
 		} else {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The whole tapdisk in one thread on a simulated disk: a guest on the memory transport's ring, blkif, cache layer, chain, driver.
- * And, after a cut, the driver alone on what is left.
+ * The whole tapdisk in one thread on a simulated disk: a guest on the memory transport's ring,
+ * blkif, cache layer, chain, driver. And, after a cut, the driver alone on what is left.
  */
 #ifndef CRASH_STACK_H
 #define CRASH_STACK_H
@@ -23,12 +23,14 @@ struct run {
 	/* what came of it */
 	struct gtrace guest;
 	struct flog log;
-	uint32_t clock;      /* events */
-	unsigned nfired;     /* faults that happened */
-	struct verdict read; /* the first read that was wrong, or a request that was never answered (I6) */
+	uint32_t clock;  /* events */
+	unsigned nfired; /* faults that happened */
+	struct verdict
+		read; /* the first read that was wrong, or a request that was never answered (I6) */
 };
 
-/* Opens the disk, has the guest do its work, closes.  -errno with text on stderr when the disk does not even open. */
+/* Opens the disk, has the guest do its work, closes.  -errno with text on stderr when the disk does
+ * not even open. */
 int stack_run(struct run *r);
 void run_free(struct run *r);
 
@@ -38,14 +40,14 @@ struct left {
 	const struct template *template; /* names */
 	const struct pages *files;
 	const char *mode;
-	uint64_t seed;       /* of the data, and of the order of completions */
+	uint64_t seed; /* of the data, and of the order of completions */
 	uint64_t sectors;
 	const uint64_t *sector; /* which to read, ascending */
 	size_t n;
-	uint32_t *tag;       /* out: what they read */
-	uint32_t clock;      /* events of the recovery */
-	struct flog *log;    /* out: what the recovery did; may be NULL */
-	char text[300];      /* out: why it does not open or read */
+	uint32_t *tag;    /* out: what they read */
+	uint32_t clock;   /* events of the recovery */
+	struct flog *log; /* out: what the recovery did; may be NULL */
+	char text[300];   /* out: why it does not open or read */
 };
 
 /* Opens it with our driver and reads: 0, or -errno with text. */

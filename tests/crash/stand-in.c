@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "lib/fiber.h"
-#include "tapdisk/shm.h"
+#include "lib/fiber/fiber.h"
+#include "tapdisk/stats/shm.h"
 
 static struct queue *queues[QUEUE_MAX]; /* of the process */
 static unsigned nqueues;
@@ -21,7 +21,8 @@ void stand_in_start(struct queue *home, struct ev_loop *loop, struct sim *s, uns
 	}
 }
 
-int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io, struct td_err *err)
+int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io,
+		 struct td_err *err)
 {
 	struct td_io **slot = direct ? &q->direct : &q->buffered;
 
@@ -97,7 +98,8 @@ static void call_run(struct queue_msg *m)
 
 void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void *arg)
 {
-	struct call c = {.msg.fn = call_run, .home = home, .fiber = td_fiber_self(), .fn = fn, .arg = arg};
+	struct call c = {
+		.msg.fn = call_run, .home = home, .fiber = td_fiber_self(), .fn = fn, .arg = arg};
 
 	queue_post(q, &c.msg);
 	while (!c.done)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In the place of tapdisk/queue.c and tapdisk/shm.c: threads whose turns the lab chooses, and no counters for others.  A queue's
- * messages arrive in order, one at a time, when the lab says so; what a lane's thread does is done in between, by this thread.
+ * In the place of tapdisk/queue.c and tapdisk/stats/shm.c: threads whose turns the lab chooses, and
+ * no counters for others.  A queue's messages arrive in order, one at a time, when the lab says so;
+ * what a lane's thread does is done in between, by this thread.
  */
 #ifndef CRASH_STAND_IN_H
 #define CRASH_STAND_IN_H

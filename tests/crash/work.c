@@ -22,7 +22,8 @@ static uint64_t place(struct rng *r, const struct work_disk *d, const struct wor
 		}
 		/* fall through */
 	default:
-		edge = rng_below(r, d->sectors / d->edge < 4 ? d->sectors / d->edge + 1 : 4) * d->edge;
+		edge = rng_below(r, d->sectors / d->edge < 4 ? d->sectors / d->edge + 1 : 4) *
+		       d->edge;
 		at = edge + rng_below(r, 2 * n + 4);
 		at -= at > n ? n : at;
 		return at < last ? at : last;
@@ -67,7 +68,8 @@ static void draw_beside(struct rng *r, const struct work_disk *d, struct plan *p
 }
 
 /* flushes, beside: percent. */
-static struct plan draw(struct rng *r, const struct work_disk *d, const struct work *w, unsigned flushes, unsigned beside)
+static struct plan draw(struct rng *r, const struct work_disk *d, const struct work *w,
+			unsigned flushes, unsigned beside)
 {
 	struct plan p = {.kind = GOP_WRITE, .flags = GOP_RING};
 	unsigned dice = (unsigned)rng_below(r, 100);
@@ -105,16 +107,21 @@ static struct plan draw(struct rng *r, const struct work_disk *d, const struct w
 /* As a guest sends a large transfer: plain requests of one kind, each where the last one ends. */
 static void follow(struct plan *p, const struct plan *last, const struct work_disk *d)
 {
-	if (!p->n || !last->n || !(p->flags & last->flags & GOP_RING) || (last->kind != GOP_READ && last->kind != GOP_WRITE) ||
+	if (!p->n || !last->n || !(p->flags & last->flags & GOP_RING) ||
+	    (last->kind != GOP_READ && last->kind != GOP_WRITE) ||
 	    last->sector + last->n + p->n > d->sectors)
 		return;
-	*p = (struct plan){.kind = last->kind, .flags = last->flags & ~(unsigned)PLAN_DRAIN, .sector = last->sector + last->n, .n = p->n};
+	*p = (struct plan){.kind = last->kind,
+			   .flags = last->flags & ~(unsigned)PLAN_DRAIN,
+			   .sector = last->sector + last->n,
+			   .n = p->n};
 }
 
 void work_random(struct work *w, const struct work_disk *d, uint64_t seed)
 {
 	struct rng r = rng_seed(seed, 'w');
-	unsigned n = 5 + (unsigned)rng_below(&r, rng_chance(&r, 30) ? 130 : 40), flushes = (unsigned)rng_below(&r, 30);
+	unsigned n = 5 + (unsigned)rng_below(&r, rng_chance(&r, 30) ? 130 : 40),
+		 flushes = (unsigned)rng_below(&r, 30);
 	unsigned beside = (unsigned)rng_below(&r, rng_chance(&r, 30) ? 90 : 30);
 
 	memset(w, 0, sizeof *w);

@@ -3,10 +3,10 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/xs.sh" || exit 99
 xs_start
-export TAP_CTL=$top_builddir/control/tap-ctl
+export TAP_CTL=$top_builddir/bin/tap-ctl
 : >"$WORK/tapback.log"
 D=1/51712 B=$(be 1/51712)
-script() { XENBUS_PATH=backend/vbd3/$1 XENBUS_TYPE=vbd3 XENBUS_BASE_PATH=backend "$top_builddir/control/block-tap" "$2"; }
+script() { XENBUS_PATH=backend/vbd3/$1 XENBUS_TYPE=vbd3 XENBUS_BASE_PATH=backend "$top_builddir/bin/block-tap" "$2"; }
 ring_row() { tap_ctl list -m "$(get $B/minor)"; }
 none() { [ -z "$(procs tapdisk)$(procs tap-ctl)" ]; }
 nothing_left() { is "what is left" "$(tap_ctl list)$(procs tapdisk)" ""; }
@@ -75,16 +75,16 @@ expect 0 script $D remove
 nothing_left
 
 # --- formats, with what libxl puts in front of a script's target; a path from the root of xenstore
-"$top_builddir/control/vhd-util" create -n "$WORK/f.vhd" -s 8 || fail "vhd-util"
+"$top_builddir/bin/vhd-util" create -n "$WORK/f.vhd" -s 8 || fail "vhd-util"
 formats=vhd
 ! command -v qemu-img >/dev/null || { qemu-img create -q -f qcow2 "$WORK/f.qcow2" 8M && formats="vhd qcow2"; }
 for f in $formats; do
 	xenstore-rm $B
 	disk $D "params=aio:$f:cache=writethrough:$WORK/f.$f" hotplug-error=old
-	XENBUS_PATH=$B expect 0 "$top_builddir/control/block-tap" add
+	XENBUS_PATH=$B expect 0 "$top_builddir/bin/block-tap" add
 	is "row of $f" "$(tap_ctl list -n backend/vbd3/$D)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=$f:$WORK/f.$f"
 	is "an error of an earlier run" "$(get $B/hotplug-error)" -
-	XENBUS_PATH=$B expect 0 "$top_builddir/control/block-tap" remove
+	XENBUS_PATH=$B expect 0 "$top_builddir/bin/block-tap" remove
 done
 nothing_left
 
@@ -116,7 +116,7 @@ refused "shared" "params=cache=writeback:$img" "mode=w!"
 expect 1 script 7/1 add
 is "no directory is made" "$(get "$(be 7/1)/hotplug-status")" -
 expect 1 script $D sideways
-expect 22 "$top_builddir/control/block-tap" add
+expect 22 "$top_builddir/bin/block-tap" add
 
 # --- a dead tapdisk's disk is removed as well; many at once do not meet
 try "cache=writeback:$img" "$img"
@@ -177,7 +177,7 @@ nothing_left
 for i in $(seq 8); do
 	xenstore-rm $B
 	disk $D "params=cache=writeback:$img"
-	XENBUS_PATH=backend/vbd3/$D setsid "$top_builddir/control/block-tap" add 2>/dev/null &
+	XENBUS_PATH=backend/vbd3/$D setsid "$top_builddir/bin/block-tap" add 2>/dev/null &
 	p=$!
 	sleep "0.$(printf %02d $((i * 6)))"
 	kill -KILL $p 2>/dev/null && wait $p 2>/dev/null

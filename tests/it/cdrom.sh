@@ -4,10 +4,10 @@
 . "$top_srcdir/tests/it/xs.sh" || exit 99
 command -v python3 >/dev/null || skip "python3 is not installed"
 xs_start
-export TAP_CTL=$top_builddir/control/tap-ctl
+export TAP_CTL=$top_builddir/bin/tap-ctl
 guest=$top_builddir/tests/support/tdguest
-script() { XENBUS_PATH=backend/vbd3/$1 "$top_builddir/control/block-tap" "$2"; }
-vbd() { "$top_builddir/control/tap-vbd" -t 100 -s "$top_builddir/control/block-tap" "$@"; }
+script() { XENBUS_PATH=backend/vbd3/$1 "$top_builddir/bin/block-tap" "$2"; }
+vbd() { "$top_builddir/bin/tap-vbd" -t 100 -s "$top_builddir/bin/block-tap" "$@"; }
 put /local/domain/1 name=guest one=1
 D=1/51760 B=$(be 1/51760)
 iso=$WORK/a.iso

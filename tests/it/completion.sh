@@ -2,7 +2,7 @@
 # The completion of tapback, tap-vbd, td-qcow and vhd-util, against the programs.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/doc/programs.bash-completion" || fail "the completion does not load"
-PATH=$top_builddir/control:$PATH
+PATH=$top_builddir/bin:$PATH
 
 # complete_line FUNCTION WORD...: what the last word is completed to, in $GOT
 complete_line()
@@ -18,7 +18,7 @@ complete_line()
 }
 
 : >"$WORK/disk.vhd"
-if [ -x "$top_builddir/control/tapback" ]; then
+if [ -x "$top_builddir/bin/tapback" ]; then
 	complete_line _tapback tapback --
 	for opt in --name --pidfile --order --timeout --no-barrier; do has "tapback" "$GOT" " $opt "; done
 	complete_line _tapback tapback --order = l
@@ -32,7 +32,7 @@ if [ -x "$top_builddir/control/tapback" ]; then
 	complete_line _tap_vbd tap-vbd attach 7 "$WORK/di"
 	is "a file" "$GOT" " $WORK/disk.vhd "
 fi
-if [ -x "$top_builddir/control/vhd-util" ]; then
+if [ -x "$top_builddir/bin/vhd-util" ]; then
 	complete_line _vhd_util vhd-util ""
 	for cmd in create snapshot query coalesce scan; do has vhd-util "$GOT" " $cmd "; done
 	for cmd in "${COMPREPLY[@]}"; do
@@ -45,7 +45,7 @@ if [ -x "$top_builddir/control/vhd-util" ]; then
 	complete_line _vhd_util vhd-util check -n "$WORK/di"
 	is "vhd-util's files" "$GOT" " $WORK/disk.vhd "
 fi
-if [ -x "$top_builddir/control/td-qcow" ]; then
+if [ -x "$top_builddir/bin/td-qcow" ]; then
 	complete_line _td_qcow td-qcow ""
 	for cmd in create snapshot info check resize commit map; do has td-qcow "$GOT" " $cmd "; done
 	complete_line _td_qcow td-qcow resize -

@@ -84,7 +84,7 @@ skip()
 
 tap_ctl()
 {
-	"$top_builddir/control/tap-ctl" "$@"
+	"$top_builddir/bin/tap-ctl" "$@"
 }
 
 run()

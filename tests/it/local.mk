@@ -4,8 +4,8 @@ TESTS += tests/it/tap-ctl-completion.sh tests/it/tap-ctl-life.sh tests/it/tap-ct
 EXTRA_DIST += tests/it/tap-ctl-completion.sh tests/it/tap-ctl-life.sh tests/it/tap-ctl-errors.sh tests/it/tap-ctl-dead.sh tests/it/tap-ctl-names.sh tests/it/tap-ctl-killed.sh tests/it/tap-ctl-remarks.sh
 TESTS += tests/it/ring.sh tests/it/merge.sh tests/it/io-uring.sh tests/it/takeover.sh tests/it/upgrade.sh tests/it/upgrade-trial.sh tests/it/redo.sh tests/it/flush-unknown.sh
 EXTRA_DIST += tests/it/ring.sh tests/it/merge.sh tests/it/io-uring.sh tests/it/takeover.sh tests/it/upgrade.sh tests/it/upgrade-trial.sh tests/it/redo.sh tests/it/flush-unknown.sh
-TESTS += tests/it/queues.sh
-EXTRA_DIST += tests/it/queues.sh
+TESTS += tests/it/queues.sh tests/it/reach.sh tests/it/sandbox.sh
+EXTRA_DIST += tests/it/queues.sh tests/it/reach.sh tests/it/sandbox.sh
 
 # the xenstore side, against a real xenstored
 TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh \
@@ -18,8 +18,9 @@ EXTRA_DIST += $(HOTPLUG_TESTS)
 
 include tests/it/nbd.mk
 # who may include whom
-TESTS += tests/it/includes.sh
-EXTRA_DIST += tests/it/includes.sh
+INCLUDE_TESTS = tests/it/includes.sh tests/it/circles.sh
+TESTS += $(INCLUDE_TESTS)
+EXTRA_DIST += $(INCLUDE_TESTS) tests/support/circles
 
 # statistics
 STATS_TESTS = tests/it/stats.sh tests/it/tap-ctl-top.sh tests/it/tap-ctl-metrics.sh
@@ -37,7 +38,7 @@ EXTRA_DIST += tests/it/qcow-lib.sh $(QCOW_TESTS)
 
 # VHD offline
 VHD_UTIL_TESTS = tests/it/vhd-util.sh tests/it/vhd-util-hand.sh tests/it/vhd-util-foreign.sh tests/it/vhd-util-killed.sh tests/it/vhd-util-device.sh tests/it/vhd-util-lvm.sh tests/it/vhd-util-live.sh \
-	tests/it/vhd-cut-off.sh tests/it/vhd-of-others.sh tests/it/vhd-siblings.sh tests/it/vhd-keys.sh tests/it/vhd-util-names.sh tests/it/vhd-log-waits.sh
+	tests/it/vhd-cut-off.sh tests/it/vhd-of-others.sh tests/it/vhd-siblings.sh tests/it/vhd-keys.sh tests/it/vhd-util-names.sh tests/it/vhd-log-waits.sh tests/it/redo-failed.sh
 TESTS += $(VHD_UTIL_TESTS)
 EXTRA_DIST += $(VHD_UTIL_TESTS)
 
@@ -57,3 +58,9 @@ EXTRA_DIST += tests/it/shellcheck.sh .shellcheckrc
 # the benches' report
 TESTS += tests/it/bench-report.sh
 EXTRA_DIST += tests/it/bench-report.sh
+# fibers, seen by gdb
+TESTS += tests/it/gdb-fibers.sh
+EXTRA_DIST += tests/it/gdb-fibers.sh tests/support/fibers.py
+# the formatter's file is true
+TESTS += tests/it/format.sh
+EXTRA_DIST += tests/it/format.sh

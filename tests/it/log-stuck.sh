@@ -51,7 +51,7 @@ until_true 10 test -S /dev/log
 create() # NAME: $PID, $MINOR, $URI
 {
 	truncate -s 64M "$WORK/$1"
-	expect 0 timeout $LIMIT "$top_builddir/control/tap-ctl" create -a "aio:$WORK/$1" -o cache=writeback
+	expect 0 timeout $LIMIT "$top_builddir/bin/tap-ctl" create -a "aio:$WORK/$1" -o cache=writeback
 	MINOR=${OUT##*-}
 	PID=$(tap_ctl list -m "$MINOR" | sed 's/pid=\([0-9]*\) .*/\1/')
 	URI="nbd+unix:///?socket=$TAPDISK_CONTROL_DIR/nbd$PID.$MINOR"
@@ -74,12 +74,12 @@ until_true 10 test -e "$WORK/full"
 
 # tapdisk, which logs a pause
 io "a disk's I/O"
-expect 0 timeout $LIMIT "$top_builddir/control/tap-ctl" pause -p "$PID" -m "$MINOR"
-expect 0 timeout $LIMIT "$top_builddir/control/tap-ctl" unpause -p "$PID" -m "$MINOR"
+expect 0 timeout $LIMIT "$top_builddir/bin/tap-ctl" pause -p "$PID" -m "$MINOR"
+expect 0 timeout $LIMIT "$top_builddir/bin/tap-ctl" unpause -p "$PID" -m "$MINOR"
 io "its I/O after a pause"
 create b.img
 io "another disk's I/O"
-expect 0 timeout $LIMIT "$top_builddir/control/tap-ctl" destroy -p "$PID" -m "$MINOR"
+expect 0 timeout $LIMIT "$top_builddir/bin/tap-ctl" destroy -p "$PID" -m "$MINOR"
 
 # tapback, which logs each step
 disk_up 1/51712 1
@@ -89,7 +89,7 @@ wait_key "$(be 1/51712)/state" 5
 # the hotplug script, whose error must get through to the toolstack
 xenstore-write /local/domain/0/backend/vbd3/1/1/params aio:relative /local/domain/0/backend/vbd3/1/1/frontend /x
 if command -v logger >/dev/null; then
-	run env XENBUS_PATH=/local/domain/0/backend/vbd3/1/1 TAP_CTL="$top_builddir/control/tap-ctl" timeout $LIMIT bash "$top_builddir/control/block-tap" add
+	run env XENBUS_PATH=/local/domain/0/backend/vbd3/1/1 TAP_CTL="$top_builddir/bin/tap-ctl" timeout $LIMIT bash "$top_builddir/bin/block-tap" add
 	is "the script's exit code" "$RC" 1
 	key_is /local/domain/0/backend/vbd3/1/1/hotplug-status error || fail "no error for the toolstack: $ERR"
 fi

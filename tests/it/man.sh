@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The man pages: mandoc finds nothing, each program has one, what they refer to is there, and each command and option is told.
+# The man pages: mandoc finds nothing, each program has one, what they refer to is there, each command and option is described, and at 80
+# and 120 columns every table is a table and no line is wider than the page.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 command -v mandoc >/dev/null || skip "mandoc is not installed"
 cd "$top_srcdir/doc" || fail "no doc/"
@@ -28,7 +29,7 @@ has_page()
 	fail "there is no man page of $1"
 }
 
-for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/control/*; do
+for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/bin/*; do
 	[ -x "$program" ] && [ -f "$program" ] || continue
 	name=${program##*/}
 	page=$(has_page "$name") || exit 1
@@ -53,4 +54,37 @@ for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/control/*; do
 		;;
 	esac
 done
+
+# --- at 80 and 120 columns ------------------------------------------------------------------------------------------------------
+# misshapen PAGE: what is wrong with the page's form, nothing if it is good.  A row of a table is a line of the source with two or more
+# gaps of two blanks; it has to be a line of the page too.  The cells of a row of a column list begin on one line.
+misshapen()
+{
+	local width text row pattern
+
+	for width in 80 120; do
+		text=$(mandoc -Tascii -O width=$width "$1" | sed 's/.\x08//g')
+		awk -v w=$width 'length > w { print "wider than " w ": " $0 }' <<<"$text"
+		while IFS= read -r row; do
+			sed 's/^ *//' <<<"$text" | grep -qxF -- "$row" || echo "at $width columns a row is no line: $row"
+		done < <(sed '/^[.'\'']/d; s/\\&//g; s/\\e/\\/g' "$1" | grep -E '[^ ]  +[^ ].*[^ ]  +[^ ]')
+		while IFS= read -r row; do
+			pattern=$(sed 's/^\.It //; s/ Ta / /g; s/[]$*.^[]/./g; s/  */.*/g' <<<"$row")
+			grep -q -- "$pattern" <<<"$text" || echo "at $width columns a row is broken: $row"
+		done < <(grep '^\.It .* Ta ' "$1")
+	done
+}
+for page in $pages; do
+	found=$(misshapen "$page")
+	[ -z "$found" ] || fail "$page: $found"
+done
+# and these it finds
+planted() # WHAT TEXT
+{
+	printf '.Dd November 28, 2026\n.Dt X 7\n.Os\n.Sh NAME\n.Nm x\n.Nd y\n.Sh DESCRIPTION\n%b\n' "$2" >"$WORK/x.7"
+	has "planted: $1" "$(misshapen "$WORK/x.7")" "$1"
+}
+planted "wider than 80" ".Bd -literal\n$(printf '%076d' 1)\n.Ed"
+planted "no line: none  bypassed  yes" "mode  cache  shared\nnone  bypassed  yes"
+planted "row is broken" '.Bl -column mode cache\n.It none Ta bypassed by O_DIRECT Ta yes\n.El'
 exit 0

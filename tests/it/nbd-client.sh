@@ -45,7 +45,7 @@ refused() # RC TEXT ARG...: create fails, says why, and leaves nothing
 	local rc=$1 text=$2
 
 	shift 2
-	expect "$rc" timeout 250 "$top_builddir/control/tap-ctl" create -a "$@"
+	expect "$rc" timeout 250 "$top_builddir/bin/tap-ctl" create -a "$@"
 	has "why" "$ERR" "$text"
 	is "left by $*" "$(tap_ctl list)" ""
 }
@@ -163,7 +163,7 @@ nbd_destroy
 server_end
 for how in noflush noflags; do
 	server $how
-	refused 95 "no flush" "nbd:$S"
+	refused 95 "not support flush" "nbd:$S"
 	nbd_disk "nbd:$S" -o cache=unsafe -o unsafe=yes
 	ring full 2
 	nbd_destroy
@@ -187,7 +187,7 @@ server_end
 server full
 nbd_disk "nbd:$S"
 "$guest" "$PID" "$MINOR" write 1048576 4096 1 &
-until_true 20 sh -c "'$top_builddir/control/tap-ctl' list | grep -q state=0x400"
+until_true 20 sh -c "'$top_builddir/bin/tap-ctl' list | grep -q state=0x400"
 : >"$S.room"
 wait $! || fail "a write did not go on when there was space"
 nbd_destroy
@@ -196,7 +196,7 @@ server_end
 # --- servers that lie: none is opened, or all its requests fail; the tapdisk lives, and closes
 for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-open); do
 	server "$how"
-	run timeout 250 "$top_builddir/control/tap-ctl" create -a "nbd:$S"
+	run timeout 250 "$top_builddir/bin/tap-ctl" create -a "nbd:$S"
 	[ "$RC" != 0 ] && [ "$RC" != 124 ] || fail "$how: exit code $RC"
 	has "$how" "$ERR" "$S"
 	case $ERR in *$'\e'*) fail "$how: a server's escapes get to the terminal" ;; esac

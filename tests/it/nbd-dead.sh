@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What a tapdisk that dies has with an NBD server: a write that the server carries out late does not land over a newer one (K5 in
-# drivers/nbd.h), and what was acknowledged and not flushed is not lost in silence (K6, K7).
+# drivers/nbd/nbd.h), and what was acknowledged and not flushed is not lost in silence (K6, K7).
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/nbd-lib.sh"
 
@@ -46,10 +46,10 @@ for mode in none "unsafe -o unsafe=yes"; do
 	die
 	wait $! 2>/dev/null
 	expect 16 tap_ctl revive -m "$MINOR"
-	has "$mode: the server is not done with it" "$ERR" "still at work for a client that has died"
+	has "$mode: the server is not done with it" "$ERR" "still executes requests of a client that has died"
 	if [ "$mode" = none ]; then
 		expect 16 tap_ctl create -a "nbd:$S"
-		has "whoever else comes" "$ERR" "still at work for a client that has died"
+		has "whoever else comes" "$ERR" "still executes requests of a client that has died"
 	fi
 	tap_ctl revive -m "$MINOR" >"$WORK/pid" & # it waits: the server is done before it gives up
 	waiter=$!
@@ -132,6 +132,6 @@ is "files left" "$(entries "$TAPDISK_CONTROL_DIR" 'left*')" ""
 
 # --- a guest's ring, over many deaths
 server multi
-expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "nbd:$S" none "${KILLS:-5}" "${SEED:-$RANDOM}"
+expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/bin/tap-ctl" "nbd:$S" none "${KILLS:-5}" "${SEED:-$RANDOM}"
 has "a guest over nbd:" "$OUT" "every byte right"
 kill -0 $SERVER || fail "the server has ended: $(cat "$WORK/server.err")"

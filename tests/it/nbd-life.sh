@@ -6,7 +6,7 @@
 truncate -s 16M "$WORK/d.img"
 client()
 {
-	expect 0 timeout 250 env TAP_CTL="$top_builddir/control/tap-ctl" DIR="$TAPDISK_CONTROL_DIR" $nbd_python "$top_srcdir/tests/support/nbd-life.py" \
+	expect 0 timeout 250 env TAP_CTL="$top_builddir/bin/tap-ctl" DIR="$TAPDISK_CONTROL_DIR" $nbd_python "$top_srcdir/tests/support/nbd-life.py" \
 		"$1" "$PID" "$MINOR" "$WORK/d.img"
 }
 sockets()

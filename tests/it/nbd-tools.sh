@@ -58,6 +58,7 @@ is "sockets that are left" "$(entries "$TAPDISK_CONTROL_DIR" "*nbd*")" ""
 # an image over a parent: what NBD shows is the chain, and its holes
 dd if=/dev/urandom of="$WORK/parent.img" bs=1M count=2 seek=3 status=none
 truncate -s 48M "$WORK/parent.img"
+chmod a-w "$WORK/parent.img" # a tapdisk takes what is frozen as a parent
 expect 0 qemu-img create -q -f qcow2 -b "$WORK/parent.img" -F raw "$WORK/leaf.qcow2"
 expect 0 qemu-io -f qcow2 -c 'write -P 5 10M 1M' -c 'write -z 4M 64k' "$WORK/leaf.qcow2"
 expect 0 qemu-img convert -O raw "$WORK/leaf.qcow2" "$WORK/leaf.raw"

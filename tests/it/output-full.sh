@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 [ -c /dev/full ] || skip "no /dev/full here"
 cd "$WORK" || exit 1
-TAPDISK=$top_builddir/tapdisk/tapdisk QCOW=$top_builddir/control/td-qcow VHD=$top_builddir/control/vhd-util TAP=$top_builddir/control/tap-ctl
+TAPDISK=$top_builddir/tapdisk/tapdisk QCOW=$top_builddir/bin/td-qcow VHD=$top_builddir/bin/vhd-util TAP=$top_builddir/bin/tap-ctl
 truncate -s 16M a.img
 expect 0 "$QCOW" create a.qcow2 16M
 expect 0 "$VHD" create -n a.vhd -s 16
@@ -26,7 +26,7 @@ for json in "" --json; do
 	full "$QCOW" map $json a.qcow2
 done
 for o in "--help" "--version"; do
-	for p in "$QCOW" "$VHD" "$TAP" "$TAPDISK" "$top_builddir"/control/tap-vbd "$top_builddir"/control/tapback; do
+	for p in "$QCOW" "$VHD" "$TAP" "$TAPDISK" "$top_builddir"/bin/tap-vbd "$top_builddir"/bin/tapback; do
 		[ ! -x "$p" ] || full "$p" $o
 	done
 done

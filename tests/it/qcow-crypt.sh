@@ -22,7 +22,7 @@ theirs() # NAME FORMAT OPTIONS
 	done
 	fail "qemu-img create -o $3: $(cat qemu.err)"
 }
-q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/bin/td-qcow" "$@"; }
 ours() # NAME OPTIONS
 {
 	expect 0 q create -f -E -o "encrypt.format=luks,encrypt.iter-time=10,$2" "$1" 48M <key

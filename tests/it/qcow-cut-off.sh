@@ -3,7 +3,7 @@
 # writing, and no read shows them as zeroes, in whatever part of a cluster the file ends.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-td_qcow() { "$top_builddir/control/td-qcow" "$@"; }
+td_qcow() { "$top_builddir/bin/td-qcow" "$@"; }
 guest() { "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf
@@ -96,19 +96,19 @@ stop
 # an external data file
 rm -f ./*.qcow2
 expect 0 td_qcow create -o data_file=d.raw e.qcow2 8M
-start e.qcow2 || fail "create: $(cat refused)"
+start e.qcow2 -o "data-file=$WORK/d.raw" || fail "create: $(cat refused)"
 expect 0 guest write 0 $((2 << 20)) 5
 stop
 cp d.raw d.whole
 truncate -s $((1 << 20)) d.raw
-! start e.qcow2 || fail "opened for writing with a data file that was cut off"
+! start e.qcow2 -o "data-file=$WORK/d.raw" || fail "opened for writing with a data file that was cut off"
 has "a data file that was cut off" "$(cat refused)" "cut off"
-start e.qcow2 -R || fail "read-only: $(cat refused)"
+start e.qcow2 -o "data-file=$WORK/d.raw" -R || fail "read-only: $(cat refused)"
 expect 0 guest verify 0 $((1 << 20)) 5
 expect 1 reads $((1 << 20)) 512
 stop
 cp d.whole d.raw
-start e.qcow2 || fail "with its whole data file: $(cat refused)"
+start e.qcow2 -o "data-file=$WORK/d.raw" || fail "with its whole data file: $(cat refused)"
 expect 0 guest verify 0 $((2 << 20)) 5
 stop
 

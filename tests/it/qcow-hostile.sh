@@ -208,6 +208,6 @@ for i in $(seq "${ROUNDS:-25}"); do
 	python3 poke.py sick.qcow2 "${changes[@]}"
 	run tdimg "qcow2:$WORK/sick.qcow2" writes "$i" 40 4096
 	[ "$RC" -le 1 ] || fail "SEED=$SEED round $i (${changes[*]}): exit code $RC: $ERR"
-	run timeout 250 "$top_builddir/control/td-qcow" check -r all sick.qcow2
+	run timeout 250 "$top_builddir/bin/td-qcow" check -r all sick.qcow2
 	[ "$RC" -lt 124 ] || fail "SEED=$SEED round $i (${changes[*]}): check: exit code $RC: $ERR"
 done

@@ -6,7 +6,7 @@
 cd "$WORK" || exit 1
 printf 'open sesame' >key
 printf 'close sesame' >wrong
-q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/bin/td-qcow" "$@"; }
 luks() # FILE: it is encrypted, to us and to QEMU
 {
 	expect 0 q info "$1"

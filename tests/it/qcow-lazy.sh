@@ -51,5 +51,5 @@ expect 0 qemu-img check -q small.qcow2
 # a longer L1 table is counted before it is named
 make_image lazy lazy_refcounts=on,cluster_size=512 8M
 expect 0 tdimg "qcow2:$WORK/lazy.qcow2" writes 2 20 4096
-expect 0 "$top_builddir/control/td-qcow" resize lazy.qcow2 2G
+expect 0 "$top_builddir/bin/td-qcow" resize lazy.qcow2 2G
 expect 0 qemu-img check -q lazy.qcow2

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/qcow-lib.sh"
 cd "$WORK" || exit 1
-q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/bin/td-qcow" "$@"; }
 left() { ls; }
 
 # bad words, and a size that cannot be

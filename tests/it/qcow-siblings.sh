@@ -5,7 +5,7 @@
 . "$(dirname "$0")/qcow-lib.sh"
 cd "$WORK" || exit 1
 mkdir -p sub
-q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/bin/td-qcow" "$@"; }
 pattern() { # pattern IMAGE NUMBER
 	expect 0 qemu-io -f qcow2 -c "read -P $2 0 1M" "$1"
 	[[ $OUT = *"read 1048576/1048576"* && $OUT != *"verification failed"* ]] ||
@@ -20,7 +20,7 @@ expect 0 qemu-io -f qcow2 -c "write -P 2 0 1M" mine.qcow2
 
 # a closed one beside it
 expect 16 q commit mine.qcow2
-has "who stands there" "$ERR" "other.qcow2 stands on"
+has "who stands there" "$ERR" "other.qcow2 has the backing file"
 has "what to do" "$ERR" "--force"
 pattern other.qcow2 1
 # named in another way, from another directory

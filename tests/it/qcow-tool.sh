@@ -6,7 +6,7 @@
 command -v python3 >/dev/null || skip "python3 is not installed"
 cd "$WORK" || exit 1
 
-q() { timeout 250 "$top_builddir/control/td-qcow" "$@"; }
+q() { timeout 250 "$top_builddir/bin/td-qcow" "$@"; }
 clean() # IMAGE: says qemu-img, and td-qcow
 {
 	expect 0 qemu-img check -q "$1"

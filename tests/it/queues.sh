@@ -20,8 +20,8 @@ stat() { tap_ctl stats -p "$pid" -m "$minor" | python3 -c "import json,sys; s = 
 loads() { expect 0 "$guest" --queues 4 "$@" "$pid" "$minor" load "$secs" 24; }
 
 truncate -s 32M "$WORK/d.img"
-"$top_builddir/control/vhd-util" create -n "$WORK/d.vhd" -s 32 || fail "vhd-util create"
-"$top_builddir/control/td-qcow" create "$WORK/d.qcow2" 32M >/dev/null || fail "td-qcow create"
+"$top_builddir/bin/vhd-util" create -n "$WORK/d.vhd" -s 32 || fail "vhd-util create"
+"$top_builddir/bin/td-qcow" create "$WORK/d.qcow2" 32M >/dev/null || fail "td-qcow create"
 for disk in "aio:$WORK/d.img none" "aio:$WORK/d.img writeback" "aio:$WORK/d.img writethrough" "aio:$WORK/d.img directsync" "vhd:$WORK/d.vhd none" "qcow2:$WORK/d.qcow2 none" "qcow2:$WORK/d.qcow2 writeback"; do
 	open "${disk% *}" -o cache="${disk#* }"
 	# where the data are is known from the first request on
@@ -33,9 +33,9 @@ for disk in "aio:$WORK/d.img none" "aio:$WORK/d.img writeback" "aio:$WORK/d.img 
 	is "$disk: the rings' threads" "$(sort "/proc/$pid/task/"*/comm | grep ring | tr '\n' ' ')" "tapdisk-ring1 tapdisk-ring2 tapdisk-ring3 "
 	close
 done
-run "$top_builddir/control/td-qcow" check "$WORK/d.qcow2"
+run "$top_builddir/bin/td-qcow" check "$WORK/d.qcow2"
 is "td-qcow check" "$RC" 0
-run "$top_builddir/control/vhd-util" check -n "$WORK/d.vhd"
+run "$top_builddir/bin/vhd-util" check -n "$WORK/d.vhd"
 is "vhd-util check" "$RC" 0
 
 # each FLUSH on ring 0 finds the write that ring 1, 2 or 3 had answered, and goes to the disk; one with nothing new does not
@@ -76,9 +76,9 @@ survive() # SPEC KILLS HOW
 {
 	rm -f "$WORK"/s.*
 	truncate -s 8M "$WORK/s.img"
-	"$top_builddir/control/vhd-util" create -n "$WORK/s.vhd" -s 8 || fail "vhd-util create"
-	"$top_builddir/control/td-qcow" create "$WORK/s.qcow2" 8M >/dev/null || fail "td-qcow create"
-	expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "$1" none "$2" "${SEED:-$RANDOM}" "$3" 4
+	"$top_builddir/bin/vhd-util" create -n "$WORK/s.vhd" -s 8 || fail "vhd-util create"
+	"$top_builddir/bin/td-qcow" create "$WORK/s.qcow2" 8M >/dev/null || fail "td-qcow create"
+	expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/bin/tap-ctl" "$1" none "$2" "${SEED:-$RANDOM}" "$3" 4
 	has "$1, $3" "$OUT" "every byte right"
 }
 survive "aio:$WORK/s.img" 4 kill

@@ -4,8 +4,8 @@
 . "$top_srcdir/tests/it/lib.sh"
 
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
-td_qcow() { "$top_builddir/control/td-qcow" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
+td_qcow() { "$top_builddir/bin/td-qcow" "$@"; }
 left() { (cd "$TAPDISK_CONTROL_DIR" && find . ! -type d | sort | tr '\n' ' '); }
 IMG=
 

@@ -8,7 +8,7 @@ echo "SEED=$seed KILLS=${KILLS:-25}"
 for mode in none writeback directsync; do
 	rm -f "$WORK/d.img"
 	truncate -s 8M "$WORK/d.img"
-	run timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "aio:$WORK/d.img" $mode "${KILLS:-25}" "$seed"
+	run timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/bin/tap-ctl" "aio:$WORK/d.img" $mode "${KILLS:-25}" "$seed"
 	[ "$RC" = 0 ] || fail "$mode: exit $RC: $OUT $ERR"
 	has "$mode" "$OUT" "every byte right"
 	echo "$mode: $(tail -1 <<<"$OUT"); pauses (us): $(sed -n 's/^pause //p' <<<"$OUT" | sort -n | awk '{ p[NR] = $1 } END { print "median", p[int((NR + 1) / 2)], "longest", p[NR] }')"
@@ -19,7 +19,7 @@ done
 for how in "10 kill" "3 upgrade"; do
 	rm -f "$WORK/d.img"
 	truncate -s 8M "$WORK/d.img"
-	expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "aio:$WORK/d.img" none "${how% *}" "$seed" "${how#* }" 3
+	expect 0 timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/bin/tap-ctl" "aio:$WORK/d.img" none "${how% *}" "$seed" "${how#* }" 3
 	has "three queues, ${how#* }" "$OUT" "every byte right"
 done
 is "records left" "$(entries "$TAPDISK_CONTROL_DIR" "ring*")" ""

@@ -15,7 +15,7 @@ complete_line()
 }
 
 # the program that the completion asks for pids
-PATH=$top_builddir/control:$PATH
+PATH=$top_builddir/bin:$PATH
 
 complete_line tap-ctl ""
 [ ${#COMPREPLY[@]} -ge 14 ] || fail "commands: ${COMPREPLY[*]}"
@@ -67,8 +67,10 @@ options=$(sed -n 's/.*the options are //p' <<<"$ERR" | tr -d ,)
 complete_line tap-ctl create -o ""
 for option in $options; do
 	case " ${COMPREPLY[*]} " in *" $option="*) ;; *) fail "the option $option is not offered" ;; esac
-	grep -q "^\.It Cm $option" "$top_srcdir/doc/tapdisk.8" || fail "tapdisk(8) does not tell of $option"
-	grep -q "^\.It Cm $option" "$top_srcdir/doc/tap-ctl.8" || fail "tap-ctl(8) does not tell of $option"
+	grep -qE "^\.It Cm (.* , Cm )?$option\b" "$top_srcdir/doc/tapdisk-disk.7" || fail "tapdisk-disk(7) does not tell of $option"
+done
+for page in tapdisk.8 tap-ctl.8; do
+	grep -q "^\.Xr tapdisk-disk 7" "$top_srcdir/doc/$page" || fail "$page does not name the page of these words"
 done
 for type in vhd qcow2 qcow nbd; do
 	complete_line tap-ctl create -a "$type:$WORK/di"

@@ -107,7 +107,7 @@ TAPDISK_CONTROL_DIR=/dev/null/x refuse 20 "control directory" allocate
 # nobody to hear the result: then there is none
 for args in allocate spawn "create -a null:1M" "create -a aio:$WORK/a.img" help --version; do
 	# shellcheck disable=SC2086
-	run sh -c '"$0" "$@" >/dev/full' "$top_builddir/control/tap-ctl" $args
+	run sh -c '"$0" "$@" >/dev/full' "$top_builddir/bin/tap-ctl" $args
 	is "$args into a full device" "$RC" 28
 	is "processes left by $args" "$(procs tapdisk)" ""
 	is "files left by $args" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" ""

@@ -16,7 +16,7 @@ nothing_left()
 # at points all over it: how many of them hit the middle depends on the machine, that nothing is left does not
 made=0
 for i in $(seq 30); do
-	setsid "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img" >"$WORK/out" 2>/dev/null &
+	setsid "$top_builddir/bin/tap-ctl" create -a "aio:$WORK/a.img" >"$WORK/out" 2>/dev/null &
 	p=$!
 	sleep "0.0$(printf %02d $((i * 2 % 50)))"
 	kill -KILL $p 2>/dev/null && wait $p 2>/dev/null
@@ -43,7 +43,7 @@ until [ -e "$WORK/go" ]; do sleep 0.05; done
 exec "$(realpath "$top_builddir/tapdisk/tapdisk")" "\$@"
 E
 chmod +x "$WORK/slow-tapdisk"
-TAPDISK=$WORK/slow-tapdisk setsid "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img" >/dev/null 2>&1 &
+TAPDISK=$WORK/slow-tapdisk setsid "$top_builddir/bin/tap-ctl" create -a "aio:$WORK/a.img" >/dev/null 2>&1 &
 p=$!
 until_true 5 test -s "$WORK/started"
 is "the marker while it is made" "$(cat "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-0")" $p
@@ -56,7 +56,7 @@ until_true 20 gone "$(cat "$WORK/started")"
 nothing_left "killed before the tapdisk listened"
 
 # its reader is gone when it has its result
-"$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img" 2>"$WORK/err" | true
+"$top_builddir/bin/tap-ctl" create -a "aio:$WORK/a.img" 2>"$WORK/err" | true
 nothing_left "nobody heard the result"
 
 # A destroy that is killed between the detach and the free: the marker bears its pid.  Here a process that has ended asks for that.
@@ -92,11 +92,11 @@ expect 0 tap_ctl free -m 0
 dir=$TAPDISK_CONTROL_DIR/tapdisk
 if command -v strace >/dev/null && strace -o /dev/null true 2>/dev/null; then
 	nameless() { ASAN_OPTIONS=detect_leaks=0 strace -o "$WORK/trace" -P "$dir" -P "$dir/tapdisk-0" -e trace=openat,linkat -e inject=openat:error=EOPNOTSUPP "$@"; }
-	expect 0 nameless "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img"
+	expect 0 nameless "$top_builddir/bin/tap-ctl" create -a "aio:$WORK/a.img"
 	grep -q 'O_TMPFILE.*INJECTED' "$WORK/trace" || fail "nothing was simulated: $(cat "$WORK/trace")"
 	expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
 	nothing_left "made under another name"
-	run nameless -e inject=linkat:signal=KILL "$top_builddir/control/tap-ctl" create -a "aio:$WORK/a.img"
+	run nameless -e inject=linkat:signal=KILL "$top_builddir/bin/tap-ctl" create -a "aio:$WORK/a.img"
 	is "killed before its marker had its name" "$OUT" ""
 	nothing_left "killed before its marker had its name"
 fi

@@ -149,7 +149,7 @@ is "files after destroy of a closed disk" "$(find "$TAPDISK_CONTROL_DIR" ! -type
 
 # installed below another prefix than the configured one, and called from anywhere
 mkdir -p "$WORK/moved/sbin" "$WORK/moved/libexec"
-cp "$top_builddir/control/tap-ctl" "$WORK/moved/sbin/"
+cp "$top_builddir/bin/tap-ctl" "$WORK/moved/sbin/"
 cp "$top_builddir/tapdisk/tapdisk" "$WORK/moved/libexec/"
 cd / || exit 1
 expect 0 "$WORK/moved/sbin/tap-ctl" create -a "aio:$A"

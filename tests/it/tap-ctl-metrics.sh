@@ -80,7 +80,7 @@ is "left beside it" "$(find "$WORK" -name '*.prom.*')" ""
 # what is no regular file stays what it is: it is written to, or refused
 mkfifo "$WORK/fifo"
 expect 6 tap_ctl metrics -f "$WORK/fifo" # ENXIO
-has "a FIFO that nobody reads" "$ERR" "nobody reads it"
+has "a FIFO that nobody reads" "$ERR" "no process reads it"
 cat "$WORK/fifo" >"$WORK/through" &
 reader=$!
 through() { tap_ctl metrics -f "$WORK/fifo" 2>/dev/null; }

@@ -55,7 +55,7 @@ for made in here.img link.img other/dir/here.img "$WORK/link.img"; do
 	expect 0 tap_ctl destroy -p "$P" -m 0
 done
 # a parent is no disk of its own
-"$top_builddir/control/vhd-util" create -n p.vhd -s 1 && "$top_builddir/control/vhd-util" snapshot -n c.vhd -p p.vhd || fail "no VHDs"
+"$top_builddir/bin/vhd-util" create -n p.vhd -s 1 && "$top_builddir/bin/vhd-util" snapshot -n c.vhd -p p.vhd || fail "no VHDs"
 expect 0 tap_ctl create -a vhd:c.vhd
 found 1 c.vhd
 found 0 p.vhd
@@ -102,7 +102,7 @@ is "files" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" ""
 if command -v script >/dev/null; then
 	expect 0 tap_ctl create -a aio:"$WORK/here.img" -o cache=directsync
 	P=$(procs tapdisk)
-	T=$(script -qec "'$top_builddir/control/tap-ctl' list" /dev/null </dev/null | tr -d '\r')
+	T=$(script -qec "'$top_builddir/bin/tap-ctl' list" /dev/null </dev/null | tr -d '\r')
 	has "terminal" "$T" "PID"
 	has "terminal" "$T" "CACHE"
 	has "terminal" "$T" "directsync"

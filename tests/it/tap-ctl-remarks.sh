@@ -8,8 +8,8 @@ pid_of() { tap_ctl list -m "$1" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'; }
 
 # an image in use: who has it, and destroy; shared=yes for raw alone
 truncate -s 16M a.img
-expect 0 "$top_builddir/control/vhd-util" create -n a.vhd -s 16
-expect 0 "$top_builddir/control/td-qcow" create a.qcow2 16M
+expect 0 "$top_builddir/bin/vhd-util" create -n a.vhd -s 16
+expect 0 "$top_builddir/bin/td-qcow" create a.qcow2 16M
 for spec in aio:a.img vhd:a.vhd qcow2:a.qcow2; do
 	expect 0 tap_ctl create -a $spec -o cache=writeback
 	minor=${OUT##*-} pid=$(pid_of "${OUT##*-}")

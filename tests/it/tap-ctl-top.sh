@@ -75,9 +75,9 @@ at = head[0].index("DISK")
 rows = lines[lines.index(head[0]) + 1:]
 assert any(r[at:].startswith("null:1M") for r in rows) and any(r[at:].startswith("aio:") for r in rows), rows
 P
-expect 0 python3 "$WORK/width.py" "$top_builddir/control/tap-ctl" 80 MINOR R/s W/s QD R99 W99 F99 ERR DISK
-expect 0 python3 "$WORK/width.py" "$top_builddir/control/tap-ctl" 60 MINOR R/s W/s R99 W99 F99 ERR DISK
-expect 0 python3 "$WORK/width.py" "$top_builddir/control/tap-ctl" 160 PID MINOR GUEST MODE R/s W/s F/s RMB/s WMB/s QD R50 R99 W50 W99 F99 ERR DISK
+expect 0 python3 "$WORK/width.py" "$top_builddir/bin/tap-ctl" 80 MINOR R/s W/s QD R99 W99 F99 ERR DISK
+expect 0 python3 "$WORK/width.py" "$top_builddir/bin/tap-ctl" 60 MINOR R/s W/s R99 W99 F99 ERR DISK
+expect 0 python3 "$WORK/width.py" "$top_builddir/bin/tap-ctl" 160 PID MINOR GUEST MODE R/s W/s F/s RMB/s WMB/s QD R50 R99 W50 W99 F99 ERR DISK
 
 # one that hangs is counted, and the others are shown
 Q=$(procs tapdisk | grep -vx "$P")
@@ -167,7 +167,7 @@ os.write(fd, b"q")
 read(fd, b"\x1b[?1049l")
 assert ended(pid) == 0
 P
-expect 0 timeout 250 python3 "$WORK/terminal.py" "$top_builddir/control/tap-ctl"
+expect 0 timeout 250 python3 "$WORK/terminal.py" "$top_builddir/bin/tap-ctl"
 expect 0 tap_ctl destroy -p "$Q" -m 1
 expect 0 tap_ctl destroy -p "$P" -m 0
 exit 0

@@ -3,8 +3,8 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/xs.sh" || exit 99
 xs_start
-export TAP_CTL=$top_builddir/control/tap-ctl
-vbd() { "$top_builddir/control/tap-vbd" -t 100 -s "$top_builddir/control/block-tap" "$@"; }
+export TAP_CTL=$top_builddir/bin/tap-ctl
+vbd() { "$top_builddir/bin/tap-vbd" -t 100 -s "$top_builddir/bin/block-tap" "$@"; }
 nothing_left()
 {
 	is "tapdisks left" "$(tap_ctl list)$(procs tapdisk)" ""
@@ -61,7 +61,7 @@ nothing_left $D
 standin_start 1
 disk_up $D 1
 expect 16 vbd -t 1 detach 3 xvdb
-has "busy" "$ERR" "has not let go of xvdb"
+has "busy" "$ERR" "has not released xvdb"
 case " $(asked 1)" in *disconnect*) fail "a busy ring was disconnected" ;; esac
 expect 0 vbd -f -t 1 detach 3 51728
 until_true 5 grep -q disconnect "$WORK/log.1" # with its directory gone, the ring goes too
@@ -85,7 +85,7 @@ refused 22 "from 0 to 100" 3 "polling-idle-threshold=half,$spec"
 refused 22 "unknown key" 3 "colour=red,$spec"
 refused 5 "$WORK/none" 3 "vdev=xvdb,target=$WORK/none"
 refused 5 "unsafe" 3 "vdev=xvdb,cache=unsafe,target=$img"
-expect 2 "$top_builddir/control/tap-vbd" -s "$WORK/no-script" attach 3 "$spec"
+expect 2 "$top_builddir/bin/tap-vbd" -s "$WORK/no-script" attach 3 "$spec"
 nothing_left $D
 expect 19 vbd detach 3 xvdb
 expect 22 vbd detach 3 nonsense

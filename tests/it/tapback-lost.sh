@@ -16,7 +16,7 @@ wait_key $B/state 6
 tapback_stop TERM
 
 for w in perhaps hold:0 hold:x hold:3601 holding; do
-	expect 22 "$top_builddir/control/tapback" -d --when-lost=$w
+	expect 22 "$top_builddir/bin/tapback" -d --when-lost=$w
 	has "what it takes" "$ERR" "hold:SECONDS (1 to 3600), not '$w'"
 done
 tapback_start --timeout=2 --when-lost=hold:1

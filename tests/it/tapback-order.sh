@@ -199,11 +199,11 @@ tapback_start --shutdown-request
 is "the flag" "$(get /local/domain/0/control/feature-shutdown-request)" 1
 
 # --- other backend types, one domain only, a second daemon
-expect 16 "$top_builddir/control/tapback" -d
+expect 16 "$top_builddir/bin/tapback" -d
 has "second daemon" "$ERR" "another tapback"
-expect 22 "$top_builddir/control/tapback" -x none
-expect 22 "$top_builddir/control/tapback" --order=up
-expect 0 "$top_builddir/control/tapback" --help
+expect 22 "$top_builddir/bin/tapback" -x none
+expect 22 "$top_builddir/bin/tapback" --order=up
+expect 0 "$top_builddir/bin/tapback" --help
 tapback_stop TERM
 tapback_start -n vbd -x 5 -p "$WORK/pid"
 is pidfile "$(cat "$WORK/pid")" "$TAPBACK"
@@ -215,6 +215,6 @@ is "another domain" "$(get "$(be 6/51712)/state")" 1
 tapback_stop TERM
 [ ! -e "$WORK/pid" ] || fail "the pid file is left"
 # in the background: it serves when the command returns
-run "$top_builddir/control/tapback" -p "$WORK/pid"
+run "$top_builddir/bin/tapback" -p "$WORK/pid"
 is "background" "$RC" 0
 kill "$(cat "$WORK/pid")"

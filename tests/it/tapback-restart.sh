@@ -114,7 +114,7 @@ for d in "${all[@]}"; do wait_key "$(be $d)/state" 6; done
 echo "50 disks: $(((${EPOCHREALTIME/./} - t) / 1000)) ms"
 rss=$(awk '/VmRSS/ {print $2}' /proc/$TAPBACK/status)
 echo "tapback with 50 disks: $rss KiB resident"
-grep -q __asan_init "$top_builddir/control/tapback" || [ "$rss" -lt 8192 ] || fail "$rss KiB resident"
+grep -q __asan_init "$top_builddir/bin/tapback" || [ "$rss" -lt 8192 ] || fail "$rss KiB resident"
 
 # xenstored lost: says so and ends; the rings are nobody else's business
 kill -KILL $XENSTORED

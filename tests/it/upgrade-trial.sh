@@ -35,7 +35,7 @@ on_trial() # CMD...
 		"$@" || fail "$*"
 		touch "$WORK/die"
 		if ! wait $up; then
-			has "why" "$(cat "$WORK/up")" "tapdisk $old goes on as it was"
+			has "why" "$(cat "$WORK/up")" "tapdisk $old continues as before"
 			is "it has the disk" "$(cat "$marker")" "$old"
 			return
 		fi
@@ -63,28 +63,28 @@ for mode in none writeback; do
 	on_trial written
 	kept "raw, $mode"
 
-	"$top_builddir/control/vhd-util" create -n "$WORK/d.vhd" -s 32 || fail "vhd-util"
+	"$top_builddir/bin/vhd-util" create -n "$WORK/d.vhd" -s 32 || fail "vhd-util"
 	create "vhd:$WORK/d.vhd" -o cache=$mode
 	on_trial written
 	kept "vhd, $mode"
-	expect 0 "$top_builddir/control/vhd-util" check -n "$WORK/d.vhd"
+	expect 0 "$top_builddir/bin/vhd-util" check -n "$WORK/d.vhd"
 
-	"$top_builddir/control/vhd-util" create -n "$WORK/e.vhd" -s 32 &&
-		"$top_builddir/control/vhd-util" key -s -n "$WORK/e.vhd" -k "$WORK/e,aes-xts-plain,512.key" || fail "vhd-util key"
+	"$top_builddir/bin/vhd-util" create -n "$WORK/e.vhd" -s 32 &&
+		"$top_builddir/bin/vhd-util" key -s -n "$WORK/e.vhd" -k "$WORK/e,aes-xts-plain,512.key" || fail "vhd-util key"
 	create "vhd:$WORK/e.vhd" -o cache=$mode -E <"$WORK/e,aes-xts-plain,512.key"
 	on_trial written
 	kept "encrypted vhd, $mode"
 	rm -f "$WORK/e.vhd"
 
 	for how in "" compat=0.10 lazy_refcounts=on; do
-		"$top_builddir/control/td-qcow" create -f ${how:+-o $how} "$WORK/d.qcow2" 32M >/dev/null || fail "td-qcow"
+		"$top_builddir/bin/td-qcow" create -f ${how:+-o $how} "$WORK/d.qcow2" 32M >/dev/null || fail "td-qcow"
 		create "qcow2:$WORK/d.qcow2" -o cache=$mode
 		on_trial written
 		kept "qcow2 $how, $mode"
-		expect 0 "$top_builddir/control/td-qcow" check "$WORK/d.qcow2"
+		expect 0 "$top_builddir/bin/td-qcow" check "$WORK/d.qcow2"
 	done
 
-	echo -n secret | "$top_builddir/control/td-qcow" create -f -E -o encrypt.format=luks,encrypt.iter-time=10 "$WORK/e.qcow2" 32M >/dev/null || fail "td-qcow -E"
+	echo -n secret | "$top_builddir/bin/td-qcow" create -f -E -o encrypt.format=luks,encrypt.iter-time=10 "$WORK/e.qcow2" 32M >/dev/null || fail "td-qcow -E"
 	create "qcow2:$WORK/e.qcow2" -o cache=$mode -E < <(echo -n secret)
 	on_trial written
 	kept "encrypted qcow2, $mode"

@@ -7,7 +7,7 @@ echo "SEED=$seed"
 real=$(readlink -f "$top_builddir/tapdisk/tapdisk")
 survive() # WHAT SPEC MODE TIMES
 {
-	run timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/control/tap-ctl" "$2" "$3" "$4" "$seed" upgrade
+	run timeout 250 "$top_builddir/tests/support/tdsurvive" "$top_builddir/bin/tap-ctl" "$2" "$3" "$4" "$seed" upgrade
 	[ "$RC" = 0 ] || fail "$1: exit $RC: $OUT $ERR"
 	has "$1" "$OUT" "every byte right"
 	is "$1: left" "$(entries "$TAPDISK_CONTROL_DIR") $(entries "$TAPDISK_CONTROL_DIR/tapdisk")" "tapdisk "
@@ -20,9 +20,9 @@ survive raw "aio:$WORK/d.img" none 4
 rm -f "$WORK/d.img"
 truncate -s 8M "$WORK/d.img"
 survive raw "aio:$WORK/d.img" writeback 2
-"$top_builddir/control/vhd-util" create -n "$WORK/d.vhd" -s 8 || fail "vhd-util"
+"$top_builddir/bin/vhd-util" create -n "$WORK/d.vhd" -s 8 || fail "vhd-util"
 survive vhd "vhd:$WORK/d.vhd" none 3
-"$top_builddir/control/td-qcow" create "$WORK/d.qcow2" 8M >/dev/null || fail "td-qcow"
+"$top_builddir/bin/td-qcow" create "$WORK/d.qcow2" 8M >/dev/null || fail "td-qcow"
 survive qcow2 "qcow2:$WORK/d.qcow2" directsync 3
 
 # --- what is no good: it does not start, ends at once, dies or hangs as soon as it has the disks
@@ -48,11 +48,11 @@ for what in no-program ends dies dies-early hangs; do
 done
 for what in dies hangs; do
 	rm -f "$WORK/d.vhd" "$WORK/d.qcow2"
-	"$top_builddir/control/vhd-util" create -n "$WORK/d.vhd" -s 8 && "$top_builddir/control/td-qcow" create "$WORK/d.qcow2" 8M >/dev/null || fail "create"
+	"$top_builddir/bin/vhd-util" create -n "$WORK/d.vhd" -s 8 && "$top_builddir/bin/td-qcow" create "$WORK/d.qcow2" 8M >/dev/null || fail "create"
 	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what, vhd" "vhd:$WORK/d.vhd" none 2
 	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what, qcow2" "qcow2:$WORK/d.qcow2" writeback 2
-	expect 0 "$top_builddir/control/vhd-util" check -n "$WORK/d.vhd"
-	expect 0 "$top_builddir/control/td-qcow" check "$WORK/d.qcow2"
+	expect 0 "$top_builddir/bin/vhd-util" check -n "$WORK/d.vhd"
+	expect 0 "$top_builddir/bin/td-qcow" check "$WORK/d.qcow2"
 done
 unset FALLS_BACK
 
@@ -64,7 +64,7 @@ expect 22 tap_ctl upgrade
 has "what is missing" "$ERR" "-p PID, or --all"
 expect 2 tap_ctl upgrade -p 1
 TAPDISK=$WORK/ends expect 10 tap_ctl upgrade -p "$old"
-has "ends" "$ERR" "tapdisk $old goes on as it was: the new tapdisk ended before it was ready"
+has "ends" "$ERR" "tapdisk $old continues as before: the new tapdisk ended before it was ready"
 TAPDISK=$WORK/dies expect 10 tap_ctl upgrade -p "$old"
 has "dies" "$ERR" "has died as soon as it had the disks"
 is "the marker is the old one's again" "$(cat "$marker")" "$old"

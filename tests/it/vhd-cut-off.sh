@@ -3,7 +3,7 @@
 # writes over it or calls the image valid; and an image of which nothing is lost is still of use.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 guest() { "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf

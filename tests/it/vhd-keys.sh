@@ -2,7 +2,7 @@
 # Encrypted VHDs and what is made of them: a snapshot has the same key, and no tool passes on as data what it cannot decrypt.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 guest() { "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf

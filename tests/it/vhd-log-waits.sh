@@ -3,7 +3,7 @@
 # writes to it, and says what puts it right.  A living tapdisk's log stands in nobody's way, nor does a mark without a log.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 1
 

@@ -4,7 +4,7 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
 command -v python3 >/dev/null || skip "no python3"
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 guest() { "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$top_srcdir/tests/it
@@ -109,7 +109,7 @@ expect 0 guest write $(((4 << 40) - 512)) 512 2
 expect 0 guest verify $(((4 << 40) - 512)) 512 2
 stop
 expect 0 vhd_util check -n large.vhd
-"$top_builddir/control/vhd-util" read -n large.vhd -r $((3 << 31)) -c 8 | cmp -s -n 4096 - /dev/zero && fail "read does not see what was written"
+"$top_builddir/bin/vhd-util" read -n large.vhd -r $((3 << 31)) -c 8 | cmp -s -n 4096 - /dev/zero && fail "read does not see what was written"
 expect 22 vhd_util check -n table.vhd
 has "a block table for 4 TiB" "$ERR" "2040 GiB"
 

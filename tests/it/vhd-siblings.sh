@@ -3,7 +3,7 @@
 # What storage managers do, the middle of an open chain into what is beneath, stays as it is.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf
 : >conf
@@ -61,7 +61,7 @@ stop c
 
 # the other child is closed: 16, and its name; --force when it is of no use any more
 expect 16 vhd_util coalesce -n d.vhd
-has "a closed child" "$ERR" "c.vhd stands on $WORK/p.vhd too"
+has "a closed child" "$ERR" "c.vhd has the parent $WORK/p.vhd too"
 is "the parent" "$(sha256sum <p.vhd)" "$sum"
 mkdir elsewhere
 expect 0 vhd_util snapshot -n elsewhere/e.vhd -p d.vhd -e
@@ -80,7 +80,7 @@ expect 0 vhd_util snapshot -n l.vhd -p m.vhd -e
 expect 0 vhd_util snapshot -n o.vhd -p m.vhd -e
 written l.vhd 0 65536 3
 expect 16 vhd_util coalesce -n l.vhd -a a.vhd
-has "a child of what is between" "$ERR" "o.vhd stands on $WORK/m.vhd too"
+has "a child of what is between" "$ERR" "o.vhd has the parent $WORK/m.vhd too"
 rm o.vhd
 expect 0 vhd_util coalesce -n l.vhd -a a.vhd
 rm ./*.vhd
@@ -94,7 +94,7 @@ start s "vhd:$WORK/s.vhd"
 expect 16 vhd_util coalesce -n r.vhd
 stop s
 expect 16 vhd_util coalesce -n r.vhd
-has "a closed child of a raw parent" "$ERR" "s.vhd stands on $WORK/base.img too"
+has "a closed child of a raw parent" "$ERR" "s.vhd has the parent $WORK/base.img too"
 start q "aio:$WORK/base.img" -R
 expect 16 vhd_util coalesce -n r.vhd --force
 stop q

@@ -3,7 +3,7 @@
 # grown; and scan -l, with stand-ins for LVM's tools.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 cd "$WORK" || exit 1
 
 # --- scan -l: volumes that are not active are read where LVM says that they begin ---
@@ -48,7 +48,7 @@ is "scan -l -p" "$(sed 's/vhd=\([^ ]*\).*/\1/' <<<"$OUT")" "VHD-a-1
    VHD-b-2"
 expect 5 vhd_util scan -m '*' -l no-such-group
 rm bin/lvs bin/pvs
-expect 2 env "PATH=$WORK/bin" "$top_builddir/control/vhd-util" scan -m '*' -l VG_XenStorage-1
+expect 2 env "PATH=$WORK/bin" "$top_builddir/bin/vhd-util" scan -m '*' -l VG_XenStorage-1
 has "no LVM" "$ERR" "lvm2"
 
 # --- devices ---
@@ -118,7 +118,7 @@ cp j.vhd j.orig
 if command -v strace >/dev/null; then
 	{
 		ASAN_OPTIONS=detect_leaks=0 strace -o log -e trace=fdatasync -e inject=fdatasync:signal=KILL:when=2 \
-			"$top_builddir/control/vhd-util" resize -n j.vhd -s 4000 -j "$DEV" >out 2>&1
+			"$top_builddir/bin/vhd-util" resize -n j.vhd -s 4000 -j "$DEV" >out 2>&1
 		RC=$?
 	} 2>/dev/null
 	is "killed" "$RC" 137

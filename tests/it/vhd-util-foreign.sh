@@ -6,7 +6,7 @@
 for tool in qemu-img qemu-io vhdiinfo; do
 	command -v $tool >/dev/null || skip "no $tool (Debian: qemu-utils, libvhdi-utils)"
 done
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 SEED=${VHD_SEED:-$RANDOM}
 RANDOM=$SEED
 echo "seed $SEED (VHD_SEED repeats it)"
@@ -124,8 +124,8 @@ qemu-img compare -q -f vpc -F raw flat.vhd c3.raw || fail "coalesce -o, read by 
 INFO=$(vhdiinfo c3.vhd 2>&1) || fail "vhdiinfo: $INFO"
 has "vhdiinfo" "$INFO" "Differential"
 has "vhdiinfo" "$INFO" "(25165824 bytes)"
-has "vhdiinfo" "$INFO" "$("$top_builddir/control/vhd-util" query -n c3.vhd -U)"
-has "vhdiinfo" "$(grep 'Parent identifier' <<<"$INFO")" "$("$top_builddir/control/vhd-util" query -n c2.vhd -U)"
+has "vhdiinfo" "$INFO" "$("$top_builddir/bin/vhd-util" query -n c3.vhd -U)"
+has "vhdiinfo" "$(grep 'Parent identifier' <<<"$INFO")" "$("$top_builddir/bin/vhd-util" query -n c2.vhd -U)"
 has "vhdiinfo" "$(grep 'Parent filename' <<<"$INFO")" "c2.vhd"
 vhdiinfo c0.vhd | grep -q "Dynamic" || fail "vhdiinfo: a dynamic disk"
 

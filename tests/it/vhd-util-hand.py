@@ -10,7 +10,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from vhd_hand import DIFF, DYNAMIC, FIXED, SECTOR, UNUSED, Hand, footer  # noqa: E402
 
-TOOL = os.environ['top_builddir'] + '/control/vhd-util'
+TOOL = os.environ['top_builddir'] + '/bin/vhd-util'
 seed = int(os.environ.get('VHD_SEED', random.randrange(1 << 30)))
 rng = random.Random(seed)
 failures = 0

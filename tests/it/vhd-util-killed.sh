@@ -6,7 +6,7 @@
 command -v strace >/dev/null || skip "no strace"
 export ASAN_OPTIONS=detect_leaks=0 # which does not work under ptrace
 cd "$WORK" || exit 1
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 strace -o log -e trace=pwrite64 true 2>/dev/null || skip "strace may not trace here"
 
 # killed CALL N ARG...: runs vhd-util, which is killed as it enters its Nth CALL; false when it came to its end before
@@ -16,7 +16,7 @@ killed()
 
 	shift 2
 	{ # bash tells of each kill
-		strace -f -o log -e trace="$call" -e inject="$call:signal=KILL:when=$n" "$top_builddir/control/vhd-util" "$@" >out 2>&1
+		strace -f -o log -e trace="$call" -e inject="$call:signal=KILL:when=$n" "$top_builddir/bin/vhd-util" "$@" >out 2>&1
 		rc=$?
 	} 2>/dev/null
 	[ $rc = 137 ] && return 0

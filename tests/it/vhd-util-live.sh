@@ -3,7 +3,7 @@
 # into a, both in use as parents; then, in a pause, c is named a as its parent.  And what it may not do.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 guest() { "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 1
 

@@ -4,7 +4,7 @@
 # that no device mapper is needed: they are made in the group's metadata.
 . "$(dirname "$0")/lib.sh"
 cd "$WORK" || exit 1
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 for t in pvcreate vgcreate vgcfgbackup vgcfgrestore lvs losetup; do command -v $t >/dev/null || skip "$t is not there (Debian: lvm2)"; done
 [ "$(id -u)" = 0 ] || skip "loop devices need root"
 truncate -s 64M store

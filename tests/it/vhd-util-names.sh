@@ -2,7 +2,7 @@
 # What vhd-util prints line by line: no name of a file, and none that an image has for its parent, makes a line or a field of its own.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 cd "$WORK" || exit 99
 nl='
 '

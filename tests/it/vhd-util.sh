@@ -3,7 +3,7 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 command -v python3 >/dev/null || skip "python3 is not installed"
 
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 bytes() { dd if="$1" bs=1 skip="$2" count="$3" 2>/dev/null; }
 
 cd "$WORK" || exit 1
@@ -121,13 +121,13 @@ is "blocks after fill" "$OUT" 3
 expect 0 vhd_util coalesce --debug -n r.vhd
 is "coalesce into a raw parent" "$OUT" "Coalesced 10240 sectors"
 is "the raw parent's data" "$(sha256sum <raw.img)" "$SUM"
-is "copy -s" "$("$top_builddir/control/vhd-util" copy -n r.vhd -s | sha256sum)" "$SUM"
+is "copy -s" "$("$top_builddir/bin/vhd-util" copy -n r.vhd -s | sha256sum)" "$SUM"
 expect 0 vhd_util coalesce -n r.vhd -o flat.vhd
 expect 0 vhd_util query -n flat.vhd -p -a
 is "coalesce -o" "$OUT" "flat.vhd has no parent
 3"
-is "read -r" "$("$top_builddir/control/vhd-util" read -n flat.vhd -r 0 -c 10240 | sha256sum)" "$SUM"
-is "read -B" "$("$top_builddir/control/vhd-util" read -n flat.vhd -B | od -An -tx1)" " e0"
+is "read -r" "$("$top_builddir/bin/vhd-util" read -n flat.vhd -r 0 -c 10240 | sha256sum)" "$SUM"
+is "read -B" "$("$top_builddir/bin/vhd-util" read -n flat.vhd -B | od -An -tx1)" " e0"
 expect 0 vhd_util read -n flat.vhd -t 4100 -b 1
 has "read -b" "$OUT" "block: 1: offset: "
 expect 0 vhd_util check -n r.vhd -p -s
@@ -176,7 +176,7 @@ is "an empty parent is passed over" "$OUT" "$WORK/base.vhd"
 
 # --- on a terminal a coalesce shows how far it is, and the line that callers parse stays whole ---
 if command -v script >/dev/null; then
-	T=$(script -qec "'$top_builddir/control/vhd-util' coalesce -n top.vhd --force" /dev/null </dev/null | tr '\r' '\n')
+	T=$(script -qec "'$top_builddir/bin/vhd-util' coalesce -n top.vhd --force" /dev/null </dev/null | tr '\r' '\n')
 	has "progress" "$T" "100 %"
 	has "progress" "$T" "
 Coalesced 0 sectors"

@@ -3,7 +3,7 @@
 . "$top_srcdir/tests/it/lib.sh"
 
 guest="$top_builddir/tests/support/tdguest"
-vhd_util() { "$top_builddir/control/vhd-util" "$@"; }
+vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 command -v qemu-img >/dev/null || skip "qemu-img is not there"
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf
@@ -119,11 +119,11 @@ destroy
 expect 126 tap_ctl create -a "vhd:$WORK/k.vhd" -o cache=writeback
 has "no key" "$ERR" "-E"
 head -c 64 /dev/urandom >wrong
-run bash -c "'$top_builddir/control/tap-ctl' create -a 'vhd:$WORK/k.vhd' -E -o cache=writeback <wrong"
+run bash -c "'$top_builddir/bin/tap-ctl' create -a 'vhd:$WORK/k.vhd' -E -o cache=writeback <wrong"
 is "a wrong key" "$RC" 126
-run bash -c "head -c 33 key | '$top_builddir/control/tap-ctl' create -a 'vhd:$WORK/k.vhd' -E -o cache=writeback"
+run bash -c "head -c 33 key | '$top_builddir/bin/tap-ctl' create -a 'vhd:$WORK/k.vhd' -E -o cache=writeback"
 is "a key of 33 bytes" "$RC" 22
-run bash -c "'$top_builddir/control/tap-ctl' create -a 'vhd:$WORK/c0.vhd' -E -o cache=writeback <key"
+run bash -c "'$top_builddir/bin/tap-ctl' create -a 'vhd:$WORK/c0.vhd' -E -o cache=writeback <key"
 is "a key for a plain image" "$RC" 22
 
 # large: opened within a moment, in little memory

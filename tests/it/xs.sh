@@ -26,7 +26,7 @@ xs_start()
 	daemon=$(printf '%s\n' /usr/lib/xen-*/bin/xenstored | sort -V | tail -n 1)
 	[ -x "$daemon" ] || skip "no xenstored here"
 	[ "$(id -u)" = 0 ] || skip "xenstored needs root"
-	[ -x "$top_builddir/control/tapback" ] || skip "built without Xen's libraries"
+	[ -x "$top_builddir/bin/tapback" ] || skip "built without Xen's libraries"
 	[ -f "$top_builddir/tests/support/xsnox.so" ] || fail "tests/support/xsnox.so is not built"
 	mkdir -p "$d"
 	export XENSTORED_RUNDIR=$d XENSTORED_ROOTDIR=$d
@@ -40,7 +40,7 @@ xs_start()
 tapback_start()
 {
 	: >"$WORK/tapback.log"
-	"$top_builddir/control/tapback" -d -v "$@" >>"$WORK/tapback.log" 2>&1 &
+	"$top_builddir/bin/tapback" -d -v "$@" >>"$WORK/tapback.log" 2>&1 &
 	TAPBACK=$!
 	at_exit "kill -KILL $TAPBACK 2>/dev/null"
 	until_true 5 grep -q serving "$WORK/tapback.log"

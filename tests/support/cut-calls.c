@@ -12,6 +12,7 @@
 
 struct event *events;
 size_t nevents;
+unsigned names_synced;
 static bool recording;
 static ino_t recorded;
 
@@ -94,6 +95,9 @@ int __real_fsync(int fd);
 int __wrap_fsync(int fd);
 int __wrap_fsync(int fd)
 {
+	struct stat st;
+
+	names_synced += recording && !nevents && !fstat(fd, &st) && S_ISDIR(st.st_mode);
 	return 0;
 }
 

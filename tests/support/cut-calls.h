@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The system calls that change one file, recorded, and failing on demand; and what a disk may hold when the power goes among them.  For programs
- * that are linked with --wrap for each of them (tests/unit/local.mk), whose syncs then cost nothing.
+ * The system calls that change one file, recorded, and failing on demand; and what a disk may hold
+ * when the power goes among them.  For programs that are linked with --wrap for each of them
+ * (tests/unit/local.mk), whose syncs then cost nothing.
  */
 #ifndef TESTS_CUT_CALLS_H
 #define TESTS_CUT_CALLS_H
@@ -17,12 +18,15 @@ struct event {
 };
 extern struct event *events;
 extern size_t nevents;
+extern unsigned names_synced; /* directories that were synced while it was recorded, before the
+				 file's first change */
 
 void start_recording(const char *path);
 void stop_recording(void);
 void forget_events(void);
 
-/* The fault_at'th recorded call fails with fault_errno, or is short; 0: none.  calls: so many there have been. */
+/* The fault_at'th recorded call fails with fault_errno, or is short; 0: none.  calls: so many there
+ * have been. */
 enum { SHORT = -1 };
 extern unsigned fault_at, calls;
 extern int fault_errno;

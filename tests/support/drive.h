@@ -17,7 +17,7 @@ static struct ev_loop *loop;
 static struct fault_io fio;
 static struct td_image *leaf;
 static struct td_err err; /* of the last open_how() */
-static uint8_t *mem; /* 1 MiB, aligned */
+static uint8_t *mem;      /* 1 MiB, aligned */
 
 static inline void begin(void)
 {
@@ -58,7 +58,8 @@ static inline int open_how(const char *spec, struct td_how how)
 
 static inline void open_leaf(const char *spec)
 {
-	ck_assert_msg(open_how(spec, (struct td_how){.flags = TD_FILE_DIRECT}) == 0, "%s", err.text);
+	ck_assert_msg(open_how(spec, (struct td_how){.flags = TD_FILE_DIRECT}) == 0, "%s",
+		      err.text);
 	fault_io_clear(&fio);
 }
 
@@ -73,7 +74,9 @@ static inline void close_leaf(void)
 	on_fiber(loop, close_main, NULL);
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------------- */
+/* --- requests
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 struct op {
 	struct td_req req;
@@ -89,11 +92,19 @@ static inline void op_done(struct td_req *req, int e)
 	o->err = e;
 }
 
-static inline void start(struct op *o, enum td_op what, void *buf, uint64_t off, uint64_t len, unsigned flags)
+static inline void start(struct op *o, enum td_op what, void *buf, uint64_t off, uint64_t len,
+			 unsigned flags)
 {
 	memset(o, 0, sizeof *o);
 	o->iov = (struct iovec){buf, len};
-	o->req = (struct td_req){.op = what, .flags = flags, .off = off, .len = len, .iov = &o->iov, .iovcnt = 1, .done = op_done, .io = fio.io};
+	o->req = (struct td_req){.op = what,
+				 .flags = flags,
+				 .off = off,
+				 .len = len,
+				 .iov = &o->iov,
+				 .iovcnt = 1,
+				 .done = op_done,
+				 .io = fio.io};
 	td_submit(leaf, &o->req);
 }
 
@@ -127,7 +138,8 @@ static inline void ok(enum td_op what, void *buf, uint64_t off, uint64_t len, un
 static inline void expect_log(unsigned i, enum td_io_op op, uint64_t len)
 {
 	ck_assert_uint_lt(i, fio.nlog);
-	ck_assert_msg(fio.log[i].op == op && fio.log[i].len == len, "operation %u is %d of %llu bytes, not %d of %llu", i, fio.log[i].op,
+	ck_assert_msg(fio.log[i].op == op && fio.log[i].len == len,
+		      "operation %u is %d of %llu bytes, not %d of %llu", i, fio.log[i].op,
 		      (unsigned long long)fio.log[i].len, op, (unsigned long long)len);
 }
 

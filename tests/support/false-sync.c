@@ -3,8 +3,8 @@
  * Preloaded: a tapdisk that breaks its promise, for tests of what judges it.  $FALSE_SYNC says how:
  *
  *   none     fdatasync returns 0 and asks the kernel for nothing
- *   early    each write is preceded by the fdatasync, and the FLUSH that follows returns 0 without one: as many fdatasyncs as FLUSHes
- *   fails    fdatasync asks for the descriptor -1, and returns 0
+ *   early    each write is preceded by the fdatasync, and the FLUSH that follows returns 0 without
+ * one: as many fdatasyncs as FLUSHes fails    fdatasync asks for the descriptor -1, and returns 0
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 
 static struct fault_file *file_of(struct fault_io *f, int fd)
 {
@@ -44,7 +44,8 @@ static void record(struct fault_io *f, const struct td_iop *op)
 	if (op->op == TD_IO_CALL || f->nlog == FAULT_LOG)
 		return;
 	f->log_file[f->nlog] = (uint8_t)op->file->fd;
-	f->log[f->nlog++] = (struct fault_record){op->op, op->flags, op->off + op->moved, op->len - op->moved};
+	f->log[f->nlog++] =
+		(struct fault_record){op->op, op->flags, op->off + op->moved, op->len - op->moved};
 }
 
 static void commit(struct td_io *io)
@@ -63,7 +64,8 @@ static void commit(struct td_io *io)
 		ev_feed_event(io->loop, &f->finish, EV_CUSTOM);
 }
 
-/* Moves up to `most' bytes between the operation and its file; what the file has not is not moved. */
+/* Moves up to `most' bytes between the operation and its file; what the file has not is not moved.
+ */
 static long transfer(struct fault_file *file, struct td_iop *op, uint64_t most)
 {
 	uint64_t off = op->off + op->moved, left = most, moved = 0;
@@ -117,7 +119,8 @@ static long perform(struct fault_io *f, struct td_iop *op)
 	}
 	switch (op->op) {
 	case TD_IO_WRITE:
-		if (f->grows && op->off + op->moved + most > file->size && file_truncate(op->file->io, op->file->fd, op->off + op->moved + most))
+		if (f->grows && op->off + op->moved + most > file->size &&
+		    file_truncate(op->file->io, op->file->fd, op->off + op->moved + most))
 			return -ENOSPC;
 		return transfer(file, op, most);
 	case TD_IO_READ:
@@ -142,7 +145,7 @@ static void complete(struct fault_io *f, struct td_list *l)
 
 static struct td_list *at(struct fault_io *f, unsigned i)
 {
-	td_list_each(l, &f->running)
+	td_list_each (l, &f->running)
 		if (i-- == 0)
 			return l;
 	return NULL;
@@ -153,7 +156,9 @@ static void on_finish(struct ev_loop *loop, ev_prepare *w, int revents)
 	struct fault_io *f = w->data;
 
 	for (unsigned n = f->nrunning, i = 0; n; n--) {
-		struct td_list *l = at(f, f->manual ? i : f->reorder ? (unsigned)rand() % f->nrunning : 0);
+		struct td_list *l = at(f, f->manual    ? i
+					  : f->reorder ? (unsigned)rand() % f->nrunning
+						       : 0);
 
 		if (f->manual && td_entry(l, struct td_iop, link)->op != TD_IO_CALL)
 			i++;
@@ -162,15 +167,21 @@ static void on_finish(struct ev_loop *loop, ev_prepare *w, int revents)
 	}
 }
 
-static int file_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st, struct td_err *err)
+static int file_open(struct td_io *io, const char *path, unsigned flags, int *fd,
+		     struct td_stat *st, struct td_err *err)
 {
 	struct fault_io *f = io->priv;
 
 	for (int i = 0; i < FAULT_FILES; i++) {
 		if (!f->file[i].data || strcmp(f->file[i].name, path))
 			continue;
-		*st = (struct td_stat){.size = f->file[i].size, .mem_align = 1, .off_align = 1, .logical = 1, .physical = 4096,
-				       .discard_gran = 4096, .blockdev = f->file[i].blockdev};
+		*st = (struct td_stat){.size = f->file[i].size,
+				       .mem_align = 1,
+				       .off_align = 1,
+				       .logical = 1,
+				       .physical = 4096,
+				       .discard_gran = 4096,
+				       .blockdev = f->file[i].blockdev};
 		if (flags & TD_FILE_DIRECT) {
 			st->mem_align = f->mem_align;
 			st->off_align = f->off_align;
@@ -201,7 +212,8 @@ static const struct td_io_ops ops = {
 	.truncate = file_truncate,
 };
 
-static void start(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align, bool merges)
+static void start(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align,
+		  bool merges)
 {
 	int rc;
 

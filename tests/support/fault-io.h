@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An I/O engine in memory, with faults on demand.  It insists on what real direct I/O insists on: offsets, lengths and memory
- * aligned as the file says; and it writes down what it was asked, in order.
+ * An I/O engine in memory, with faults on demand.  It insists on what real direct I/O insists on:
+ * offsets, lengths and memory aligned as the file says; and it writes down what it was asked, in
+ * order.
  */
 #ifndef TESTS_FAULT_IO_H
 #define TESTS_FAULT_IO_H
@@ -19,10 +20,11 @@ struct fault_file {
 	bool blockdev;
 };
 
-/* What happens to the k-th READ, WRITE, SYNC, PUNCH or ZERO (1: the first) since fault_io_new() or fault_io_clear(). */
+/* What happens to the k-th READ, WRITE, SYNC, PUNCH or ZERO (1: the first) since fault_io_new() or
+ * fault_io_clear(). */
 struct fault_rule {
 	uint64_t k;
-	long res;      /* negative: -errno; else: at most so many bytes are transferred */
+	long res; /* negative: -errno; else: at most so many bytes are transferred */
 };
 
 struct fault_record {
@@ -36,25 +38,27 @@ struct fault_io {
 	struct td_io_ops ops;
 	struct fault_file file[FAULT_FILES];
 	uint32_t off_align, mem_align; /* of direct files; others take anything */
-	bool manual;                   /* operations complete when the test says so; CALLs always at once */
-	bool grows;                    /* a write beyond the end of a file makes it longer; otherwise it is a bug */
-	bool reorder;                  /* those of a turn complete in random order */
+	bool manual;  /* operations complete when the test says so; CALLs always at once */
+	bool grows;   /* a write beyond the end of a file makes it longer; otherwise it is a bug */
+	bool reorder; /* those of a turn complete in random order */
 
 	struct fault_rule rule[FAULT_RULES];
 	unsigned nrules;
-	uint64_t k;                    /* operations so far */
-	struct fault_record *log;      /* FAULT_LOG entries */
-	uint8_t log_file[FAULT_LOG];   /* of which file[] */
+	uint64_t k;                  /* operations so far */
+	struct fault_record *log;    /* FAULT_LOG entries */
+	uint8_t log_file[FAULT_LOG]; /* of which file[] */
 	unsigned nlog, ncommits;
 
 	struct td_list queued, running; /* td_iop.link: before and after commit */
 	unsigned nrunning;
-	ev_prepare finish;             /* never started: fed */
+	ev_prepare finish; /* never started: fed */
 };
 
 /* f is filled; f->io is the engine.  off_align, mem_align: bytes. */
 void fault_io_new(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align);
-void fault_io_new_merging(struct fault_io *f, struct ev_loop *loop); /* what continues each other comes as one; no alignment */
+void fault_io_new_merging(
+	struct fault_io *f,
+	struct ev_loop *loop); /* what continues each other comes as one; no alignment */
 void fault_io_free(struct fault_io *f);
 
 /* A file of `size' bytes, zeroes; its name is what td_file_open() is given. */

@@ -34,7 +34,8 @@ static int make_memory(struct guest *g, struct td_err *err)
 	g->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	g->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	g->memfd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (g->kick < 0 || g->call < 0 || g->memfd < 0 || ftruncate(g->memfd, (off_t)g->bytes) < 0 ||
+	if (g->kick < 0 || g->call < 0 || g->memfd < 0 ||
+	    ftruncate(g->memfd, (off_t)g->bytes) < 0 ||
 	    fcntl(g->memfd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
 		return td_fail(err, errno, "cannot make the guest's memory: %s", strerror(errno));
 	g->mem = mmap(NULL, g->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, g->memfd, 0);
@@ -68,29 +69,44 @@ static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_er
 		memcpy(&fds[3 * i], (int[]){g[i].memfd, g[i].kick, g[i].call}, 3 * sizeof fds[0]);
 	}
 	rc = td_ctl_call(g->pid,
-			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:b,s:i,s:i}", "op", "connect", "minor", g->minor, "domid", g->domid, "devid",
-				   g->devid, "transport", "mem", "queues", queues, "abi", blkif_abi_name(g->abi), "take-over", take_over,
-				   "persistent", g->how.persistent, "polling-duration", (int)g->how.polling_us, "polling-idle-threshold", (int)g->how.polling_idle),
+			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:b,s:i,s:i}", "op", "connect",
+				   "minor", g->minor, "domid", g->domid, "devid", g->devid,
+				   "transport", "mem", "queues", queues, "abi",
+				   blkif_abi_name(g->abi), "take-over", take_over, "persistent",
+				   g->how.persistent, "polling-duration", (int)g->how.polling_us,
+				   "polling-idle-threshold", (int)g->how.polling_idle),
 			 fds, (int)(3 * n), CALL_TIMEOUT, NULL, NULL, NULL, err);
 	if (!rc)
-		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor), NULL, 0, CALL_TIMEOUT, NULL, NULL,
-				 &info, err);
+		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor),
+				 NULL, 0, CALL_TIMEOUT, NULL, NULL, &info, err);
 	for (unsigned i = 0; !rc && i < n; i++)
 		g[i].sectors = (uint64_t)json_integer_value(json_object_get(info, "sectors"));
 	json_decref(info);
 	return rc;
 }
 
-int guest_new(struct guest *g, int minor, int devid, const struct guest_how *how, struct td_err *err)
+int guest_new(struct guest *g, int minor, int devid, const struct guest_how *how,
+	      struct td_err *err)
 {
 	unsigned segs = how->segs ? how->segs : BLKIF_MAX_SEGS;
 
-	*g = (struct guest){.minor = minor, .domid = 1, .devid = devid, .how = *how, .abi = how->abi, .order = how->order, .memfd = -1,
-			    .kick = -1, .call = -1, .slots = blkif_slots(how->abi, 1u << how->order), .segs = segs, .max_bytes = segs * 4096};
+	*g = (struct guest){.minor = minor,
+			    .domid = 1,
+			    .devid = devid,
+			    .how = *how,
+			    .abi = how->abi,
+			    .order = how->order,
+			    .memfd = -1,
+			    .kick = -1,
+			    .call = -1,
+			    .slots = blkif_slots(how->abi, 1u << how->order),
+			    .segs = segs,
+			    .max_bytes = segs * 4096};
 	return make_memory(g, err);
 }
 
-int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
+int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int devid,
+			 const struct guest_how *how, struct td_err *err)
 {
 	int rc = 0;
 
@@ -107,14 +123,17 @@ int guest_connect_queues(struct guest *g, unsigned n, pid_t pid, int minor, int 
 	return rc;
 }
 
-int guest_connect_how(struct guest *g, pid_t pid, int minor, int devid, const struct guest_how *how, struct td_err *err)
+int guest_connect_how(struct guest *g, pid_t pid, int minor, int devid, const struct guest_how *how,
+		      struct td_err *err)
 {
 	return guest_connect_queues(g, 1, pid, minor, devid, how, err);
 }
 
-int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi, unsigned order, struct td_err *err)
+int guest_connect(struct guest *g, pid_t pid, int minor, int devid, enum blkif_abi abi,
+		  unsigned order, struct td_err *err)
 {
-	return guest_connect_how(g, pid, minor, devid, &(struct guest_how){.abi = abi, .order = order}, err);
+	return guest_connect_how(g, pid, minor, devid,
+				 &(struct guest_how){.abi = abi, .order = order}, err);
 }
 
 int guest_take_over_queues(struct guest *g, unsigned n, pid_t pid, struct td_err *err)
@@ -131,7 +150,9 @@ int guest_take_over(struct guest *g, pid_t pid, struct td_err *err)
 
 void guest_disconnect_queues(struct guest *g, unsigned n)
 {
-	td_ctl_call(g->pid, json_pack("{s:s,s:i,s:i,s:i}", "op", "disconnect", "minor", g->minor, "domid", g->domid, "devid", g->devid),
+	td_ctl_call(g->pid,
+		    json_pack("{s:s,s:i,s:i,s:i}", "op", "disconnect", "minor", g->minor, "domid",
+			      g->domid, "devid", g->devid),
 		    NULL, 0, CALL_TIMEOUT, NULL, NULL, NULL, NULL);
 	for (unsigned i = 0; i < n; i++)
 		release(&g[i]);
@@ -164,7 +185,7 @@ static unsigned fill_segs(struct blkif_seg *seg, uint32_t ref, unsigned bytes)
 	for (; bytes; n++) {
 		unsigned len = bytes < 4096 ? bytes : 4096;
 
-		seg[n] = (struct blkif_seg){ .ref = ref + n, .last = (uint8_t)(len / 512 - 1) };
+		seg[n] = (struct blkif_seg){.ref = ref + n, .last = (uint8_t)(len / 512 - 1)};
 		bytes -= len;
 	}
 	return n;
@@ -177,7 +198,8 @@ struct blkif_seg *guest_segs(struct guest *g, int slot)
 
 void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigned bytes)
 {
-	struct blkif_desc d = { .id = (uint64_t)slot, .sector = sector, .op = op, .handle = (uint16_t)g->devid };
+	struct blkif_desc d = {
+		.id = (uint64_t)slot, .sector = sector, .op = op, .handle = (uint16_t)g->devid};
 
 	if (bytes <= GUEST_BYTES) {
 		d.nr_segs = (uint8_t)fill_segs(d.seg, guest_ref(g, slot), bytes);
@@ -193,7 +215,8 @@ void guest_queue(struct guest *g, int slot, uint8_t op, uint64_t sector, unsigne
 void guest_queue_raw(struct guest *g, const struct blkif_desc *d)
 {
 	if (g->trace) {
-		g->sent[d->id] = (struct guest_sent){ .op = d->op == BLKIF_INDIRECT ? d->nr_segs : d->op, .sector = d->sector };
+		g->sent[d->id] = (struct guest_sent){
+			.op = d->op == BLKIF_INDIRECT ? d->nr_segs : d->op, .sector = d->sector};
 		g->queued[g->queued_n++] = (uint16_t)d->id;
 	}
 	blkif_put_request(g->abi, g->ring, g->slots, g->req_prod++, d);
@@ -207,13 +230,14 @@ void guest_trace(struct guest *g, FILE *f)
 
 static void trace(const struct guest *g, const char *what, unsigned slot, long long value)
 {
-	static const char *const ops[] = { "READ", "WRITE", "BARRIER", "FLUSH", "RESERVED", "DISCARD" };
+	static const char *const ops[] = {"READ",  "WRITE",    "BARRIER",
+					  "FLUSH", "RESERVED", "DISCARD"};
 	const struct guest_sent *s = &g->sent[slot];
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	fprintf(g->trace, "%lld.%09ld %s %u %s %lld\n", (long long)ts.tv_sec, ts.tv_nsec, what, slot,
-		s->op < sizeof(ops) / sizeof(*ops) ? ops[s->op] : "ODD", value);
+	fprintf(g->trace, "%lld.%09ld %s %u %s %lld\n", (long long)ts.tv_sec, ts.tv_nsec, what,
+		slot, s->op < sizeof(ops) / sizeof(*ops) ? ops[s->op] : "ODD", value);
 }
 
 void guest_push(struct guest *g)
@@ -248,7 +272,7 @@ bool guest_reap(struct guest *g, int *slot, int *status)
 
 int guest_wait(struct guest *g, int timeout_ms)
 {
-	struct pollfd p = { .fd = g->call, .events = POLLIN };
+	struct pollfd p = {.fd = g->call, .events = POLLIN};
 	eventfd_t n;
 
 	for (;;) {

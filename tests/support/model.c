@@ -8,12 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tapdisk/chain.h"
 #include "tests/support/on-fiber.h"
 
-#define SLOTS   16
-#define OP_MAX  (96 * 512)
+#define SLOTS  16
+#define OP_MAX (96 * 512)
 
 struct slot {
 	struct td_req req;
@@ -25,7 +25,8 @@ struct slot {
 static struct ev_loop *loop;
 static struct fault_io fio;
 static struct td_image *leaf;
-static uint8_t *model, *unknown; /* unknown: a byte a sector; discarded, so that it may read as it was or as zeroes */
+static uint8_t *model, *unknown; /* unknown: a byte a sector; discarded, so that it may read as it
+				    was or as zeroes */
 static struct slot slots[SLOTS];
 static const struct model *world;
 static int depth;
@@ -57,8 +58,8 @@ static uint64_t rnd(uint64_t below)
 static bool overlaps(uint64_t off, uint64_t len)
 {
 	for (int i = 0; i < SLOTS; i++)
-		if (slots[i].busy && slots[i].req.op != TD_FLUSH && off < slots[i].req.off + slots[i].req.len &&
-		    slots[i].req.off < off + len)
+		if (slots[i].busy && slots[i].req.op != TD_FLUSH &&
+		    off < slots[i].req.off + slots[i].req.len && slots[i].req.off < off + len)
 			return true;
 	return false;
 }
@@ -69,10 +70,12 @@ static void check_read(struct slot *s)
 		const uint8_t *got = s->buf + i, *want = model + s->req.off + i;
 		static const uint8_t zeroes[512];
 
-		if (!memcmp(got, want, 512) || (unknown[(s->req.off + i) / 512] && !memcmp(got, zeroes, 512)))
+		if (!memcmp(got, want, 512) ||
+		    (unknown[(s->req.off + i) / 512] && !memcmp(got, zeroes, 512)))
 			continue;
-		ck_abort_msg("seed %u: sector %llu reads as %02x %02x, not %02x %02x", seed, (unsigned long long)(s->req.off + i) / 512,
-			     got[0], got[1], want[0], want[1]);
+		ck_abort_msg("seed %u: sector %llu reads as %02x %02x, not %02x %02x", seed,
+			     (unsigned long long)(s->req.off + i) / 512, got[0], got[1], want[0],
+			     want[1]);
 	}
 }
 
@@ -80,7 +83,8 @@ static void done(struct td_req *req, int err)
 {
 	struct slot *s = td_entry(req, struct slot, req);
 
-	ck_assert_msg(err == 0, "seed %u: op %d at %llu: %s", seed, req->op, (unsigned long long)req->off, strerror(-err));
+	ck_assert_msg(err == 0, "seed %u: op %d at %llu: %s", seed, req->op,
+		      (unsigned long long)req->off, strerror(-err));
 	s->busy = false;
 	switch (req->op) {
 	case TD_READ:
@@ -127,7 +131,11 @@ static void begin(const struct model *w, struct slot *s)
 	if (len > w->size - off)
 		len = w->size - off;
 	memset(&s->req, 0, sizeof s->req);
-	s->req.op = what < 35 ? TD_READ : what < 80 ? TD_WRITE : what < 86 ? TD_WRITE_ZEROES : what < 92 ? TD_DISCARD : TD_FLUSH;
+	s->req.op = what < 35   ? TD_READ
+		    : what < 80 ? TD_WRITE
+		    : what < 86 ? TD_WRITE_ZEROES
+		    : what < 92 ? TD_DISCARD
+				: TD_FLUSH;
 	s->req.io = fio.io;
 	s->req.done = done;
 	if (s->req.op != TD_FLUSH) {

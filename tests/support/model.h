@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A driver against a plain array of bytes: random reads, writes, zeroes, discards, flushes, reopenings, snapshots and merges, many at once and
- * completed in any order, on a store that insists on alignment.  SEED=n in the environment repeats a run; it is printed.
+ * A driver against a plain array of bytes: random reads, writes, zeroes, discards, flushes,
+ * reopenings, snapshots and merges, many at once and completed in any order, on a store that
+ * insists on alignment.  SEED=n in the environment repeats a run; it is printed.
  */
 #ifndef TESTS_MODEL_H
 #define TESTS_MODEL_H
@@ -17,10 +18,12 @@ struct model {
 	int steps, chain_max, reopen; /* reopen: once in so many steps */
 	bool grows;                   /* the driver writes beyond the end of its file */
 	const struct td_key *key;
-	/* All on a fiber.  Image n, empty, in the file model_name(n), upon image n - 1 but for the first. */
+	/* All on a fiber.  Image n, empty, in the file model_name(n), upon image n - 1 but for the
+	 * first. */
 	void (*make)(struct fault_io *f, int n, const void *arg);
 	void (*closed)(struct fault_io *f, int n, const void *arg); /* looks at what is closed */
-	void (*merge)(struct fault_io *f, int n, const void *arg);  /* what it holds goes into image n - 1; or NULL: never */
+	void (*merge)(struct fault_io *f, int n,
+		      const void *arg); /* what it holds goes into image n - 1; or NULL: never */
 	const void *arg;
 };
 

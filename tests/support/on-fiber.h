@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Runs what must be on a fiber, and the loop, until it is done.  The loop's own operations must be enough for it to end. */
+/* Runs what must be on a fiber, and the loop, until it is done.  The loop's own operations must be
+ * enough for it to end. */
 #ifndef TESTS_ON_FIBER_H
 #define TESTS_ON_FIBER_H
 
 #include <check.h>
 #include <unistd.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 
 struct on_fiber {
 	void (*fn)(void *arg);
@@ -28,7 +29,8 @@ static inline void on_fiber(struct ev_loop *loop, void (*fn)(void *arg), void *a
 
 	ck_assert_int_eq(td_fiber_start(loop, on_fiber_main, &o), 0);
 	while (!o.done) {
-		ev_run(loop, EVRUN_NOWAIT); /* a waiting one would sleep on after what was fed before it has been done */
+		ev_run(loop, EVRUN_NOWAIT); /* a waiting one would sleep on after what was fed
+					       before it has been done */
 		usleep(o.done ? 0 : 50);
 	}
 }

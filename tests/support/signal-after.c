@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Preloaded into a tapdisk: it gets a signal right after it has said something, so that it dies or hangs at that point on any machine.
- * SIGNAL_AFTER is "SIGNAL N", after its Nth message (the first tells who started it that it listens), or "SIGNAL disk", after the first
- * message that it sends when a disk's marker bears its pid.  "SIGNAL /FILE": before the first answer on a control socket for which
- * that file is there.  While $FAIL_SYNC is there, each fdatasync fails with EIO.
+ * Preloaded into a tapdisk: it gets a signal right after it has said something, so that it dies or
+ * hangs at that point on any machine. SIGNAL_AFTER is "SIGNAL N", after its Nth message (the first
+ * tells who started it that it listens), or "SIGNAL disk", after the first message that it sends
+ * when a disk's marker bears its pid.  "SIGNAL /FILE": before the first answer on a control socket
+ * for which that file is there.  While $FAIL_SYNC is there, each fdatasync fails with EIO.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -42,7 +43,8 @@ static bool answers(int fd)
 {
 	int type = 0;
 
-	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){sizeof type}) && type == SOCK_SEQPACKET;
+	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){sizeof type}) &&
+	       type == SOCK_SEQPACKET;
 }
 
 int fdatasync(int fd)
@@ -67,11 +69,12 @@ ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	ssize_t n;
 
 	if (!next)
-		next = (ssize_t (*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
+		next = (ssize_t(*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
 	if (when && when[1] == '/' && answers(fd) && !access(when + 1, F_OK))
 		kill(getpid(), atoi(what));
 	n = next(fd, msg, flags);
-	if (when && when[1] != '/' && n >= 0 && (strcmp(when, " disk") ? ++said == atoi(when) : has_disk()))
+	if (when && when[1] != '/' && n >= 0 &&
+	    (strcmp(when, " disk") ? ++said == atoi(when) : has_disk()))
 		kill(getpid(), atoi(what));
 	return n;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Preloaded: fdatasync does not come back while the file exists that $STUCK_SYNC names, as on storage that is away. */
+/* Preloaded: fdatasync does not come back while the file exists that $STUCK_SYNC names, as on
+ * storage that is away. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>

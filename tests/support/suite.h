@@ -5,24 +5,26 @@
 
 #include <check.h>
 
-#define SUITE_PATIENCE 200 /* s for a case: one that hangs is told of as failed.  No machine is too slow for it */
+#define SUITE_PATIENCE                                                                             \
+	200 /* s for a case: one that hangs is told of as failed.  No machine is too slow for it   \
+	     */
 
 /* Adds a case of one test, both of the same name, so that CK_RUN_CASE finds it. */
-#define SUITE_ADD(s, test)                                                                                          \
-	do {                                                                                                        \
-		TCase *tc_ = tcase_create(#test);                                                                   \
-		tcase_set_timeout(tc_, SUITE_PATIENCE);                                                                        \
-		tcase_add_test(tc_, test);                                                                          \
-		suite_add_tcase(s, tc_);                                                                            \
+#define SUITE_ADD(s, test)                                                                         \
+	do {                                                                                       \
+		TCase *tc_ = tcase_create(#test);                                                  \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                            \
+		tcase_add_test(tc_, test);                                                         \
+		suite_add_tcase(s, tc_);                                                           \
 	} while (0)
 
 /* The same, run n times with _i from 0 on. */
-#define SUITE_ADD_LOOP(s, test, n)                                                                                  \
-	do {                                                                                                        \
-		TCase *tc_ = tcase_create(#test);                                                                   \
-		tcase_set_timeout(tc_, SUITE_PATIENCE);                                                             \
-		tcase_add_loop_test(tc_, test, 0, n);                                                               \
-		suite_add_tcase(s, tc_);                                                                            \
+#define SUITE_ADD_LOOP(s, test, n)                                                                 \
+	do {                                                                                       \
+		TCase *tc_ = tcase_create(#test);                                                  \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                            \
+		tcase_add_loop_test(tc_, test, 0, n);                                              \
+		suite_add_tcase(s, tc_);                                                           \
 	} while (0)
 
 static inline int suite_run(Suite *s)

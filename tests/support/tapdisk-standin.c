@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The control side of a tapdisk without a disk, for tests of tapback where there are no grants to map: the real socket, the real
- * messages, and for each minor that anybody asks for rings that are notes of
- * who has them.
+ * The control side of a tapdisk without a disk, for tests of tapback where there are no grants to
+ * map: the real socket, the real messages, and for each minor that anybody asks for rings that are
+ * notes of who has them.
  *
  *   tapdisk-standin CONFIG LOG
  *
- * CONFIG is a JSON object, read again for each request: {"info": {...} (put over the answer of info), "fail": {OP: [ERRNO,
- * TEXT]}, "ping": {...} (the answer of ping), "hang": [OP, ...] (never answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
+ * CONFIG is a JSON object, read again for each request: {"info": {...} (put over the answer of
+ * info), "fail": {OP: [ERRNO, TEXT]}, "ping": {...} (the answer of ping), "hang": [OP, ...] (never
+ * answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
  */
 #include <errno.h>
 #include <ev.h>
@@ -49,11 +50,12 @@ static void reply(int fd, json_t *msg)
 
 static json_t *info(int minor, json_t *list)
 {
-	json_t *r =
-	        json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i,s:i,s:b}", "err", 0, "minor", minor, "state", 0, "args",
-	                  "aio:/standin", "mode", "none", "read_only", 0, "sectors", (json_int_t)2048, "sector_size", 512,
-	                  "physical_sector_size", 4096, "flush", 1, "barrier", 1, "discard", 1, "discard_granularity", 4096,
-	                  "max_indirect_segments", 512, "persistent", 1);
+	json_t *r = json_pack("{s:i,s:i,s:i,s:s,s:s,s:b,s:I,s:i,s:i,s:b,s:b,s:b,s:i,s:i,s:b}",
+			      "err", 0, "minor", minor, "state", 0, "args", "aio:/standin", "mode",
+			      "none", "read_only", 0, "sectors", (json_int_t)2048, "sector_size",
+			      512, "physical_sector_size", 4096, "flush", 1, "barrier", 1,
+			      "discard", 1, "discard_granularity", 4096, "max_indirect_segments",
+			      512, "persistent", 1);
 	json_t *over = config("info");
 
 	if (list)
@@ -71,7 +73,8 @@ static json_t *connect_ring(json_t *req, json_t *list, const char *minor)
 		return json_pack("{s:i,s:s}", "err", EBUSY, "text", "a ring is connected already");
 	if (!list)
 		json_object_set_new(rings, minor, list = json_array());
-	json_array_append_new(list, json_pack("{s:O,s:O,s:s}", "domid", dom, "devid", dev, "state", "connected"));
+	json_array_append_new(
+		list, json_pack("{s:O,s:O,s:s}", "domid", dom, "devid", dev, "state", "connected"));
 	return json_pack("{s:i}", "err", 0);
 }
 
@@ -91,7 +94,8 @@ static json_t *failure(const char *op)
 	json_t *all = config("fail"), *one = json_object_get(all, op), *r = NULL;
 
 	if (one)
-		r = json_pack("{s:O,s:O}", "err", json_array_get(one, 0), "text", json_array_get(one, 1));
+		r = json_pack("{s:O,s:O}", "err", json_array_get(one, 0), "text",
+			      json_array_get(one, 1));
 	json_decref(all);
 	return r;
 }
@@ -102,7 +106,8 @@ static bool hangs(const char *op)
 	bool yes = false;
 	size_t i;
 
-	json_array_foreach(all, i, v) yes = yes || !strcmp(json_string_value(v), op);
+	json_array_foreach (all, i, v)
+		yes = yes || !strcmp(json_string_value(v), op);
 	json_decref(all);
 	return yes;
 }
@@ -144,7 +149,8 @@ static void answer(int fd, json_t *req)
 		watchers[n_watchers++] = fd;
 		reply(fd, json_pack("{s:i}", "err", 0));
 	} else {
-		reply(fd, json_pack("{s:i,s:s}", "err", ENOSYS, "text", "the stand-in does not know this"));
+		reply(fd, json_pack("{s:i,s:s}", "err", ENOSYS, "text",
+				    "the stand-in does not know this"));
 	}
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Random requests in flight at once, of which every read is compared with the last acknowledged write. */
+/* Random requests in flight at once, of which every read is compared with the last acknowledged
+ * write. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,7 +59,8 @@ static void issue(struct guest *g, struct place *places, unsigned n, struct flig
 	p = &places[i];
 	p->busy = true;
 	f += slot;
-	*f = (struct flight){ .place = i, .write = !p->seed || random() % 2, .bytes = p->bytes, .seed = p->seed };
+	*f = (struct flight){
+		.place = i, .write = !p->seed || random() % 2, .bytes = p->bytes, .seed = p->seed};
 	if (f->write) {
 		f->seed = ++seed;
 		f->bytes = 512 * (1 + (unsigned)random() % unit(g));
@@ -67,14 +69,16 @@ static void issue(struct guest *g, struct place *places, unsigned n, struct flig
 	guest_queue(g, slot, f->write ? BLKIF_WRITE : BLKIF_READ, (uint64_t)i * unit(g), f->bytes);
 }
 
-static int finish(struct guest *g, struct place *places, const struct flight *f, int slot, int status)
+static int finish(struct guest *g, struct place *places, const struct flight *f, int slot,
+		  int status)
 {
 	struct place *p = &places[f->place];
 	long bad = -1;
 
 	p->busy = false;
 	if (status) {
-		printf("%s at sector %llu: status %d\n", f->write ? "write" : "read", (unsigned long long)f->place * unit(g), status);
+		printf("%s at sector %llu: status %d\n", f->write ? "write" : "read",
+		       (unsigned long long)f->place * unit(g), status);
 		return 1;
 	}
 	if (f->write) {
@@ -84,14 +88,17 @@ static int finish(struct guest *g, struct place *places, const struct flight *f,
 	}
 	bad = guest_check(guest_data(g, slot), (uint64_t)f->place * unit(g), f->bytes, f->seed);
 	if (bad >= 0)
-		printf("wrong data at byte %llu\n", (unsigned long long)f->place * g->max_bytes + (unsigned long long)bad);
+		printf("wrong data at byte %llu\n",
+		       (unsigned long long)f->place * g->max_bytes + (unsigned long long)bad);
 	return bad >= 0;
 }
 
 int tdguest_load(struct guest *g, double seconds, unsigned depth)
 {
 	static struct flight flights[BLKIF_MAX_SLOTS];
-	unsigned n = (unsigned)(g->sectors / unit(g) < UNITS_MAX ? g->sectors / unit(g) : UNITS_MAX), inflight = 0;
+	unsigned n = (unsigned)(g->sectors / unit(g) < UNITS_MAX ? g->sectors / unit(g)
+								 : UNITS_MAX),
+		 inflight = 0;
 	struct place *places = calloc(n ? n : 1, sizeof(*places));
 	double start = now(), end = start + seconds;
 	unsigned long long done = 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Rounds of writes and then, when all are answered, of as many FLUSHes, which become visible at once: the tapdisk may answer them by one
- * fdatasync, and each of them wants one that begins after that moment.
+ * Rounds of writes and then, when all are answered, of as many FLUSHes, which become visible at
+ * once: the tapdisk may answer them by one fdatasync, and each of them wants one that begins after
+ * that moment.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,8 @@ static int round_of(struct guest *g, uint8_t op, unsigned n, uint64_t seed)
 		}
 		for (; guest_reap(g, &slot, &status); n--)
 			if (status) {
-				printf("%s: status %d\n", op == BLKIF_WRITE ? "write" : "FLUSH", status);
+				printf("%s: status %d\n", op == BLKIF_WRITE ? "write" : "FLUSH",
+				       status);
 				return 1;
 			}
 	}
@@ -42,7 +44,8 @@ int tdguest_pairs(struct guest *g, unsigned count, unsigned depth, uint64_t seed
 		depth = 1;
 	for (unsigned n; count; count -= n, seed++) {
 		n = count < depth ? count : depth;
-		if (round_of(g, BLKIF_WRITE, n, seed) || round_of(g, BLKIF_FLUSH_DISKCACHE, n, seed))
+		if (round_of(g, BLKIF_WRITE, n, seed) ||
+		    round_of(g, BLKIF_FLUSH_DISKCACHE, n, seed))
 			return 1;
 	}
 	return 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The whole disk from start to end, in requests of any length that continue each other, as many at once as the ring holds. */
+/* The whole disk from start to end, in requests of any length that continue each other, as many at
+ * once as the ring holds. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,13 +18,15 @@ static int one_done(struct guest *g, uint8_t op, int slot, int status, uint64_t 
 	long bad = -1;
 
 	if (status) {
-		printf("request of %u bytes at sector %llu: status %d\n", sent[slot].bytes, (unsigned long long)sent[slot].sector, status);
+		printf("request of %u bytes at sector %llu: status %d\n", sent[slot].bytes,
+		       (unsigned long long)sent[slot].sector, status);
 		return 1;
 	}
 	if (op == BLKIF_READ)
 		bad = guest_check(guest_data(g, slot), sent[slot].sector, sent[slot].bytes, seed);
 	if (bad >= 0)
-		printf("wrong data at byte %llu\n", (unsigned long long)sent[slot].sector * 512 + (unsigned long long)bad);
+		printf("wrong data at byte %llu\n",
+		       (unsigned long long)sent[slot].sector * 512 + (unsigned long long)bad);
 	return bad >= 0;
 }
 
@@ -35,7 +38,8 @@ static int pass(struct guest *g, uint8_t op, uint64_t seed)
 		unsigned n = 0;
 
 		for (; at < g->sectors && (slot = guest_slot(g)) >= 0; n++) {
-			unsigned most = g->max_bytes / UNIT, bytes = UNIT * (1 + (unsigned)random() % (most < 8 ? most : 8));
+			unsigned most = g->max_bytes / UNIT,
+				 bytes = UNIT * (1 + (unsigned)random() % (most < 8 ? most : 8));
 
 			if (bytes / 512 > g->sectors - at)
 				bytes = (unsigned)(g->sectors - at) * 512;

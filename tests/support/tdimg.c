@@ -5,12 +5,14 @@
  *   tdimg [-r] [-d] SPEC info                     size, and the images of the chain
  *   tdimg [-r] [-d] SPEC dump FILE                the whole disk, as a raw file
  *   tdimg [-d] SPEC load FILE                     writes what is not zero in a raw file
- *   tdimg [-d] [-q DEPTH] SPEC storm SEED STEPS MODEL   random reads, writes, discards, zeroes and flushes, many at a time, and reopens; each
- *                                                 read is compared with a plain model, which is a raw file: made from the disk if it
- *                                                 is not there, and brought up to date at the end
- *   tdimg [-d] SPEC writes SEED COUNT LEN         that many random writes of LEN bytes, DEPTH at a time; prints seconds
+ *   tdimg [-d] [-q DEPTH] SPEC storm SEED STEPS MODEL   random reads, writes, discards, zeroes and
+ * flushes, many at a time, and reopens; each read is compared with a plain model, which is a raw
+ * file: made from the disk if it is not there, and brought up to date at the end tdimg [-d] SPEC
+ * writes SEED COUNT LEN         that many random writes of LEN bytes, DEPTH at a time; prints
+ * seconds
  *
- * -r read-only, -d O_DIRECT, -q how many at a time (default 16), -m the largest request in bytes, -k FILE the key.
+ * -r read-only, -d O_DIRECT, -q how many at a time (default 16), -m the largest request in bytes,
+ * -k FILE the key.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,10 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/await.h"
-#include "lib/fiber.h"
-#include "lib/fiber-lock.h"
-#include "lib/file.h"
+#include "lib/fiber/await.h"
+#include "lib/fiber/fiber.h"
+#include "lib/fiber/fiber-lock.h"
+#include "lib/io/file.h"
 #include "tapdisk/chain.h"
 
 static struct ev_loop *loop;
@@ -46,15 +48,18 @@ static __attribute__((noreturn)) void die(const char *what, const char *why)
 	exit(1);
 }
 
-/* --- one request, waited for ----------------------------------------------------------------------------------------- */
+/* --- one request, waited for
+ * ----------------------------------------------------------------------------------------- */
 
 static int request(enum td_op op, unsigned f, void *buf, uint64_t off, uint64_t len)
 {
-	struct iovec iov[2] = {{buf, len / 1024 * 512}, {(char *)buf + len / 1024 * 512, len - len / 1024 * 512}};
+	struct iovec iov[2] = {{buf, len / 1024 * 512},
+			       {(char *)buf + len / 1024 * 512, len - len / 1024 * 512}};
 	bool data = op == TD_READ || op == TD_WRITE;
 	int skip = !iov[0].iov_len; /* two pieces, where it can be */
 
-	return td_await_request(leaf, io, op, f, off, len, data ? iov + skip : NULL, data ? 2 - skip : 0);
+	return td_await_request(leaf, io, op, f, off, len, data ? iov + skip : NULL,
+				data ? 2 - skip : 0);
 }
 
 static void must(int rc, const char *what)
@@ -67,7 +72,8 @@ static void open_it(void)
 {
 	struct td_err err = {0};
 
-	if (chain_open(spec, &(struct td_how){.flags = flags, .key = &key}, io, &leaf, &err) < 0)
+	if (chain_open(spec, &(struct td_how){.flags = flags, .key = &key, .trusted = true}, io,
+		       &leaf, &err) < 0)
 		die(err.text, "");
 }
 
@@ -81,7 +87,9 @@ static void *buffer(size_t len)
 	return p;
 }
 
-/* --- whole disks ----------------------------------------------------------------------------------------------------- */
+/* --- whole disks
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 #define CHUNK (1u << 20)
 
@@ -136,7 +144,8 @@ static void info(void)
 		printf("%s:%s\n", i->driver->name, i->path);
 }
 
-/* --- random writes, timed ---------------------------------------------------------------------------------------------- */
+/* --- random writes, timed
+ * ---------------------------------------------------------------------------------------------- */
 
 static unsigned long long rng;
 
@@ -164,7 +173,8 @@ static void writer(void *arg)
 	memset(buf, 0x5a, w->len);
 	while (*w->left) {
 		--*w->left;
-		must(request(TD_WRITE, 0, buf, rnd() % (leaf->info.size / w->len) * w->len, w->len), "write");
+		must(request(TD_WRITE, 0, buf, rnd() % (leaf->info.size / w->len) * w->len, w->len),
+		     "write");
 	}
 	free(buf);
 	running--;
@@ -192,10 +202,13 @@ static void writes(void)
 	printf("%.3f s, %.0f a second\n", s, (double)n / s);
 }
 
-/* --- against a model --------------------------------------------------------------------------------------------------- */
+/* --- against a model
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-static unsigned char *model, *unknown; /* unknown: sectors that were discarded, and may read as zeroes or as before */
-static unsigned char *busy;            /* sectors with an operation under way */
+static unsigned char *model,
+	*unknown; /* unknown: sectors that were discarded, and may read as zeroes or as before */
+static unsigned char *busy; /* sectors with an operation under way */
 static uint64_t steps;
 
 static bool claim(uint64_t off, uint64_t len)
@@ -217,7 +230,8 @@ static void choose(uint64_t *off, uint64_t *len)
 		*len = (*len + a - 1) / a * a;
 	if (*len > size)
 		*len = size;
-	*off = rnd() % 8 ? rnd() % size / a * a : rnd() % (size < (1u << 22) ? size : 1u << 22) / a * a;
+	*off = rnd() % 8 ? rnd() % size / a * a
+			 : rnd() % (size < (1u << 22) ? size : 1u << 22) / a * a;
 	if (*off + *len > size)
 		*off = (size - *len) / 512 * 512;
 }
@@ -230,8 +244,8 @@ static void check_read(const unsigned char *buf, uint64_t off, uint64_t len)
 			unknown[(off + s) / 512] = 0;
 		}
 		if (memcmp(buf + s, model + off + s, 512)) {
-			fprintf(stderr, "tdimg: sector %llu reads wrong (%llu steps left)\n", (unsigned long long)(off + s) / 512,
-				(unsigned long long)steps);
+			fprintf(stderr, "tdimg: sector %llu reads wrong (%llu steps left)\n",
+				(unsigned long long)(off + s) / 512, (unsigned long long)steps);
 			exit(2);
 		}
 		unknown[(off + s) / 512] = 0;
@@ -348,7 +362,11 @@ static void run(void *arg)
 		const char *name;
 		int nargs;
 		void (*fn)(void);
-	} commands[] = {{"info", 0, info}, {"dump", 1, dump}, {"load", 1, load}, {"storm", 3, storm}, {"writes", 3, writes}};
+	} commands[] = {{"info", 0, info},
+			{"dump", 1, dump},
+			{"load", 1, load},
+			{"storm", 3, storm},
+			{"writes", 3, writes}};
 	const char *name = args[0];
 
 	args++, nargs--;

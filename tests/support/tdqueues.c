@@ -2,13 +2,14 @@
 /*
  * A guest whose device has several rings, each used by a thread of its own, for shell tests.
  *
- *   tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR COMMAND
- *     load SECONDS DEPTH    random requests on all rings at once, for so long or until a SIGTERM, of which every read is compared.  A place
- *                           belongs to all rings: it is written by one and read by another.  With --flush, --barrier, --discard such requests are among them
- *     order COUNT           COUNT times: a write on one ring, and when it is answered a FLUSH on another
- *     write RING OFF LEN SEED, verify RING OFF LEN SEED, flush RING, discard RING OFF LEN   one request after the other, on that ring;
- *                           several commands, with `,' between
- * Exits 0 when all went well, 1 when data or an answer was wrong, 2 when it could not be tried.
+ *   tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR
+ * COMMAND load SECONDS DEPTH    random requests on all rings at once, for so long or until a
+ * SIGTERM, of which every read is compared.  A place belongs to all rings: it is written by one and
+ * read by another.  With --flush, --barrier, --discard such requests are among them order COUNT
+ * COUNT times: a write on one ring, and when it is answered a FLUSH on another write RING OFF LEN
+ * SEED, verify RING OFF LEN SEED, flush RING, discard RING OFF LEN   one request after the other,
+ * on that ring; several commands, with `,' between Exits 0 when all went well, 1 when data or an
+ * answer was wrong, 2 when it could not be tried.
  */
 #include <getopt.h>
 #include <pthread.h>
@@ -82,12 +83,16 @@ static void issue(unsigned q, struct flight *flights, unsigned *rng, uint64_t *s
 		f->seed = *seed += BLKIF_MAX_QUEUES;
 		guest_fill(guest_data(&g[q], slot), i * (BYTES / 512), BYTES, f->seed);
 	} else if (f->op == BLKIF_DISCARD) {
-		struct blkif_desc d = {.op = BLKIF_DISCARD, .id = (uint64_t)slot, .sector = i * (BYTES / 512), .nr_sectors = BYTES / 512};
+		struct blkif_desc d = {.op = BLKIF_DISCARD,
+				       .id = (uint64_t)slot,
+				       .sector = i * (BYTES / 512),
+				       .nr_sectors = BYTES / 512};
 
 		guest_queue_raw(&g[q], &d);
 		return;
 	}
-	guest_queue(&g[q], slot, f->op, f->op == BLKIF_FLUSH_DISKCACHE ? 0 : i * (BYTES / 512), f->op == BLKIF_FLUSH_DISKCACHE ? 0 : BYTES);
+	guest_queue(&g[q], slot, f->op, f->op == BLKIF_FLUSH_DISKCACHE ? 0 : i * (BYTES / 512),
+		    f->op == BLKIF_FLUSH_DISKCACHE ? 0 : BYTES);
 }
 
 static void finish(unsigned q, const struct flight *f, int slot, int status)
@@ -96,11 +101,13 @@ static void finish(unsigned q, const struct flight *f, int slot, int status)
 	long bad = -1;
 
 	if (status) {
-		printf("ring %u: operation %u at place %u: status %d\n", q, f->op, f->place, status);
+		printf("ring %u: operation %u at place %u: status %d\n", q, f->op, f->place,
+		       status);
 		atomic_store(&failed, true);
 	}
 	if (f->op == BLKIF_READ)
-		bad = guest_check(guest_data(&g[q], slot), f->place * (BYTES / 512), BYTES, f->seed);
+		bad = guest_check(guest_data(&g[q], slot), f->place * (BYTES / 512), BYTES,
+				  f->seed);
 	else if (f->op != BLKIF_FLUSH_DISKCACHE)
 		p->seed = f->op == BLKIF_DISCARD ? 0 : f->seed;
 	if (bad >= 0) {
@@ -120,13 +127,16 @@ static void *run_ring(void *arg)
 	int slot, status;
 
 	for (;;) {
-		for (; now() < end && !atomic_load(&enough) && !atomic_load(&failed) && inflight < depth; inflight++)
+		for (; now() < end && !atomic_load(&enough) && !atomic_load(&failed) &&
+		       inflight < depth;
+		     inflight++)
 			issue(q, flights[q], &rng, &seed);
 		guest_push(&g[q]);
 		if (!inflight)
 			return NULL;
 		if (guest_wait(&g[q], 60000)) {
-			printf("ring %u: no answer for a minute, %u requests in flight\n", q, inflight);
+			printf("ring %u: no answer for a minute, %u requests in flight\n", q,
+			       inflight);
 			atomic_store(&failed, true);
 			return NULL;
 		}
@@ -139,7 +149,8 @@ static int load(void)
 {
 	pthread_t t[BLKIF_MAX_QUEUES];
 
-	if (g[0].sectors < (uint64_t)PLACES * (BYTES / 512) || depth * queues > PLACES / 2 || depth > g[0].slots) {
+	if (g[0].sectors < (uint64_t)PLACES * (BYTES / 512) || depth * queues > PLACES / 2 ||
+	    depth > g[0].slots) {
 		fprintf(stderr, "tdqueues: the disk is too small, or the depth too large\n");
 		return 2;
 	}
@@ -158,7 +169,8 @@ static int order(unsigned count)
 
 	for (unsigned i = 0; i < count; i++) {
 		guest_fill(buf, i * 8, sizeof buf, i);
-		if (guest_do(&g[1 + i % (queues - 1)], BLKIF_WRITE, i * 8, buf, sizeof buf) || guest_do(&g[0], BLKIF_FLUSH_DISKCACHE, 0, NULL, 0))
+		if (guest_do(&g[1 + i % (queues - 1)], BLKIF_WRITE, i * 8, buf, sizeof buf) ||
+		    guest_do(&g[0], BLKIF_FLUSH_DISKCACHE, 0, NULL, 0))
 			return 1;
 	}
 	return 0;
@@ -170,12 +182,15 @@ static int span(struct guest *r, uint8_t op, uint64_t off, uint64_t len, uint64_
 	static char buf[GUEST_BYTES_MAX];
 
 	for (uint64_t pos = off; pos < off + len;) {
-		unsigned n = (unsigned)(off + len - pos < r->max_bytes ? off + len - pos : r->max_bytes);
+		unsigned n =
+			(unsigned)(off + len - pos < r->max_bytes ? off + len - pos : r->max_bytes);
 
 		if (op != BLKIF_READ)
 			guest_fill(buf, pos / 512, n, seed);
-		if (guest_do(r, op, pos / 512, buf, n) || (op == BLKIF_READ && guest_check(buf, pos / 512, n, seed) >= 0)) {
-			printf("an error or wrong data in %u bytes at %llu\n", n, (unsigned long long)pos);
+		if (guest_do(r, op, pos / 512, buf, n) ||
+		    (op == BLKIF_READ && guest_check(buf, pos / 512, n, seed) >= 0)) {
+			printf("an error or wrong data in %u bytes at %llu\n", n,
+			       (unsigned long long)pos);
 			return 1;
 		}
 		pos += n;
@@ -186,7 +201,10 @@ static int span(struct guest *r, uint8_t op, uint64_t off, uint64_t len, uint64_
 static int discard(struct guest *r, uint64_t off, uint64_t len)
 {
 	int slot = guest_slot(r), status;
-	struct blkif_desc d = {.op = BLKIF_DISCARD, .id = (uint64_t)slot, .sector = off / 512, .nr_sectors = len / 512};
+	struct blkif_desc d = {.op = BLKIF_DISCARD,
+			       .id = (uint64_t)slot,
+			       .sector = off / 512,
+			       .nr_sectors = len / 512};
 
 	guest_queue_raw(r, &d);
 	guest_push(r);
@@ -207,8 +225,8 @@ static int one(int n, char **w, int *rc)
 	if (n >= 4 && !strcmp(w[0], "discard"))
 		return *rc = discard(r, strtoull(w[2], NULL, 0), strtoull(w[3], NULL, 0)), 4;
 	if (n >= 5 && (!strcmp(w[0], "write") || !strcmp(w[0], "verify"))) {
-		*rc = span(r, *w[0] == 'w' ? BLKIF_WRITE : BLKIF_READ, strtoull(w[2], NULL, 0), strtoull(w[3], NULL, 0),
-				 strtoull(w[4], NULL, 0));
+		*rc = span(r, *w[0] == 'w' ? BLKIF_WRITE : BLKIF_READ, strtoull(w[2], NULL, 0),
+			   strtoull(w[3], NULL, 0), strtoull(w[4], NULL, 0));
 		return 5;
 	}
 	return 0;
@@ -241,8 +259,10 @@ static int command(int n, char **w)
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {{"queues", 1, NULL, 'q'}, {"discard", 0, NULL, 'd'}, {"flush", 0, NULL, 'f'}, {"barrier", 0, NULL, 'b'}, {"polling", 1, NULL, 'p'},
-					       {"persistent", 0, NULL, 'P'}, {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {
+		{"queues", 1, NULL, 'q'},  {"discard", 0, NULL, 'd'}, {"flush", 0, NULL, 'f'},
+		{"barrier", 0, NULL, 'b'}, {"polling", 1, NULL, 'p'}, {"persistent", 0, NULL, 'P'},
+		{NULL, 0, NULL, 0}};
 	struct guest_how how = {.order = 1};
 	static struct td_err err;
 	int c, rc;
@@ -265,7 +285,10 @@ int main(int argc, char **argv)
 	argc -= optind;
 	argv += optind;
 	if (argc < 3 || queues < 2 || queues > BLKIF_MAX_QUEUES)
-		return fputs("usage: tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent] PID MINOR COMMAND...\n", stderr), 2;
+		return fputs("usage: tdqueues [--queues N] [--discard] [--flush] [--barrier] "
+			     "[--polling US] [--persistent] PID MINOR COMMAND...\n",
+			     stderr),
+		       2;
 	if (!strcmp(argv[2], "load"))
 		signal(SIGTERM, on_term);
 	if (guest_connect_queues(g, queues, atoi(argv[0]), atoi(argv[1]), 51712, &how, &err)) {

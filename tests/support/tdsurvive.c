@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A guest under load whose tapdisk is killed again and again, and replaced by another that takes its ring over.
+ * A guest under load whose tapdisk is killed again and again, and replaced by another that takes
+ * its ring over.
  *
  *   tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [kill|upgrade [QUEUES]]
  *
- * Reads, writes, flushes and barriers at each ring's full depth, each block in one request at a time, so that what a read must give is known.
- * It fails on a wrong byte, an error, an answer too many, too few or to nobody; at the end every block is read once more.  Prints
- * the kills, the requests and the pauses (from the kill to the first answer after it).  With `upgrade' each kill is a `tap-ctl upgrade',
- * and the pauses are what that prints; where $FALLS_BACK is set it must fail, and the tapdisk stay.
+ * Reads, writes, flushes and barriers at each ring's full depth, each block in one request at a
+ * time, so that what a read must give is known. It fails on a wrong byte, an error, an answer too
+ * many, too few or to nobody; at the end every block is read once more.  Prints the kills, the
+ * requests and the pauses (from the kill to the first answer after it).  With `upgrade' each kill
+ * is a `tap-ctl upgrade', and the pauses are what that prints; where $FALLS_BACK is set it must
+ * fail, and the tapdisk stay.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -23,8 +26,8 @@
 
 #include "tests/support/guest.h"
 
-#define BLOCKS   2048 /* of 4 KiB */
-#define MAX_SEGS 48 /* of a request; a few are so large that they go as INDIRECTs */
+#define BLOCKS   2048  /* of 4 KiB */
+#define MAX_SEGS 48    /* of a request; a few are so large that they go as INDIRECTs */
 #define PATIENCE 60000 /* ms without an answer */
 
 static struct guest g[BLKIF_MAX_QUEUES]; /* its rings */
@@ -33,7 +36,7 @@ static const char *tap_ctl, *spec, *mode;
 static char option[64];
 static pid_t tapdisk;
 static int minor, kills;
-static atomic_uint reaped;        /* answers so far, for the killer */
+static atomic_uint reaped; /* answers so far, for the killer */
 static atomic_bool stop, failed;
 static uint64_t rng;
 
@@ -66,11 +69,14 @@ static void bad(const char *what, unsigned q, int slot)
 {
 	const struct flight *f = &flights[q][slot];
 
-	fprintf(stderr, "tdsurvive: %s (queue %u, slot %d, operation %u, block %u, %u blocks)\n", what, q, slot, f->op, f->block, f->n);
+	fprintf(stderr, "tdsurvive: %s (queue %u, slot %d, operation %u, block %u, %u blocks)\n",
+		what, q, slot, f->op, f->block, f->n);
 	atomic_store(&failed, true);
 }
 
-/* --- tap-ctl -------------------------------------------------------------------------------------------------------- */
+/* --- tap-ctl
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 /* Runs it; its first line into out. */
 static int ctl(char *out, size_t size, char *const argv[])
@@ -112,9 +118,10 @@ static int start_tapdisk(void)
 	if (CTL(out, (char *)"attach", (char *)"-p", pid, (char *)"-m", num))
 		return -1;
 	if (!strcmp(mode, "unsafe"))
-		return CTL(out, (char *)"open", (char *)"-p", pid, (char *)"-m", num, (char *)"-a", (char *)spec, (char *)"-o", option,
-			   (char *)"-o", (char *)"unsafe=yes");
-	return CTL(out, (char *)"open", (char *)"-p", pid, (char *)"-m", num, (char *)"-a", (char *)spec, (char *)"-o", option);
+		return CTL(out, (char *)"open", (char *)"-p", pid, (char *)"-m", num, (char *)"-a",
+			   (char *)spec, (char *)"-o", option, (char *)"-o", (char *)"unsafe=yes");
+	return CTL(out, (char *)"open", (char *)"-p", pid, (char *)"-m", num, (char *)"-a",
+		   (char *)spec, (char *)"-o", option);
 }
 
 /* In the place of a dead one. */
@@ -166,7 +173,8 @@ static void *upgrader(void *arg)
 			atomic_store(&failed, true);
 		}
 		seen = atomic_load(&reaped);
-		for (unsigned t = 0; t < PATIENCE && atomic_load(&reaped) == seen && !atomic_load(&failed); t++)
+		for (unsigned t = 0;
+		     t < PATIENCE && atomic_load(&reaped) == seen && !atomic_load(&failed); t++)
 			usleep(1000);
 	}
 	g[0].pid = tapdisk;
@@ -193,7 +201,8 @@ static void *killer(void *arg)
 			break;
 		}
 		seen = atomic_load(&reaped);
-		while (atomic_load(&reaped) == seen && !atomic_load(&failed) && now_us() - began < PATIENCE * 1000ull)
+		while (atomic_load(&reaped) == seen && !atomic_load(&failed) &&
+		       now_us() - began < PATIENCE * 1000ull)
 			usleep(100);
 		printf("pause %llu\n", (unsigned long long)(now_us() - began));
 	}
@@ -201,7 +210,9 @@ static void *killer(void *arg)
 	return NULL;
 }
 
-/* --- the guest ------------------------------------------------------------------------------------------------------ */
+/* --- the guest
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static bool claim(unsigned block, unsigned n)
 {
@@ -215,8 +226,13 @@ static bool claim(unsigned block, unsigned n)
 
 static void send_one(unsigned q)
 {
-	unsigned n = 1 + (unsigned)(rnd(&rng) % (rnd(&rng) % 8 ? 4 : MAX_SEGS)), block = (unsigned)(rnd(&rng) % (BLOCKS - MAX_SEGS)), what = (unsigned)(rnd(&rng) % 100);
-	uint8_t op = what < 45 ? BLKIF_WRITE : what < 93 ? BLKIF_READ : what < 97 ? BLKIF_FLUSH_DISKCACHE : BLKIF_WRITE_BARRIER;
+	unsigned n = 1 + (unsigned)(rnd(&rng) % (rnd(&rng) % 8 ? 4 : MAX_SEGS)),
+		 block = (unsigned)(rnd(&rng) % (BLOCKS - MAX_SEGS)),
+		 what = (unsigned)(rnd(&rng) % 100);
+	uint8_t op = what < 45   ? BLKIF_WRITE
+		     : what < 93 ? BLKIF_READ
+		     : what < 97 ? BLKIF_FLUSH_DISKCACHE
+				 : BLKIF_WRITE_BARRIER;
 	struct flight *f;
 	int slot;
 
@@ -228,7 +244,8 @@ static void send_one(unsigned q)
 		return;
 	slot = guest_slot(&g[q]);
 	f = &flights[q][slot];
-	*f = (struct flight){.there = true, .op = op, .block = block, .n = n, .version = next_version++};
+	*f = (struct flight){
+		.there = true, .op = op, .block = block, .n = n, .version = next_version++};
 	if (op != BLKIF_READ)
 		guest_fill(guest_data(&g[q], slot), block * 8, n * 4096, f->version);
 	else
@@ -325,7 +342,8 @@ static void check_all(void)
 
 	for (unsigned b = 0; b < BLOCKS && !atomic_load(&failed); b++)
 		if (guest_do(&g[b % queues], BLKIF_READ, b * 8, buf, 4096) != 0 ||
-		    (version[b] ? guest_check(buf, b * 8, 4096, version[b]) >= 0 : !is_zero(buf, 4096))) {
+		    (version[b] ? guest_check(buf, b * 8, 4096, version[b]) >= 0
+				: !is_zero(buf, 4096))) {
 			fprintf(stderr, "tdsurvive: block %u is not what was written\n", b);
 			atomic_store(&failed, true);
 		}
@@ -341,7 +359,8 @@ int main(int argc, char **argv)
 	if (argc == 8)
 		queues = (unsigned)atoi(argv[7]);
 	if (argc < 6 || argc > 8 || queues < 1 || queues > BLKIF_MAX_QUEUES) {
-		fprintf(stderr, "usage: tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [kill|upgrade [QUEUES]]\n");
+		fprintf(stderr, "usage: tdsurvive TAP-CTL TYPE:PATH MODE KILLS SEED [kill|upgrade "
+				"[QUEUES]]\n");
 		return 2;
 	}
 	tap_ctl = argv[1];
@@ -354,15 +373,19 @@ int main(int argc, char **argv)
 	if (CTL(out, (char *)"allocate") || !strrchr(out, '-'))
 		return 2;
 	minor = atoi(strrchr(out, '-') + 1);
-	if (start_tapdisk() || guest_connect_queues(g, queues, tapdisk, minor, 51712, &(struct guest_how){.segs = MAX_SEGS}, &err) < 0) {
+	if (start_tapdisk() ||
+	    guest_connect_queues(g, queues, tapdisk, minor, 51712,
+				 &(struct guest_how){.segs = MAX_SEGS}, &err) < 0) {
 		fprintf(stderr, "tdsurvive: cannot start: %s\n", err.text);
 		return 2;
 	}
-	pthread_create(&t, NULL, argc > 6 && !strcmp(argv[6], "upgrade") ? upgrader : killer, &seed);
+	pthread_create(&t, NULL, argc > 6 && !strcmp(argv[6], "upgrade") ? upgrader : killer,
+		       &seed);
 	load();
 	pthread_join(t, NULL);
 	check_all();
-	printf("%d times, %u answers, %s\n", kills, atomic_load(&reaped), atomic_load(&failed) ? "FAILED" : "every byte right");
+	printf("%d times, %u answers, %s\n", kills, atomic_load(&reaped),
+	       atomic_load(&failed) ? "FAILED" : "every byte right");
 	guest_disconnect_queues(g, queues);
 	snprintf(pid, sizeof pid, "%d", (int)tapdisk);
 	snprintf(num, sizeof num, "%d", minor);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A cache layer over an image completed by hand, and the requests of a guest; for tests of its rules. */
+/* A cache layer over an image completed by hand, and the requests of a guest; for tests of its
+ * rules. */
 #ifndef TESTS_TEST_CACHE_H
 #define TESTS_TEST_CACHE_H
 
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tapdisk/cache.h"
+#include "tapdisk/cache/cache.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 
@@ -78,7 +79,8 @@ static inline struct guest_req *submit(enum td_op op, unsigned flags, unsigned s
 
 	ck_assert_uint_le(nreq, NREQ);
 	g->iov = (struct iovec){g->buf, sizeof g->buf};
-	g->r = (struct td_req){.op = op, .flags = flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
+	g->r = (struct td_req){
+		.op = op, .flags = flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
 	if (op != TD_FLUSH) {
 		g->r.off = sector * 512;
 		g->r.len = 512;
@@ -87,9 +89,18 @@ static inline struct guest_req *submit(enum td_op op, unsigned flags, unsigned s
 	return g;
 }
 
-static inline struct guest_req *rd(unsigned s) { return submit(TD_READ, 0, s); }
-static inline struct guest_req *wr(unsigned s) { return submit(TD_WRITE, 0, s); }
-static inline struct guest_req *fl(void) { return submit(TD_FLUSH, 0, 0); }
+static inline struct guest_req *rd(unsigned s)
+{
+	return submit(TD_READ, 0, s);
+}
+static inline struct guest_req *wr(unsigned s)
+{
+	return submit(TD_WRITE, 0, s);
+}
+static inline struct guest_req *fl(void)
+{
+	return submit(TD_FLUSH, 0, 0);
+}
 
 /* The image's i-th pending request is this one. */
 static inline void expect(unsigned i, enum td_op op, unsigned sector)

@@ -63,7 +63,7 @@ void test_image_close(struct test_image *t)
 
 struct td_req *test_image_at(struct test_image *t, unsigned i)
 {
-	td_list_each(l, &t->pending)
+	td_list_each (l, &t->pending)
 		if (i-- == 0)
 			return td_entry(l, struct td_req, link);
 	return NULL;

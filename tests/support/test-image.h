@@ -9,10 +9,10 @@
 
 struct test_image {
 	struct td_image *image;
-	struct td_io io;                /* names a queue's engine; nothing is ever queued on it */
-	struct td_list pending;         /* td_req.link, in order of arrival */
+	struct td_io io;        /* names a queue's engine; nothing is ever queued on it */
+	struct td_list pending; /* td_req.link, in order of arrival */
 	unsigned npending, nflushes, nwrites, nreads, nfua; /* submitted so far (npending: now) */
-	bool at_once;                   /* complete everything inside submit, with `at_once_err' */
+	bool at_once; /* complete everything inside submit, with `at_once_err' */
 	int at_once_err;
 	void (*seen)(struct test_image *t, struct td_req *req); /* optional: called in submit */
 	void *owner;

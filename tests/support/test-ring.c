@@ -19,7 +19,9 @@ unsigned polling_us, polling_idle;
 bool persistent;
 const struct blkif_keep *keep;
 
-/* --- the transport -------------------------------------------------------------------------------------------------- */
+/* --- the transport
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static void *x_map(struct td_xport *x, const uint32_t *refs, unsigned n, struct td_err *err)
 {
@@ -99,9 +101,12 @@ static void x_close(struct td_xport *x)
 	g.closed++;
 }
 
-static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL, x_page, x_unpage};
+static const struct td_xport_ops x_ops = {"test",   x_map,  x_unmap, x_bind, x_unbind, x_ack,
+					  x_notify, x_copy, x_close, NULL,   x_page,   x_unpage};
 
-/* --- the disk ------------------------------------------------------------------------------------------------------- */
+/* --- the disk
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void on_broken(void *owner, const char *why)
 {
@@ -118,7 +123,8 @@ static void nothing(struct cache *c)
 {
 }
 
-/* Moves the data when the image gets a request, so that what is in the guest's pages can be looked at. */
+/* Moves the data when the image gets a request, so that what is in the guest's pages can be looked
+ * at. */
 static void seen(struct test_image *t, struct td_req *r)
 {
 	if (r->op == TD_READ)
@@ -129,7 +135,14 @@ static void seen(struct test_image *t, struct td_req *r)
 
 int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err)
 {
-	struct blkif_params p = {.domid = 7, .devid = 51712, .port = 3, .pages = pages, .abi = abi, .polling_us = polling_us, .polling_idle = polling_idle, .persistent = persistent};
+	struct blkif_params p = {.domid = 7,
+				 .devid = 51712,
+				 .port = 3,
+				 .pages = pages,
+				 .abi = abi,
+				 .polling_us = polling_us,
+				 .polling_idle = polling_idle,
+				 .persistent = persistent};
 
 	g.abi = abi;
 	g.slots = blkif_slots(abi, pages);
@@ -160,7 +173,11 @@ void begin(enum blkif_abi abi, unsigned pages)
 	cache_attach(&cache, td_cache_mode_find("none"), img.image, &img.io, true);
 	cache_resume(&cache);
 	td_list_init(&stats.sources);
-	bdisk = (struct blkif_disk){.cache = &cache, .stats = &stats, .sectors = TEST_IMAGE_SECTORS, .broken = on_broken, .idle = on_idle};
+	bdisk = (struct blkif_disk){.cache = &cache,
+				    .stats = &stats,
+				    .sectors = TEST_IMAGE_SECTORS,
+				    .broken = on_broken,
+				    .idle = on_idle};
 	nbroken = nidle = 0;
 	ck_assert_int_eq(try_connect(abi, pages, NULL), 0);
 	blkif_run(ring);
@@ -179,7 +196,9 @@ void end(void)
 	close(g.kick);
 }
 
-/* --- the frontend --------------------------------------------------------------------------------------------------- */
+/* --- the frontend
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 struct blkif_desc desc(uint8_t op, uint64_t id, uint64_t sector, unsigned segs)
 {

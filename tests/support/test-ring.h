@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The ring's consumer with a test at both ends of it: a frontend and its transport, and an image (test-image.h). */
+/* The ring's consumer with a test at both ends of it: a frontend and its transport, and an image
+ * (test-image.h). */
 #ifndef TESTS_TEST_RING_H
 #define TESTS_TEST_RING_H
 
-#include "tapdisk/blkif.h"
-#include "tapdisk/stats.h"
+#include "tapdisk/blkif/blkif.h"
+#include "tapdisk/stats/stats.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 
@@ -28,7 +29,6 @@ struct test_guest {
 	uint32_t prod, cons; /* private */
 };
 
-
 extern struct test_guest g;
 extern struct ev_loop *loop;
 extern struct test_image img;
@@ -38,17 +38,20 @@ extern struct blkif_disk bdisk;
 extern struct blkif *ring;
 extern unsigned nbroken, nidle;
 extern bool persistent;
-extern const struct blkif_keep *keep; /* where begin has the ring's record; NULL until a test says otherwise */
+extern const struct blkif_keep
+	*keep; /* where begin has the ring's record; NULL until a test says otherwise */
 extern unsigned polling_us, polling_idle; /* what begin asks for; 0 until a test says otherwise */
 
-/* A ring of `pages' pages that runs, on an image that completes at once; and its end: nothing may be in flight or mapped. */
+/* A ring of `pages' pages that runs, on an image that completes at once; and its end: nothing may
+ * be in flight or mapped. */
 void begin(enum blkif_abi abi, unsigned pages);
 void end(void);
 int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err);
 
 char as_made(unsigned sector); /* the first byte of a sector that nobody has written */
 
-/* The frontend.  desc: whole pages, from page 0 on; put, then kick, then turns of the loop, then responses. */
+/* The frontend.  desc: whole pages, from page 0 on; put, then kick, then turns of the loop, then
+ * responses. */
 struct blkif_desc desc(uint8_t op, uint64_t id, uint64_t sector, unsigned segs);
 void put(struct blkif_desc d);
 void kick(void);

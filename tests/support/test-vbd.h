@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A disk, two guests of it, and the operations on it, each on a fiber; for tests of its life on a simulated store. */
+/* A disk, two guests of it, and the operations on it, each on a fiber; for tests of its life on a
+ * simulated store. */
 #ifndef TESTS_TEST_VBD_H
 #define TESTS_TEST_VBD_H
 
@@ -11,8 +12,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "lib/fiber.h"
-#include "tapdisk/vbd.h"
+#include "lib/fiber/fiber.h"
+#include "tapdisk/vbd/vbd.h"
 #include "td/ctl.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
@@ -28,7 +29,9 @@ static struct vbd *v;
 static struct td_err err;
 static unsigned nchanged;
 
-/* --- a guest -------------------------------------------------------------------------------------------------------- */
+/* --- a guest
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 /* Two of them; the tests speak as the one that is `me'. */
 static struct guest {
@@ -93,7 +96,8 @@ static inline void x_close(struct td_xport *x)
 	of(x)->closed++;
 }
 
-static const struct td_xport_ops x_ops = {"test", x_map, x_unmap, x_bind, x_unbind, x_ack, x_notify, x_copy, x_close, NULL, NULL, NULL};
+static const struct td_xport_ops x_ops = {"test",   x_map,  x_unmap, x_bind, x_unbind, x_ack,
+					  x_notify, x_copy, x_close, NULL,   NULL,     NULL};
 
 static inline void put(uint8_t op, uint64_t sector, unsigned segs)
 {
@@ -138,7 +142,8 @@ static inline unsigned answers(void)
 	return g.cons;
 }
 
-/* --- operations, each on a fiber ------------------------------------------------------------------------------------ */
+/* --- operations, each on a fiber
+ * ------------------------------------------------------------------------------------ */
 
 struct call {
 	enum { OPEN, CLOSE, FORCE, PAUSE, UNPAUSE, RESIZE, CONNECT, DISCONNECT } what;
@@ -155,8 +160,11 @@ static unsigned nended;
 static inline void run_call(void *arg)
 {
 	struct call *c = arg;
-	struct vbd_options o = {.mode = td_cache_mode_find(c->mode ? c->mode : "writeback"), .unsafe = true, .read_only = c->read_only,
-				.shared = c->shared, .sector_size = c->sector_size,
+	struct vbd_options o = {.mode = td_cache_mode_find(c->mode ? c->mode : "writeback"),
+				.unsafe = true,
+				.read_only = c->read_only,
+				.shared = c->shared,
+				.sector_size = c->sector_size,
 				.request_timeout = c->request_timeout};
 	struct blkif_params p;
 	struct td_err e;

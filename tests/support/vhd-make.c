@@ -9,7 +9,8 @@
 
 static void put_batmap(const struct vhd_make *m, uint8_t *at, uint64_t off, uint64_t sectors)
 {
-	struct vhd_batmap b = {.off = off + VHD_SECTOR, .sectors = (uint32_t)sectors, .version = 0x00010002};
+	struct vhd_batmap b = {
+		.off = off + VHD_SECTOR, .sectors = (uint32_t)sectors, .version = 0x00010002};
 	uint8_t text[96];
 	unsigned n;
 
@@ -28,11 +29,21 @@ static void put_batmap(const struct vhd_make *m, uint8_t *at, uint64_t off, uint
 struct fault_file *vhd_make(struct fault_io *f, const struct vhd_make *m)
 {
 	bool fixed = m->type == VHD_FIXED;
-	struct vhd_footer footer = {.features = 2, .version = 0x00010000, .data_offset = fixed ? UINT64_MAX : VHD_FOOTER, .app = "tap",
-				    .app_version = VHD_TAP_VERSION, .orig_size = m->size, .size = m->size, .geometry = vhd_geometry(m->size),
-				    .type = m->type, .uuid = {m->uuid}};
-	struct vhd_header header = {.data_offset = UINT64_MAX, .table_off = VHD_FOOTER + VHD_HEADER, .version = 0x00010000,
-				    .block_size = m->block_size, .parent_uuid = {m->parent_uuid}};
+	struct vhd_footer footer = {.features = 2,
+				    .version = 0x00010000,
+				    .data_offset = fixed ? UINT64_MAX : VHD_FOOTER,
+				    .app = "tap",
+				    .app_version = VHD_TAP_VERSION,
+				    .orig_size = m->size,
+				    .size = m->size,
+				    .geometry = vhd_geometry(m->size),
+				    .type = m->type,
+				    .uuid = {m->uuid}};
+	struct vhd_header header = {.data_offset = UINT64_MAX,
+				    .table_off = VHD_FOOTER + VHD_HEADER,
+				    .version = 0x00010000,
+				    .block_size = m->block_size,
+				    .parent_uuid = {m->parent_uuid}};
 	uint64_t table, batmap, locator, end;
 	struct fault_file *file;
 
@@ -59,7 +70,10 @@ struct fault_file *vhd_make(struct fault_io *f, const struct vhd_make *m)
 
 		assert(n > 0 && n <= (int)VHD_SECTOR);
 		memcpy(file->data + locator, data, (size_t)n);
-		header.loc[0] = (struct vhd_locator){.code = VHD_LOC_W2RU, .space = VHD_SECTOR, .len = (uint32_t)n, .off = locator};
+		header.loc[0] = (struct vhd_locator){.code = VHD_LOC_W2RU,
+						     .space = VHD_SECTOR,
+						     .len = (uint32_t)n,
+						     .off = locator};
 		vhd_name_encode(m->parent, header.parent_name);
 	}
 	vhd_header_encode(&header, file->data + VHD_FOOTER);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "drivers/vhd-check.h"
+#include "drivers/vhd/vhd-check.h"
 
 struct td_err err;
 char dir[64];
@@ -29,7 +29,8 @@ void setup(void)
 	const char *s = getenv("VHD_SEED");
 
 	/* thousands of small files: in memory, where there is any */
-	strcpy(dir, access("/dev/shm", W_OK) == 0 ? "/dev/shm/vhd-image.XXXXXX" : "/tmp/vhd-image.XXXXXX");
+	strcpy(dir, access("/dev/shm", W_OK) == 0 ? "/dev/shm/vhd-image.XXXXXX"
+						  : "/tmp/vhd-image.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	seed = s ? strtoul(s, NULL, 10) : (unsigned long)getpid() * 2654435761u % 1000000007u;
 	rng = seed * 0x9e3779b97f4a7c15u + 1;
@@ -97,12 +98,14 @@ void same_content(const char *path, const uint8_t *want, uint64_t size, const ch
 	uint64_t got_size;
 	uint8_t *got = content(path, &got_size);
 
-	ck_assert_msg(got_size == size, "seed %lu: %s: %s has %llu bytes instead of %llu", seed, when, path, (unsigned long long)got_size,
-		      (unsigned long long)size);
+	ck_assert_msg(got_size == size, "seed %lu: %s: %s has %llu bytes instead of %llu", seed,
+		      when, path, (unsigned long long)got_size, (unsigned long long)size);
 	for (uint64_t i = 0; i < size; i++)
 		if (got[i] != want[i]) /* an assertion a byte would take minutes */
-			ck_abort_msg("seed %lu: %s: %s differs at byte %llu (sector %llu): %02x instead of %02x", seed, when, path,
-			      (unsigned long long)i, (unsigned long long)i / 512, got[i], want[i]);
+			ck_abort_msg("seed %lu: %s: %s differs at byte %llu (sector %llu): %02x "
+				     "instead of %02x",
+				     seed, when, path, (unsigned long long)i,
+				     (unsigned long long)i / 512, got[i], want[i]);
 	free(got);
 }
 
@@ -112,7 +115,8 @@ static void scribble(struct vhd_image *v, uint8_t *model, unsigned runs)
 	static uint8_t buf[64 * 512];
 
 	while (runs--) {
-		uint64_t sectors = v->size / 512, first = rnd((uint32_t)sectors), n = 1 + rnd(rnd(4) ? 8 : 63);
+		uint64_t sectors = v->size / 512, first = rnd((uint32_t)sectors),
+			 n = 1 + rnd(rnd(4) ? 8 : 63);
 
 		if (n > sectors - first)
 			n = sectors - first;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A preload under which Xen's own xenstored (seen with 4.17 and 4.20) runs on a machine without Xen, so that tests of the xenstore side need no mock:
+ * A preload under which Xen's own xenstored (seen with 4.17 and 4.20) runs on a machine without
+ * Xen, so that tests of the xenstore side need no mock:
  *
  *   XENSTORED_RUNDIR=D XENSTORED_ROOTDIR=D LD_PRELOAD=xsnox.so xenstored --no-fork --pid-file D/pid
  *
- * Clients set XENSTORED_RUNDIR=D and are domain 0.  What xenstored asks of the hypervisor is answered here: every domain exists,
- * a domain's ring is a page of its own that nobody else sees, and no event ever comes.
+ * Clients set XENSTORED_RUNDIR=D and are domain 0.  What xenstored asks of the hypervisor is
+ * answered here: every domain exists, a domain's ring is a page of its own that nobody else sees,
+ * and no event ever comes.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -124,7 +126,8 @@ xenevtchn_port_or_error_t xenevtchn_bind_virq(xenevtchn_handle *h, unsigned virq
 	return new_port();
 }
 
-xenevtchn_port_or_error_t xenevtchn_bind_interdomain(xenevtchn_handle *h, uint32_t domid, evtchn_port_t remote)
+xenevtchn_port_or_error_t xenevtchn_bind_interdomain(xenevtchn_handle *h, uint32_t domid,
+						     evtchn_port_t remote)
 {
 	return new_port();
 }

@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-leave tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-log
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-log tests/unit/test-sandbox
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -58,7 +58,7 @@ tests_unit_test_iov_SOURCES = tests/unit/test-iov.c tests/support/suite.h
 tests_unit_test_iov_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_log_SOURCES = tests/unit/test-log.c tests/support/suite.h
 tests_unit_test_log_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_clock_SOURCES = tests/unit/test-clock.c lib/clock-libc.c tests/support/suite.h
+tests_unit_test_clock_SOURCES = tests/unit/test-clock.c lib/io/clock-libc.c tests/support/suite.h
 tests_unit_test_clock_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_list_SOURCES = tests/unit/test-list.c tests/support/suite.h
 tests_unit_test_list_LDADD = $(UNIT_PARTS_LIBS)
@@ -66,6 +66,8 @@ tests_unit_test_fiber_SOURCES = tests/unit/test-fiber.c tests/support/fault-io.c
 tests_unit_test_fiber_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_request_SOURCES = tests/unit/test-request.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
 tests_unit_test_request_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_sandbox_SOURCES = tests/unit/test-sandbox.c tests/support/suite.h
+tests_unit_test_sandbox_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_options_SOURCES = tests/unit/test-options.c tests/support/suite.h
 tests_unit_test_options_LDADD = $(UNIT_PARTS_LIBS)
 TEST_CACHE = tests/support/test-cache.h tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
@@ -73,8 +75,8 @@ tests_unit_test_cache_SOURCES = tests/unit/test-cache.c $(TEST_CACHE)
 tests_unit_test_cache_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_barrier_SOURCES = tests/unit/test-cache-barrier.c $(TEST_CACHE)
 tests_unit_test_cache_barrier_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_cache_leave_SOURCES = tests/unit/test-cache-leave.c $(TEST_CACHE)
-tests_unit_test_cache_leave_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_cache_cancel_SOURCES = tests/unit/test-cache-cancel.c $(TEST_CACHE)
+tests_unit_test_cache_cancel_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_space_SOURCES = tests/unit/test-cache-space.c $(TEST_CACHE)
 tests_unit_test_cache_space_LDADD = $(UNIT_PARTS_LIBS)
 endif
@@ -94,7 +96,7 @@ if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-xl-disk
 TESTS += tests/unit/test-xl-disk
 endif
-tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/xl-disk.c control/xl-disk.h
+tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/attach/xl-disk.c control/attach/xl-disk.h
 tests_unit_test_xl_disk_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_xl_disk_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/align.c on a simulated store, which asserts that what it is handed is aligned. */
+/* lib/io/align.c on a simulated store, which asserts that what it is handed is aligned. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
@@ -75,12 +75,20 @@ static void op_done(struct td_iop *iop, int err)
 	o->err = err;
 }
 
-static void start(struct op *o, enum td_io_op what, void *buf, uint64_t off, uint64_t len, unsigned flags)
+static void start(struct op *o, enum td_io_op what, void *buf, uint64_t off, uint64_t len,
+		  unsigned flags)
 {
 	memset(o, 0, sizeof *o);
 	o->iov[0] = (struct iovec){buf, len};
-	o->iop = (struct td_iop){.op = what, .flags = flags, .file = f, .off = off, .len = len, .iov = o->iov, .iovcnt = 1,
-				 .done = op_done, .data = o};
+	o->iop = (struct td_iop){.op = what,
+				 .flags = flags,
+				 .file = f,
+				 .off = off,
+				 .len = len,
+				 .iov = o->iov,
+				 .iovcnt = 1,
+				 .done = op_done,
+				 .data = o};
 	td_file_io(fio.io, &o->iop);
 	ck_assert_int_eq(o->done, 0);
 }
@@ -128,9 +136,11 @@ START_TEST(a_part_of_a_block_is_read_changed_and_written)
 	ck_assert_uint_eq(fio.nlog, 2);
 	expect_log(0, TD_IO_READ, 4096, 4096);
 	expect_log(1, TD_IO_WRITE, 4096, 4096);
-	ck_assert_uint_eq(fio.log[1].flags & TD_IO_DSYNC, TD_IO_DSYNC); /* the promise goes with the write */
+	ck_assert_uint_eq(fio.log[1].flags & TD_IO_DSYNC,
+			  TD_IO_DSYNC); /* the promise goes with the write */
 	for (unsigned i = 0; i < SIZE; i++)
-		ck_assert_uint_eq(file->data[i], i / 512 == 10 ? 0xAB : (unsigned char)(i / 512 * 7));
+		ck_assert_uint_eq(file->data[i],
+				  i / 512 == 10 ? 0xAB : (unsigned char)(i / 512 * 7));
 	ck_assert_ptr_eq(o.iov[0].iov_base, mem);
 	ck_assert_uint_eq(o.iov[0].iov_len, 512);
 	end();
@@ -145,7 +155,11 @@ START_TEST(a_file_that_hosts_share_has_no_read_modify_write)
 	begin(4096, 512);
 	f->flags |= TD_FILE_SHARED;
 	for (unsigned i = 0; i < 3; i++) {
-		start(&o, TD_IO_WRITE, mem, i == 1 ? 512 : 4096, i == 0 ? 512 : i == 1 ? 4096 : 4096 + 512, TD_IO_DSYNC);
+		start(&o, TD_IO_WRITE, mem, i == 1 ? 512 : 4096,
+		      i == 0   ? 512
+		      : i == 1 ? 4096
+			       : 4096 + 512,
+		      TD_IO_DSYNC);
 		turns(4);
 		ck_assert(o.done == 1 && o.err == -EOPNOTSUPP);
 	}
@@ -173,11 +187,13 @@ START_TEST(misaligned_memory_is_bounced_both_ways)
 		turns(2);
 		ck_assert(o.done && !o.err);
 		ck_assert_uint_eq(fio.nlog, 1);
-		ck_assert(file->data[4096] == 0xAB && file->data[12287] == 0xAB && file->data[12288] == 24 * 7);
+		ck_assert(file->data[4096] == 0xAB && file->data[12287] == 0xAB &&
+			  file->data[12288] == 24 * 7);
 		memset(mem, 0, 65536);
 		start(&o, TD_IO_READ, mem + 3, 4096, 8192, 0);
 		turns(2);
-		ck_assert(mem[2] == 0 && mem[3] == 0xAB && mem[3 + 8191] == 0xAB && mem[3 + 8192] == 0);
+		ck_assert(mem[2] == 0 && mem[3] == 0xAB && mem[3 + 8191] == 0xAB &&
+			  mem[3 + 8192] == 0);
 		end();
 	}
 }
@@ -212,9 +228,11 @@ START_TEST(a_read_over_the_end_is_an_error_or_zeroes)
 	start(&o, TD_IO_READ, mem, 8192 + 512, 1024, TD_IO_EOF_ZERO);
 	turns(3);
 	ck_assert_int_eq(o.err, 0);
-	ck_assert(mem[0] == 17 * 7 && mem[511] == 17 * 7 && mem[512] == 0 && mem[1023] == 0 && mem[1024] == 0xFF);
+	ck_assert(mem[0] == 17 * 7 && mem[511] == 17 * 7 && mem[512] == 0 && mem[1023] == 0 &&
+		  mem[1024] == 0xFF);
 	ck_assert_uint_eq(o.iop.moved, 512);
-	start(&o, TD_IO_READ, mem, 8192 + 2048, 512, TD_IO_EOF_ZERO); /* wholly beyond, within the last block */
+	start(&o, TD_IO_READ, mem, 8192 + 2048, 512,
+	      TD_IO_EOF_ZERO); /* wholly beyond, within the last block */
 	turns(3);
 	ck_assert(o.err == 0 && o.iop.moved == 0 && mem[0] == 0);
 	end();
@@ -243,7 +261,8 @@ START_TEST(writes_to_one_block_are_one_after_the_other)
 	fault_io_complete(&fio, 1); /* its write */
 	turns(2);
 	ck_assert(o[0].done && !o[1].done);
-	ck_assert_uint_eq(fio.nrunning, 2); /* the second's read; the third, a whole block, waits for it */
+	ck_assert_uint_eq(fio.nrunning,
+			  2); /* the second's read; the third, a whole block, waits for it */
 	for (int i = 0; i < 10; i++) {
 		fault_io_complete(&fio, 0);
 		turns(2);
@@ -294,7 +313,8 @@ START_TEST(an_rmw_waits_for_a_whole_block_in_flight)
 }
 END_TEST
 
-/* What an RMW has read must not come back over a range that was punched, zeroed or discarded meanwhile. */
+/* What an RMW has read must not come back over a range that was punched, zeroed or discarded
+ * meanwhile. */
 START_TEST(a_punch_waits_for_an_rmw_and_an_rmw_for_a_punch)
 {
 	static const enum td_io_op what[] = {TD_IO_PUNCH, TD_IO_ZERO, TD_IO_DISCARD};
@@ -318,7 +338,8 @@ START_TEST(a_punch_waits_for_an_rmw_and_an_rmw_for_a_punch)
 		}
 		ck_assert(o[0].done && o[1].done && o[2].done);
 		expect_log(2, what[i], 4096 + 1024, 2048);
-		ck_assert(file->data[4096] == 5 && file->data[4608] == (unsigned char)(9 * 7) && file->data[8192 - 512] == 5);
+		ck_assert(file->data[4096] == 5 && file->data[4608] == (unsigned char)(9 * 7) &&
+			  file->data[8192 - 512] == 5);
 		if (what[i] != TD_IO_DISCARD)
 			for (unsigned b = 4096 + 1024; b < 4096 + 3072; b++)
 				ck_assert_uint_eq(file->data[b], 0);
@@ -344,7 +365,8 @@ START_TEST(punches_and_whole_blocks_go_side_by_side)
 }
 END_TEST
 
-/* A format's header may be shorter than a sector: on 512-byte blocks it is an RMW like any other. */
+/* A format's header may be shorter than a sector: on 512-byte blocks it is an RMW like any other.
+ */
 START_TEST(parts_of_512_byte_blocks_are_one_after_the_other)
 {
 	struct op o[4];
@@ -364,7 +386,8 @@ START_TEST(parts_of_512_byte_blocks_are_one_after_the_other)
 		fault_io_complete(&fio, 0);
 		turns(2);
 		if (o[1].done && !o[3].done)
-			ck_assert(file->data[512] == 1 && file->data[519] == 1 && file->data[520] == 2 && file->data[528] == 7);
+			ck_assert(file->data[512] == 1 && file->data[519] == 1 &&
+				  file->data[520] == 2 && file->data[528] == 7);
 	}
 	ck_assert(o[0].done && o[1].done && o[2].done && o[3].done);
 	ck_assert(file->data[512] == 0 && file->data[520] == 0 && file->data[1024] == 3);
@@ -391,7 +414,9 @@ START_TEST(an_error_goes_to_its_own_write_and_the_next_goes_on)
 }
 END_TEST
 
-/* --- at random ------------------------------------------------------------------------------------------------------ */
+/* --- at random
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 #define DEPTH   16
 #define SECTORS (SIZE / 512)
@@ -429,7 +454,8 @@ static void random_start(struct job *j)
 	if (j->zero) {
 		memset(busy + j->from, 1, j->n);
 		memset(model + j->from * 512, 0, j->n * 512);
-		start(&j->op, rand() % 2 ? TD_IO_PUNCH : TD_IO_ZERO, NULL, j->from * 512, j->n * 512, 0);
+		start(&j->op, rand() % 2 ? TD_IO_PUNCH : TD_IO_ZERO, NULL, j->from * 512,
+		      j->n * 512, 0);
 		j->running = true;
 		return;
 	}
@@ -439,7 +465,8 @@ static void random_start(struct job *j)
 			j->buf[shift + i] = (unsigned char)rand();
 		memcpy(model + j->from * 512, j->buf + shift, j->n * 512);
 	}
-	start(&j->op, write ? TD_IO_WRITE : TD_IO_READ, j->buf + shift, j->from * 512, j->n * 512, 0);
+	start(&j->op, write ? TD_IO_WRITE : TD_IO_READ, j->buf + shift, j->from * 512, j->n * 512,
+	      0);
 	j->running = true;
 }
 
@@ -454,7 +481,8 @@ static void random_end(struct job *j)
 
 START_TEST(random_writes_of_sectors_on_blocks_of_4096)
 {
-	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL), nrmw = 0;
+	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL),
+		 nrmw = 0;
 	struct job job[DEPTH] = {0};
 
 	fprintf(stderr, "seed %u\n", seed);
@@ -479,7 +507,8 @@ START_TEST(random_writes_of_sectors_on_blocks_of_4096)
 		if (fio.nrules == FAULT_RULES || fio.nlog > FAULT_LOG - 64)
 			fault_io_clear(&fio);
 		if (rand() % 16 == 0)
-			fault_io_rule(&fio, fio.k + 1 + (unsigned)rand() % 4, rand() % 4 ? 4096 : -EINTR);
+			fault_io_rule(&fio, fio.k + 1 + (unsigned)rand() % 4,
+				      rand() % 4 ? 4096 : -EINTR);
 	}
 	turns(100);
 	for (unsigned i = 0; i < DEPTH; i++) {
@@ -500,7 +529,8 @@ START_TEST(random_reads_see_what_was_written)
 	begin(4096, 512);
 	srand(3);
 	for (unsigned i = 0; i < 2000; i++) {
-		unsigned n = 1 + (unsigned)rand() % 16, from = (unsigned)rand() % (SECTORS - n), shift = (unsigned)rand() % 100;
+		unsigned n = 1 + (unsigned)rand() % 16, from = (unsigned)rand() % (SECTORS - n),
+			 shift = (unsigned)rand() % 100;
 		struct op o;
 
 		start(&o, TD_IO_READ, mem + shift, from * 512, n * 512, 0);

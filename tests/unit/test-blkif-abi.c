@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tapdisk/blkif-abi.c against Xen's own headers.  They are included twice under other names: as they are, and packed to four
- * bytes, which is how a 32-bit x86 compiler lays the same text out.
+ * tapdisk/blkif/blkif-abi.c against Xen's own headers.  They are included twice under other names:
+ * as they are, and packed to four bytes, which is how a 32-bit x86 compiler lays the same text out.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -12,19 +12,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tapdisk/blkif-abi.h"
+#include "tapdisk/blkif/blkif-abi.h"
 
 #ifdef HAVE_XEN
 #define __XEN_TOOLS__ 1
-#define xen_mb() __sync_synchronize()
-#define xen_rmb() __sync_synchronize()
-#define xen_wmb() __sync_synchronize()
+#define xen_mb()      __sync_synchronize()
+#define xen_rmb()     __sync_synchronize()
+#define xen_wmb()     __sync_synchronize()
 #include <xen/xen.h>
 #include <xen/grant_table.h>
 #include <xen/io/ring.h>
 
-#define PASTE_(p, x) p##_##x
-#define PASTE(p, x) PASTE_(p, x)
+#define PASTE_(p, x)             p##_##x
+#define PASTE(p, x)              PASTE_(p, x)
 #define blkif_request            PASTE(PREFIX, request)
 #define blkif_request_t          PASTE(PREFIX, request_t)
 #define blkif_request_segment    PASTE(PREFIX, request_segment)
@@ -41,7 +41,7 @@
 #define blkif_front_ring_t       PASTE(PREFIX, front_ring_t)
 #define blkif_back_ring          PASTE(PREFIX, back_ring)
 #define blkif_back_ring_t        PASTE(PREFIX, back_ring_t)
-#define PREFIX x64
+#define PREFIX                   x64
 #include <xen/io/blkif.h>
 #undef __XEN_PUBLIC_IO_BLKIF_H__
 #undef PREFIX
@@ -63,34 +63,42 @@ struct numbers {
 };
 
 #define SLOTS(P, order) __CONST_RING_SIZE(P, 4096u << (order))
-#define NUMBERS(P, ABI)                                                                                                      \
-	{                                                                                                                    \
-		.name = #P, .abi = ABI, .slots = { SLOTS(P, 0), SLOTS(P, 1), SLOTS(P, 2), SLOTS(P, 3), SLOTS(P, 4) },        \
-		.head = offsetof(struct P##_sring, ring), .stride = sizeof(union P##_sring_entry),                           \
-		.op = offsetof(struct P##_request, operation), .nr = offsetof(struct P##_request, nr_segments),              \
-		.handle = offsetof(struct P##_request, handle), .id = offsetof(struct P##_request, id),                      \
-		.sector = offsetof(struct P##_request, sector_number), .seg = offsetof(struct P##_request, seg),             \
-		.seg_size = sizeof(struct P##_request_segment),                                                              \
-		.seg_first = offsetof(struct P##_request_segment, first_sect),                                               \
-		.seg_last = offsetof(struct P##_request_segment, last_sect),                                                 \
-		.flag = offsetof(struct P##_request_discard, flag), .d_handle = offsetof(struct P##_request_discard, handle), \
-		.d_id = offsetof(struct P##_request_discard, id),                                                            \
-		.d_sector = offsetof(struct P##_request_discard, sector_number),                                             \
-		.d_count = offsetof(struct P##_request_discard, nr_sectors),                                                 \
-		.inner = offsetof(struct P##_request_indirect, indirect_op),                                                 \
-		.i_id = offsetof(struct P##_request_indirect, id),                                                           \
-		.i_sector = offsetof(struct P##_request_indirect, sector_number),                                            \
-		.i_handle = offsetof(struct P##_request_indirect, handle),                                                   \
-		.i_nr = offsetof(struct P##_request_indirect, nr_segments),                                                  \
-		.i_pages = offsetof(struct P##_request_indirect, indirect_grefs), .rsp_id = offsetof(struct P##_response, id),      \
-		.rsp_op = offsetof(struct P##_response, operation), .rsp_status = offsetof(struct P##_response, status),     \
-		.rsp_size = sizeof(struct P##_response)                                                                      \
+#define NUMBERS(P, ABI)                                                                            \
+	{                                                                                          \
+		.name = #P, .abi = ABI,                                                            \
+		.slots = {SLOTS(P, 0), SLOTS(P, 1), SLOTS(P, 2), SLOTS(P, 3), SLOTS(P, 4)},        \
+		.head = offsetof(struct P##_sring, ring), .stride = sizeof(union P##_sring_entry), \
+		.op = offsetof(struct P##_request, operation),                                     \
+		.nr = offsetof(struct P##_request, nr_segments),                                   \
+		.handle = offsetof(struct P##_request, handle),                                    \
+		.id = offsetof(struct P##_request, id),                                            \
+		.sector = offsetof(struct P##_request, sector_number),                             \
+		.seg = offsetof(struct P##_request, seg),                                          \
+		.seg_size = sizeof(struct P##_request_segment),                                    \
+		.seg_first = offsetof(struct P##_request_segment, first_sect),                     \
+		.seg_last = offsetof(struct P##_request_segment, last_sect),                       \
+		.flag = offsetof(struct P##_request_discard, flag),                                \
+		.d_handle = offsetof(struct P##_request_discard, handle),                          \
+		.d_id = offsetof(struct P##_request_discard, id),                                  \
+		.d_sector = offsetof(struct P##_request_discard, sector_number),                   \
+		.d_count = offsetof(struct P##_request_discard, nr_sectors),                       \
+		.inner = offsetof(struct P##_request_indirect, indirect_op),                       \
+		.i_id = offsetof(struct P##_request_indirect, id),                                 \
+		.i_sector = offsetof(struct P##_request_indirect, sector_number),                  \
+		.i_handle = offsetof(struct P##_request_indirect, handle),                         \
+		.i_nr = offsetof(struct P##_request_indirect, nr_segments),                        \
+		.i_pages = offsetof(struct P##_request_indirect, indirect_grefs),                  \
+		.rsp_id = offsetof(struct P##_response, id),                                       \
+		.rsp_op = offsetof(struct P##_response, operation),                                \
+		.rsp_status = offsetof(struct P##_response, status),                               \
+		.rsp_size = sizeof(struct P##_response)                                            \
 	}
 
 #ifdef __i386__
-static const struct numbers tables[] = { NUMBERS(x32, BLKIF_X86_32), NUMBERS(x32, BLKIF_NATIVE) };
+static const struct numbers tables[] = {NUMBERS(x32, BLKIF_X86_32), NUMBERS(x32, BLKIF_NATIVE)};
 #else
-static const struct numbers tables[] = { NUMBERS(x64, BLKIF_X86_64), NUMBERS(x32, BLKIF_X86_32), NUMBERS(x64, BLKIF_NATIVE) };
+static const struct numbers tables[] = {NUMBERS(x64, BLKIF_X86_64), NUMBERS(x32, BLKIF_X86_32),
+					NUMBERS(x64, BLKIF_NATIVE)};
 #endif
 #define TABLES (int)(sizeof(tables) / sizeof(*tables))
 
@@ -134,7 +142,9 @@ static struct blkif_desc sample(uint8_t op)
 	if (op == BLKIF_DISCARD || op == BLKIF_INDIRECT)
 		return d;
 	for (unsigned i = 0; i < BLKIF_MAX_SEGS; i++)
-		d.seg[i] = (struct blkif_seg){ .ref = 0xdead0000 + i, .first = (uint8_t)(200 + i), .last = (uint8_t)(100 + i) };
+		d.seg[i] = (struct blkif_seg){.ref = 0xdead0000 + i,
+					      .first = (uint8_t)(200 + i),
+					      .last = (uint8_t)(100 + i)};
 	return d;
 }
 
@@ -155,7 +165,8 @@ static void same(const struct blkif_desc *a, const struct blkif_desc *b)
 }
 
 /* Where Xen's text puts each field is where ours is found, there and back. */
-static void check_rw(const struct numbers *t, struct blkif_sring *ring, unsigned slots, uint32_t idx)
+static void check_rw(const struct numbers *t, struct blkif_sring *ring, unsigned slots,
+		     uint32_t idx)
 {
 	struct blkif_desc want = sample(BLKIF_OP_WRITE), got;
 	const uint8_t *r = (uint8_t *)ring + t->head + (idx % slots) * t->stride;
@@ -178,7 +189,8 @@ static void check_rw(const struct numbers *t, struct blkif_sring *ring, unsigned
 	same(&got, &want);
 }
 
-static void check_others(const struct numbers *t, struct blkif_sring *ring, unsigned slots, uint32_t idx)
+static void check_others(const struct numbers *t, struct blkif_sring *ring, unsigned slots,
+			 uint32_t idx)
 {
 	struct blkif_desc want = sample(BLKIF_OP_DISCARD), got;
 	uint8_t *r = (uint8_t *)ring + t->head + (idx % slots) * t->stride;
@@ -208,9 +220,11 @@ static void check_others(const struct numbers *t, struct blkif_sring *ring, unsi
 }
 
 /* Every byte of a response is written, padding too, and no other byte of the ring. */
-static void check_response(const struct numbers *t, struct blkif_sring *ring, unsigned slots, uint32_t idx)
+static void check_response(const struct numbers *t, struct blkif_sring *ring, unsigned slots,
+			   uint32_t idx)
 {
-	uint8_t *r = (uint8_t *)ring + t->head + (idx % slots) * t->stride, *before = new_ring(0xa5);
+	uint8_t *r = (uint8_t *)ring + t->head + (idx % slots) * t->stride,
+		*before = new_ring(0xa5);
 	uint64_t id;
 	uint8_t op;
 	int16_t status;
@@ -240,7 +254,7 @@ START_TEST(test_layout)
 	ck_assert_uint_eq(sizeof(struct blkif_sring), t->head);
 	for (unsigned order = 0; order <= BLKIF_MAX_RING_ORDER; order++) {
 		unsigned slots = blkif_slots(t->abi, 1u << order);
-		uint32_t idx[] = { 0, 5, slots - 1, slots, 0u - 3 };
+		uint32_t idx[] = {0, 5, slots - 1, slots, 0u - 3};
 
 		ck_assert_uint_eq(slots, t->slots[order]);
 		ck_assert_uint_le(slots, BLKIF_MAX_SLOTS);
@@ -256,10 +270,14 @@ END_TEST
 
 START_TEST(test_head)
 {
-	ck_assert_uint_eq(offsetof(struct blkif_sring, req_prod), offsetof(struct x64_sring, req_prod));
-	ck_assert_uint_eq(offsetof(struct blkif_sring, req_event), offsetof(struct x64_sring, req_event));
-	ck_assert_uint_eq(offsetof(struct blkif_sring, rsp_prod), offsetof(struct x64_sring, rsp_prod));
-	ck_assert_uint_eq(offsetof(struct blkif_sring, rsp_event), offsetof(struct x64_sring, rsp_event));
+	ck_assert_uint_eq(offsetof(struct blkif_sring, req_prod),
+			  offsetof(struct x64_sring, req_prod));
+	ck_assert_uint_eq(offsetof(struct blkif_sring, req_event),
+			  offsetof(struct x64_sring, req_event));
+	ck_assert_uint_eq(offsetof(struct blkif_sring, rsp_prod),
+			  offsetof(struct x64_sring, rsp_prod));
+	ck_assert_uint_eq(offsetof(struct blkif_sring, rsp_event),
+			  offsetof(struct x64_sring, rsp_event));
 	ck_assert_uint_eq(BLKIF_MAX_SEGS, BLKIF_MAX_SEGMENTS_PER_REQUEST);
 	ck_assert_uint_eq(BLKIF_INDIRECT_PAGES, BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST);
 	ck_assert_uint_eq(sizeof(struct blkif_seg), sizeof(struct x64_request_segment));

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* INDIRECT requests: their segments stand in a page of the guest's, which is as little to be trusted as the ring. */
+/* INDIRECT requests: their segments stand in a page of the guest's, which is as little to be
+ * trusted as the ring. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,7 +21,11 @@ static struct blkif_seg *segs(void)
 /* n whole pages; of few pages of memory, over and over */
 static struct blkif_desc indirect(uint8_t op, uint64_t id, uint64_t sector, unsigned n)
 {
-	struct blkif_desc d = {.op = BLKIF_INDIRECT, .nr_segs = op, .id = id, .sector = sector, .nr_indirect = (uint16_t)n};
+	struct blkif_desc d = {.op = BLKIF_INDIRECT,
+			       .nr_segs = op,
+			       .id = id,
+			       .sector = sector,
+			       .nr_indirect = (uint16_t)n};
 
 	d.page[0] = SEGS_PAGE;
 	for (unsigned i = 0; i < n && i < WHOLE; i++)
@@ -35,11 +41,14 @@ START_TEST(an_indirect_request_carries_two_mebibytes_in_every_abi)
 			memset(g.mem[i], (int)i + 1, 4096);
 		ck_assert_int_eq(ask(indirect(BLKIF_WRITE, 1, 0, WHOLE)), BLKIF_OKAY);
 		for (unsigned i = 0; i < WHOLE; i++)
-			ck_assert(disk[i * 4096] == (char)(i % 32 + 1) && disk[i * 4096 + 4095] == (char)(i % 32 + 1));
+			ck_assert(disk[i * 4096] == (char)(i % 32 + 1) &&
+				  disk[i * 4096 + 4095] == (char)(i % 32 + 1));
 		ck_assert_uint_eq(img.nwrites, 1);
 		memset(g.mem, 0, sizeof g.mem);
 		ck_assert_int_eq(ask(indirect(BLKIF_READ, 2, 8, 40)), BLKIF_OKAY);
-		ck_assert(g.mem[31][0] == 1 && g.mem[7][4095] == 9); /* pages 32 and 40 of the disk, the second time round */
+		ck_assert(g.mem[31][0] == 1 &&
+			  g.mem[7][4095] ==
+				  9); /* pages 32 and 40 of the disk, the second time round */
 		ck_assert_uint_eq(blkif_stats(ring).indirect, 2);
 		end();
 	}
@@ -58,7 +67,8 @@ START_TEST(parts_of_pages_are_copied_and_no_byte_more)
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
 	ck_assert_mem_eq(g.mem[3] + 1024, disk + 51200, 512);
 	ck_assert_mem_eq(g.mem[4] + 3072, disk + 51712, 1024);
-	ck_assert(g.mem[3][1023] == 0x5a && g.mem[3][1536] == 0x5a && g.mem[4][3071] == 0x5a && g.mem[5][0] == 0x5a);
+	ck_assert(g.mem[3][1023] == 0x5a && g.mem[3][1536] == 0x5a && g.mem[4][3071] == 0x5a &&
+		  g.mem[5][0] == 0x5a);
 	end();
 }
 END_TEST
@@ -87,8 +97,18 @@ END_TEST
 START_TEST(r4_numbers_that_are_out_of_bounds_are_refused)
 {
 	static const unsigned counts[] = {0, 513, 4096, 65535};
-	static const uint8_t inner[] = {BLKIF_WRITE_BARRIER, BLKIF_FLUSH_DISKCACHE, 4, BLKIF_DISCARD, BLKIF_INDIRECT, 77, 255};
-	static const struct blkif_seg bad[] = {{.first = 3, .last = 2}, {.last = 8}, {.first = 8, .last = 8}, {.last = 255}, {.first = 255, .last = 255}};
+	static const uint8_t inner[] = {BLKIF_WRITE_BARRIER,
+					BLKIF_FLUSH_DISKCACHE,
+					4,
+					BLKIF_DISCARD,
+					BLKIF_INDIRECT,
+					77,
+					255};
+	static const struct blkif_seg bad[] = {{.first = 3, .last = 2},
+					       {.last = 8},
+					       {.first = 8, .last = 8},
+					       {.last = 255},
+					       {.first = 255, .last = 255}};
 
 	begin(BLKIF_NATIVE, 1);
 	for (unsigned w = 0; w < 2; w++) {
@@ -143,7 +163,8 @@ START_TEST(r5_a_bad_grant_fails_its_own_request_alone)
 }
 END_TEST
 
-/* A guest can have many large requests in a large ring: we hold room for some at a time, and no order is lost by that. */
+/* A guest can have many large requests in a large ring: we hold room for some at a time, and no
+ * order is lost by that. */
 START_TEST(what_finds_no_room_stays_in_the_ring_in_order)
 {
 	unsigned answered = 0, before = 0;
@@ -179,13 +200,15 @@ END_TEST
 
 START_TEST(nonsense_in_the_page_is_answered)
 {
-	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL), okay = 0, n = 2000;
+	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL),
+		 okay = 0, n = 2000;
 
 	fprintf(stderr, "seed %u\n", seed);
 	srand(seed);
 	begin(BLKIF_NATIVE, 1);
 	for (unsigned i = 0; i < n; i++) {
-		struct blkif_desc d = indirect((uint8_t)(rand() % 16 ? rand() % 2 : rand()), 1, (uint64_t)rand() % 4200, (unsigned)rand() % 530);
+		struct blkif_desc d = indirect((uint8_t)(rand() % 16 ? rand() % 2 : rand()), 1,
+					       (uint64_t)rand() % 4200, (unsigned)rand() % 530);
 
 		if (rand() % 8 == 0)
 			for (unsigned k = 0; k < 4096; k += 1 + (unsigned)rand() % 2000)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Persistent grants (rules G1 to G4 in tapdisk/blkif-persist.c): data in the guest's pages, and R6. */
+/* Persistent grants (rules PG1 to PG5 in tapdisk/blkif/blkif-persist.c): data in the guest's pages,
+ * and R6. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,12 +50,15 @@ START_TEST(data_stay_in_the_guests_pages)
 	d.seg[2] = (struct blkif_seg){.ref = 20, .first = 3, .last = 4};
 	memset(g.mem[20], 0x20, 4096);
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
-	ck_assert(disk[0] == 1 && disk[8191] == 2 && disk[8192] == 0x20 && disk[9215] == 0x20 && disk[9216] == 4);
+	ck_assert(disk[0] == 1 && disk[8191] == 2 && disk[8192] == 0x20 && disk[9215] == 0x20 &&
+		  disk[9216] == 4);
 	memset(g.mem, 0x5a, sizeof g.mem);
 	d.op = BLKIF_READ;
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
-	ck_assert(g.mem[0][0] == 1 && g.mem[1][4095] == 2 && g.mem[3][0] == 4 && g.mem[10][4095] == 11);
-	ck_assert(g.mem[20][1535] == 0x5a && g.mem[20][1536] == 0x20 && g.mem[20][2559] == 0x20 && g.mem[20][2560] == 0x5a);
+	ck_assert(g.mem[0][0] == 1 && g.mem[1][4095] == 2 && g.mem[3][0] == 4 &&
+		  g.mem[10][4095] == 11);
+	ck_assert(g.mem[20][1535] == 0x5a && g.mem[20][1536] == 0x20 && g.mem[20][2559] == 0x20 &&
+		  g.mem[20][2560] == 0x5a);
 	ck_assert_uint_eq(g.copies, 0);
 	ck_assert_uint_eq(g.maps, 11); /* each once */
 	ck_assert_uint_eq(blkif_stats(ring).mapped, 2);
@@ -64,14 +68,16 @@ END_TEST
 
 START_TEST(indirect_requests_too)
 {
-	struct blkif_desc d = {.op = BLKIF_INDIRECT, .nr_segs = BLKIF_WRITE, .id = 3, .nr_indirect = 500};
+	struct blkif_desc d = {
+		.op = BLKIF_INDIRECT, .nr_segs = BLKIF_WRITE, .id = 3, .nr_indirect = 500};
 	struct blkif_seg *s = (struct blkif_seg *)(void *)g.mem[PAGES - 1];
 
 	begin_persistent();
 	img.seen = seen_iov;
 	d.page[0] = PAGES - 1;
 	for (unsigned i = 0; i < 500; i++) {
-		s[i] = (struct blkif_seg){.ref = 1000 - 2 * i, .last = 7}; /* no two are neighbours */
+		s[i] = (struct blkif_seg){.ref = 1000 - 2 * i,
+					  .last = 7}; /* no two are neighbours */
 		memset(g.mem[1000 - 2 * i], (int)i, 4096);
 	}
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
@@ -100,7 +106,8 @@ START_TEST(g2_what_cannot_be_mapped_is_copied)
 	ck_assert_int_eq(ask(desc(BLKIF_WRITE, 1, 8, 2)), BLKIF_OKAY);
 	g.refuse_page = true;
 	memset(g.mem, 0x44, sizeof g.mem);
-	ck_assert_int_eq(ask(d), BLKIF_OKAY); /* two of its pages are mapped, and are let go again */
+	ck_assert_int_eq(ask(d),
+			 BLKIF_OKAY); /* two of its pages are mapped, and are let go again */
 	ck_assert(disk[0] == 0x44 && disk[12287] == 0x44 && g.copies == 1);
 	d.op = BLKIF_READ;
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
@@ -118,7 +125,8 @@ START_TEST(r6_pages_are_capped_and_the_least_recently_used_goes)
 	for (uint32_t i = 0; i < CAP; i++)
 		ck_assert_int_eq(ask_ref(BLKIF_READ, 0, i), BLKIF_OKAY);
 	ck_assert(g.pages_mapped == CAP && g.maps == CAP);
-	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 0), BLKIF_OKAY); /* used again: 1 is the oldest now */
+	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 0),
+			 BLKIF_OKAY); /* used again: 1 is the oldest now */
 	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, CAP), BLKIF_OKAY);
 	ck_assert(g.pages_mapped == CAP && g.maps == CAP + 1);
 	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 0), BLKIF_OKAY);
@@ -171,6 +179,21 @@ START_TEST(g3_a_frontend_that_never_uses_a_page_twice_is_copied_in_the_end)
 }
 END_TEST
 
+START_TEST(g5_what_is_decrypted_is_not_read_into_the_guests_pages)
+{
+	begin_persistent();
+	img.seen = seen_iov;
+	bdisk.decrypts = true;
+	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 3), BLKIF_OKAY);
+	ck_assert(!g.maps && g.copies == 1);
+	ck_assert_int_eq(ask_ref(BLKIF_WRITE, 0, 3), BLKIF_OKAY); /* which is encrypted in a copy */
+	ck_assert(g.maps == 1 && g.copies == 1);
+	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 3), BLKIF_OKAY); /* mapped or not */
+	ck_assert_uint_eq(g.copies, 2);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("blkif-persist");
@@ -182,5 +205,6 @@ int main(void)
 	SUITE_ADD(s, r6_pages_are_capped_and_the_least_recently_used_goes);
 	SUITE_ADD(s, g1_a_page_in_use_stays);
 	SUITE_ADD(s, g3_a_frontend_that_never_uses_a_page_twice_is_copied_in_the_end);
+	SUITE_ADD(s, g5_what_is_decrypted_is_not_read_into_the_guests_pages);
 	return suite_run(s);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Staying awake after work (rules P1 to P3 in tapdisk/blkif-poll.c).  Times are such that no machine is too slow for them. */
+/* Staying awake after work (rules P1 to P3 in tapdisk/blkif/blkif-poll.c).  Times are such that no
+ * machine is too slow for them. */
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "lib/clock.h"
-#include "tapdisk/blkif-ring.h"
+#include "lib/io/clock.h"
+#include "tapdisk/blkif/blkif-ring.h"
 #include "tests/support/test-ring.h"
 
 #define LONG 60000000u /* us */
@@ -38,7 +39,8 @@ static void begin_awake(void)
 	polling_us = LONG;
 	polling_idle = 0;
 	begin(BLKIF_NATIVE, 1);
-	/* the first work ever is the first after a long time, and the window that it finds is halved */
+	/* the first work ever is the first after a long time, and the window that it finds is
+	 * halved */
 	ring->poll.window = UINT64_C(2000) * LONG;
 	ck_assert(push(desc(BLKIF_READ, 1, 0, 1)));
 	answered();
@@ -88,7 +90,8 @@ START_TEST(a_request_that_comes_as_it_goes_to_sleep_is_found)
 {
 	begin_awake();
 	for (int i = 0; i < 20; i++) {
-		ring->poll.on ? ck_assert(!push(desc(BLKIF_READ, 1, 0, 1))) : (void)push(desc(BLKIF_READ, 1, 0, 1));
+		ring->poll.on ? ck_assert(!push(desc(BLKIF_READ, 1, 0, 1)))
+			      : (void)push(desc(BLKIF_READ, 1, 0, 1));
 		ring->poll.window = i % 2; /* over when it looks next */
 		answered();
 	}
@@ -102,7 +105,8 @@ START_TEST(p2_a_busy_host_keeps_it_asleep)
 	polling_idle = 100;
 	begin(BLKIF_NATIVE, 1);
 	for (int i = 0; i < 50; i++) {
-		ck_assert(push(desc(BLKIF_READ, 1, 0, 1))); /* within a second of the first look, which has nothing to compare with */
+		ck_assert(push(desc(BLKIF_READ, 1, 0, 1))); /* within a second of the first look,
+							       which has nothing to compare with */
 		ring->poll.looked = ring->poll.looked ? td_clock_now() : 0;
 		ring->poll.host_idle = false;
 		answered();

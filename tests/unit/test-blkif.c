@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The ring's consumer against frontends that behave, and against those that do not (rules R1 to R11 in tapdisk/blkif.c). */
+/* The ring's consumer against frontends that behave, and against those that do not (rules R1 to R11
+ * in tapdisk/blkif/blkif.c). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,9 @@
 
 #include "tests/support/test-ring.h"
 
-/* --- what works ----------------------------------------------------------------------------------------------------- */
+/* --- what works
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(data_goes_both_ways_in_every_abi_and_ring_size)
 {
@@ -43,7 +46,8 @@ START_TEST(parts_of_pages_are_copied_and_no_byte_more)
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
 	ck_assert_mem_eq(g.mem[3] + 1024, disk + 51200, 512);
 	ck_assert_mem_eq(g.mem[4] + 3072, disk + 51712, 1024);
-	ck_assert(g.mem[3][1023] == 0x5a && g.mem[3][1536] == 0x5a && g.mem[4][3071] == 0x5a && g.mem[5][0] == 0x5a);
+	ck_assert(g.mem[3][1023] == 0x5a && g.mem[3][1536] == 0x5a && g.mem[4][3071] == 0x5a &&
+		  g.mem[5][0] == 0x5a);
 	d.op = BLKIF_WRITE;
 	d.sector = 200;
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
@@ -161,13 +165,15 @@ START_TEST(a_discard_goes_down_within_the_disk_only)
 		ck_assert_uint_eq(seen_discard.off, 8 * 512);
 		ck_assert_uint_eq(seen_discard.len, (TEST_IMAGE_SECTORS - 8) * 512);
 		memset(&seen_discard, 0, sizeof seen_discard);
-		ck_assert_int_eq(discard(8, 8, 1), BLKIF_EOPNOTSUPP); /* a secure one is not offered */
+		ck_assert_int_eq(discard(8, 8, 1),
+				 BLKIF_EOPNOTSUPP); /* a secure one is not offered */
 		ck_assert_int_eq(discard(8, 0, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(8, TEST_IMAGE_SECTORS - 7, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(TEST_IMAGE_SECTORS, 1, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(8, UINT64_MAX - 7, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(UINT64_MAX, 2, 0), BLKIF_ERROR);
-		ck_assert_int_eq(discard(8, UINT64_C(1) << 55, 0), BLKIF_ERROR); /* whose bytes would wrap */
+		ck_assert_int_eq(discard(8, UINT64_C(1) << 55, 0),
+				 BLKIF_ERROR); /* whose bytes would wrap */
 		bdisk.read_only = true;
 		ck_assert_int_eq(discard(8, 8, 0), BLKIF_ERROR);
 		bdisk.read_only = false;
@@ -193,7 +199,9 @@ START_TEST(errors_of_the_disk_come_back)
 }
 END_TEST
 
-/* --- R1 to R5 ------------------------------------------------------------------------------------------------------- */
+/* --- R1 to R5
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void scribble(void)
 {
@@ -306,7 +314,8 @@ START_TEST(r2_our_own_index_is_never_read_back)
 	begin(BLKIF_NATIVE, 1);
 	g.on_copy = lie_about_rsp_prod;
 	for (unsigned i = 0; i < 100; i++)
-		ck_assert_int_eq(ask(desc(BLKIF_READ, i, 0, 1)), BLKIF_OKAY); /* it is written right again */
+		ck_assert_int_eq(ask(desc(BLKIF_READ, i, 0, 1)),
+				 BLKIF_OKAY); /* it is written right again */
 	end();
 }
 END_TEST
@@ -334,7 +343,8 @@ START_TEST(r3_every_byte_of_a_response_is_written)
 		turns(2);
 		ck_assert_uint_eq(nresponses(), g.slots);
 		for (unsigned i = 0; i < g.slots; i++) {
-			const char *slot = g.ring.bytes + 64 + i * (abi == BLKIF_X86_32 ? 108 : 112);
+			const char *slot =
+				g.ring.bytes + 64 + i * (abi == BLKIF_X86_32 ? 108 : 112);
 
 			for (unsigned k = 0; k < size; k++)
 				ck_assert_int_eq(slot[k], 0); /* id 0, READ, OKAY, padding */
@@ -347,7 +357,8 @@ END_TEST
 
 START_TEST(r4_segments_that_are_out_of_bounds_are_refused)
 {
-	static const uint8_t ops[] = {BLKIF_READ, BLKIF_WRITE, BLKIF_WRITE_BARRIER, BLKIF_FLUSH_DISKCACHE};
+	static const uint8_t ops[] = {BLKIF_READ, BLKIF_WRITE, BLKIF_WRITE_BARRIER,
+				      BLKIF_FLUSH_DISKCACHE};
 
 	begin(BLKIF_NATIVE, 1);
 	for (unsigned i = 0; i < 4; i++) {
@@ -371,8 +382,10 @@ END_TEST
 
 START_TEST(r4_sectors_beyond_the_end_are_refused_and_none_wraps)
 {
-	static const uint64_t bad[] = {TEST_IMAGE_SECTORS, TEST_IMAGE_SECTORS - 7, UINT64_MAX, UINT64_MAX - 7, UINT64_MAX - 8,
-				       UINT64_C(1) << 55, UINT64_C(1) << 63, UINT32_MAX, INT64_MAX};
+	static const uint64_t bad[] = {
+		TEST_IMAGE_SECTORS, TEST_IMAGE_SECTORS - 7, UINT64_MAX,        UINT64_MAX - 7,
+		UINT64_MAX - 8,     UINT64_C(1) << 55,      UINT64_C(1) << 63, UINT32_MAX,
+		INT64_MAX};
 
 	begin(BLKIF_NATIVE, 1);
 	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -432,7 +445,9 @@ START_TEST(r5_a_bad_grant_fails_its_own_request_alone)
 }
 END_TEST
 
-/* --- events --------------------------------------------------------------------------------------------------------- */
+/* --- events
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(the_guest_is_notified_by_the_rule_of_the_ring)
 {
@@ -521,8 +536,8 @@ START_TEST(events_for_requests_that_were_found_already_are_no_storm)
 		put(desc(BLKIF_READ, i, 0, 1));
 		__atomic_store_n(&g.ring.sring.req_prod, g.prod, __ATOMIC_RELEASE);
 		test_image_complete(&img, 0, 0);
-		ev_invoke_pending(loop);          /* its answer brings the next request with it */
-		eventfd_write(g.kick, 1);         /* and the event for that comes after */
+		ev_invoke_pending(loop);  /* its answer brings the next request with it */
+		eventfd_write(g.kick, 1); /* and the event for that comes after */
 		turns(1);
 		ck_assert_uint_eq(img.npending, 1);
 	}
@@ -587,7 +602,8 @@ START_TEST(a_busy_guest_is_not_starved_by_another_disk)
 }
 END_TEST
 
-/* --- hold, run, connect --------------------------------------------------------------------------------------------- */
+/* --- hold, run, connect
+ * --------------------------------------------------------------------------------------------- */
 
 START_TEST(a_held_ring_takes_nothing_and_loses_nothing)
 {
@@ -664,7 +680,8 @@ START_TEST(r7_connecting_again_and_again_is_harmless)
 }
 END_TEST
 
-/* --- everything at random ------------------------------------------------------------------------------------------- */
+/* --- everything at random
+ * ------------------------------------------------------------------------------------------- */
 
 static void random_desc(struct blkif_desc *d)
 {
@@ -677,12 +694,15 @@ static void random_desc(struct blkif_desc *d)
 	d->sector = rand() % 2 ? (uint64_t)rand() % (TEST_IMAGE_SECTORS + 8) : d->sector;
 	for (unsigned i = 0; i < BLKIF_MAX_SEGS; i++)
 		if (rand() % 64)
-			d->seg[i] = (struct blkif_seg){(uint32_t)rand() % PAGES, (uint8_t)(rand() % 4), (uint8_t)(4 + rand() % 4), 0};
+			d->seg[i] =
+				(struct blkif_seg){(uint32_t)rand() % PAGES, (uint8_t)(rand() % 4),
+						   (uint8_t)(4 + rand() % 4), 0};
 }
 
 START_TEST(nonsense_is_answered_or_stops_the_ring)
 {
-	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL), okay = 0;
+	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL),
+		 okay = 0;
 
 	fprintf(stderr, "seed %u\n", seed);
 	srand(seed);

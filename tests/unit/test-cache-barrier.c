@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The cache layer's barriers (C4 at the top of tapdisk/cache.c). */
+/* The cache layer's barriers (C4 at the top of tapdisk/cache/cache.c). */
 #include "tests/support/test-cache.h"
 
 START_TEST(a_barrier_is_drain_flush_write_flush_release)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The cache layer without space (C7 and C8 at the top of tapdisk/cache.c). */
+/* The cache layer without space (C7 and C8 at the top of tapdisk/cache/cache.c). */
 #include "tests/support/test-cache.h"
 
-/* --- C7 ------------------------------------------------------------------------------------------------------------- */
+/* --- C7
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(writes_without_space_wait_and_are_tried_again)
 {
@@ -132,7 +134,9 @@ START_TEST(out_of_space_lasts_over_a_pause)
 }
 END_TEST
 
-/* --- C8 ------------------------------------------------------------------------------------------------------------- */
+/* --- C8
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(a_flush_without_space_waits_and_is_tried_again)
 {
@@ -143,7 +147,8 @@ START_TEST(a_flush_without_space_waits_and_is_tried_again)
 	test_image_drain(&img);
 	f = fl();
 	test_image_complete(&img, 0, -ENOSPC);
-	ck_assert(!f->done && cache.out_of_space && !cache.sticky && nchanged == 1 && ev_is_active(&cache.retry));
+	ck_assert(!f->done && cache.out_of_space && !cache.sticky && nchanged == 1 &&
+		  ev_is_active(&cache.retry));
 	late = fl();
 	w = wr(2);
 	r = rd(3);
@@ -175,7 +180,8 @@ START_TEST(a_flush_alone_finds_that_there_is_space_again)
 	retry_now();
 	expect(0, TD_FLUSH, 0);
 	test_image_complete(&img, 0, 0);
-	ck_assert(f->done && !f->err && !cache.out_of_space && nchanged == 2 && !ev_is_active(&cache.retry));
+	ck_assert(f->done && !f->err && !cache.out_of_space && nchanged == 2 &&
+		  !ev_is_active(&cache.retry));
 	end();
 }
 END_TEST
@@ -197,7 +203,8 @@ START_TEST(a_barriers_flush_waits_for_space_too)
 	ck_assert(!b->done && !behind->done && cache.out_of_space);
 	retry_now();
 	test_image_drain(&img);
-	ck_assert(b->done && !b->err && behind->done && !behind->err && b->order < behind->order && !cache.out_of_space);
+	ck_assert(b->done && !b->err && behind->done && !behind->err && b->order < behind->order &&
+		  !cache.out_of_space);
 	end();
 }
 END_TEST
@@ -258,6 +265,28 @@ START_TEST(a_flush_waits_for_space_over_a_pause)
 }
 END_TEST
 
+/* The first that finds no space does so while the disk comes to rest: no look for space is under
+ * way that would send it again. */
+START_TEST(a_flush_that_finds_no_space_in_a_pause_goes_on_after_it)
+{
+	struct guest_req *f;
+
+	begin("none");
+	wr(1);
+	test_image_drain(&img);
+	f = fl();
+	cache_quiesce(&cache);
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert(cache_image_idle(&cache) && cache_dirty(&cache) && !f->done &&
+		  !cache.out_of_space);
+	cache_resume(&cache);
+	ck_assert_uint_eq(img.npending, 1);
+	test_image_drain(&img);
+	ck_assert(f->done && !f->err && !cache_dirty(&cache));
+	end();
+}
+END_TEST
+
 static bool second_leaves(const struct cache *c, const struct td_req *req)
 {
 	return req == &reqs[1].r;
@@ -301,6 +330,7 @@ int main(void)
 	SUITE_ADD(s, a_flush_without_space_is_a_failed_one_when_that_is_to_be_reported);
 	SUITE_ADD(s, a_flush_that_waits_for_space_fails_with_a_flush_to_disk);
 	SUITE_ADD(s, a_flush_waits_for_space_over_a_pause);
+	SUITE_ADD(s, a_flush_that_finds_no_space_in_a_pause_goes_on_after_it);
 	SUITE_ADD(s, a_leaving_guests_flush_does_not_wait_for_space);
 	SUITE_ADD(s, a_barriers_write_waits_for_space_too);
 	SUITE_ADD(s, out_of_space_lasts_over_a_pause);

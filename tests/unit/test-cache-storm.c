@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Random requests, completed in random order, with pauses and lack of space in between, against a model of what a disk with
- * a volatile cache holds.  Each request is answered once; a flush's promise holds; nothing passes a barrier.
+ * Random requests, completed in random order, with pauses and lack of space in between, against a
+ * model of what a disk with a volatile cache holds.  Each request is answered once; a flush's
+ * promise holds; nothing passes a barrier.
  *
- * The model is the worst disk there is: a flush makes durable only what was complete when it was sent.
+ * The model is the worst disk there is: a flush makes durable only what was complete when it was
+ * sent.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "tapdisk/cache.h"
+#include "tapdisk/cache/cache.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
 
@@ -62,7 +64,8 @@ static void answered(struct td_req *r, int err)
 		hold_promise(&g->promise);
 		nflushed++;
 	}
-	if (r->op == TD_WRITE && ((r->flags & (TD_BARRIER | TD_PREFLUSH)) || cache.mode->fua_every_write))
+	if (r->op == TD_WRITE &&
+	    ((r->flags & (TD_BARRIER | TD_PREFLUSH)) || cache.mode->fua_every_write))
 		ck_assert_uint_ge(durable.sector[r->off / 512], g->number);
 }
 
@@ -109,9 +112,13 @@ static void complete(unsigned i)
 
 static void submit_one(void)
 {
-	static const struct { enum td_op op; unsigned flags, share; } mix[] = {
-		{TD_WRITE, 0, 50}, {TD_READ, 0, 75}, {TD_FLUSH, 0, 85}, {TD_WRITE, TD_BARRIER, 90},
-		{TD_FLUSH, TD_BARRIER, 93}, {TD_WRITE, TD_PREFLUSH, 98}, {TD_WRITE, TD_FUA, 100}};
+	static const struct {
+		enum td_op op;
+		unsigned flags, share;
+	} mix[] = {{TD_WRITE, 0, 50},          {TD_READ, 0, 75},
+		   {TD_FLUSH, 0, 85},          {TD_WRITE, TD_BARRIER, 90},
+		   {TD_FLUSH, TD_BARRIER, 93}, {TD_WRITE, TD_PREFLUSH, 98},
+		   {TD_WRITE, TD_FUA, 100}};
 	unsigned k = 0, pick = (unsigned)rand() % 100, s = (unsigned)rand() % SECTORS;
 	struct guest_req *g = reqs;
 
@@ -127,7 +134,11 @@ static void submit_one(void)
 	g->busy = true;
 	nbusy++;
 	g->iov = (struct iovec){g->data, sizeof g->data};
-	g->r = (struct td_req){.op = mix[k].op, .flags = mix[k].flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
+	g->r = (struct td_req){.op = mix[k].op,
+			       .flags = mix[k].flags,
+			       .done = answered,
+			       .iov = &g->iov,
+			       .iovcnt = 1};
 	if (g->r.op != TD_FLUSH) {
 		g->r.off = s * 512;
 		g->r.len = 512;

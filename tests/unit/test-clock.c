@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/clock.c: one look at the clock a turn where it is dear, and none that is older than its turn. */
+/* lib/io/clock.c: one look at the clock a turn where it is dear, and none that is older than its
+ * turn. */
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/clock.h"
+#include "lib/io/clock.h"
 #include "tests/support/suite.h"
 
 #define WHILE UINT64_C(5000000) /* ns, which a turn is made to last at least */
@@ -103,7 +104,8 @@ static void on_update(struct ev_loop *l, ev_timer *w, int revents)
 
 	usleep(WHILE / 1000);
 	td_clock_update(l);
-	ck_assert(ev_now(l) >= loops + WHILE / 2e9); /* a wall clock may be set meanwhile, by little */
+	ck_assert(ev_now(l) >=
+		  loops + WHILE / 2e9); /* a wall clock may be set meanwhile, by little */
 	ck_assert_uint_ge(td_clock(), before + WHILE);
 	turns++;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The client against a server of few words, one process a server: it answers, fails, hangs, dies or talks nonsense. */
+/* The client against a server of few words, one process a server: it answers, fails, hangs, dies or
+ * talks nonsense. */
 #include "lib/ctl-client.h"
 
 #include <check.h>
@@ -20,7 +21,19 @@
 
 #include "lib/msg.h"
 
-enum server { ANSWER, ROWS, FAIL, FAIL_BARE, FAIL_HUGE, HANG, TRICKLE, DIE, GARBAGE, REFUSE, START_LATE };
+enum server {
+	ANSWER,
+	ROWS,
+	FAIL,
+	FAIL_BARE,
+	FAIL_HUGE,
+	HANG,
+	TRICKLE,
+	DIE,
+	GARBAGE,
+	REFUSE,
+	START_LATE
+};
 
 static char dir[64];
 static pid_t servers[8];
@@ -153,7 +166,8 @@ static void count_row(json_t *row, void *arg)
 static int ask(pid_t pid, int timeout, struct td_err *err)
 {
 	memset(err, 0, sizeof *err);
-	return td_ctl_call(pid, json_pack("{s:s}", "op", "ping"), NULL, 0, timeout, NULL, NULL, NULL, err);
+	return td_ctl_call(pid, json_pack("{s:s}", "op", "ping"), NULL, 0, timeout, NULL, NULL,
+			   NULL, err);
 }
 
 static struct td_err err;
@@ -163,8 +177,9 @@ START_TEST(call)
 	pid_t pid = start(ANSWER);
 	json_t *reply, *echo;
 
-	ck_assert_int_eq(
-	        td_ctl_call(pid, json_pack("{s:s, s:i}", "op", "open", "minor", 3), NULL, 0, 100, NULL, NULL, &reply, &err), 0);
+	ck_assert_int_eq(td_ctl_call(pid, json_pack("{s:s, s:i}", "op", "open", "minor", 3), NULL,
+				     0, 100, NULL, NULL, &reply, &err),
+			 0);
 	echo = json_object_get(reply, "echo");
 	ck_assert_str_eq(json_string_value(json_object_get(echo, "op")), "open");
 	ck_assert_int_eq(json_integer_value(json_object_get(echo, "minor")), 3);
@@ -178,7 +193,9 @@ START_TEST(call_rows)
 	pid_t pid = start(ROWS);
 	int n = 0;
 
-	ck_assert_int_eq(td_ctl_call(pid, json_pack("{s:s}", "op", "list"), NULL, 0, 100, count_row, &n, NULL, &err), 0);
+	ck_assert_int_eq(td_ctl_call(pid, json_pack("{s:s}", "op", "list"), NULL, 0, 100, count_row,
+				     &n, NULL, &err),
+			 0);
 	ck_assert_int_eq(n, 3);
 	ck_assert_int_eq(ask(pid, 100, &err), 0); /* rows that nobody wants do no harm */
 }
@@ -197,7 +214,9 @@ START_TEST(call_errors)
 	ck_assert_int_eq(ask(start(GARBAGE), 100, &err), -EBADMSG);
 	ck_assert_int_eq(ask(start(DIE), 100, &err), -ECONNRESET);
 	ck_assert_ptr_nonnull(strstr(err.text, "ended before"));
-	ck_assert_int_eq(td_ctl_call(servers[0], json_pack("{s:s}", "op", "x"), NULL, 0, 100, NULL, NULL, &reply, NULL), -EBUSY);
+	ck_assert_int_eq(td_ctl_call(servers[0], json_pack("{s:s}", "op", "x"), NULL, 0, 100, NULL,
+				     NULL, &reply, NULL),
+			 -EBUSY);
 	ck_assert_int_eq(json_integer_value(json_object_get(reply, "err")), EBUSY);
 	json_decref(reply);
 }
@@ -262,7 +281,8 @@ START_TEST(dead)
 }
 END_TEST
 
-/* Between bind and listen a tapdisk's socket refuses as a dead one's does; it must not be taken away then. */
+/* Between bind and listen a tapdisk's socket refuses as a dead one's does; it must not be taken
+ * away then. */
 START_TEST(starting)
 {
 	pid_t pid = start(START_LATE);
@@ -372,7 +392,8 @@ START_TEST(marker)
 	ck_assert_int_eq(pid, 4711);
 	snprintf(path, sizeof path, "%s/tapdisk/tapdisk-3", dir);
 	fd = open(path, O_RDWR);
-	ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0); /* the look before has let go of its own lock */
+	ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB),
+			 0); /* the look before has let go of its own lock */
 	ck_assert_int_eq(td_ctl_marker(3, &pid), TD_MARKER_HELD);
 	ck_assert_int_eq(pid, 4711);
 	ck_assert_int_eq(td_ctl_marker(3, NULL), TD_MARKER_HELD);

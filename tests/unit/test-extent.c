@@ -5,13 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "td/block.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 
-/* An image whose extents are a string: one letter for 512 bytes: D data, Z zeroes with space, H a hole, P its parent's. */
-static int letters(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+/* An image whose extents are a string: one letter for 512 bytes: D data, Z zeroes with space, H a
+ * hole, P its parent's. */
+static int letters(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+		   int max)
 {
 	const char *map = image->priv;
 	int n = 0;
@@ -33,12 +35,14 @@ static int letters(struct td_image *image, uint64_t off, uint64_t len, struct td
 	return n;
 }
 
-static int failing(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
+static int failing(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+		   int max)
 {
 	return -EIO;
 }
 
-static const struct td_driver told = {.name = "told", .extents = letters}, fails = {.name = "fails", .extents = failing},
+static const struct td_driver told = {.name = "told", .extents = letters},
+			      fails = {.name = "fails", .extents = failing},
 			      silent = {.name = "silent"};
 
 static struct td_image image(const struct td_driver *d, const char *map, struct td_image *backing)
@@ -67,7 +71,12 @@ static const char *shows(struct td_image *leaf, uint64_t off, uint64_t len, int 
 		ck_assert(!i || e[i].flags != e[i - 1].flags);
 		at += e[i].len;
 		ck_assert_uint_le(at, off + len);
-		memset(p, !e[i].flags ? 'D' : e[i].flags == TD_EXTENT_ZERO ? 'Z' : e[i].flags & TD_EXTENT_PARENT ? 'P' : 'H', e[i].len / 512);
+		memset(p,
+		       !e[i].flags                     ? 'D'
+		       : e[i].flags == TD_EXTENT_ZERO  ? 'Z'
+		       : e[i].flags & TD_EXTENT_PARENT ? 'P'
+						       : 'H',
+		       e[i].len / 512);
 		p += e[i].len / 512;
 	}
 	*p = 0;
@@ -76,12 +85,14 @@ static const char *shows(struct td_image *leaf, uint64_t off, uint64_t len, int 
 
 START_TEST(chain_shows_parents)
 {
-	struct td_image root = image(&told, "DDHHPPZZ", NULL), mid = image(&told, "PPPPPPPPPPPP", &root),
+	struct td_image root = image(&told, "DDHHPPZZ", NULL),
+			mid = image(&told, "PPPPPPPPPPPP", &root),
 			leaf = image(&told, "DPDPDPDPHPPPPPZD", &mid);
 
 	ck_assert_str_eq(shows(&leaf, 0, 16 * 512, 64), "DDDHDHDZHHHHHHZD");
 	ck_assert_str_eq(shows(&leaf, 512 * 3, 512 * 5, 64), "HDHDZ");
-	ck_assert_str_eq(shows(&leaf, 512 * 8, 512 * 6, 1), "HHHHHH"); /* hole of its own, parents' and beyond the parents' end: one */
+	ck_assert_str_eq(shows(&leaf, 512 * 8, 512 * 6, 1),
+			 "HHHHHH"); /* hole of its own, parents' and beyond the parents' end: one */
 }
 END_TEST
 
@@ -111,7 +122,8 @@ END_TEST
 
 START_TEST(chain_driver_that_cannot_tell_is_data)
 {
-	struct td_image a = image(&silent, "HHHH", NULL), b = image(&fails, "HHHH", NULL), leaf = image(&told, "PPZZ", &b);
+	struct td_image a = image(&silent, "HHHH", NULL), b = image(&fails, "HHHH", NULL),
+			leaf = image(&told, "PPZZ", &b);
 
 	ck_assert_str_eq(shows(&a, 0, 4 * 512, 64), "DDDD");
 	ck_assert_str_eq(shows(&b, 0, 4 * 512, 64), "DDDD");

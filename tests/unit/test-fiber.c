@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 
@@ -93,7 +93,9 @@ static void refused(const char *path, unsigned flags, int code, const char *word
 	ck_assert_msg(strstr(err.text, word) != NULL, "'%s' has no '%s'", err.text, word);
 }
 
-/* --- refusals ------------------------------------------------------------------------------------------------------- */
+/* --- refusals
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_is_no_image_is_refused_by_name)
 {
@@ -143,9 +145,10 @@ START_TEST(a_file_that_may_not_be_written_says_so)
 }
 END_TEST
 
-/* --- what a device that is not here says: open and stat as the linker gives them to lib/file-kernel.c --------------------------- */
+/* --- what a device that is not here says: open and stat as the linker gives them to
+ * lib/io/file-open.c --------------------------- */
 
-static int open_error; /* 0: the file's own */
+static int open_error;      /* 0: the file's own */
 static unsigned fake_major; /* 0: it is what it is */
 
 int __real_open(const char *name, int how, ...);
@@ -188,15 +191,23 @@ int __wrap_stat(const char *name, struct stat *s)
 
 START_TEST(a_device_that_is_secondary_names_its_role_and_what_to_do)
 {
-	static const struct { unsigned major, flags; int error; const char *says, *says_too, *does_not; } t[] = {
-		{147, 0, EROFS, "DRBD's device 5, which is Secondary on this host", "drbdadm primary", "owner and mode"},
-		{147, TD_FILE_SHARED, EROFS, "for writing", "Secondary on this host", "owner and mode"},
-		{147, TD_FILE_RDONLY, EMEDIUMTYPE, "for reading", "DRBD's device 5, which is Secondary", "owner and mode"},
+	static const struct {
+		unsigned major, flags;
+		int error;
+		const char *says, *says_too, *does_not;
+	} t[] = {
+		{147, 0, EROFS, "DRBD's device 5, which is Secondary on this host",
+		 "drbdadm primary", "owner and mode"},
+		{147, TD_FILE_SHARED, EROFS, "for writing", "Secondary on this host",
+		 "owner and mode"},
+		{147, TD_FILE_RDONLY, EMEDIUMTYPE, "for reading",
+		 "DRBD's device 5, which is Secondary", "owner and mode"},
 		{147, 0, EACCES, "owner and mode", "for writing", "DRBD"},
 		{147, 0, ENXIO, "cannot open", image, "DRBD"},
 		{253, 0, EROFS, "the device is read-only on this host", "blockdev --getro", "DRBD"},
 		{253, TD_FILE_RDONLY, EMEDIUMTYPE, "cannot open", "medium type", "DRBD"},
-		{0, 0, EROFS, "its file system is mounted read-only", "open it read-only", "owner and mode"},
+		{0, 0, EROFS, "its file system is mounted read-only", "open it read-only",
+		 "owner and mode"},
 	};
 
 	begin();
@@ -225,8 +236,10 @@ START_TEST(a_file_says_what_it_is)
 	ck_assert_uint_eq(f->st.size, 1 << 20);
 	must_close(f);
 	if (try_open(image, TD_FILE_DIRECT, &f) == 0) {
-		ck_assert_int_eq(fcntl(f->fd, F_GETFL) & (O_NONBLOCK | O_DIRECT), O_DIRECT); /* its I/O may wait */
-		ck_assert(f->st.off_align >= 512 && f->st.mem_align >= 512 && f->st.off_align <= 4096);
+		ck_assert_int_eq(fcntl(f->fd, F_GETFL) & (O_NONBLOCK | O_DIRECT),
+				 O_DIRECT); /* its I/O may wait */
+		ck_assert(f->st.off_align >= 512 && f->st.mem_align >= 512 &&
+			  f->st.off_align <= 4096);
 		ck_assert_uint_ge(f->st.physical, f->st.off_align);
 		must_close(f);
 	}
@@ -242,7 +255,8 @@ static void write_and_read(void *arg)
 	uint64_t size;
 
 	memset(buf, 0x3c, sizeof buf);
-	ck_assert_int_eq(td_file_rw(f, TD_IO_WRITE, buf + 1, 4096, 4096, TD_IO_DSYNC), 0); /* misaligned memory, any engine */
+	ck_assert_int_eq(td_file_rw(f, TD_IO_WRITE, buf + 1, 4096, 4096, TD_IO_DSYNC),
+			 0); /* misaligned memory, any engine */
 	ck_assert_int_eq(td_file_rw(f, TD_IO_READ, back + 1, 4096, 4096, 0), 0);
 	ck_assert_mem_eq(buf + 1, back + 1, 4096);
 	ck_assert_int_eq(truncate(image, 3 << 20), 0);
@@ -266,7 +280,9 @@ START_TEST(a_file_can_be_read_and_written_on_a_fiber)
 }
 END_TEST
 
-/* --- locks ---------------------------------------------------------------------------------------------------------- */
+/* --- locks
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 /* Opens the image in a child, which holds it until it is killed. */
 static pid_t held_by_child(unsigned flags)
@@ -385,8 +401,10 @@ START_TEST(qemu_and_we_keep_off_each_other)
 	ck_assert_int_ne(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);
 	must_close(f);
 	ck_assert_int_eq(try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &f), 0);
-	ck_assert_int_eq(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);      /* its readers do not mind */
-	ck_assert_int_ne(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"), 0); /* its writers do */
+	ck_assert_int_eq(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"),
+			 0); /* its readers do not mind */
+	ck_assert_int_ne(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"),
+			 0); /* its writers do */
 	must_close(f);
 	ck_assert_int_eq(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"), 0);
 	end();
@@ -404,7 +422,8 @@ START_TEST(a_qemu_that_writes_keeps_us_off)
 		end();
 		return;
 	}
-	for (int i = 0; i < 300 && rc == 0; i++) { /* until it has opened it; our own look may have kept it off, then it is started again */
+	for (int i = 0; i < 300 && rc == 0; i++) { /* until it has opened it; our own look may have
+						      kept it off, then it is started again */
 		if (i % 50 == 0) {
 			if (q)
 				pclose(q);

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The record of what is in flight, and a ring that is taken over by it: one death, two in a row, and records that are not to be believed. */
+/* The record of what is in flight, and a ring that is taken over by it: one death, two in a row,
+ * and records that are not to be believed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tapdisk/inflight.h"
+#include "tapdisk/blkif/inflight.h"
 #include "tests/support/test-ring.h"
 
 static char path[PATH_MAX];
@@ -18,10 +20,14 @@ static void make_path(void)
 {
 	const char *tmp = getenv("TMPDIR");
 
-	ck_assert_int_lt(snprintf(path, sizeof path, "%s/test-inflight.%d", tmp ? tmp : "/tmp", (int)getpid()), (int)sizeof path);
+	ck_assert_int_lt(snprintf(path, sizeof path, "%s/test-inflight.%d", tmp ? tmp : "/tmp",
+				  (int)getpid()),
+			 (int)sizeof path);
 }
 
-/* --- what is owed --------------------------------------------------------------------------------------------------- */
+/* --- what is owed
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(an_entry_is_owed_from_its_taking_until_its_answer_is_pushed)
 {
@@ -54,7 +60,9 @@ START_TEST(an_entry_is_owed_from_its_taking_until_its_answer_is_pushed)
 }
 END_TEST
 
-/* --- deaths --------------------------------------------------------------------------------------------------------- */
+/* --- deaths
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static struct {
 	char ring[sizeof g.ring];
@@ -92,7 +100,8 @@ static struct inflight_entry *entry_of(uint64_t id)
 	return NULL;
 }
 
-/* The process ends here: the ring and the record are as they are now, whatever its ring does on its way out of this test. */
+/* The process ends here: the ring and the record are as they are now, whatever its ring does on its
+ * way out of this test. */
 static void die(void)
 {
 	memcpy(left.ring, g.ring.bytes, sizeof left.ring);
@@ -236,7 +245,8 @@ START_TEST(an_answer_that_was_pushed_is_never_given_again)
 }
 END_TEST
 
-/* --- what is not to be believed ------------------------------------------------------------------------------------- */
+/* --- what is not to be believed
+ * ------------------------------------------------------------------------------------- */
 
 /* Refused, with the record left for who tries again. */
 static void refused(int rc)
@@ -319,7 +329,9 @@ int main(void)
 
 	SUITE_ADD(s, an_entry_is_owed_from_its_taking_until_its_answer_is_pushed);
 	SUITE_ADD(s, what_was_not_answered_is_done_again_in_the_guests_order);
-	SUITE_ADD(s, an_answer_that_was_marked_and_not_pushed_is_owed_whatever_the_successor_answers_first);
+	SUITE_ADD(
+		s,
+		an_answer_that_was_marked_and_not_pushed_is_owed_whatever_the_successor_answers_first);
 	SUITE_ADD(s, an_answer_that_was_pushed_is_never_given_again);
 	SUITE_ADD(s, a_record_of_another_kind_ring_or_length_is_refused);
 	SUITE_ADD(s, a_guest_that_changes_rsp_prod_is_not_taken_over);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/io.c: on a simulated store with faults, and each real engine on a real file. */
+/* lib/io/io.c: on a simulated store with faults, and each real engine on a real file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/clock.h"
-#include "lib/file.h"
+#include "lib/io/clock.h"
+#include "lib/io/file.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
@@ -23,7 +23,6 @@ static struct td_io *io;
 static struct td_file *f;
 static char path[64];
 static char *mem;
-static struct td_sync_mark static_mark; /* where syncs are counted between tests */
 
 struct op {
 	struct td_iop iop;
@@ -39,12 +38,20 @@ static void op_done(struct td_iop *iop, int err)
 	o->err = err;
 }
 
-static void start(struct op *o, enum td_io_op what, void *buf, uint64_t off, uint64_t len, unsigned flags)
+static void start(struct op *o, enum td_io_op what, void *buf, uint64_t off, uint64_t len,
+		  unsigned flags)
 {
 	memset(o, 0, sizeof *o);
 	o->iov[0] = (struct iovec){buf, len};
-	o->iop = (struct td_iop){.op = what, .flags = flags, .file = f, .off = off, .len = len, .iov = o->iov, .iovcnt = 1,
-				 .done = op_done, .data = o};
+	o->iop = (struct td_iop){.op = what,
+				 .flags = flags,
+				 .file = f,
+				 .off = off,
+				 .len = len,
+				 .iov = o->iov,
+				 .iovcnt = 1,
+				 .done = op_done,
+				 .data = o};
 	td_iop_queue(io, &o->iop);
 	ck_assert_int_eq(o->done, 0); /* never inside queue */
 }
@@ -101,7 +108,9 @@ static void end(void)
 	free(mem);
 }
 
-/* --- simulated ------------------------------------------------------------------------------------------------------ */
+/* --- simulated
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(short_transfers_go_on_and_give_the_iovec_back)
 {
@@ -111,7 +120,11 @@ START_TEST(short_transfers_go_on_and_give_the_iovec_back)
 	for (int w = 1; w >= 0; w--)
 		for (long most = 1; most < 8192; most = most * 3 + 7) {
 			struct iovec was[4];
-			struct op o = {.iop = {.op = w ? TD_IO_WRITE : TD_IO_READ, .file = f, .off = 512, .len = 8192, .iovcnt = 4,
+			struct op o = {.iop = {.op = w ? TD_IO_WRITE : TD_IO_READ,
+					       .file = f,
+					       .off = 512,
+					       .len = 8192,
+					       .iovcnt = 4,
 					       .done = op_done}};
 			char *p = mem;
 
@@ -156,7 +169,8 @@ START_TEST(eintr_and_eagain_never_surface)
 }
 END_TEST
 
-/* The kernel reports a failed write-back once, whatever the error: the second try would succeed over lost data. */
+/* The kernel reports a failed write-back once, whatever the error: the second try would succeed
+ * over lost data. */
 START_TEST(a_sync_that_is_interrupted_has_failed)
 {
 	static const int errors[] = {EINTR, EAGAIN};
@@ -168,7 +182,8 @@ START_TEST(a_sync_that_is_interrupted_has_failed)
 
 			fault_io_clear(&fio);
 			fault_io_rule(&fio, 1, -errors[i % 2]);
-			ck_assert_int_eq(once(op, mem, 0, i / 2 ? 4096 : 0, i / 2 ? TD_IO_DSYNC : 0), -EIO);
+			ck_assert_int_eq(
+				once(op, mem, 0, i / 2 ? 4096 : 0, i / 2 ? TD_IO_DSYNC : 0), -EIO);
 			ck_assert_uint_eq(fio.k, 1);
 		}
 		fault_io_clear(&fio); /* after a part of the data too */
@@ -185,7 +200,8 @@ START_TEST(a_sync_that_is_interrupted_has_failed)
 }
 END_TEST
 
-/* What a successor looks at (tapdisk/syncmark.h), of writes past the page cache as well: they flush the store's cache. */
+/* What a successor looks at (lib/syncmark.h), of writes past the page cache as well: they flush the
+ * store's cache. */
 START_TEST(each_sync_that_fails_leaves_its_mark)
 {
 	static const unsigned flags[] = {0, TD_FILE_DIRECT, TD_FILE_NOSYNC};
@@ -196,15 +212,15 @@ START_TEST(each_sync_that_fails_leaves_its_mark)
 			unsigned n = i < 2;
 
 			begin(flags[i]);
-			td_io_mark_syncs(&m);
 			m = (struct td_sync_mark){0};
+			f->mark = &m;
 			fault_io_rule(&fio, 2, -EIO);
 			for (int k = 0; k < 2; k++)
-				once(w ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, w ? 4096 : 0, w ? TD_IO_DSYNC : 0);
+				once(w ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, w ? 4096 : 0,
+				     w ? TD_IO_DSYNC : 0);
 			ck_assert_uint_eq(m.begun, 2 * n);
 			ck_assert_uint_eq(m.ended, 2 * n);
 			ck_assert_uint_eq(m.failed, n);
-			td_io_mark_syncs(&static_mark);
 			end();
 		}
 }
@@ -228,13 +244,12 @@ START_TEST(a_durable_write_without_space_leaves_no_mark)
 	struct td_sync_mark m;
 
 	begin(0);
-	td_io_mark_syncs(&m);
 	m = (struct td_sync_mark){0};
+	f->mark = &m;
 	fault_io_rule(&fio, 1, -ENOSPC);
 	ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, TD_IO_DSYNC), -ENOSPC);
 	ck_assert_uint_eq(m.ended, 1);
 	ck_assert_uint_eq(m.failed, 0);
-	td_io_mark_syncs(&static_mark);
 	end();
 }
 END_TEST
@@ -274,7 +289,8 @@ START_TEST(each_error_comes_through_done)
 	for (unsigned i = 0; i < 5; i++) {
 		fault_io_clear(&fio);
 		fault_io_rule(&fio, 1, -errors[i]);
-		ck_assert_int_eq(once(i % 4 ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, i % 4 ? 512 : 0, 0), -errors[i]);
+		ck_assert_int_eq(once(i % 4 ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, i % 4 ? 512 : 0, 0),
+				 -errors[i]);
 	}
 	end();
 }
@@ -398,7 +414,9 @@ START_TEST(unknown_engines_are_named)
 }
 END_TEST
 
-/* --- real ----------------------------------------------------------------------------------------------------------- */
+/* --- real
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static bool direct;
 
@@ -406,7 +424,9 @@ static void open_real(void *arg)
 {
 	struct td_err err = {0};
 
-	ck_assert_msg(td_file_open(io, path, *(unsigned *)arg | (direct ? TD_FILE_DIRECT : 0), &f, &err) == 0, "%s", err.text);
+	ck_assert_msg(td_file_open(io, path, *(unsigned *)arg | (direct ? TD_FILE_DIRECT : 0), &f,
+				   &err) == 0,
+		      "%s", err.text);
 }
 
 /* In the build directory, whose file system is a disk's; false where it has no O_DIRECT. */
@@ -434,7 +454,8 @@ static bool begin_real(const char *engine, bool want_direct, unsigned flags)
 	return true;
 }
 
-/* Whether the kernel (and this build) has io_uring; without it the others stand in, and have their own tests. */
+/* Whether the kernel (and this build) has io_uring; without it the others stand in, and have their
+ * own tests. */
 static bool has_uring(void)
 {
 	struct td_io *probe = NULL;
@@ -442,7 +463,8 @@ static bool has_uring(void)
 	bool yes;
 
 	loop = ev_loop_new(EVFLAG_AUTO);
-	yes = !td_io_new(loop, "io_uring", true, &probe, &err) && !strcmp(probe->ops->name, "io_uring");
+	yes = !td_io_new(loop, "io_uring", true, &probe, &err) &&
+	      !strcmp(probe->ops->name, "io_uring");
 	td_io_free(probe);
 	ev_loop_destroy(loop);
 	return yes;
@@ -469,16 +491,19 @@ static void many_at_once(void)
 	}
 	for (unsigned i = 0; i < MANY; i++)
 		ck_assert_int_eq(run(&o[i]), 0);
-	/* all that the kernel has room for goes in one; of the rest each may, on a slow disk, have to wait for a place of its own */
+	/* all that the kernel has room for goes in one; of the rest each may, on a slow disk, have
+	 * to wait for a place of its own */
 	if (!strcmp(io->ops->name, "io_uring") && !(f->flags & TD_FILE_DIRECT))
-		ck_assert_uint_eq(io->n.commits, before); /* writes into the host's cache are not the ring's */
+		ck_assert_uint_eq(io->n.commits,
+				  before); /* writes into the host's cache are not the ring's */
 	else
 		ck_assert_uint_ge(io->n.commits, before + 1);
 	ck_assert_uint_le(io->n.commits, before + 1 + MANY - ROOM);
 	memset(mem, 0xFF, MANY * 4096);
 	ck_assert_int_eq(once(TD_IO_READ, mem, 0, MANY * 4096, 0), 0);
 	for (unsigned i = 0; i < MANY; i++)
-		ck_assert(mem[i * 4096] == (char)(MANY - 1 - i) && mem[i * 4096 + 4095] == (char)(MANY - 1 - i));
+		ck_assert(mem[i * 4096] == (char)(MANY - 1 - i) &&
+			  mem[i * 4096 + 4095] == (char)(MANY - 1 - i));
 }
 
 static void one_turn_one_commit(void)
@@ -507,7 +532,8 @@ static void punch(void)
 		return;
 	ck_assert_int_eq(err, 0);
 	ck_assert_int_eq(once(TD_IO_READ, mem, 0, 1 << 20, 0), 0);
-	ck_assert(mem[4095] == 0x44 && mem[4096] == 0 && mem[(1 << 20) - 4097] == 0 && mem[(1 << 20) - 4096] == 0x44);
+	ck_assert(mem[4095] == 0x44 && mem[4096] == 0 && mem[(1 << 20) - 4097] == 0 &&
+		  mem[(1 << 20) - 4096] == 0x44);
 	ck_assert_int_eq(stat(path, &st[1]), 0);
 	ck_assert_int_lt(st[1].st_blocks, st[0].st_blocks);
 	ck_assert_int_eq(st[1].st_size, st[0].st_size);
@@ -578,13 +604,18 @@ START_TEST(io_uring_on_either)
 }
 END_TEST
 
-/* What other processes share must not have a dead one's requests land on it: it goes by threads, which die with their process. */
+/* What other processes share must not have a dead one's requests land on it: it goes by threads,
+ * which die with their process. */
 START_TEST(io_uring_has_only_files_that_are_locked)
 {
 	static const struct {
 		unsigned flags;
 		bool ring;
-	} kind[] = {{0, true}, {TD_FILE_RDONLY, false}, {TD_FILE_PARENT, false}, {TD_FILE_SHARED, false}, {TD_FILE_BENEATH, false}};
+	} kind[] = {{0, true},
+		    {TD_FILE_RDONLY, false},
+		    {TD_FILE_PARENT, false},
+		    {TD_FILE_SHARED, false},
+		    {TD_FILE_BENEATH, false}};
 
 	for (unsigned i = 0; has_uring() && i < sizeof kind / sizeof *kind; i++) {
 		uint64_t before;
@@ -592,13 +623,15 @@ START_TEST(io_uring_has_only_files_that_are_locked)
 		ck_assert(begin_real("io_uring", false, kind[i].flags));
 		before = io->n.commits;
 		ck_assert_int_eq(once(TD_IO_READ, mem, 0, 4096, 0), 0);
-		ck_assert_uint_eq(io->n.commits - before, kind[i].ring); /* system calls to the ring */
+		ck_assert_uint_eq(io->n.commits - before,
+				  kind[i].ring); /* system calls to the ring */
 		end_real();
 	}
 }
 END_TEST
 
-/* A new block's write is one that the kernel may have to block for: io_uring has it all the same, and holds nothing up. */
+/* A new block's write is one that the kernel may have to block for: io_uring has it all the same,
+ * and holds nothing up. */
 START_TEST(a_write_of_a_new_block_is_right_behind_each_engine)
 {
 	static const char *const engines[] = {"libaio", "io_uring", "threads"};
@@ -612,11 +645,13 @@ START_TEST(a_write_of_a_new_block_is_right_behind_each_engine)
 			return;
 		memset(mem, (int)e + 1, 1 << 20);
 		for (unsigned i = 0; i < 16; i++) /* beyond the end, too */
-			start(&o[i], TD_IO_WRITE, mem + i * 65536, (4 << 20) - 65536 + i * 131072, 65536, TD_IO_NEW);
+			start(&o[i], TD_IO_WRITE, mem + i * 65536, (4 << 20) - 65536 + i * 131072,
+			      65536, TD_IO_NEW);
 		for (unsigned i = 0; i < 16; i++)
 			ck_assert_int_eq(run(&o[i]), 0);
 		memset(mem, 0xFF, 65536);
-		ck_assert_int_eq(once(TD_IO_READ, mem, (4 << 20) - 65536 + 15 * 131072, 65536, 0), 0);
+		ck_assert_int_eq(once(TD_IO_READ, mem, (4 << 20) - 65536 + 15 * 131072, 65536, 0),
+				 0);
 		ck_assert(mem[0] == (char)(e + 1) && mem[65535] == (char)(e + 1));
 		end_real();
 	}
@@ -644,7 +679,8 @@ START_TEST(the_engine_follows_from_the_kind_of_file)
 }
 END_TEST
 
-/* The kernel refuses these before they are under way: io_submit stops there, and the ones behind it must go on. */
+/* The kernel refuses these before they are under way: io_submit stops there, and the ones behind it
+ * must go on. */
 static void refused_among_good(const char *engine)
 {
 	struct op o[9];
@@ -683,7 +719,10 @@ START_TEST(a_slow_call_holds_nothing_else_up)
 		sem_init(&others_are_done, 0, 0);
 		ck_assert(begin_real(engines[i], false, 0));
 		once(TD_IO_PUNCH, NULL, 0, 4096, 0); /* one thread is there, and idle */
-		slow = (struct op){.iop = {.op = TD_IO_CALL, .call = slow_call, .done = op_done, .data = &slow}};
+		slow = (struct op){.iop = {.op = TD_IO_CALL,
+					   .call = slow_call,
+					   .done = op_done,
+					   .data = &slow}};
 		td_iop_queue(io, &slow.iop);
 		ev_run(loop, EVRUN_NOWAIT); /* it is on its way, the thread not yet awake perhaps */
 		start(&warm, TD_IO_PUNCH, NULL, 0, 4096, 0);

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/iov: every slice of memory in pieces, against the same of plain memory. */
+/* lib/io/iov.c: every slice of memory in pieces, against the same of plain memory. */
 #include <string.h>
 
-#include "lib/iov.h"
+#include "lib/io/iov.h"
 #include "tests/support/suite.h"
 
 #define BYTES 13
 
 static unsigned char mem[BYTES];
 /* pieces of 3, 0, 1, 5 and 4 bytes */
-static const struct iovec iov[] = {{mem, 3}, {mem + 3, 0}, {mem + 3, 1}, {mem + 4, 5}, {mem + 9, 4}};
+static const struct iovec iov[] = {
+	{mem, 3}, {mem + 3, 0}, {mem + 3, 1}, {mem + 4, 5}, {mem + 9, 4}};
 enum { N = sizeof iov / sizeof *iov };
 
 static void count_up(void)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A lane (rules L1 to L6 at the top of tapdisk/lane.h), with a thread of its own, beside the home thread, which is the test's: what goes
- * fast stands in a file, what goes slow comes to an image that is completed by hand.
+ * A lane (rules L1 to L6 at the top of tapdisk/cache/lane.h), with a thread of its own, beside the
+ * home thread, which is the test's: what goes fast stands in a file, what goes slow comes to an
+ * image that is completed by hand.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/file.h"
-#include "tapdisk/lane.h"
+#include "lib/io/file.h"
+#include "tapdisk/cache/lane.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
@@ -24,7 +25,7 @@ struct ring_req {
 	struct queue_msg go;
 	struct iovec iov;
 	char buf[4096] __attribute__((aligned(4096)));
-	bool big; /* a block of 4096 */
+	bool big;      /* a block of 4096 */
 	int done, err; /* atomic: times answered, in the lane's thread */
 };
 
@@ -36,7 +37,7 @@ static struct cache cache;
 static struct lane *lane;
 static struct ring_req reqs[NREQ];
 static unsigned nreq, nidle, nchanged;
-static bool whole, told; /* what the image tells of its places */
+static bool whole, told;   /* what the image tells of its places */
 static const char *choice; /* of the engine, by the disk that is opened first */
 static bool early;         /* the lane's thread is there before */
 static char path[] = "/tmp/test-lane.XXXXXX";
@@ -44,7 +45,10 @@ static char path[] = "/tmp/test-lane.XXXXXX";
 static bool tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out)
 {
 	*out = whole ? (struct td_map){.len = UINT64_MAX, .file = &file, .whole = true}
-		     : (struct td_map){.off = off & ~UINT64_C(65535), .len = 65536, .file = &file, .at = off & ~UINT64_C(65535)};
+		     : (struct td_map){.off = off & ~UINT64_C(65535),
+				       .len = 65536,
+				       .file = &file,
+				       .at = off & ~UINT64_C(65535)};
 	return whole || told;
 }
 
@@ -75,7 +79,10 @@ static void begin(const char *mode)
 	driver = *img.image->driver;
 	driver.map = tell_map;
 	img.image->driver = &driver;
-	file = (struct td_file){.fd = mkostemp(path, O_CLOEXEC), .st = {.off_align = file.st.off_align ? file.st.off_align : 1, .mem_align = 1}, .io = io};
+	file = (struct td_file){
+		.fd = mkostemp(path, O_CLOEXEC),
+		.st = {.off_align = file.st.off_align ? file.st.off_align : 1, .mem_align = 1},
+		.io = io};
 	ck_assert_int_ge(file.fd, 0);
 	ck_assert_int_eq(ftruncate(file.fd, TEST_IMAGE_SECTORS * 512), 0);
 	td_list_init(&file.changes);
@@ -111,7 +118,9 @@ static void end(void)
 	unlink(path);
 }
 
-/* --- the ring ------------------------------------------------------------------------------------------------------- */
+/* --- the ring
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void answered(struct td_req *r, int err)
 {
@@ -137,7 +146,8 @@ static struct ring_req *submit(enum td_op op, unsigned flags, unsigned sector)
 
 	g->iov = (struct iovec){g->buf, g->big ? 4096 : 512};
 	memset(g->buf, (int)nreq, sizeof g->buf);
-	g->r = (struct td_req){.op = op, .flags = flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
+	g->r = (struct td_req){
+		.op = op, .flags = flags, .done = answered, .iov = &g->iov, .iovcnt = 1};
 	if (op != TD_FLUSH) {
 		g->r.off = sector * 512;
 		g->r.len = g->iov.iov_len;
@@ -153,18 +163,18 @@ static bool is_done(const struct ring_req *g)
 }
 
 /* The home loop, until something holds. */
-#define UNTIL(what)                                                                                                                  \
-	while (!(what)) {                                                                                                            \
-		ev_run(home.loop, EVRUN_NOWAIT);                                                                                     \
-		usleep(100);                                                                                                         \
+#define UNTIL(what)                                                                                \
+	while (!(what)) {                                                                          \
+		ev_run(home.loop, EVRUN_NOWAIT);                                                   \
+		usleep(100);                                                                       \
 	}
 
 /* The same, with all completed that comes to the image. */
-#define DRAIN_UNTIL(what)                                                                                                            \
-	while (!(what)) {                                                                                                            \
-		ev_run(home.loop, EVRUN_NOWAIT);                                                                                     \
-		test_image_drain(&img);                                                                                              \
-		usleep(100);                                                                                                         \
+#define DRAIN_UNTIL(what)                                                                          \
+	while (!(what)) {                                                                          \
+		ev_run(home.loop, EVRUN_NOWAIT);                                                   \
+		test_image_drain(&img);                                                            \
+		usleep(100);                                                                       \
 	}
 
 static sem_t asleep, awake;
@@ -216,13 +226,22 @@ static void at_home(enum td_op op, unsigned flags, unsigned sector)
 	static struct iovec iov = {buf, sizeof buf};
 
 	home_done = 0;
-	home_req = (struct td_req){.iov = &iov, .iovcnt = 1, .op = op, .flags = flags, .done = home_answered, .off = op == TD_FLUSH ? 0 : sector * 512, .len = op == TD_FLUSH ? 0 : 512};
+	home_req = (struct td_req){.iov = &iov,
+				   .iovcnt = 1,
+				   .op = op,
+				   .flags = flags,
+				   .done = home_answered,
+				   .off = op == TD_FLUSH ? 0 : sector * 512,
+				   .len = op == TD_FLUSH ? 0 : 512};
 	cache_submit(&cache, &home_req);
 }
 
-/* --- tests ---------------------------------------------------------------------------------------------------------- */
+/* --- tests
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
-/* The whole disk is known: reads and writes never come home; a FLUSH on another ring covers them, and there is nothing new after it. */
+/* The whole disk is known: reads and writes never come home; a FLUSH on another ring covers them,
+ * and there is nothing new after it. */
 START_TEST(a_flush_counts_what_went_past)
 {
 	char buf[512];
@@ -256,7 +275,8 @@ START_TEST(a_flush_counts_what_went_past)
 }
 END_TEST
 
-/* A BARRIER and a pause wait until the lane has said that it is closed, however long its thread takes. */
+/* A BARRIER and a pause wait until the lane has said that it is closed, however long its thread
+ * takes. */
 START_TEST(what_stops_all_waits_for_the_lane)
 {
 	struct queue_msg still;
@@ -296,12 +316,14 @@ START_TEST(what_stops_all_waits_for_the_lane)
 }
 END_TEST
 
-/* What comes after the lane's own BARRIER goes behind it, though the lane has not heard yet that it is to close. */
+/* What comes after the lane's own BARRIER goes behind it, though the lane has not heard yet that it
+ * is to close. */
 START_TEST(a_barrier_of_its_own)
 {
 	whole = true;
 	begin("none");
-	struct ring_req *w1 = submit(TD_WRITE, 0, 1), *b = submit(TD_WRITE, TD_BARRIER, 2), *w2 = submit(TD_WRITE, 0, 3);
+	struct ring_req *w1 = submit(TD_WRITE, 0, 1), *b = submit(TD_WRITE, TD_BARRIER, 2),
+			*w2 = submit(TD_WRITE, 0, 3);
 
 	UNTIL(img.npending);
 	ck_assert(is_done(w1) && img.nflushes == 1 && !is_done(b));
@@ -314,7 +336,8 @@ START_TEST(a_barrier_of_its_own)
 }
 END_TEST
 
-/* A place is learnt from the first request, and forgotten by a discard, which waits for the lane. */
+/* A place is learnt from the first request, and forgotten by a discard, which waits for the lane.
+ */
 START_TEST(a_place_is_forgotten)
 {
 	struct queue_msg still;
@@ -350,7 +373,8 @@ START_TEST(a_place_is_forgotten)
 }
 END_TEST
 
-/* L5: no write goes fast after a flush that failed, nor a durable one through the page cache or into a format. */
+/* L5: no write goes fast after a flush that failed, nor a durable one through the page cache or
+ * into a format. */
 START_TEST(a_failed_flush_reaches_the_lane)
 {
 	whole = true;
@@ -409,7 +433,8 @@ START_TEST(a_durable_write_comes_home)
 }
 END_TEST
 
-/* L5: past the page cache it goes fast; one that fails is a failed flush, before its guest hears of it. */
+/* L5: past the page cache it goes fast; one that fails is a failed flush, before its guest hears of
+ * it. */
 START_TEST(a_durable_write_that_fails_on_a_lane_is_sticky)
 {
 	whole = true;
@@ -539,7 +564,8 @@ START_TEST(no_space_before_a_barrier)
 }
 END_TEST
 
-/* The write that is to see whether there is space waits until the lanes are closed; a pause may come meanwhile. */
+/* The write that is to see whether there is space waits until the lanes are closed; a pause may
+ * come meanwhile. */
 START_TEST(the_look_for_space_waits_for_the_lane)
 {
 	struct queue_msg still;
@@ -599,7 +625,8 @@ START_TEST(no_write_beside_zeroes_for_a_part_of_a_block)
 }
 END_TEST
 
-/* A change for which the lanes were closed fails instead, as a flush has: they open again, for reads. */
+/* A change for which the lanes were closed fails instead, as a flush has: they open again, for
+ * reads. */
 START_TEST(open_again_after_nothing_came_of_it)
 {
 	struct td_req flush = {.op = TD_FLUSH, .done = home_answered};
@@ -625,7 +652,8 @@ START_TEST(open_again_after_nothing_came_of_it)
 }
 END_TEST
 
-/* A thread that was there before the first disk was open uses the engine that the disk was opened with. */
+/* A thread that was there before the first disk was open uses the engine that the disk was opened
+ * with. */
 START_TEST(the_home_threads_choice_of_an_engine)
 {
 	whole = true;

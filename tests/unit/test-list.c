@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* include/td/list.h and lib/pool.c: the two small things that everything else holds its requests and buffers with. */
+/* include/td/list.h and lib/io/pool.c: the two small things that everything else holds its requests
+ * and buffers with. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/pool.h"
+#include "lib/io/pool.h"
 #include "td/list.h"
 #include "tests/support/suite.h"
 
@@ -20,7 +21,7 @@ static void expect(struct td_list *head, const char *numbers)
 	char got[32] = "", back[32] = "";
 	size_t n = 0;
 
-	td_list_each(l, head)
+	td_list_each (l, head)
 		got[n++] = (char)('0' + td_entry(l, struct thing, link)->n);
 	ck_assert_str_eq(got, numbers);
 	for (struct td_list *l = head->prev; l != head; l = l->prev)
@@ -75,11 +76,11 @@ START_TEST(a_walk_may_remove_what_it_stands_on)
 	fill(&head);
 	for (int i = 0; i < 6; i++)
 		td_list_add(&head, &t[i].link);
-	td_list_each_safe(l, tmp, &head)
+	td_list_each_safe (l, tmp, &head)
 		if (td_entry(l, struct thing, link)->n % 2)
 			td_list_del(l);
 	expect(&head, "024");
-	td_list_each_safe(l, tmp, &head)
+	td_list_each_safe (l, tmp, &head)
 		td_list_del(l);
 	expect(&head, "");
 }

@@ -58,7 +58,8 @@ static void is_line(const char *got, const char *rest)
 {
 	char want[256];
 
-	snprintf(want, sizeof want, "<%d>tester[%d]: %s", LOG_DAEMON | LOG_WARNING, (int)getpid(), rest);
+	snprintf(want, sizeof want, "<%d>tester[%d]: %s", LOG_DAEMON | LOG_WARNING, (int)getpid(),
+		 rest);
 	ck_assert_str_eq(got, want);
 }
 
@@ -93,7 +94,10 @@ START_TEST(a_daemon_that_stands_still_is_not_waited_for)
 		got++;
 	ck_assert_msg(got && got < sent, "the socket took %u lines: it was never full", got);
 	td_log(LOG_WARNING, "it goes on");
-	ck_assert_int_eq(sscanf(strchr(heard(fd), ':') + 2, "%u log lines were lost here: the log daemon did not take them", &lost), 1);
+	ck_assert_int_eq(sscanf(strchr(heard(fd), ':') + 2,
+				"%u log lines were lost here: the log daemon did not take them",
+				&lost),
+			 1);
 	ck_assert_uint_eq(lost, sent - got);
 	is_line(heard(fd), "it goes on");
 	td_log(LOG_WARNING, "and on");
@@ -179,16 +183,19 @@ START_TEST(a_full_pipe_behind_stderr_is_not_waited_for)
 	alarm(60);
 	for (unsigned i = 0; i < 20000; i++)
 		td_log(LOG_WARNING, "line %u", i);
-	ck_assert_msg(!(fcntl(p[1], F_GETFL) & O_NONBLOCK), "those that share the pipe are made non-blocking");
+	ck_assert_msg(!(fcntl(p[1], F_GETFL) & O_NONBLOCK),
+		      "those that share the pipe are made non-blocking");
 	fcntl(p[0], F_SETFL, O_NONBLOCK);
 	ck_assert_uint_gt(drain(p[0], text, sizeof text), 0);
 	td_log(LOG_WARNING, "it goes on");
 	drain(p[0], text, sizeof text);
 	dup2(old, 2);
-	ck_assert_ptr_nonnull(strstr(text, "log lines were lost here: the reader of stderr did not take them\n"));
+	ck_assert_ptr_nonnull(
+		strstr(text, "log lines were lost here: the reader of stderr did not take them\n"));
 	last = strstr(text, "it goes on");
 	snprintf(want, sizeof want, "tester[%d]: it goes on\n", (int)getpid());
-	ck_assert_msg(last && !strcmp(last - strlen(want) + strlen("it goes on\n"), want), "'%s'", text);
+	ck_assert_msg(last && !strcmp(last - strlen(want) + strlen("it goes on\n"), want), "'%s'",
+		      text);
 	close(p[0]);
 	close(p[1]);
 	end();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/merge.c: on a simulated store with faults, and behind each real engine on a real file. */
+/* lib/io/merge.c: on a simulated store with faults, and behind each real engine on a real file. */
 #include "config.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/file.h"
+#include "lib/io/file.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
@@ -42,7 +42,8 @@ static void op_done(struct td_iop *iop, int err)
 }
 
 /* Queues one, whose memory is that of its place; in `pieces' of the same size. */
-static struct op *add(enum td_io_op what, struct td_file *file, uint64_t off, uint64_t len, unsigned pieces, unsigned flags)
+static struct op *add(enum td_io_op what, struct td_file *file, uint64_t off, uint64_t len,
+		      unsigned pieces, unsigned flags)
 {
 	struct op *o = &ops[nops++];
 
@@ -50,8 +51,15 @@ static struct op *add(enum td_io_op what, struct td_file *file, uint64_t off, ui
 	memset(o, 0, sizeof *o);
 	for (unsigned i = 0; i < pieces; i++)
 		o->iov[i] = (struct iovec){mem + off + i * (len / pieces), len / pieces};
-	o->iop = (struct td_iop){.op = what, .flags = flags, .file = file, .off = off, .len = len, .iov = o->iov, .iovcnt = (int)pieces,
-				 .done = op_done, .data = o};
+	o->iop = (struct td_iop){.op = what,
+				 .flags = flags,
+				 .file = file,
+				 .off = off,
+				 .len = len,
+				 .iov = o->iov,
+				 .iovcnt = (int)pieces,
+				 .done = op_done,
+				 .data = o};
 	td_iop_queue(io, &o->iop);
 	ck_assert_int_eq(o->done, 0);
 	return o;
@@ -64,7 +72,10 @@ static void run(void)
 			ev_run(loop, EVRUN_ONCE);
 		ck_assert_int_eq(ops[i].done, 1);
 		for (int k = 0; k < ops[i].iop.iovcnt; k++) /* as its owner knows it */
-			ck_assert_ptr_eq(ops[i].iov[k].iov_base, mem + ops[i].iop.off + (size_t)k * (ops[i].iop.len / (unsigned)ops[i].iop.iovcnt));
+			ck_assert_ptr_eq(
+				ops[i].iov[k].iov_base,
+				mem + ops[i].iop.off +
+					(size_t)k * (ops[i].iop.len / (unsigned)ops[i].iop.iovcnt));
 	}
 	ck_assert_uint_eq(io->inflight, 0);
 }
@@ -125,7 +136,8 @@ START_TEST(neighbours_go_to_the_store_as_one)
 	eight(TD_IO_WRITE, 0);
 	run();
 	ck_assert_uint_eq(fio.nlog, 1);
-	ck_assert(fio.log[0].off == 8192 && fio.log[0].len == 32768 && fio.log[0].op == TD_IO_WRITE);
+	ck_assert(fio.log[0].off == 8192 && fio.log[0].len == 32768 &&
+		  fio.log[0].op == TD_IO_WRITE);
 	ck_assert_mem_eq(store->data + 8192, mem + 8192, 32768);
 	for (unsigned i = 0; i < 8; i++)
 		ck_assert(!ops[i].err && ops[i].iop.moved == 4096);
@@ -147,9 +159,9 @@ START_TEST(what_does_not_continue_goes_alone)
 {
 	begin();
 	add(TD_IO_WRITE, f, 4096, 4096, 1, 0);
-	add(TD_IO_WRITE, f, 0, 4096, 1, 0);               /* before it */
-	add(TD_IO_WRITE, f, 8192, 4096, 1, 0);            /* a gap */
-	add(TD_IO_WRITE, f, 8192 + 2048, 4096, 1, 0);     /* within it */
+	add(TD_IO_WRITE, f, 0, 4096, 1, 0);           /* before it */
+	add(TD_IO_WRITE, f, 8192, 4096, 1, 0);        /* a gap */
+	add(TD_IO_WRITE, f, 8192 + 2048, 4096, 1, 0); /* within it */
 	add(TD_IO_WRITE, f, 16384 - 2048, 4096, 1, TD_IO_DSYNC);
 	add(TD_IO_READ, f, 20480 - 2048, 2048, 1, TD_IO_DSYNC);
 	add(TD_IO_READ, other, 20480, 4096, 1, TD_IO_DSYNC);
@@ -163,7 +175,8 @@ START_TEST(what_does_not_continue_goes_alone)
 	add(TD_IO_WRITE, f, 8192, 4096, 1, 0);
 	ops[2].iop.iovcnt = 0;
 	run();
-	ck_assert(fio.nlog == 3 && fio.log[0].len == 8192 && fio.log[1].op == TD_IO_SYNC && fio.log[2].off == 8192);
+	ck_assert(fio.nlog == 3 && fio.log[0].len == 8192 && fio.log[1].op == TD_IO_SYNC &&
+		  fio.log[2].off == 8192);
 	end();
 }
 END_TEST
@@ -183,7 +196,8 @@ START_TEST(a_run_has_its_bounds)
 	run();
 	ck_assert_uint_eq(fio.nlog, 4);
 	fresh();
-	for (unsigned i = 0; i < 10; i++) /* many small pieces: more than the kernel would take in one call */
+	for (unsigned i = 0; i < 10;
+	     i++) /* many small pieces: more than the kernel would take in one call */
 		add(TD_IO_WRITE, f, i * 130 * 16, 130 * 16, i % 2 ? 1 : 130, 0);
 	for (unsigned i = 0; i < 20; i++)
 		add(TD_IO_WRITE, f, 65536 + i * 1000, 1000, 100, 0);
@@ -220,7 +234,8 @@ START_TEST(a_durable_writes_error_is_told_to_all_of_them)
 	for (unsigned i = 0; i < 8; i++)
 		ck_assert_int_eq(ops[i].err, -EIO);
 	ck_assert_uint_eq(fio.nlog, 1);
-	eight(TD_IO_WRITE, TD_IO_DSYNC); /* interrupted, it may have been the report of another's loss */
+	eight(TD_IO_WRITE,
+	      TD_IO_DSYNC); /* interrupted, it may have been the report of another's loss */
 	fault_io_rule(&fio, 1, -EINTR);
 	run();
 	for (unsigned i = 0; i < 8; i++)
@@ -270,7 +285,8 @@ START_TEST(over_the_end_of_the_file_each_has_its_own_answer)
 	run();
 	ck_assert(!ops[0].err && !ops[1].err && !ops[2].err);
 	ck_assert(ops[0].iop.moved == 1024 && ops[1].iop.moved == 1024 && ops[2].iop.moved == 0);
-	ck_assert(mem[BYTES - 1] == 0 && mem[BYTES] == 0 && mem[BYTES + 2047] == 0 && mem[BYTES + 2048] == 0x55);
+	ck_assert(mem[BYTES - 1] == 0 && mem[BYTES] == 0 && mem[BYTES + 2047] == 0 &&
+		  mem[BYTES + 2048] == 0x55);
 	end();
 }
 END_TEST
@@ -304,7 +320,8 @@ static void chain_done(struct td_iop *iop, int err)
 {
 	op_done(iop, err);
 	if (chained++ < 60)
-		add(TD_IO_WRITE, f, (64 + (uint64_t)nops) * 4096, 4096, 1, 0)->iop.done = chain_done;
+		add(TD_IO_WRITE, f, (64 + (uint64_t)nops) * 4096, 4096, 1, 0)->iop.done =
+			chain_done;
 }
 
 START_TEST(who_completes_may_queue_the_next)
@@ -320,7 +337,9 @@ START_TEST(who_completes_may_queue_the_next)
 }
 END_TEST
 
-/* --- real ----------------------------------------------------------------------------------------------------------- */
+/* --- real
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static const char *path = "test-merge.img";
 
@@ -366,7 +385,8 @@ static void real_engine(const char *engine, unsigned flags)
 					mem[b] = w ? (char)rand() : 0;
 				if (w)
 					memcpy(want + at, mem + at, len);
-				add(w ? TD_IO_WRITE : TD_IO_READ, f, at, len, 1 + len / 4096 % 2, rand() % 8 ? 0 : TD_IO_DSYNC);
+				add(w ? TD_IO_WRITE : TD_IO_READ, f, at, len, 1 + len / 4096 % 2,
+				    rand() % 8 ? 0 : TD_IO_DSYNC);
 				at += len;
 			}
 			run();

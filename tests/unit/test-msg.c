@@ -43,7 +43,9 @@ static json_t *text_of(size_t len)
 
 START_TEST(round_trip)
 {
-	json_t *msg = json_pack("{s:s, s:i, s:[s, s]}", "op", "open", "minor", 7, "options", "a=b", "path=/x y:z"), *got;
+	json_t *msg = json_pack("{s:s, s:i, s:[s, s]}", "op", "open", "minor", 7, "options", "a=b",
+				"path=/x y:z"),
+	       *got;
 	int n = 0;
 
 	ck_assert_int_eq(td_msg_send(sv[0], msg, NULL, 0), 0);
@@ -75,8 +77,9 @@ END_TEST
 
 START_TEST(descriptors)
 {
-	int fds[3] = {open("/dev/null", O_RDONLY), open("/dev/zero", O_RDONLY), open("/", O_RDONLY)}, in[TD_MSG_FDS],
-	    n = TD_MSG_FDS;
+	int fds[3] = {open("/dev/null", O_RDONLY), open("/dev/zero", O_RDONLY),
+		      open("/", O_RDONLY)},
+	    in[TD_MSG_FDS], n = TD_MSG_FDS;
 	json_t *msg = json_object(), *got;
 	struct stat a, b;
 
@@ -128,7 +131,10 @@ START_TEST(bad_message_with_descriptor)
 		char bytes[CMSG_SPACE(sizeof(int))];
 	} control = {};
 	struct iovec iov = {.iov_base = (char *)"[1]", .iov_len = 3};
-	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	struct msghdr mh = {.msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof control};
 	int fd = open("/dev/null", O_RDONLY), in[2], n = 2, next;
 	json_t *got;
 
@@ -148,7 +154,8 @@ END_TEST
 
 START_TEST(nonsense)
 {
-	static const char *const bad[] = {"", "{", "[]", "3", "nul", "{\"a\":1}x", "{\"a\":\"\xff\"}", "\"x\""};
+	static const char *const bad[] = {
+		"", "{", "[]", "3", "nul", "{\"a\":1}x", "{\"a\":\"\xff\"}", "\"x\""};
 	json_t *got;
 
 	for (size_t i = 1; i < sizeof bad / sizeof *bad; i++) {
@@ -202,7 +209,8 @@ START_TEST(ends)
 	ck_assert_int_eq(td_msg_recv(sv[1], &got, NULL, NULL), 0);
 	json_decref(got);
 	ck_assert_int_eq(td_msg_recv(sv[1], &got, NULL, NULL), -ENODATA);
-	ck_assert_int_eq(td_msg_send(sv[1], msg, NULL, 0), -EPIPE); /* a SIGPIPE would end the test */
+	ck_assert_int_eq(td_msg_send(sv[1], msg, NULL, 0),
+			 -EPIPE); /* a SIGPIPE would end the test */
 	json_decref(msg);
 	sv[0] = -1;
 }

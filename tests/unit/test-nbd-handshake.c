@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The NBD handshake, byte by byte: what is answered, what is refused, and what cannot be made of it. */
+/* The NBD handshake, byte by byte: what is answered, what is refused, and what cannot be made of
+ * it. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "tapdisk/nbd-handshake.h"
+#include "tapdisk/nbd/nbd-handshake.h"
 #include "lib/nbd-proto.h"
 #include "tests/support/suite.h"
 
@@ -95,7 +96,8 @@ END_TEST
 START_TEST(export_name_with_and_without_zeroes)
 {
 	for (unsigned no_zeroes = 0; no_zeroes < 2; no_zeroes++) {
-		begin(no_zeroes ? NBD_NO_ZEROES : 0); /* not even fixed newstyle: this option is all that such a client has */
+		begin(no_zeroes ? NBD_NO_ZEROES : 0); /* not even fixed newstyle: this option is all
+							 that such a client has */
 		send_option(NBD_OPT_EXPORT_NAME, "any", 3);
 		ck_assert_uint_eq(a.len, no_zeroes ? 10 : 134);
 		ck_assert_uint_eq(nbd_get64(a.bytes), 1 << 30);
@@ -105,11 +107,18 @@ START_TEST(export_name_with_and_without_zeroes)
 }
 END_TEST
 
-static const uint8_t go_all[] = {0, 0, 0, 2, 'h', 'i', 0, 3, 0, NBD_INFO_NAME, 0, NBD_INFO_DESCRIPTION, 0, NBD_INFO_BLOCK_SIZE};
+static const uint8_t go_all[] = {0,   0,
+				 0,   2,
+				 'h', 'i',
+				 0,   3,
+				 0,   NBD_INFO_NAME,
+				 0,   NBD_INFO_DESCRIPTION,
+				 0,   NBD_INFO_BLOCK_SIZE};
 
 START_TEST(go_tells_all_that_was_asked)
 {
-	static const uint16_t want[] = {NBD_INFO_EXPORT, NBD_INFO_BLOCK_SIZE, NBD_INFO_NAME, NBD_INFO_DESCRIPTION};
+	static const uint16_t want[] = {NBD_INFO_EXPORT, NBD_INFO_BLOCK_SIZE, NBD_INFO_NAME,
+					NBD_INFO_DESCRIPTION};
 	uint32_t number[] = {NBD_OPT_INFO, NBD_OPT_GO};
 
 	begin(NBD_FIXED_NEWSTYLE);
@@ -122,9 +131,12 @@ START_TEST(go_tells_all_that_was_asked)
 			ck_assert_uint_eq(reply_at(p, number[i], &d, &n), NBD_REP_INFO);
 			ck_assert_uint_eq(nbd_get16(d), want[k]);
 			if (k == 0)
-				ck_assert(n == 12 && nbd_get64(d + 2) == 1 << 30 && nbd_get16(d + 10) == export.flags);
+				ck_assert(n == 12 && nbd_get64(d + 2) == 1 << 30 &&
+					  nbd_get16(d + 10) == export.flags);
 			if (k == 1)
-				ck_assert(n == 14 && nbd_get32(d + 2) == 512 && nbd_get32(d + 6) == 4096 && nbd_get32(d + 10) == 64 << 20);
+				ck_assert(n == 14 && nbd_get32(d + 2) == 512 &&
+					  nbd_get32(d + 6) == 4096 &&
+					  nbd_get32(d + 10) == 64 << 20);
 			if (k == 2)
 				ck_assert(n == 4 && !memcmp(d + 2, "hi", 2));
 			if (k == 3)
@@ -294,7 +306,8 @@ START_TEST(who_breaks_the_rules_is_dropped)
 }
 END_TEST
 
-/* Whatever comes, a step uses no more than there is, says no more than there is room for, and comes to an end. */
+/* Whatever comes, a step uses no more than there is, says no more than there is room for, and comes
+ * to an end. */
 START_TEST(random_bytes)
 {
 	unsigned seed = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : (unsigned)time(NULL);
@@ -311,7 +324,9 @@ START_TEST(random_bytes)
 
 			option((uint32_t)rand() % 13, msg + 32, n);
 			for (unsigned k = 0; k < n; k++)
-				msg[16 + k] = rand() % 3 ? 0 : rand() % 2 ? (uint8_t)rand() : (uint8_t)(rand() % 32);
+				msg[16 + k] = rand() % 3   ? 0
+					      : rand() % 2 ? (uint8_t)rand()
+							   : (uint8_t)(rand() % 32);
 			if (rand() % 16 == 0)
 				msg[rand() % 16] ^= (uint8_t)(1 << rand() % 8);
 			if (rand() % 8 == 0)

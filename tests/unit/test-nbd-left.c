@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are seen (K5 and K6 in drivers/nbd.h). */
+/* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are
+ * seen (K5 and K6 in drivers/nbd/nbd.h). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,14 +10,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "drivers/nbd.h"
+#include "drivers/nbd/nbd.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 
 static char dir[] = "/tmp/td-left.XXXXXX", file[64];
 static struct td_image image;
-static struct nbd_client n;
-static struct nbd_left was;
+static struct nbdc_client n;
+static struct nbdc_left was;
 static struct td_err err;
 
 static void begin(void)
@@ -30,7 +31,7 @@ static void begin(void)
 
 static void end(void)
 {
-	nbd_left_close(&n);
+	nbdc_left_close(&n);
 	unlink(file);
 	ck_assert_int_eq(rmdir(dir), 0);
 }
@@ -38,25 +39,27 @@ static void end(void)
 static int open_left(bool again)
 {
 	err = (struct td_err){0};
-	return nbd_left_open(&n, &image, again, &was, &err);
+	return nbdc_left_open(&n, &image, again, &was, &err);
 }
 
 /* The process dies, and another opens the disk. */
 static void die(void)
 {
-	nbd_left_close(&n);
+	nbdc_left_close(&n);
 	ck_assert_int_eq(open_left(true), 0);
 }
 
 static void command(uint16_t type, bool durable, int error)
 {
-	struct nbd_cmd cmd = {.type = type};
+	struct nbdc_cmd cmd = {.type = type};
 
-	nbd_left_sent(&n, &cmd);
-	nbd_left_answered(&n, &cmd, durable, error);
+	nbdc_left_sent(&n, &cmd);
+	nbdc_left_answered(&n, &cmd, durable, error);
 }
 
-/* --- K6 ------------------------------------------------------------------------------------------------------------- */
+/* --- K6
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_was_acknowledged_and_not_flushed_is_known_to_the_next)
 {
@@ -67,19 +70,20 @@ START_TEST(what_was_acknowledged_and_not_flushed_is_known_to_the_next)
 		ck_assert_int_eq(open_left(false), 0);
 		command(NBD_CMD_READ, false, 0);
 		die();
-		ck_assert(!nbd_left_doubt(&was, false, false) && !nbd_left_doubt(&was, true, false));
+		ck_assert(!nbdc_left_doubt(&was, false, false) &&
+			  !nbdc_left_doubt(&was, true, false));
 		command(changes[i], true, 0); /* with FUA */
 		command(changes[i], false, -EIO);
 		die();
 		was.failed = 0;
-		ck_assert(!nbd_left_doubt(&was, true, false));
+		ck_assert(!nbdc_left_doubt(&was, true, false));
 		command(changes[i], false, 0);
 		die();
-		ck_assert(nbd_left_doubt(&was, false, false));
-		ck_assert(!nbd_left_doubt(&was, false, true)); /* a flush here covers it */
+		ck_assert(nbdc_left_doubt(&was, false, false));
+		ck_assert(!nbdc_left_doubt(&was, false, true)); /* a flush here covers it */
 		command(NBD_CMD_FLUSH, false, 0);
 		die();
-		ck_assert(!nbd_left_doubt(&was, true, false));
+		ck_assert(!nbdc_left_doubt(&was, true, false));
 		end();
 	}
 }
@@ -87,17 +91,17 @@ END_TEST
 
 START_TEST(a_flush_covers_what_was_acknowledged_before_it_was_sent)
 {
-	struct nbd_cmd flush = {.type = NBD_CMD_FLUSH};
+	struct nbdc_cmd flush = {.type = NBD_CMD_FLUSH};
 
 	begin();
 	ck_assert_int_eq(open_left(false), 0);
 	command(NBD_CMD_WRITE, false, 0);
-	nbd_left_sent(&n, &flush);
+	nbdc_left_sent(&n, &flush);
 	command(NBD_CMD_WRITE, false, 0);
-	nbd_left_answered(&n, &flush, false, 0);
+	nbdc_left_answered(&n, &flush, false, 0);
 	die();
 	ck_assert(was.changed == 2 && was.covered == 1);
-	ck_assert(nbd_left_doubt(&was, false, false));
+	ck_assert(nbdc_left_doubt(&was, false, false));
 	end();
 }
 END_TEST
@@ -109,35 +113,37 @@ START_TEST(a_flush_that_failed_is_known_to_the_next)
 		ck_assert_int_eq(open_left(false), 0);
 		command(i ? NBD_CMD_WRITE : NBD_CMD_FLUSH, i, -EIO);
 		die();
-		ck_assert(nbd_left_doubt(&was, false, true));
-		nbd_left_settled(&n, true); /* it has been said */
+		ck_assert(nbdc_left_doubt(&was, false, true));
+		nbdc_left_settled(&n, true); /* it has been said */
 		die();
-		ck_assert(!nbd_left_doubt(&was, false, false));
+		ck_assert(!nbdc_left_doubt(&was, false, false));
 		command(NBD_CMD_WRITE, true, -ENOSPC); /* which loses nothing */
 		die();
-		ck_assert(!nbd_left_doubt(&was, true, false));
+		ck_assert(!nbdc_left_doubt(&was, true, false));
 		end();
 	}
 }
 END_TEST
 
-/* --- K5 ------------------------------------------------------------------------------------------------------------- */
+/* --- K5
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_was_not_answered_counts_where_the_servers_end_is_not_seen)
 {
-	struct nbd_cmd write = {.type = NBD_CMD_WRITE};
+	struct nbdc_cmd write = {.type = NBD_CMD_WRITE};
 
 	begin();
 	ck_assert_int_eq(open_left(false), 0);
-	nbd_left_sent(&n, &write);
+	nbdc_left_sent(&n, &write);
 	die();
-	ck_assert(nbd_left_doubt(&was, true, true));
-	ck_assert(!nbd_left_doubt(&was, false, false));
+	ck_assert(nbdc_left_doubt(&was, true, true));
+	ck_assert(!nbdc_left_doubt(&was, false, false));
 	die(); /* in the middle of its open */
-	ck_assert(nbd_left_doubt(&was, true, true));
-	nbd_left_settled(&n, false);
+	ck_assert(nbdc_left_doubt(&was, true, true));
+	nbdc_left_settled(&n, false);
 	die();
-	ck_assert(!nbd_left_doubt(&was, true, true));
+	ck_assert(!nbdc_left_doubt(&was, true, true));
 	end();
 }
 END_TEST
@@ -147,22 +153,22 @@ START_TEST(counts_belong_to_one_server_and_must_be_there)
 	begin();
 	ck_assert_int_eq(open_left(false), 0);
 	command(NBD_CMD_WRITE, false, 0);
-	nbd_left_close(&n);
+	nbdc_left_close(&n);
 	image.path = (char *)"/run/b.sock";
 	ck_assert_int_eq(open_left(true), 0); /* unpaused with another */
-	ck_assert(!nbd_left_doubt(&was, true, false));
+	ck_assert(!nbdc_left_doubt(&was, true, false));
 	command(NBD_CMD_WRITE, false, 0);
-	nbd_left_close(&n);
+	nbdc_left_close(&n);
 	ck_assert_int_eq(open_left(false), 0); /* a disk that is opened anew */
-	ck_assert(!nbd_left_doubt(&was, true, false));
-	nbd_left_close(&n);
+	ck_assert(!nbdc_left_doubt(&was, true, false));
+	nbdc_left_close(&n);
 	unlink(file);
 	image.died = true;
 	ck_assert_int_eq(open_left(true), 0); /* a dead process's is gone: nobody knows */
-	ck_assert(nbd_left_doubt(&was, false, false) && nbd_left_doubt(&was, true, true));
+	ck_assert(nbdc_left_doubt(&was, false, false) && nbdc_left_doubt(&was, true, true));
 	image.died = false;
 	image.file_flags = TD_FILE_RDONLY;
-	nbd_left_close(&n);
+	nbdc_left_close(&n);
 	unlink(file);
 	ck_assert_int_eq(open_left(false), 0);
 	ck_assert_int_lt(access(file, F_OK), 0);
@@ -183,7 +189,7 @@ static void fence_it(void *arg)
 {
 	struct fencing *f = arg;
 
-	f->rc = nbd_fence(f->io, f->fd, 0.05);
+	f->rc = nbdc_fence(f->io, f->fd, 0.05);
 }
 
 static int fence(struct ev_loop *loop, struct td_io *io, int fd)
@@ -225,7 +231,8 @@ START_TEST(the_servers_end_of_a_dead_connection_is_seen)
 	dead = connect_to(&at, l[0], &s[2]);
 	elsewhere = connect_to(&other, l[1], &s[3]);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	if (fence(loop, io, ours) != NBD_FENCE_BLIND) { /* a kernel without sock_diag shows nothing */
+	if (fence(loop, io, ours) !=
+	    NBD_FENCE_BLIND) { /* a kernel without sock_diag shows nothing */
 		ck_assert_int_eq(fence(loop, io, ours), NBD_FENCE_CLEAR);
 		close(elsewhere); /* another server's */
 		ck_assert_int_eq(fence(loop, io, ours), NBD_FENCE_CLEAR);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* NBD requests over a real socket, on an image that is completed by hand: what goes down, what comes back, and how much is let in. */
+/* NBD requests over a real socket, on an image that is completed by hand: what goes down, what
+ * comes back, and how much is let in. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tapdisk/nbd-conn.h"
+#include "tapdisk/nbd/nbd-conn.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
 #include "tests/support/test-image.h"
@@ -89,7 +90,8 @@ static void handshake(bool structured)
 		say(b, 16);
 		hear(b, 20);
 		memcpy(context + 12, "base:allocation", 15);
-		nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_SET_META_CONTEXT), sizeof context);
+		nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_SET_META_CONTEXT),
+			  sizeof context);
 		say(b, 16);
 		say(context, sizeof context);
 		hear(b, 39 + 20);
@@ -117,7 +119,12 @@ static void begin_with(bool structured, bool oldstyle)
 	cache_attach(&cache, td_cache_modes, t.image, &t.io, true);
 	cache_resume(&cache);
 	td_list_init(&stats.sources);
-	disk = (struct nbd_disk){.cache = &cache, .stats = &stats, .name = "by hand", .size = TEST_IMAGE_SECTORS * 512, .trim = true, .idle = idle};
+	disk = (struct nbd_disk){.cache = &cache,
+				 .stats = &stats,
+				 .name = "by hand",
+				 .size = TEST_IMAGE_SECTORS * 512,
+				 .trim = true,
+				 .idle = idle};
 	n = nbd_new(loop, &disk, 7);
 	ck_assert_int_eq(nbd_listen(n, &err), 0);
 	nbd_run(n);
@@ -244,9 +251,13 @@ END_TEST
 
 START_TEST(errors_have_nbd_numbers)
 {
-	static const struct { int err; uint32_t wire; } map[] = {
-		{-EIO, NBD_EIO},       {-ENOMEM, NBD_ENOMEM}, {-EINVAL, NBD_EINVAL}, {-EROFS, NBD_EPERM},
-		{-ESTALE, NBD_EIO},    {-EPERM, NBD_EPERM},   {-EILSEQ, NBD_EIO},    {-ESHUTDOWN, NBD_ESHUTDOWN},
+	static const struct {
+		int err;
+		uint32_t wire;
+	} map[] = {
+		{-EIO, NBD_EIO},     {-ENOMEM, NBD_ENOMEM},       {-EINVAL, NBD_EINVAL},
+		{-EROFS, NBD_EPERM}, {-ESTALE, NBD_EIO},          {-EPERM, NBD_EPERM},
+		{-EILSEQ, NBD_EIO},  {-ESHUTDOWN, NBD_ESHUTDOWN},
 	};
 
 	for (unsigned structured = 0; structured < 2; structured++) {
@@ -301,14 +312,20 @@ END_TEST
 
 START_TEST(what_a_request_is_below)
 {
-	static const struct { uint16_t type, flags; enum td_op op; unsigned below; bool flush; } map[] = {
+	static const struct {
+		uint16_t type, flags;
+		enum td_op op;
+		unsigned below;
+		bool flush;
+	} map[] = {
 		{NBD_CMD_READ, NBD_CMD_FUA, TD_READ, 0, false},
 		{NBD_CMD_FLUSH, NBD_CMD_FUA, TD_FLUSH, 0, false},
 		{NBD_CMD_TRIM, 0, TD_DISCARD, 0, false},
 		{NBD_CMD_TRIM, NBD_CMD_FUA, TD_DISCARD, 0, true},
 		{NBD_CMD_WRITE_ZEROES, 0, TD_WRITE_ZEROES, TD_UNMAP, false},
 		{NBD_CMD_WRITE_ZEROES, NBD_CMD_NO_HOLE, TD_WRITE_ZEROES, 0, false},
-		{NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO | NBD_CMD_FUA, TD_WRITE_ZEROES, TD_UNMAP, true},
+		{NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO | NBD_CMD_FUA, TD_WRITE_ZEROES, TD_UNMAP,
+		 true},
 	};
 
 	begin(false);
@@ -384,7 +401,8 @@ START_TEST(zeroes_are_written_where_the_image_knows_no_better)
 	for (int i = 0; i < test_image_at(&t, 0)->iovcnt; i++) {
 		const struct iovec *v = &test_image_at(&t, 0)->iov[i];
 
-		ck_assert(*(char *)v->iov_base == 0 && !memcmp(v->iov_base, (char *)v->iov_base + 1, v->iov_len - 1));
+		ck_assert(*(char *)v->iov_base == 0 &&
+			  !memcmp(v->iov_base, (char *)v->iov_base + 1, v->iov_len - 1));
 	}
 	ck_assert(silent());
 	test_image_complete(&t, 0, 0);
@@ -428,7 +446,8 @@ START_TEST(a_long_read_in_chunks_or_in_one_piece)
 	strcpy(dir + sizeof dir - 7, "XXXXXX");
 	begin(false);
 	ask(NBD_CMD_READ, 0, 6, 512, LONG);
-	ask(NBD_CMD_FLUSH, 0, 7, 0, 0); /* waits: its reply must not stand within the other's data */
+	ask(NBD_CMD_FLUSH, 0, 7, 0,
+	    0); /* waits: its reply must not stand within the other's data */
 	ck_assert_uint_eq(t.npending, 1);
 	fill(test_image_at(&t, 0), 1);
 	test_image_complete(&t, 0, 0);
@@ -461,7 +480,8 @@ START_TEST(a_long_read_that_fails_without_chunks)
 	test_image_complete(&t, 0, 0);
 	expect_simple(2, 0);
 	hear(b, sizeof b);
-	test_image_complete(&t, 0, -EIO); /* after it: the end of the connection, and not a byte more */
+	test_image_complete(&t, 0,
+			    -EIO); /* after it: the end of the connection, and not a byte more */
 	ck_assert(dropped());
 	end();
 }
@@ -499,7 +519,11 @@ START_TEST(a_client_that_reads_nothing_is_not_read_either)
 	unsigned sent = 0, most = 0, quiet = 0;
 
 	begin(false);
-	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(req, NBD_REQUEST_MAGIC), 0), NBD_CMD_READ), 1), 0), 65536);
+	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(req, NBD_REQUEST_MAGIC), 0),
+						NBD_CMD_READ),
+				      1),
+			    0),
+		  65536);
 	while (quiet < 50 && sent < 100000) {
 		if (send(fd, req, sizeof req, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof req)
 			sent++, quiet = 0;

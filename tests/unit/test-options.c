@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a disk is opened with: the words after -o, the host's tapdisk.conf, and which of them do not go together. */
+/* What a disk is opened with: the words after -o, the host's tapdisk.conf, and which of them do not
+ * go together. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +90,8 @@ END_TEST
 
 START_TEST(the_hosts_file_gives_the_defaults)
 {
-	ck_assert_int_eq(defaults("# defaults\n\n  cache =  writeback\t# for now\r\non-enospc=report"), 0);
+	ck_assert_int_eq(
+		defaults("# defaults\n\n  cache =  writeback\t# for now\r\non-enospc=report"), 0);
 	ck_assert_str_eq(opt.mode->name, "writeback");
 	ck_assert(opt.report_enospc);
 	ck_assert_int_eq(add("cache=directsync"), 0); /* a disk's word goes over it */
@@ -102,13 +104,14 @@ END_TEST
 
 START_TEST(a_bad_line_is_named_with_its_file_and_number)
 {
-	static const struct { const char *text, *where, *what; } t[] = {
-		{"# fine\n\ncache none\n", "line 3", "key = value"},
-		{"cache=none\ncache=fast\n", "line 2", "cache=fast"},
-		{"speed=high\n", "line 1", "cache, unsafe, on-enospc, request-timeout"},
-		{"\n=none\n", "line 2", "unknown option ''"},
-		{"shared=yes\n", "line 1", "unknown option 'shared'"}, /* a disk's own affair */
-		{"unsafe=maybe\n", "line 1", "yes or no"}};
+	static const struct {
+		const char *text, *where, *what;
+	} t[] = {{"# fine\n\ncache none\n", "line 3", "key = value"},
+		 {"cache=none\ncache=fast\n", "line 2", "cache=fast"},
+		 {"speed=high\n", "line 1", "cache, unsafe, on-enospc, request-timeout"},
+		 {"\n=none\n", "line 2", "unknown option ''"},
+		 {"shared=yes\n", "line 1", "unknown option 'shared'"}, /* a disk's own affair */
+		 {"unsafe=maybe\n", "line 1", "yes or no"}};
 
 	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
 		ck_assert_int_eq(defaults(t[i].text), -EINVAL);
@@ -126,7 +129,8 @@ START_TEST(a_line_too_long_is_refused_whole)
 
 	memset(text, ' ', sizeof text);
 	memcpy(text, "cache=writeback", 15);
-	memcpy(text + 1023, "cache=unsafe\n", 14); /* where a reader of pieces would find a line of its own */
+	memcpy(text + 1023, "cache=unsafe\n",
+	       14); /* where a reader of pieces would find a line of its own */
 	ck_assert_int_eq(defaults(text), -EINVAL);
 	says("line 1");
 	says("too long");
@@ -148,12 +152,23 @@ END_TEST
 
 START_TEST(words_are_checked_one_by_one)
 {
-	static const struct { const char *word, *what; } bad[] = {
-		{"cache", "key=value"}, {"=none", "key=value"}, {"", "key=value"},
-		{"cache=", "none, writethrough, writeback, directsync, unsafe"}, {"cache=NONE", "the modes are"},
-		{"unsafe=1", "yes or no"}, {"shared=", "yes or no"}, {"on-enospc=stop", "pause"},
-		{"colour=red", "cache, unsafe, on-enospc, request-timeout, shared"}, {"request-timeout=soon", "number of seconds"}, {"request-timeout=-1", "number of seconds"}, {"sector-size=1024", "512 or 4096"}, {"sector-size=4096b", "512 or 4096"}, {"cach=none", "unknown option 'cach'"},
-		{"caches=none", "unknown option 'caches'"}};
+	static const struct {
+		const char *word, *what;
+	} bad[] = {{"cache", "key=value"},
+		   {"=none", "key=value"},
+		   {"", "key=value"},
+		   {"cache=", "none, writethrough, writeback, directsync, unsafe"},
+		   {"cache=NONE", "the modes are"},
+		   {"unsafe=1", "yes or no"},
+		   {"shared=", "yes or no"},
+		   {"on-enospc=stop", "pause"},
+		   {"colour=red", "cache, unsafe, on-enospc, request-timeout, shared"},
+		   {"request-timeout=soon", "number of seconds"},
+		   {"request-timeout=-1", "number of seconds"},
+		   {"sector-size=1024", "512 or 4096"},
+		   {"sector-size=4096b", "512 or 4096"},
+		   {"cach=none", "unknown option 'cach'"},
+		   {"caches=none", "unknown option 'caches'"}};
 	char longest[5000];
 
 	ck_assert_int_eq(defaults(""), 0);
@@ -188,7 +203,8 @@ START_TEST(unsafe_needs_its_second_word)
 	ck_assert_int_eq(add("unsafe=yes"), 0);
 	ck_assert_int_eq(options_check(&opt, "aio", &err), 0);
 	ck_assert_int_eq(defaults("cache=unsafe\n"), 0);
-	ck_assert_int_eq(options_check(&opt, "aio", &err), -EINVAL); /* the host's file is no way around it */
+	ck_assert_int_eq(options_check(&opt, "aio", &err),
+			 -EINVAL); /* the host's file is no way around it */
 	ck_assert_int_eq(defaults("unsafe=yes\n"), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
 	ck_assert_int_eq(options_check(&opt, "aio", &err), 0);
@@ -197,11 +213,17 @@ END_TEST
 
 START_TEST(shared_goes_with_raw_and_the_direct_modes_only)
 {
-	static const struct { const char *cache, *type; bool ok; const char *word; } t[] = {
-		{"cache=none", "aio", true, ""}, {"cache=directsync", "aio", true, ""},
-		{"cache=writethrough", "aio", false, "cache=writethrough"}, {"cache=writeback", "aio", false, "cache=none or"},
-		{"cache=unsafe", "aio", false, "cache=unsafe"}, {"cache=none", "vhd", false, "raw disks only"},
-		{"cache=directsync", "qcow2", false, "raw disks only"}};
+	static const struct {
+		const char *cache, *type;
+		bool ok;
+		const char *word;
+	} t[] = {{"cache=none", "aio", true, ""},
+		 {"cache=directsync", "aio", true, ""},
+		 {"cache=writethrough", "aio", false, "cache=writethrough"},
+		 {"cache=writeback", "aio", false, "cache=none or"},
+		 {"cache=unsafe", "aio", false, "cache=unsafe"},
+		 {"cache=none", "vhd", false, "raw disks only"},
+		 {"cache=directsync", "qcow2", false, "raw disks only"}};
 
 	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
 		ck_assert_int_eq(defaults("unsafe=yes"), 0);

@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The bytes of qcow2, without a file: headers there and back, refcounts of every width, compressed places. */
+/* The bytes of qcow2, without a file: headers there and back, refcounts of every width, compressed
+ * places. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/qcow-format.h"
+#include "drivers/qcow/qcow-format.h"
 #include "tests/support/suite.h"
 
 static struct td_err err;
 
 static struct qcow_header sane(void)
 {
-	return (struct qcow_header){.version = 3, .cluster_bits = 16, .size = UINT64_C(10) << 30, .l1_size = 20, .l1_off = 0x30000, .ref_off = 0x10000,
-				    .ref_clusters = 1, .ref_order = 4};
+	return (struct qcow_header){.version = 3,
+				    .cluster_bits = 16,
+				    .size = UINT64_C(10) << 30,
+				    .l1_size = 20,
+				    .l1_off = 0x30000,
+				    .ref_off = 0x10000,
+				    .ref_clusters = 1,
+				    .ref_order = 4};
 }
 
 static int decode(const unsigned char *buf, struct qcow_header *h)
@@ -87,7 +94,8 @@ START_TEST(every_cut_of_a_header_ends_well)
 	strcpy(h.backing_format, "raw");
 	ck_assert_int_eq(qcow_header_encode(&h, buf, 65536), 0);
 	for (size_t len = 0; len < 700; len++) {
-		unsigned char *cut = malloc(len ? len : 1); /* so that a sanitizer sees a step beyond */
+		unsigned char *cut =
+			malloc(len ? len : 1); /* so that a sanitizer sees a step beyond */
 
 		memcpy(cut, buf, len);
 		if (qcow_header_decode(cut, len, "x", &back, NULL) == 0)
@@ -109,7 +117,8 @@ START_TEST(refcounts_of_each_width_keep_their_neighbours)
 		for (uint64_t i = 0; i < n; i++)
 			qcow_ref_set(buf, order, i, i * UINT64_C(2654435761) & max);
 		for (uint64_t i = 0; i < n; i++)
-			ck_assert_uint_eq(qcow_ref_get(buf, order, i), i * UINT64_C(2654435761) & max);
+			ck_assert_uint_eq(qcow_ref_get(buf, order, i),
+					  i * UINT64_C(2654435761) & max);
 		qcow_ref_set(buf, order, 1, max);
 		qcow_ref_set(buf, order, 1, 0);
 		ck_assert_uint_eq(qcow_ref_get(buf, order, 0), 0);

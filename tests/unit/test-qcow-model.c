@@ -2,7 +2,7 @@
 /* The qcow2 driver against a model: tests/support/model.h. */
 #include <stdio.h>
 
-#include "drivers/qcow-image.h"
+#include "drivers/qcow/qcow-image.h"
 #include "tests/support/model.h"
 #include "tests/support/suite.h"
 
@@ -35,15 +35,16 @@ static void closed(struct fault_io *f, int n, const void *arg)
 	struct td_err err = {0};
 
 	ck_assert_msg(qcow_image_check(model_name(n), &c, f->io, &err) == 0, "%s", err.text);
-	ck_assert_msg(!c.corruptions && !c.leaks, "image %d: %llu corruptions, %llu leaks", n, (unsigned long long)c.corruptions,
-		      (unsigned long long)c.leaks);
+	ck_assert_msg(!c.corruptions && !c.leaks, "image %d: %llu corruptions, %llu leaks", n,
+		      (unsigned long long)c.corruptions, (unsigned long long)c.leaks);
 }
 
 static void merge(struct fault_io *f, int n, const void *arg)
 {
 	struct td_err err = {0};
 
-	ck_assert_msg(qcow_image_commit(model_name(n), false, &key, NULL, NULL, f->io, &err) == 0, "%s", err.text);
+	ck_assert_msg(qcow_image_commit(model_name(n), false, &key, NULL, NULL, f->io, &err) == 0,
+		      "%s", err.text);
 }
 
 static void run(struct qcow_create o, struct model m)
@@ -65,62 +66,73 @@ static void run(struct qcow_create o, struct model m)
 
 START_TEST(plain)
 {
-	run((struct qcow_create){.cluster_bits = 16}, (struct model){.size = 24 << 20, .steps = 8000, .chain_max = 1});
+	run((struct qcow_create){.cluster_bits = 16},
+	    (struct model){.size = 24 << 20, .steps = 8000, .chain_max = 1});
 }
 END_TEST
 
 START_TEST(an_odd_size_in_clusters)
 {
-	run((struct qcow_create){.cluster_bits = 15}, (struct model){.size = (5 << 20) + 3 * 512, .steps = 8000, .chain_max = 3});
+	run((struct qcow_create){.cluster_bits = 15},
+	    (struct model){.size = (5 << 20) + 3 * 512, .steps = 8000, .chain_max = 3});
 }
 END_TEST
 
 START_TEST(small_clusters)
 {
-	run((struct qcow_create){.cluster_bits = 9}, (struct model){.size = 8 << 20, .steps = 5000, .chain_max = 3});
+	run((struct qcow_create){.cluster_bits = 9},
+	    (struct model){.size = 8 << 20, .steps = 5000, .chain_max = 3});
 }
 END_TEST
 
 START_TEST(large_clusters)
 {
-	run((struct qcow_create){.cluster_bits = 21}, (struct model){.size = 32 << 20, .steps = 4000, .chain_max = 3});
+	run((struct qcow_create){.cluster_bits = 21},
+	    (struct model){.size = 32 << 20, .steps = 4000, .chain_max = 3});
 }
 END_TEST
 
 START_TEST(subclusters)
 {
-	run((struct qcow_create){.cluster_bits = 16, .extended_l2 = true}, (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 4, .reopen = 500});
+	run((struct qcow_create){.cluster_bits = 16, .extended_l2 = true},
+	    (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 4, .reopen = 500});
 }
 END_TEST
 
 START_TEST(version_2)
 {
-	run((struct qcow_create){.cluster_bits = 14, .version = 2}, (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 4, .reopen = 500});
+	run((struct qcow_create){.cluster_bits = 14, .version = 2},
+	    (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 4, .reopen = 500});
 }
 END_TEST
 
 START_TEST(counts_of_a_bit_and_of_64)
 {
-	run((struct qcow_create){.cluster_bits = 12, .refcount_order = ONE_BIT}, (struct model){.size = 8 << 20, .steps = 5000, .chain_max = 2});
-	run((struct qcow_create){.cluster_bits = 12, .refcount_order = 6}, (struct model){.size = 8 << 20, .steps = 5000, .chain_max = 2});
+	run((struct qcow_create){.cluster_bits = 12, .refcount_order = ONE_BIT},
+	    (struct model){.size = 8 << 20, .steps = 5000, .chain_max = 2});
+	run((struct qcow_create){.cluster_bits = 12, .refcount_order = 6},
+	    (struct model){.size = 8 << 20, .steps = 5000, .chain_max = 2});
 }
 END_TEST
 
 START_TEST(lazy_counts)
 {
-	run((struct qcow_create){.cluster_bits = 12, .lazy = true}, (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 3});
+	run((struct qcow_create){.cluster_bits = 12, .lazy = true},
+	    (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 3});
 }
 END_TEST
 
 START_TEST(a_store_of_4096)
 {
-	run((struct qcow_create){.cluster_bits = 16}, (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 3, .off_align = 4096});
+	run((struct qcow_create){.cluster_bits = 16},
+	    (struct model){.size = 8 << 20, .steps = 8000, .chain_max = 3, .off_align = 4096});
 }
 END_TEST
 
 START_TEST(chains_of_snapshots)
 {
-	run((struct qcow_create){.cluster_bits = 16}, (struct model){.size = 8 << 20, .steps = 20000, .chain_max = 30, .reopen = 300});
+	run((struct qcow_create){.cluster_bits = 16},
+	    (struct model){.size = 8 << 20, .steps = 20000, .chain_max = 30, .reopen = 300});
 }
 END_TEST
 

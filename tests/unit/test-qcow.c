@@ -2,8 +2,8 @@
 /* The qcow2 driver on a simulated store: what goes to the file, when, and in which order. */
 #include <errno.h>
 
-#include "drivers/qcow-image.h"
-#include "drivers/qcow.h"
+#include "drivers/qcow/qcow-image.h"
+#include "drivers/qcow/qcow.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 
@@ -42,7 +42,8 @@ static void open_upon_raw(unsigned version)
 	raw = fault_io_file(&fio, "/base.img", SIZE);
 	for (uint64_t i = 0; i < SIZE; i++)
 		raw->data[i] = (uint8_t)(1 + i / 512 % 251);
-	create((struct qcow_create){.version = version, .backing = "base.img", .backing_format = "raw"});
+	create((struct qcow_create){
+		.version = version, .backing = "base.img", .backing_format = "raw"});
 	open_leaf("qcow2:/a.qcow2");
 }
 
@@ -96,7 +97,8 @@ static bool is_l2(const struct fault_record *r)
 
 static bool is_count(const struct fault_record *r)
 {
-	return r->op == TD_IO_WRITE && r->off >= driver()->ref.entry[0] && r->off < driver()->ref.entry[0] + CLUSTER;
+	return r->op == TD_IO_WRITE && r->off >= driver()->ref.entry[0] &&
+	       r->off < driver()->ref.entry[0] + CLUSTER;
 }
 
 /* The tables of the disk's beginning are in memory, and there is an L2 table. */
@@ -109,7 +111,9 @@ static void warm(void)
 	fault_io_clear(&fio);
 }
 
-/* --- the data path -------------------------------------------------------------------------------------------------- */
+/* --- the data path
+ * --------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_is_mapped_in_a_row_is_one_operation)
 {
@@ -250,7 +254,9 @@ START_TEST(a_discarded_cluster_never_shows_what_is_below)
 		ok(TD_WRITE_ZEROES, NULL, 2 * CLUSTER, CLUSTER, TD_UNMAP);
 		ok(TD_READ, mem, 0, 3 * CLUSTER, 0);
 		for (unsigned i = 0; i < CLUSTER; i += 512)
-			ck_assert_uint_eq(mem[i], version == 2 ? 0xab : 0); /* version 2 has no mark: it is kept */
+			ck_assert_uint_eq(mem[i],
+					  version == 2 ? 0xab
+						       : 0); /* version 2 has no mark: it is kept */
 		for (unsigned i = CLUSTER; i < 2 * CLUSTER; i += 512)
 			ck_assert_uint_eq(mem[i], version == 2 ? 1 + i / 512 % 251 : 0);
 		for (unsigned i = 2 * CLUSTER; i < 3 * CLUSTER; i += 512)
@@ -260,7 +266,9 @@ START_TEST(a_discarded_cluster_never_shows_what_is_below)
 }
 END_TEST
 
-/* --- the write order ------------------------------------------------------------------------------------------------ */
+/* --- the write order
+ * ------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(counts_and_data_are_durable_before_the_mapping_and_that_before_the_answer)
 {
@@ -320,7 +328,8 @@ START_TEST(a_sync_that_fails_leaves_the_mapping_alone_and_fails_all_after_it)
 	ok(TD_READ, mem, 0, CLUSTER, 0);
 	ck_assert_uint_eq(mem[0], 0xab);
 	close_leaf();
-	ck_assert_uint_eq(td_get_be64(fio.file[0].data + CLUSTER * 4), 0); /* behind header, counts and L1: the first L2 table */
+	ck_assert_uint_eq(td_get_be64(fio.file[0].data + CLUSTER * 4),
+			  0); /* behind header, counts and L1: the first L2 table */
 	end();
 }
 END_TEST
@@ -355,7 +364,8 @@ START_TEST(a_cluster_that_finds_no_space_is_given_back)
 }
 END_TEST
 
-/* Q4: whoever finds the old mapping after a cut must find the guest's bytes there, not another's or a hole. */
+/* Q4: whoever finds the old mapping after a cut must find the guest's bytes there, not another's or
+ * a hole. */
 START_TEST(a_discarded_place_is_given_back_only_when_that_is_durable)
 {
 	uint64_t was;
@@ -424,6 +434,47 @@ START_TEST(a_discarded_place_waits_for_who_reads_it)
 }
 END_TEST
 
+static bool punching(void)
+{
+	return fio.nlog && fio.log[fio.nlog - 1].op == TD_IO_PUNCH;
+}
+
+/* While it is being punched, nobody takes it: what is written there meanwhile would go with it. */
+START_TEST(a_place_that_is_being_punched_is_not_taken)
+{
+	struct op flush, writing;
+	uint64_t was;
+
+	open_new();
+	ok(TD_WRITE, mem, 0, 4 * CLUSTER, 0);
+	warm();
+	was = place_of(0);
+	ok(TD_DISCARD, NULL, 0, CLUSTER, 0);
+	fio.manual = true;
+	start(&flush, TD_FLUSH, NULL, 0, 0, 0);
+	for (int i = 0; i < 100 && !punching(); i++) {
+		turns(3);
+		if (fio.nrunning && !punching())
+			fault_io_complete(&fio, 0);
+	}
+	ck_assert(punching());
+	ck_assert_uint_eq(fio.log[fio.nlog - 1].off, was);
+	start(&writing, TD_WRITE, mem, MIB, CLUSTER, 0);
+	turns(10);
+	for (unsigned i = 0; i < fio.nlog; i++)
+		ck_assert(fio.log[i].op != TD_IO_WRITE || fio.log[i].off != was);
+	fio.manual = false;
+	for (int i = 0; i < 10; i++) {
+		while (fio.nrunning)
+			fault_io_complete(&fio, 0);
+		turns(3);
+	}
+	ck_assert_int_eq(finish(&flush), 0);
+	ck_assert_int_eq(finish(&writing), 0);
+	close_sound();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2");
@@ -442,5 +493,6 @@ int main(void)
 	SUITE_ADD(s, a_cluster_that_finds_no_space_is_given_back);
 	SUITE_ADD(s, a_discarded_place_is_given_back_only_when_that_is_durable);
 	SUITE_ADD(s, a_discarded_place_waits_for_who_reads_it);
+	SUITE_ADD(s, a_place_that_is_being_punched_is_not_taken);
 	return suite_run(s);
 }

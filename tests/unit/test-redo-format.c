@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a tapdisk that dies alone must not take along (Q9 of drivers/qcow-flush.c, V8 of drivers/vhd-alloc.c), on a simulated store: at
- * chosen moments of a commit, most of them with a log that is full.  A death is a picture of the log and of the store, taken while the
- * process lives on; a successor then opens what is on the picture.
+ * What a tapdisk that dies alone must not take along (Q9 of drivers/qcow/qcow-flush.c, V8 of
+ * drivers/vhd/vhd-alloc.c), on a simulated store: at chosen moments of a commit, most of them with
+ * a log that is full.  A death is a picture of the log and of the store, taken while the process
+ * lives on; a successor then opens what is on the picture.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "drivers/qcow-image.h"
-#include "drivers/qcow.h"
-#include "drivers/vhd.h"
+#include "drivers/qcow/qcow-image.h"
+#include "drivers/qcow/qcow.h"
+#include "drivers/vhd/vhd.h"
 #include "lib/bytes.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
@@ -27,7 +28,8 @@ static const char *spec;
 
 static void open_it(void)
 {
-	ck_assert_msg(open_how(spec, (struct td_how){.flags = TD_FILE_DIRECT, .redo = redo}) == 0, "%s", err.text);
+	ck_assert_msg(open_how(spec, (struct td_how){.flags = TD_FILE_DIRECT, .redo = redo}) == 0,
+		      "%s", err.text);
 	fault_io_clear(&fio);
 }
 
@@ -53,7 +55,8 @@ static void create_it(void *arg)
 	ck_assert_msg(qcow_image_create("/a.qcow2", arg, fio.io, &err) == 0, "%s", err.text);
 }
 
-/* Open, with the tables of the disk's beginning in memory and in the file, and with nothing in the log. */
+/* Open, with the tables of the disk's beginning in memory and in the file, and with nothing in the
+ * log. */
 static void open_qcow(struct qcow_create o)
 {
 	o.size = SIZE;
@@ -78,7 +81,8 @@ static struct qcow *qcow(void)
 	return leaf->priv;
 }
 
-/* Leaves no room in the half that is written to: what goes there is the beginning of the file, as it is. */
+/* Leaves no room in the half that is written to: what goes there is the beginning of the file, as
+ * it is. */
 static void fill_log(void)
 {
 	unsigned n = TD_REDO_BYTES / 504, rest = (TD_REDO_BYTES - n * 504) / 24;
@@ -90,7 +94,8 @@ static void fill_log(void)
 	ck_assert(td_redo_crowded(redo));
 }
 
-/* --- one step at a time ---------------------------------------------------------------------------------------------- */
+/* --- one step at a time
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool is_sync(const struct td_iop *op)
 {
@@ -99,7 +104,8 @@ static bool is_sync(const struct td_iop *op)
 
 static bool is_data(const struct td_iop *op)
 {
-	return op->op == TD_IO_WRITE && op->iov[0].iov_base >= (void *)mem && op->iov[0].iov_base < (void *)(mem + MIB);
+	return op->op == TD_IO_WRITE && op->iov[0].iov_base >= (void *)mem &&
+	       op->iov[0].iov_base < (void *)(mem + MIB);
 }
 
 static bool is_metadata(const struct td_iop *op)
@@ -122,7 +128,7 @@ static unsigned complete(bool (*kind)(const struct td_iop *), unsigned n)
 
 		any = false;
 		turns(5);
-		td_list_each(l, &fio.running) {
+		td_list_each (l, &fio.running) {
 			if (kind(td_entry(l, struct td_iop, link))) {
 				any = fault_io_complete(&fio, i);
 				done++;
@@ -210,9 +216,11 @@ static void finish_all(struct op *o, unsigned n)
 		ck_assert_int_eq(finish(&o[i]), 0);
 }
 
-/* --- a log that is full ---------------------------------------------------------------------------------------------- */
+/* --- a log that is full
+ * ---------------------------------------------------------------------------------------------- */
 
-/* A write to what a change has made room for that the log has missed is lost with that: it is not answered before. */
+/* A write to what a change has made room for that the log has missed is lost with that: it is not
+ * answered before. */
 START_TEST(no_write_is_answered_before_the_mapping_that_the_log_has_missed)
 {
 	struct op o[2];
@@ -220,7 +228,11 @@ START_TEST(no_write_is_answered_before_the_mapping_that_the_log_has_missed)
 	for (unsigned vhd = 0; vhd < 2; vhd++) {
 		if (vhd) {
 			begin_with_log();
-			vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd", .size = 4 * MIB, .block_size = CLUSTER, .type = VHD_DYNAMIC, .uuid = 1});
+			vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd",
+							  .size = 4 * MIB,
+							  .block_size = CLUSTER,
+							  .type = VHD_DYNAMIC,
+							  .uuid = 1});
 			spec = "vhd:/a.vhd";
 			open_it();
 			ok(TD_WRITE, mem, 4096, 4096, 0); /* the block is there */
@@ -237,7 +249,8 @@ START_TEST(no_write_is_answered_before_the_mapping_that_the_log_has_missed)
 		complete(is_metadata, 100);
 		ck_assert(td_redo_missed(redo));
 		ck_assert_int_eq(o[0].done + o[1].done, 0);
-		ck_assert(!leaf->driver->map(leaf, 0, 4096, &(struct td_map){0})); /* nor by a lane */
+		ck_assert(
+			!leaf->driver->map(leaf, 0, 4096, &(struct td_map){0})); /* nor by a lane */
 		finish_all(o, 2);
 		ok(TD_FLUSH, NULL, 0, 0, 0);
 		ck_assert(!td_redo_missed(redo));
@@ -251,7 +264,8 @@ START_TEST(no_write_is_answered_before_the_mapping_that_the_log_has_missed)
 }
 END_TEST
 
-/* The count of a new cluster found no room in the log; the entry that points to it comes after a commit has begun, and finds some. */
+/* The count of a new cluster found no room in the log; the entry that points to it comes after a
+ * commit has begun, and finds some. */
 START_TEST(an_entry_is_not_applied_without_its_count)
 {
 	struct op o[2];
@@ -272,7 +286,8 @@ START_TEST(an_entry_is_not_applied_without_its_count)
 }
 END_TEST
 
-/* A cluster was given back, which is in the log, and is taken anew, which is not: a commit that is not over must not be undone in part. */
+/* A cluster was given back, which is in the log, and is taken anew, which is not: a commit that is
+ * not over must not be undone in part. */
 START_TEST(a_cluster_that_is_taken_anew_is_counted)
 {
 	bool over = false;
@@ -318,7 +333,8 @@ START_TEST(a_guest_that_never_flushes_does_not_fill_the_log)
 }
 END_TEST
 
-/* --- lazy counts, marks, data elsewhere -------------------------------------------------------------------------------- */
+/* --- lazy counts, marks, data elsewhere
+ * -------------------------------------------------------------------------------- */
 
 static void commit(void *arg)
 {
@@ -326,7 +342,8 @@ static void commit(void *arg)
 	*(bool *)arg = true;
 }
 
-/* A commit between the count and the entry: it has nothing to write but the mark, without which nobody counts anew. */
+/* A commit between the count and the entry: it has nothing to write but the mark, without which
+ * nobody counts anew. */
 START_TEST(a_commit_without_entries_marks_lazy_counts_too)
 {
 	struct op o[1];
@@ -388,13 +405,18 @@ START_TEST(data_in_a_file_of_their_own_are_durable_before_the_log_is_applied)
 }
 END_TEST
 
-/* --- a log belongs to one state of one image ----------------------------------------------------------------------- */
+/* --- a log belongs to one state of one image
+ * ----------------------------------------------------------------------- */
 
 /* A write to a new block, of which only the log knows, and a death. */
 static void die_with_a_vhd(uint64_t *table, uint64_t *bitmap)
 {
 	begin_with_log();
-	vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd", .size = 4 * MIB, .block_size = CLUSTER, .type = VHD_DYNAMIC, .uuid = 1});
+	vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd",
+					  .size = 4 * MIB,
+					  .block_size = CLUSTER,
+					  .type = VHD_DYNAMIC,
+					  .uuid = 1});
 	spec = "vhd:/a.vhd";
 	open_it();
 	*table = ((struct vhd *)leaf->priv)->l.table_off;
@@ -421,7 +443,8 @@ START_TEST(what_others_have_changed_in_a_vhd_is_found)
 	end_with_log();
 
 	die_with_a_vhd(&table, &bitmap);
-	td_put_be32(death.file[0].data + table, (uint32_t)(bitmap / VHD_SECTOR) + 256); /* a place like any other */
+	td_put_be32(death.file[0].data + table,
+		    (uint32_t)(bitmap / VHD_SECTOR) + 256); /* a place like any other */
 	refused_and_kept();
 
 	die_with_a_vhd(&table, &bitmap);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The log of a format's changes (E1-E3 of lib/redo.h).  The image is 8 bytes, each a version number of itself, so that a judge knows of each
- * whether what was answered is there.  SEED=n in the environment repeats a run; it is printed.
+ * The log of a format's changes (E1-E3 of lib/redo.h).  The image is 8 bytes, each a version number
+ * of itself, so that a judge knows of each whether what was answered is there.  SEED=n in the
+ * environment repeats a run; it is printed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What counts of a log changes by atomic stores alone: before and after each a process may have died. */
+/* What counts of a log changes by atomic stores alone: before and after each a process may have
+ * died. */
 static void (*at_store)(void);
 
 static void stored(void)
@@ -29,9 +31,9 @@ static void stored(void)
 #include "tests/support/suite.h"
 
 #define BYTES 8
-#define SHARE 8192            /* of the image */
+#define SHARE 8192 /* of the image */
 #define WHOLE REDO_WHOLE
-#define FILL  4096            /* where what fills a half stands */
+#define FILL  4096 /* where what fills a half stands */
 
 struct world {
 	uint8_t memory[BYTES];   /* what the process knows */
@@ -76,6 +78,8 @@ static void end(void)
 	ck_assert_int_eq(rmdir(dir), 0);
 }
 
+static int *lost; /* of the successor; NULL: it is none */
+
 struct applying {
 	struct td_redo *r;
 	int rc;
@@ -86,7 +90,7 @@ static void apply_it(void *arg)
 	struct applying *a = arg;
 
 	err = (struct td_err){0};
-	a->rc = td_redo_apply(a->r, file, &err);
+	a->rc = td_redo_apply(a->r, file, &(struct td_image){.lost = lost}, &err);
 }
 
 /* As a successor does. */
@@ -108,7 +112,9 @@ static bool put(struct td_redo *r, enum td_redo_wave wave, unsigned at, uint8_t 
 	return td_redo_put(r, wave, at, &value, 1);
 }
 
-/* --- by hand ----------------------------------------------------------------------------------------------------------- */
+/* --- by hand
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_was_put_is_applied_and_then_gone)
 {
@@ -133,8 +139,10 @@ END_TEST
 
 START_TEST(data_is_durable_before_the_first_wave_and_that_before_the_second)
 {
-	static const struct fault_record want[] = {{TD_IO_SYNC, 0, 0, 0}, {TD_IO_READ, 0, 1024, 512}, {TD_IO_WRITE, 0, 1024, 512}, {TD_IO_SYNC, 0, 0, 0},
-						   {TD_IO_READ, 0, 0, 512}, {TD_IO_WRITE, 0, 0, 512}, {TD_IO_SYNC, 0, 0, 0}};
+	static const struct fault_record want[] = {
+		{TD_IO_SYNC, 0, 0, 0}, {TD_IO_READ, 0, 1024, 512}, {TD_IO_WRITE, 0, 1024, 512},
+		{TD_IO_SYNC, 0, 0, 0}, {TD_IO_READ, 0, 0, 512},    {TD_IO_WRITE, 0, 0, 512},
+		{TD_IO_SYNC, 0, 0, 0}};
 	struct td_redo *r;
 
 	begin();
@@ -242,8 +250,13 @@ START_TEST(what_cannot_be_applied_is_kept)
 			break;
 		failed++;
 		ck_assert_int_eq(rc, -EIO);
-		ck_assert_ptr_nonnull(strstr(err.text, "/img: what the last tapdisk knew"));
 		file->sync_err = 0; /* opened anew */
+		if (k == 1) {       /* of the data: see below */
+			ck_assert_ptr_nonnull(strstr(err.text, "a sync of it has failed"));
+			unlink(log_path);
+			continue;
+		}
+		ck_assert_ptr_nonnull(strstr(err.text, "/img: what the last tapdisk knew"));
 		ck_assert_int_eq(adopt_and_apply(), 0);
 		ck_assert_uint_eq(image->data[5], 3);
 		ck_assert_uint_eq(image->data[1030], 2);
@@ -253,7 +266,50 @@ START_TEST(what_cannot_be_applied_is_kept)
 }
 END_TEST
 
-/* --- what is not a log ------------------------------------------------------------------------------------------------- */
+/* G9: what a sync that failed was to make durable may be lost, and the next sync finds nothing. */
+static uint8_t seen[2048];
+
+static void read_it(void *arg)
+{
+	*(int *)arg = td_file_rw(file, TD_IO_READ, seen, 3, sizeof seen - 3, 0);
+}
+
+START_TEST(data_that_may_be_lost_get_no_metadata)
+{
+	struct td_redo *r;
+	int none = 0, rc;
+
+	begin();
+	r = td_redo_new(log_path);
+	put(r, TD_REDO_SECOND, 5, 1);
+	put(r, TD_REDO_FIRST, 1030, 2);
+	td_redo_free(r);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(adopt_and_apply(), -EIO);
+	fault_io_clear(&fio);
+	file->sync_err = 0; /* opened anew, by anybody */
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(adopt_and_apply(), -EIO);
+	/* its successor reads through it */
+	lost = &none;
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	lost = NULL;
+	ck_assert_int_eq(none, -EIO);
+	on_fiber(loop, read_it, &rc);
+	ck_assert_int_eq(rc, 0);
+	ck_assert_uint_eq(seen[5 - 3], 1);
+	ck_assert_uint_eq(seen[1030 - 3], 2);
+	ck_assert_uint_eq(seen[1031 - 3], 0);
+	ck_assert_uint_eq(image->data[5], 0);
+	ck_assert_uint_eq(image->data[1030], 0);
+	ck_assert_int_gt(td_redo_waits(log_path), 0);
+	end();
+}
+END_TEST
+
+/* --- what is not a log
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void poke(off_t at, uint32_t value)
 {
@@ -295,10 +351,18 @@ START_TEST(what_makes_no_sense_is_refused_and_kept)
 		off_t at;
 		uint32_t value;
 		const char *why;
-	} bad[] = {{0, 0, "of another version"}, {0, 0x12345678, "of another version"}, {0, REDO_MAGIC_1, "of another version"},
-		   {4, 0, "Bad message"}, {4, TD_REDO_BYTES - 1, "Bad message"}, {4, 0xffffffff, "Bad message"}, {8, 2, "Bad message"},
-		   {8, 0xffffffff, "Bad message"}, {12, 1000, "Bad message"}, {16, TD_REDO_BYTES + 8, "Bad message"},
-		   {16, 0xffffffff, "Bad message"}, {24, 0xfffffff8, "Bad message"}};
+	} bad[] = {{0, 0, "of another version"},
+		   {0, 0x12345678, "of another version"},
+		   {0, REDO_MAGIC_1, "of another version"},
+		   {4, 0, "Bad message"},
+		   {4, TD_REDO_BYTES - 1, "Bad message"},
+		   {4, 0xffffffff, "Bad message"},
+		   {8, 2, "Bad message"},
+		   {8, 0xffffffff, "Bad message"},
+		   {12, 1000, "Bad message"},
+		   {16, TD_REDO_BYTES + 8, "Bad message"},
+		   {16, 0xffffffff, "Bad message"},
+		   {24, 0xfffffff8, "Bad message"}};
 
 	begin();
 	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -338,6 +402,27 @@ START_TEST(one_that_is_missing_is_an_error_where_there_has_to_be_one)
 END_TEST
 
 /* G7, and an older version's that holds nothing. */
+/* An open that does without a log, and then fails: the record of the disk as it was still says that
+ * there is one. */
+START_TEST(one_that_is_declined_is_there_for_the_next_who_must_have_one)
+{
+	struct td_redo *r = NULL;
+
+	begin();
+	log_of(1);
+	ck_assert_int_eq(adopt_and_apply(), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, true, &r, &err), 0);
+	td_redo_decline(r);
+	ck_assert(!td_redo_takes(r) && !put(r, TD_REDO_SECOND, 0, 2) && td_redo_missed(r));
+	td_redo_free(r);
+	ck_assert_int_eq(td_redo_waits(log_path), 0);
+	ck_assert_int_eq(td_redo_adopt(log_path, true, &r, &err), 0);
+	ck_assert(td_redo_takes(r) && !td_redo_pending(r));
+	td_redo_free(r);
+	end();
+}
+END_TEST
+
 START_TEST(one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew)
 {
 	struct td_redo *r = NULL;
@@ -374,7 +459,32 @@ START_TEST(a_new_one_moves_aside_what_may_hold_something)
 }
 END_TEST
 
-/* --- whose it is -------------------------------------------------------------------------------------------------------- */
+/* No log for this disk then; and its successor, which need not have one, must not take the other's.
+ */
+START_TEST(what_is_in_the_way_is_moved_aside_where_no_new_one_can_be_made)
+{
+	char command[400], making[160];
+	struct td_redo *r;
+
+	begin();
+	log_of(1);
+	snprintf(making, sizeof making, "%s.new", log_path);
+	ck_assert_int_eq(mkdir(making, 0700), 0); /* which unlink() does not take away */
+	r = td_redo_new(log_path);
+	ck_assert(!td_redo_takes(r));
+	td_redo_free(r);
+	ck_assert_int_eq(rmdir(making), 0);
+	ck_assert_int_eq(access(log_path, F_OK), -1);
+	snprintf(command, sizeof command, "mv %s.* %s", log_path, log_path);
+	ck_assert_int_eq(system(command), 0);
+	ck_assert_int_eq(td_redo_waits(log_path), 1);
+	end();
+}
+END_TEST
+
+/* --- whose it is
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 struct looking {
 	struct td_redo *own, *out;
@@ -407,7 +517,7 @@ START_TEST(a_log_is_of_one_image_and_one_mark)
 	r = td_redo_new(log_path);
 	l = looked(r, 5);
 	ck_assert(!l.rc && !l.out); /* there is nothing to apply */
-	td_redo_begin(r, file, 7, 0);
+	td_redo_begin(r, file, 7, 0, 0);
 	put(r, TD_REDO_SECOND, 0, 1);
 	td_redo_free(r);
 	for (int i = 0; i < 4; i++) {
@@ -418,7 +528,8 @@ START_TEST(a_log_is_of_one_image_and_one_mark)
 		ck_assert_int_eq(l.rc, i == 2 ? 0 : -ESTALE);
 		ck_assert_ptr_eq(l.out, i == 2 ? r : NULL);
 		if (i != 2)
-			ck_assert_ptr_nonnull(strstr(err.text, "/img is not as the last tapdisk left it"));
+			ck_assert_ptr_nonnull(
+				strstr(err.text, "/img is not as the last tapdisk left it"));
 		ck_assert(td_redo_pending(r));
 		td_redo_free(r);
 	}
@@ -438,7 +549,7 @@ START_TEST(whoever_opens_the_image_finds_the_log_of_another_number)
 	snprintf(path, sizeof path, "%s/redo3", dir);
 	r = td_redo_new(path);
 	looked(r, 0);
-	td_redo_begin(r, file, 7, 0);
+	td_redo_begin(r, file, 7, 0, 0);
 	put(r, TD_REDO_SECOND, 0, 1);
 	mine = td_redo_new(log_path);
 	l = looked(mine, 8);
@@ -476,7 +587,7 @@ START_TEST(a_bit_that_the_log_does_not_know_is_another_writers)
 		uint8_t bits = 0xf0;
 
 		ck_assert(!l.rc);
-		td_redo_begin(r, file, 7, 0);
+		td_redo_begin(r, file, 7, 0, 0);
 		memset(image->data, 0, SHARE);
 		td_redo_put(r, TD_REDO_SECOND | TD_REDO_BITS, 9, &bits, 1);
 		put(r, TD_REDO_SECOND, 10, 0);
@@ -499,7 +610,12 @@ START_TEST(a_record_that_goes_beyond_its_half_is_refused)
 	static const struct {
 		off_t at;
 		uint32_t value;
-	} bad[] = {{4096 + 8, 100}, {4096 + 8, 0xffffffff}, {4096 + 8, 0xfffffff8}, {4096 + 12, 2}, {16, 8}, {16, 17}};
+	} bad[] = {{4096 + 8, 100},
+		   {4096 + 8, 0xffffffff},
+		   {4096 + 8, 0xfffffff8},
+		   {4096 + 12, 2},
+		   {16, 8},
+		   {16, 17}};
 
 	begin();
 	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -509,7 +625,8 @@ START_TEST(a_record_that_goes_beyond_its_half_is_refused)
 		if (i < 5)
 			ck_assert_int_eq(adopt_and_apply(), -EBADMSG);
 		else
-			ck_assert_int_eq(adopt_and_apply(), 0); /* without its padding it is whole */
+			ck_assert_int_eq(adopt_and_apply(),
+					 0); /* without its padding it is whole */
 		ck_assert_uint_eq(image->data[0], i == 5);
 	}
 	end();
@@ -531,7 +648,8 @@ START_TEST(without_a_place_for_it_every_change_is_missed)
 		ck_assert(i ? !td_redo_missed(r) : td_redo_missed(r));
 	}
 	td_redo_free(r);
-	ck_assert(put(NULL, TD_REDO_SECOND, 0, 1) && !td_redo_missed(NULL) && !td_redo_crowded(NULL));
+	ck_assert(put(NULL, TD_REDO_SECOND, 0, 1) && !td_redo_missed(NULL) &&
+		  !td_redo_crowded(NULL));
 	td_redo_freeze(NULL);
 	td_redo_done(NULL, 0);
 	td_redo_free(NULL);
@@ -539,12 +657,15 @@ START_TEST(without_a_place_for_it_every_change_is_missed)
 }
 END_TEST
 
-/* --- a death at any store ----------------------------------------------------------------------------------------------- */
+/* --- a death at any store
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static struct world world;
 static struct td_redo *alive;
 static unsigned seed, deaths;
-static bool in_order; /* each byte refers to those before it: what is there of the later is there of the earlier */
+static bool in_order; /* each byte refers to those before it: what is there of the later is there of
+			 the earlier */
 
 /* What a process that is not killed would go on to do. */
 struct life {
@@ -575,11 +696,13 @@ static void judge(const struct remains *of)
 	memcpy(image->data, of->image, BYTES);
 	ck_assert_int_eq(adopt_and_apply(), 0);
 	for (unsigned i = 0; i < BYTES; i++)
-		ck_assert_msg(image->data[i] >= world.promised[i] && image->data[i] <= world.memory[i],
-			      "seed %u: byte %u is version %u after a death; %u was answered, %u written", seed, i, image->data[i], world.promised[i],
-			      world.memory[i]);
+		ck_assert_msg(
+			image->data[i] >= world.promised[i] && image->data[i] <= world.memory[i],
+			"seed %u: byte %u is version %u after a death; %u was answered, %u written",
+			seed, i, image->data[i], world.promised[i], world.memory[i]);
 	for (unsigned i = 1; in_order && i < BYTES; i++)
-		ck_assert_msg(image->data[i] <= image->data[i - 1], "byte %u is there without the one before it", i);
+		ck_assert_msg(image->data[i] <= image->data[i - 1],
+			      "byte %u is there without the one before it", i);
 }
 
 static void die_here(void)
@@ -611,7 +734,8 @@ static void write_one(struct life *l)
 	if (version == 255)
 		return;
 	world.memory[i] = version;
-	if (put(alive, i % 2 ? TD_REDO_FIRST : TD_REDO_SECOND, i, version) && !td_redo_missed(alive))
+	if (put(alive, i % 2 ? TD_REDO_FIRST : TD_REDO_SECOND, i, version) &&
+	    !td_redo_missed(alive))
 		world.promised[i] = version;
 	else
 		l->waiting[i] = version;
@@ -656,7 +780,8 @@ static void live(void)
 		}
 	}
 	at_store = NULL;
-	put(alive, TD_REDO_FIRST, 0, world.memory[0]); /* so that there is something for a successor */
+	put(alive, TD_REDO_FIRST, 0,
+	    world.memory[0]); /* so that there is something for a successor */
 }
 
 /* A successor may be killed as well. */
@@ -700,7 +825,8 @@ START_TEST(a_death_at_any_store_takes_nothing_that_was_answered)
 }
 END_TEST
 
-/* What was in the file before a half was frozen may be newer there than its record, if the newer one found no room. */
+/* What was in the file before a half was frozen may be newer there than its record, if the newer
+ * one found no room. */
 START_TEST(what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied)
 {
 	char dead_log[140];
@@ -731,7 +857,8 @@ START_TEST(what_a_half_has_behind_it_does_not_come_back_while_it_is_emptied)
 }
 END_TEST
 
-/* A commit's steps by hand: what it takes in stands in the image when it is over, or in part before that. */
+/* A commit's steps by hand: what it takes in stands in the image when it is over, or in part before
+ * that. */
 static void commit_all(int rc, unsigned upto)
 {
 	td_redo_freeze(alive);
@@ -766,7 +893,8 @@ START_TEST(what_comes_after_a_change_that_was_missed_counts_only_with_it)
 		for (unsigned i = 0; i < fails; i++)
 			commit_all(-EIO, 2 + i);
 		commit_all(0, 2 + fails);
-		memset(world.promised, 1, 3 + fails); /* it is missed no more, and so all is answered */
+		memset(world.promised, 1,
+		       3 + fails); /* it is missed no more, and so all is answered */
 		ck_assert(!td_redo_missed(alive));
 		die_here();
 		at_store = NULL;
@@ -788,10 +916,13 @@ int main(void)
 	SUITE_ADD(s, a_record_stays_until_a_commit_that_began_after_it_has_succeeded);
 	SUITE_ADD(s, what_finds_no_room_is_missed_until_a_commit_that_began_after_it_has_succeeded);
 	SUITE_ADD(s, what_cannot_be_applied_is_kept);
+	SUITE_ADD(s, data_that_may_be_lost_get_no_metadata);
 	SUITE_ADD(s, what_makes_no_sense_is_refused_and_kept);
 	SUITE_ADD(s, one_that_is_missing_is_an_error_where_there_has_to_be_one);
+	SUITE_ADD(s, one_that_is_declined_is_there_for_the_next_who_must_have_one);
 	SUITE_ADD(s, one_of_another_boot_or_an_empty_one_of_another_version_is_made_anew);
 	SUITE_ADD(s, a_new_one_moves_aside_what_may_hold_something);
+	SUITE_ADD(s, what_is_in_the_way_is_moved_aside_where_no_new_one_can_be_made);
 	SUITE_ADD(s, a_log_is_of_one_image_and_one_mark);
 	SUITE_ADD(s, whoever_opens_the_image_finds_the_log_of_another_number);
 	SUITE_ADD(s, a_bit_that_the_log_does_not_know_is_another_writers);

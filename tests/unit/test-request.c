@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lib/request.c: splitting, counting, and that a request ends once; the null driver; finding drivers by name. */
+/* lib/io/request.c: splitting, counting, and that a request ends once; the null driver; finding
+ * drivers by name. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,7 +27,13 @@ static struct td_req make(enum td_op op, uint64_t off, uint64_t len)
 
 	iov = (struct iovec){buf, len};
 	ndone = 0;
-	return (struct td_req){.op = op, .off = off, .len = len, .iov = &iov, .iovcnt = 1, .done = done, .io = &img.io};
+	return (struct td_req){.op = op,
+			       .off = off,
+			       .len = len,
+			       .iov = &iov,
+			       .iovcnt = 1,
+			       .done = done,
+			       .io = &img.io};
 }
 
 START_TEST(a_request_that_is_done_is_counted)
@@ -75,7 +82,8 @@ START_TEST(a_split_request_ends_with_its_last_child_and_the_first_error)
 		}
 		test_image_complete(&img, 1, order ? -ENOSPC : 0);
 		if (order)
-			td_req_put(&r, 0); /* the splitter may let go before its children or after */
+			td_req_put(&r,
+				   0); /* the splitter may let go before its children or after */
 		test_image_complete(&img, 0, order ? -EIO : 0);
 		ck_assert_int_eq(ndone, 0);
 		test_image_complete(&img, 0, 0);
@@ -138,9 +146,23 @@ END_TEST
 
 START_TEST(null_is_a_size_and_zeroes)
 {
-	static const struct { const char *path; uint64_t size; } t[] = {
-		{"512", 512}, {"1K", 1024}, {"3M", 3 << 20}, {"2G", UINT64_C(2) << 30}, {"1T", UINT64_C(1) << 40}, {"", 0}, {"0", 0},
-		{"x", 0}, {"513", 0}, {"1Q", 0}, {"1Mx", 0}, {"-1", 0}, {"99999999999T", 0}, {"-512", 0}};
+	static const struct {
+		const char *path;
+		uint64_t size;
+	} t[] = {{"512", 512},
+		 {"1K", 1024},
+		 {"3M", 3 << 20},
+		 {"2G", UINT64_C(2) << 30},
+		 {"1T", UINT64_C(1) << 40},
+		 {"", 0},
+		 {"0", 0},
+		 {"x", 0},
+		 {"513", 0},
+		 {"1Q", 0},
+		 {"1Mx", 0},
+		 {"-1", 0},
+		 {"99999999999T", 0},
+		 {"-512", 0}};
 
 	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
 		struct td_err err = {0};
@@ -166,10 +188,20 @@ END_TEST
 
 START_TEST(drivers_are_found_by_type)
 {
-	static const struct { const char *spec; int err; const char *word; } bad[] = {
-		{"aio", EINVAL, "type:path"}, {":x", EINVAL, "type:path"}, {"aio:", EINVAL, "type:path"}, {"", EINVAL, "type:path"},
-		{"bogus:/x", ENOENT, "aio, raw, vhd, null"}, {"AIO:/x", ENOENT, "unknown"}, {"rbd:/x", ENOSYS, "no driver"},
-		{"vdi:/x", ENOSYS, "no driver"}, {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:/x", ENOENT, "unknown"}};
+	static const struct {
+		const char *spec;
+		int err;
+		const char *word;
+	} bad[] = {
+		{"aio", EINVAL, "type:path"},
+		{":x", EINVAL, "type:path"},
+		{"aio:", EINVAL, "type:path"},
+		{"", EINVAL, "type:path"},
+		{"bogus:/x", ENOENT, "aio, raw, vhd, null"},
+		{"AIO:/x", ENOENT, "unknown"},
+		{"rbd:/x", ENOSYS, "no driver"},
+		{"vdi:/x", ENOSYS, "no driver"},
+		{"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:/x", ENOENT, "unknown"}};
 	struct td_err err = {0};
 	const char *path;
 	char spec[5000];
@@ -205,7 +237,8 @@ int main(void)
 	SUITE_ADD(s, a_split_request_ends_with_its_last_child_and_the_first_error);
 	SUITE_ADD(s, null_is_a_size_and_zeroes);
 	SUITE_ADD(s, drivers_are_found_by_type);
-	tcase_add_loop_test_raise_signal(tc, breaches_of_the_contract_stop_the_program, SIGABRT, 0, 4);
+	tcase_add_loop_test_raise_signal(tc, breaches_of_the_contract_stop_the_program, SIGABRT, 0,
+					 4);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
 }

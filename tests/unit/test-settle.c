@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is made durable when an image is opened, and what becomes of a failure (S1 and S2 of lib/settle.h), on a simulated store. */
+/* What is made durable when an image is opened, and what becomes of a failure (S1 and S2 of
+ * lib/settle.h), on a simulated store. */
 #include <errno.h>
 
-#include "drivers/qcow-image.h"
+#include "drivers/qcow/qcow-image.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 #include "tests/support/vhd-make.h"
@@ -26,19 +27,30 @@ static void create_qcow(struct qcow_create o)
 	on_fiber(loop, create_it, &o);
 }
 
-/* A differencing VHD upon a dynamic one upon a raw one; a qcow2 with a data file of its own, upon that raw one. */
+/* A differencing VHD upon a dynamic one upon a raw one; a qcow2 with a data file of its own, upon
+ * that raw one. */
 static void make(const char *kind)
 {
 	begin();
 	fault_io_file(&fio, "/base.img", SIZE);
 	if (!strcmp(kind, "vhd")) {
-		vhd_make(&fio, &(struct vhd_make){.name = "/b.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 2,
+		vhd_make(&fio, &(struct vhd_make){.name = "/b.vhd",
+						  .size = SIZE,
+						  .block_size = BLOCK,
+						  .type = VHD_DIFF,
+						  .uuid = 2,
 						  .parent = "./base.img"});
-		vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 1,
-						  .parent = "./b.vhd", .parent_uuid = 2});
+		vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd",
+						  .size = SIZE,
+						  .block_size = BLOCK,
+						  .type = VHD_DIFF,
+						  .uuid = 1,
+						  .parent = "./b.vhd",
+						  .parent_uuid = 2});
 	} else if (!strcmp(kind, "qcow2")) {
 		fault_io_file(&fio, "/a.data", 0);
-		create_qcow((struct qcow_create){.data_file = "a.data", .backing = "base.img", .backing_format = "raw"});
+		create_qcow((struct qcow_create){
+			.data_file = "a.data", .backing = "base.img", .backing_format = "raw"});
 	}
 	fault_io_clear(&fio);
 }
@@ -77,9 +89,13 @@ START_TEST(each_file_of_a_chain_is_made_durable_once)
 			unsigned n = 0;
 
 			make(chains[i].kind);
-			ck_assert_msg(open_how(chains[i].spec, (struct td_how){.flags = direct ? TD_FILE_DIRECT : 0}) == 0, "%s", err.text);
+			ck_assert_msg(open_how(chains[i].spec,
+					       (struct td_how){.flags = direct ? TD_FILE_DIRECT
+									       : 0}) == 0,
+				      "%s", err.text);
 			for (; chains[i].files[n]; n++)
-				ck_assert_msg(syncs_of(chains[i].files[n]) == 1, "%s: %u", chains[i].files[n], syncs_of(chains[i].files[n]));
+				ck_assert_msg(syncs_of(chains[i].files[n]) == 1, "%s: %u",
+					      chains[i].files[n], syncs_of(chains[i].files[n]));
 			ck_assert_uint_eq(syncs(), n);
 			close_leaf();
 			end();
@@ -102,12 +118,15 @@ END_TEST
 
 START_TEST(who_promises_nothing_pays_for_nothing)
 {
-	static const unsigned flags[] = {TD_FILE_NOSYNC, TD_FILE_RDONLY, TD_FILE_RDONLY | TD_FILE_LOOK, TD_FILE_RDONLY | TD_FILE_PARENT};
+	static const unsigned flags[] = {TD_FILE_NOSYNC, TD_FILE_RDONLY,
+					 TD_FILE_RDONLY | TD_FILE_LOOK,
+					 TD_FILE_RDONLY | TD_FILE_PARENT};
 
 	for (unsigned i = 0; i < NCHAINS; i++)
 		for (unsigned f = 0; f < sizeof flags / sizeof *flags; f++) {
 			make(chains[i].kind);
-			ck_assert_int_eq(open_how(chains[i].spec, (struct td_how){.flags = flags[f]}), 0);
+			ck_assert_int_eq(
+				open_how(chains[i].spec, (struct td_how){.flags = flags[f]}), 0);
 			ck_assert_uint_eq(syncs(), 0);
 			close_leaf();
 			end();
@@ -140,12 +159,16 @@ START_TEST(where_that_fails_the_image_is_not_opened_or_its_guest_hears_of_it)
 
 				make(chains[i].kind);
 				fault_io_rule(&fio, k, -EIO);
-				ck_assert_int_eq(open_how(chains[i].spec, (struct td_how){.lost = told ? &lost : NULL}), told ? 0 : -EIO);
+				ck_assert_int_eq(
+					open_how(chains[i].spec,
+						 (struct td_how){.lost = told ? &lost : NULL}),
+					told ? 0 : -EIO);
 				if (told) {
 					ck_assert_int_eq(lost, -EIO);
 					close_leaf();
 				} else {
-					ck_assert_ptr_nonnull(strstr(err.text, "could not be made durable"));
+					ck_assert_ptr_nonnull(
+						strstr(err.text, "could not be made durable"));
 					ck_assert_ptr_nonnull(strstr(err.text, chains[i].files[n]));
 				}
 				end();

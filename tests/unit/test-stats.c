@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* tapdisk/histogram, tapdisk/stats and tapdisk/shm: what is counted is what was done, and other programs read the same. */
+/* tapdisk/stats/: what is counted is what was done, and other programs read the same. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/shm-dir.h"
-#include "tapdisk/stats.h"
+#include "tapdisk/stats/stats.h"
 #include "tests/support/suite.h"
 
 static char base[] = "/tmp/td-stats.XXXXXX", mine[64];
@@ -74,9 +74,11 @@ START_TEST(percentiles_are_those_of_a_sorted_list)
 	for (unsigned i = 1; i <= 10000; i++)
 		histogram_add(&h, i * 1000ull);
 	for (unsigned i = 0; i < 3; i++) {
-		uint64_t exact = (uint64_t)(parts[i] * 10000 + 0.5) * 1000, got = histogram_percentile(&h, parts[i]);
+		uint64_t exact = (uint64_t)(parts[i] * 10000 + 0.5) * 1000,
+			 got = histogram_percentile(&h, parts[i]);
 
-		ck_assert_msg(got >= exact && got <= exact + exact / 16 + 64, "p%g: %llu", parts[i] * 100, (unsigned long long)got);
+		ck_assert_msg(got >= exact && got <= exact + exact / 16 + 64, "p%g: %llu",
+			      parts[i] * 100, (unsigned long long)got);
 	}
 	ck_assert_uint_eq(histogram_percentile(&h, 1), 10000000);
 	ck_assert_uint_eq(h.max, 10000000);
@@ -104,7 +106,8 @@ START_TEST(what_is_counted_is_what_others_read)
 	stats_taken(&nbd);
 	stats_publish(&ring);
 	c = read_back("vbd-3-51712");
-	ck_assert(c.version == 1 && c.outstanding == 5 && c.read.submitted == 3 && c.read.completed == 0 && c.write.submitted == 1);
+	ck_assert(c.version == 1 && c.outstanding == 5 && c.read.submitted == 3 &&
+		  c.read.completed == 0 && c.write.submitted == 1);
 	stats_end(&ring, TD_READ, 4096, 2000, 0);
 	stats_end(&ring, TD_READ, 512, 3000, 0);
 	stats_end(&ring, TD_READ, 4096, 9000, -EIO);
@@ -114,16 +117,21 @@ START_TEST(what_is_counted_is_what_others_read)
 	stats_publish(&ring);
 	c = read_back("vbd-3-51712");
 	ck_assert(c.outstanding == 0 && c.io_errors == 2 && c.flags == 0);
-	ck_assert(c.read.submitted == 3 && c.read.completed == 3 && c.read.sectors == 9 && c.read.ticks == 14);
-	ck_assert(c.write.submitted == 1 && c.write.completed == 1 && c.write.sectors == 16 && c.write.ticks == 4);
+	ck_assert(c.read.submitted == 3 && c.read.completed == 3 && c.read.sectors == 9 &&
+		  c.read.ticks == 14);
+	ck_assert(c.write.submitted == 1 && c.write.completed == 1 && c.write.sectors == 16 &&
+		  c.write.ticks == 4);
 	c = read_back("vdi-7");
-	ck_assert(c.version == 1 && c.write.submitted == 2 && c.write.completed == 2 && c.write.sectors == 18 && c.write.ticks == 9);
+	ck_assert(c.version == 1 && c.write.submitted == 2 && c.write.completed == 2 &&
+		  c.write.sectors == 18 && c.write.ticks == 9);
 	ck_assert(s.tally.most == 6 && s.tally.depth[2] == 6);
-	ck_assert(stats_sum(&s, STATS_FLUSH).errors == 1 && s.tally.took[STATS_FLUSH].max == 70000 && stats_sum(&s, STATS_READ).errors == 1);
+	ck_assert(stats_sum(&s, STATS_FLUSH).errors == 1 &&
+		  s.tally.took[STATS_FLUSH].max == 70000 && stats_sum(&s, STATS_READ).errors == 1);
 	stats_source_close(&nbd);
 	stats_source_close(&ring);
 	/* what a guest did is not forgotten with it */
-	ck_assert(stats_sum(&s, STATS_WRITE).sectors == 18 && stats_sum(&s, STATS_READ).done == 3 && s.tally.took[STATS_READ].max == 9000);
+	ck_assert(stats_sum(&s, STATS_WRITE).sectors == 18 && stats_sum(&s, STATS_READ).done == 3 &&
+		  s.tally.took[STATS_READ].max == 9000);
 	ck_assert_int_eq(access(mine, F_OK), 0);
 	stats_close(&s);
 	ck_assert_int_eq(access(mine, F_OK), -1);
@@ -148,7 +156,8 @@ START_TEST(a_directory_of_somebody_else_is_not_used)
 		stats_begin(&ring, TD_READ);
 		stats_end(&ring, TD_READ, 512, 1, 0);
 		stats_publish(&ring);
-		ck_assert(!ring.shm.at && !s.shm.at && stats_sum(&s, STATS_READ).done == 1); /* counted all the same */
+		ck_assert(!ring.shm.at && !s.shm.at &&
+			  stats_sum(&s, STATS_READ).done == 1); /* counted all the same */
 		stats_source_close(&ring);
 		stats_close(&s);
 		ck_assert_int_eq(i ? rmdir(mine) : unlink(mine), 0);

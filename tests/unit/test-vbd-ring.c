@@ -129,7 +129,8 @@ START_TEST(a_medium_is_taken_out_and_another_put_in)
 	fault_io_file(&fio, "small", SECTORS * 256);
 	ck_assert_int_eq(DO(.what = OPEN, .read_only = true), 0);
 	ck_assert_int_eq(DO(.what = CONNECT), 0);
-	/* one is under way, another is asked for meanwhile: it may not reach what is not there any more */
+	/* one is under way, another is asked for meanwhile: it may not reach what is not there any
+	 * more */
 	fio.manual = true;
 	put(BLKIF_READ, SECTORS - 8, 1);
 	turns(3);
@@ -198,7 +199,8 @@ START_TEST(force_closes_under_a_guest_when_the_image_is_done)
 }
 END_TEST
 
-/* Linux's blkfront closes with requests in the ring, and sends those that wait behind them when the answers come. */
+/* Linux's blkfront closes with requests in the ring, and sends those that wait behind them when the
+ * answers come. */
 START_TEST(a_guest_that_leaves_in_the_middle_of_work_gets_every_answer)
 {
 	struct call leave = {.what = DISCONNECT};

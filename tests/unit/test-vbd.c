@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A disk's life (the diagram at the top of tapdisk/vbd.c), with a ring and without, on a simulated store and on real files. */
+/* A disk's life (the diagram at the top of tapdisk/vbd/vbd.c), with a ring and without, on a
+ * simulated store and on real files. */
 #include "tests/support/test-vbd.h"
 
-/* --- states --------------------------------------------------------------------------------------------------------- */
+/* --- states
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(states_are_those_that_clients_know)
 {
@@ -66,8 +69,14 @@ END_TEST
 
 START_TEST(the_mode_decides_what_a_close_flushes)
 {
-	static const struct { const char *mode; bool ro; unsigned syncs; } t[] = {
-		{"writeback", false, 1}, {"writethrough", false, 1}, {"unsafe", false, 0}, {"writeback", true, 0}};
+	static const struct {
+		const char *mode;
+		bool ro;
+		unsigned syncs;
+	} t[] = {{"writeback", false, 1},
+		 {"writethrough", false, 1},
+		 {"unsafe", false, 0},
+		 {"writeback", true, 0}};
 
 	for (unsigned i = 0; i < 4; i++) {
 		begin();
@@ -80,7 +89,9 @@ START_TEST(the_mode_decides_what_a_close_flushes)
 }
 END_TEST
 
-/* --- the rest ------------------------------------------------------------------------------------------------------- */
+/* --- the rest
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(a_resize_grows)
 {
@@ -88,7 +99,8 @@ START_TEST(a_resize_grows)
 	nchanged = 0;
 	ck_assert_int_eq(DO(.what = RESIZE), 0);
 	ck_assert(nchanged == 0 && v->disk.sectors == SECTORS);
-	ck_assert_int_eq(fio.io->ops->truncate(fio.io, (int)(file - fio.file), SECTORS * 1024 + 100), 0);
+	ck_assert_int_eq(
+		fio.io->ops->truncate(fio.io, (int)(file - fio.file), SECTORS * 1024 + 100), 0);
 	put(BLKIF_READ, SECTORS, 1);
 	ck_assert_uint_eq(answers(), 1);
 	ck_assert_int_eq(g.last, BLKIF_ERROR); /* not before it is told */
@@ -120,15 +132,25 @@ static void end_direct(void)
 /* Two hosts' read-modify-writes of one block would undo each other. */
 START_TEST(hosts_share_a_disk_in_blocks_of_its_store_only)
 {
-	static const struct { uint32_t block; unsigned sector; bool read_only; int rc; const char *text; } t[] = {
-		{512, 0, false, 0, NULL},        {512, 4096, false, 0, NULL},
-		{4096, 0, false, -EINVAL, "sector-size=4096"}, {4096, 512, false, -EINVAL, "sector-size=4096"},
-		{4096, 4096, false, 0, NULL},    {4096, 0, true, 0, NULL},
-		{8192, 4096, false, -EINVAL, "8192 bytes, and no guest has sectors as large"}};
+	static const struct {
+		uint32_t block;
+		unsigned sector;
+		bool read_only;
+		int rc;
+		const char *text;
+	} t[] = {{512, 0, false, 0, NULL},
+		 {512, 4096, false, 0, NULL},
+		 {4096, 0, false, -EINVAL, "sector-size=4096"},
+		 {4096, 512, false, -EINVAL, "sector-size=4096"},
+		 {4096, 4096, false, 0, NULL},
+		 {4096, 0, true, 0, NULL},
+		 {8192, 4096, false, -EINVAL, "8192 bytes, and no guest has sectors as large"}};
 
 	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
 		begin_direct(t[i].block);
-		ck_assert_int_eq(DO(.what = OPEN, .mode = "none", .shared = true, .sector_size = t[i].sector, .read_only = t[i].read_only), t[i].rc);
+		ck_assert_int_eq(DO(.what = OPEN, .mode = "none", .shared = true,
+				    .sector_size = t[i].sector, .read_only = t[i].read_only),
+				 t[i].rc);
 		if (t[i].text)
 			ck_assert_msg(strstr(err.text, t[i].text) != NULL, "%s", err.text);
 		end_direct();
@@ -138,13 +160,18 @@ END_TEST
 
 START_TEST(a_guest_of_a_shared_disk_writes_whole_blocks_or_nothing)
 {
-	static const struct { bool shared; unsigned sector, n; int status; } t[] = {
-		{true, 8, 8, BLKIF_OKAY}, {true, 8, 1, BLKIF_ERROR}, {true, 9, 8, BLKIF_ERROR}, {true, 8, 7, BLKIF_ERROR},
-		{false, 8, 1, BLKIF_OKAY}, {false, 9, 8, BLKIF_OKAY}};
+	static const struct {
+		bool shared;
+		unsigned sector, n;
+		int status;
+	} t[] = {{true, 8, 8, BLKIF_OKAY},  {true, 8, 1, BLKIF_ERROR}, {true, 9, 8, BLKIF_ERROR},
+		 {true, 8, 7, BLKIF_ERROR}, {false, 8, 1, BLKIF_OKAY}, {false, 9, 8, BLKIF_OKAY}};
 
 	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
 		begin_direct(4096);
-		ck_assert_int_eq(DO(.what = OPEN, .mode = "directsync", .shared = t[i].shared, .sector_size = 4096), 0);
+		ck_assert_int_eq(DO(.what = OPEN, .mode = "directsync", .shared = t[i].shared,
+				    .sector_size = 4096),
+				 0);
 		ck_assert_int_eq(DO(.what = CONNECT), 0);
 		put_write(t[i].sector, t[i].n);
 		ck_assert_uint_eq(answers(), 1);
@@ -160,8 +187,9 @@ END_TEST
 
 START_TEST(operations_at_once_run_one_after_the_other)
 {
-	struct call c[] = {{.what = OPEN}, {.what = PAUSE}, {.what = UNPAUSE}, {.what = OPEN}, {.what = PAUSE}, {.what = CLOSE},
-			   {.what = CLOSE}, {.what = OPEN}, {.what = RESIZE}, {.what = PAUSE}};
+	struct call c[] = {{.what = OPEN},   {.what = PAUSE}, {.what = UNPAUSE}, {.what = OPEN},
+			   {.what = PAUSE},  {.what = CLOSE}, {.what = CLOSE},   {.what = OPEN},
+			   {.what = RESIZE}, {.what = PAUSE}};
 	static const int rc[] = {0, 0, 0, -EALREADY, 0, 0, -ENODEV, 0, 0, 0};
 	unsigned n = sizeof c / sizeof *c;
 
@@ -189,7 +217,10 @@ START_TEST(pauses_at_random_under_load_answer_every_write)
 	fio.reorder = true;
 	for (unsigned round = 0; round < 400; round++) {
 		for (unsigned i = (unsigned)rand() % 8; i && g.prod - g.cons < 32; i--, n++)
-			put(rand() % 6 ? BLKIF_WRITE : rand() % 2 ? BLKIF_FLUSH_DISKCACHE : BLKIF_WRITE_BARRIER, (unsigned)rand() % 2000, 1);
+			put(rand() % 6   ? BLKIF_WRITE
+			    : rand() % 2 ? BLKIF_FLUSH_DISKCACHE
+					 : BLKIF_WRITE_BARRIER,
+			    (unsigned)rand() % 2000, 1);
 		turns(rand() % 4);
 		if (rand() % 3 == 0) {
 			ck_assert_int_eq(DO(.what = PAUSE), 0);
@@ -239,7 +270,7 @@ START_TEST(a_life_on_a_real_file)
 		ck_assert_int_eq(pread(fd, back, 4096, 32768), 4096);
 		ck_assert_mem_eq(back, g.page, 4096);
 		tries++;
-next:
+	next:
 		if (v->spec)
 			ck_assert_int_eq(DO(.what = FORCE), 0);
 		vbd_free(v);

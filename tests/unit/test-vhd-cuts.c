@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * VHDs offline: every change's system calls are recorded; at each point of them the power is cut, so that what was not synced survives or
- * not, sector by sector; the image must open, pass the check, and hold what it held or was given.  And each of them fails.
+ * VHDs offline: every change's system calls are recorded; at each point of them the power is cut,
+ * so that what was not synced survives or not, sector by sector; the image must open, pass the
+ * check, and hold what it held or was given.  And each of them fails.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/vhd-check.h"
+#include "drivers/vhd/vhd-check.h"
 #include "tests/support/cut-calls.h"
 #include "tests/support/vhd-trial.h"
 
 /* Each sector is as before or as after: both of `size' bytes. */
-static void old_or_new(const char *path, const uint8_t *old, const uint8_t *new, uint64_t size, size_t cut)
+static void old_or_new(const char *path, const uint8_t *old, const uint8_t *new, uint64_t size,
+		       size_t cut)
 {
 	uint64_t got_size;
 	uint8_t *got = content(path, &got_size);
@@ -20,18 +22,21 @@ static void old_or_new(const char *path, const uint8_t *old, const uint8_t *new,
 	ck_assert_uint_eq(got_size, size);
 	for (uint64_t s = 0; s < size; s += 512)
 		if (memcmp(got + s, old + s, 512) && memcmp(got + s, new + s, 512))
-			ck_abort_msg("seed %lu: cut after %zu of %zu: sector %llu is neither as before nor as after", seed, cut, nevents,
-			      (unsigned long long)s / 512);
+			ck_abort_msg("seed %lu: cut after %zu of %zu: sector %llu is neither as "
+				     "before nor as after",
+				     seed, cut, nevents, (unsigned long long)s / 512);
 	free(got);
 }
 
 /* Cuts everywhere; `path' is put into each state and looked at, also after a repair. */
-static void cut_everywhere(const char *path, const uint8_t *before, uint64_t len, const uint8_t *old, const uint8_t *new, uint64_t size)
+static void cut_everywhere(const char *path, const uint8_t *before, uint64_t len,
+			   const uint8_t *old, const uint8_t *new, uint64_t size)
 {
 	struct disk d = {.room = len};
 
 	for (size_t i = 0; i < nevents; i++) {
-		uint64_t end = events[i].kind == TRUNCATE ? events[i].len : events[i].off + events[i].len;
+		uint64_t end =
+			events[i].kind == TRUNCATE ? events[i].len : events[i].off + events[i].len;
 
 		d.room = end > d.room ? end : d.room;
 	}
@@ -121,8 +126,10 @@ static void cut_change(int (*change)(struct vhd_image *v))
 	free(new);
 }
 
-/* One call fails: an error that says so, and a good image; what is only interrupted or short goes on. */
-static bool one_fault(int (*change)(struct vhd_image *v), const char *path, const uint8_t *old, const uint8_t *new, uint64_t size)
+/* One call fails: an error that says so, and a good image; what is only interrupted or short goes
+ * on. */
+static bool one_fault(int (*change)(struct vhd_image *v), const char *path, const uint8_t *old,
+		      const uint8_t *new, uint64_t size)
 {
 	struct vhd_image *v;
 	bool soft = fault_errno == EINTR || fault_errno == SHORT;
@@ -137,7 +144,8 @@ static bool one_fault(int (*change)(struct vhd_image *v), const char *path, cons
 	forget_events();
 	vhd_image_close(v);
 	if (calls < fault_at || soft) {
-		ck_assert_msg(rc == 0, "seed %lu: call %u, errno %d: %s", seed, fault_at, fault_errno, err.text);
+		ck_assert_msg(rc == 0, "seed %lu: call %u, errno %d: %s", seed, fault_at,
+			      fault_errno, err.text);
 		same_content(path, new, size, "after a fault that is none");
 	} else {
 		ck_assert_int_eq(rc, -fault_errno);
@@ -154,7 +162,8 @@ static bool one_fault(int (*change)(struct vhd_image *v), const char *path, cons
 
 START_TEST(faults)
 {
-	static int (*const changes[])(struct vhd_image *v) = {change_set, change_write, change_fill, change_parent, change_kill};
+	static int (*const changes[])(struct vhd_image * v) = {
+		change_set, change_write, change_fill, change_parent, change_kill};
 	static const int errnos[] = {EIO, ENOSPC, EINTR, SHORT};
 	char path_a[128], path_b[128];
 	uint64_t size, len;
@@ -242,7 +251,8 @@ START_TEST(cut_coalesce)
 		disk_after(&d, before, len, cut);
 		spill(path_a, d.b, d.len);
 		same_content(path_b, shown, size, "the child over a parent whose coalesce was cut");
-		check_image(path_a, VHD_CHECK_NO_LAST | VHD_CHECK_NO_BITMAPS, "after a cut coalesce");
+		check_image(path_a, VHD_CHECK_NO_LAST | VHD_CHECK_NO_BITMAPS,
+			    "after a cut coalesce");
 	}
 	forget_events();
 	free(d.b);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The bytes of a VHD: encoded and decoded, bits and tables against plain loops, names both ways, and what is refused. */
+/* The bytes of a VHD: encoded and decoded, bits and tables against plain loops, names both ways,
+ * and what is refused. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/vhd-format.h"
+#include "drivers/vhd/vhd-format.h"
 #include "lib/bytes.h"
 #include "tests/support/suite.h"
 
@@ -13,8 +14,17 @@ static struct td_err err;
 
 static struct vhd_footer a_footer(uint32_t type)
 {
-	struct vhd_footer f = {.features = 2, .version = 0x10000, .data_offset = type == VHD_FIXED ? UINT64_MAX : 512, .timestamp = 7, .app = "tap",
-			       .app_version = VHD_TAP_VERSION, .orig_size = 1 << 20, .size = 1 << 20, .geometry = 0x01020304, .type = type, .hidden = 1};
+	struct vhd_footer f = {.features = 2,
+			       .version = 0x10000,
+			       .data_offset = type == VHD_FIXED ? UINT64_MAX : 512,
+			       .timestamp = 7,
+			       .app = "tap",
+			       .app_version = VHD_TAP_VERSION,
+			       .orig_size = 1 << 20,
+			       .size = 1 << 20,
+			       .geometry = 0x01020304,
+			       .type = type,
+			       .hidden = 1};
 
 	for (size_t i = 0; i < sizeof f.rest; i++)
 		f.rest[i] = (uint8_t)i;
@@ -24,7 +34,11 @@ static struct vhd_footer a_footer(uint32_t type)
 
 static struct vhd_header a_header(uint32_t block, uint32_t entries)
 {
-	struct vhd_header h = {.data_offset = UINT64_MAX, .table_off = 1536, .version = 0x10000, .entries = entries, .block_size = block};
+	struct vhd_header h = {.data_offset = UINT64_MAX,
+			       .table_off = 1536,
+			       .version = 0x10000,
+			       .entries = entries,
+			       .block_size = block};
 
 	h.loc[3] = (struct vhd_locator){VHD_LOC_W2RU, 1, 20, 0, 1 << 20};
 	h.rest[255] = 9;
@@ -50,7 +64,8 @@ START_TEST(round_trips)
 }
 END_TEST
 
-/* Every single byte counts: one that is changed is refused, but for the kept ones whose checksum is put right. */
+/* Every single byte counts: one that is changed is refused, but for the kept ones whose checksum is
+ * put right. */
 START_TEST(each_byte_is_summed)
 {
 	struct vhd_footer f = a_footer(VHD_DYNAMIC), g;
@@ -75,16 +90,24 @@ END_TEST
 START_TEST(geometry)
 {
 	/* the specification's own algorithm, by hand: cylinders, heads, sectors */
-	static const struct { uint64_t mib; unsigned c, h, s; } known[] = {
-		{1, 30, 4, 17}, {10, 301, 4, 17}, {100, 1003, 12, 17}, {1024, 2080, 16, 63}, {2040 << 10, 65535, 16, 255}};
+	static const struct {
+		uint64_t mib;
+		unsigned c, h, s;
+	} known[] = {{1, 30, 4, 17},
+		     {10, 301, 4, 17},
+		     {100, 1003, 12, 17},
+		     {1024, 2080, 16, 63},
+		     {2040 << 10, 65535, 16, 255}};
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
 		uint32_t g = vhd_geometry(known[i].mib << 20);
 
-		ck_assert_msg(g == (known[i].c << 16 | known[i].h << 8 | known[i].s), "%llu MiB: %u/%u/%u", (unsigned long long)known[i].mib, g >> 16,
+		ck_assert_msg(g == (known[i].c << 16 | known[i].h << 8 | known[i].s),
+			      "%llu MiB: %u/%u/%u", (unsigned long long)known[i].mib, g >> 16,
 			      g >> 8 & 255, g & 255);
 	}
-	for (uint64_t size = 512; size < 3ull << 40; size = size * 3 / 2 / 512 * 512 + 512) { /* never more than there is */
+	for (uint64_t size = 512; size < 3ull << 40;
+	     size = size * 3 / 2 / 512 * 512 + 512) { /* never more than there is */
 		uint32_t g = vhd_geometry(size);
 
 		ck_assert_uint_le((uint64_t)(g >> 16) * (g >> 8 & 255) * (g & 255) * 512, size);
@@ -98,7 +121,8 @@ START_TEST(bits)
 
 	srand(1);
 	for (int round = 0; round < 3000; round++) {
-		uint64_t from = (uint64_t)rand() % 512, to = from + 1 + (uint64_t)rand() % (512 - from), n = 0;
+		uint64_t from = (uint64_t)rand() % 512,
+			 to = from + 1 + (uint64_t)rand() % (512 - from), n = 0;
 		bool on = rand() & 1, set;
 
 		if (round % 100 == 0) {
@@ -108,7 +132,8 @@ START_TEST(bits)
 		(on ? vhd_bits_set : vhd_bits_clear)(map, from, to);
 		memset(plain + from, on, to - from);
 		for (uint64_t i = 0; i < 512; i++)
-			if (vhd_bit(map, i) != plain[i]) /* an assertion a bit takes its time on a loaded machine */
+			if (vhd_bit(map, i) !=
+			    plain[i]) /* an assertion a bit takes its time on a loaded machine */
 				ck_abort_msg("round %d, bit %d", round, (int)i);
 		from = (uint64_t)rand() % 512;
 		to = from + 1 + (uint64_t)rand() % (512 - from);
@@ -151,10 +176,12 @@ START_TEST(tables)
 			if (at < 1536 + 1024 || at + 512 > 1 << 20)
 				want = false;
 			for (int j = 0; j < i; j++)
-				if (bat[j] != VHD_UNUSED && bat[j] < bat[i] + 9 && bat[i] < bat[j] + 9)
+				if (bat[j] != VHD_UNUSED && bat[j] < bat[i] + 9 &&
+				    bat[i] < bat[j] + 9)
 					want = false;
 		}
-		ck_assert_msg((vhd_bat_check(&l, bat, 1 << 20, "x", NULL) == 0) == want, "round %d", round);
+		ck_assert_msg((vhd_bat_check(&l, bat, 1 << 20, "x", NULL) == 0) == want, "round %d",
+			      round);
 		want ? good++ : bad++;
 	}
 	ck_assert_int_gt(good, 100);
@@ -178,7 +205,8 @@ START_TEST(large_table)
 		bat[i] = 10000 + i * 4097;
 	srand(3);
 	for (uint32_t i = n - 1; i > 0; i--) {
-		uint32_t j = (uint32_t)(((uint64_t)rand() << 16 ^ (uint64_t)rand()) % (i + 1)), t = bat[i];
+		uint32_t j = (uint32_t)(((uint64_t)rand() << 16 ^ (uint64_t)rand()) % (i + 1)),
+			 t = bat[i];
 
 		bat[i] = bat[j];
 		bat[j] = t;
@@ -245,7 +273,8 @@ START_TEST(footers_picked)
 	ck_assert_int_eq(PICK(dyn, fix), -EINVAL);  /* one of them is forged */
 	ck_assert_int_eq(PICK(none, none), -EINVAL);
 	ck_assert_int_eq(PICK(poisoned, dyn), -EUCLEAN);
-	ck_assert_int_eq(vhd_footer_pick(none, fix, 1 << 20, &got, &state, "x", NULL), -EINVAL); /* cut off */
+	ck_assert_int_eq(vhd_footer_pick(none, fix, 1 << 20, &got, &state, "x", NULL),
+			 -EINVAL); /* cut off */
 }
 END_TEST
 
@@ -266,7 +295,8 @@ START_TEST(a_footer_of_511_bytes_is_one)
 	ck_assert_int_eq(state, VHD_FOOTERS_GOOD);
 	ck_assert_uint_eq(got.size, f.size);
 	ck_assert_uint_eq(vhd_limit(&got, last, f.size + 511), f.size);
-	ck_assert_int_eq(vhd_footer_pick(none, last, f.size - 1, &got, &state, "x", NULL), -EINVAL); /* cut off */
+	ck_assert_int_eq(vhd_footer_pick(none, last, f.size - 1, &got, &state, "x", NULL),
+			 -EINVAL); /* cut off */
 	vhd_footer_encode(&g, whole);
 	memcpy(last + 1, whole, 511);
 	ck_assert_int_eq(vhd_footer_pick(whole, last, (1 << 20) + 511, &got, &state, "x", NULL), 0);
@@ -303,21 +333,29 @@ END_TEST
 
 START_TEST(what_is_lost_is_counted_up_to_the_disks_end)
 {
-	struct vhd_layout l = {.size = 6 * 4096 - 1024, .block_size = 4096, .block_shift = 12, .block_sectors = 8, .bitmap_bytes = 512, .blocks = 6};
+	struct vhd_layout l = {.size = 6 * 4096 - 1024,
+			       .block_size = 4096,
+			       .block_shift = 12,
+			       .block_sectors = 8,
+			       .bitmap_bytes = 512,
+			       .blocks = 6};
 	uint32_t bat[6] = {8, VHD_UNUSED, 100, VHD_UNUSED, 50, 200}, first = 99;
 	uint8_t set[512] = {0x4f};
 	uint64_t data = 200 * 512 + 512; /* of block 5 */
 
 	ck_assert_uint_eq(vhd_short_block(&l, bat, data + 4096), VHD_UNUSED);
 	ck_assert_uint_eq(vhd_short_block(&l, bat, data + 4095), 5);
-	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512, set, &first), 0); /* sectors 6 and 7 are beyond the disk's end */
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512, set, &first),
+			  0); /* sectors 6 and 7 are beyond the disk's end */
 	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512 - 1, set, &first), 1);
 	ck_assert_uint_eq(first, 5);
-	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 2 * 512, set, &first), 2); /* 4 and 5; 2 and 3 were not written */
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 2 * 512, set, &first),
+			  2); /* 4 and 5; 2 and 3 were not written */
 	ck_assert_uint_eq(first, 4);
 	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data, set, &first), 3);
 	ck_assert_uint_eq(first, 1);
-	ck_assert_uint_eq(vhd_lost(&l, 4, 50, 50 * 512 + 512, set, &first), 5); /* a whole block: to its end */
+	ck_assert_uint_eq(vhd_lost(&l, 4, 50, 50 * 512 + 512, set, &first),
+			  5); /* a whole block: to its end */
 }
 END_TEST
 
@@ -339,14 +377,17 @@ START_TEST(a_little_endian_name_is_told_by_its_zeroes)
 			ck_assert_int_eq(vhd_name_decode(name, out), 0);
 			ck_assert_str_eq(out, paths[i]);
 		}
-	ck_assert_int_eq(vhd_name_encode("戀愀", name), 0); /* without a letter of ASCII it is what the specification says, or little-endian */
+	ck_assert_int_eq(vhd_name_encode("戀愀", name),
+			 0); /* without a letter of ASCII it is what the specification says, or
+				little-endian */
 	ck_assert_int_eq(vhd_name_decode(name, out), 0);
 }
 END_TEST
 
 START_TEST(names)
 {
-	static const char *const paths[] = {"./a.vhd", "../b c/ü.vhd", "/abs/ĳ/𝔘𐍈.vhd", "./%41%zz.vhd", "./x"};
+	static const char *const paths[] = {"./a.vhd", "../b c/ü.vhd", "/abs/ĳ/𝔘𐍈.vhd",
+					    "./%41%zz.vhd", "./x"};
 	static const uint32_t codes[] = {VHD_LOC_W2RU, VHD_LOC_W2KU, VHD_LOC_MACX};
 	static uint8_t data[VHD_LOC_MAX];
 	char out[VHD_PATH_MAX], longest[VHD_PATH_MAX];
@@ -357,7 +398,8 @@ START_TEST(names)
 			int n = vhd_locator_encode(codes[k], paths[i], data);
 
 			ck_assert_int_gt(n, 0);
-			ck_assert_int_eq(vhd_locator_decode(codes[k], data, (size_t)n, true, out), 0);
+			ck_assert_int_eq(vhd_locator_decode(codes[k], data, (size_t)n, true, out),
+					 0);
 			ck_assert_str_eq(out, paths[i]);
 		}
 	memset(longest, 'x', sizeof longest - 1);
@@ -366,15 +408,23 @@ START_TEST(names)
 		int n = vhd_locator_encode(codes[k], longest, data);
 
 		ck_assert_int_gt(n, 4095);
-		ck_assert_int_eq(vhd_locator_decode(codes[k], data, (size_t)n, true, out), k < 2 ? 0 : -ENAMETOOLONG);
+		ck_assert_int_eq(vhd_locator_decode(codes[k], data, (size_t)n, true, out),
+				 k < 2 ? 0 : -ENAMETOOLONG);
 	}
 	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xff", data), -EILSEQ);
-	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xed\xa0\x80", data), -EILSEQ); /* a surrogate is no character */
-	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xc0\xaf", data), -EILSEQ);     /* a slash in two bytes */
+	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xed\xa0\x80", data),
+			 -EILSEQ); /* a surrogate is no character */
+	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xc0\xaf", data),
+			 -EILSEQ); /* a slash in two bytes */
 	ck_assert_int_eq(vhd_locator_decode(VHD_LOC_MAC, data, 10, true, out), -EOPNOTSUPP);
-	ck_assert_int_eq(vhd_locator_decode(VHD_LOC_MACX, (const uint8_t *)"http://x", 8, true, out), -EILSEQ);
-	ck_assert_int_eq(vhd_locator_decode(VHD_LOC_MACX, (const uint8_t *)"file://a%00b", 12, false, out), -EILSEQ);
-	ck_assert_int_eq(vhd_locator_decode(VHD_LOC_WI2R, (const uint8_t *)".\\a", 3, true, out), 0);
+	ck_assert_int_eq(
+		vhd_locator_decode(VHD_LOC_MACX, (const uint8_t *)"http://x", 8, true, out),
+		-EILSEQ);
+	ck_assert_int_eq(
+		vhd_locator_decode(VHD_LOC_MACX, (const uint8_t *)"file://a%00b", 12, false, out),
+		-EILSEQ);
+	ck_assert_int_eq(vhd_locator_decode(VHD_LOC_WI2R, (const uint8_t *)".\\a", 3, true, out),
+			 0);
 	ck_assert_str_eq(out, "./a");
 	ck_assert_int_eq(vhd_name_encode("ü.vhd", name), 0);
 	ck_assert_int_eq(vhd_name_decode(name, out), 0);
@@ -390,11 +440,16 @@ END_TEST
 
 START_TEST(locator_spaces)
 {
-	static const struct { uint32_t space, len; uint64_t want; } known[] = {
-		{0, 0, 0}, {0, 20, 512}, {1, 20, 512}, {2, 20, 1024}, {511, 20, 511 * 512}, {512, 20, 512}, {513, 20, 1024}, {1024, 20, 1024}};
+	static const struct {
+		uint32_t space, len;
+		uint64_t want;
+	} known[] = {{0, 0, 0},       {0, 20, 512},         {1, 20, 512},
+		     {2, 20, 1024},   {511, 20, 511 * 512}, {512, 20, 512},
+		     {513, 20, 1024}, {1024, 20, 1024}};
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-		struct vhd_locator l = {.code = VHD_LOC_W2RU, .space = known[i].space, .len = known[i].len};
+		struct vhd_locator l = {
+			.code = VHD_LOC_W2RU, .space = known[i].space, .len = known[i].len};
 
 		ck_assert_uint_eq(vhd_locator_space(&l), known[i].want);
 		l.code = 0;
@@ -407,7 +462,12 @@ START_TEST(batmaps)
 {
 	struct vhd_footer f = a_footer(VHD_DYNAMIC);
 	struct vhd_header h = a_header(2 << 20, 512);
-	struct vhd_batmap m = {.off = 4096, .sectors = 1, .version = 0x00010002, .marker = 3, .has_key = 1}, n;
+	struct vhd_batmap m = {.off = 4096,
+			       .sectors = 1,
+			       .version = 0x00010002,
+			       .marker = 3,
+			       .has_key = 1},
+			  n;
 	uint8_t b[512], map[512] = {0x80, 0xff};
 	struct vhd_layout l;
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* VHDs offline: random writes, snapshots, coalesces, fills, resizes and reopens against plain arrays. */
+/* VHDs offline: random writes, snapshots, coalesces, fills, resizes and reopens against plain
+ * arrays. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "drivers/vhd-check.h"
+#include "drivers/vhd/vhd-check.h"
 #include "tests/support/vhd-trial.h"
 
 #define CHAIN 6
@@ -20,7 +21,9 @@ static int depth, names;
 
 static void push(void)
 {
-	struct vhd_new n = {.path = chain[depth].path, .block_size = rnd(2) ? 4096 : 65536, .parent_as_named = true};
+	struct vhd_new n = {.path = chain[depth].path,
+			    .block_size = rnd(2) ? 4096 : 65536,
+			    .parent_as_named = true};
 
 	snprintf(chain[depth].path, sizeof chain[depth].path, "%s/%d.vhd", dir, names++);
 	chain[depth].size = depth ? chain[depth - 1].size : 512ull * (1 + rnd(1500));
@@ -51,7 +54,8 @@ static void coalesce(void)
 	ok(vhd_coalesce(v, to, NULL, &sectors, &err));
 	vhd_image_close(to);
 	vhd_image_close(v);
-	same_content(chain[leaf].path, chain[leaf].model, chain[leaf].size, "after a coalesce beneath it");
+	same_content(chain[leaf].path, chain[leaf].model, chain[leaf].size,
+		     "after a coalesce beneath it");
 	unlink(chain[leaf].path);
 	free(chain[leaf - 1].model);
 	chain[leaf - 1].model = chain[leaf].model;
@@ -67,7 +71,8 @@ static void resize(void)
 	bool fast;
 
 	ok(vhd_image_open(chain[leaf].path, VHD_LOOK, &v, &err));
-	fast = v->footer.type != VHD_FIXED && size <= (uint64_t)v->layout.entries * v->layout.block_size && rnd(2);
+	fast = v->footer.type != VHD_FIXED &&
+	       size <= (uint64_t)v->layout.entries * v->layout.block_size && rnd(2);
 	vhd_image_close(v);
 	ok(vhd_resize(chain[leaf].path, size, fast ? NULL : in_dir("journal"), &err));
 	ck_assert_int_lt(access(in_dir("journal"), F_OK), 0);
@@ -108,7 +113,8 @@ START_TEST(model)
 			resize();
 		else
 			reparent_or_fill();
-		same_content(chain[depth - 1].path, chain[depth - 1].model, chain[depth - 1].size, "after a step");
+		same_content(chain[depth - 1].path, chain[depth - 1].model, chain[depth - 1].size,
+			     "after a step");
 		if (step % 8 == 0)
 			check_image(chain[depth - 1].path, VHD_CHECK_PARENTS, "after a step");
 	}

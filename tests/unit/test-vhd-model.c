@@ -8,7 +8,7 @@
 #include "tests/support/vhd-make.h"
 
 struct world {
-	struct vhd_make make;       /* the first image */
+	struct vhd_make make; /* the first image */
 	uint64_t size;
 	uint32_t off_align;
 	int steps, chain_max, reopen; /* as a model's */
@@ -44,83 +44,128 @@ static void closed(struct fault_io *f, int n, const void *arg)
 static void run(struct world w)
 {
 	w.make.size = w.size;
-	model_run(&(struct model){.type = "vhd", .size = w.size, .off_align = w.off_align, .flags = TD_FILE_DIRECT, .steps = w.steps,
-				  .chain_max = w.chain_max, .reopen = w.reopen, .key = key.len ? &key : NULL, .make = make, .closed = closed,
+	model_run(&(struct model){.type = "vhd",
+				  .size = w.size,
+				  .off_align = w.off_align,
+				  .flags = TD_FILE_DIRECT,
+				  .steps = w.steps,
+				  .chain_max = w.chain_max,
+				  .reopen = w.reopen,
+				  .key = key.len ? &key : NULL,
+				  .make = make,
+				  .closed = closed,
 				  .arg = &w.make});
 }
 
 START_TEST(dynamic)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 2 << 20}, .size = 24 << 20, .off_align = 512, .steps = 8000,
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 2 << 20},
+			   .size = 24 << 20,
+			   .off_align = 512,
+			   .steps = 8000,
 			   .chain_max = 1});
 }
 END_TEST
 
 START_TEST(an_odd_size_in_blocks)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10}, .size = (5 << 20) + 3 * 512, .off_align = 512, .steps = 8000,
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10},
+			   .size = (5 << 20) + 3 * 512,
+			   .off_align = 512,
+			   .steps = 8000,
 			   .chain_max = 1});
 }
 END_TEST
 
 START_TEST(more_bitmaps_than_there_is_room_for)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 4096}, .size = 64 << 20, .off_align = 512, .steps = 30000,
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 4096},
+			   .size = 64 << 20,
+			   .off_align = 512,
+			   .steps = 30000,
 			   .chain_max = 1});
 }
 END_TEST
 
 START_TEST(blocks_of_a_sector)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 512}, .size = 2 << 20, .off_align = 512, .steps = 5000,
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 512},
+			   .size = 2 << 20,
+			   .off_align = 512,
+			   .steps = 5000,
 			   .chain_max = 2});
 }
 END_TEST
 
 START_TEST(large_bitmaps)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 16 << 20}, .size = 64 << 20, .off_align = 512, .steps = 5000,
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 16 << 20},
+			   .size = 64 << 20,
+			   .off_align = 512,
+			   .steps = 5000,
 			   .chain_max = 2});
 }
 END_TEST
 
 START_TEST(without_a_batmap)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 32 << 10, .no_batmap = true}, .size = 4 << 20, .off_align = 512,
-			   .steps = 8000, .chain_max = 3});
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 32 << 10, .no_batmap = true},
+			   .size = 4 << 20,
+			   .off_align = 512,
+			   .steps = 8000,
+			   .chain_max = 3});
 }
 END_TEST
 
 START_TEST(a_store_of_4096)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 128 << 10}, .size = 8 << 20, .off_align = 4096, .steps = 8000,
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 128 << 10},
+			   .size = 8 << 20,
+			   .off_align = 4096,
+			   .steps = 8000,
 			   .chain_max = 3});
 }
 END_TEST
 
 START_TEST(chains_of_snapshots)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10}, .size = 8 << 20, .off_align = 512, .steps = 30000,
-			   .chain_max = 33, .reopen = 400});
+	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10},
+			   .size = 8 << 20,
+			   .off_align = 512,
+			   .steps = 30000,
+			   .chain_max = 33,
+			   .reopen = 400});
 }
 END_TEST
 
 START_TEST(fixed)
 {
-	run((struct world){.make = {.type = VHD_FIXED}, .size = 4 << 20, .off_align = 512, .steps = 5000, .chain_max = 1});
+	run((struct world){.make = {.type = VHD_FIXED},
+			   .size = 4 << 20,
+			   .off_align = 512,
+			   .steps = 5000,
+			   .chain_max = 1});
 }
 END_TEST
 
 START_TEST(snapshots_of_a_fixed_disk)
 {
-	run((struct world){.make = {.type = VHD_FIXED, .block_size = 64 << 10}, .size = 4 << 20, .off_align = 512, .steps = 8000, .chain_max = 4});
+	run((struct world){.make = {.type = VHD_FIXED, .block_size = 64 << 10},
+			   .size = 4 << 20,
+			   .off_align = 512,
+			   .steps = 8000,
+			   .chain_max = 4});
 }
 END_TEST
 
 START_TEST(a_block_device)
 {
-	run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10, .device = 16 << 20}, .size = 8 << 20, .off_align = 512,
-			   .steps = 10000, .chain_max = 1});
+	run((struct world){
+		.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10, .device = 16 << 20},
+		.size = 8 << 20,
+		.off_align = 512,
+		.steps = 10000,
+		.chain_max = 1});
 }
 END_TEST
 
@@ -129,8 +174,14 @@ START_TEST(encrypted)
 	for (key.len = 32; key.len <= 64; key.len += 32) {
 		for (unsigned i = 0; i < key.len; i++)
 			key.bytes[i] = (uint8_t)(i * 7 + 1);
-		run((struct world){.make = {.type = VHD_DYNAMIC, .block_size = 64 << 10, .key = (char *)key.bytes, .key_len = key.len},
-				   .size = 4 << 20, .off_align = 512, .steps = 5000, .chain_max = 3});
+		run((struct world){.make = {.type = VHD_DYNAMIC,
+					    .block_size = 64 << 10,
+					    .key = (char *)key.bytes,
+					    .key_len = key.len},
+				   .size = 4 << 20,
+				   .off_align = 512,
+				   .steps = 5000,
+				   .chain_max = 3});
 	}
 	key.len = 0;
 }

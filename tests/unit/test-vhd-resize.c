@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* VHDs offline: a resize, cut at every point of it, is reverted by its journal, to the byte; also when the revert is cut in its turn. */
+/* VHDs offline: a resize, cut at every point of it, is reverted by its journal, to the byte; also
+ * when the revert is cut in its turn. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +10,11 @@
 #include "tests/support/vhd-trial.h"
 
 /*
- * The power goes while a resize that was cut off is being reverted; what is left is reverted once more.  path is as the first cut left it;
- * every cut of the second is tried.
+ * The power goes while a resize that was cut off is being reverted; what is left is reverted once
+ * more.  path is as the first cut left it; every cut of the second is tried.
  */
-static void cut_revert(const char *path, const char *journal, const uint8_t *j, uint64_t jlen, const uint8_t *before, uint64_t len)
+static void cut_revert(const char *path, const char *journal, const uint8_t *j, uint64_t jlen,
+		       const uint8_t *before, uint64_t len)
 {
 	struct event *outer = events;
 	size_t nouter = nevents;
@@ -33,7 +35,8 @@ static void cut_revert(const char *path, const char *journal, const uint8_t *j, 
 		err.code = 0;
 		ok(vhd_revert(path, journal, &err));
 		got = slurp(path, &got_size);
-		ck_assert_msg(got_size == len && !memcmp(got, before, len), "seed %lu: reverted after %zu of %zu of a revert, it is another file",
+		ck_assert_msg(got_size == len && !memcmp(got, before, len),
+			      "seed %lu: reverted after %zu of %zu of a revert, it is another file",
 			      seed, cut, nevents);
 		free(got);
 	}
@@ -45,7 +48,8 @@ static void cut_revert(const char *path, const char *journal, const uint8_t *j, 
 	nevents = nouter;
 }
 
-/* Larger, cut, reverted: the disk of before, to the byte; and not reverted: the disk of before, or a larger one with zeroes. */
+/* Larger, cut, reverted: the disk of before, to the byte; and not reverted: the disk of before, or
+ * a larger one with zeroes. */
 static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 {
 	struct vhd_new a = {.size = from, .block_size = 4096, .fixed = fixed};
@@ -63,7 +67,10 @@ static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 	old = content(path, &size);
 	before = slurp(path, &len);
 	start_recording(path);
+	names_synced = 0;
 	ok(vhd_resize(path, to, journal, &err));
+	ck_assert_msg(names_synced == 1,
+		      "the image is changed when a power cut may still leave no journal");
 	stop_recording();
 	check_image(path, 0, "after the resize");
 	/* the journal once more, of the image as it was */
@@ -79,11 +86,15 @@ static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 			spill(path, d.b, d.len);
 			if (!fixed) {
 				got = content(path, &got_size);
-				ck_assert_msg(got_size == from || got_size == to, "seed %lu: %llu bytes", seed, (unsigned long long)got_size);
+				ck_assert_msg(got_size == from || got_size == to,
+					      "seed %lu: %llu bytes", seed,
+					      (unsigned long long)got_size);
 				ck_assert_int_eq(memcmp(got, old, from), 0);
 				for (uint64_t i = from; i < got_size; i++)
 					if (got[i])
-						ck_abort_msg("seed %lu: byte %llu of what is new is not zero", seed, (unsigned long long)i);
+						ck_abort_msg("seed %lu: byte %llu of what is new "
+							     "is not zero",
+							     seed, (unsigned long long)i);
 				free(got);
 			}
 			if (!again) {
@@ -95,8 +106,9 @@ static void cut_resize(bool fixed, uint64_t from, uint64_t to)
 			ok(vhd_revert(path, journal, &err));
 			ck_assert_int_lt(access(journal, F_OK), 0);
 			got = slurp(path, &got_size);
-			ck_assert_msg(got_size == len && !memcmp(got, before, len), "seed %lu: reverted after %zu of %zu, it is another file", seed, cut,
-				      nevents);
+			ck_assert_msg(got_size == len && !memcmp(got, before, len),
+				      "seed %lu: reverted after %zu of %zu, it is another file",
+				      seed, cut, nevents);
 			free(got);
 		}
 	forget_events();

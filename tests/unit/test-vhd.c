@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The VHD driver on a simulated store: what goes to the file, when, and in which order; and what is refused. */
+/* The VHD driver on a simulated store: what goes to the file, when, and in which order; and what is
+ * refused. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "drivers/drivers.h"
-#include "drivers/vhd.h"
+#include "drivers/vhd/vhd.h"
 #include "lib/bytes.h"
-#include "lib/fiber.h"
+#include "lib/fiber/fiber.h"
 #include "tests/support/drive.h"
 #include "tests/support/suite.h"
 #include "tests/support/vhd-make.h"
@@ -18,7 +19,11 @@
 
 static struct fault_file *dynamic(void)
 {
-	return vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DYNAMIC, .uuid = 1});
+	return vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd",
+						 .size = SIZE,
+						 .block_size = BLOCK,
+						 .type = VHD_DYNAMIC,
+						 .uuid = 1});
 }
 
 /* A differencing image on a raw one whose sectors say where they are. */
@@ -28,7 +33,12 @@ static void upon_raw(void)
 
 	for (uint64_t i = 0; i < SIZE; i++)
 		raw->data[i] = (uint8_t)(1 + i / 512 % 251);
-	vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 1, .parent = "./base.img"});
+	vhd_make(&fio, &(struct vhd_make){.name = "/a.vhd",
+					  .size = SIZE,
+					  .block_size = BLOCK,
+					  .type = VHD_DIFF,
+					  .uuid = 1,
+					  .parent = "./base.img"});
 }
 
 static struct vhd *driver(void)
@@ -42,7 +52,9 @@ static uint32_t entry_in(const struct fault_file *f, uint32_t block)
 	return td_get_be32(f->data + 1536 + 4 * block);
 }
 
-/* --- the data path -------------------------------------------------------------------------------------------------- */
+/* --- the data path
+ * --------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(what_is_in_the_image_is_one_operation)
 {
@@ -60,7 +72,8 @@ START_TEST(what_is_in_the_image_is_one_operation)
 	expect_log(1, TD_IO_WRITE, 4096);
 	ck_assert_uint_eq(fio.log[1].flags & TD_IO_DSYNC, 0);
 	ck_assert_uint_eq(fio.log[2].flags & TD_IO_DSYNC, TD_IO_DSYNC);
-	ck_assert_uint_eq(fio.log[2].off % 4096, 512); /* a block's data stands at a multiple of 4,096 */
+	ck_assert_uint_eq(fio.log[2].off % 4096,
+			  512); /* a block's data stands at a multiple of 4,096 */
 	ok(TD_FLUSH, NULL, 0, 0, 0);
 	ck_assert_uint_eq(fio.nlog, 4);
 	expect_log(3, TD_IO_SYNC, 0);
@@ -99,7 +112,8 @@ START_TEST(a_read_asks_each_file_once_for_what_is_contiguous)
 		sum += fio.log[i].len;
 	ck_assert_uint_eq(sum, 8 * BLOCK);
 	for (unsigned i = 0; i < 8 * BLOCK; i++)
-		ck_assert_uint_eq(mem[i], i / 512 == (BLOCK + 1024) / 512 ? 0xab : 1 + i / 512 % 251);
+		ck_assert_uint_eq(mem[i],
+				  i / 512 == (BLOCK + 1024) / 512 ? 0xab : 1 + i / 512 % 251);
 	close_leaf();
 	end();
 }
@@ -165,7 +179,9 @@ START_TEST(extents_tell_what_is_the_parents)
 }
 END_TEST
 
-/* --- the write order ------------------------------------------------------------------------------------------------ */
+/* --- the write order
+ * ------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(a_flush_syncs_data_before_metadata_and_metadata_before_it_answers)
 {
@@ -175,15 +191,15 @@ START_TEST(a_flush_syncs_data_before_metadata_and_metadata_before_it_answers)
 	f = dynamic();
 	open_leaf("vhd:/a.vhd");
 	ok(TD_WRITE, mem, 3 * BLOCK, 4096, 0);
-	expect_log(0, TD_IO_WRITE, 512);  /* the bitmap, clear (V2) */
+	expect_log(0, TD_IO_WRITE, 512); /* the bitmap, clear (V2) */
 	expect_log(1, TD_IO_WRITE, 4096);
 	ck_assert_uint_eq(fio.nlog, 2);
 	ck_assert_uint_eq(entry_in(f, 3), VHD_UNUSED);
 	ok(TD_FLUSH, NULL, 0, 0, 0);
-	expect_log(2, TD_IO_SYNC, 0);     /* V1 */
-	expect_log(3, TD_IO_WRITE, 512);  /* the bitmap */
-	expect_log(4, TD_IO_WRITE, 512);  /* the table */
-	expect_log(5, TD_IO_SYNC, 0);     /* V5 */
+	expect_log(2, TD_IO_SYNC, 0);    /* V1 */
+	expect_log(3, TD_IO_WRITE, 512); /* the bitmap */
+	expect_log(4, TD_IO_WRITE, 512); /* the table */
+	expect_log(5, TD_IO_SYNC, 0);    /* V5 */
 	ck_assert_uint_eq(fio.nlog, 6);
 	ck_assert_uint_eq(fio.log[3].off, fio.log[0].off);
 	ck_assert_uint_eq(fio.log[4].off, 1536);
@@ -376,7 +392,12 @@ START_TEST(bits_on_a_device_do_not_count_before_they_are_written)
 	struct fault_file *f;
 
 	begin();
-	f = vhd_make(&fio, &(struct vhd_make){.name = "/dev", .size = SIZE, .block_size = BLOCK, .type = VHD_DYNAMIC, .uuid = 1, .device = 8 * MIB});
+	f = vhd_make(&fio, &(struct vhd_make){.name = "/dev",
+					      .size = SIZE,
+					      .block_size = BLOCK,
+					      .type = VHD_DYNAMIC,
+					      .uuid = 1,
+					      .device = 8 * MIB});
 	open_leaf("vhd:/dev");
 	ok(TD_WRITE, mem, 4096, 512, TD_FUA);
 	close_leaf();
@@ -394,9 +415,12 @@ START_TEST(bits_on_a_device_do_not_count_before_they_are_written)
 }
 END_TEST
 
-/* --- what images say ------------------------------------------------------------------------------------------------ */
+/* --- what images say
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static void refuse(const char *what, int code, const char *word, void (*spoil)(struct fault_file *f))
+static void refuse(const char *what, int code, const char *word,
+		   void (*spoil)(struct fault_file *f))
 {
 	struct fault_file *f;
 	int rc;
@@ -405,7 +429,8 @@ static void refuse(const char *what, int code, const char *word, void (*spoil)(s
 	f = dynamic();
 	spoil(f);
 	rc = open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_DIRECT});
-	ck_assert_msg(rc == -code && strstr(err.text, word), "%s: %d, '%s'", what, rc, rc ? err.text : "it was opened");
+	ck_assert_msg(rc == -code && strstr(err.text, word), "%s: %d, '%s'", what, rc,
+		      rc ? err.text : "it was opened");
 	ck_assert_msg(strstr(err.text, "/a.vhd") != NULL, "%s: which file?", what);
 	end();
 }
@@ -438,7 +463,11 @@ static void header(struct fault_file *f, size_t at, uint64_t v, unsigned bytes)
 	sum(f->data + 512, 1024, 36);
 }
 
-#define SPOIL(name, ...) static void name(struct fault_file *f) { __VA_ARGS__; }
+#define SPOIL(name, ...)                                                                           \
+	static void name(struct fault_file *f)                                                     \
+	{                                                                                          \
+		__VA_ARGS__;                                                                       \
+	}
 SPOIL(no_cookie, f->data[0] = 'x'; f->data[f->size - 512] = 'x')
 SPOIL(no_sum, f->data[100]++; f->data[f->size - 412]++)
 SPOIL(odd_size, footers(f, 48, SIZE + 1, 8))
@@ -496,7 +525,9 @@ START_TEST(a_guest_cannot_make_its_fixed_disk_into_something_else)
 	struct fault_file *fixed, *dyn;
 
 	begin();
-	fixed = vhd_make(&fio, &(struct vhd_make){.name = "/f.vhd", .size = SIZE, .type = VHD_FIXED, .uuid = 2});
+	fixed = vhd_make(
+		&fio,
+		&(struct vhd_make){.name = "/f.vhd", .size = SIZE, .type = VHD_FIXED, .uuid = 2});
 	dyn = dynamic();
 	memcpy(fixed->data, dyn->data, dyn->size); /* what the guest wrote */
 	ck_assert_int_eq(open_how("vhd:/f.vhd", (struct td_how){.flags = TD_FILE_DIRECT}), -EINVAL);
@@ -527,7 +558,13 @@ END_TEST
 
 START_TEST(a_parent_is_the_one_that_the_child_remembers)
 {
-	struct vhd_make m = {.name = "/b.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 2, .parent = "./a.vhd", .parent_uuid = 1};
+	struct vhd_make m = {.name = "/b.vhd",
+			     .size = SIZE,
+			     .block_size = BLOCK,
+			     .type = VHD_DIFF,
+			     .uuid = 2,
+			     .parent = "./a.vhd",
+			     .parent_uuid = 1};
 
 	begin();
 	dynamic();
@@ -561,7 +598,13 @@ END_TEST
 
 START_TEST(a_chain_that_bites_its_tail_is_refused)
 {
-	struct vhd_make m = {.name = "/x.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 1, .parent = "./y.vhd", .parent_uuid = 2};
+	struct vhd_make m = {.name = "/x.vhd",
+			     .size = SIZE,
+			     .block_size = BLOCK,
+			     .type = VHD_DIFF,
+			     .uuid = 1,
+			     .parent = "./y.vhd",
+			     .parent_uuid = 2};
 
 	begin();
 	vhd_make(&fio, &m);
@@ -578,17 +621,25 @@ END_TEST
 /* IEEE 1619-2007, vectors 4 and 5: AES-128, data units 0 and 1, of 512 bytes 00 01 02 ... */
 START_TEST(encryption_is_that_of_the_standard)
 {
-	static const uint8_t bytes[32] = {0x27, 0x18, 0x28, 0x18, 0x28, 0x45, 0x90, 0x45, 0x23, 0x53, 0x60, 0x28, 0x74, 0x71, 0x35, 0x26,
-					  0x31, 0x41, 0x59, 0x26, 0x53, 0x58, 0x97, 0x93, 0x23, 0x84, 0x62, 0x64, 0x33, 0x83, 0x27, 0x95};
-	static const uint8_t want[16] = {0x27, 0xa7, 0x47, 0x9b, 0xef, 0xa1, 0xd4, 0x76, 0x48, 0x9f, 0x30, 0x8c, 0xd4, 0xcf, 0xa6, 0xe2};
+	static const uint8_t bytes[32] = {0x27, 0x18, 0x28, 0x18, 0x28, 0x45, 0x90, 0x45,
+					  0x23, 0x53, 0x60, 0x28, 0x74, 0x71, 0x35, 0x26,
+					  0x31, 0x41, 0x59, 0x26, 0x53, 0x58, 0x97, 0x93,
+					  0x23, 0x84, 0x62, 0x64, 0x33, 0x83, 0x27, 0x95};
+	static const uint8_t want[16] = {0x27, 0xa7, 0x47, 0x9b, 0xef, 0xa1, 0xd4, 0x76,
+					 0x48, 0x9f, 0x30, 0x8c, 0xd4, 0xcf, 0xa6, 0xe2};
 	struct td_key key = {.len = 32};
 	struct fault_file *f;
 	uint8_t *data;
 
 	memcpy(key.bytes, bytes, 32);
 	begin();
-	f = vhd_make(&fio, &(struct vhd_make){.name = "/k.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DYNAMIC, .uuid = 1,
-					      .key = (const char *)bytes, .key_len = 32});
+	f = vhd_make(&fio, &(struct vhd_make){.name = "/k.vhd",
+					      .size = SIZE,
+					      .block_size = BLOCK,
+					      .type = VHD_DYNAMIC,
+					      .uuid = 1,
+					      .key = (const char *)bytes,
+					      .key_len = 32});
 	ck_assert_int_eq(open_how("vhd:/k.vhd", (struct td_how){.key = &key}), 0);
 	for (unsigned i = 0; i < 1024; i++)
 		mem[i] = (uint8_t)i;
@@ -606,7 +657,8 @@ START_TEST(encryption_is_that_of_the_standard)
 }
 END_TEST
 
-/* --- files that were cut off (V9) ------------------------------------------------------------------------------------ */
+/* --- files that were cut off (V9)
+ * ------------------------------------------------------------------------------------ */
 
 /* A disk with all of block 3, or its first 8 sectors; closed. */
 static struct fault_file *with_block(bool whole)
@@ -642,7 +694,9 @@ START_TEST(what_was_cut_off_is_an_error_and_is_not_written)
 	was = malloc(f->size);
 	memcpy(was, f->data, f->size);
 	ck_assert_int_eq(open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_DIRECT}), -EIO);
-	ck_assert_msg(strstr(err.text, "64 sectors of block 3, from sector 448 of the disk on") != NULL, "%s", err.text);
+	ck_assert_msg(strstr(err.text, "64 sectors of block 3, from sector 448 of the disk on") !=
+			      NULL,
+		      "%s", err.text);
 	ck_assert_mem_eq(f->data, was, f->size);
 	ck_assert_int_eq(open_how("vhd:/a.vhd", (struct td_how){.flags = TD_FILE_RDONLY}), 0);
 	ok(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK / 2, 0);
@@ -651,7 +705,8 @@ START_TEST(what_was_cut_off_is_an_error_and_is_not_written)
 	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK, 0), -EIO);
 	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 2 * BLOCK, 4 * BLOCK, 0), -EIO);
 	ok(TD_READ, mem + BLOCK, 4 * BLOCK, BLOCK, 0);
-	ck_assert(!leaf->driver->map(leaf, 3 * BLOCK + BLOCK / 2, 512, &map)); /* nor does another thread */
+	ck_assert(!leaf->driver->map(leaf, 3 * BLOCK + BLOCK / 2, 512,
+				     &map)); /* nor does another thread */
 	close_leaf();
 	ck_assert_mem_eq(f->data, was, f->size);
 	free(was);
@@ -695,8 +750,13 @@ START_TEST(a_parent_that_was_cut_off_shows_an_error_through_its_child)
 	struct fault_file *f = with_block(true);
 
 	cut(f, BLOCK / 2, true);
-	vhd_make(&fio, &(struct vhd_make){.name = "/b.vhd", .size = SIZE, .block_size = BLOCK, .type = VHD_DIFF, .uuid = 2,
-					  .parent = "./a.vhd", .parent_uuid = 1});
+	vhd_make(&fio, &(struct vhd_make){.name = "/b.vhd",
+					  .size = SIZE,
+					  .block_size = BLOCK,
+					  .type = VHD_DIFF,
+					  .uuid = 2,
+					  .parent = "./a.vhd",
+					  .parent_uuid = 1});
 	open_leaf("vhd:/b.vhd");
 	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 4 * BLOCK - 512, 512, 0), -EIO);
 	/* half a block of the child's own: what surrounds it there stays an error */

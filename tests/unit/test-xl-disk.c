@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control/xl-disk.h"
+#include "control/attach/xl-disk.h"
 
 static struct td_err err;
 
@@ -23,14 +23,16 @@ static void bad(const char *text, const char *why)
 
 	memset(&err, 0, sizeof err);
 	ck_assert_msg(xl_disk_parse(text, &d, &err) == -EINVAL, "'%s' was accepted", text);
-	ck_assert_msg(strstr(err.text, why) != NULL, "'%s': '%s' does not say '%s'", text, err.text, why);
+	ck_assert_msg(strstr(err.text, why) != NULL, "'%s': '%s' does not say '%s'", text, err.text,
+		      why);
 	xl_disk_free(&d);
 }
 
 START_TEST(by_name)
 {
-	struct xl_disk d =
-	        good("vdev=xvdb, format=vhd ,access=ro,backendtype=tap,script=block-tap,no-discard,target=/srv/a,b=c.vhd");
+	struct xl_disk d = good(
+		"vdev=xvdb, format=vhd "
+		",access=ro,backendtype=tap,script=block-tap,no-discard,target=/srv/a,b=c.vhd");
 
 	ck_assert_str_eq(d.target, "/srv/a,b=c.vhd");
 	ck_assert_str_eq(d.format, "vhd");
@@ -81,7 +83,8 @@ END_TEST
 
 START_TEST(ours)
 {
-	struct xl_disk d = good("cache=unsafe,unsafe=yes,shared=yes,on-enospc=report,sector-size=4096,vdev=xvda,target=/a");
+	struct xl_disk d = good("cache=unsafe,unsafe=yes,shared=yes,on-enospc=report,sector-size="
+				"4096,vdev=xvda,target=/a");
 
 	ck_assert_str_eq(d.cache, "unsafe");
 	ck_assert_str_eq(d.on_enospc, "report");
@@ -136,23 +139,24 @@ START_TEST(numbers)
 		const char *name;
 		uint32_t devid;
 	} known[] = {
-	        {"xvda", 51712},
-	        {"xvda1", 51713},
-	        {"xvdp15", 51967},
-	        {"xvdq", (1u << 28) + (16 << 8)},
-	        {"xvdaa", (1u << 28) + (26 << 8)},
-	        {"xvda16", (1u << 28) + 16},
-	        {"d0", 51712},
-	        {"d1p2", 51730},
-	        {"hda", 768},
-	        {"hdb1", 833},
-	        {"hdc", 5632},
-	        {"sda", 2048},
-	        {"sdb1", 2065},
-	        {"51712", 51712},
+		{"xvda", 51712},
+		{"xvda1", 51713},
+		{"xvdp15", 51967},
+		{"xvdq", (1u << 28) + (16 << 8)},
+		{"xvdaa", (1u << 28) + (26 << 8)},
+		{"xvda16", (1u << 28) + 16},
+		{"d0", 51712},
+		{"d1p2", 51730},
+		{"hda", 768},
+		{"hdb1", 833},
+		{"hdc", 5632},
+		{"sda", 2048},
+		{"sdb1", 2065},
+		{"51712", 51712},
 	};
-	static const char *const none[] = {"",      "xvd", "xvdA", "xvda256", "xvda01", "hde",           "sdq",
-	                                   "xvda ", "d",   "d0p",  "d0p1x",   "5171x",  "xvdaaaaaaaaaa", "99999999999"};
+	static const char *const none[] = {
+		"",      "xvd", "xvdA", "xvda256", "xvda01", "hde",           "sdq",
+		"xvda ", "d",   "d0p",  "d0p1x",   "5171x",  "xvdaaaaaaaaaa", "99999999999"};
 	char name[24];
 	uint32_t id;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The memory transport: rings in any order of pages, copies within bounds, and frontends that hand over what they should not. */
+/* The memory transport: rings in any order of pages, copies within bounds, and frontends that hand
+ * over what they should not. */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -32,8 +33,9 @@ struct side {
 static struct side connect_pages(void)
 {
 	struct side s;
-	struct td_err err = { 0 };
-	int fd = memory(PAGES * TD_PAGE, F_SEAL_SHRINK), kick = eventfd(0, EFD_CLOEXEC), call = eventfd(0, EFD_CLOEXEC);
+	struct td_err err = {0};
+	int fd = memory(PAGES * TD_PAGE, F_SEAL_SHRINK), kick = eventfd(0, EFD_CLOEXEC),
+	    call = eventfd(0, EFD_CLOEXEC);
 
 	s.guest = mmap(NULL, PAGES * TD_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	ck_assert_ptr_ne(s.guest, MAP_FAILED);
@@ -54,8 +56,8 @@ static void finish(struct side *s)
 START_TEST(test_ring_of_scattered_pages)
 {
 	struct side s = connect_pages();
-	const uint32_t refs[] = { 5, 2, 7, 2 };
-	struct td_err err = { 0 };
+	const uint32_t refs[] = {5, 2, 7, 2};
+	struct td_err err = {0};
 	char *ring = s.x->ops->map_ring(s.x, refs, 4, &err);
 
 	ck_assert_ptr_nonnull(ring);
@@ -69,7 +71,7 @@ START_TEST(test_ring_of_scattered_pages)
 	ck_assert_int_eq(s.guest[2 * TD_PAGE + 9], 'x');
 	s.x->ops->unmap_ring(s.x, ring, 4);
 
-	ck_assert_ptr_null(s.x->ops->map_ring(s.x, (uint32_t[]){ 0, PAGES }, 2, &err));
+	ck_assert_ptr_null(s.x->ops->map_ring(s.x, (uint32_t[]){0, PAGES}, 2, &err));
 	ck_assert_int_eq(err.code, EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "outside"));
 	finish(&s);
@@ -81,15 +83,15 @@ START_TEST(test_copies_stay_inside)
 	struct side s = connect_pages();
 	char out[TD_PAGE], in[TD_PAGE];
 	struct td_copy c[] = {
-		{ .local = in, .ref = 3, .off = 512, .len = 1024 },
-		{ .local = out, .ref = 4, .off = 0, .len = TD_PAGE, .to_guest = true },
-		{ .local = in, .ref = PAGES, .off = 0, .len = 512 },
-		{ .local = in, .ref = UINT32_MAX, .off = 0, .len = 512 },
-		{ .local = out, .ref = 1, .off = 4000, .len = 512, .to_guest = true },
-		{ .local = in, .ref = 1, .off = 65535, .len = 1 },
-		{ .local = out, .ref = PAGES - 1, .off = 3584, .len = 512, .to_guest = true },
+		{.local = in, .ref = 3, .off = 512, .len = 1024},
+		{.local = out, .ref = 4, .off = 0, .len = TD_PAGE, .to_guest = true},
+		{.local = in, .ref = PAGES, .off = 0, .len = 512},
+		{.local = in, .ref = UINT32_MAX, .off = 0, .len = 512},
+		{.local = out, .ref = 1, .off = 4000, .len = 512, .to_guest = true},
+		{.local = in, .ref = 1, .off = 65535, .len = 1},
+		{.local = out, .ref = PAGES - 1, .off = 3584, .len = 512, .to_guest = true},
 	};
-	const int want[] = { 0, 0, -EFAULT, -EFAULT, -EFAULT, -EFAULT, 0 };
+	const int want[] = {0, 0, -EFAULT, -EFAULT, -EFAULT, -EFAULT, 0};
 
 	memset(out, 'o', sizeof(out));
 	memset(in, 0, sizeof(in));
@@ -112,7 +114,7 @@ END_TEST
 START_TEST(test_events)
 {
 	struct side s = connect_pages();
-	struct td_err err = { 0 };
+	struct td_err err = {0};
 	int fd = s.x->ops->bind(s.x, 0, &err);
 
 	ck_assert_int_ge(fd, 0);
@@ -135,7 +137,7 @@ END_TEST
 static int try(int memfd, int kick, int call, const char *text)
 {
 	struct td_xport *x = NULL;
-	struct td_err err = { 0 };
+	struct td_err err = {0};
 	int rc = td_xport_mem(memfd, kick, call, &x, &err);
 
 	ck_assert_ptr_null(x);
@@ -150,11 +152,20 @@ START_TEST(test_refusals)
 {
 	int p[2];
 
-	ck_assert_int_eq(try(memory(TD_PAGE, 0), eventfd(0, 0), eventfd(0, 0), "F_SEAL_SHRINK"), -EPERM);
-	ck_assert_int_eq(try(memory(TD_PAGE, F_SEAL_SHRINK | F_SEAL_WRITE), eventfd(0, 0), eventfd(0, 0), "writing"), -EPERM);
-	ck_assert_int_eq(try(memory(TD_PAGE - 1, F_SEAL_SHRINK), eventfd(0, 0), eventfd(0, 0), "less than one page"), -EINVAL);
-	ck_assert_int_eq(try(open("/dev/null", O_RDWR), eventfd(0, 0), eventfd(0, 0), "F_SEAL_SHRINK"), -EPERM);
-	ck_assert_int_eq(try(memory(TD_PAGE, F_SEAL_SHRINK), open("/dev/null", O_RDWR), eventfd(0, 0), "kick"), -EINVAL);
+	ck_assert_int_eq(try(memory(TD_PAGE, 0), eventfd(0, 0), eventfd(0, 0), "F_SEAL_SHRINK"),
+			 -EPERM);
+	ck_assert_int_eq(try(memory(TD_PAGE, F_SEAL_SHRINK | F_SEAL_WRITE), eventfd(0, 0),
+			     eventfd(0, 0), "writing"),
+			 -EPERM);
+	ck_assert_int_eq(try(memory(TD_PAGE - 1, F_SEAL_SHRINK), eventfd(0, 0), eventfd(0, 0),
+			     "less than one page"),
+			 -EINVAL);
+	ck_assert_int_eq(
+		try(open("/dev/null", O_RDWR), eventfd(0, 0), eventfd(0, 0), "F_SEAL_SHRINK"),
+		-EPERM);
+	ck_assert_int_eq(try(memory(TD_PAGE, F_SEAL_SHRINK), open("/dev/null", O_RDWR),
+			     eventfd(0, 0), "kick"),
+			 -EINVAL);
 	ck_assert_int_eq(pipe(p), 0);
 	ck_assert_int_eq(try(memory(TD_PAGE, F_SEAL_SHRINK), eventfd(0, 0), p[1], "call"), -EINVAL);
 	close(p[0]);
@@ -165,11 +176,12 @@ START_TEST(test_cannot_be_cut_off)
 {
 	int fd = memory(PAGES * TD_PAGE, F_SEAL_SHRINK), theirs = dup(fd);
 	struct td_xport *x;
-	struct td_copy c = { .ref = PAGES - 1, .len = 1, .local = &(char){ 0 } };
+	struct td_copy c = {.ref = PAGES - 1, .len = 1, .local = &(char){0}};
 
 	ck_assert_int_eq(td_xport_mem(fd, eventfd(0, 0), eventfd(0, 0), &x, NULL), 0);
 	ck_assert_int_eq(ftruncate(theirs, 0), -1);
-	ck_assert_int_eq(ftruncate(theirs, 2 * PAGES * TD_PAGE), 0); /* growing is harmless, and not seen */
+	ck_assert_int_eq(ftruncate(theirs, 2 * PAGES * TD_PAGE),
+			 0); /* growing is harmless, and not seen */
 	x->ops->copy(x, &c, 1);
 	ck_assert_int_eq(c.err, 0);
 	c.ref = PAGES;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What the stock xl of Xen 4.20 does with a disk, from the line in its configuration on.
 
-own() { echo "vdev=$1,backendtype=tap,$2"; } # own VDEV WORDS: as README's table has it
+own() { echo "vdev=$1,backendtype=tap,$2"; } # own VDEV WORDS: as tapdisk-disk(7) has it
 
 # Shut down by xl, rebooted by xl, destroyed: each time its disk is flushed, and nothing is left.
 case_lifecycle() {
@@ -39,7 +39,7 @@ case_destroy_busy() {
 }
 vhd_file() { rm -f "/data/$1"; vhd-util create -n "/data/$1" -s 32 && echo "/data/$1"; }
 
-# Each row of README's table, attached by xl to a guest that runs, listed, used, detached.
+# Each row of tapdisk-disk(7), attached by xl to a guest that runs, listed, used, detached.
 row() { # row WORDS CACHE-MODE [COMMAND-IN-GUEST]
 	local pid words=$1
 	attach "$(own xvdf "$words")" || { sed 's/^/# | /' /tmp/attach.out; die "xl block-attach '$words' failed"; }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A closed loop of direct I/O on a disk of the guest, for the bench: always DEPTH requests of BS bytes in flight, as fio's libaio does it,
- * by system calls alone so that it can be static.
+ * A closed loop of direct I/O on a disk of the guest, for the bench: always DEPTH requests of BS
+ * bytes in flight, as fio's libaio does it, by system calls alone so that it can be static.
  *
  *   aioload DEVICE read|write|randread|randwrite BS DEPTH SECONDS
  *
@@ -73,7 +73,8 @@ int main(int argc, char **argv)
 	int fd, is_write;
 
 	if (argc != 6) {
-		fprintf(stderr, "usage: aioload DEVICE read|write|randread|randwrite BS DEPTH SECONDS\n");
+		fprintf(stderr,
+			"usage: aioload DEVICE read|write|randread|randwrite BS DEPTH SECONDS\n");
 		return 2;
 	}
 	is_random = !strncmp(argv[2], "rand", 4);
@@ -93,8 +94,12 @@ int main(int argc, char **argv)
 		if (!buf)
 			fail("memory");
 		memset(buf, (int)n, bs);
-		cbs[n] = (struct iocb){.aio_data = n, .aio_lio_opcode = is_write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd,
-				       .aio_buf = (uintptr_t)buf, .aio_nbytes = bs};
+		cbs[n] =
+			(struct iocb){.aio_data = n,
+				      .aio_lio_opcode = is_write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+				      .aio_fildes = (uint32_t)fd,
+				      .aio_buf = (uintptr_t)buf,
+				      .aio_nbytes = bs};
 		place(&cbs[n]);
 		todo[n] = &cbs[n];
 	}
@@ -119,7 +124,8 @@ int main(int argc, char **argv)
 		t = now();
 		for (long i = 0; i < rc; i++) {
 			if (events[i].res != (int64_t)bs) {
-				fprintf(stderr, "aioload: a request ended with %lld\n", (long long)events[i].res);
+				fprintf(stderr, "aioload: a request ended with %lld\n",
+					(long long)events[i].res);
 				return 1;
 			}
 			if (done < MAX_TIMES)
@@ -134,6 +140,7 @@ int main(int argc, char **argv)
 	t = now() - began;
 	n = done < MAX_TIMES ? (unsigned)done : MAX_TIMES;
 	qsort(times, n, sizeof(times[0]), by_size);
-	printf("aioload: %llu requests, %.3f seconds, p50 %.0f us, p99 %.0f us\n", (unsigned long long)done, t, (double)times[n / 2], (double)times[n * 99ull / 100]);
+	printf("aioload: %llu requests, %.3f seconds, p50 %.0f us, p99 %.0f us\n",
+	       (unsigned long long)done, t, (double)times[n / 2], (double)times[n * 99ull / 100]);
 	return 0;
 }

@@ -3,10 +3,12 @@
  * load: a guest's work on a disk, past its page cache, that knows what every block must hold.
  *
  *   load sync DEV N           N times a write of 4 KiB and an fsync, one after the other
- *   load run DEV MB STOPFILE  writes, reads back and syncs blocks of the first MB until STOPFILE exists, then reads all of them
+ *   load run DEV MB STOPFILE  writes, reads back and syncs blocks of the first MB until STOPFILE
+ * exists, then reads all of them
  *
- * Each 4 KiB block is filled from its number and a generation, kept in memory, so that a lost, stale or misplaced write shows.
- * Several threads, each with its own blocks, keep several requests in the ring.
+ * Each 4 KiB block is filled from its number and a generation, kept in memory, so that a lost,
+ * stale or misplaced write shows. Several threads, each with its own blocks, keep several requests
+ * in the ring.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -71,8 +73,8 @@ static void check_block(struct worker *w, uint64_t i, uint64_t *buf, uint64_t *w
 	}
 	fill(want, w->first + i, w->generation[i]);
 	if (memcmp(buf, want, BLOCK) && w->wrong++ < 3)
-		printf("block %llu is not what was written (generation %u)\n", (unsigned long long)(w->first + i),
-		       w->generation[i]);
+		printf("block %llu is not what was written (generation %u)\n",
+		       (unsigned long long)(w->first + i), w->generation[i]);
 }
 
 static void step(struct worker *w, uint64_t *buf, uint64_t *want)
@@ -104,7 +106,8 @@ static void *work(void *arg)
 	struct worker *w = arg;
 	uint64_t *buf = NULL, *want = NULL;
 
-	if (posix_memalign((void **)&buf, BLOCK, BLOCK) || posix_memalign((void **)&want, BLOCK, BLOCK))
+	if (posix_memalign((void **)&buf, BLOCK, BLOCK) ||
+	    posix_memalign((void **)&want, BLOCK, BLOCK))
 		exit(2);
 	while (access(w->stop, F_OK) && w->errors < 100)
 		step(w, buf, want);
@@ -128,10 +131,10 @@ static int run(const char *dev, uint64_t mb, const char *stop)
 	}
 	for (int i = 0; i < THREADS; i++) {
 		w[i] = (struct worker){.fd = fd,
-		                       .first = each * (uint64_t)i,
-		                       .count = each,
-		                       .stop = stop,
-		                       .seed = 88172645463325252u + (uint64_t)i};
+				       .first = each * (uint64_t)i,
+				       .count = each,
+				       .stop = stop,
+				       .seed = 88172645463325252u + (uint64_t)i};
 		w[i].generation = calloc(each, sizeof(*w[i].generation));
 		if (!w[i].generation || pthread_create(&w[i].thread, NULL, work, &w[i]))
 			return 2;
@@ -146,9 +149,11 @@ static int run(const char *dev, uint64_t mb, const char *stop)
 		if (w[i].longest_ms > sum.longest_ms)
 			sum.longest_ms = w[i].longest_ms;
 	}
-	printf("load: %llu writes, %llu reads, %llu syncs, longest %llu ms, %llu errors, %llu wrong\n",
-	       (unsigned long long)sum.writes, (unsigned long long)sum.reads, (unsigned long long)sum.syncs,
-	       (unsigned long long)sum.longest_ms, (unsigned long long)sum.errors, (unsigned long long)sum.wrong);
+	printf("load: %llu writes, %llu reads, %llu syncs, longest %llu ms, %llu errors, %llu "
+	       "wrong\n",
+	       (unsigned long long)sum.writes, (unsigned long long)sum.reads,
+	       (unsigned long long)sum.syncs, (unsigned long long)sum.longest_ms,
+	       (unsigned long long)sum.errors, (unsigned long long)sum.wrong);
 	return sum.errors || sum.wrong;
 }
 
@@ -169,7 +174,8 @@ static int sync_writes(const char *dev, long n)
 		}
 	}
 	t = now_ms() - t;
-	printf("%ld writes and fsyncs, %llu us each\n", n, (unsigned long long)(n ? t * 1000 / (uint64_t)n : 0));
+	printf("%ld writes and fsyncs, %llu us each\n", n,
+	       (unsigned long long)(n ? t * 1000 / (uint64_t)n : 0));
 	free(buf);
 	close(fd);
 	return 0;

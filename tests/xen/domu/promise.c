@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * promise: a guest's files, each fsynced, and told of when fsync has said that it is there; and later, what is there.
+ * promise: a guest's files, each fsynced, and told of when fsync has said that it is there; and
+ * later, what is there.
  *
  *   promise write DIR NAME N   steps 1..N; "@P NAME N" when step N is promised
  *   promise check DIR NAME N   whether all that steps 1..N have promised is there; 1 when not
  *
  * What step N does follows from N alone (P1), so that whoever checks needs nothing but N:
  *
- * P1 N % 4 is 1: a new file fN, made under another name, fsynced and renamed.  2: a new file fN.  3: the file of step N - 1 is
- *    overwritten in place.  0: the file "log" grows by a sector.  In each, the file and then the directory are fsynced.
- * P2 Each sector of 512 bytes says what it is: NAME, the step, its number in the file, again and again until it is full.
- * P3 After a cut, a file of a promised step has each of its sectors, of that step or of a later one that writes there.  Later steps
- *    may be there, in part, or not.
+ * P1 N % 4 is 1: a new file fN, made under another name, fsynced and renamed.  2: a new file fN. 3:
+ * the file of step N - 1 is overwritten in place.  0: the file "log" grows by a sector.  In each,
+ * the file and then the directory are fsynced. P2 Each sector of 512 bytes says what it is: NAME,
+ * the step, its number in the file, again and again until it is full. P3 After a cut, a file of a
+ * promised step has each of its sectors, of that step or of a later one that writes there.  Later
+ * steps may be there, in part, or not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +48,9 @@ static void fill(char *sector, unsigned step, unsigned at)
 		sector[i] = text[i % len];
 }
 
-/* --- writing -------------------------------------------------------------------------------------------------------- */
+/* --- writing
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static void put(const char *path, unsigned step, unsigned first, unsigned n)
 {
@@ -99,7 +103,9 @@ static int write_steps(unsigned steps, int dir)
 	return 0;
 }
 
-/* --- checking (P3) -------------------------------------------------------------------------------------------------- */
+/* --- checking (P3)
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static unsigned lost;
 
@@ -115,7 +121,8 @@ static unsigned step_of(const char *sector, unsigned at)
 	char want[SECTOR], who[32];
 	unsigned step, number;
 
-	if (sscanf(sector, "%31[^ ] %u %u\n", who, &step, &number) != 3 || strcmp(who, name) || number != at)
+	if (sscanf(sector, "%31[^ ] %u %u\n", who, &step, &number) != 3 || strcmp(who, name) ||
+	    number != at)
 		return 0;
 	fill(want, step, at);
 	return memcmp(sector, want, SECTOR) ? 0 : step;
@@ -138,7 +145,8 @@ static void check_file(const char *path, unsigned first, unsigned n, unsigned st
 			is = step_of(sector, i);
 		if (is && (is == step || is == later))
 			continue;
-		snprintf(what, sizeof what, "not what step %u promised, but of step %u (0: of none)", step, is);
+		snprintf(what, sizeof what,
+			 "not what step %u promised, but of step %u (0: of none)", step, is);
 		complain(path, i, what);
 	}
 	close(fd);

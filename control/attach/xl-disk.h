@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A disk as xl's configuration writes it (xl-disk-configuration(5)), and a few keys of ours.  Pure:
+ * reads text, touches nothing.
+ *
+ *   /srv/a.img, raw, xvda, rw            by position: target, format, vdev, access
+ *   format=vhd, vdev=xvdb, target=/x     by name, in any order; target= last, as it takes all that
+ * follows, commas too raw:/srv/a.img,xvda,w                the old way: a format in front of the
+ * target; vdev and access follow
+ *
+ * Ours: cache=MODE, unsafe=yes, shared=yes (or access w!), on-enospc=pause|report,
+ * sector-size=512|4096, polling-duration=US, polling-idle-threshold=PERCENT.
+ */
+#ifndef TD_CONTROL_XL_DISK_H
+#define TD_CONTROL_XL_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "td/log.h"
+
+struct xl_disk {
+	char *target;   /* a path; never NULL, and "" only for a CD drive without a medium */
+	char *format;   /* "raw", "vhd", "qcow2", ... */
+	char *vdev;     /* as written: "xvda" */
+	uint32_t devid; /* its number in xenstore */
+	bool read_only, shared, unsafe, cdrom, removable;
+	bool discard; /* true unless no-discard */
+	bool direct_io_safe;
+	char *cache, *on_enospc, *sector_size; /* NULL: not given */
+	char *polling_duration, *polling_idle; /* microseconds, percent; NULL: not given */
+};
+
+/* 0 or -EINVAL with text (-ENOMEM).  xl_disk_free takes one of a failed parse, too. */
+int xl_disk_parse(const char *text, struct xl_disk *d, struct td_err *err);
+void xl_disk_free(struct xl_disk *d);
+
+/* The number of a virtual device: xvda, xvda1, d0p1, hda, sda, or the number itself.  False when it
+ * is none. */
+bool xl_vdev_number(const char *vdev, uint32_t *devid);
+/* The other way, for people: xvda for 51712; "?" and the number for what has no such name. */
+void xl_vdev_name(uint32_t devid, char name[24]);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a dead tapdisk had answered and not written to its image yet (lib/redo.h) is put there,
+ * before its disk is taken away.  A tapdisk does it that has nothing else to do: it knows the
+ * formats, and locks the image.
+ */
+#include "control/tap-ctl/tap-ctl.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/ctl-client.h"
+#include "lib/redo.h"
+
+/* Does the record tell of a log, of this boot of the host? */
+static bool record_has_log(const json_t *record)
+{
+	const char *log = json_string_value(json_object_get(record, "log"));
+	char boot[40];
+
+	td_redo_boot(boot);
+	return log && *log && !strcmp(log, boot);
+}
+
+int tc_log_waits(int minor)
+{
+	char log[PATH_MAX], path[PATH_MAX];
+	json_t *record;
+	bool has;
+	int rc;
+
+	if (td_ctl_redo_path(minor, log) || td_ctl_disk_path(minor, path))
+		return 0;
+	rc = td_redo_waits(log);
+	if (rc || !access(log, F_OK))
+		return rc;
+	record = json_load_file(path, 0, NULL);
+	has = record_has_log(record);
+	json_decref(record);
+	return has ? -ENODATA : 0;
+}
+
+static int ask(int minor, json_t *record, struct td_err *err)
+{
+	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O}", "op", "settle", "minor", minor, "args",
+				json_object_get(record, "args"), "options",
+				json_object_get(record, "options"), "past", record);
+	pid_t pid;
+	int ret;
+
+	if (!req)
+		return td_fail(err, EBADMSG, "the record of minor %d makes no sense", minor);
+	ret = tc_spawn(&pid, NULL, err);
+	if (ret) {
+		json_decref(req);
+		return ret;
+	}
+	ret = td_ctl_call(pid, req, NULL, 0, TC_SLOW, NULL, NULL, NULL, err);
+	tc_reap(pid, 0);
+	return ret;
+}
+
+static int settle(int minor, struct td_err *err)
+{
+	json_t *record = NULL;
+	pid_t pid = 0;
+	int fd, ret = tc_record_open(minor, TC_SLOW, &fd, &record, err);
+
+	if (ret)
+		return ret;
+	if (td_ctl_marker(minor, &pid) == TD_MARKER_HELD)
+		ret = td_fail(err, EBUSY, "minor %d is held by tapdisk %d", minor, (int)pid);
+	else
+		ret = ask(minor, record, err);
+	json_decref(record);
+	close(fd);
+	return ret;
+}
+
+int tc_settle(int minor, bool give_up, struct td_err *err)
+{
+	int waits = tc_log_waits(minor), ret;
+	struct td_err why = {};
+	char what[64], log[PATH_MAX];
+
+	if (!waits)
+		return 0;
+	ret = settle(minor, &why);
+	if (!ret)
+		return 0;
+	snprintf(what, sizeof what, waits > 0 ? "%d changes" : "what was changed", waits);
+	if (!give_up || td_ctl_redo_path(minor, log))
+		return td_fail(err, ret == -ENODEV ? ENODATA : -ret,
+			       "minor %d: %s of its image that were acknowledged cannot be written "
+			       "to it: %s%s",
+			       minor, what, why.text,
+			       strstr(why.text, "free -f") ? ""
+							   : "; `tap-ctl free -f' gives them up");
+	fprintf(stderr, "tap-ctl: minor %d: %s of its image that were acknowledged are lost: %s\n",
+		minor, what, why.text);
+	unlink(log);
+	return 0;
+}
+
+int tc_cmd_settle(const struct tc_args *a, struct td_err *err)
+{
+	return tc_settle(a->minor, false, err);
+}

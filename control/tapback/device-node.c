@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a device's directory in xenstore says of it, and the list of those to be looked at. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control/tapback/device.h"
+
+void device_mark(struct device *d)
+{
+	if (td_list_empty(&d->dirty))
+		td_list_add(&d->m->dirty, &d->dirty);
+}
+
+/* Writes, or with a NULL value removes; -ENOENT when the directory is gone. */
+static int write_kept(struct device *d, const char *key, const char *value)
+{
+	struct store *s = d->m->store;
+	int rc;
+
+	do {
+		rc = store_begin(s);
+		if (rc)
+			return rc;
+		if (store_read_number(s, d->dir, "state", 8) == -1)
+			rc = -ENOENT;
+		else
+			rc = value ? store_write(s, d->dir, key, "%s", value)
+				   : store_remove(s, d->dir, key);
+		if (rc)
+			store_abort(s);
+		else
+			rc = store_commit(s);
+	} while (rc == -EAGAIN);
+	return rc;
+}
+
+void device_write(struct device *d, const char *key, const char *value)
+{
+	int rc = write_kept(d, key, value);
+
+	if (rc && rc != -ENOENT)
+		td_log(LOG_ERR, "%s: cannot write %s: %s", d->dir, key, strerror(-rc));
+}
+
+void device_state(struct device *d, int state)
+{
+	if (d->b.state == state)
+		return;
+	td_log(LOG_DEBUG, "%s: backend state %d -> %d", d->dir, d->b.state, state);
+	device_write(d, "state", (const char[]){(char)('0' + state), 0});
+	d->b.state = state;
+}
+
+void device_error(struct device *d, const char *why)
+{
+	char path[STORE_PATH];
+
+	snprintf(path, sizeof path, "error/%s", d->dir);
+	if (why)
+		store_write(d->m->store, path, "error", "%s", why);
+	else if (store_exists(d->m->store, path))
+		store_remove(d->m->store, path, NULL);
+	device_write(d, "tapdisk-error", why);
+}
+
+void device_say(struct device *d, const char *now, const char *reason)
+{
+	bool well = !strcmp(now, "running"), has = reason && *reason;
+
+	if (!strcmp(d->said, now))
+		return;
+	if (!well || d->said[0])
+		td_log_limited(&d->limit, well ? LOG_NOTICE : LOG_ERR, "%s: tapdisk %d: %s%s%s",
+			       d->dir, (int)d->pid, now, has ? ": " : "", has ? reason : "");
+	snprintf(d->said, sizeof d->said, "%s", now);
+	device_write(d, "reason", has ? reason : NULL);
+	device_write(d, "tapdisk-state", now); /* last: who waits for it reads the reason then */
+}

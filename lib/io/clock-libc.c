@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * clock_gettime() in the place of libc's, for a program that attaches its loop to lib/io/clock.h:
+ * libev asks for the time twice a turn, and cannot be told not to.  Not in the library, since it
+ * counts for all of a program.
+ */
+#include <dlfcn.h>
+#include <time.h>
+
+#include "lib/io/clock.h"
+
+typedef int look_fn(clockid_t id, struct timespec *t);
+
+static look_fn *libc;
+
+static int look(clockid_t id, struct timespec *t)
+{
+	look_fn *fn = __atomic_load_n(&libc, __ATOMIC_RELAXED);
+
+	if (!fn) { /* as soon as some library looks, which may be before main() */
+		fn = (look_fn *)dlsym(RTLD_NEXT, "clock_gettime");
+		__atomic_store_n(&libc, fn, __ATOMIC_RELAXED);
+	}
+	return fn(id, t);
+}
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	if (id != CLOCK_MONOTONIC || !td_clock_turn)
+		return look(id, t);
+	t->tv_sec = (time_t)(td_clock_turn / 1000000000);
+	t->tv_nsec = (long)(td_clock_turn % 1000000000);
+	return 0;
+}

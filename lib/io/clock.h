@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The time, in ns of CLOCK_MONOTONIC, where a look at the clock may be dear; and how dear a system
+ * call is.
+ *
+ * Most kernels tell it without a system call.  In a Xen dom0 whose TSC Xen does not vouch for (all
+ * that do not boot with clocksource=tsc) they cannot, and a turn of the loop makes four of them:
+ * two of libev's own, and the statistics'.  So there one look a turn does, made when the loop
+ * wakes: all that asks in this turn is told that time, libev too (lib/io/clock-libc.c).  Elsewhere
+ * nothing is changed.
+ *
+ * Any thread; a thread that runs no attached loop is always told the time as it is.
+ */
+#ifndef TD_LIB_CLOCK_H
+#define TD_LIB_CLOCK_H
+
+#include <ev.h>
+#include <stdint.h>
+
+enum td_clock_kind { TD_CLOCK_CHEAP, TD_CLOCK_DEAR };
+
+/* Finds out what a look and a system call cost here; without it, none is dear.  Once, before there
+ * are threads. */
+enum td_clock_kind td_clock_probe(void);
+/* For tests: that is what it found. */
+void td_clock_is(enum td_clock_kind kind, uint64_t call);
+
+/* ns that a system call takes which does nothing: 40 to 400 on most machines, thousands under some
+ * hypervisors, a hundred thousand in emulation. */
+uint64_t td_call_cost(void);
+
+/* The turns of this loop are its thread's, until it has ended for good.  Takes the loop's release
+ * and acquire hooks. */
+void td_clock_attach(struct ev_loop *loop);
+void td_clock_detach(struct ev_loop *loop);
+
+uint64_t td_clock(void);     /* the turn's time where a look is dear, else the time */
+uint64_t td_clock_now(void); /* the time; it is the turn's from now on */
+/* ev_now_update(), and the time as it is: for a timer that is set late in a long turn. */
+void td_clock_update(struct ev_loop *loop);
+
+extern __thread uint64_t td_clock_turn; /* lib/io/clock-libc.c's; ns, 0: to be looked up */
+
+#endif

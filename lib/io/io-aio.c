@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine for O_DIRECT files: kernel AIO.  One io_submit a turn; a flush is an IOCB_CMD_FDSYNC,
+ * so that a slow one never holds up other I/O; what AIO cannot do (fallocate, open), or not without
+ * blocking (a write that needs new blocks), goes to threads.
+ */
+#include <errno.h>
+#include <libaio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "lib/io/file.h"
+#include "lib/io/io-engines.h"
+#include "lib/kill.h"
+#include "lib/io/workers.h"
+
+#define AIO_DEPTH                                                                                  \
+	128 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the    \
+	       whole host */
+
+_Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb),
+	       "an iocb fits into td_iop.cb");
+
+/*
+ * The head of the completion ring that the kernel maps at the context's address (fs/aio.c, struct
+ * aio_ring): reading it saves the io_getevents call.  Where the magic is another, the call is made.
+ */
+struct aio_ring {
+	unsigned id, nr;
+	unsigned head, tail;
+	unsigned magic, compat_features, incompat_features, header_length;
+	struct io_event events[];
+};
+#define AIO_RING_MAGIC 0xa10a10a1u
+
+struct aio {
+	io_context_t ctx;
+	int efd;
+	ev_io ready;
+	struct td_list queued; /* not yet in the kernel, in order */
+	unsigned inkernel;
+	struct td_list blocking; /* for the threads */
+	struct td_workers *workers;
+};
+
+static void complete(struct aio *a, const struct io_event *e)
+{
+	struct td_iop *op = td_entry(e->obj, struct td_iop, cb);
+
+	a->inkernel--;
+	td_iop_result(op, (long)e->res);
+}
+
+static bool reap_ring(struct aio *a, struct aio_ring *r)
+{
+	unsigned tail = __atomic_load_n(&r->tail, __ATOMIC_ACQUIRE), head = r->head;
+
+	if (head == tail)
+		return false;
+	while (head != tail) {
+		struct io_event e = r->events[head];
+
+		head = head + 1 == r->nr ? 0 : head + 1;
+		__atomic_store_n(&r->head, head, __ATOMIC_RELEASE);
+		complete(a, &e);
+	}
+	return true;
+}
+
+static void reap_call(struct aio *a)
+{
+	struct io_event e[32];
+	struct timespec none = {0, 0};
+	int n;
+
+	do {
+		n = io_getevents(a->ctx, 0, 32, e, &none);
+		for (int i = 0; i < n; i++)
+			complete(a, &e[i]);
+	} while (n == 32);
+}
+
+/* The ring, if it is of the kind that we know. */
+static struct aio_ring *ring_of(const struct aio *a)
+{
+	struct aio_ring *r = (struct aio_ring *)a->ctx;
+
+	return r->magic == AIO_RING_MAGIC && !r->incompat_features ? r : NULL;
+}
+
+/* What found no room in the kernel goes now. */
+static void send_rest(struct td_io *io, struct aio *a)
+{
+	if (!td_list_empty(&a->queued) && !io->dirty) {
+		io->dirty = true;
+		ev_feed_event(io->loop, &io->commit, EV_CUSTOM);
+	}
+}
+
+static void on_ready(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct td_io *io = w->data;
+	struct aio *a = io->priv;
+	eventfd_t n;
+
+	eventfd_read(a->efd, &n);
+	if (ring_of(a))
+		reap_ring(a, ring_of(a));
+	else
+		reap_call(a);
+	send_rest(io, a);
+}
+
+static bool aio_peek(struct td_io *io)
+{
+	struct aio *a = io->priv;
+
+	if (!ring_of(a) || !reap_ring(a, ring_of(a)))
+		return false;
+	send_rest(io, a);
+	return true;
+}
+
+/* The eventfd stays as readable as it is, so that nothing is missed when it is watched again. */
+static void aio_watch(struct td_io *io, bool on)
+{
+	struct aio *a = io->priv;
+
+	if (!ring_of(a))
+		return;
+	if (on)
+		ev_io_start(io->loop, &a->ready);
+	else
+		ev_io_stop(io->loop, &a->ready);
+}
+
+static int aio_start(struct td_io *io)
+{
+	struct aio *a = calloc(1, sizeof *a);
+	int rc = -ENOMEM;
+
+	if (!a)
+		return rc;
+	a->efd = -1;
+	td_list_init(&a->queued);
+	td_list_init(&a->blocking);
+	rc = io_setup(AIO_DEPTH, &a->ctx);
+	if (rc < 0)
+		goto fail;
+	a->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	rc = a->efd < 0 ? -errno : td_workers_new(io, &a->workers);
+	if (rc < 0)
+		goto fail;
+	ev_io_init(&a->ready, on_ready, a->efd, EV_READ);
+	a->ready.data = io;
+	ev_io_start(io->loop, &a->ready);
+	io->priv = a;
+	return 0;
+fail:
+	if (a->ctx)
+		io_destroy(a->ctx);
+	if (a->efd >= 0)
+		close(a->efd);
+	free(a);
+	return rc;
+}
+
+static void aio_stop(struct td_io *io)
+{
+	struct aio *a = io->priv;
+
+	td_workers_free(a->workers);
+	ev_io_stop(io->loop, &a->ready);
+	io_destroy(a->ctx);
+	close(a->efd);
+	free(a);
+}
+
+static void aio_queue(struct td_io *io, struct td_iop *op)
+{
+	struct aio *a = io->priv;
+	bool kernel = op->op == TD_IO_READ || (op->op == TD_IO_WRITE && !(op->flags & TD_IO_NEW)) ||
+		      op->op == TD_IO_SYNC;
+
+	td_list_add(kernel ? &a->queued : &a->blocking, &op->link);
+}
+
+static struct iocb *prepare(struct aio *a, struct td_iop *op)
+{
+	struct iocb *cb = (struct iocb *)(void *)op->cb.raw;
+	struct iovec *iov = op->iov + op->first;
+	int n = op->iovcnt - op->first;
+	long long off = (long long)(op->off + op->moved);
+
+	if (op->op == TD_IO_READ) {
+		io_prep_preadv(cb, op->file->fd, iov, n, off);
+	} else if (op->op == TD_IO_WRITE) {
+		io_prep_pwritev(cb, op->file->fd, iov, n, off);
+		if ((op->flags & TD_IO_DSYNC) && !(op->file->flags & TD_FILE_NOSYNC))
+			cb->aio_rw_flags = RWF_DSYNC;
+	} else {
+		io_prep_fdsync(cb, op->file->fd);
+	}
+	io_set_eventfd(cb, a->efd);
+	return cb;
+}
+
+/*
+ * io_submit stops at the first operation that it refuses (a kernel or file system that cannot do it
+ * asynchronously): a thread tries that one, and reports the error if there is one.
+ */
+static void divert(struct aio *a)
+{
+	td_list_add(&a->blocking, td_list_pop(&a->queued));
+}
+
+static unsigned gather(struct aio *a, struct iocb **batch)
+{
+	unsigned n = 0;
+
+	td_list_each (l, &a->queued) {
+		if (a->inkernel + n == AIO_DEPTH)
+			break;
+		batch[n++] = prepare(a, td_entry(l, struct td_iop, link));
+	}
+	return n;
+}
+
+static void aio_commit(struct td_io *io)
+{
+	struct aio *a = io->priv;
+	struct iocb *batch[AIO_DEPTH];
+	unsigned n = gather(a, batch), sent = 0;
+
+	while (sent < n) {
+		int rc;
+
+		TD_KILL(AIO_BEGIN);
+		rc = io_submit(a->ctx, n - sent, batch + sent);
+		TD_KILL(AIO_END);
+		io->n.commits++;
+		if (rc > 0) {
+			for (int i = 0; i < rc; i++)
+				td_list_pop(&a->queued);
+			sent += (unsigned)rc;
+			a->inkernel += (unsigned)rc;
+		} else if (rc == -EAGAIN && a->inkernel) {
+			break; /* the kernel is full: goes on when something has completed */
+		} else if (rc != -EINTR) {
+			divert(a);
+			sent++;
+		}
+	}
+	if (!td_list_empty(&a->blocking))
+		td_workers_run(a->workers, &a->blocking);
+}
+
+const struct td_io_ops td_io_aio = {
+	.name = "libaio",
+	.start = aio_start,
+	.stop = aio_stop,
+	.queue = aio_queue,
+	.commit = aio_commit,
+	.peek = aio_peek,
+	.watch = aio_watch,
+	.merges = true,
+	.open = td_kernel_open,
+	.open_in = td_kernel_open_in,
+	.close = td_kernel_close,
+	.size = td_kernel_size,
+	.truncate = td_kernel_truncate,
+	.extents = td_kernel_extents,
+};

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine over io_uring: one io_uring_enter a turn, for direct files and for reads of buffered
+ * ones.  What would block is the kernel's to hand to threads of its own, so that a write with
+ * TD_IO_NEW goes the same way as all else; fallocate and calls go to ours.  So do writes and syncs
+ * of a buffered file: most file systems make them in a thread in any case, but the kernel's last
+ * one stays, and wakes every five seconds for ever; and what makes a file durable is an fdatasync
+ * or a pwritev2 that who watches the process sees (strace, perf trace, audit), as with the other
+ * engines.
+ *
+ * Neither buffers nor files are registered with it: in turns with fio, 4 KiB at depth 32, that took
+ * a tenth of the CPU off reads and nothing off writes, and half of it off reads of 1 MiB at the
+ * same rate; but registered memory is pinned, and a tapdisk at rest gives its buffers back.
+ *
+ * U1 A process that dies leaves requests in the kernel, and its exit does not wait for them as it
+ * does for kernel AIO's.  Each of them holds its file open, and by that the lock on it: who takes
+ * the lock next (lib/io/file-open.c waits for one that no process has) comes after the last of
+ * them.  So only a file whose lock keeps all others off goes this way; the exit does wait for
+ * threads.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <stdlib.h>
+
+#include "lib/io/file.h"
+#include "lib/io/io-engines.h"
+#include "lib/kill.h"
+#include "lib/io/workers.h"
+
+#define URING_DEPTH                                                                                \
+	128 /* operations in the kernel at once; it has room for twice as many completions */
+
+struct uring {
+	struct io_uring ring;
+	ev_io ready;           /* the ring's own descriptor: readable while there are completions */
+	struct td_list queued; /* not yet in the ring, in order */
+	unsigned inkernel;     /* in the ring, sent or not */
+	struct td_list blocking; /* for our threads */
+	struct td_workers *workers;
+};
+
+static void complete(struct uring *u, struct td_iop *op, int res)
+{
+	u->inkernel--;
+	td_iop_result(op, res == -ECANCELED ? -EAGAIN : res);
+}
+
+static bool reap(struct uring *u)
+{
+	struct io_uring_cqe *cqe;
+	bool any = false;
+
+	while (!io_uring_peek_cqe(
+		&u->ring,
+		&cqe)) { /* a system call only where the kernel says that it is owed one */
+		struct td_iop *op = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
+
+		io_uring_cqe_seen(&u->ring, cqe);
+		complete(u, op, res);
+		any = true;
+	}
+	return any;
+}
+
+/* What found no room in the kernel goes now. */
+static void send_rest(struct td_io *io, struct uring *u)
+{
+	if ((!td_list_empty(&u->queued) || io_uring_sq_ready(&u->ring)) && !io->dirty) {
+		io->dirty = true;
+		ev_feed_event(io->loop, &io->commit, EV_CUSTOM);
+	}
+}
+
+static void on_ready(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct td_io *io = w->data;
+
+	reap(io->priv);
+	send_rest(io, io->priv);
+}
+
+static bool uring_peek(struct td_io *io)
+{
+	if (!reap(io->priv))
+		return false;
+	send_rest(io, io->priv);
+	return true;
+}
+
+static void uring_watch(struct td_io *io, bool on)
+{
+	struct uring *u = io->priv;
+
+	if (on)
+		ev_io_start(io->loop, &u->ready);
+	else
+		ev_io_stop(io->loop, &u->ready);
+}
+
+/* Completions wait for our next way into the kernel rather than interrupt us; an older kernel does
+ * without. */
+static int start_ring(struct io_uring *ring)
+{
+	static const unsigned flags[] = {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, 0};
+	int rc = -EINVAL;
+
+	for (unsigned i = 0; rc == -EINVAL && i < 2; i++) {
+		struct io_uring_params p = {.flags = flags[i]};
+
+		rc = io_uring_queue_init_params(URING_DEPTH, ring, &p);
+		if (!rc && !(p.features & IORING_FEAT_NODROP)) {
+			io_uring_queue_exit(ring);
+			rc = -ENOSYS;
+		}
+	}
+	return rc;
+}
+
+static int uring_start(struct td_io *io)
+{
+	struct uring *u = calloc(1, sizeof *u);
+	int rc;
+
+	if (!u)
+		return -ENOMEM;
+	td_list_init(&u->queued);
+	td_list_init(&u->blocking);
+	rc = start_ring(&u->ring);
+	if (rc < 0) {
+		free(u);
+		return rc;
+	}
+	rc = td_workers_new(io, &u->workers);
+	if (rc < 0) {
+		io_uring_queue_exit(&u->ring);
+		free(u);
+		return rc;
+	}
+	ev_io_init(&u->ready, on_ready, u->ring.ring_fd, EV_READ);
+	u->ready.data = io;
+	ev_io_start(io->loop, &u->ready);
+	io->priv = u;
+	return 0;
+}
+
+static void uring_stop(struct td_io *io)
+{
+	struct uring *u = io->priv;
+
+	td_workers_free(u->workers);
+	ev_io_stop(io->loop, &u->ready);
+	io_uring_queue_exit(&u->ring);
+	free(u);
+}
+
+/* U1 */
+static bool has_lock(const struct td_file *f)
+{
+	return !(f->flags & (TD_FILE_RDONLY | TD_FILE_SHARED | TD_FILE_PARENT | TD_FILE_BENEATH |
+			     TD_FILE_LOOK));
+}
+
+static bool for_kernel(const struct td_iop *op)
+{
+	bool direct = op->file && (op->file->flags & TD_FILE_DIRECT);
+
+	return (op->op == TD_IO_READ ||
+		(direct && (op->op == TD_IO_WRITE || op->op == TD_IO_SYNC))) &&
+	       has_lock(op->file);
+}
+
+static void uring_queue(struct td_io *io, struct td_iop *op)
+{
+	struct uring *u = io->priv;
+
+	td_list_add(for_kernel(op) ? &u->queued : &u->blocking, &op->link);
+}
+
+static void prepare(struct io_uring_sqe *sqe, struct td_iop *op)
+{
+	const struct iovec *iov = op->iov + op->first;
+	unsigned n = (unsigned)(op->iovcnt - op->first);
+	uint64_t off = op->off + op->moved;
+	int fd = op->file->fd;
+
+	if (op->op == TD_IO_READ)
+		io_uring_prep_readv(sqe, fd, iov, n, off);
+	else if (op->op == TD_IO_WRITE)
+		io_uring_prep_writev2(
+			sqe, fd, iov, n, off,
+			(op->flags & TD_IO_DSYNC) && !(op->file->flags & TD_FILE_NOSYNC) ? RWF_DSYNC
+											 : 0);
+	else
+		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data(sqe, op);
+}
+
+static void fill(struct uring *u)
+{
+	struct io_uring_sqe *sqe;
+	struct td_list *l;
+
+	while (!td_list_empty(&u->queued) && u->inkernel < URING_DEPTH &&
+	       (sqe = io_uring_get_sqe(&u->ring))) {
+		l = td_list_pop(&u->queued);
+		prepare(sqe, td_entry(l, struct td_iop, link));
+		u->inkernel++;
+	}
+}
+
+static void uring_commit(struct td_io *io)
+{
+	struct uring *u = io->priv;
+	unsigned left;
+
+	fill(u);
+	while ((left = io_uring_sq_ready(&u->ring))) {
+		int rc;
+
+		TD_KILL(AIO_BEGIN);
+		rc = io_uring_submit(&u->ring);
+		TD_KILL(AIO_END);
+		io->n.commits++;
+		if (rc > 0 || rc == -EINTR)
+			continue; /* it stops behind one that it refuses, whose completion says so
+				   */
+		if (left == u->inkernel)
+			send_rest(io, u); /* short of memory, with nothing under way that would give
+					     some back: the next turn tries again */
+		break;
+	}
+	if (!td_list_empty(&u->blocking))
+		td_workers_run(u->workers, &u->blocking);
+}
+
+const struct td_io_ops td_io_uring = {
+	.name = "io_uring",
+	.start = uring_start,
+	.stop = uring_stop,
+	.queue = uring_queue,
+	.commit = uring_commit,
+	.peek = uring_peek,
+	.watch = uring_watch,
+	.merges = true,
+	.open = td_kernel_open,
+	.open_in = td_kernel_open_in,
+	.close = td_kernel_close,
+	.size = td_kernel_size,
+	.truncate = td_kernel_truncate,
+	.extents = td_kernel_extents,
+};

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How far an image's word goes.  An image names its parent and its data file, and it may come from
+ * a stranger; what it names is opened only where the host lets it reach.
+ *
+ * RW1 Where: in the leaf's own directory, in the host's parent-dirs, or below one of them.  The
+ * directory is opened as the host names it; from its descriptor the file is found without leaving
+ * it, and the descriptor that was found is the file that is opened: a path is never walked twice.
+ * A link in the directory that leads elsewhere is followed only into another of these directories.
+ * /dev is an exception, where links are the host's own: from /dev/VG/LV to ../dm-N, for block
+ * devices alone. RW2 Which: those that `parents' accepts.  By default a parent is either known by a
+ * uuid that the image remembers, which no stranger can guess, or frozen: nobody may write it, as of
+ * a file without any write permission, or of a read-only device.  A disk in use is neither. RW3
+ * What is not accepted is not locked: an image cannot keep the owner of another one from writing
+ * it.
+ */
+#ifndef TD_LIB_REACH_H
+#define TD_LIB_REACH_H
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+#include "td/log.h"
+
+struct td_reach {
+	char *own;  /* the leaf's directory, as the host names it; NULL: none */
+	char *real; /* and without links; or, of an LVM volume, "/dev/mapper/VG-", with which its
+		       neighbours' names begin */
+	const char *dirs;    /* parent-dirs: absolute, colons between; or NULL */
+	const char *parents; /* what td_reach_parents_valid() lets pass; NULL: "frozen" */
+	const char
+		*data; /* the data file that the host has named for this disk; NULL: it has none */
+	long uid;      /* the leaf's owner; -1: it is not known */
+	bool known;    /* the file to be opened is known by its uuid */
+};
+
+/*
+ * For a leaf called path.  May block.  0 or -ENOMEM.  The strings that it is given are kept by
+ * reference.  After it, td_reach_fini().
+ */
+int td_reach_init(struct td_reach *r, const char *path, const char *dirs, const char *parents);
+void td_reach_fini(struct td_reach *r);
+
+/* no, or, with colons between: frozen, same-uid, absolute paths of images or of directories. */
+bool td_reach_parents_valid(const char *parents);
+
+/* Does path (resolved, see lib/path.h) lie where an image's word goes?  By its text. */
+bool td_reach_has(const struct td_reach *r, const char *path);
+
+/* Opens path with O_PATH as RW1 says.  May block.  The descriptor, or -errno with text. */
+int td_reach_open(const struct td_reach *r, const char *path, struct td_err *err);
+
+/* The same by hand, as on a kernel without openat2 (before Linux 5.6); for tests. */
+int td_reach_walk(int dir, const char *name);
+
+/*
+ * For tools that make a file a parent: takes its write permissions away, so that RW2 lets it pass;
+ * of a device nothing.  Root, and who gives them back, may write it all the same.  0 or -errno.
+ */
+int td_reach_freeze(const char *path);
+
+/* RW2, for the file with descriptor fd, called path.  May block.  0 or -errno with text. */
+int td_reach_may(const struct td_reach *r, int fd, const char *path, struct td_err *err);
+
+#endif

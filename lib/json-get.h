@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A member of a JSON object that another program wrote: what is missing, or of another type, has
+ * the value given here. */
+#ifndef TD_LIB_JSON_GET_H
+#define TD_LIB_JSON_GET_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+long long td_json_number(const json_t *o, const char *key, long long otherwise);
+const char *td_json_text(const json_t *o, const char *key); /* "": there is none; o's */
+bool td_json_true(const json_t *o, const char *key);
+
+#endif

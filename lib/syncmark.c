@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "lib/syncmark.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/ctl-dir.h"
+#include "td/io.h"
+
+#define MAGIC 0x666c7331u
+
+struct page {
+	uint32_t magic, size;
+	struct td_sync_mark mark;
+};
+
+/* Whole, and only then in the place of a predecessor's. */
+static int make(const char *path, bool failed, struct page **out)
+{
+	char making[PATH_MAX];
+	struct page *p = MAP_FAILED;
+	int fd, rc;
+
+	if (snprintf(making, sizeof making, "%s.new", path) >= (int)sizeof making)
+		return -ENAMETOOLONG;
+	unlink(making);
+	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	rc = -posix_fallocate(fd, 0, sizeof *p); /* a full tmpfs would be a SIGBUS later */
+	if (!rc)
+		p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (!rc && p == MAP_FAILED)
+		rc = -errno;
+	close(fd);
+	if (!rc) {
+		p->size = sizeof *p;
+		p->mark.failed = failed;
+		__atomic_store_n(&p->magic, MAGIC, __ATOMIC_RELEASE);
+		rc = rename(making, path) < 0 ? -errno : 0;
+	}
+	if (rc < 0) {
+		if (p != MAP_FAILED)
+			munmap(p, sizeof *p);
+		unlink(making);
+		return rc;
+	}
+	*out = p;
+	return 0;
+}
+
+struct td_sync_mark *syncmark_open(int minor, bool failed)
+{
+	struct page *p = NULL;
+	char path[PATH_MAX];
+	int rc = td_ctl_flush_path(minor, path);
+
+	if (!rc)
+		rc = make(path, failed, &p);
+	if (rc < 0)
+		td_log(LOG_WARNING,
+		       "minor %d: no note of its flushes: %s: one that fails while this process "
+		       "dies is not known to the next",
+		       minor, strerror(-rc));
+	return p ? &p->mark : NULL;
+}
+
+void syncmark_close(struct td_sync_mark *m)
+{
+	if (m)
+		munmap((char *)m - offsetof(struct page, mark), sizeof(struct page));
+}
+
+void syncmark_unlink(int minor)
+{
+	char path[PATH_MAX];
+
+	if (!td_ctl_flush_path(minor, path))
+		unlink(path);
+}
+
+static double seconds_since(uint64_t ns)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return ((double)t.tv_sec * 1e9 + (double)t.tv_nsec - (double)ns) / 1e9;
+}
+
+static int judge(int minor, const struct td_sync_mark *m)
+{
+	double age = seconds_since(m->since);
+
+	if (m->failed) {
+		td_log(LOG_ERR, "minor %d: a flush to disk had failed when the last tapdisk ended",
+		       minor);
+		return -EIO;
+	}
+	if (m->begun != m->ended && age >= SYNCMARK_UNKNOWN_S) {
+		td_log(LOG_ERR,
+		       "minor %d: the last tapdisk ended in a flush to disk that had not come back "
+		       "for %.0f s: it counts as failed",
+		       minor, age);
+		return -EIO;
+	}
+	return 0;
+}
+
+int syncmark_past(int minor)
+{
+	char path[PATH_MAX];
+	struct page was;
+	ssize_t n;
+	int past;
+
+	if (td_ctl_flush_path(minor, path))
+		return 0;
+	past = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (past < 0)
+		return 0;
+	n = read(past, &was, sizeof was);
+	close(past);
+	if (n == sizeof was && was.magic == MAGIC && was.size == sizeof was)
+		return judge(minor, &was.mark);
+	return 0;
+}

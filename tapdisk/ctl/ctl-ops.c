@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The control operations of td/ctl.h: what each takes and answers. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tapdisk/ctl/ctl-ops.h"
+#include "tapdisk/blkif/inflight.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/sandbox.h"
+#include "tapdisk/server.h"
+#include "tapdisk/ctl/ctl-stats.h"
+#include "tapdisk/vbd/settle.h"
+#include "td/ctl.h"
+
+struct op {
+	const char *name;
+	/* Fills the answer; 0 or -errno with text. */
+	int (*run)(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+	bool disk; /* needs a disk: "minor" is looked up */
+};
+
+/* --- taking a question apart
+ * ---------------------------------------------------------------------------------------- */
+
+int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out,
+		struct td_err *err)
+{
+	const json_t *j = json_object_get(req, key);
+
+	if (!json_is_integer(j) || json_integer_value(j) < min || json_integer_value(j) > max)
+		return td_fail(err, EINVAL, "'%s' is missing, or not a number from %lld to %lld",
+			       key, (long long)min, (long long)max);
+	*out = json_integer_value(j);
+	return 0;
+}
+
+static int get_timeout(const json_t *req)
+{
+	const json_t *j = json_object_get(req, "timeout");
+
+	return json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) < 86400
+		       ? (int)json_integer_value(j)
+		       : 0;
+}
+
+_Static_assert(TD_CTL_KEY_MAX == TD_KEY_MAX, "what is sent fits");
+
+static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
+{
+	const char *hex = json_string_value(json_object_get(req, "key"));
+	size_t n = hex ? strlen(hex) : 0;
+
+	if (!hex)
+		return 0;
+	if (!n || n % 2 || n > 2 * sizeof key->bytes || strspn(hex, "0123456789abcdef") != n)
+		return td_fail(err, EINVAL, "'key' is not 1 to %zu bytes in hexadecimal",
+			       sizeof key->bytes);
+	for (key->len = 0; key->len < n / 2; key->len++)
+		sscanf(hex + 2 * key->len, "%2hhx", &key->bytes[key->len]);
+	return 0;
+}
+
+int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
+{
+	const json_t *words = json_object_get(req, "options");
+	const char *name = json_string_value(json_object_get(req, "name"));
+	int rc = options_default(o, err);
+	const json_t *w;
+	size_t i;
+
+	if (rc < 0)
+		return rc;
+	json_array_foreach (words, i, w) {
+		if (!json_is_string(w))
+			return td_fail(err, EINVAL, "an option is not a word");
+		rc = options_add(o, json_string_value(w), err);
+		if (rc < 0)
+			return rc;
+	}
+	o->read_only = json_is_true(json_object_get(req, "read_only"));
+	if (name && strlen(name) >= sizeof o->name)
+		return td_fail(err, ENAMETOOLONG, "the disk's name is longer than %zu bytes",
+			       sizeof o->name - 1);
+	snprintf(o->name, sizeof o->name, "%s", name ? name : "");
+	return get_key(req, &o->key, err);
+}
+
+struct vbd_past ctl_get_past(const json_t *past)
+{
+	return (struct vbd_past){json_is_true(json_object_get(past, "paused")),
+				 (uint64_t)json_integer_value(json_object_get(past, "sectors")),
+				 -(int)json_integer_value(json_object_get(past, "sticky")),
+				 record_log(past)};
+}
+
+/* --- answers
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static const char *ring_state(const struct blkif *b)
+{
+	return blkif_is_broken(b) ? "broken" : "connected";
+}
+
+static void put_rings(json_t *o, const struct vbd *v)
+{
+	json_t *rings = json_array();
+
+	td_list_each (l, &v->rings) {
+		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
+		json_t *r = json_pack("{s:i, s:I, s:i, s:s}", "domid", blkif_params(b)->domid,
+				      "devid", (json_int_t)blkif_params(b)->devid, "queue",
+				      (int)blkif_params(b)->queue, "state", ring_state(b));
+
+		if (blkif_is_broken(b))
+			json_object_set_new(r, "reason", json_string(blkif_why(b)));
+		json_array_append_new(rings, r);
+	}
+	json_object_set_new(o, "rings", rings);
+}
+
+/* All of them in one word. */
+static const char *rings_state(const struct vbd *v)
+{
+	const char *word = NULL;
+
+	td_list_each (l, &v->rings) {
+		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
+
+		if (!word || blkif_is_broken(b))
+			word = ring_state(b);
+	}
+	return word;
+}
+
+static void put_name(json_t *o, const struct vbd *v)
+{
+	if (v->opt.name[0])
+		json_object_set_new(o, "name", json_string(v->opt.name));
+}
+
+static void put_state(json_t *o, const struct vbd *v)
+{
+	const char *reason = vbd_reason(v);
+
+	json_object_set_new(o, "minor", json_integer(v->minor));
+	json_object_set_new(o, "state", json_integer(vbd_state(v)));
+	if (reason)
+		json_object_set_new(o, "reason", json_string(reason));
+	if (v->stall.stalled)
+		json_object_set_new(o, "stalled", json_true());
+	put_rings(o, v);
+}
+
+static json_int_t at_least(uint32_t bytes, uint32_t least)
+{
+	return bytes < least ? least : bytes;
+}
+
+static void put_info(json_t *o, const struct vbd *v)
+{
+	const struct td_cache_mode *m = v->opt.mode;
+
+	put_state(o, v);
+	if (!v->spec)
+		return;
+	put_name(o, v);
+	json_object_set_new(o, "args", json_string(v->spec));
+	json_object_set_new(o, "mode", json_string(m->name));
+	json_object_set_new(o, "promise", json_string(m->promise));
+	json_object_set_new(o, "read_only", json_boolean(v->opt.read_only));
+	json_object_set_new(o, "sectors", json_integer((json_int_t)v->disk.sectors));
+	json_object_set_new(o, "sector_size", json_integer(options_sector(&v->opt)));
+	json_object_set_new(o, "physical_sector_size",
+			    json_integer(at_least(v->leaf ? v->leaf->info.physical : 512,
+						  options_sector(&v->opt))));
+	json_object_set_new(o, "flush", json_boolean(m->advertise_flush));
+	json_object_set_new(o, "barrier", json_boolean(m->advertise_flush));
+	json_object_set_new(o, "discard", json_boolean(v->disk.discard));
+	if (v->disk.discard && v->leaf)
+		json_object_set_new(o, "discard_granularity",
+				    json_integer(at_least(v->leaf->info.discard_gran,
+							  options_sector(&v->opt))));
+	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
+	json_object_set_new(o, "persistent", json_true());
+	json_object_set_new(o, "max_indirect_segments", json_integer(BLKIF_MAX_INDIRECT));
+	json_object_set_new(o, "max_queues", json_integer(BLKIF_MAX_QUEUES));
+}
+
+/* --- operations
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+/* How many requests of a disk were answered; grows for as long as it works. */
+static json_int_t answered(const struct vbd *v)
+{
+	uint64_t n = v->nbd ? nbd_stats(v->nbd)->answered : 0;
+
+	td_list_each (l, &v->rings)
+		n += blkif_stats(td_entry(l, struct vbd_ring, link)->blkif).answered;
+	return (json_int_t)n;
+}
+
+/* And how many wait for an answer, as the tapdisk itself has counted them: of a ring's page its
+ * guest says what it likes. */
+static json_int_t waiting(const struct vbd *v)
+{
+	unsigned n = v->nbd ? nbd_inflight(v->nbd) : 0;
+
+	td_list_each (l, &v->rings)
+		n += blkif_inflight(td_entry(l, struct vbd_ring, link)->blkif);
+	return n;
+}
+
+static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t minor = 0;
+
+	if (json_object_get(call->req, "minor")) {
+		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+			return -EINVAL;
+		v = server_find((int)minor);
+	}
+	if (v) {
+		json_object_set_new(answer, "state", json_integer(vbd_state(v)));
+		json_object_set_new(answer, "answered", json_integer(answered(v)));
+		json_object_set_new(answer, "waiting", json_integer(waiting(v)));
+	}
+	json_object_set_new(answer, "pid", json_integer(getpid()));
+	json_object_set_new(answer, "version", json_string(PACKAGE_VERSION));
+	json_object_set_new(answer, "takes-over", json_string(inflight_layout()));
+	return 0;
+}
+
+static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	td_list_each (l, &server.disks) {
+		struct vbd *d = td_entry(l, struct vbd, link);
+		json_t *row = json_object();
+
+		put_state(row, d);
+		json_object_set_new(row, "sandbox", json_string(sandbox_state()));
+		if (d->spec) {
+			json_object_set_new(row, "args", json_string(d->spec));
+			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
+			if (d->file[0])
+				json_object_set_new(row, "file", json_string(d->file));
+			put_name(row, d);
+		}
+		/* a list tells whether there is a guest, info tells which */
+		if (rings_state(d))
+			json_object_set_new(row, "ring", json_string(rings_state(d)));
+		ctl_send(call, json_pack("{s:o}", "row", row));
+	}
+	return 0;
+}
+
+static int op_attach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t minor = 0;
+	int rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
+
+	return rc < 0 ? rc : server_attach((int)minor, err);
+}
+
+static int detach(struct vbd *v, json_int_t keeper, json_t *answer, struct td_err *err)
+{
+	bool last = false;
+	int rc = server_detach(v->minor, (pid_t)keeper, &last, err);
+
+	if (!rc)
+		json_object_set_new(answer, "last", json_boolean(last));
+	return rc;
+}
+
+static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	return detach(v, json_integer_value(json_object_get(call->req, "keeper")), answer, err);
+}
+
+static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	const char *spec = json_string_value(json_object_get(call->req, "args"));
+	const json_t *past;
+	struct vbd_options o;
+	int rc = ctl_get_options(call->req, &o, err);
+
+	if (rc < 0)
+		return rc;
+	if (!spec)
+		return td_fail(err, EINVAL, "'args' is missing: type:path");
+	past = json_object_get(call->req, "past");
+	if (past)
+		rc = vbd_reopen(v, spec, &o, (const struct vbd_past[]){ctl_get_past(past)}, err);
+	else
+		rc = vbd_open(v, spec, &o, err);
+	if (!rc)
+		put_info(answer, v);
+	return rc;
+}
+
+static int op_close(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t keeper = json_integer_value(json_object_get(call->req, "keeper"));
+	int minor = v->minor;
+	int rc = vbd_close(v, json_is_true(json_object_get(call->req, "force")),
+			   get_timeout(call->req), err);
+
+	/* one whose last flush failed is closed as well, and that error is the answer */
+	if (keeper > 0 && rc != -ENODEV && server_find(minor) == v && !vbd_busy(v))
+		json_object_set_new(answer, "detached",
+				    json_boolean(detach(v, keeper, answer, NULL) == 0));
+	return rc;
+}
+
+static int op_pause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	return vbd_pause(v, get_timeout(call->req), err);
+}
+
+static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	bool has = json_array_size(json_object_get(call->req, "options")) > 0;
+	struct vbd_options o;
+	int rc = has ? ctl_get_options(call->req, &o, err) : 0;
+
+	if (!rc)
+		rc = vbd_unpause(v, json_string_value(json_object_get(call->req, "args")),
+				 has ? &o : NULL, err);
+	if (!rc)
+		put_info(answer, v);
+	return rc;
+}
+
+static int op_resize(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	int rc = vbd_resize(v, err);
+
+	if (!rc)
+		put_info(answer, v);
+	return rc;
+}
+
+static int op_stats(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_object_set_new(answer, "stats",
+			    ctl_stats_json(v, json_is_true(json_object_get(call->req, "full"))));
+	return 0;
+}
+
+static int op_stats_all(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	td_list_each (l, &server.disks) {
+		struct vbd *d = td_entry(l, struct vbd, link);
+		json_t *row = json_object();
+
+		if (!d->spec) {
+			json_decref(row);
+			continue;
+		}
+		put_state(row, d);
+		json_object_set_new(row, "args", json_string(d->spec));
+		json_object_set_new(row, "mode", json_string(d->opt.mode->name));
+		json_object_set_new(row, "size", json_integer((json_int_t)d->disk.sectors * 512));
+		json_object_set_new(row, "stats", ctl_stats_json(d, true));
+		ctl_send(call, json_pack("{s:o}", "row", row));
+	}
+	return 0;
+}
+
+static int op_settle(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	const char *spec = json_string_value(json_object_get(call->req, "args"));
+	struct vbd_options o;
+	json_int_t minor;
+	int rc = ctl_get_options(call->req, &o, err);
+
+	if (!rc)
+		rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
+	if (!rc && !spec)
+		rc = td_fail(err, EINVAL, "'args' is missing: type:path");
+	if (!rc && server_find((int)minor))
+		rc = td_fail(err, EBUSY, "minor %d is this tapdisk's", (int)minor);
+	return rc < 0 ? rc
+		      : settle(&server.queue, (int)minor, spec, &o,
+			       record_log(json_object_get(call->req, "past")), err);
+}
+
+static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	put_info(answer, v);
+	return 0;
+}
+
+/* --- watching
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static void send_event(struct ctl_call *call, void *arg)
+{
+	struct vbd *v = arg;
+	json_t *e;
+
+	if (call->minor >= 0 && call->minor != v->minor)
+		return;
+	e = json_object();
+	put_state(e, v);
+	if (v->spec)
+		json_object_set_new(e, "sectors", json_integer((json_int_t)v->disk.sectors));
+	ctl_send(call, json_pack("{s:o}", "event", e));
+}
+
+static void on_changed(struct vbd *v)
+{
+	ctl_each_watcher(send_event, v);
+}
+
+static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
+{
+	json_int_t minor = 0;
+
+	if (json_object_get(call->req, "minor")) {
+		if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+			return -EINVAL;
+		if (!server_find((int)minor))
+			return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk",
+				       (int)minor);
+		call->minor = (int)minor;
+	}
+	call->watching = true;
+	return 0;
+}
+
+/* --- dispatch
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static const struct op ops[] = {
+	{"ping", op_ping, false},
+	{"list", op_list, false},
+	{"attach", op_attach, false},
+	{"detach", op_detach, true},
+	{"open", op_open, true},
+	{"close", op_close, true},
+	{"pause", op_pause, true},
+	{"unpause", op_unpause, true},
+	{"resize", op_resize, true},
+	{"stats", op_stats, true},
+	{"stats_all", op_stats_all, false},
+	{"info", op_info, true},
+	{"connect", ctl_op_connect, true},
+	{"disconnect", ctl_op_disconnect, true},
+	{"watch", op_watch, false},
+	{"handover", ctl_op_handover, false},
+	{"adopt", ctl_op_adopt, false},
+	{"settle", op_settle, false},
+};
+
+static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
+{
+	const char *name = json_string_value(json_object_get(call->req, "op"));
+	struct vbd *v = NULL;
+	json_int_t minor = 0;
+
+	for (size_t i = 0; name && i < sizeof ops / sizeof *ops; i++) {
+		if (strcmp(ops[i].name, name))
+			continue;
+		if (ops[i].disk) {
+			if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
+				return -EINVAL;
+			v = server_find((int)minor);
+			if (v) {
+				vbd_stay(v);
+				v = server_find((int)minor);
+			}
+			if (!v)
+				return td_fail(err, ENODEV,
+					       "minor %d is not attached to tapdisk %d", (int)minor,
+					       (int)getpid());
+		}
+		return ops[i].run(call, v, answer, err);
+	}
+	return td_fail(err, EOPNOTSUPP, "this tapdisk (%s) knows no operation '%.40s'",
+		       PACKAGE_VERSION, name ? name : "");
+}
+
+void ctl_ops_run(struct ctl_call *call)
+{
+	struct td_err err;
+	json_t *answer = json_object();
+	int rc;
+
+	err.code = 0;
+	err.text[0] = 0;
+	rc = run(call, answer, &err);
+	json_object_set_new(answer, "err", json_integer(rc < 0 ? -rc : 0));
+	if (rc < 0) {
+		json_object_set_new(answer, "text",
+				    json_string(err.text[0] ? err.text : strerror(-rc)));
+		td_log(LOG_INFO, "%s: %s",
+		       json_string_value(json_object_get(call->req, "op")) ?: "?", err.text);
+	}
+	ctl_send(call, answer);
+	if (!rc && call->watching)
+		td_list_each (l, &server.disks)
+			send_event(call, td_entry(l, struct vbd, link));
+}
+
+void ctl_ops_init(void)
+{
+	server.changed = on_changed;
+}

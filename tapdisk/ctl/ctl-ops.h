@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Between the files of the control operations (td/ctl.h); nobody else includes this.  Each gives 0
+ * or -errno with text. */
+#ifndef TAPDISK_CTL_OPS_H
+#define TAPDISK_CTL_OPS_H
+
+#include "tapdisk/ctl/ctl.h"
+#include "tapdisk/server.h"
+
+/* The number at key, if it is there and in range; else -EINVAL. */
+int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out,
+		struct td_err *err);
+int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err);
+struct vbd_past ctl_get_past(const json_t *past);
+
+/* ctl-ring.c */
+int ctl_op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+int ctl_op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+/* One ring that another process had; *used: of the message's descriptors. */
+int ctl_adopt_ring(struct ctl_call *call, struct vbd *v, const json_t *ring, int *used,
+		   struct td_err *err);
+
+/* ctl-move.c */
+int ctl_op_handover(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+
+#endif

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+tapdisk_libtapdisk_a_SOURCES += \
+	tapdisk/ctl/ctl-move.c \
+	tapdisk/ctl/ctl-ops.c \
+	tapdisk/ctl/ctl-ops.h \
+	tapdisk/ctl/ctl-ring.c \
+	tapdisk/ctl/ctl-stats.c \
+	tapdisk/ctl/ctl-stats.h \
+	tapdisk/ctl/ctl.c \
+	tapdisk/ctl/ctl.h \
+	tapdisk/ctl/handover.c \
+	tapdisk/ctl/handover.h

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tapdisk/sandbox.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/conf.h"
+
+static char state[160] = "no";
+
+const char *sandbox_state(void)
+{
+	return state;
+}
+
+static void misses(const char *what)
+{
+	size_t n;
+
+	if (strncmp(state, "partly", 6))
+		strcpy(state, "partly:");
+	n = strlen(state);
+	snprintf(state + n, sizeof state - n, "%s no %s", state[n - 1] == ':' ? "" : ",", what);
+}
+
+/* --- B1
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+static bool drop_capabilities(void)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2] = {{0}};
+	const uint32_t keep = 1u << CAP_DAC_OVERRIDE | 1u << CAP_SYS_PTRACE | 1u << CAP_IPC_LOCK;
+
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (cap >= 32 || !(keep & 1u << cap))
+			prctl(PR_CAPBSET_DROP, cap, 0, 0,
+			      0); /* who has not the right to has none of them */
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capget, &h, d) < 0)
+		return false;
+	for (int i = 0; i < 2; i++) {
+		d[i].permitted &= i ? 0 : keep;
+		d[i].effective &= d[i].permitted;
+		d[i].inheritable = 0;
+	}
+	return syscall(SYS_capset, &h, d) == 0;
+}
+
+/* --- B3
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+#if defined __x86_64__
+#define ARCH AUDIT_ARCH_X86_64
+#elif defined __aarch64__
+#define ARCH AUDIT_ARCH_AARCH64
+#endif
+
+#if defined ARCH && !defined TD_SANITIZED
+#define C(name) SYS_##name
+static const short allowed[] = {
+	/* files */
+	C(read),
+	C(write),
+	C(readv),
+	C(writev),
+	C(pread64),
+	C(pwrite64),
+	C(preadv),
+	C(pwritev),
+	C(preadv2),
+	C(pwritev2),
+	C(lseek),
+	C(close),
+	C(openat),
+	C(openat2),
+	C(fstat),
+	C(newfstatat),
+	C(statx),
+	C(statfs),
+	C(fstatfs),
+	C(faccessat),
+	C(readlinkat),
+	C(getdents64),
+	C(fcntl),
+	C(flock),
+	C(ftruncate),
+	C(fallocate),
+	C(fsync),
+	C(fdatasync),
+	C(sync_file_range),
+	C(fadvise64),
+	C(unlinkat),
+	C(renameat),
+	C(renameat2),
+	C(linkat),
+	C(symlinkat),
+	C(mkdirat),
+	C(fchmod),
+	C(fchmodat),
+	C(umask),
+	C(getcwd),
+	C(dup),
+	C(dup3),
+	C(pipe2),
+	C(ioctl),
+	C(utimensat),
+	C(inotify_init1),
+	C(inotify_add_watch),
+	C(inotify_rm_watch),
+	C(close_range),
+	/* memory */
+	C(mmap),
+	C(munmap),
+	C(mprotect),
+	C(mremap),
+	C(madvise),
+	C(msync),
+	C(brk),
+	C(mlock),
+	C(munlock),
+	C(memfd_create),
+	/* sockets, beside socket() */
+	C(socketpair),
+	C(bind),
+	C(listen),
+	C(accept),
+	C(accept4),
+	C(connect),
+	C(sendto),
+	C(sendmsg),
+	C(sendmmsg),
+	C(recvfrom),
+	C(recvmsg),
+	C(shutdown),
+	C(getsockopt),
+	C(setsockopt),
+	C(getsockname),
+	C(getpeername),
+	/* waiting */
+	C(ppoll),
+	C(pselect6),
+	C(epoll_create1),
+	C(epoll_ctl),
+	C(epoll_pwait),
+	C(eventfd2),
+	C(timerfd_create),
+	C(timerfd_settime),
+	C(timerfd_gettime),
+	C(signalfd4),
+	C(nanosleep),
+	C(clock_nanosleep),
+	C(futex),
+	C(restart_syscall),
+	/* engines */
+	C(io_setup),
+	C(io_submit),
+	C(io_getevents),
+	C(io_destroy),
+	C(io_cancel),
+	C(io_uring_setup),
+	C(io_uring_enter),
+	C(io_uring_register),
+	/* the time, the process, its threads */
+	C(clock_gettime),
+	C(clock_getres),
+	C(gettimeofday),
+	C(getpid),
+	C(gettid),
+	C(getppid),
+	C(getuid),
+	C(geteuid),
+	C(getgid),
+	C(getegid),
+	C(getresuid),
+	C(getresgid),
+	C(getrusage),
+	C(sysinfo),
+	C(uname),
+	C(sched_yield),
+	C(sched_getaffinity),
+	C(sched_setaffinity),
+	C(set_robust_list),
+	C(get_robust_list),
+	C(set_tid_address),
+	C(membarrier),
+	C(prctl),
+	C(getrandom),
+	C(capget),
+	C(exit),
+	C(exit_group),
+	C(rt_sigaction),
+	C(rt_sigprocmask),
+	C(rt_sigreturn),
+	C(rt_sigpending),
+	C(rt_sigtimedwait),
+	C(sigaltstack),
+	C(tgkill),
+	/* handover.c: the process that it hands its disks to, if that fails */
+	C(pidfd_open),
+	C(pidfd_send_signal),
+#ifdef SYS_rseq
+	C(rseq),
+#endif
+#ifdef SYS_faccessat2
+	C(faccessat2),
+#endif
+#ifdef SYS_epoll_pwait2
+	C(epoll_pwait2),
+#endif
+#ifdef SYS_io_pgetevents
+	C(io_pgetevents),
+#endif
+#ifdef SYS_open /* what newer architectures do without */
+	C(open),
+	C(stat),
+	C(lstat),
+	C(access),
+	C(readlink),
+	C(unlink),
+	C(rename),
+	C(link),
+	C(symlink),
+	C(mkdir),
+	C(rmdir),
+	C(chmod),
+	C(dup2),
+	C(pipe),
+	C(poll),
+	C(select),
+	C(epoll_create),
+	C(epoll_wait),
+	C(eventfd),
+	C(time),
+	C(arch_prctl),
+	C(getrlimit),
+#endif
+};
+
+enum { COUNT = sizeof allowed / sizeof *allowed };
+
+static struct sock_filter program[COUNT * 2 + 40];
+static unsigned short length;
+
+static void emit(unsigned code, unsigned k, unsigned char yes, unsigned char no)
+{
+	program[length++] = (struct sock_filter)BPF_JUMP((unsigned short)code, k, yes, no);
+}
+
+static void answer(unsigned action)
+{
+	emit(BPF_RET | BPF_K, action, 0, 0);
+}
+
+static void load(size_t at)
+{
+	emit(BPF_LD | BPF_W | BPF_ABS, (unsigned)at, 0, 0);
+}
+
+static bool filter(void)
+{
+	enum {
+		NR = offsetof(struct seccomp_data, nr),
+		FIRST = offsetof(struct seccomp_data, args[0]),
+		EQ = BPF_JMP | BPF_JEQ | BPF_K
+	};
+	struct sock_fprog p = {.filter = program};
+
+	length = 0;
+	load(offsetof(struct seccomp_data, arch));
+	emit(EQ, ARCH, 1, 0);
+	answer(SECCOMP_RET_KILL_PROCESS);
+	load(NR);
+	for (size_t i = 0; i < COUNT;
+	     i++) { /* x32's calls have another bit set, and are on no list */
+		emit(EQ, (unsigned)allowed[i], 0, 1);
+		answer(SECCOMP_RET_ALLOW);
+	}
+	emit(EQ, SYS_clone3, 0,
+	     1); /* whose flags are in memory: libc then makes threads by clone() */
+	answer(SECCOMP_RET_ERRNO | ENOSYS);
+	emit(EQ, SYS_prlimit64, 0, 4); /* its own limits, and to look at them alone */
+	load(offsetof(struct seccomp_data, args[2]));
+	emit(EQ, 0, 0, 1);
+	answer(SECCOMP_RET_ALLOW);
+	answer(SECCOMP_RET_ERRNO | EPERM);
+	emit(EQ, SYS_clone, 0, 3);
+	load(FIRST);
+	emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 5);
+	answer(SECCOMP_RET_ALLOW);
+	emit(EQ, SYS_socket, 0, 3);
+	load(FIRST);
+	emit(EQ, AF_UNIX, 2, 0);
+	emit(EQ, AF_NETLINK, 1, 0);
+	answer(SECCOMP_RET_KILL_PROCESS);
+	answer(SECCOMP_RET_ALLOW);
+	p.len = length;
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) == 0;
+}
+#else
+static bool filter(void)
+{
+	return false;
+}
+#endif
+
+/* --- whether
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static int set(const char *key, const char *value, void *arg, struct td_err *err)
+{
+	bool *on = arg;
+
+	if (strcmp(key, "sandbox"))
+		return 0; /* a disk's options say what they know */
+	if (strcmp(value, "yes") && strcmp(value, "no"))
+		return td_fail(err, EINVAL, "sandbox=%.100s: say yes or no", value);
+	*on = !strcmp(value, "yes");
+	return 0;
+}
+
+int sandbox_enter(struct td_err *err)
+{
+	struct rlimit none = {0, 0};
+	bool on = false;
+	int rc = td_conf_read(set, &on, err);
+
+	if (rc < 0 || !on)
+		return rc;
+	strcpy(state, "yes");
+	setrlimit(RLIMIT_CORE, &none);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		misses("no_new_privs");
+	if (!drop_capabilities())
+		misses("dropping of capabilities");
+	if (!filter())
+		misses("system call filter (a kernel or an architecture without it, or a build "
+		       "with sanitizers)");
+	if (strcmp(state, "yes"))
+		td_log(LOG_WARNING, "the sandbox is not whole: %s", state);
+	return 0;
+}

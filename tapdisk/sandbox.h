@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a tapdisk takes away from itself before it looks at an image or a guest's ring: whoever
+ * takes it over by one of these finds less to use.
+ *
+ * B1 no new privileges, and of root's capabilities those alone that opening images takes: of any
+ * owner (DAC_OVERRIDE), and to tell who has one open (SYS_PTRACE); and IPC_LOCK, by which older
+ * kernels count an io_uring's memory B2 no core dumps: a guest's data and keys are in the memory B3
+ * the system calls that it makes, and no others: one that is not on the list ends the process.
+ * Threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask whose they are; no exec,
+ * ptrace, mount, namespaces, bpf, kexec, modules, keys
+ *
+ * It is still root, and opens files by their names: what an image may name, lib/io/reach.h says.
+ */
+#ifndef TAPDISK_SANDBOX_H
+#define TAPDISK_SANDBOX_H
+
+#include "td/log.h"
+
+/*
+ * Before there is another thread.  For good; what its threads are later, they are likewise.  0, or
+ * -errno when the host's configuration makes no sense.  A piece that this host does not have is
+ * left out, and is told in the log and by:
+ */
+int sandbox_enter(struct td_err *err);
+
+/* "yes", "no" (as tapdisk.conf says, and by default), or "partly: " and what is missing; a static
+ * string. */
+const char *sandbox_state(void);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tapdisk/vbd/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/ctl-dir.h"
+#include "lib/redo.h"
+#include "lib/syncmark.h"
+#include "tapdisk/vbd/vbd.h"
+
+static json_t *words(const struct vbd_options *o)
+{
+	json_t *a = json_array();
+
+	json_array_append_new(a, json_sprintf("cache=%s", o->mode->name));
+	json_array_append_new(a, json_sprintf("unsafe=%s", o->unsafe ? "yes" : "no"));
+	json_array_append_new(a,
+			      json_sprintf("on-enospc=%s", o->report_enospc ? "report" : "pause"));
+	json_array_append_new(a, json_sprintf("shared=%s", o->shared ? "yes" : "no"));
+	if (options_sector(o) != 512) /* an older tapdisk does not know the word */
+		json_array_append_new(a, json_sprintf("sector-size=%u", options_sector(o)));
+	if (o->data_file[0]) /* nor this one */
+		json_array_append_new(a, json_sprintf("data-file=%s", o->data_file));
+	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
+	return a;
+}
+
+/* Whole or not at all: it is written beside and renamed.  No sync: it need not outlive the machine.
+ */
+static int replace(const char *path, const json_t *o)
+{
+	char beside[PATH_MAX + 4];
+	int fd, rc;
+
+	snprintf(beside, sizeof beside, "%s.new", path);
+	unlink(beside);
+	fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	rc = json_dumpfd(o, fd, JSON_COMPACT) < 0 ? -ENOSPC : 0;
+	close(fd);
+	if (!rc && rename(beside, path) < 0)
+		rc = -errno;
+	if (rc < 0)
+		unlink(beside);
+	return rc;
+}
+
+json_t *record_json(const struct vbd *v)
+{
+	bool log = v->leaf ? td_redo_takes(v->redo) : v->log_waits;
+	char boot[40];
+
+	td_redo_boot(boot);
+	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec,
+			 "options", words(&v->opt), "read_only", v->opt.read_only, "name",
+			 v->opt.name, "encrypted", v->opt.key.len != 0, "paused", !v->leaf,
+			 "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
+			 log ? boot : "");
+}
+
+bool record_log(const json_t *past)
+{
+	const char *log = json_string_value(json_object_get(past, "log"));
+	char boot[40];
+
+	td_redo_boot(boot);
+	return log && *log && !strcmp(log, boot);
+}
+
+void record_write(const struct vbd *v)
+{
+	char path[PATH_MAX];
+	json_t *o;
+	int rc = td_ctl_disk_path(v->minor, path);
+
+	if (v->marker < 0 || !v->spec)
+		return;
+	o = record_json(v);
+	if (!rc)
+		rc = o ? replace(path, o) : -EILSEQ;
+	json_decref(o);
+	if (rc < 0)
+		td_log(LOG_WARNING,
+		       "minor %d: cannot write its record: %s: if this process dies, no other can "
+		       "go on in its place",
+		       v->minor, strerror(-rc));
+}
+
+int record_read(int minor, struct vbd_recorded *out)
+{
+	struct td_err err = {0};
+	struct vbd_recorded r = *out;
+	char path[PATH_MAX];
+	const char *spec, *word;
+	json_t *o, *w;
+	size_t i;
+	int rc = td_ctl_disk_path(minor, path);
+
+	o = rc ? NULL : json_load_file(path, 0, NULL);
+	if (!o)
+		return rc ? rc : -ENOENT;
+	json_array_foreach (json_object_get(o, "options"), i, w)
+		if (!rc && (word = json_string_value(w)))
+			rc = options_add(&r.opt, word, &err);
+	spec = json_string_value(json_object_get(o, "args"));
+	r.spec = !rc && spec ? strdup(spec) : NULL;
+	r.opt.read_only = json_is_true(json_object_get(o, "read_only"));
+	r.past.paused = json_is_true(json_object_get(o, "paused"));
+	r.past.sectors = (uint64_t)json_integer_value(json_object_get(o, "sectors"));
+	r.past.sticky = -(int)json_integer_value(json_object_get(o, "sticky"));
+	r.past.log = record_log(o);
+	json_decref(o);
+	if (rc < 0 || !r.spec) {
+		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "",
+		       rc < 0 ? err.text : "");
+		return rc < 0 ? rc : -EBADMSG;
+	}
+	*out = r;
+	return 0;
+}
+
+void record_remove(const struct vbd *v)
+{
+	char path[PATH_MAX];
+
+	if (v->marker < 0)
+		return;
+	if (!td_ctl_disk_path(v->minor, path))
+		unlink(path);
+	syncmark_unlink(v->minor);
+	if (!td_ctl_redo_path(v->minor, path))
+		unlink(path);
+	if (!td_ctl_left_path(v->minor, path))
+		unlink(path);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How a disk is open, in a file that outlives the process: disk<minor> in the control directory, so
+ * that a successor opens the same image in the same way (tap-ctl revive).  Written when a disk is
+ * opened, paused, resumed, and when a flush of it has failed; gone when it is closed.  Keys are in
+ * no file: whoever revives an encrypted disk gives its key.  One JSON object:
+ *
+ *   args, options: [key=value, ...], read_only, name    as the control operation open takes them
+ *   encrypted: bool                                     it is open with a key
+ *   paused: bool, sectors                               the image is closed; the guest knows the
+ * disk with that size sticky: errno                                       a flush failed: writes
+ * and flushes go on failing log: the host's boot                                there is a log of
+ * changes (G6 of lib/redo.h); "": there is none
+ */
+#ifndef TAPDISK_RECORD_H
+#define TAPDISK_RECORD_H
+
+#include <jansson.h>
+
+#include "tapdisk/vbd/vbd.h"
+
+bool record_log(const json_t *past);      /* does it tell of a log, of this boot of the host? */
+json_t *record_json(const struct vbd *v); /* NULL: the image's name is no text */
+void record_write(
+	const struct vbd *v); /* a failure is logged: without a record there is no successor */
+void record_remove(const struct vbd *v);
+
+/* What stands there.  What it does not say stays as it was; spec: to be freed.  0, or -errno with
+ * nothing changed. */
+struct vbd_recorded {
+	char *spec;
+	struct vbd_options opt;
+	struct vbd_past past;
+};
+int record_read(int minor, struct vbd_recorded *out);
+
+#endif

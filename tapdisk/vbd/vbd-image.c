@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A disk's images: opened, with all that runs upon them; and brought to rest, and closed. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "drivers/drivers.h"
+#include "lib/ctl-dir.h"
+#include "lib/fiber/fiber.h"
+#include "lib/redo.h"
+#include "lib/syncmark.h"
+#include "tapdisk/chain.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/vbd/vbd-inside.h"
+
+static unsigned file_flags(const struct vbd_options *o)
+{
+	return o->mode->file_flags | (o->read_only ? TD_FILE_RDONLY : 0) |
+	       (o->shared ? TD_FILE_SHARED : 0);
+}
+
+void vbd_tell_nbd(struct vbd *v)
+{
+	v->nbd_disk.name = v->spec;
+	v->nbd_disk.size = v->leaf->info.size;
+	v->nbd_disk.preferred = v->leaf->info.physical;
+	v->nbd_disk.read_only = v->opt.read_only;
+	v->nbd_disk.trim = v->leaf->info.discard;
+}
+
+/*
+ * A write of less than a block of the store is a read-modify-write, which align.c serialises on
+ * this host alone: another host's between the read and the write would be undone.  So a disk that
+ * hosts share is written in blocks, and its guests are told so.
+ */
+static int check_block(const char *spec, const struct vbd_options *o, uint32_t block,
+		       struct td_err *err)
+{
+	if (!o->shared || o->read_only || block <= options_sector(o))
+		return 0;
+	if (block <= 4096)
+		return td_fail(
+			err, EINVAL,
+			"%s cannot be shared as it is: its storage takes blocks of %u bytes, and "
+			"two hosts that write smaller "
+			"sectors undo each other's: use sector-size=4096 as well, on every host",
+			spec, block);
+	return td_fail(err, EINVAL,
+		       "%s cannot be shared: its storage takes blocks of %u bytes, and no guest "
+		       "has sectors as large",
+		       spec, block);
+}
+
+/* Guests without NBD go on without its sockets; who needs them hears it from the log, and from its
+ * own connect(). */
+static void start_nbd(struct vbd *v, bool fresh)
+{
+	struct td_err err = {0};
+
+	vbd_tell_nbd(v);
+	if (v->nbd && fresh && nbd_listen(v->nbd, &err) < 0)
+		td_log(LOG_ERR, "minor %d: no NBD server: %s", v->minor, err.text);
+	nbd_run(v->nbd);
+}
+
+/*
+ * The log for an image of that driver; *redo: NULL where there is none.  One that holds something
+ * counts, whatever the disk's record says: only where the disk is another one, which has just got
+ * its number, it is nobody's here.
+ */
+static int open_redo(struct vbd *v, const struct td_driver *d, const struct vbd_options *o,
+		     bool fresh, struct td_redo **redo, struct td_err *err)
+{
+	char path[PATH_MAX];
+
+	*redo = NULL;
+	if (!d->redo || o->read_only || v->marker < 0 || td_ctl_redo_path(v->minor, path))
+		return 0;
+	if (v->past || !fresh)
+		return td_redo_adopt(path, v->past ? v->past->log : v->log_waits, redo, err);
+	*redo = td_redo_new(path);
+	return 0;
+}
+
+struct identity {
+	const char *path;
+	char text[sizeof((struct vbd *)0)->file];
+};
+
+static long identify_run(void *arg)
+{
+	struct identity *i = arg;
+	struct stat st;
+
+	if (i->path[0] != '/' || stat(i->path, &st) < 0)
+		return 0;
+	if (S_ISBLK(st.st_mode))
+		snprintf(i->text, sizeof i->text, "b%llu", (unsigned long long)st.st_rdev);
+	else if (S_ISREG(st.st_mode))
+		snprintf(i->text, sizeof i->text, "%llu:%llu", (unsigned long long)st.st_dev,
+			 (unsigned long long)st.st_ino);
+	return 0;
+}
+
+/* For those who know the image by another name: `tap-ctl list -f' need not look at every disk's
+ * store for it. */
+static void identify(struct vbd *v, const char *path, struct td_io *io)
+{
+	struct identity i = {.path = path};
+
+	td_await_call(io, identify_run, &i);
+	strcpy(v->file, i.text);
+}
+
+static bool decrypts(const struct td_image *image)
+{
+	while (image && !image->info.decrypts)
+		image = image->backing;
+	return image;
+}
+
+void vbd_mark_syncs(struct vbd *v, int sticky)
+{
+	syncmark_close(v->syncs);
+	v->syncs = v->marker >= 0 ? syncmark_open(v->minor, vbd_lost_data(sticky)) : NULL;
+}
+
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
+	      struct td_err *err)
+{
+	const struct td_driver *d;
+	struct td_image *leaf;
+	struct td_redo *redo;
+	struct td_io *io;
+	const char *path;
+	char left[PATH_MAX];
+	bool shrunk;
+	char *copy;
+	int rc,
+		sticky = v->past ? v->past->sticky
+			 : fresh ? 0
+				 : v->cache.sticky,
+		lost = vbd_lost_data(sticky) ? sticky : 0;
+
+	d = td_driver_parse(spec, &path, err);
+	if (!d)
+		return -err->code;
+	rc = options_check(o, d->name, err);
+	if (!rc)
+		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
+	if (rc < 0)
+		return rc;
+	rc = open_redo(v, d, o, fresh, &redo, err);
+	if (rc < 0)
+		return rc;
+	if (lost)
+		td_redo_fail(redo);
+	if (v->past || fresh)
+		vbd_mark_syncs(v, sticky); /* F3 of lib/syncmark.h */
+	rc = chain_open(spec,
+			&(struct td_how){.flags = file_flags(o),
+					 .key = &o->key,
+					 .dirs = o->parent_dirs,
+					 .parents = o->parents,
+					 .data = o->data_file,
+					 .redo = redo,
+					 .lost = v->past || !fresh ? &lost : NULL,
+					 .died = v->past && !v->past->paused,
+					 .mark = v->syncs,
+					 .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left)
+							 ? left
+							 : NULL},
+			io, &leaf, err);
+	if (rc < 0) {
+		td_redo_free(redo);
+		return rc;
+	}
+	rc = check_block(spec, o, leaf->info.block, err);
+	if (rc < 0)
+		goto fail;
+	shrunk = leaf->info.size / 512 < v->disk.sectors;
+	/* a CD may be taken out; of a disk, what was written is lost */
+	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
+		rc = td_fail(
+			err, EINVAL,
+			"%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink",
+			spec, (unsigned long long)leaf->info.size / 512,
+			(unsigned long long)v->disk.sectors);
+		goto fail;
+	}
+	if (leaf->info.size % options_sector(o)) {
+		rc = td_fail(err, EINVAL,
+			     "%s has %llu bytes, which is not a multiple of sector-size=%u: "
+			     "enlarge it, or leave the option out",
+			     spec, (unsigned long long)leaf->info.size, options_sector(o));
+		goto fail;
+	}
+	copy = strdup(spec);
+	if (!copy) {
+		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
+		goto fail;
+	}
+	identify(v, path, io);
+	free(v->spec); /* which spec may be */
+	v->spec = copy;
+	v->opt = *o;
+	v->leaf = leaf;
+	v->redo = redo;
+	v->log_waits = false;
+	vbd_listen_to(v, leaf);
+	v->cache.report_enospc = o->report_enospc;
+	v->disk.sectors = leaf->info.size / 512;
+	v->disk.read_only = o->read_only;
+	v->disk.discard = leaf->info.discard && !o->read_only;
+	__atomic_store_n(&v->disk.decrypts, decrypts(leaf), __ATOMIC_RELAXED);
+	v->disk.block = v->nbd_disk.block =
+		o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
+	v->state = 0;
+	if (fresh)
+		stats_open(&v->stats, v->minor);
+	cache_attach(&v->cache, o->mode, leaf, io, fresh);
+	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been
+			  checked */
+		v->cache.sticky = v->past->sticky;
+		v->sticky_recorded = v->cache.sticky;
+	}
+	if (lost && !v->cache.sticky)
+		cache_fail_sticky(&v->cache, lost); /* S2 of lib/settle.h */
+	if (shrunk && !fresh) {
+		v->all_leave = true; /* their places were checked against the old size */
+		cache_cancel(&v->cache, -EIO);
+		v->all_leave = false;
+	}
+	record_write(
+		v); /* before anybody may act on it: a successor must know the disk as it is now */
+	cache_resume(&v->cache);
+	vbd_run_rings(v);
+	start_nbd(v, fresh);
+	stall_watch(&v->stall, o->request_timeout);
+	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy,
+	       (unsigned long long)v->disk.sectors, o->mode->name,
+	       o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
+	return 0;
+fail:
+	chain_close(leaf);
+	td_redo_free(redo);
+	return rc;
+}
+
+static bool image_idle(const struct vbd *v)
+{
+	return cache_image_idle(&v->cache);
+}
+
+static void go_on(struct vbd *v)
+{
+	cache_resume(&v->cache);
+	vbd_run_rings(v);
+	nbd_run(v->nbd);
+}
+
+int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
+{
+	struct td_image *leaf = v->leaf;
+	int rc = 0;
+
+	vbd_hold_rings(v);
+	nbd_hold(v->nbd);
+	cache_quiesce(&v->cache);
+	if (!vbd_wait_until(v, image_idle, until)) {
+		go_on(v);
+		return td_fail(
+			err, ETIMEDOUT,
+			"minor %d: %u requests to %s are still under way; the disk stays open",
+			v->minor, v->cache.at_image, v->spec);
+	}
+	if (cache_dirty(&v->cache)) {
+		cache_flush(&v->cache);
+		vbd_wait_until(v, image_idle, 0);
+		if (v->cache.sticky)
+			rc = td_fail(err, -v->cache.sticky,
+				     "minor %d: the last flush of %s failed (%s): check the disk's "
+				     "contents",
+				     v->minor, v->spec, strerror(-v->cache.sticky));
+		else if (cache_dirty(&v->cache))
+			rc = td_fail(err, ENOSPC,
+				     "minor %d: there is no space for the metadata of %s: %s",
+				     v->minor, v->spec,
+				     keep ? "the disk stays open; make room, and try again"
+					  : "what was not flushed is lost");
+	}
+	if (rc == -ENOSPC && keep && !v->cache.sticky) {
+		go_on(v);
+		return rc;
+	}
+	v->leaf = NULL;
+	vbd_listen_to(NULL, leaf);
+	stall_watch(&v->stall, 0);
+	cache_detach(&v->cache);
+	chain_close(leaf);
+	v->log_waits = td_redo_pending(v->redo);
+	td_redo_free(v->redo);
+	v->redo = NULL;
+	return rc;
+}

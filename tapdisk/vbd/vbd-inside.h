@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What vbd.c and the files beside it know of each other. */
+#ifndef TAPDISK_VBD_INSIDE_H
+#define TAPDISK_VBD_INSIDE_H
+
+#include "tapdisk/vbd/vbd.h"
+#include "td/ctl.h"
+
+#define VBD_PAUSED (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
+
+/* --- vbd.c: on a fiber
+ * ---------------------------------------------------------------------------------------------- */
+
+void vbd_lock(struct vbd *v); /* one operation at a time */
+void vbd_unlock(struct vbd *v);
+/* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
+bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline);
+
+/* --- vbd-image.c: on a fiber
+ * ---------------------------------------------------------------------------------------- */
+
+/* Opens spec and lets requests through.  fresh: not after a pause. */
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
+	      struct td_err *err);
+/*
+ * Brings a running disk to rest and closes its images; -ETIMEDOUT, and with `keep' -ENOSPC for its
+ * metadata: it goes on instead.  Any other error: a flush that failed.
+ */
+int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
+void vbd_tell_nbd(struct vbd *v); /* the size, and what else NBD's clients see */
+
+/* Before the disk's images are opened: where their syncs count.  sticky: as its last process has
+ * left it. */
+void vbd_mark_syncs(struct vbd *v, int sticky);
+
+/* --- vbd-state.c
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+bool vbd_lost_data(int sticky); /* is it a failure after which what was not flushed may be lost?  No
+				   space is none */
+void vbd_listen(struct vbd *v); /* to what its layers tell, from now on */
+void vbd_listen_to(struct vbd *v,
+		   struct td_image *leaf); /* and of each image of a chain that is in use, whether
+					      it is corrupt; v NULL: no more */
+
+/* --- vbd-ring.c
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+/* Held, with all answered that is done: closes it, or (leave) lets another process go on with it.
+ */
+void vbd_ring_close(struct vbd_ring *r, void (*end)(struct blkif *b));
+/* x stays the caller's when it fails. */
+int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport,
+		       const struct blkif_params *p, bool take_over, struct td_err *err);
+void vbd_hold_rings(struct vbd *v);
+void vbd_run_rings(struct vbd *v);
+void vbd_drop_rings(
+	struct vbd *v); /* on a fiber: answers all that is in them, and lets go of them */
+bool vbd_any_live_ring(const struct vbd *v);
+const char *vbd_broken_ring(const struct vbd *v); /* why one is broken, or NULL */
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A disk goes to another process while its guest runs.  It is as a death, but for the image, which
+ * is at rest and durable: the records say what a successor needs, and who takes the disk back is
+ * its own successor.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/fiber/fiber.h"
+#include "lib/syncmark.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/vbd/vbd-inside.h"
+
+#define SETTLE                                                                                     \
+	5 /* s that the store has for what it was given, before the disk stays where it is         \
+	   */
+
+static struct vbd_ring *entry(struct td_list *l)
+{
+	return td_entry(l, struct vbd_ring, link);
+}
+
+static void close_fds(struct vbd_ring *r)
+{
+	while (r->nfds > 0)
+		close(r->fds[--r->nfds]);
+}
+
+/* --- a flush while the guest still runs, so that little is left for the pause
+ * ----------------------------------------- */
+
+struct flush {
+	struct td_req req;
+	struct td_fiber *fiber;
+	bool done;
+};
+
+static void on_flushed(struct td_req *req, int err)
+{
+	struct flush *f = td_entry(req, struct flush, req);
+
+	f->done = true;
+	td_fiber_wake(f->fiber);
+}
+
+static void flush_ahead(struct vbd *v)
+{
+	struct flush f = {.req = {.op = TD_FLUSH, .done = on_flushed}, .fiber = td_fiber_self()};
+
+	if (!cache_dirty(&v->cache))
+		return;
+	cache_submit(&v->cache, &f.req);
+	while (!f.done)
+		td_fiber_wait();
+}
+
+/* --- giving
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static int share_rings(struct vbd *v, struct td_err *err)
+{
+	td_list_each (l, &v->rings) {
+		struct vbd_ring *r = entry(l);
+
+		r->nfds = blkif_share(r->blkif, r->fds);
+		if (r->nfds < 0)
+			return td_fail(err, -r->nfds, "minor %d: cannot share its ring: %s",
+				       v->minor, strerror(-r->nfds));
+	}
+	return 0;
+}
+
+static void leave_rings(struct vbd *v)
+{
+	struct td_list *l;
+
+	while ((l = td_list_pop(&v->rings))) {
+		struct vbd_ring *r = entry(l);
+
+		v->leaving = r->blkif;
+		cache_forget(&v->cache);
+		v->leaving = NULL;
+		r->p = *blkif_params(r->blkif);
+		vbd_ring_close(r, blkif_leave);
+		td_list_add(&v->given, &r->link);
+	}
+}
+
+/* Locked. */
+static int give(struct vbd *v, double *began, struct td_err *err)
+{
+	const char *broken = vbd_broken_ring(v);
+	struct td_err flush = {0};
+	int rc = 0;
+
+	if (v->moved || !v->spec || v->marker < 0)
+		return td_fail(err, EBUSY,
+			       "minor %d is not open: the program that attached it knows this "
+			       "tapdisk by its pid",
+			       v->minor);
+	if (broken)
+		return td_fail(err, EBUSY,
+			       "minor %d: a guest has broken its ring (%s): detach that one first",
+			       v->minor, broken);
+	if (v->leaf)
+		flush_ahead(v);
+	rc = share_rings(v, err);
+	*began = ev_time();
+	if (!rc && v->leaf) {
+		rc = vbd_settle(v, *began + SETTLE, true, &flush);
+		if (v->leaf)
+			return td_fail(err, -rc, "%s", flush.text);
+		v->state = VBD_PAUSED;
+		v->going = true;
+		rc = 0; /* a flush that failed goes with the disk */
+	}
+	if (!rc)
+		leave_rings(v);
+	return rc;
+}
+
+int vbd_give(struct vbd *v, double *began, struct td_err *err)
+{
+	int rc;
+
+	vbd_lock(v);
+	v->going = false;
+	rc = give(v, began, err);
+	v->giving = !rc;
+	if (!rc)
+		return 0; /* the lock stays */
+	td_list_each (l, &v->rings)
+		close_fds(entry(l));
+	vbd_unlock(v);
+	return rc;
+}
+
+void vbd_taken(struct vbd *v, pid_t to)
+{
+	struct td_list *l;
+
+	while ((l = td_list_pop(&v->given))) {
+		close_fds(entry(l));
+		free(entry(l));
+	}
+	free(v->spec);
+	v->spec = NULL;
+	explicit_bzero(&v->opt.key, sizeof v->opt.key);
+	stats_close(&v->stats);
+	syncmark_close(v->syncs);
+	v->syncs = NULL;
+	close(v->marker);
+	v->marker = -1;
+	v->moved = to;
+	v->giving = false;
+	vbd_unlock(v);
+}
+
+void vbd_stay(struct vbd *v)
+{
+	if (!v->giving)
+		return;
+	vbd_lock(v);
+	vbd_unlock(v);
+}
+
+/* --- taking back
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_err *err)
+{
+	bool mem = was->nfds == TD_XPORT_FDS;
+	struct td_xport *x;
+	int rc;
+
+	rc = mem ? td_xport_mem(was->fds[0], was->fds[1], was->fds[2], &x, err)
+		 : td_xport_xen(was->p.domid, &x, err);
+	if (rc < 0)
+		return rc;
+	rc = vbd_connect_locked(v, x, was->transport, &was->p, true, err);
+	if (rc < 0)
+		x->ops->close(x);
+	return rc;
+}
+
+/*
+ * As the other has left it, which was its only user since: it may have been paused there, or have
+ * another image, and its flush may have failed.  The other may also have died before it wrote any
+ * of that.
+ */
+static int go_on(struct vbd *v, struct td_err *err)
+{
+	struct vbd_recorded was = {.opt = v->opt,
+				   .past = {.paused = !v->going, .sticky = v->cache.sticky}};
+	int rc = 0;
+
+	record_read(v->minor, &was);
+	if (!was.past.sticky)
+		was.past.sticky = syncmark_past(v->minor);
+	if (was.spec) { /* also when it cannot be opened: an unpause must not open the one of before
+			 */
+		free(v->spec);
+		v->spec = was.spec;
+		v->opt = was.opt;
+	}
+	v->cache.sticky = was.past.sticky;
+	v->past = &was.past;
+	if (was.past.paused)
+		vbd_mark_syncs(v, was.past.sticky);
+	else
+		rc = vbd_start(v, v->spec, &v->opt, false, err);
+	v->past = NULL;
+	return rc;
+}
+
+void vbd_take_back(struct vbd *v)
+{
+	struct td_err err = {0};
+	struct td_list *l;
+
+	if (go_on(v, &err) < 0) {
+		td_log(LOG_ERR, "minor %d: cannot go on: %s", v->minor, err.text);
+		v->state |= TD_STATE_RESUME_FAILED;
+	}
+	while ((l = td_list_pop(&v->given))) {
+		err.code = 0;
+		if (take_back_ring(v, entry(l), &err) < 0)
+			td_log(LOG_ERR, "minor %d: cannot take the ring of domain %u back: %s",
+			       v->minor, entry(l)->p.domid, err.text);
+		free(entry(l));
+	}
+	record_write(v);
+	v->giving = false;
+	vbd_unlock(v);
+	v->changed(v);
+}

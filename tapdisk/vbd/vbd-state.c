@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the layers below tell a disk, and what of it shows. */
+#include <errno.h>
+
+#include "lib/fiber/fiber.h"
+#include "lib/redo.h"
+#include "tapdisk/cache/lane.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/vbd/vbd-inside.h"
+
+bool vbd_lost_data(int sticky)
+{
+	return sticky && sticky != -ENOSPC && sticky != -EDQUOT;
+}
+
+static void wake(struct vbd *v)
+{
+	if (v->waiter)
+		td_fiber_wake(v->waiter);
+}
+
+static void on_stall(struct stall *s)
+{
+	struct vbd *v = td_entry(s, struct vbd, stall);
+
+	v->changed(v);
+}
+
+static void on_cache_changed(struct cache *c)
+{
+	struct vbd *v = c->owner;
+
+	if (c->sticky && !v->sticky_recorded) {
+		if (vbd_lost_data(c->sticky))
+			td_redo_fail(v->redo); /* G9 of lib/redo.h */
+		record_write(v);
+	}
+	v->sticky_recorded = c->sticky;
+	v->changed(v);
+}
+
+static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
+{
+	const struct vbd *v = c->owner;
+
+	return v->all_leave || (v->leaving && blkif_owns(v->leaving, req)) ||
+	       (v->nbd_leaving && nbd_owns(v->nbd, req));
+}
+
+static void on_cache_idle(struct cache *c)
+{
+	wake(c->owner);
+}
+
+static void on_ring_idle(void *owner)
+{
+	wake(owner);
+}
+
+static void on_ring_broken(void *owner, const char *why)
+{
+	struct vbd *v = owner;
+
+	v->changed(v);
+}
+
+/* An image of the chain was found to be corrupt. */
+static void on_fault(struct td_image *image)
+{
+	struct vbd *v = image->owner;
+
+	lanes_update(&v->cache);
+	v->changed(v);
+}
+
+void vbd_listen(struct vbd *v)
+{
+	stall_init(&v->stall, v->queue->loop, &v->cache, on_stall);
+	v->cache.changed = on_cache_changed;
+	v->cache.idle = on_cache_idle;
+	v->cache.leaves = on_cache_leaves;
+	v->disk = (struct blkif_disk){.cache = &v->cache,
+				      .stats = &v->stats,
+				      .owner = v,
+				      .broken = on_ring_broken,
+				      .idle = on_ring_idle};
+	v->nbd_disk = (struct nbd_disk){
+		.cache = &v->cache, .stats = &v->stats, .owner = v, .idle = on_ring_idle};
+}
+
+void vbd_listen_to(struct vbd *v, struct td_image *leaf)
+{
+	for (struct td_image *i = leaf; i; i = i->backing) {
+		i->owner = v;
+		i->failed = v ? on_fault : NULL;
+	}
+}
+
+/* --- what shows
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+static const char *fault_of(const struct vbd *v)
+{
+	for (const struct td_image *i = v->leaf; i; i = i->backing)
+		if (i->fault)
+			return i->fault;
+	return NULL;
+}
+
+unsigned vbd_state(const struct vbd *v)
+{
+	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) |
+	       (v->cache.sticky || fault_of(v) ? TD_STATE_FAILED : 0);
+}
+
+const char *vbd_reason(const struct vbd *v)
+{
+	if (fault_of(v)) /* which is why flushes fail */
+		return fault_of(v);
+	if (v->cache.sticky)
+		return "a flush to disk failed: writes and flushes fail until the disk is closed "
+		       "and opened again";
+	if (v->cache.out_of_space)
+		return "no space: writes are held until there is space again";
+	if (v->stall.stalled)
+		return "the store does not answer: its requests wait";
+	return vbd_broken_ring(v);
+}

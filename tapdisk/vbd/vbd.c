@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A disk's life.
+ *
+ *   vbd_new > CLOSED --open--> OPEN --pause--> PAUSED --unpause--> OPEN
+ *               ^                |  \--close--\    \--close--\
+ *               +----------------+-------------+--------------+      CLOSED > vbd_free
+ *
+ *   state         images   cache layer   rings, if there are any    shown
+ *   CLOSED        -        quiesced      -                          0x2
+ *   OPEN          open     running       running                    0
+ *   PAUSED        -        quiesced      held                       0x2a (and 0x200 after an
+ * unpause that failed)
+ *
+ * open, pause, unpause, close, connect and disconnect are operations: they wait on a fiber, and one
+ * runs at a time.  From OPEN to the others the way is the same (vbd_settle): hold the ring, quiesce
+ * the cache layer, wait until the image has nothing left, flush, close. No request fails on that
+ * way: what is not answered stays in the ring or in the cache layer until there is an image again.
+ *
+ * Beside these, NO_SPACE and FAILED (a flush that failed, an image found corrupt) show in the state
+ * (vbd-state.c).
+ *
+ * One thing: opening starts the rings, a ring that breaks changes the disk's state, and each of
+ * them waits for the disk's lock, which is here.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/fiber/fiber.h"
+#include "lib/syncmark.h"
+#include "tapdisk/vbd/record.h"
+#include "tapdisk/vbd/settle.h"
+#include "tapdisk/vbd/vbd-inside.h"
+
+#define DETACH_WAIT 5 /* s that a close waits for the guest to let go */
+
+/* --- one operation at a time
+ * ---------------------------------------------------------------------------------------- */
+
+struct locker {
+	struct td_list link;
+	struct td_fiber *fiber;
+};
+
+void vbd_lock(struct vbd *v)
+{
+	struct locker me = {.fiber = td_fiber_self()};
+
+	if (v->locked) {
+		td_list_add(&v->lockers, &me.link);
+		while (!td_list_empty(&me.link))
+			td_fiber_wait();
+	}
+	v->locked = true;
+}
+
+void vbd_unlock(struct vbd *v)
+{
+	struct td_list *l = td_list_pop(&v->lockers);
+
+	if (l)
+		td_fiber_wake(
+			td_entry(l, struct locker, link)->fiber); /* the lock goes over to it */
+	else
+		v->locked = false;
+}
+
+bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline)
+{
+	v->waiter = td_fiber_self();
+	while (!ready(v)) {
+		if (!deadline)
+			td_fiber_wait();
+		else if (ev_time() >= deadline || !td_fiber_wait_for(deadline - ev_time()))
+			break;
+	}
+	v->waiter = NULL;
+	return ready(v);
+}
+
+static bool nbd_idle(const struct vbd *v)
+{
+	return !nbd_inflight(v->nbd);
+}
+
+static double deadline(int timeout)
+{
+	return timeout > 0 ? ev_time() + timeout : 0;
+}
+
+bool vbd_busy(const struct vbd *v)
+{
+	return v->spec || !td_list_empty(&v->rings) || v->locked || v->users;
+}
+
+/* NBD's clients hear the end of what can still be done, an error for the rest, and are let go. */
+static void drop_nbd(struct vbd *v)
+{
+	v->nbd_leaving = true;
+	cache_cancel(&v->cache, -ESHUTDOWN);
+	nbd_cancel(v->nbd);
+	vbd_wait_until(v, nbd_idle, 0);
+	v->nbd_leaving = false;
+	nbd_close(v->nbd);
+}
+
+/* --- operations
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(struct vbd *v))
+{
+	struct vbd *v = calloc(1, sizeof *v);
+
+	if (!v)
+		return NULL;
+	v->magic = VBD_MAGIC;
+	v->minor = minor;
+	v->marker = marker;
+	v->queue = q;
+	v->state = TD_STATE_CLOSED;
+	v->changed = changed;
+	td_list_init(&v->stats.sources);
+	td_list_init(&v->link);
+	td_list_init(&v->lockers);
+	td_list_init(&v->rings);
+	td_list_init(&v->given);
+	cache_init(&v->cache, q->loop, v);
+	vbd_listen(v);
+	return v;
+}
+
+void vbd_free(struct vbd *v)
+{
+	assert(v->magic == VBD_MAGIC && td_list_empty(&v->rings) && !v->leaf && !v->locked);
+	nbd_free(v->nbd);
+	cache_fini(&v->cache);
+	syncmark_close(v->syncs);
+	/* empty again: allocated, and nobody's */
+	if (v->marker >= 0 && ftruncate(v->marker, 0) < 0)
+		td_log(LOG_WARNING, "minor %d: cannot empty its marker: %s", v->minor,
+		       strerror(errno));
+	if (v->marker >= 0)
+		close(v->marker);
+	td_list_del(&v->link);
+	free(v->spec);
+	v->magic = 0;
+	free(v);
+}
+
+int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
+{
+	int rc;
+
+	vbd_lock(v);
+	if (v->spec)
+		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
+	else
+		rc = vbd_start(v, spec, o, true, err);
+	if (rc < 0 && !v->spec) {
+		syncmark_close(v->syncs);
+		v->syncs = NULL;
+		if (v->marker >= 0)
+			syncmark_unlink(v->minor);
+	}
+	vbd_unlock(v);
+	if (!rc)
+		v->changed(v);
+	return rc;
+}
+
+/*
+ * The image is closed, and the log holds what guests have been told of: an unpause has failed, or
+ * the image could not take all.  Without that nothing is taken away, unless it is given up (force).
+ */
+static int put_log(struct vbd *v, bool force, struct td_err *err)
+{
+	struct td_err why = {0};
+	int rc = settle(v->queue, v->minor, v->spec, &v->opt, true, &why);
+
+	if (!rc || force) {
+		if (rc < 0)
+			td_log(LOG_ERR,
+			       "minor %d: changes of %s that guests had been told of are lost: %s",
+			       v->minor, v->spec, why.text);
+		v->log_waits = false;
+		return 0;
+	}
+	v->state |= VBD_PAUSED;
+	record_write(v);
+	return td_fail(err, -rc,
+		       "minor %d: what guests have been told of cannot be put into %s: %s.  The "
+		       "disk stays, paused; closing it with -f "
+		       "gives that up",
+		       v->minor, v->spec, why.text);
+}
+
+static int close_locked(struct vbd *v, bool force, double until, struct td_err *err)
+{
+	int rc = 0;
+
+	if (vbd_ring(v) && !force)
+		return td_fail(err, EBUSY,
+			       "minor %d: domain %u uses it as device %u: detach it from that "
+			       "guest first (xl block-detach, tap-vbd detach), or force (-f)",
+			       v->minor, blkif_params(vbd_ring(v))->domid,
+			       blkif_params(vbd_ring(v))->devid);
+	if (v->leaf)
+		rc = vbd_settle(v, until, !force, err);
+	if (v->leaf)
+		return rc;                                  /* it goes on */
+	if (v->log_waits && vbd_lost_data(v->cache.sticky)) /* its guests have been told, and so has
+							       who looked at its state */
+		td_log(LOG_ERR,
+		       "minor %d: a flush of %s had failed: what was written after the last good "
+		       "one is lost",
+		       v->minor, v->spec);
+	else if (v->log_waits && put_log(v, force, err) < 0)
+		return -err->code;
+	vbd_drop_rings(v);
+	if (v->nbd)
+		drop_nbd(v);
+	stats_close(&v->stats);
+	free(v->spec);
+	explicit_bzero(&v->opt.key, sizeof v->opt.key);
+	v->spec = NULL;
+	record_remove(v);
+	syncmark_close(v->syncs);
+	v->syncs = NULL;
+	v->state = TD_STATE_CLOSED;
+	v->cache.sticky = 0;
+	return rc;
+}
+
+/* Paused, without having been open. */
+static int start_paused(struct vbd *v, const char *spec, const struct vbd_options *o,
+			const struct vbd_past *past, struct td_err *err)
+{
+	uint64_t sectors = past->sectors;
+	struct td_err why = {0};
+
+	v->spec = strdup(spec);
+	if (!v->spec)
+		return td_fail(err, ENOMEM, "out of memory for %s", spec);
+	v->opt = *o;
+	v->disk.sectors = sectors;
+	v->disk.read_only = o->read_only;
+	v->state = VBD_PAUSED;
+	v->cache.sticky = past->sticky;
+	v->sticky_recorded = v->cache.sticky;
+	v->log_waits = past->log;
+	vbd_mark_syncs(v, past->sticky);
+	record_write(v);
+	stats_open(&v->stats, v->minor);
+	v->nbd_disk.name = v->spec;
+	v->nbd_disk.size = sectors * 512;
+	v->nbd_disk.read_only = o->read_only;
+	if (v->nbd && nbd_listen(v->nbd, &why) < 0)
+		td_log(LOG_ERR, "minor %d: no NBD server: %s", v->minor, why.text);
+	return 0;
+}
+
+int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
+	       const struct vbd_past *past, struct td_err *err)
+{
+	struct vbd_past was = *past;
+	int rc;
+
+	vbd_lock(v);
+	if (!was.sticky && v->marker >= 0)
+		was.sticky = syncmark_past(v->minor);
+	v->past = &was;
+	if (v->spec)
+		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
+	else
+		rc = was.paused ? start_paused(v, spec, o, &was, err)
+				: vbd_start(v, spec, o, true, err);
+	v->past = NULL;
+	vbd_unlock(v);
+	if (!rc)
+		v->changed(v);
+	return rc;
+}
+
+int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
+{
+	double until = deadline(timeout);
+	int rc;
+
+	vbd_lock(v);
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);
+	} else {
+		/* a guest that is just leaving may need a moment; its disconnect must come in */
+		if (!force && vbd_any_live_ring(v)) {
+			vbd_unlock(v);
+			v->users++;
+			for (int i = 0;
+			     vbd_ring(v) && i < (timeout > 0 ? timeout : DETACH_WAIT) * 10; i++)
+				td_fiber_wait_for(0.1);
+			v->users--;
+			vbd_lock(v);
+		}
+		rc = v->spec ? close_locked(v, force, until, err)
+			     : 0; /* or another close was faster */
+	}
+	vbd_unlock(v);
+	v->changed(v);
+	return rc;
+}
+
+int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
+{
+	int rc = 0;
+
+	vbd_lock(v);
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause",
+			     v->minor);
+	} else if (v->leaf) {
+		v->state |= TD_STATE_PAUSE_REQUESTED;
+		rc = vbd_settle(v, deadline(timeout), true, err);
+		v->state = v->leaf ? 0 : VBD_PAUSED;
+		/* a flush that failed does not undo the pause; it shows in the state and stays with
+		 * the disk */
+		if (!v->leaf) {
+			rc = 0;
+			record_write(v);
+		}
+	}
+	vbd_unlock(v);
+	v->changed(v);
+	return rc;
+}
+
+int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
+{
+	struct vbd_options opt;
+	int rc = 0;
+
+	vbd_lock(v);
+	opt = o ? *o : v->opt;
+	opt.read_only = v->opt.read_only;
+	opt.key = v->opt.key;
+	memcpy(opt.name, v->opt.name, sizeof opt.name);
+	if (!o && spec && v->spec && strcmp(spec, v->spec))
+		opt.data_file[0] = 0; /* it was named for another image */
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume",
+			     v->minor);
+	} else if (!v->leaf && vbd_ring(v) && opt.mode->advertise_flush &&
+		   !v->opt.mode->advertise_flush) {
+		/* it does not flush, since it was told that it need not */
+		rc = td_fail(err, EBUSY,
+			     "minor %d: domain %u was told with cache=%s that there is no cache, "
+			     "but cache=%s has one: detach the disk "
+			     "there first",
+			     v->minor, blkif_params(vbd_ring(v))->domid, v->opt.mode->name,
+			     opt.mode->name);
+		v->state |= TD_STATE_RESUME_FAILED;
+	} else if (!v->leaf && vbd_ring(v) && options_sector(&opt) != options_sector(&v->opt)) {
+		rc = td_fail(
+			err, EBUSY,
+			"minor %d: domain %u uses sectors of %u bytes: detach the disk there first",
+			v->minor, blkif_params(vbd_ring(v))->domid, options_sector(&v->opt));
+		v->state |= TD_STATE_RESUME_FAILED;
+	} else if (!v->leaf) {
+		rc = vbd_start(v, spec ? spec : v->spec, &opt, false, err);
+		if (rc < 0)
+			v->state |= TD_STATE_RESUME_FAILED;
+	} else if ((spec && strcmp(spec, v->spec)) || !options_equal(&opt, &v->opt)) {
+		rc = td_fail(err, EBUSY,
+			     "minor %d is not paused: pause it before its image or its options are "
+			     "changed",
+			     v->minor);
+	}
+	vbd_unlock(v);
+	v->changed(v);
+	return rc;
+}
+
+int vbd_resize(struct vbd *v, struct td_err *err)
+{
+	int rc = 0;
+
+	vbd_lock(v);
+	if (!v->leaf)
+		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
+	else if (v->leaf->driver->resize)
+		rc = v->leaf->driver->resize(v->leaf, err);
+	if (rc > 0) {
+		__atomic_store_n(&v->disk.sectors,
+				 v->leaf->info.size / options_sector(&v->opt) *
+					 (options_sector(&v->opt) / 512),
+				 __ATOMIC_RELEASE);
+		vbd_tell_nbd(v);
+	}
+	vbd_unlock(v);
+	if (rc > 0) {
+		td_log(LOG_INFO, "minor %d: %s has %llu sectors now", v->minor, v->spec,
+		       (unsigned long long)v->disk.sectors);
+		v->changed(v);
+	}
+	return rc < 0 ? rc : 0;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One disk: a minor number, its chain of images, its cache layer, and the rings of the guests that
+ * use it. Everything runs in the main thread, but for rings that have one of their own
+ * (tapdisk/cache/lane.h); what may wait runs on a fiber, one such operation a disk at a time
+ * (others queue). The state diagram stands at the top of vbd.c.
+ */
+#ifndef TAPDISK_VBD_H
+#define TAPDISK_VBD_H
+
+#include "tapdisk/blkif/blkif.h"
+#include "tapdisk/cache/cache.h"
+#include "tapdisk/nbd/nbd.h"
+#include "tapdisk/options.h"
+#include "tapdisk/queue.h"
+#include "tapdisk/vbd/stall.h"
+#include "tapdisk/stats/stats.h"
+
+#define VBD_MAGIC 0x76626420u
+
+/*
+ * A guest's ring.  A device has one, or one a queue; a disk has one device as a rule; a second
+ * belongs to the same machine (a guest and its stub domain, or the two ends of a migration to the
+ * same host), and a read-only disk has one for each reader.  All go through the one cache layer.
+ */
+struct vbd_ring {
+	struct td_list link;   /* vbd.rings, or vbd.given */
+	struct blkif *blkif;   /* NULL: given away */
+	struct lane *lane;     /* NULL: the main thread serves it */
+	const char *transport; /* "xen" or "mem" */
+	struct blkif_params
+		p; /* of one that was given away, and what else makes its transport anew */
+	int fds[TD_XPORT_FDS], nfds;
+};
+
+struct vbd {
+	unsigned magic;
+	int minor;
+	int marker;          /* descriptor of tapdisk-<minor>, flock'ed */
+	struct td_list link; /* the server's list of disks */
+	struct queue *queue;
+	unsigned state; /* TD_STATE_*, without those that follow from the cache layer: see
+			   vbd_state() */
+	char *spec;     /* type:path; NULL when closed */
+	char file[48];  /* which file that is, under any name: DEV:INODE, or of a device "bRDEV";
+			   empty: no file */
+	struct vbd_options opt;
+	struct td_image *leaf;       /* NULL when closed or paused */
+	struct td_redo *redo;        /* its log, or NULL; goes with it, but for the file */
+	bool log_waits;              /* closed: the log still holds something */
+	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
+	const struct vbd_past *past; /* what its last process has left, while it is opened instead
+					of that one; or NULL */
+	struct cache cache;
+	struct stall stall;
+	struct stats stats;       /* from open to close */
+	struct blkif_disk disk;   /* what the rings see of us */
+	bool sticky_recorded;     /* a flush that failed is in the disk's record */
+	struct td_list rings;     /* struct vbd_ring, in order of their connection */
+	struct blkif *leaving;    /* the ring that is being disconnected, or NULL */
+	struct nbd_disk nbd_disk; /* what NBD's clients see of us */
+	struct nbd *
+		nbd; /* taken over from who sets it while the disk is closed; NULL: no NBD server */
+	bool nbd_leaving; /* its clients are being let go */
+	bool all_leave; /* every request is answered with an error: the medium that they were for is
+			   gone */
+	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
+	struct td_list given;   /* rings that wait, while the disk is handed over to another process
+				   (tapdisk/ctl/handover.h) */
+	bool giving, going;     /* it is being handed over; and its image was open */
+	pid_t moved;            /* who has the disk now; 0: we */
+	bool locked;            /* an operation is at work */
+	struct td_list lockers; /* and these wait for it */
+	unsigned users;         /* operations that wait without holding it */
+	void (*changed)(struct vbd *v); /* state, size, reason or ring is another */
+};
+
+/* Attached and closed.  marker: taken over. */
+struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(struct vbd *v));
+bool vbd_busy(const struct vbd *v); /* open, or an operation is at work */
+void vbd_free(struct vbd *v);       /* not busy */
+
+/* The following may wait: on a fiber.  timeout in seconds; 0: no limit. */
+int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
+/* In the place of a dead process: as open, with what its record says beside (tapdisk/vbd/record.h).
+ */
+struct vbd_past {
+	bool paused;      /* the image is not opened before the unpause */
+	uint64_t sectors; /* paused: the size that guests know */
+	int sticky;       /* -errno of a flush that failed, or 0 */
+	bool log;         /* there is a log of changes (G6 of lib/redo.h) */
+};
+int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
+	       const struct vbd_past *past, struct td_err *err);
+int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err);
+int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
+/* spec or o NULL: as before. */
+int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
+int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size again */
+
+enum {
+	VBD_BESIDE =
+		1u << 0, /* the toolstack's word that the others' rings are of the same machine */
+	VBD_TAKE_OVER = 1u << 1, /* the ring of a dead tapdisk that had this minor, with what was in
+				    flight (tapdisk/blkif/inflight.h) */
+};
+
+/*
+ * A guest's device, with its n rings: p[i] is queue i, reached through x[i]; or, n being 1, one
+ * further queue of it.  Takes all of x over, also on failure.  0 too when they are connected in
+ * just this way already.  how: VBD_*; without BESIDE -EBUSY when another device is there, unless
+ * the disk is read-only.
+ */
+int vbd_connect(struct vbd *v, struct td_xport **x, unsigned n, const char *transport,
+		const struct blkif_params *p, unsigned how, struct td_err *err);
+int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err *err);
+
+/*
+ * To another process (tapdisk/ctl/handover.h), which opens the disk with what record_json() says
+ * and takes its rings over.  After vbd_give the disk is at rest, its rings are in v->given, and
+ * every operation on it waits for one of the two others: taken, `to' has it, and nothing of it is
+ * left here; or taken back, when the other is surely gone.  vbd_take_back cannot fail: what does
+ * not work is logged, and shows in the state.  *began: ev_time() at which the guest's pause began.
+ */
+int vbd_give(struct vbd *v, double *began, struct td_err *err);
+void vbd_taken(struct vbd *v, pid_t to);
+void vbd_take_back(struct vbd *v);
+void vbd_stay(struct vbd *v); /* on a fiber: waits for the end of that, if it is going on */
+
+struct blkif *vbd_ring(const struct vbd *v); /* the first one, or NULL */
+unsigned vbd_state(const struct vbd *v);     /* TD_STATE_*, all of them */
+const char *vbd_reason(const struct vbd *v); /* why it does not serve, or NULL */
+
+#endif

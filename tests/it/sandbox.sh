@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# In the sandbox a tapdisk does all that it does outside: each engine and format, pauses, deaths, upgrades, an NBD client's turn.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+
+guest() { "$top_builddir/tests/support/tdguest" "$@"; }
+cd "$WORK" || exit 99
+export TAPDISK_CONF=$WORK/conf
+echo "sandbox = yes" >conf
+find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
+create() # TYPE:PATH ARG...: pid, minor
+{
+	local marker
+
+	marker=$(tap_ctl create -a "$@") || fail "create $*"
+	minor=${marker##*-}
+	find_pid
+}
+inside()
+{
+	[ -z "${whole:-}" ] || grep -q '^Seccomp:.2$' "/proc/$pid/status" || fail "no filter: $(grep Seccomp "/proc/$pid/status")"
+	grep -q '^NoNewPrivs:.1$' "/proc/$pid/status" || fail "new privileges"
+	grep -q '^CapEff:.0*84002$' "/proc/$pid/status" || [ "$(id -u)" != 0 ] || fail "capabilities: $(grep CapEff "/proc/$pid/status")"
+}
+
+truncate -s 8M a.img
+"$top_builddir/bin/vhd-util" create -n v.vhd -s 8 && "$top_builddir/bin/vhd-util" snapshot -n w.vhd -p v.vhd || fail "vhd-util"
+"$top_builddir/bin/td-qcow" create q.qcow2 8M && "$top_builddir/bin/td-qcow" snapshot q.qcow2 r.qcow2 || fail "td-qcow"
+create "aio:$WORK/a.img" -o cache=writeback
+case $(tap_ctl list --json) in
+*'"sandbox": "yes"'*) whole=yes ;;
+*'"sandbox": "partly'*) [ -n "${TD_SANITIZED:-}" ] || grep -q 'TD_SANITIZED 1' "$top_builddir/config.h" || skip "this host has no filter" ;;
+*) fail "not shown: $(tap_ctl list --json)" ;;
+esac
+has "stats" "$(tap_ctl stats -p "$pid" -m "$minor")" '"sandbox": "'
+inside
+tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+
+for engine in libaio io_uring threads; do
+	for image in "aio:$WORK/a.img" "vhd:$WORK/w.vhd" "qcow2:$WORK/r.qcow2"; do
+		export TAPDISK_IO=$engine
+		create "$image" -o cache=writeback
+		unset TAPDISK_IO
+		guest "$pid" "$minor" write 0 1048576 3 && guest "$pid" "$minor" verify 0 1048576 3 || fail "$engine, $image: a ring"
+		tap_ctl pause -p "$pid" -m "$minor" && tap_ctl unpause -p "$pid" -m "$minor" || fail "$engine, $image: a pause"
+		expect 0 tap_ctl upgrade --all
+		find_pid
+		inside
+		kill -KILL "$pid"
+		until_true 5 gone "$pid"
+		expect 0 tap_ctl revive -m "$minor"
+		find_pid
+		inside
+		guest "$pid" "$minor" verify 0 1048576 3 || fail "$engine, $image: after a death"
+		tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+	done
+done
+# who has an image is told from within
+create "aio:$WORK/a.img" -o cache=writeback
+expect 16 tap_ctl create -a "aio:$WORK/a.img" -o cache=writeback
+has "the holder" "$ERR" "tapdisk (pid $pid)"
+if command -v qemu-io >/dev/null; then
+	expect 0 qemu-io -f raw -c "write -P 5 0 1M" -c flush -c "discard 0 64k" "nbd+unix:///?socket=$TAPDISK_CONTROL_DIR/nbd$pid.$minor"
+fi
+tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+echo "sandbox = no" >conf
+create "aio:$WORK/a.img" -o cache=writeback
+has "switched off" "$(tap_ctl list --json)" '"sandbox": "no"'
+tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+echo "sandbox = perhaps" >conf
+expect 22 tap_ctl create -a "aio:$WORK/a.img" -o cache=writeback
+has "a word that is neither" "$ERR" "yes or no"
+exit 0
