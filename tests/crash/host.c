@@ -571,9 +571,14 @@ static struct vbd *make_disk(int minor)
 	return l->v;
 }
 
-/* The disk is about to be opened in that mode; done: it is. */
-static void note_mode(const struct td_cache_mode *mode, bool done)
+/*
+ * The disk is about to be opened in that mode; done: it is.  When what an unsafe time has left
+ * could not be made durable, the disk is open, but promises nothing for it and fails each flush.
+ */
+static void note_mode(const struct td_cache_mode *mode, const struct vbd *open)
 {
+	bool done = open && !open->cache.sticky;
+
 	if (mode->drop_flush && !H.unsafe && !done) {
 		H.unsafe = true;
 		H.unsafe_from = H.r->clock;
@@ -592,10 +597,10 @@ static void do_open(struct vbd *none)
 	struct vbd *v = make_disk(H.minor);
 
 	spec_of(H.want_spec, spec, sizeof spec);
-	note_mode(H.want.mode, false);
+	note_mode(H.want.mode, NULL);
 	H.rc = vbd_open(v, spec, &H.want, &H.err);
 	if (!H.rc)
-		note_mode(H.want.mode, true);
+		note_mode(H.want.mode, v);
 	if (!H.rc)
 		connect_rings(v, 0);
 }
@@ -651,12 +656,12 @@ static void do_unpause(struct vbd *v)
 	char spec[160];
 
 	spec_of(H.want_spec, spec, sizeof spec);
-	note_mode(H.want.mode, false);
+	note_mode(H.want.mode, NULL);
 	H.starting = true;
 	H.rc = vbd_unpause(v, spec, &H.want, &H.err);
 	H.starting = false;
 	if (!H.rc) {
-		note_mode(H.want.mode, true);
+		note_mode(H.want.mode, v);
 		H.paused = false;
 		H.opt = H.want;
 		H.spec = H.want_spec;
@@ -841,7 +846,7 @@ static void revive(bool check)
 	H.paused = !H.life[H.serving]->v->leaf;
 	say("revived%s, mode %s", H.paused ? ", paused" : "", H.life[H.serving]->v->opt.mode->name);
 	/* what was on its way, the record tells */
-	note_mode(H.life[H.serving]->v->opt.mode, !H.paused);
+	note_mode(H.life[H.serving]->v->opt.mode, H.paused ? NULL : H.life[H.serving]->v);
 	H.opt = H.life[H.serving]->v->opt;
 	for (unsigned i = 0; i < H.r->template->n; i++)
 		if (!strcmp(strchr(H.life[H.serving]->v->spec, ':') + 1, H.r->template->name[i]))
