@@ -23,6 +23,8 @@ lib_libtd_a_SOURCES = \
 	lib/passed.h \
 	lib/path.c \
 	lib/path.h \
+	lib/peers.c \
+	lib/peers.h \
 	lib/proc.c \
 	lib/proc.h \
 	lib/readers.c \

@@ -42,6 +42,11 @@ static int set_shared(struct vbd_options *o, const char *v, struct td_err *err)
 	return yes_no("shared", v, &o->shared, err);
 }
 
+static int set_two_primaries(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return yes_no("two-primaries", v, &o->two_primaries, err);
+}
+
 static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	if (strcmp(v, "pause") && strcmp(v, "report"))
@@ -146,6 +151,7 @@ static const struct {
 	{"on-enospc", set_on_enospc, false, false},
 	{"request-timeout", set_request_timeout, false, false},
 	{"shared", set_shared, true, false},
+	{"two-primaries", set_two_primaries, true, false},
 	{"sector-size", set_sector_size, true, false},
 	{"data-file", set_data_file, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
@@ -198,8 +204,9 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
 	return a->mode == b->mode && a->unsafe == b->unsafe &&
 	       a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout &&
-	       a->shared == b->shared && options_sector(a) == options_sector(b) &&
-	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file);
+	       a->shared == b->shared && a->two_primaries == b->two_primaries &&
+	       options_sector(a) == options_sector(b) && a->read_only == b->read_only &&
+	       !strcmp(a->data_file, b->data_file);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

@@ -12,7 +12,8 @@ struct vbd_options {
 	const struct td_cache_mode *mode;
 	bool unsafe; /* the second word that cache=unsafe asks for */
 	bool report_enospc;
-	bool shared; /* other hosts write it too (w!) */
+	bool shared;        /* other hosts write it too (w!) */
+	bool two_primaries; /* O1 of tapdisk/vbd/peers.h is somebody else's care */
 	bool read_only;
 	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512
 			       */

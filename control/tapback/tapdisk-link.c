@@ -158,6 +158,8 @@ static void say_state(struct device *d, json_t *ev)
 		now = "no-space";
 	} else if (state & TD_STATE_CLOSED) {
 		now = "closed";
+	} else if (td_json_true(ev, "two-primaries")) {
+		now = "two-primaries";
 	} else if (*reason) {
 		now = "stalled";
 	}

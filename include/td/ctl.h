@@ -10,7 +10,8 @@
  * op          takes                                              answers
  * list        -                                                  rows {minor, state, args, mode,
  * name, reason, ring} one a disk (args, mode: absent without an image; name: absent without one;
- * args is type:path; ring: "connected", "running", "broken" or absent; reason: text when the disk
+ * args is type:path; ring: "connected", "running", "broken" or absent; two-primaries: true, O2 of
+ * tapdisk/vbd/peers.h, or absent; reason: text when the disk
  * is held or failed; file: which one that is, under any name: "DEV:INODE", "bRDEV") attach minor -
  * (17 when it has it already) detach      minor, keeper (a pid that the marker gets)         last:
  * true when this was the process's last disk; it exits open        minor, args, read_only, options:

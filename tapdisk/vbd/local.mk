@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 tapdisk_libtapdisk_a_SOURCES += \
+	tapdisk/vbd/peers.c \
+	tapdisk/vbd/peers.h \
 	tapdisk/vbd/record.c \
 	tapdisk/vbd/record.h \
 	tapdisk/vbd/settle.c \

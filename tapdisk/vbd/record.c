@@ -25,6 +25,8 @@ static json_t *words(const struct vbd_options *o)
 	json_array_append_new(a, json_sprintf("shared=%s", o->shared ? "yes" : "no"));
 	if (options_sector(o) != 512) /* an older tapdisk does not know the word */
 		json_array_append_new(a, json_sprintf("sector-size=%u", options_sector(o)));
+	if (o->two_primaries)
+		json_array_append_new(a, json_string("two-primaries=yes"));
 	if (o->data_file[0]) /* nor this one */
 		json_array_append_new(a, json_sprintf("data-file=%s", o->data_file));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));

@@ -128,8 +128,8 @@ void vbd_mark_syncs(struct vbd *v, int sticky)
 	v->syncs = v->marker >= 0 ? syncmark_open(v->minor, vbd_lost_data(sticky)) : NULL;
 }
 
-int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
-	      struct td_err *err)
+static int start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
+		 struct td_err *err)
 {
 	const struct td_driver *d;
 	struct td_image *leaf;
@@ -151,6 +151,9 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	rc = options_check(o, d->name, err);
 	if (!rc)
 		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
+	if (rc < 0)
+		return rc;
+	rc = peers_check(&v->peers, d->name, path, o, v->past, io, err);
 	if (rc < 0)
 		return rc;
 	rc = open_redo(v, d, o, fresh, &redo, err);
@@ -240,6 +243,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	vbd_run_rings(v);
 	start_nbd(v, fresh);
 	stall_watch(&v->stall, o->request_timeout);
+	peers_watch(&v->peers);
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy,
 	       (unsigned long long)v->disk.sectors, o->mode->name,
 	       o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
@@ -247,6 +251,16 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 fail:
 	chain_close(leaf);
 	td_redo_free(redo);
+	return rc;
+}
+
+int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
+	      struct td_err *err)
+{
+	int rc = start(v, spec, o, fresh, err);
+
+	if (rc < 0)
+		peers_stop(&v->peers);
 	return rc;
 }
 
@@ -299,6 +313,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	v->leaf = NULL;
 	vbd_listen_to(NULL, leaf);
 	stall_watch(&v->stall, 0);
+	peers_stop(&v->peers);
 	cache_detach(&v->cache);
 	chain_close(leaf);
 	v->log_waits = td_redo_pending(v->redo);

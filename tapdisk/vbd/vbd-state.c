@@ -26,6 +26,13 @@ static void on_stall(struct stall *s)
 	v->changed(v);
 }
 
+static void on_peers(struct peers *p)
+{
+	struct vbd *v = td_entry(p, struct vbd, peers);
+
+	v->changed(v);
+}
+
 static void on_cache_changed(struct cache *c)
 {
 	struct vbd *v = c->owner;
@@ -76,6 +83,7 @@ static void on_fault(struct td_image *image)
 void vbd_listen(struct vbd *v)
 {
 	stall_init(&v->stall, v->queue->loop, &v->cache, on_stall);
+	peers_init(&v->peers, v->queue->loop, on_peers);
 	v->cache.changed = on_cache_changed;
 	v->cache.idle = on_cache_idle;
 	v->cache.leaves = on_cache_leaves;
@@ -123,6 +131,8 @@ const char *vbd_reason(const struct vbd *v)
 		       "and opened again";
 	if (v->cache.out_of_space)
 		return "no space: writes are held until there is space again";
+	if (v->peers.reason[0])
+		return v->peers.reason;
 	if (v->stall.stalled)
 		return "the store does not answer: its requests wait";
 	return vbd_broken_ring(v);

@@ -13,6 +13,7 @@
 #include "tapdisk/nbd/nbd.h"
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
+#include "tapdisk/vbd/peers.h"
 #include "tapdisk/vbd/stall.h"
 #include "tapdisk/stats/stats.h"
 
@@ -53,6 +54,7 @@ struct vbd {
 					of that one; or NULL */
 	struct cache cache;
 	struct stall stall;
+	struct peers peers;
 	struct stats stats;       /* from open to close */
 	struct blkif_disk disk;   /* what the rings see of us */
 	bool sticky_recorded;     /* a flush that failed is in the disk's record */

@@ -157,6 +157,10 @@ wait_key $B/tapdisk-state no-space
 is reason "$(get $B/reason)" "no space on /x"
 is "state" "$(get $B/state)" 4
 # an image that was found to be corrupt: the ring goes on, and the toolstack finds why in the error node
+echo '{"event": {"minor": 257, "state": 0, "two-primaries": true, "reason": "Primary there too", "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
+kill -USR1 "${standin[1]}"
+wait_key $B/tapdisk-state two-primaries
+is "why" "$(get $B/reason)" "Primary there too"
 echo '{"event": {"minor": 257, "state": 2048, "reason": "/x.qcow2 is corrupt", "sectors": 4096, "rings": [{"domid": 4, "devid": 51728, "state": "connected"}]}}' >"$WORK/conf.1"
 kill -USR1 "${standin[1]}"
 wait_key $B/tapdisk-state failed

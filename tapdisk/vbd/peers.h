@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Two hosts that write one disk, of which one has it in its memory: neither sees what the other
+ * writes, and an old copy can go over newer data.
+ *
+ * O1 a disk is not opened for writing while the peer of a DRBD that it stands on is Primary, unless
+ *    it is raw with cache=none or cache=directsync, which keep nothing of it in this host's memory;
+ *    or the disk has the word two-primaries=yes
+ * O2 a peer that becomes Primary later shows in the log, the state and xenstore.  The disk goes on:
+ *    the peer may only be getting ready, as in a migration, and this host cannot tell
+ * O3 a successor (revive, upgrade) is never refused by O1: its disk is in use, and O2 says it
+ *
+ * So a live migration goes on with none and directsync, whatever the roles are.  Of the other
+ * modes, two Primaries that are one after the other cannot be told from two at a time: the host
+ * that the guest leaves closes its disk after the guest runs on the new one (libxl), and what it
+ * writes back then is old.  allow-two-primaries says nothing of it either: it is set for both.
+ */
+#ifndef TAPDISK_PEERS_H
+#define TAPDISK_PEERS_H
+
+#include "lib/peers.h"
+#include "tapdisk/options.h"
+#include "td/io.h"
+
+struct peers_look;
+
+struct peers {
+	struct ev_loop *loop;
+	struct td_io *io;
+	ev_timer timer;          /* runs while O2 has something to watch */
+	struct peers_look *look; /* under way in a worker thread, or NULL */
+	struct td_peers below;
+	enum td_peer role;
+	char reason[256];                 /* role is PRIMARY: what is wrong with that; else "" */
+	const char *mode;                 /* the disk's cache mode, for texts */
+	void (*changed)(struct peers *p); /* reason is another */
+};
+
+void peers_init(struct peers *p, struct ev_loop *loop, void (*changed)(struct peers *p));
+
+/* On a fiber, before the image is opened.  type: the driver's name.  O1, unless `successor'. */
+int peers_check(struct peers *p, const char *type, const char *path, const struct vbd_options *o,
+		bool successor, struct td_io *io, struct td_err *err);
+/* The image is open: from now on, until peers_stop(), which is on a fiber. */
+void peers_watch(struct peers *p);
+void peers_stop(struct peers *p);
+
+#endif
