@@ -19,7 +19,7 @@ struct passed {
 static struct td_list all = TD_LIST_INIT(all); /* the oldest first */
 static unsigned number;
 
-static struct passed *find(const char *name)
+static struct passed *find_socket(const char *name)
 {
 	td_list_each (l, &all)
 		if (!strcmp(td_entry(l, struct passed, link)->name, name))
@@ -27,7 +27,7 @@ static struct passed *find(const char *name)
 	return NULL;
 }
 
-static void forget(struct passed *p)
+static void forget_socket(struct passed *p)
 {
 	td_list_del(&p->link);
 	number--;
@@ -49,12 +49,12 @@ int td_passed_keep(const char *name, int fd, const void *note, size_t len)
 	if (len)
 		memcpy(p->note, note, len);
 	memcpy(p->name, name, n + 1);
-	old = find(name);
+	old = find_socket(name);
 	if (!old && number == TD_PASSED_MAX)
 		old = td_entry(all.next, struct passed, link);
 	if (old) {
 		close(old->fd);
-		forget(old);
+		forget_socket(old);
 	}
 	td_list_add(&all, &p->link);
 	number++;
@@ -63,7 +63,7 @@ int td_passed_keep(const char *name, int fd, const void *note, size_t len)
 
 int td_passed_take(const char *name, void *note, size_t len)
 {
-	struct passed *p = find(name);
+	struct passed *p = find_socket(name);
 	int fd = p ? p->fd : -ENOENT;
 
 	assert(len <= TD_PASSED_NOTE);
@@ -72,7 +72,7 @@ int td_passed_take(const char *name, void *note, size_t len)
 	if (p && len)
 		memcpy(note, p->note, len);
 	if (p)
-		forget(p);
+		forget_socket(p);
 	return fd;
 }
 
@@ -82,6 +82,6 @@ void td_passed_close_all(void)
 		struct passed *p = td_entry(l, struct passed, link);
 
 		close(p->fd);
-		forget(p);
+		forget_socket(p);
 	}
 }

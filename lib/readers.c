@@ -39,7 +39,7 @@ static bool is_readers(const char *line, const char *name)
 	       (from >= QEMU_READS && from < QEMU_READS + QEMU_PERMS);
 }
 
-static unsigned count(const char *path, const char *name)
+static unsigned count_readers(const char *path, const char *name)
 {
 	FILE *f = fopen(path, "re");
 	char line[256];
@@ -64,7 +64,7 @@ static unsigned count_of(const char *pid, const char *name)
 	d = opendir(path);
 	while (d && (e = readdir(d))) {
 		snprintf(path, sizeof path, "/proc/%s/fdinfo/%s", pid, e->d_name);
-		n += e->d_name[0] == '.' ? 0 : count(path, name);
+		n += e->d_name[0] == '.' ? 0 : count_readers(path, name);
 	}
 	if (d)
 		closedir(d);
@@ -72,7 +72,7 @@ static unsigned count_of(const char *pid, const char *name)
 }
 
 /* The process that has more locks on the one than on the other. */
-static void find(const char *name, const char *through, char *who, size_t len)
+static void find_reader(const char *name, const char *through, char *who, size_t len)
 {
 	char path[300], comm[64] = "?";
 	struct dirent *e;
@@ -114,8 +114,8 @@ bool td_readers_beside(int fd, unsigned mine, int through, unsigned own, char *w
 	if (!is_locked(fd) || !lock_name(fd, name) || !lock_name(through, pass))
 		return false;
 	if (is_locked(through) &&
-	    count("/proc/locks", name) + own <= count("/proc/locks", pass) + mine)
+	    count_readers("/proc/locks", name) + own <= count_readers("/proc/locks", pass) + mine)
 		return false;
-	find(name, pass, who, len);
+	find_reader(name, pass, who, len);
 	return true;
 }

@@ -55,7 +55,7 @@ static int sector_get(struct applied *a, uint64_t off, struct sector **out)
 	return 0;
 }
 
-static int change(struct applied *a, const struct redo_record *rec, const uint8_t *data)
+static int apply_record(struct applied *a, const struct redo_record *rec, const uint8_t *data)
 {
 	uint64_t off = rec->off;
 	uint32_t len = rec->len;
@@ -91,7 +91,7 @@ static int read_wave(struct applied *a, const struct td_redo *r, unsigned wave)
 
 		for (uint32_t at = 0; (rc = redo_next(r, half, &at, &rec, &data)) > 0;)
 			if (rec.wave != REDO_SUM && (rec.wave & ~(unsigned)TD_REDO_BITS) == wave &&
-			    (rc = change(a, &rec, data)) < 0)
+			    (rc = apply_record(a, &rec, data)) < 0)
 				return rc;
 		if (rc < 0)
 			return rc;
@@ -196,7 +196,7 @@ static void shown_free(struct td_file_over *o)
 	free(shown);
 }
 
-static int show(const struct td_redo *r, struct td_file *f, struct td_err *err)
+static int show_log(const struct td_redo *r, struct td_file *f, struct td_err *err)
 {
 	struct shown *shown = calloc(1, sizeof *shown);
 	int rc = 0;
@@ -257,7 +257,7 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, 
 				       f->path, r->path);
 		if (!*image->lost)
 			*image->lost = -EIO;
-		return show(r, f, err);
+		return show_log(r, f, err);
 	}
 	rc = apply(r, f, err);
 	if (rc == -ESTALE)
@@ -342,7 +342,7 @@ static bool reads_alone(const struct td_file *f)
 	return f->flags & (TD_FILE_RDONLY | TD_FILE_PARENT);
 }
 
-static void identify(const struct td_file *f, struct redo_id *id)
+static void identify_file(const struct td_file *f, struct redo_id *id)
 {
 	struct stat st;
 
@@ -351,13 +351,13 @@ static void identify(const struct td_file *f, struct redo_id *id)
 		redo_identify(&st, id);
 }
 
-static long look(void *arg)
+static long look_in_worker(void *arg)
 {
 	struct look *l = arg;
 	struct redo_id id;
 	int rc;
 
-	identify(l->f, &id);
+	identify_file(l->f, &id);
 	if (l->own)
 		l->own->id = id;
 	l->minor = -ENOENT;
@@ -383,7 +383,7 @@ int td_redo_look(struct td_redo *own, struct td_file *f, uint32_t mark, struct t
 	*out = NULL;
 	if (!own && !mark)
 		return 0;
-	rc = (int)td_await_call(f->io, look, &l);
+	rc = (int)td_await_call(f->io, look_in_worker, &l);
 	if (rc < 0)
 		return redo_unread(f->path, l.path, rc, err);
 	if (l.minor >= 0 && reads_alone(f))
@@ -403,7 +403,7 @@ static long fail_of(void *arg)
 	const struct td_file *f = arg;
 	struct redo_id id;
 
-	identify(f, &id);
+	identify_file(f, &id);
 	redo_fail_of(&id, f->path);
 	return 0;
 }

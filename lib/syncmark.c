@@ -22,7 +22,7 @@ struct page {
 };
 
 /* Whole, and only then in the place of a predecessor's. */
-static int make(const char *path, bool failed, struct page **out)
+static int make_page(const char *path, bool failed, struct page **out)
 {
 	char making[PATH_MAX];
 	struct page *p = MAP_FAILED;
@@ -63,7 +63,7 @@ struct td_sync_mark *syncmark_open(int minor, bool failed)
 	int rc = td_ctl_flush_path(minor, path);
 
 	if (!rc)
-		rc = make(path, failed, &p);
+		rc = make_page(path, failed, &p);
 	if (rc < 0)
 		td_log(LOG_WARNING,
 		       "minor %d: no note of its flushes: %s: one that fails while this process "

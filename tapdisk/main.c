@@ -42,7 +42,7 @@ static void __attribute__((noreturn)) printed(void)
 	exit(err.code);
 }
 
-static int parse(int argc, char **argv)
+static int parse_options(int argc, char **argv)
 {
 	static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'},
 					      {"debug", no_argument, NULL, 'v'},
@@ -91,7 +91,7 @@ static int parse(int argc, char **argv)
 }
 
 /* Tells tap-ctl that we are ready, or why not. */
-static void report(const struct td_err *err)
+static void report_start(const struct td_err *err)
 {
 	json_t *msg;
 
@@ -127,27 +127,27 @@ int main(int argc, char **argv)
 {
 	static struct td_err err;
 	struct ev_loop *loop;
-	int rc = parse(argc, argv);
+	int rc = parse_options(argc, argv);
 
 	if (rc < 0)
 		return -rc;
 	limits();
 	rc = sandbox_enter(&err);
 	if (rc < 0) {
-		report(&err);
+		report_start(&err);
 		return -rc;
 	}
 	loop = ev_default_loop(0);
 	if (!loop) {
 		td_fail(&err, ENOSYS, "cannot make an event loop");
-		report(&err);
+		report_start(&err);
 		return err.code;
 	}
 	td_clock_probe();
 	td_clock_attach(loop);
 	server_init(loop);
 	rc = ctl_start(loop, &err);
-	report(&err);
+	report_start(&err);
 	if (rc < 0)
 		return -rc;
 	if (nbd_passed_start(loop, &err) < 0)

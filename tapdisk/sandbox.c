@@ -268,7 +268,7 @@ static void answer(unsigned action)
 	emit(BPF_RET | BPF_K, action, 0, 0);
 }
 
-static void load(size_t at)
+static void load_filter(size_t at)
 {
 	emit(BPF_LD | BPF_W | BPF_ABS, (unsigned)at, 0, 0);
 }
@@ -283,10 +283,10 @@ static bool filter(void)
 	struct sock_fprog p = {.filter = program};
 
 	length = 0;
-	load(offsetof(struct seccomp_data, arch));
+	load_filter(offsetof(struct seccomp_data, arch));
 	emit(EQ, ARCH, 1, 0);
 	answer(SECCOMP_RET_KILL_PROCESS);
-	load(NR);
+	load_filter(NR);
 	for (size_t i = 0; i < COUNT;
 	     i++) { /* x32's calls have another bit set, and are on no list */
 		emit(EQ, (unsigned)allowed[i], 0, 1);
@@ -296,16 +296,16 @@ static bool filter(void)
 	     1); /* whose flags are in memory: libc then makes threads by clone() */
 	answer(SECCOMP_RET_ERRNO | ENOSYS);
 	emit(EQ, SYS_prlimit64, 0, 4); /* its own limits, and to look at them alone */
-	load(offsetof(struct seccomp_data, args[2]));
+	load_filter(offsetof(struct seccomp_data, args[2]));
 	emit(EQ, 0, 0, 1);
 	answer(SECCOMP_RET_ALLOW);
 	answer(SECCOMP_RET_ERRNO | EPERM);
 	emit(EQ, SYS_clone, 0, 3);
-	load(FIRST);
+	load_filter(FIRST);
 	emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 5);
 	answer(SECCOMP_RET_ALLOW);
 	emit(EQ, SYS_socket, 0, 3);
-	load(FIRST);
+	load_filter(FIRST);
 	emit(EQ, AF_UNIX, 2, 0);
 	emit(EQ, AF_NETLINK, 1, 0);
 	answer(SECCOMP_RET_KILL_PROCESS);
@@ -324,7 +324,7 @@ static bool filter(void)
  * ---------------------------------------------------------------------------------------------------------
  */
 
-static int set(const char *key, const char *value, void *arg, struct td_err *err)
+static int set_key(const char *key, const char *value, void *arg, struct td_err *err)
 {
 	bool *on = arg;
 
@@ -340,7 +340,7 @@ int sandbox_enter(struct td_err *err)
 {
 	struct rlimit none = {0, 0};
 	bool on = false;
-	int rc = td_conf_read(set, &on, err);
+	int rc = td_conf_read(set_key, &on, err);
 
 	if (rc < 0 || !on)
 		return rc;

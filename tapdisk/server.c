@@ -205,7 +205,7 @@ static int take_marker(int minor, int *out, struct td_err *err)
 }
 
 /* marker: taken over. */
-static int make(int minor, int marker, struct vbd **out, struct td_err *err)
+static int make_vbd(int minor, int marker, struct vbd **out, struct td_err *err)
 {
 	struct vbd *v = vbd_new(&server.queue, minor, marker, on_changed);
 
@@ -248,7 +248,7 @@ int server_attach(int minor, struct td_err *err)
 			minor);
 	rc = take_marker(minor, &fd, err);
 	if (!rc)
-		rc = make(minor, fd, &v, err);
+		rc = make_vbd(minor, fd, &v, err);
 	if (!rc)
 		enter(v);
 	return rc;
@@ -257,7 +257,7 @@ int server_attach(int minor, struct td_err *err)
 int server_adopt(int minor, int marker, struct vbd **out, struct td_err *err)
 {
 	if (!server_find(minor))
-		return make(minor, marker, out, err);
+		return make_vbd(minor, marker, out, err);
 	close(marker);
 	return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
 }

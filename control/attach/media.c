@@ -10,7 +10,7 @@
 
 #define SLOW 30 /* s for a pause and for an open */
 
-static int ask(pid_t pid, int minor, const char *op, const char *args, struct td_err *err)
+static int send_op(pid_t pid, int minor, const char *op, const char *args, struct td_err *err)
 {
 	json_t *req = json_pack("{s:s,s:i}", "op", op, "minor", minor);
 
@@ -29,15 +29,15 @@ static int note(struct store *s, const struct xs_disk *v, const char *spec, stru
 	return rc ? td_fail(err, -rc, "cannot write %s/params", v->back) : 0;
 }
 
-static int change(struct store *s, const struct xs_disk *v, pid_t pid, int minor, const char *spec,
-		  struct td_err *err)
+static int change_medium(struct store *s, const struct xs_disk *v, pid_t pid, int minor,
+			 const char *spec, struct td_err *err)
 {
-	int rc = ask(pid, minor, "pause", NULL, err);
+	int rc = send_op(pid, minor, "pause", NULL, err);
 
 	if (rc)
 		return rc;
-	rc = ask(pid, minor, "unpause", spec ? spec : "empty:drive", err);
-	if (rc && spec && !ask(pid, minor, "unpause", "empty:drive", NULL))
+	rc = send_op(pid, minor, "unpause", spec ? spec : "empty:drive", err);
+	if (rc && spec && !send_op(pid, minor, "unpause", "empty:drive", NULL))
 		note(s, v, "", NULL);
 	return rc ? rc : note(s, v, spec ? spec : "", err);
 }
@@ -60,7 +60,7 @@ int vbd_media(struct store *s, const struct xs_disk *v, const char *medium, stru
 			       v->back);
 	if (medium && asprintf(&spec, "%s%s", *medium == '/' ? "aio:" : "", medium) < 0)
 		return td_fail(err, ENOMEM, "out of memory");
-	rc = change(s, v, (pid_t)pid, (int)minor, spec, err);
+	rc = change_medium(s, v, (pid_t)pid, (int)minor, spec, err);
 	free(spec);
 	return rc;
 }

@@ -262,7 +262,7 @@ static int list(struct store *s, const struct options *o, const char *domain, st
 	return 0;
 }
 
-static int parse(struct options *o, int argc, char **argv)
+static int parse_command(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{"force", no_argument, NULL, 'f'},
@@ -308,7 +308,7 @@ static int parse(struct options *o, int argc, char **argv)
 	return 0;
 }
 
-static int run(const struct options *o, int argc, char **argv, struct td_err *err)
+static int run_command(const struct options *o, int argc, char **argv, struct td_err *err)
 {
 	struct store *s;
 	int rc = store_open(&s, err);
@@ -351,7 +351,7 @@ int main(int argc, char **argv)
 	struct options o = {
 		.type = "vbd3", .script = XENSCRIPTDIR "/block-tap", .timeout_s = PATIENCE_S};
 	struct td_err err = {};
-	int rc = parse(&o, argc, argv);
+	int rc = parse_command(&o, argc, argv);
 
 	if (rc < 0)
 		return -rc;
@@ -361,7 +361,7 @@ int main(int argc, char **argv)
 		fputs(usage_text, stderr);
 		return EINVAL;
 	}
-	rc = rc ? 0 : run(&o, argc, argv, &err);
+	rc = rc ? 0 : run_command(&o, argc, argv, &err);
 	if (!rc)
 		rc = td_output_end(&err);
 	if (rc)

@@ -113,7 +113,7 @@ void xl_vdev_name(uint32_t devid, char name[24])
 /* --- the specification
  * -------------------------------------------------------------------------------------------- */
 
-static int set(char **where, const char *value, const char *what, struct td_err *err)
+static int set_text(char **where, const char *value, const char *what, struct td_err *err)
 {
 	if (*where)
 		return td_fail(err, EINVAL, "%s is given twice: '%s' and '%s'", what, *where,
@@ -140,7 +140,7 @@ static int set_number(char **where, const char *key, const char *v, uint32_t max
 	if (!digits(&end, max, &n) || *end)
 		return td_fail(err, EINVAL, "%s=%s: a number of %s from 0 to %u", key, v, unit,
 			       max);
-	return set(where, v, key, err);
+	return set_text(where, v, key, err);
 }
 
 static int set_access(struct xl_disk *d, const char *v, struct td_err *err)
@@ -156,7 +156,7 @@ static int set_access(struct xl_disk *d, const char *v, struct td_err *err)
 
 static int set_vdev(struct xl_disk *d, const char *v, struct td_err *err)
 {
-	if (set(&d->vdev, v, "vdev", err))
+	if (set_text(&d->vdev, v, "vdev", err))
 		return -err->code;
 	return xl_vdev_number(v, &d->devid)
 		       ? 0
@@ -169,7 +169,7 @@ static int set_format(struct xl_disk *d, const char *v, struct td_err *err)
 
 	for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
 		if (!strcmp(v, known[i]))
-			return set(&d->format, v, "format", err);
+			return set_text(&d->format, v, "format", err);
 	return td_fail(err, EINVAL, "format '%s' is none of raw, vhd, qcow2, qcow, nbd", v);
 }
 
@@ -182,11 +182,11 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 	if (!strcmp(key, "access"))
 		return set_access(d, v, err);
 	if (!strcmp(key, "cache"))
-		return set(&d->cache, v, "cache", err);
+		return set_text(&d->cache, v, "cache", err);
 	if (!strcmp(key, "on-enospc"))
-		return set(&d->on_enospc, v, "on-enospc", err);
+		return set_text(&d->on_enospc, v, "on-enospc", err);
 	if (!strcmp(key, "sector-size"))
-		return set(&d->sector_size, v, "sector-size", err);
+		return set_text(&d->sector_size, v, "sector-size", err);
 	if (!strcmp(key, "polling-duration"))
 		return set_number(&d->polling_duration, key, v, 10000, "microseconds", err);
 	if (!strcmp(key, "polling-idle-threshold"))
@@ -255,12 +255,12 @@ static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct t
 	for (unsigned i = 0; i < sizeof old / sizeof *old; i++)
 		if (!strncmp(v, old[i].prefix, strlen(old[i].prefix))) {
 			*prefixed = true;
-			if (set(&d->format, old[i].format, "format", err))
+			if (set_text(&d->format, old[i].format, "format", err))
 				return -err->code;
 			v += strlen(old[i].prefix);
 			break;
 		}
-	return set(&d->target, v, "target", err);
+	return set_text(&d->target, v, "target", err);
 }
 
 /* The next field, without the blanks around it; false at the end. */
@@ -348,7 +348,7 @@ int xl_disk_parse(const char *text, struct xl_disk *d, struct td_err *err)
 		return td_fail(err, EINVAL, "target '%s' is not an absolute path", d->target);
 	if (d->read_only && d->shared)
 		return td_fail(err, EINVAL, "a read-only disk needs no shared=yes");
-	return d->format ? 0 : set(&d->format, "raw", "format", err);
+	return d->format ? 0 : set_text(&d->format, "raw", "format", err);
 }
 
 void xl_disk_free(struct xl_disk *d)

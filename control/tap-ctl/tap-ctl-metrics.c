@@ -222,7 +222,7 @@ static int by_pid(const void *a, const void *b)
 	return px != py ? (px > py) - (px < py) : (mx > my) - (mx < my);
 }
 
-static int finish(FILE *f, const char *path, struct td_err *err)
+static int finish_file(FILE *f, const char *path, struct td_err *err)
 {
 	bool bad = ferror(f);
 	int code;
@@ -253,7 +253,7 @@ static int replace(const char *path, const struct tc_rows *rows, struct td_err *
 	} else {
 		put_all(f, rows);
 		fchmod(fd, 0644); /* the exporter that takes it up is not root */
-		ret = finish(f, tmp, err);
+		ret = finish_file(f, tmp, err);
 		if (!ret && rename(tmp, path) < 0)
 			ret = td_fail(err, errno, "cannot put %s in its place: %s", path,
 				      strerror(errno));
@@ -281,7 +281,7 @@ static int write_into(const char *path, const struct tc_rows *rows, struct td_er
 		return -err->code;
 	}
 	put_all(f, rows);
-	return finish(f, path, err);
+	return finish_file(f, path, err);
 }
 
 static int to_file(const char *path, const struct tc_rows *rows, struct td_err *err)

@@ -16,7 +16,7 @@
 
 #define IOPRIO_OF_A_PROCESS 1 /* ioprio_get(2), ioprio_set(2) */
 
-static bool put(const char *path, const char *text)
+static bool put_text(const char *path, const char *text)
 {
 	FILE *f = fopen(path, "we");
 	bool done;
@@ -42,9 +42,9 @@ static void enter_cgroup(pid_t now, char *line)
 		names += 5;
 	snprintf(pid, sizeof pid, "%d", (int)now);
 	snprintf(file, sizeof file, "/sys/fs/cgroup/%s%s/cgroup.procs", names, path);
-	if (!put(file, pid) && !*names) { /* both versions mounted side by side */
+	if (!put_text(file, pid) && !*names) { /* both versions mounted side by side */
 		snprintf(file, sizeof file, "/sys/fs/cgroup/unified%s/cgroup.procs", path);
-		put(file, pid);
+		put_text(file, pid);
 	}
 }
 
@@ -70,7 +70,7 @@ static void copy_oom_score(pid_t now, pid_t old)
 	snprintf(to, sizeof to, "/proc/%d/oom_score_adj", (int)now);
 	f = fopen(from, "re");
 	if (f && fgets(text, sizeof text, f))
-		put(to, text);
+		put_text(to, text);
 	if (f)
 		fclose(f);
 }

@@ -36,7 +36,7 @@ static void on_signal(int sig)
 }
 
 /* Another screen, no cursor, keys as they come and without an echo. */
-static void take(void)
+static void take_terminal(void)
 {
 	struct termios raw = before;
 
@@ -75,7 +75,7 @@ int tc_screen_open(struct td_err *err)
 	}
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	atexit(tc_screen_close);
-	take();
+	take_terminal();
 	return 0;
 }
 
@@ -131,7 +131,7 @@ static void pause_ourselves(void)
 	sigprocmask(SIG_UNBLOCK, &tstp, NULL); /* stops here */
 	sigprocmask(SIG_BLOCK, &tstp, NULL);
 	sigaction(SIGTSTP, &sa, NULL);
-	take();
+	take_terminal();
 }
 
 int tc_screen_wait(double seconds)

@@ -43,7 +43,7 @@ int tc_log_waits(int minor)
 	return has ? -ENODATA : 0;
 }
 
-static int ask(int minor, json_t *record, struct td_err *err)
+static int ask_tapdisk(int minor, json_t *record, struct td_err *err)
 {
 	json_t *req = json_pack("{s:s, s:i, s:O, s:O, s:O}", "op", "settle", "minor", minor, "args",
 				json_object_get(record, "args"), "options",
@@ -63,7 +63,7 @@ static int ask(int minor, json_t *record, struct td_err *err)
 	return ret;
 }
 
-static int settle(int minor, struct td_err *err)
+static int settle_disk(int minor, struct td_err *err)
 {
 	json_t *record = NULL;
 	pid_t pid = 0;
@@ -74,7 +74,7 @@ static int settle(int minor, struct td_err *err)
 	if (td_ctl_marker(minor, &pid) == TD_MARKER_HELD)
 		ret = td_fail(err, EBUSY, "minor %d is held by tapdisk %d", minor, (int)pid);
 	else
-		ret = ask(minor, record, err);
+		ret = ask_tapdisk(minor, record, err);
 	json_decref(record);
 	close(fd);
 	return ret;
@@ -88,7 +88,7 @@ int tc_settle(int minor, bool give_up, struct td_err *err)
 
 	if (!waits)
 		return 0;
-	ret = settle(minor, &why);
+	ret = settle_disk(minor, &why);
 	if (!ret)
 		return 0;
 	snprintf(what, sizeof what, waits > 0 ? "%d changes" : "what was changed", waits);

@@ -89,7 +89,7 @@ static int compare(const void *a, const void *b)
 }
 
 /* Looks at all disks, and makes the rates since the last look. */
-static int look(struct top *t, struct td_err *err)
+static int sample(struct top *t, struct td_err *err)
 {
 	struct tc_rows rows = {};
 	double now = now_s();
@@ -393,7 +393,7 @@ static int live(struct top *t, double delay, int count, struct td_err *err)
 			if (c == ' ')
 				break;
 		}
-		ret = look(t, err);
+		ret = sample(t, err);
 	}
 	if (!ret)
 		draw(t);
@@ -411,7 +411,7 @@ static int batch(struct top *t, double delay, int count, struct td_err *err)
 
 		if (left > 0)
 			poll(NULL, 0, (int)(left * 1000) + 1);
-		ret = look(t, err);
+		ret = sample(t, err);
 		if (!ret)
 			ret = t->args->json ? print_json(t, err) : print_lines(t, err);
 	}
@@ -422,7 +422,7 @@ int tc_cmd_top(const struct tc_args *a, struct td_err *err)
 {
 	struct top t = {.args = a};
 	double delay = a->delay > 0 ? a->delay : 2;
-	int ret = look(&t, err);
+	int ret = sample(&t, err);
 
 	if (!ret)
 		ret = a->batch || a->json || !tc_screen_possible() ? batch(&t, delay, a->count, err)

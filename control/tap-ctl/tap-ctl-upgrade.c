@@ -193,7 +193,7 @@ static int print_json(const struct upgrades *all, struct td_err *err)
 }
 
 /* The first failure is the command's; of more, each has its line. */
-static int report(const struct upgrades *all, struct td_err *err)
+static int report_all(const struct upgrades *all, struct td_err *err)
 {
 	int failed = 0, ret = all->args->json ? print_json(all, err) : 0;
 
@@ -236,7 +236,7 @@ int tc_cmd_upgrade(const struct tc_args *a, struct td_err *err)
 		while (all.u[i].fd >= 0)
 			hear(&all.u[i]);
 	if (!ret)
-		ret = report(&all, err);
+		ret = report_all(&all, err);
 	free(all.u);
 	return ret;
 }

@@ -12,7 +12,7 @@
 #define MAX_DOMID 0x7fef
 #define MAX_DEVID UINT32_MAX
 
-static struct device *find(struct devices *m, unsigned domid, unsigned devid)
+static struct device *find_device(struct devices *m, unsigned domid, unsigned devid)
 {
 	td_list_each (l, &m->devices) {
 		struct device *d = td_entry(l, struct device, link);
@@ -35,7 +35,7 @@ static void mark(struct devices *m, const char *domid_text, const char *devid_te
 		return;
 	if (m->opt.only_domid >= 0 && domid != (unsigned)m->opt.only_domid)
 		return;
-	d = find(m, (unsigned)domid, (unsigned)devid);
+	d = find_device(m, (unsigned)domid, (unsigned)devid);
 	if (!d)
 		d = device_new(m, (unsigned)domid, (unsigned)devid);
 	if (d)
@@ -96,7 +96,7 @@ static void frontend_event(struct devices *m, const char *token)
 	unsigned domid, devid;
 	struct device *d;
 
-	if (sscanf(token, "f/%u/%u", &domid, &devid) == 2 && (d = find(m, domid, devid)))
+	if (sscanf(token, "f/%u/%u", &domid, &devid) == 2 && (d = find_device(m, domid, devid)))
 		device_mark(d);
 }
 

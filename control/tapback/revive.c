@@ -66,7 +66,7 @@ static void on_end(struct ev_loop *loop, ev_child *w, int revents)
 	was.fn(was.arg, pid ? pid : -EPROTO, text);
 }
 
-static int run(int out, int minor, pid_t *child)
+static int run_revive(int out, int minor, pid_t *child)
 {
 	char program[PATH_MAX], num[16];
 	char *argv[] = {(char *)"tap-ctl", (char *)"revive", (char *)"-m", num, NULL};
@@ -96,7 +96,7 @@ struct revive *revive_start(struct ev_loop *loop, int minor, revive_done *fn, vo
 		free(r);
 		return NULL;
 	}
-	rc = run(p[1], minor, &pid);
+	rc = run_revive(p[1], minor, &pid);
 	close(p[1]);
 	if (rc) {
 		close(p[0]);

@@ -50,7 +50,7 @@ static const char usage_text[] =
 	"      --shutdown-request  tell xenopsd that backends here answer shutdown-request\n"
 	"  -h, --help            this text;  -V, --version\n";
 
-static int bad(const char *what, const char *arg)
+static int bad_argument(const char *what, const char *arg)
 {
 	fprintf(stderr, "tapback: %s '%s'; see tapback --help\n", what, arg);
 	return -EINVAL;
@@ -86,17 +86,17 @@ static int parse_value(struct options *o, int c, const char *arg)
 	switch (c) {
 	case 'x':
 		if (!store_decimal(arg, 0x7fef, &v))
-			return bad("not a domain id:", arg);
+			return bad_argument("not a domain id:", arg);
 		o->devices.only_domid = (int)v;
 		return 0;
 	case 'T':
 		if (!store_decimal(arg, 3600, &v) || !v)
-			return bad("not a number of seconds from 1 to 3600:", arg);
+			return bad_argument("not a number of seconds from 1 to 3600:", arg);
 		o->devices.timeout_s = (double)v;
 		return 0;
 	case 'Q':
 		if (!store_decimal(arg, FRONTEND_MAX_QUEUES, &v) || !v)
-			return bad("not a number of queues from 1 to 8:", arg);
+			return bad_argument("not a number of queues from 1 to 8:", arg);
 		o->devices.max_queues = (unsigned)v;
 		return 0;
 	default:
@@ -105,12 +105,12 @@ static int parse_value(struct options *o, int c, const char *arg)
 				o->devices.order = (enum order)i;
 				return 0;
 			}
-		return bad("not an order (libxl, xenopsd, auto):", arg);
+		return bad_argument("not an order (libxl, xenopsd, auto):", arg);
 	}
 }
 
 /* 0 go on, 1 done, -EINVAL. */
-static int parse(struct options *o, int argc, char **argv)
+static int parse_options(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{"foreground", no_argument, NULL, 'd'},
@@ -179,7 +179,7 @@ static int parse(struct options *o, int argc, char **argv)
 			return -EINVAL;
 		}
 	}
-	return optind < argc ? bad("takes no argument:", argv[optind]) : 0;
+	return optind < argc ? bad_argument("takes no argument:", argv[optind]) : 0;
 }
 
 /* Two daemons on the same disks would connect each other's rings.  The lock goes with the process.
@@ -322,7 +322,7 @@ int main(int argc, char **argv)
 					.timeout_s = TD_CTL_TIMEOUT,
 					.max_queues = 4}};
 	struct td_err err = {};
-	int rc = parse(&o, argc, argv);
+	int rc = parse_options(&o, argc, argv);
 
 	if (rc < 0)
 		return -rc;

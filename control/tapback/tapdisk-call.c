@@ -42,7 +42,7 @@ void tapdisk_call_drop(struct tapdisk_call *c)
 }
 
 /* The last thing that happens to a call. */
-static void finish(struct tapdisk_call *c, int err, json_t *reply, const char *text)
+static void finish_call(struct tapdisk_call *c, int err, json_t *reply, const char *text)
 {
 	struct tapdisk_call was = *c;
 	char own[160];
@@ -66,11 +66,11 @@ static void finish(struct tapdisk_call *c, int err, json_t *reply, const char *t
 
 static void on_limit(struct ev_loop *loop, ev_timer *t, int revents)
 {
-	finish(td_entry(t, struct tapdisk_call, limit), -ETIMEDOUT, NULL, NULL);
+	finish_call(td_entry(t, struct tapdisk_call, limit), -ETIMEDOUT, NULL, NULL);
 }
 
 /* False: the call is over. */
-static bool take(struct tapdisk_call *c, json_t *msg)
+static bool take_message(struct tapdisk_call *c, json_t *msg)
 {
 	json_t *ev = json_object_get(msg, "event"), *code = json_object_get(msg, "err");
 	int err;
@@ -87,8 +87,8 @@ static bool take(struct tapdisk_call *c, json_t *msg)
 		ev_timer_stop(c->loop, &c->limit);
 		return true;
 	}
-	finish(c, err > 0 ? -err : err, msg,
-	       err ? json_string_value(json_object_get(msg, "text")) : "");
+	finish_call(c, err > 0 ? -err : err, msg,
+		    err ? json_string_value(json_object_get(msg, "text")) : "");
 	return false;
 }
 
@@ -101,22 +101,22 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	if (rc == -EAGAIN || rc == -EINTR)
 		return;
 	if (rc) {
-		finish(c, rc, NULL, NULL);
+		finish_call(c, rc, NULL, NULL);
 		return;
 	}
 	/* one message a turn: the event may end the call from outside, and others get their turn */
-	take(c, msg);
+	take_message(c, msg);
 	json_decref(msg);
 }
 
-static void start(struct tapdisk_call *c)
+static void start_call(struct tapdisk_call *c)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	int n = snprintf(a.sun_path, sizeof a.sun_path, "%s/ctl%d", td_ctl_dir(), (int)c->pid),
 	    rc = 0;
 
 	if (n >= (int)sizeof a.sun_path) {
-		finish(c, -ENAMETOOLONG, NULL, NULL);
+		finish_call(c, -ENAMETOOLONG, NULL, NULL);
 		return;
 	}
 	c->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -132,7 +132,7 @@ static void start(struct tapdisk_call *c)
 		return;
 	}
 	if (rc) {
-		finish(c, rc, NULL, NULL);
+		finish_call(c, rc, NULL, NULL);
 		return;
 	}
 	ev_io_set(&c->io, c->fd, EV_READ);
@@ -141,7 +141,7 @@ static void start(struct tapdisk_call *c)
 
 static void on_retry(struct ev_loop *loop, ev_timer *t, int revents)
 {
-	start(td_entry(t, struct tapdisk_call, retry));
+	start_call(td_entry(t, struct tapdisk_call, retry));
 }
 
 static struct tapdisk_call *call_new(struct ev_loop *loop, pid_t pid, json_t *req, double timeout_s,

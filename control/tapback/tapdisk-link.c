@@ -25,7 +25,7 @@ static void again_in(struct device *d, double seconds)
 }
 
 /* Opens the one question; without memory for it, the disk tries again later. */
-static void ask(struct device *d, json_t *req, tapdisk_answer *fn)
+static void ask_tapdisk(struct device *d, json_t *req, tapdisk_answer *fn)
 {
 	d->call = tapdisk_ask(d->m->loop, d->pid, req, d->m->opt.timeout_s, fn, d);
 	if (!d->call)
@@ -103,10 +103,10 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 void link_disconnect(struct device *d)
 {
 	d->disconnecting = true;
-	ask(d,
-	    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid",
-		      (json_int_t)d->domid, "devid", (json_int_t)d->devid),
-	    on_disconnect);
+	ask_tapdisk(d,
+		    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid",
+			      (json_int_t)d->domid, "devid", (json_int_t)d->devid),
+		    on_disconnect);
 }
 
 /*
@@ -328,7 +328,7 @@ static void connect_frontend(struct device *d)
 		json_object_set_new(req, "polling-duration", json_integer(d->b.polling_us));
 	if (d->b.polling_idle >= 0)
 		json_object_set_new(req, "polling-idle-threshold", json_integer(d->b.polling_idle));
-	ask(d, req, on_connect);
+	ask_tapdisk(d, req, on_connect);
 }
 
 /* Whether the disk may be given to the guest as it is open. */
@@ -523,5 +523,5 @@ void link_connect(struct device *d)
 		d->watched_at = ev_now(d->m->loop);
 		d->said[0] = 0;
 	}
-	ask(d, json_pack("{s:s,s:i}", "op", "info", "minor", d->minor), on_info);
+	ask_tapdisk(d, json_pack("{s:s,s:i}", "op", "info", "minor", d->minor), on_info);
 }

@@ -93,7 +93,7 @@ static int alone_beneath(struct td_qcow *t, const char *path)
 	return rc;
 }
 
-static void progress(void *data, uint64_t done, uint64_t all)
+static void print_progress(void *data, uint64_t done, uint64_t all)
 {
 	fprintf(stderr, "\r%6.2f%%", 100.0 * (double)done / (double)all);
 	if (done == all)
@@ -120,7 +120,7 @@ int td_qcow_commit(struct td_qcow *t)
 	path = t->argv[optind];
 	rc = force ? 0 : alone_beneath(t, path);
 	if (!rc)
-		rc = qcow_image_commit(path, keep, &t->key, show ? progress : NULL, NULL, t->io,
-				       t->err);
+		rc = qcow_image_commit(path, keep, &t->key, show ? print_progress : NULL, NULL,
+				       t->io, t->err);
 	return -rc;
 }

@@ -19,7 +19,7 @@ struct create {
 	struct luks_make luks;
 };
 
-static int bad(struct td_err *err, const char *key, const char *value, const char *known)
+static int bad_option(struct td_err *err, const char *key, const char *value, const char *known)
 {
 	return td_fail(err, EINVAL, "%s=%.100s: it is %s", key, value, known);
 }
@@ -33,7 +33,7 @@ static int set_power(struct td_qcow *t, const char *key, const char *value, uint
 	if (rc)
 		return rc;
 	if (v < least || v > most || (v & (v - 1)))
-		return bad(t->err, key, value, known);
+		return bad_option(t->err, key, value, known);
 	*bits = (unsigned)__builtin_ctzll(v);
 	return 0;
 }
@@ -41,7 +41,7 @@ static int set_power(struct td_qcow *t, const char *key, const char *value, uint
 static int set_bool(struct td_qcow *t, const char *key, const char *value, bool *out)
 {
 	if (strcmp(value, "on") && strcmp(value, "off"))
-		return bad(t->err, key, value, "on or off");
+		return bad_option(t->err, key, value, "on or off");
 	*out = !strcmp(value, "on");
 	return 0;
 }
@@ -54,7 +54,7 @@ static int set_word(struct td_qcow *t, const char *key, const char *value, const
 			*out = i;
 			return 0;
 		}
-	return bad(t->err, key, value, known);
+	return bad_option(t->err, key, value, known);
 }
 
 /* Those whose names begin with encrypt. */
@@ -90,7 +90,7 @@ static int set_encrypt(struct td_qcow *t, struct create *c, const char *key, con
 		c->luks.ms = (unsigned)strtoul(value, NULL, 10);
 		rc = c->luks.ms && c->luks.ms <= 60000
 			     ? 0
-			     : bad(t->err, "encrypt.iter-time", value, "1 to 60000 ms");
+			     : bad_option(t->err, "encrypt.iter-time", value, "1 to 60000 ms");
 	} else {
 		rc = td_fail(t->err, EINVAL,
 			     "unknown option 'encrypt.%.100s': format, cipher-alg, cipher-mode, "

@@ -251,7 +251,7 @@ struct shown {
 	bool any, json, first;
 };
 
-static void show(struct shown *s)
+static void show_image(struct shown *s)
 {
 	const struct qcow_extent *e = &s->e;
 
@@ -289,7 +289,7 @@ static int each(void *data, const struct qcow_extent *e)
 		return 0;
 	}
 	if (s->any)
-		show(s);
+		show_image(s);
 	s->any = e;
 	if (e)
 		s->e = *e;

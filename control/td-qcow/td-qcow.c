@@ -116,7 +116,7 @@ static int show_check(struct td_qcow *t, const char *path, const struct qcow_che
 	return 0;
 }
 
-static int check(struct td_qcow *t)
+static int check_image(struct td_qcow *t)
 {
 	struct qcow_check c = {.say = say, .data = &t->json};
 	int o, rc;
@@ -181,7 +181,7 @@ static const struct {
 	const char *name;
 	int (*run)(struct td_qcow *t);
 } commands[] = {{"create", td_qcow_create}, {"snapshot", td_qcow_snapshot},
-		{"info", td_qcow_info},     {"check", check},
+		{"info", td_qcow_info},     {"check", check_image},
 		{"resize", resize},         {"commit", td_qcow_commit},
 		{"map", td_qcow_map}};
 
@@ -192,7 +192,7 @@ struct run {
 	bool done;
 };
 
-static void run(void *arg)
+static void run_on_fiber(void *arg)
 {
 	struct run *r = arg;
 
@@ -246,7 +246,7 @@ static int run_command(struct run *r)
 	int rc = loop ? td_io_new(loop, "threads", false, &r->t.io, r->t.err) : -ENOMEM;
 
 	if (!rc)
-		rc = td_fiber_start(loop, run, r);
+		rc = td_fiber_start(loop, run_on_fiber, r);
 	if (rc < 0)
 		return -rc;
 	while (!r->done)
@@ -298,12 +298,12 @@ int main(int argc, char **argv)
 		rc = run_command(&r);
 	if (!rc)
 		rc = -td_output_end(&err);
-	else if (r.fn == check && !err.code)
+	else if (r.fn == check_image && !err.code)
 		td_output_end(&err); /* the image's state is the status, and the output's is told */
 	explicit_bzero(&r.t.key, sizeof r.t.key);
 	if (rc && err.code)
 		fprintf(stderr, "td-qcow: %s\n", err.text);
-	else if (rc < 0 || (rc && r.fn != check && rc != 22))
+	else if (rc < 0 || (rc && r.fn != check_image && rc != 22))
 		fprintf(stderr, "td-qcow: %s\n", strerror(abs(rc)));
 	return rc;
 }

@@ -103,7 +103,7 @@ int vu_revert(const struct vu_args *a, struct td_err *err)
 static bool shown;
 
 /* On a terminal, to stderr, so that stdout has the result alone. */
-static void progress(uint64_t done, uint64_t all)
+static void print_progress(uint64_t done, uint64_t all)
 {
 	static int last = -1;
 	int percent = all ? (int)(done * 100 / all) : 100;
@@ -118,7 +118,7 @@ static void progress(uint64_t done, uint64_t all)
 
 static vhd_progress *progress_to(const struct vu_args *a)
 {
-	return isatty(STDERR_FILENO) || a->val['p'] ? progress : NULL;
+	return isatty(STDERR_FILENO) || a->val['p'] ? print_progress : NULL;
 }
 
 static void progress_end(void)
@@ -127,7 +127,7 @@ static void progress_end(void)
 		fputs("\r     \r", stderr);
 }
 
-static int report(const struct vu_args *a, uint64_t sectors, struct td_err *err)
+static int report_size(const struct vu_args *a, uint64_t sectors, struct td_err *err)
 {
 	progress_end();
 	if (err->code)
@@ -146,7 +146,7 @@ int vu_fill(const struct vu_args *a, struct td_err *err)
 
 	if (rc < 0)
 		return rc;
-	rc = vhd_fill(v, isatty(STDERR_FILENO) ? progress : NULL, err);
+	rc = vhd_fill(v, isatty(STDERR_FILENO) ? print_progress : NULL, err);
 	progress_end();
 	vhd_image_close(v);
 	return rc;
@@ -166,7 +166,7 @@ static int open_leaf(const struct vu_args *a, unsigned flags, struct vhd_image *
 	return rc;
 }
 
-static bool same_file(const char *a, const char *b)
+static bool same_path(const char *a, const char *b)
 {
 	struct stat s, t;
 
@@ -190,7 +190,7 @@ static int into_ancestor(const struct vu_args *a, struct vhd_image *v, struct vh
 		char path[VHD_PATH_MAX];
 
 		rc = vhd_image_parent_path(at, path, err);
-		if (!rc && same_file(path, ancestor)) {
+		if (!rc && same_path(path, ancestor)) {
 			rc = vhd_image_open_parent(at, VHD_BENEATH, to, err);
 			if (!rc)
 				rc = vhd_alone_beneath(at, *to, force, err);
@@ -245,7 +245,7 @@ static int coalesce(const struct vu_args *a, struct td_err *err)
 		rc = vhd_coalesce(v, to, progress_to(a), &sectors, err);
 	vhd_image_close(to);
 	vhd_image_close(v);
-	return rc ? rc : report(a, sectors, err);
+	return rc ? rc : report_size(a, sectors, err);
 }
 
 /* Of v with its chain: what this tool cannot decrypt it does not copy. */
@@ -282,7 +282,7 @@ static int coalesce_out(const struct vu_args *a, struct td_err *err)
 		unlink(n.path);
 	vhd_image_close(to);
 	vhd_image_close(v);
-	return rc ? rc : report(a, sectors, err);
+	return rc ? rc : report_size(a, sectors, err);
 }
 
 int vu_coalesce(const struct vu_args *a, struct td_err *err)
@@ -387,7 +387,7 @@ static int copy_raw(struct vhd_image *v, const char *path, struct td_err *err)
 			     (unsigned long long)to->file_size, (unsigned long long)v->size);
 	to->size = v->size;
 	if (!rc && !to->blockdev)
-		rc = vhd_copy(v, to, isatty(STDERR_FILENO) ? progress : NULL, &sectors, err);
+		rc = vhd_copy(v, to, isatty(STDERR_FILENO) ? print_progress : NULL, &sectors, err);
 	else if (!rc)
 		for (uint64_t at = 0, n; at < v->size && !rc; at += n) {
 			n = v->size - at < sizeof b ? v->size - at : sizeof b;

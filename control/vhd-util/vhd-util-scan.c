@@ -86,7 +86,7 @@ static int parent_of_file(const struct vu_args *a, const struct vhd_image *v,
 	return vhd_image_parent_name(v, out, err);
 }
 
-static int fill(struct image *i, const struct vhd_image *v, struct td_err *err)
+static int fill_image(struct image *i, const struct vhd_image *v, struct td_err *err)
 {
 	i->capacity = v->size;
 	i->size = v->file_size;
@@ -108,7 +108,7 @@ static int look_at_file(const struct vu_args *a, const char *path, struct image 
 
 	if (rc < 0)
 		return rc;
-	rc = fill(i, v, err);
+	rc = fill_image(i, v, err);
 	if (!rc && v->footer.type == VHD_DIFF) {
 		rc = parent_of_file(a, v, parent, err);
 		if (!rc && !(i->parent = strdup(parent)))

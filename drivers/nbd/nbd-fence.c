@@ -35,7 +35,7 @@ struct search {
 	unsigned orphans;
 };
 
-static int ask(int nl)
+static int ask_kernel(int nl)
 {
 	struct {
 		struct nlmsghdr h;
@@ -111,7 +111,7 @@ static void look_at(struct search *s, const struct end *e)
 static int dump(int nl, struct search *s)
 {
 	char buf[32768] __attribute__((aligned(8)));
-	int rc = ask(nl);
+	int rc = ask_kernel(nl);
 
 	while (!rc) {
 		ssize_t n = recv(nl, buf, sizeof buf, 0);
@@ -135,7 +135,7 @@ static int dump(int nl, struct search *s)
 }
 
 /* In a worker: NBD_FENCE_*, or the number of the dead. */
-static long look(void *arg)
+static long look_in_worker(void *arg)
 {
 	struct search *s = arg;
 	int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG),
@@ -161,7 +161,7 @@ int nbdc_fence(struct td_io *io, int fd, double patience)
 
 	for (;;) {
 		struct search s = {.fd = fd};
-		long n = td_await_call(io, look, &s);
+		long n = td_await_call(io, look_in_worker, &s);
 
 		if (n <= 0)
 			return n ? NBD_FENCE_BLIND : NBD_FENCE_CLEAR;

@@ -193,7 +193,7 @@ static int newstyle(struct talk *t, struct nbdc_offer *x)
 }
 
 /* K1 */
-static int check(struct talk *t, struct nbdc_offer *x)
+static int check_offer(struct talk *t, struct nbdc_offer *x)
 {
 	if (x->size > INT64_MAX)
 		return broken(t, "the size of its export is beyond all bounds");
@@ -231,5 +231,5 @@ int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer
 		rc = hear_export(&t, x, true, true);
 	else
 		rc = broken(&t, "its greeting is neither newstyle nor oldstyle");
-	return rc < 0 ? rc : check(&t, x);
+	return rc < 0 ? rc : check_offer(&t, x);
 }

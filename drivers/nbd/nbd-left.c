@@ -15,7 +15,7 @@
 _Static_assert(sizeof(struct nbdc_left) <= 8192, "of the file");
 
 /* One with the magic and the name is whole: the magic comes last. */
-static struct nbdc_left *map(int fd)
+static struct nbdc_left *map_file(int fd)
 {
 	struct stat st;
 	void *p;
@@ -30,7 +30,7 @@ static struct nbdc_left *map(int fd)
 static struct nbdc_left *adopt(const char *path, const char *name)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	struct nbdc_left *l = fd < 0 ? NULL : map(fd);
+	struct nbdc_left *l = fd < 0 ? NULL : map_file(fd);
 
 	if (fd >= 0)
 		close(fd);
@@ -40,7 +40,7 @@ static struct nbdc_left *adopt(const char *path, const char *name)
 	return NULL;
 }
 
-static int make(const char *path, const char *name, struct nbdc_left **out)
+static int make_left(const char *path, const char *name, struct nbdc_left **out)
 {
 	struct nbdc_left *l = NULL;
 	int fd, rc;
@@ -50,7 +50,7 @@ static int make(const char *path, const char *name, struct nbdc_left **out)
 	rc = fd < 0 ? -errno
 		    : -posix_fallocate(fd, 0, sizeof *l); /* a store to a page that there is no room
 							     for would be a SIGBUS */
-	if (!rc && !(l = map(fd)))
+	if (!rc && !(l = map_file(fd)))
 		rc = -ENOMEM;
 	if (fd >= 0)
 		close(fd);
@@ -80,7 +80,7 @@ int nbdc_left_open(struct nbdc_client *n, const struct td_image *image, bool aga
 	}
 	if (again && image->died) /* it should be there */
 		was->sent = was->changed = 1;
-	rc = make(image->left, image->path, &n->left);
+	rc = make_left(image->left, image->path, &n->left);
 	if (rc < 0) {
 		n->left = &n->own;
 		return td_fail(err, -rc,
@@ -106,17 +106,17 @@ bool nbdc_left_doubt(const struct nbdc_left *was, bool blind, bool multi)
 	       (!multi && was->changed != was->covered);
 }
 
-static void set(uint64_t *count, uint64_t to)
+static void set_count(uint64_t *count, uint64_t to)
 {
 	__atomic_store_n(count, to, __ATOMIC_RELEASE);
 }
 
 void nbdc_left_settled(struct nbdc_client *n, bool durable)
 {
-	set(&n->left->answered, n->left->sent);
+	set_count(&n->left->answered, n->left->sent);
 	n->left->failed = 0; /* whoever opened it has been told */
 	if (durable)
-		set(&n->left->covered, n->left->changed);
+		set_count(&n->left->covered, n->left->changed);
 }
 
 static bool changes(const struct nbdc_cmd *cmd)
@@ -129,7 +129,7 @@ void nbdc_left_sent(struct nbdc_client *n, struct nbdc_cmd *cmd)
 {
 	cmd->covers = n->left->changed;
 	if (changes(cmd))
-		set(&n->left->sent, n->left->sent + 1);
+		set_count(&n->left->sent, n->left->sent + 1);
 }
 
 void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool durable, int err)
@@ -142,9 +142,9 @@ void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool 
 			__ATOMIC_RELEASE); /* before anybody hears of it: F2 in lib/syncmark.h */
 	if (changes(cmd)) {
 		if (!err && !durable)
-			set(&l->changed, l->changed + 1); /* before it is no more in flight */
-		set(&l->answered, l->answered + 1);
+			set_count(&l->changed, l->changed + 1); /* before it is no more in flight */
+		set_count(&l->answered, l->answered + 1);
 	} else if (cmd->type == NBD_CMD_FLUSH && !err && cmd->covers > l->covered) {
-		set(&l->covered, cmd->covers);
+		set_count(&l->covered, cmd->covers);
 	}
 }

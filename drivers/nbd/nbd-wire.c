@@ -204,7 +204,7 @@ static size_t wire_len(const struct nbdc_cmd *cmd)
 	return NBD_REQUEST_SIZE + (cmd->type == NBD_CMD_WRITE ? cmd->len : 0);
 }
 
-static int gather(struct nbdc_client *n, struct iovec *iov)
+static int gather_requests(struct nbdc_client *n, struct iovec *iov)
 {
 	size_t skip = n->sent;
 	int k = 0;
@@ -250,7 +250,7 @@ static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 		ssize_t k;
 
 		cut_waiting(n);
-		m.msg_iovlen = (size_t)gather(n, iov);
+		m.msg_iovlen = (size_t)gather_requests(n, iov);
 		if (!m.msg_iovlen)
 			return;
 		k = sendmsg(n->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -322,7 +322,7 @@ static bool take_reply(struct nbdc_client *n, const uint8_t *p)
 }
 
 /* What has been read ahead of a read's data goes to its place. */
-static void fill(struct nbdc_client *n)
+static void receive_more(struct nbdc_client *n)
 {
 	struct iovec iov[16];
 
@@ -346,7 +346,7 @@ static void work(struct nbdc_client *n)
 		if (n->filling) {
 			struct nbdc_cmd *cmd = n->filling;
 
-			fill(n);
+			receive_more(n);
 			if (n->filled < cmd->len)
 				break;
 			n->filling = NULL;

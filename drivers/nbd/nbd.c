@@ -147,7 +147,8 @@ static bool writes(const struct td_image *image)
 	return !(image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
 }
 
-static int check(const struct td_image *image, const struct nbdc_offer *x, struct td_err *err)
+static int check_export(const struct td_image *image, const struct nbdc_offer *x,
+			struct td_err *err)
 {
 	if (!x->size || x->size % 512)
 		return td_fail(err, EINVAL,
@@ -209,7 +210,7 @@ static void unlock(struct nbdc_client *n)
 		close(n->lock);
 }
 
-static void forget(struct nbdc_client *n)
+static void forget_left(struct nbdc_client *n)
 {
 	unlock(n);
 	nbdc_left_close(n);
@@ -231,7 +232,7 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 		close(n->fd);
 		return rc;
 	}
-	rc = check(image, &n->x, err);
+	rc = check_export(image, &n->x, err);
 	if (rc < 0)
 		let_go(image, n->fd, &n->x, true);
 	return rc;
@@ -255,8 +256,8 @@ static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err 
 }
 
 /* S1 of lib/settle.h, and what an earlier connection has left (K5, K6). */
-static int settle(struct td_image *image, const struct nbdc_left *was, bool blind,
-		  struct td_err *err)
+static int settle_left(struct td_image *image, const struct nbdc_left *was, bool blind,
+		       struct td_err *err)
 {
 	struct nbdc_client *n = image->priv;
 	bool doubt =
@@ -296,7 +297,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	if (!rc)
 		rc = connect_export(image, &same, err);
 	if (rc < 0) {
-		forget(n);
+		forget_left(n);
 		return rc;
 	}
 	if (same)
@@ -306,10 +307,10 @@ static int client_open(struct td_image *image, struct td_err *err)
 	fill_info(image, &n->x);
 	nbdc_wire_start(n);
 	if (!rc && writes(image))
-		rc = settle(image, &was, blind, err);
+		rc = settle_left(image, &was, blind, err);
 	if (rc < 0) {
 		let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
-		forget(n);
+		forget_left(n);
 	}
 	return rc;
 }
@@ -337,7 +338,7 @@ static void client_close(struct td_image *image)
 
 	flush_at_last(image);
 	let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
-	forget(n);
+	forget_left(n);
 }
 
 static void client_submit(struct td_image *image, struct td_req *req)

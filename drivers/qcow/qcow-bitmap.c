@@ -63,7 +63,7 @@ static bool place_ok(const struct qcow *q, uint64_t off)
 }
 
 /* One cluster of bits at a time: fn reads or writes it. */
-static int load(struct qcow *q, struct qcow_bitmap *b)
+static int load_bits(struct qcow *q, struct qcow_bitmap *b)
 {
 	uint64_t *table;
 	int rc = read_bitmap_table(q, b, &table);
@@ -87,7 +87,7 @@ static int load(struct qcow *q, struct qcow_bitmap *b)
 }
 
 /* Can this entry be kept up to date?  Then b is filled, and loaded. */
-static int take(struct qcow *q, uint8_t *p, size_t *room, struct qcow_bitmap *b)
+static int take_entry(struct qcow *q, uint8_t *p, size_t *room, struct qcow_bitmap *b)
 {
 	uint64_t bits;
 	int rc;
@@ -108,7 +108,7 @@ static int take(struct qcow *q, uint8_t *p, size_t *room, struct qcow_bitmap *b)
 	b->bits = calloc(1, b->bytes);
 	if (!b->bits)
 		return -ENOMEM;
-	rc = load(q, b);
+	rc = load_bits(q, b);
 	if (rc)
 		free(b->bits);
 	else
@@ -135,7 +135,7 @@ static int scan(struct qcow *q)
 		flags = td_get_be32(p + 12);
 		if (!(flags & AUTO) || (flags & IN_USE))
 			continue; /* it does not follow what is written; or nobody believes it */
-		rc = take(q, p, &room, &q->bitmaps[q->nbitmaps]);
+		rc = take_entry(q, p, &room, &q->bitmaps[q->nbitmaps]);
 		if (rc)
 			td_log(LOG_WARNING,
 			       "%s: the dirty bitmap '%.*s' cannot be kept up to date (%s): it is "

@@ -60,7 +60,7 @@ struct make {
 	uint8_t *luks; /* h.luks_len bytes, or NULL */
 };
 
-static int put(struct make *m, uint64_t cluster)
+static int put_cluster(struct make *m, uint64_t cluster)
 {
 	return td_file_rw(m->file, TD_IO_WRITE, m->buf, cluster << m->h.cluster_bits,
 			  qcow_cluster(&m->h), 0);
@@ -78,7 +78,7 @@ static int put_offsets(struct make *m, uint64_t at, uint64_t space, uint64_t n, 
 		for (uint64_t i = 0; i < per && c * per + i < n; i++)
 			td_put_be64(m->buf + 8 * i,
 				    (what + c * per + i) << m->h.cluster_bits | flag);
-		rc = put(m, at + c);
+		rc = put_cluster(m, at + c);
 	}
 	return rc;
 }
@@ -92,7 +92,7 @@ static int put_blocks(struct make *m)
 		memset(m->buf, 0, qcow_cluster(&m->h));
 		for (uint64_t i = 0; i < per && b * per + i < m->l.end; i++)
 			qcow_ref_set(m->buf, m->h.ref_order, i, 1);
-		rc = put(m, m->l.blocks_at + b);
+		rc = put_cluster(m, m->l.blocks_at + b);
 	}
 	return rc;
 }
@@ -115,7 +115,7 @@ static int put_l2(struct make *m)
 			if (ext)
 				td_put_be64(m->buf + i * 16 + 8, UINT32_MAX);
 		}
-		rc = put(m, m->l.l2_at + t);
+		rc = put_cluster(m, m->l.l2_at + t);
 	}
 	return rc;
 }
@@ -172,7 +172,7 @@ static int put_all(struct make *m, enum qcow_prealloc how)
 	if (!rc)
 		rc = qcow_header_encode(&m->h, m->buf, qcow_cluster(&m->h));
 	if (!rc)
-		rc = put(m, 0);
+		rc = put_cluster(m, 0);
 	return rc ? rc : qcow_sync(m->file);
 }
 
@@ -266,7 +266,7 @@ static int wipe(struct make *m)
 	if (!m->file->st.blockdev)
 		return qcow_set_length(m->file, 0);
 	memset(m->buf, 0, qcow_cluster(&m->h));
-	return put(m, 0);
+	return put_cluster(m, 0);
 }
 
 static int create_at(struct make *m, const char *path, const struct qcow_create *o,

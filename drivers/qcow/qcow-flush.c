@@ -172,7 +172,7 @@ static int take_table(struct qcow_table *t, struct set *s)
 }
 
 /* The set's pieces are written, or (failed) as dirty as before. */
-static void settle(struct qcow *q, struct set *s, bool failed)
+static void settle_set(struct qcow *q, struct set *s, bool failed)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		struct qcow_page *p = s->at[i].owner;
@@ -393,10 +393,10 @@ static int write_back(struct qcow *q)
 	if (!rc)
 		rc = write_all(q, &w);
 	td_redo_done(q->image->redo, rc);
-	settle(q, &w.ref, rc);
-	settle(q, &w.ref_table, rc);
-	settle(q, &w.l2, rc);
-	settle(q, &w.l1, rc);
+	settle_set(q, &w.ref, rc);
+	settle_set(q, &w.ref_table, rc);
+	settle_set(q, &w.l2, rc);
+	settle_set(q, &w.l1, rc);
 	freed_move(rc ? &q->freed : &q->ready, &w.freed); /* Q4 */
 	set_fini(&w.ref);
 	set_fini(&w.ref_table);

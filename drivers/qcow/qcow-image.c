@@ -295,7 +295,7 @@ static int grow_l1(struct qcow *q, uint32_t n, uint64_t size)
 	return rc;
 }
 
-static int grow(struct td_image *image, uint64_t size)
+static int grow_image(struct td_image *image, uint64_t size)
 {
 	struct qcow *q = image->priv;
 	uint64_t was = image->info.size, n = qcow_l1_needed(&q->h, size),
@@ -350,7 +350,7 @@ int qcow_image_resize(const char *path, uint64_t size, bool shrink, const struct
 			     "with `qemu-img bitmap --remove'",
 			     path);
 	else if (size > image->info.size)
-		rc = grow(image, size);
+		rc = grow_image(image, size);
 	else if (size < image->info.size && !shrink)
 		rc = td_fail(err, EINVAL,
 			     "%s has %llu bytes: making it smaller destroys what lies beyond; say "
@@ -426,7 +426,7 @@ static int fit_below(struct td_image *top, struct td_err *err)
 	if (b->info.size >= size)
 		return 0;
 	if (!strcmp(b->driver->name, "qcow2"))
-		rc = grow(b, size);
+		rc = grow_image(b, size);
 	else
 		rc = -ENOTSUP;
 	return rc ? td_fail(err, -rc,

@@ -192,7 +192,7 @@ bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td
 	return run.kind == QCOW_RUN_DATA && run.own && from + run.len >= off + len;
 }
 
-static int bad(struct qcow *q, uint64_t off, const struct qcow_run *run)
+static int bad_entry(struct qcow *q, uint64_t off, const struct qcow_run *run)
 {
 	return qcow_corrupt(q,
 			    "the L2 entry of offset %#llx is %#llx, which cannot be: beyond the "
@@ -208,7 +208,7 @@ int qcow_map_wait(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *r
 	for (;;) {
 		qcow_map(q, off, len, run);
 		if (run->kind == QCOW_RUN_BAD)
-			return bad(q, off, run);
+			return bad_entry(q, off, run);
 		if (run->kind != QCOW_RUN_MISS)
 			return 0;
 		rc = qcow_page_get(

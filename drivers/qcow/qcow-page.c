@@ -113,7 +113,7 @@ static bool points_into_metadata(struct qcow *q, const struct qcow_page *page)
 	return false;
 }
 
-static int load(struct qcow *q, struct qcow_page *p, uint64_t off, enum qcow_page_kind kind)
+static int load_page(struct qcow *q, struct qcow_page *p, uint64_t off, enum qcow_page_kind kind)
 {
 	uint32_t h = hash(q, off);
 	int rc;
@@ -161,7 +161,7 @@ int qcow_page_get(struct qcow *q, uint64_t off, enum qcow_page_kind kind, struct
 		}
 		p = victim(q);
 		if (p)
-			rc = load(q, p, off, kind);
+			rc = load_page(q, p, off, kind);
 		else if (q->pages.ndirty)
 			rc = qcow_flush_refs(q);
 		else
@@ -274,7 +274,7 @@ static uint32_t seek(const struct qcow *q, uint64_t off)
 	return i;
 }
 
-static int grow(struct qcow *q)
+static int grow_cache(struct qcow *q)
 {
 	uint64_t *old = q->meta.at, n = q->meta.n;
 
@@ -295,7 +295,7 @@ int qcow_meta_add(struct qcow *q, uint64_t off)
 {
 	uint32_t i;
 
-	if (2 * (q->meta.used + 1) > q->meta.n && grow(q) < 0)
+	if (2 * (q->meta.used + 1) > q->meta.n && grow_cache(q) < 0)
 		return -ENOMEM;
 	i = seek(q, off);
 	if (q->meta.at[i])

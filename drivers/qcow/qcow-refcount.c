@@ -63,7 +63,7 @@ void qcow_trim_end(struct qcow *q)
  * ----------------------------------------------------------------------------------------------------------
  */
 
-static int take(struct qcow *q, struct qcow_page *page, uint64_t first, uint64_t n)
+static int take_clusters(struct qcow *q, struct qcow_page *page, uint64_t first, uint64_t n)
 {
 	for (uint64_t c = first; c < first + n; c++) {
 		if (!q->external && qcow_is_meta(q, c << q->cbits))
@@ -121,7 +121,7 @@ static int search_page(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *go
 		return 0;
 	}
 	q->hint = *first + *got;
-	rc = take(q, page, *first, *got);
+	rc = take_clusters(q, page, *first, *got);
 	return rc ? rc : 1;
 }
 
@@ -158,7 +158,7 @@ static int append(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *got)
 	     ++*got)
 		;
 	*first = q->end;
-	rc = take(q, page, *first, *got);
+	rc = take_clusters(q, page, *first, *got);
 	if (!rc)
 		q->end += *got;
 	return rc;
@@ -260,7 +260,7 @@ int qcow_alloc_row(struct qcow *q, uint64_t n, uint64_t *cluster)
 		int err = qcow_count_page(q, *cluster + i, &page);
 
 		if (!err)
-			err = take(q, page, *cluster + i, 1);
+			err = take_clusters(q, page, *cluster + i, 1);
 		if (err)
 			rc = err;
 	}

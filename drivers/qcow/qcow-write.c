@@ -215,7 +215,7 @@ static void open_place(struct alloc *a, struct qcow_range *r)
 	td_cond_wake(&a->q->range_free);
 }
 
-static int fill(struct alloc *a, struct qcow_range *r)
+static int fill_clusters(struct alloc *a, struct qcow_range *r)
 {
 	int rc = surroundings(a, a->lo, a->off, &a->head);
 
@@ -430,7 +430,7 @@ static int write_some(struct qcow *q, struct td_req *req, uint64_t off, uint64_t
 	if (!rc)
 		rc = choose_units(&a);
 	if (!rc)
-		rc = fill(&a, &range);
+		rc = fill_clusters(&a, &range);
 	else if (a.taken)
 		qcow_release(q, a.host >> q->cbits, a.n);
 	qcow_range_unlock(q, &range);

@@ -17,7 +17,7 @@
  * --------------------------------------------------------------------------------------------------------------
  */
 
-static int change(struct qcow *q, struct td_req *req)
+static int change_image(struct qcow *q, struct td_req *req)
 {
 	int rc = q->broken;
 
@@ -41,7 +41,7 @@ static void process(struct qcow *q, struct td_req *req)
 		td_req_done(req, qcow_flush(q));
 		break;
 	default:
-		td_req_done(req, change(q, req));
+		td_req_done(req, change_image(q, req));
 		if (td_redo_crowded(q->image->redo) && !q->wb_lock.held && !q->broken)
 			qcow_flush(
 				q); /* before the log is full, and requests have to wait for it */

@@ -148,7 +148,7 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
  */
 
 /* Makes the file reach beyond `end' (V7); a device has the size that it has, and may have grown. */
-static int grow(struct vhd *v, uint64_t end)
+static int grow_file(struct vhd *v, uint64_t end)
 {
 	int rc = 0;
 
@@ -199,8 +199,8 @@ static void give_back(struct vhd *v, uint64_t place)
  * (V1).  In a file, sectors without a bit are zeroes too, for readers that do not look at bits:
  * below what the file had when it was opened, blocks may lie that a cut left without an entry.
  */
-static int prepare(struct vhd *v, struct vhd_bitmap *bm, uint64_t place,
-		   const struct vhd_first *with)
+static int prepare_block(struct vhd *v, struct vhd_bitmap *bm, uint64_t place,
+			 const struct vhd_first *with)
 {
 	uint64_t data = place + v->l.bitmap_bytes, to = data + v->l.block_size;
 	struct vhd_batch b = {.fiber = td_fiber_self()};
@@ -241,9 +241,9 @@ int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with)
 	bm->dirty_from = bm->dirty_to = 0;
 	memset(bm->bits, 0, v->l.bitmap_bytes);
 	place = take_place(v);
-	rc = grow(v, place + v->l.bitmap_bytes + v->l.block_size);
+	rc = grow_file(v, place + v->l.bitmap_bytes + v->l.block_size);
 	if (!rc)
-		rc = prepare(v, bm, place, with);
+		rc = prepare_block(v, bm, place, with);
 	bm->state = VHD_BM_READY;
 	if (rc < 0) {
 		give_back(v, place);

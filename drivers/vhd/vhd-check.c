@@ -19,10 +19,10 @@ struct check {
 	int rc; /* of this image */
 };
 
-static void find(struct check *c, bool fatal, const char *fmt, ...)
+static void report_fault(struct check *c, bool fatal, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-static void find(struct check *c, bool fatal, const char *fmt, ...)
+static void report_fault(struct check *c, bool fatal, const char *fmt, ...)
 {
 	char text[TD_ERR_TEXT];
 	va_list ap;
@@ -38,21 +38,24 @@ static void find(struct check *c, bool fatal, const char *fmt, ...)
 static void check_footers(struct check *c, const struct vhd_image *v)
 {
 	if (v->old_footer)
-		find(c, false,
-		     "%s: the footer at its end has 511 bytes, as Virtual PC wrote it before 2004; "
-		     "vhd-util repair gives it 512",
-		     v->path);
+		report_fault(c, false,
+			     "%s: the footer at its end has 511 bytes, as Virtual PC wrote it "
+			     "before 2004; "
+			     "vhd-util repair gives it 512",
+			     v->path);
 	if (v->state == VHD_FOOTERS_FIRST_LOST)
-		find(c, true,
-		     "%s: the copy of the footer at its start is bad; vhd-util repair restores it",
-		     v->path);
+		report_fault(c, true,
+			     "%s: the copy of the footer at its start is bad; vhd-util repair "
+			     "restores it",
+			     v->path);
 	if (v->state == VHD_FOOTERS_LAST_LOST && !(c->flags & VHD_CHECK_NO_LAST))
-		find(c, true,
-		     "%s: the footer at its end is missing or differs from the copy at its start: "
-		     "it was not closed; vhd-util "
-		     "repair "
-		     "restores it",
-		     v->path);
+		report_fault(c, true,
+			     "%s: the footer at its end is missing or differs from the copy at its "
+			     "start: "
+			     "it was not closed; vhd-util "
+			     "repair "
+			     "restores it",
+			     v->path);
 }
 
 /* The block that reaches into the footer or beyond the file: those that meet each other or metadata
@@ -68,14 +71,15 @@ static void check_end(struct check *c, const struct vhd_image *v)
 	end = (uint64_t)v->bat[i] * VHD_SECTOR + v->layout.bitmap_bytes + v->layout.block_size;
 	if (v->lost) {
 		vhd_lost_text(&v->layout, i, v->lost, v->lost_from, v->limit, v->path, &what);
-		find(c, true, "%s", what.text);
+		report_fault(c, true, "%s", what.text);
 	} else if (v->state == VHD_FOOTERS_GOOD || v->blockdev) {
-		find(c, true,
-		     "%s: block %u (bytes %llu to %llu) reaches over the footer at the end (byte "
-		     "%llu); nothing of it is lost, and "
-		     "vhd-util repair gives it its whole length",
-		     v->path, i, (unsigned long long)v->bat[i] * VHD_SECTOR,
-		     (unsigned long long)end, (unsigned long long)v->limit);
+		report_fault(c, true,
+			     "%s: block %u (bytes %llu to %llu) reaches over the footer at the end "
+			     "(byte "
+			     "%llu); nothing of it is lost, and "
+			     "vhd-util repair gives it its whole length",
+			     v->path, i, (unsigned long long)v->bat[i] * VHD_SECTOR,
+			     (unsigned long long)end, (unsigned long long)v->limit);
 	}
 }
 
@@ -99,9 +103,10 @@ static void check_bitmaps(struct check *c, struct vhd_image *v)
 	unsigned wrong = 0;
 
 	if (v->has_batmap && !map)
-		find(c, true,
-		     "%s: the checksum of its batmap is wrong; vhd-util repair makes it new",
-		     v->path);
+		report_fault(
+			c, true,
+			"%s: the checksum of its batmap is wrong; vhd-util repair makes it new",
+			v->path);
 	*s = (struct vhd_stats){.blocks = v->layout.blocks};
 	v->map_good = false; /* the bitmaps themselves are wanted */
 	v->bitmap_block = VHD_UNUSED;
@@ -112,7 +117,8 @@ static void check_bitmaps(struct check *c, struct vhd_image *v)
 		if (v->bat[i] == VHD_UNUSED && !says)
 			continue;
 		if (vhd_image_bitmap(v, i, c->err) < 0) {
-			find(c, true, "%s: the bitmap of block %u cannot be read", v->path, i);
+			report_fault(c, true, "%s: the bitmap of block %u cannot be read", v->path,
+				     i);
 			break;
 		}
 		all = bitmap_full(v, &set);
@@ -120,12 +126,13 @@ static void check_bitmaps(struct check *c, struct vhd_image *v)
 		s->full += all;
 		s->sectors += set;
 		if (says && !all && wrong++ < 10)
-			find(c, true,
-			     "%s: the batmap says that block %u is whole, %s; vhd-util repair "
-			     "makes it new",
-			     v->path, i,
-			     v->bat[i] == VHD_UNUSED ? "but it is not there"
-						     : "but its bitmap lacks sectors");
+			report_fault(
+				c, true,
+				"%s: the batmap says that block %u is whole, %s; vhd-util repair "
+				"makes it new",
+				v->path, i,
+				v->bat[i] == VHD_UNUSED ? "but it is not there"
+							: "but its bitmap lacks sectors");
 	}
 	v->map_good = map;
 	v->bitmap_block = VHD_UNUSED;
@@ -143,10 +150,11 @@ static void check_time(struct check *c, const struct vhd_image *v, const char *p
 		return;
 	strftime(then, sizeof then, "%Y-%m-%d %H:%M:%S", gmtime_r(&recorded, &tm));
 	strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", gmtime_r(&st.st_mtime, &tm));
-	find(c, false,
-	     "%s: its parent %s was written at %s UTC, and had been at %s when it became the "
-	     "parent",
-	     v->path, parent, now, then);
+	report_fault(
+		c, false,
+		"%s: its parent %s was written at %s UTC, and had been at %s when it became the "
+		"parent",
+		v->path, parent, now, then);
 }
 
 /* The parent's path goes to `path', empty when there is none to look at. */
@@ -159,7 +167,7 @@ static void check_parent(struct check *c, const struct vhd_image *v, char path[V
 	*path = 0;
 	*raw = vhd_uuid_nil(v->header.parent_uuid);
 	if (vhd_image_parent_path(v, path, &why) < 0) {
-		find(c, c->flags & VHD_CHECK_PARENTS, "%s", why.text);
+		report_fault(c, c->flags & VHD_CHECK_PARENTS, "%s", why.text);
 		*path = 0;
 		return;
 	}
@@ -167,7 +175,7 @@ static void check_parent(struct check *c, const struct vhd_image *v, char path[V
 	if (c->flags & VHD_CHECK_NO_UUID)
 		return;
 	if (vhd_image_open_parent(v, VHD_LOOK | VHD_FAST, &parent, &why) < 0)
-		find(c, true, "%s", why.text);
+		report_fault(c, true, "%s", why.text);
 	else
 		vhd_image_close(parent);
 }

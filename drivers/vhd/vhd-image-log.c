@@ -14,7 +14,7 @@
 #include "lib/ctl-dir.h"
 #include "lib/redo-inside.h"
 
-static void identify(const struct vhd_image *v, struct redo_id *id)
+static void identify_image(const struct vhd_image *v, struct redo_id *id)
 {
 	struct stat st;
 
@@ -56,7 +56,7 @@ int vhd_image_mind_log(const struct vhd_image *v, struct td_err *err)
 	if (!v->header.reserved || v->flags & VHD_AS_IS ||
 	    (v->flags & VHD_FAST && !(v->flags & VHD_HOW)))
 		return 0;
-	identify(v, &id);
+	identify_image(v, &id);
 	/* who has a lock knows that no tapdisk writes to it, so that a living one's log waits as
 	 * well: its close has failed */
 	minor = redo_find(v->header.reserved, &id, v->path, !(v->flags & VHD_HOW), log);

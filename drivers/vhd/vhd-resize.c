@@ -178,7 +178,7 @@ static int grow_fixed(struct vhd_image *v, uint64_t size, struct td_err *err)
 	return rc ? rc : vhd_sync(v, err);
 }
 
-static int grow(struct vhd_image *v, uint64_t size, const char *journal, struct td_err *err)
+static int grow_image(struct vhd_image *v, uint64_t size, const char *journal, struct td_err *err)
 {
 	int rc = 0;
 
@@ -219,7 +219,7 @@ int vhd_resize(const char *path, uint64_t size, const char *journal, struct td_e
 			     "vhd-util repair -n %s first",
 			     path, path);
 	if (!rc)
-		rc = grow(v, size, journal, err);
+		rc = grow_image(v, size, journal, err);
 	vhd_image_close(v);
 	return rc;
 }

@@ -91,7 +91,7 @@ static void copy(struct align_op *a, bool to_bounce)
 	}
 }
 
-static void finish(struct align_op *a, int err)
+static void finish_op(struct align_op *a, int err)
 {
 	struct td_iop *outer = a->outer;
 
@@ -108,7 +108,7 @@ static void inner_done(struct td_iop *inner, int err)
 		 moved = inner->moved;
 
 	if (err) {
-		finish(a, err);
+		finish_op(a, err);
 	} else if (a->reading && a->rmw) {
 		copy(a, true);
 		a->reading = false;
@@ -120,9 +120,9 @@ static void inner_done(struct td_iop *inner, int err)
 		a->outer->moved = moved >= want    ? a->outer->len
 				  : moved > before ? moved - before
 						   : 0;
-		finish(a, moved < want && !(a->outer->flags & TD_IO_EOF_ZERO) ? -EIO : 0);
+		finish_op(a, moved < want && !(a->outer->flags & TD_IO_EOF_ZERO) ? -EIO : 0);
 	} else {
-		finish(a, 0);
+		finish_op(a, 0);
 	}
 }
 
@@ -183,7 +183,7 @@ static bool must_wait(const struct td_file *f, const struct td_iop *op)
 	return false;
 }
 
-static void start(struct td_io *io, struct td_iop *op)
+static void start_op(struct td_io *io, struct td_iop *op)
 {
 	if (op->op == TD_IO_WRITE && !(whole_blocks(op) && memory_ok(op)))
 		bounce(io, op);
@@ -208,12 +208,12 @@ void td_align_end(struct td_iop *op)
 
 		if (next->change == TD_CHANGE_HELD && !must_wait(f, next)) {
 			f->held--;
-			start(next->io, next);
+			start_op(next->io, next);
 		}
 	}
 }
 
-static void change(struct td_io *io, struct td_iop *op)
+static void modify(struct td_io *io, struct td_iop *op)
 {
 	struct td_file *f = op->file;
 
@@ -225,7 +225,7 @@ static void change(struct td_io *io, struct td_iop *op)
 	f->rmws += op->rmw;
 	td_list_add(&f->changes, &op->at_file);
 	if (!must_wait(f, op)) {
-		start(io, op);
+		start_op(io, op);
 		return;
 	}
 	op->change = TD_CHANGE_HELD;
@@ -239,7 +239,7 @@ void td_align_io(struct td_io *io, struct td_iop *op)
 	if (op->op == TD_IO_SYNC || op->op == TD_IO_CALL)
 		td_iop_queue(io, op);
 	else if (op->op != TD_IO_READ)
-		change(io, op);
+		modify(io, op);
 	else if (whole_blocks(op) && memory_ok(op))
 		td_iop_queue(io, op);
 	else

@@ -13,7 +13,7 @@ typedef int look_fn(clockid_t id, struct timespec *t);
 
 static look_fn *libc;
 
-static int look(clockid_t id, struct timespec *t)
+static int libc_time(clockid_t id, struct timespec *t)
 {
 	look_fn *fn = __atomic_load_n(&libc, __ATOMIC_RELAXED);
 
@@ -27,7 +27,7 @@ static int look(clockid_t id, struct timespec *t)
 int clock_gettime(clockid_t id, struct timespec *t)
 {
 	if (id != CLOCK_MONOTONIC || !td_clock_turn)
-		return look(id, t);
+		return libc_time(id, t);
 	t->tv_sec = (time_t)(td_clock_turn / 1000000000);
 	t->tv_nsec = (long)(td_clock_turn % 1000000000);
 	return 0;

@@ -12,7 +12,7 @@ __thread uint64_t td_clock_turn;
 static bool dear;
 static uint64_t call_cost; /* ns */
 
-static uint64_t look(void)
+static uint64_t read_clock(void)
 {
 	struct timespec t;
 
@@ -29,7 +29,7 @@ static void on_release(struct ev_loop *loop)
 
 static void on_acquire(struct ev_loop *loop)
 {
-	td_clock_turn = look();
+	td_clock_turn = read_clock();
 }
 
 static uint64_t quickest(bool of_call)
@@ -37,11 +37,11 @@ static uint64_t quickest(bool of_call)
 	uint64_t least = UINT64_MAX;
 
 	for (int i = 0; i < LOOKS; i++) {
-		uint64_t begin = look(), took;
+		uint64_t begin = read_clock(), took;
 
 		if (of_call)
 			syscall(SYS_getppid);
-		took = look() - begin;
+		took = read_clock() - begin;
 		if (took < least)
 			least = took;
 	}
@@ -83,13 +83,13 @@ void td_clock_detach(struct ev_loop *loop)
 
 uint64_t td_clock(void)
 {
-	return td_clock_turn ? td_clock_turn : look();
+	return td_clock_turn ? td_clock_turn : read_clock();
 }
 
 uint64_t td_clock_now(void)
 {
 	bool of_turn = td_clock_turn;
-	uint64_t now = look();
+	uint64_t now = read_clock();
 
 	if (of_turn)
 		td_clock_turn = now;

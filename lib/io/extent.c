@@ -30,7 +30,7 @@ static bool add(struct shown *s, uint64_t off, uint64_t len, unsigned flags)
 }
 
 /* What `image' itself says of the start of a range; at least one extent. */
-static int ask(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *e)
+static int ask_driver(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *e)
 {
 	int n = image->driver->extents ? image->driver->extents(image, off, len, e, BATCH) : 0;
 
@@ -40,7 +40,7 @@ static int ask(struct td_image *image, uint64_t off, uint64_t len, struct td_ext
 	return 1;
 }
 
-static bool show(struct td_image *image, uint64_t off, uint64_t len, struct shown *s)
+static bool show_extent(struct td_image *image, uint64_t off, uint64_t len, struct shown *s)
 {
 	struct td_extent e[BATCH];
 
@@ -51,11 +51,12 @@ static bool show(struct td_image *image, uint64_t off, uint64_t len, struct show
 		if (!inside) /* below the root, or beyond the end of an image that is smaller than
 				the one upon it */
 			return add(s, off, len, TD_EXTENT_HOLE | TD_EXTENT_ZERO);
-		n = ask(image, off, inside < len ? inside : len, e);
+		n = ask_driver(image, off, inside < len ? inside : len, e);
 		for (int i = 0; i < n; i++) {
 			assert(e[i].off == off && e[i].len && e[i].len <= len);
-			if (!(e[i].flags & TD_EXTENT_PARENT ? show(image->backing, off, e[i].len, s)
-							    : add(s, off, e[i].len, e[i].flags)))
+			if (!(e[i].flags & TD_EXTENT_PARENT
+				      ? show_extent(image->backing, off, e[i].len, s)
+				      : add(s, off, e[i].len, e[i].flags)))
 				return false;
 			off += e[i].len;
 			len -= e[i].len;
@@ -69,6 +70,6 @@ int td_extents(struct td_image *leaf, uint64_t off, uint64_t len, struct td_exte
 	struct shown s = {out, 0, max};
 
 	assert(len && off <= leaf->info.size && len <= leaf->info.size - off && max > 0);
-	show(leaf, off, len, &s);
+	show_extent(leaf, off, len, &s);
 	return s.n;
 }

@@ -186,7 +186,7 @@ static void aio_queue(struct td_io *io, struct td_iop *op)
 	td_list_add(kernel ? &a->queued : &a->blocking, &op->link);
 }
 
-static struct iocb *prepare(struct aio *a, struct td_iop *op)
+static struct iocb *prepare_iocb(struct aio *a, struct td_iop *op)
 {
 	struct iocb *cb = (struct iocb *)(void *)op->cb.raw;
 	struct iovec *iov = op->iov + op->first;
@@ -215,14 +215,14 @@ static void divert(struct aio *a)
 	td_list_add(&a->blocking, td_list_pop(&a->queued));
 }
 
-static unsigned gather(struct aio *a, struct iocb **batch)
+static unsigned gather_iocbs(struct aio *a, struct iocb **batch)
 {
 	unsigned n = 0;
 
 	td_list_each (l, &a->queued) {
 		if (a->inkernel + n == AIO_DEPTH)
 			break;
-		batch[n++] = prepare(a, td_entry(l, struct td_iop, link));
+		batch[n++] = prepare_iocb(a, td_entry(l, struct td_iop, link));
 	}
 	return n;
 }
@@ -231,7 +231,7 @@ static void aio_commit(struct td_io *io)
 {
 	struct aio *a = io->priv;
 	struct iocb *batch[AIO_DEPTH];
-	unsigned n = gather(a, batch), sent = 0;
+	unsigned n = gather_iocbs(a, batch), sent = 0;
 
 	while (sent < n) {
 		int rc;

@@ -177,7 +177,7 @@ static void uring_queue(struct td_io *io, struct td_iop *op)
 	td_list_add(for_kernel(op) ? &u->queued : &u->blocking, &op->link);
 }
 
-static void prepare(struct io_uring_sqe *sqe, struct td_iop *op)
+static void prepare_sqe(struct io_uring_sqe *sqe, struct td_iop *op)
 {
 	const struct iovec *iov = op->iov + op->first;
 	unsigned n = (unsigned)(op->iovcnt - op->first);
@@ -196,7 +196,7 @@ static void prepare(struct io_uring_sqe *sqe, struct td_iop *op)
 	io_uring_sqe_set_data(sqe, op);
 }
 
-static void fill(struct uring *u)
+static void fill_ring(struct uring *u)
 {
 	struct io_uring_sqe *sqe;
 	struct td_list *l;
@@ -204,7 +204,7 @@ static void fill(struct uring *u)
 	while (!td_list_empty(&u->queued) && u->inkernel < URING_DEPTH &&
 	       (sqe = io_uring_get_sqe(&u->ring))) {
 		l = td_list_pop(&u->queued);
-		prepare(sqe, td_entry(l, struct td_iop, link));
+		prepare_sqe(sqe, td_entry(l, struct td_iop, link));
 		u->inkernel++;
 	}
 }
@@ -214,7 +214,7 @@ static void uring_commit(struct td_io *io)
 	struct uring *u = io->priv;
 	unsigned left;
 
-	fill(u);
+	fill_ring(u);
 	while ((left = io_uring_sq_ready(&u->ring))) {
 		int rc;
 

@@ -201,7 +201,7 @@ void td_iop_result(struct td_iop *op, long res)
 	}
 }
 
-static void count(struct td_io *io, const struct td_iop *op)
+static void count_op(struct td_io *io, const struct td_iop *op)
 {
 	switch (op->op) {
 	case TD_IO_READ:
@@ -238,7 +238,7 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 			ev_feed_event(io->loop, &io->ready, EV_CUSTOM);
 		return;
 	}
-	count(io, op);
+	count_op(io, op);
 	note_begin(op);
 	if (io->merge && td_merge_take(io, op))
 		schedule(io);
@@ -268,7 +268,7 @@ void td_io_commit(struct td_io *io)
 	on_commit(io->loop, &io->commit, 0);
 }
 
-static void on_ready(struct ev_loop *loop, ev_prepare *w, int revents)
+static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct td_io *io = w->data;
 	struct td_list now;
@@ -311,7 +311,7 @@ int td_io_new_ops(struct ev_loop *loop, const struct td_io_ops *ops, void *priv,
 	ev_init(&io->commit, on_commit);
 	ev_set_priority(&io->commit, TD_PRI_COMMIT);
 	io->commit.data = io;
-	ev_init(&io->ready, on_ready);
+	ev_init(&io->ready, on_prepare);
 	io->ready.data = io;
 	rc = ops->merges ? td_merge_new(&io->merge) : 0;
 	if (!rc && ops->start)

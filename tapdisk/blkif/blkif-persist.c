@@ -42,7 +42,7 @@ static uint16_t *bucket_of(struct blkif_persist *p, uint32_t ref)
 
 _Static_assert(BUCKETS == 1u << 10, "bucket_of() takes the upper ten bits");
 
-static struct grant *find(struct blkif_persist *p, uint32_t ref)
+static struct grant *find_grant(struct blkif_persist *p, uint32_t ref)
 {
 	for (uint16_t i = *bucket_of(p, ref); i; i = p->grant[i - 1].next)
 		if (p->grant[i - 1].ref == ref)
@@ -50,7 +50,7 @@ static struct grant *find(struct blkif_persist *p, uint32_t ref)
 	return NULL;
 }
 
-static void forget(struct blkif_persist *p, struct grant *g)
+static void forget_grant(struct blkif_persist *p, struct grant *g)
 {
 	uint16_t *at = bucket_of(p, g->ref), me = (uint16_t)(g - p->grant + 1);
 
@@ -78,14 +78,14 @@ static struct grant *place(struct blkif *b, struct blkif_persist *p)
 			       "domain %u, device %u: its frontend keeps changing its persistent "
 			       "grants: further ones are copied",
 			       b->p.domid, b->p.devid);
-		forget(p, g);
+		forget_grant(p, g);
 		b->x->ops->unmap(b->x, g->page);
 		return g;
 	}
 	return NULL;
 }
 
-static struct grant *map(struct blkif *b, struct blkif_persist *p, uint32_t ref)
+static struct grant *map_grant(struct blkif *b, struct blkif_persist *p, uint32_t ref)
 {
 	void *page = p->n < MOST || p->changes < CHANGES ? b->x->ops->map(b->x, ref) : NULL;
 	struct grant *g = page ? place(b, p) : NULL;
@@ -104,10 +104,10 @@ static struct grant *map(struct blkif *b, struct blkif_persist *p, uint32_t ref)
 
 static void *get(struct blkif *b, uint32_t ref)
 {
-	struct grant *g = find(b->persist, ref);
+	struct grant *g = find_grant(b->persist, ref);
 
 	if (!g)
-		g = map(b, b->persist, ref);
+		g = map_grant(b, b->persist, ref);
 	if (!g)
 		return NULL;
 	g->users++;
@@ -116,10 +116,10 @@ static void *get(struct blkif *b, uint32_t ref)
 	return g->page;
 }
 
-static void put(struct blkif_req *r, unsigned n)
+static void put_grants(struct blkif_req *r, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		find(r->ring->persist, r->seg[i].ref)->users--;
+		find_grant(r->ring->persist, r->seg[i].ref)->users--;
 }
 
 bool blkif_persist_get(struct blkif_req *r, struct iovec *iov)
@@ -135,7 +135,7 @@ bool blkif_persist_get(struct blkif_req *r, struct iovec *iov)
 		char *p = get(r->ring, s->ref);
 
 		if (!p) {
-			put(r, i);
+			put_grants(r, i);
 			return false;
 		}
 		p += s->first * 512;
@@ -151,7 +151,7 @@ bool blkif_persist_get(struct blkif_req *r, struct iovec *iov)
 
 void blkif_persist_put(struct blkif_req *r)
 {
-	put(r, r->nr_segs);
+	put_grants(r, r->nr_segs);
 }
 
 int blkif_persist_open(struct blkif *b)

@@ -85,7 +85,7 @@ void blkif_poll_stop(struct blkif *b)
 	p->io = NULL;
 }
 
-static void start(struct blkif *b)
+static void start_polling(struct blkif *b)
 {
 	struct blkif_poll *p = &b->poll;
 
@@ -113,7 +113,7 @@ void blkif_poll_work(struct blkif *b, uint64_t now)
 	if (p->window > most)
 		p->window = most;
 	if (p->window && b->state == RUNNING && host_idle(b, now))
-		start(b);
+		start_polling(b);
 }
 
 static bool found(struct blkif *b)

@@ -17,7 +17,7 @@ static size_t size_for(const struct inflight_ring *ring)
 	return sizeof(struct inflight_head) + ring->slots * sizeof(struct inflight_entry);
 }
 
-static int map(struct inflight *t, int fd, size_t bytes)
+static int map_table(struct inflight *t, int fd, size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		       fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
@@ -64,7 +64,7 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 		else
 			t->path = strdup(path);
 	}
-	rc = map(t, fd, bytes);
+	rc = map_table(t, fd, bytes);
 	if (fd >= 0)
 		close(fd);
 	if (rc < 0) {
@@ -77,8 +77,8 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 	return 0;
 }
 
-static int check(const struct inflight *t, const char *path, const struct inflight_ring *ring,
-		 struct td_err *err)
+static int check_table(const struct inflight *t, const char *path, const struct inflight_ring *ring,
+		       struct td_err *err)
 {
 	if (t->head->magic != MAGIC || t->head->entry_size != sizeof(struct inflight_entry))
 		return td_fail(err, EPROTO,
@@ -110,11 +110,11 @@ int inflight_adopt(struct inflight *t, const char *path, const struct inflight_r
 		rc = td_fail(err, EPROTO,
 			     "%s is not what a ring of %u slots leaves: it cannot be taken over",
 			     path, ring->slots);
-	else if ((rc = map(t, fd, bytes)) < 0)
+	else if ((rc = map_table(t, fd, bytes)) < 0)
 		rc = td_fail(err, -rc, "cannot map %s: %s", path, strerror(-rc));
 	close(fd);
 	if (!rc)
-		rc = check(t, path, ring, err);
+		rc = check_table(t, path, ring, err);
 	if (!rc && !(t->path = strdup(path)))
 		rc = td_fail(err, ENOMEM, "out of memory for %s", path);
 	if (rc < 0)

@@ -140,7 +140,7 @@ static int16_t status_errno(int16_t status)
 	}
 }
 
-static void fill(struct xen *m, xengnttab_grant_copy_segment_t *s, const struct td_copy *c)
+static void fill_segment(struct xen *m, xengnttab_grant_copy_segment_t *s, const struct td_copy *c)
 {
 	memset(s, 0, sizeof(*s));
 	if (c->to_guest) {
@@ -167,7 +167,7 @@ static void copy_some(struct xen *m, struct td_copy *c, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		c[i].err = (unsigned)c[i].off + c[i].len > TD_PAGE ? -EFAULT : 0;
 		if (!c[i].err)
-			fill(m, &m->seg[k++], &c[i]);
+			fill_segment(m, &m->seg[k++], &c[i]);
 	}
 	if (!k)
 		return;

@@ -194,7 +194,7 @@ static void no_file(struct lane *l, struct lane_op *op)
 	fast_end(l, op, 0);
 }
 
-static const struct td_map *find(const struct lane *l, const struct td_req *req)
+static const struct td_map *find_map(const struct lane *l, const struct td_req *req)
 {
 	const struct td_map *m = l->whole.len ? &l->whole
 				 : l->places  ? &l->places[req->off >> PLACE_BITS & (PLACES - 1)]
@@ -217,7 +217,7 @@ static bool may_write(const struct lane *l, const struct td_req *req, const stru
 	return !fua || !m->file || (l->direct && l->whole.len);
 }
 
-static bool prepare(struct lane *l, struct lane_op *op, const struct td_map *m)
+static bool prepare_op(struct lane *l, struct lane_op *op, const struct td_map *m)
 {
 	struct td_req *req = op->req;
 	struct td_iop *iop = &req->iop;
@@ -243,8 +243,9 @@ static bool go_fast(struct lane *l, struct lane_op *op)
 	if (!l->open || l->barriers || (req->op != TD_READ && req->op != TD_WRITE) ||
 	    (req->flags & (TD_PREFLUSH | TD_BARRIER)))
 		return false;
-	m = find(l, req);
-	if (!m || (req->op == TD_WRITE && !may_write(l, req, m)) || (m->file && !prepare(l, op, m)))
+	m = find_map(l, req);
+	if (!m || (req->op == TD_WRITE && !may_write(l, req, m)) ||
+	    (m->file && !prepare_op(l, op, m)))
 		return false;
 	ADD(l->fast, 1);
 	if (m->file)

@@ -460,7 +460,7 @@ static const struct op ops[] = {
 	{"settle", op_settle, false},
 };
 
-static int run(struct ctl_call *call, json_t *answer, struct td_err *err)
+static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
 {
 	const char *name = json_string_value(json_object_get(call->req, "op"));
 	struct vbd *v = NULL;
@@ -496,7 +496,7 @@ void ctl_ops_run(struct ctl_call *call)
 
 	err.code = 0;
 	err.text[0] = 0;
-	rc = run(call, answer, &err);
+	rc = run_op(call, answer, &err);
 	json_object_set_new(answer, "err", json_integer(rc < 0 ? -rc : 0));
 	if (rc < 0) {
 		json_object_set_new(answer, "text",

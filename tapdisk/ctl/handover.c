@@ -37,7 +37,7 @@ static long put_question(void *arg)
 	return td_ctl_call(q->pid, q->req, q->fds, q->nfds, ANSWER, NULL, NULL, &q->reply, q->err);
 }
 
-static int ask(struct td_io *io, struct question q, json_t **reply)
+static int ask_peer(struct td_io *io, struct question q, json_t **reply)
 {
 	int rc;
 
@@ -140,7 +140,7 @@ static int sound_out(struct td_io *io, pid_t to, struct td_err *err)
 {
 	const char *layout;
 	json_t *reply = NULL;
-	int rc = ask(
+	int rc = ask_peer(
 		io,
 		(struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err},
 		&reply);
@@ -167,7 +167,7 @@ static int pass(struct td_io *io, pid_t to, struct vbd *v, struct td_err *err)
 
 	q.req = disk_json(v, fds, &q.nfds, err);
 	q.fds = fds;
-	return q.req ? ask(io, q, NULL) : -err->code;
+	return q.req ? ask_peer(io, q, NULL) : -err->code;
 }
 
 struct given {
@@ -200,7 +200,7 @@ static int put_on_trial(struct td_io *io, pid_t to, int pidfd, struct td_err *er
 	if (ends(io, pidfd, ON_TRIAL * 1000))
 		return td_fail(err, ECHILD, "tapdisk %d has died as soon as it had the disks",
 			       (int)to);
-	return ask(
+	return ask_peer(
 		io,
 		(struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err},
 		NULL);
@@ -220,7 +220,7 @@ static void take_back(struct td_io *io, pid_t to, int pidfd, struct given *g)
 	}
 }
 
-static unsigned count(void)
+static unsigned count_disks(void)
 {
 	unsigned n = 0;
 
@@ -231,7 +231,7 @@ static unsigned count(void)
 
 static int go(pid_t to, int pidfd, handover_told *told, void *arg, struct td_err *err)
 {
-	struct given g = {.v = calloc(count() + 1, sizeof *g.v)};
+	struct given g = {.v = calloc(count_disks() + 1, sizeof *g.v)};
 	struct td_io *io;
 	int rc = g.v ? queue_engine(&server.queue, NULL, false, &io, err)
 		     : td_fail(err, ENOMEM, "out of memory");

@@ -171,7 +171,7 @@ static int check_flags(const struct nbd_conn *c, const struct nbd_req *r)
 }
 
 /* N1.  0, or the error to answer with. */
-static int check(const struct nbd_conn *c, const struct nbd_req *r)
+static int check_request(const struct nbd_conn *c, const struct nbd_req *r)
 {
 	const struct nbd_disk *d = c->n->disk;
 	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE;
@@ -196,7 +196,7 @@ static int check(const struct nbd_conn *c, const struct nbd_req *r)
 }
 
 /* Starts a checked request; false when there is no room for its data. */
-static bool start(struct nbd_conn *c, struct nbd_req *r)
+static bool start_request(struct nbd_conn *c, struct nbd_req *r)
 {
 	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE;
 
@@ -253,9 +253,9 @@ bool nbd_take(struct nbd_conn *c, const uint8_t *p)
 	r->cookie = nbd_get64(p + 8);
 	r->off = nbd_get64(p + 16);
 	r->len = nbd_get32(p + 24);
-	err = check(c, r);
+	err = check_request(c, r);
 	if (!err && (r->len || r->type == NBD_CMD_FLUSH)) {
-		if (!start(c, r)) {
+		if (!start_request(c, r)) {
 			nbd_req_put(r);
 			return false;
 		}

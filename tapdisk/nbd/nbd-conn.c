@@ -130,7 +130,7 @@ static int reply_iov(struct nbd_req *r, size_t skip, struct iovec *iov, int max)
 	return n;
 }
 
-static int gather(struct nbd_conn *c, struct iovec *iov)
+static int gather_replies(struct nbd_conn *c, struct iovec *iov)
 {
 	size_t skip = c->sent;
 	int n = 0;
@@ -180,7 +180,7 @@ static void send_all(struct nbd_conn *c)
 	struct msghdr m = {.msg_iov = iov};
 	ssize_t n;
 
-	while ((m.msg_iovlen = (size_t)gather(c, iov))) {
+	while ((m.msg_iovlen = (size_t)gather_replies(c, iov))) {
 		n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n >= 0) {
 			advance(c, (size_t)n);
@@ -256,7 +256,7 @@ static bool handshake(struct nbd_conn *c)
 }
 
 /* What has been read ahead of a write's data goes to its place. */
-static void fill(struct nbd_conn *c)
+static void fill_buffer(struct nbd_conn *c)
 {
 	struct nbd_req *r = c->filling;
 	uint32_t at = c->filled;
@@ -298,7 +298,7 @@ static bool step(struct nbd_conn *c, bool *more)
 		return !c->skip;
 	}
 	if (c->filling) {
-		fill(c);
+		fill_buffer(c);
 		*more = c->filled < c->filling->len;
 		if (!*more)
 			nbd_filled(c);

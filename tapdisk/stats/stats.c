@@ -177,7 +177,7 @@ static void show_dir(struct td_shm_dir *to, const struct stats_count *n)
 
 /* Flushes and discards show in what is outstanding and in the errors alone, as libxenstat has no
  * place for them. */
-static void show(struct td_shm_counters *to, const struct stats_count n[STATS_KINDS])
+static void publish_counts(struct td_shm_counters *to, const struct stats_count n[STATS_KINDS])
 {
 	uint64_t outstanding = 0, errors = 0;
 
@@ -202,7 +202,7 @@ static void show_device(const struct stats_source *device)
 		for (unsigned i = 0; s->device == device && i < STATS_KINDS; i++)
 			add(&sum[i], &s->kind[i]);
 	}
-	show(device->shm.at, sum);
+	publish_counts(device->shm.at, sum);
 }
 
 void stats_publish(const struct stats_source *src)
@@ -216,5 +216,5 @@ void stats_publish(const struct stats_source *src)
 		return;
 	for (unsigned i = 0; i < STATS_KINDS; i++)
 		sum[i] = stats_sum(s, i);
-	show(s->shm.at, sum);
+	publish_counts(s->shm.at, sum);
 }

@@ -5,7 +5,7 @@
 #include "td/log.h"
 
 /* Changes with each request that the image completes. */
-static uint64_t progress(const struct cache *c)
+static uint64_t progress_made(const struct cache *c)
 {
 	const struct td_image *i = c->image;
 
@@ -20,7 +20,7 @@ static void on_look(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct stall *s = w->data;
 	bool waiting = s->cache->image && cache_at_work(s->cache), stalled;
-	uint64_t now = progress(s->cache);
+	uint64_t now = progress_made(s->cache);
 
 	stalled = waiting && s->waiting && now == s->seen;
 	s->waiting = waiting;

@@ -107,7 +107,7 @@ static long identify_run(void *arg)
 
 /* For those who know the image by another name: `tap-ctl list -f' need not look at every disk's
  * store for it. */
-static void identify(struct vbd *v, const char *path, struct td_io *io)
+static void identify_image(struct vbd *v, const char *path, struct td_io *io)
 {
 	struct identity i = {.path = path};
 
@@ -206,7 +206,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
 		goto fail;
 	}
-	identify(v, path, io);
+	identify_image(v, path, io);
 	free(v->spec); /* which spec may be */
 	v->spec = copy;
 	v->opt = *o;

@@ -18,9 +18,9 @@ EXTRA_DIST += $(HOTPLUG_TESTS)
 
 include tests/it/nbd.mk
 # who may include whom
-INCLUDE_TESTS = tests/it/includes.sh tests/it/circles.sh
+INCLUDE_TESTS = tests/it/includes.sh tests/it/circles.sh tests/it/names.sh
 TESTS += $(INCLUDE_TESTS)
-EXTRA_DIST += $(INCLUDE_TESTS) tests/support/circles
+EXTRA_DIST += $(INCLUDE_TESTS) tests/support/circles tests/support/names
 
 # statistics
 STATS_TESTS = tests/it/stats.sh tests/it/tap-ctl-top.sh tests/it/tap-ctl-metrics.sh
