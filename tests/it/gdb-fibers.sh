@@ -15,12 +15,13 @@ chmod +x "$WORK/td"
 truncate -s 1M "$WORK/d.img"
 TAPDISK_IO=threads TAPDISK=$WORK/td expect 0 tap_ctl create -a "aio:$WORK/d.img"
 P=$(procs tapdisk)
+"$top_builddir/tests/support/tdguest" "$P" 0 write 0 4096 1 >/dev/null || fail "write" # or a pause has nothing to flush
 touch "$WORK/stuck"
 tap_ctl pause -p "$P" -m 0 >/dev/null 2>&1 &
 asker=$!
 cd "$top_srcdir" || exit 99
 waits() { gdb -p "$P" -batch -ex 'source tests/support/fibers.py' -ex fibers >"$WORK/gdb" 2>&1; grep -q 'vbd_pause' "$WORK/gdb"; }
-until_true 60 waits || { [ "$(grep -c 'ptrace: Operation not permitted' "$WORK/gdb")" = 0 ] || skip "gdb may not attach here"; cat "$WORK/gdb"; fail "no fiber waits in vbd_pause"; }
+until_true 3 waits || { [ "$(grep -c 'ptrace: Operation not permitted' "$WORK/gdb")" = 0 ] || skip "gdb may not attach here"; cat "$WORK/gdb"; fail "no fiber waits in vbd_pause"; }
 has "its stack" "$(cat "$WORK/gdb")" "td_fiber_wait"
 rm "$WORK/stuck"
 wait $asker || fail "pause: $?"

@@ -3,7 +3,7 @@
 
     gdb -p PID -batch -ex 'source tests/support/fibers.py' -ex fibers
 
-A fiber is no thread: gdb does not know of its stack.  It has a mapping of its own, whose first page may not be touched, and a struct
+A fiber is no thread: gdb does not know of its stack.  It has a mapping of its own, whose first pages may not be touched, and a struct
 td_fiber in the heap that points to it; what it was doing stands in that struct's ctx.  On x86-64, of a live process (gdb changes the
 registers of the thread for each backtrace, and puts them back).
 """
@@ -27,7 +27,7 @@ def fibers():
     fields = {f.name: f.bitpos // 8 for f in kind.fields()}
     maps = list(mappings())
     memory = gdb.selected_inferior()
-    for begin, _, rest in maps:
+    for begin, end, rest in maps:
         if not rest.startswith("---p"):
             continue
         for low, high, flags in maps:
@@ -35,7 +35,7 @@ def fibers():
                 continue
             at = low
             while at < high:
-                hit = memory.search_memory(at, high - at, struct.pack("<QQ", begin, begin + 4096))
+                hit = memory.search_memory(at, high - at, struct.pack("<QQ", begin, end))
                 if hit is None:
                     break
                 yield gdb.Value(hit - fields["map"]).cast(kind.pointer())
