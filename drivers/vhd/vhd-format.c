@@ -34,11 +34,6 @@ bool vhd_footer_poisoned(const uint8_t b[VHD_FOOTER])
 	return !memcmp(b, poison_cookie, 8);
 }
 
-void vhd_footer_poison(uint8_t b[VHD_FOOTER], bool poisoned)
-{
-	memcpy(b, poisoned ? poison_cookie : footer_cookie, 8);
-}
-
 static void footer_fields(const uint8_t b[VHD_FOOTER], struct vhd_footer *f)
 {
 	f->features = td_get_be32(b + 8);

@@ -133,10 +133,9 @@ struct vhd_layout {
 
 /* Does it begin like a footer?  Its checksum may be wrong. */
 bool vhd_footer_seen(const uint8_t b[VHD_FOOTER]);
-/* The same for the footer of a disk in the middle of a journalled resize; b is marked so or
- * unmarked (its checksum is not of it). */
+/* The same for the footer of a disk in the middle of a journalled resize (its checksum leaves the
+ * mark out). */
 bool vhd_footer_poisoned(const uint8_t b[VHD_FOOTER]);
-void vhd_footer_poison(uint8_t b[VHD_FOOTER], bool poisoned);
 
 /*
  * Which footer is the file's?  first, last: the file's first and last 512 bytes.  The copy at 0 is

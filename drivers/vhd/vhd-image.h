@@ -183,8 +183,6 @@ int vhd_resize(const char *path, uint64_t size, const char *journal, struct td_e
 int vhd_journal_make(const struct vhd_image *v, const char *path, struct td_err *err);
 int vhd_journal_remove(const char *path, struct td_err *err);
 int vhd_revert(const char *path, const char *journal, struct td_err *err);
-/* The journal alone, as vhd_resize makes it. */
-int vhd_journal_of(const char *path, const char *journal, struct td_err *err);
 
 /* --- vhd-beneath.c --- */
 /*

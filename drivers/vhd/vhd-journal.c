@@ -199,18 +199,6 @@ int vhd_journal_make(const struct vhd_image *v, const char *path, struct td_err 
 	return rc;
 }
 
-int vhd_journal_of(const char *path, const char *journal, struct td_err *err)
-{
-	struct vhd_image *v;
-	int rc = vhd_image_open(path, VHD_READ, &v, err);
-
-	if (rc < 0)
-		return rc;
-	rc = vhd_journal_make(v, journal, err);
-	vhd_image_close(v);
-	return rc;
-}
-
 /* --- back --- */
 
 /* b, len: the journal, or its header and as much of it as there is; -EAGAIN: it is not complete,

@@ -187,12 +187,9 @@ struct td_image {
 /* For drivers: the image's own file, which another image may have named. */
 int td_image_file(struct td_image *image, unsigned flags, struct td_file **out, struct td_err *err);
 
-/* Opens on a fiber; td_image_close takes NULL and half-open images.  td_image_open: with flags
- * (TD_FILE_*) alone. */
+/* Opens on a fiber; td_image_close takes NULL and half-open images. */
 int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how,
 		      struct td_io *io, struct td_image **out, struct td_err *err);
-int td_image_open(const struct td_driver *driver, const char *path, unsigned flags,
-		  struct td_io *io, struct td_image **out, struct td_err *err);
 void td_image_close(struct td_image *image);
 /* What a process that died had not written to the image yet (lib/redo.h) is put there; on a fiber.
  * 0 too when there is nothing of the kind. */

@@ -15,7 +15,7 @@ struct shown {
 };
 
 /* False when there is no room for another. */
-static bool add(struct shown *s, uint64_t off, uint64_t len, unsigned flags)
+static bool add_extent(struct shown *s, uint64_t off, uint64_t len, unsigned flags)
 {
 	struct td_extent *last = s->n ? &s->out[s->n - 1] : NULL;
 
@@ -50,13 +50,13 @@ static bool show_extent(struct td_image *image, uint64_t off, uint64_t len, stru
 
 		if (!inside) /* below the root, or beyond the end of an image that is smaller than
 				the one upon it */
-			return add(s, off, len, TD_EXTENT_HOLE | TD_EXTENT_ZERO);
+			return add_extent(s, off, len, TD_EXTENT_HOLE | TD_EXTENT_ZERO);
 		n = ask_driver(image, off, inside < len ? inside : len, e);
 		for (int i = 0; i < n; i++) {
 			assert(e[i].off == off && e[i].len && e[i].len <= len);
 			if (!(e[i].flags & TD_EXTENT_PARENT
 				      ? show_extent(image->backing, off, e[i].len, s)
-				      : add(s, off, e[i].len, e[i].flags)))
+				      : add_extent(s, off, e[i].len, e[i].flags)))
 				return false;
 			off += e[i].len;
 			len -= e[i].len;

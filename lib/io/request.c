@@ -10,12 +10,6 @@
 
 #include "lib/io/file.h"
 
-int td_image_open(const struct td_driver *driver, const char *path, unsigned flags,
-		  struct td_io *io, struct td_image **out, struct td_err *err)
-{
-	return td_image_open_how(driver, path, &(struct td_how){.flags = flags}, io, out, err);
-}
-
 static void image_free(struct td_image *image)
 {
 	if (image) {

@@ -82,10 +82,4 @@ void blkif_get_request(enum blkif_abi abi, const struct blkif_sring *ring, unsig
 void blkif_put_response(enum blkif_abi abi, struct blkif_sring *ring, unsigned slots, uint32_t idx,
 			uint64_t id, uint8_t op, int16_t status);
 
-/* Frontend's side, for the guest of the tests. */
-void blkif_put_request(enum blkif_abi abi, struct blkif_sring *ring, unsigned slots, uint32_t idx,
-		       const struct blkif_desc *d);
-void blkif_get_response(enum blkif_abi abi, const struct blkif_sring *ring, unsigned slots,
-			uint32_t idx, uint64_t *id, uint8_t *op, int16_t *status);
-
 #endif

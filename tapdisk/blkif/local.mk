@@ -5,6 +5,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/blkif/blkif-check.c \
 	tapdisk/blkif/blkif-connect.c \
 	tapdisk/blkif/blkif-copy.c \
+	tapdisk/blkif/blkif-layout.h \
 	tapdisk/blkif/blkif-persist.c \
 	tapdisk/blkif/blkif-poll.c \
 	tapdisk/blkif/blkif-ring.h \

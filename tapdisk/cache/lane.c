@@ -479,11 +479,6 @@ void lane_call(struct lane *l, void (*fn)(void *arg), void *arg)
 	queue_call(l->home, l->queue, fn, arg);
 }
 
-struct ev_loop *lane_loop(const struct lane *l)
-{
-	return l->queue->loop;
-}
-
 static void nothing(void *arg)
 {
 }

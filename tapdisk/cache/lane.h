@@ -61,7 +61,6 @@ struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q);
 void lane_free(struct lane *l);
 void lane_call(struct lane *l, void (*fn)(void *arg),
 	       void *arg); /* on a fiber: queue_call() into its thread */
-struct ev_loop *lane_loop(const struct lane *l);
 struct lane_stats lane_stats(const struct lane *l);
 
 /* For the cache layer: opens or closes all of its lanes, as its state wants it. */

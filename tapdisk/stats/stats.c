@@ -10,7 +10,7 @@
  * -------------------------------------------------------------------------------------------------------
  */
 
-static void add(struct stats_count *to, const struct stats_count *n)
+static void add_counts(struct stats_count *to, const struct stats_count *n)
 {
 	to->done += STATS_GET(n->done);
 	to->errors += STATS_GET(n->errors);
@@ -24,7 +24,7 @@ struct stats_count stats_sum(const struct stats *s, unsigned kind)
 	struct stats_count sum = s->gone[kind];
 
 	td_list_each (l, &s->sources)
-		add(&sum, &td_entry(l, struct stats_source, link)->kind[kind]);
+		add_counts(&sum, &td_entry(l, struct stats_source, link)->kind[kind]);
 	return sum;
 }
 
@@ -153,7 +153,7 @@ void stats_source_close(struct stats_source *src)
 		return;
 	stats_publish(src); /* the disk's page outlives it */
 	for (unsigned i = 0; i < STATS_KINDS; i++)
-		add(&src->disk->gone[i], &src->kind[i]);
+		add_counts(&src->disk->gone[i], &src->kind[i]);
 	if (is_in_thread(src)) {
 		join(&src->disk->tally, src->tally);
 		free(src->tally);
@@ -200,7 +200,7 @@ static void show_device(const struct stats_source *device)
 		const struct stats_source *s = td_entry(l, struct stats_source, link);
 
 		for (unsigned i = 0; s->device == device && i < STATS_KINDS; i++)
-			add(&sum[i], &s->kind[i]);
+			add_counts(&sum[i], &s->kind[i]);
 	}
 	publish_counts(device->shm.at, sum);
 }

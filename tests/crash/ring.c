@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/crash/process.h"
+#include "tests/support/blkif-front.h"
 
 #define SLOTS 32
 #define SEGS  BLKIF_MAX_SEGS

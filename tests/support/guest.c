@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "tests/support/blkif-front.h"
 
 #define CALL_TIMEOUT 30    /* s */
 #define DO_TIMEOUT   60000 /* ms */

@@ -16,7 +16,7 @@ tests_support_tdqueues_SOURCES = tests/support/tdqueues.c tests/support/guest.c 
 tests_support_tdqueues_LDADD = $(TAPDISK_LIBS)
 
 # the xenstore side: xenstored without Xen, and a tapdisk without a disk
-EXTRA_DIST += tests/support/xsnox.c
+EXTRA_DIST += tests/support/xsnox.c tests/support/blkif-front.h
 if HAVE_XEN
 check_PROGRAMS += tests/support/tapdisk-standin
 check_SCRIPTS += tests/support/xsnox.so

@@ -51,7 +51,10 @@ void test_image_open(struct test_image *t, unsigned file_flags)
 	memset(t, 0, sizeof *t);
 	td_list_init(&t->pending);
 	current = t;
-	ck_assert_int_eq(td_image_open(&driver, "by hand", file_flags, &t->io, &t->image, &err), 0);
+	ck_assert_int_eq(td_image_open_how(&driver, "by hand",
+					   &(struct td_how){.flags = file_flags}, &t->io, &t->image,
+					   &err),
+			 0);
 }
 
 void test_image_close(struct test_image *t)

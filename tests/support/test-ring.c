@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/support/test-ring.h"
+#include "tests/support/blkif-front.h"
 
 #include <errno.h>
 #include <string.h>

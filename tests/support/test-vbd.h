@@ -18,6 +18,7 @@
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
+#include "tests/support/blkif-front.h"
 
 #define SECTORS 2048
 

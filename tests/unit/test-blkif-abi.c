@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tapdisk/blkif/blkif-abi.h"
+#include "tests/support/blkif-front.h"
 
 #ifdef HAVE_XEN
 #define __XEN_TOOLS__ 1

@@ -167,7 +167,8 @@ START_TEST(null_is_a_size_and_zeroes)
 	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
 		struct td_err err = {0};
 		struct td_image *image;
-		int rc = td_image_open(&td_driver_null, t[i].path, 0, NULL, &image, &err);
+		int rc = td_image_open_how(&td_driver_null, t[i].path, &(struct td_how){.flags = 0},
+					   NULL, &image, &err);
 
 		if (!t[i].size) {
 			ck_assert_int_eq(rc, -EINVAL);
