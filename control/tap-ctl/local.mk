@@ -4,6 +4,10 @@ bin_tap_ctl_SOURCES = \
 	control/tap-ctl/tap-ctl-args.c \
 	control/tap-ctl/tap-ctl-ask.c \
 	control/tap-ctl/tap-ctl-ask.h \
+	control/tap-ctl/tap-ctl-audit-kernel.c \
+	control/tap-ctl/tap-ctl-audit-print.c \
+	control/tap-ctl/tap-ctl-audit.c \
+	control/tap-ctl/tap-ctl-audit.h \
 	control/tap-ctl/tap-ctl-create.c \
 	control/tap-ctl/tap-ctl-disk.c \
 	control/tap-ctl/tap-ctl-list.c \

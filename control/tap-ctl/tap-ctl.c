@@ -130,6 +130,8 @@ static const struct tc_opt opts_top[] = {
 	{'d', "delay", "SECONDS", "from one look to the next; 2 without it", TC_DELAY},
 	{1, "json", NULL, "print JSON, one object a look", TC_JSON},
 	OPT_HELP};
+static const struct tc_opt opts_audit[] = {
+	OPT_PID, OPT_MINOR, {1, "json", NULL, "print a JSON object", TC_JSON}, OPT_HELP};
 static const struct tc_opt opts_metrics[] = {
 	{'f', "file", "PATH", "put them into this file, whole, instead of printing them", TC_FILE},
 	OPT_HELP};
@@ -167,6 +169,8 @@ const struct tc_cmd tc_cmds[] = {
 	{"resize", "read the size of an image that has grown, for its guest; prints it in bytes",
 	 opts_disk, "pm", tc_cmd_resize},
 	{"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},
+	{"audit", "show what the kernel says of a disk's files and devices", opts_audit, "pm",
+	 tc_cmd_audit},
 	{"top", "show the activity of all disks, live", opts_top, "", tc_cmd_top},
 	{"metrics", "print the counters of all disks for Prometheus", opts_metrics, "",
 	 tc_cmd_metrics},
