@@ -22,5 +22,8 @@ tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)
 
 libexec_PROGRAMS += tapdisk/tapdisk
-tapdisk_tapdisk_SOURCES = tapdisk/main.c lib/io/clock-libc.c
+tapdisk_tapdisk_SOURCES = tapdisk/main.c
+if TURN_CLOCK
+tapdisk_tapdisk_SOURCES += lib/io/clock-libc.c
+endif
 tapdisk_tapdisk_LDADD = $(TAPDISK_LIBS)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * clock_gettime() in the place of libc's, for a program that attaches its loop to lib/io/clock.h:
- * libev asks for the time twice a turn, and cannot be told not to.  Not in the library, since it
- * counts for all of a program.
+ * clock_gettime() instead of libc's, for a program that attaches its loop to lib/io/clock.h: libev
+ * asks for the time twice a turn, and has no option against it.  It is not in the library, because
+ * it replaces the function for the whole process, and in tapdisk only with --enable-turn-clock.
  */
 #include <dlfcn.h>
 #include <time.h>

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The time, in ns of CLOCK_MONOTONIC, where a look at the clock may be dear; and how dear a system
- * call is.
+ * Cached monotonic time, in ns, for hosts where clock_gettime() is a system call; and the cost of a
+ * system call.
  *
- * Most kernels tell it without a system call.  In a Xen dom0 whose TSC Xen does not vouch for (all
- * that do not boot with clocksource=tsc) they cannot, and a turn of the loop makes four of them:
- * two of libev's own, and the statistics'.  So there one look a turn does, made when the loop
- * wakes: all that asks in this turn is told that time, libev too (lib/io/clock-libc.c).  Elsewhere
- * nothing is changed.
+ * Most kernels answer clock_gettime() without a system call.  In a Xen dom0 whose TSC Xen does not
+ * vouch for (each one that does not boot with clocksource=tsc) they cannot, and a turn of the loop
+ * asks four times: libev twice, the statistics twice.  There we ask once a turn, when the loop
+ * wakes, and td_clock() returns that time until the loop waits again.  libev's two questions are
+ * saved as well in a tapdisk that was configured with --enable-turn-clock: it defines
+ * clock_gettime() itself (lib/io/clock-libc.c), which OpenSSL and all other libraries then call
+ * too.  Elsewhere nothing changes.
  *
- * Any thread; a thread that runs no attached loop is always told the time as it is.
+ * Any thread may call these; in a thread without an attached loop the time is never cached.
  */
 #ifndef TD_LIB_CLOCK_H
 #define TD_LIB_CLOCK_H

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# files, engines, and memory in pieces; clock-libc.c is of programs, not of the library
+# files, engines, and memory in pieces; clock-libc.c belongs to programs (--enable-turn-clock), not to the library
 lib_libtd_a_SOURCES += \
 	lib/io/align.c \
 	lib/io/clock.c \

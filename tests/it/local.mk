@@ -18,7 +18,7 @@ EXTRA_DIST += $(HOTPLUG_TESTS)
 
 include tests/it/nbd.mk
 # who may include whom
-INCLUDE_TESTS = tests/it/includes.sh tests/it/circles.sh tests/it/names.sh
+INCLUDE_TESTS = tests/it/includes.sh tests/it/circles.sh tests/it/names.sh tests/it/libc.sh
 TESTS += $(INCLUDE_TESTS)
 EXTRA_DIST += $(INCLUDE_TESTS) tests/support/circles tests/support/names
 
