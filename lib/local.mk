@@ -10,6 +10,8 @@ lib_libtd_a_SOURCES = \
 	lib/ctl-dir.h \
 	lib/json-get.c \
 	lib/json-get.h \
+	lib/keep.c \
+	lib/keep.h \
 	lib/kill.h \
 	lib/log-out.c \
 	lib/log-out.h \

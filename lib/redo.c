@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/io/file.h"
+#include "lib/keep.h"
 #include "lib/redo-inside.h"
 
 void td_redo_boot(char boot[40])
@@ -176,14 +177,8 @@ struct td_redo *td_redo_new(const char *path)
 	/* It gets its name when it is whole: a death on the way leaves what was there (G6). */
 	if (snprintf(making, sizeof making, "%s.new", path) >= (int)sizeof making)
 		return calloc(1, sizeof *r);
-	unlink(making);
-	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	rc = fd < 0 ? -errno
-		    : -posix_fallocate(fd, 0,
-				       (off_t)REDO_WHOLE); /* a store to a page that there is no
-							      room for would be a SIGBUS */
-	if (!rc)
-		rc = map_fd(fd, path, &r);
+	fd = td_keep_new(making, REDO_WHOLE);
+	rc = fd < 0 ? fd : map_fd(fd, path, &r);
 	if (fd >= 0)
 		close(fd);
 	if (!rc) {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-dir.h"
+#include "lib/keep.h"
 #include "td/io.h"
 
 #define MAGIC 0x666c7331u
@@ -30,15 +31,11 @@ static int make_page(const char *path, bool failed, struct page **out)
 
 	if (snprintf(making, sizeof making, "%s.new", path) >= (int)sizeof making)
 		return -ENAMETOOLONG;
-	unlink(making);
-	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = td_keep_new(making, sizeof *p);
 	if (fd < 0)
-		return -errno;
-	rc = -posix_fallocate(fd, 0, sizeof *p); /* a full tmpfs would be a SIGBUS later */
-	if (!rc)
-		p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (!rc && p == MAP_FAILED)
-		rc = -errno;
+		return fd;
+	p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	rc = p == MAP_FAILED ? -errno : 0;
 	close(fd);
 	if (!rc) {
 		p->size = sizeof *p;

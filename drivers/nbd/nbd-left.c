@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "drivers/nbd/nbd.h"
+#include "lib/keep.h"
 
 #define MAGIC 0x6e626c31u
 
@@ -43,20 +44,15 @@ static struct nbdc_left *adopt(const char *path, const char *name)
 static int make_left(const char *path, const char *name, struct nbdc_left **out)
 {
 	struct nbdc_left *l = NULL;
-	int fd, rc;
+	int fd = td_keep_new(path, sizeof *l);
 
-	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	rc = fd < 0 ? -errno
-		    : -posix_fallocate(fd, 0, sizeof *l); /* a store to a page that there is no room
-							     for would be a SIGBUS */
-	if (!rc && !(l = map_file(fd)))
-		rc = -ENOMEM;
-	if (fd >= 0)
-		close(fd);
-	if (rc) {
+	if (fd < 0)
+		return fd;
+	l = map_file(fd);
+	close(fd);
+	if (!l) {
 		unlink(path);
-		return rc;
+		return -ENOMEM;
 	}
 	strncpy(l->name, name, sizeof l->name - 1);
 	__atomic_store_n(&l->magic, MAGIC, __ATOMIC_RELEASE);

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/keep.h"
+
 #define MAGIC 0x74647232u /* tdr2: another layout gets another number */
 
 static size_t size_for(const struct inflight_ring *ring)
@@ -30,24 +32,6 @@ static int map_table(struct inflight *t, int fd, size_t bytes)
 	return 0;
 }
 
-/* Its space is taken at once: a store to a page that a full tmpfs has no room for would be a
- * SIGBUS. */
-static int make_file(const char *path, size_t bytes)
-{
-	int fd, rc;
-
-	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	rc = -posix_fallocate(fd, 0, (off_t)bytes);
-	if (!rc)
-		return fd;
-	unlink(path);
-	close(fd);
-	return rc;
-}
-
 int inflight_new(struct inflight *t, const char *path, const struct inflight_ring *ring)
 {
 	size_t bytes = size_for(ring);
@@ -55,7 +39,7 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 
 	memset(t, 0, sizeof *t);
 	if (path) {
-		fd = make_file(path, bytes);
+		fd = td_keep_new(path, bytes);
 		if (fd < 0)
 			td_log(LOG_WARNING,
 			       "cannot make %s: %s: if this process dies, no other can go on in "
