@@ -8,6 +8,8 @@ lib_libtd_a_SOURCES = \
 	lib/ctl-client.h \
 	lib/ctl-dir.c \
 	lib/ctl-dir.h \
+	lib/disk-words.c \
+	lib/disk-words.h \
 	lib/json-get.c \
 	lib/json-get.h \
 	lib/keep.c \

@@ -17,6 +17,8 @@ bin_tap_vbd_CPPFLAGS = $(AM_CPPFLAGS) -DXENSCRIPTDIR='"$(xenscriptdir)"'
 bin_tap_vbd_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS)
 bin_tap_vbd_LDADD = $(TD_LIBS) $(XENSTORE_LIBS)
 
+# libvirt's hook: an administrator links it into /etc/libvirt/hooks
+dist_pkgdata_SCRIPTS = control/attach/libvirt-hook
 xenscript_SCRIPTS = bin/block-tap
 bin/block-tap: $(srcdir)/control/attach/block-tap.in Makefile
 	$(AM_V_GEN)$(MKDIR_P) bin && sed -e 's|@sbindir[@]|$(sbindir)|g' -e 's|@bindir[@]|$(bindir)|g' \

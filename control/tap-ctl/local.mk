@@ -13,6 +13,7 @@ bin_tap_ctl_SOURCES = \
 	control/tap-ctl/tap-ctl-list.c \
 	control/tap-ctl/tap-ctl-minor.c \
 	control/tap-ctl/tap-ctl-metrics.c \
+	control/tap-ctl/tap-ctl-mode.c \
 	control/tap-ctl/tap-ctl-place.c \
 	control/tap-ctl/tap-ctl-rate.c \
 	control/tap-ctl/tap-ctl-rate.h \

@@ -126,6 +126,9 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		return parse_number(cmd, o, text, 1, &a->count, err);
 	case TC_DELAY:
 		return parse_seconds(cmd, o, text, &a->delay, err);
+	case TC_CLEAR:
+		a->clear = true;
+		return 0;
 	case TC_ALL:
 		a->all = true;
 		return 0;

@@ -132,6 +132,11 @@ static const struct tc_opt opts_top[] = {
 	OPT_HELP};
 static const struct tc_opt opts_audit[] = {
 	OPT_PID, OPT_MINOR, {1, "json", NULL, "print a JSON object", TC_JSON}, OPT_HELP};
+static const struct tc_opt opts_mode[] = {
+	{'a', "args", "[TYPE:]PATH", "the image", TC_ARGS},
+	{'o', "option", "KEY=VALUE", "what it is opened with; may be repeated", TC_OPTION},
+	{3, "clear", NULL, "nothing is said of it any more", TC_CLEAR},
+	OPT_HELP};
 static const struct tc_opt opts_metrics[] = {
 	{'f', "file", "PATH", "put them into this file, whole, instead of printing them", TC_FILE},
 	OPT_HELP};
@@ -174,6 +179,8 @@ const struct tc_cmd tc_cmds[] = {
 	{"top", "show the activity of all disks, live", opts_top, "", tc_cmd_top},
 	{"metrics", "print the counters of all disks for Prometheus", opts_metrics, "",
 	 tc_cmd_metrics},
+	{"mode", "keep the cache mode of an image whose toolstack has no word for it", opts_mode,
+	 "", tc_cmd_mode},
 	{"commit", "not in this version", opts_job, "", tc_cmd_later},
 	{"query", "not in this version", opts_job, "", tc_cmd_later},
 	{"cancel", "not in this version", opts_job, "", tc_cmd_later},

@@ -35,6 +35,7 @@ enum tc_what {
 	TC_NAME,
 	TC_KEY,
 	TC_ALL,
+	TC_CLEAR,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused,
 		     never ignored */
@@ -54,7 +55,7 @@ struct tc_args {
 	int count;                             /* of top; 0: no end */
 	double delay;                          /* of top; s; 0: not given */
 	bool key;                              /* read one from standard input */
-	bool read_only, buffered, force, json, batch, all, help;
+	bool read_only, buffered, force, json, batch, all, clear, help;
 };
 
 struct tc_cmd {
@@ -151,6 +152,7 @@ int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
 int tc_cmd_audit(const struct tc_args *a, struct td_err *err);
 int tc_cmd_top(const struct tc_args *a, struct td_err *err);
 int tc_cmd_metrics(const struct tc_args *a, struct td_err *err);
+int tc_cmd_mode(const struct tc_args *a, struct td_err *err);
 int tc_cmd_later(const struct tc_args *a, struct td_err *err);
 
 #endif

@@ -35,7 +35,7 @@ int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td
 	json_t *ring;
 	size_t i;
 
-	rc = ctl_get_options(call->req, &o, err);
+	rc = ctl_get_options(call->req, NULL, &o, err);
 	if (!rc)
 		rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);
 	if (!rc && (!spec || call->nfds < 1))

@@ -62,7 +62,7 @@ static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
 	return 0;
 }
 
-int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err)
+int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, struct td_err *err)
 {
 	const json_t *words = json_object_get(req, "options");
 	const char *name = json_string_value(json_object_get(req, "name"));
@@ -70,6 +70,8 @@ int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err
 	const json_t *w;
 	size_t i;
 
+	if (!rc && spec)
+		rc = ctl_add_disk_words(spec, o, err);
 	if (rc < 0)
 		return rc;
 	json_array_foreach (words, i, w) {
@@ -285,15 +287,18 @@ static int op_detach(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	const char *spec = json_string_value(json_object_get(call->req, "args"));
-	const json_t *past;
+	const json_t *past = json_object_get(call->req, "past");
 	struct vbd_options o;
-	int rc = ctl_get_options(call->req, &o, err);
+	int rc;
+
+	v->users++; /* it stays while the host's words of it are looked up */
+	rc = ctl_get_options(call->req, past ? NULL : spec, &o, err);
+	v->users--;
 
 	if (rc < 0)
 		return rc;
 	if (!spec)
 		return td_fail(err, EINVAL, "'args' is missing: type:path");
-	past = json_object_get(call->req, "past");
 	if (past)
 		rc = vbd_reopen(v, spec, &o, (const struct vbd_past[]){ctl_get_past(past)}, err);
 	else
@@ -325,12 +330,16 @@ static int op_pause(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	bool has = json_array_size(json_object_get(call->req, "options")) > 0;
+	const char *spec = json_string_value(json_object_get(call->req, "args"));
 	struct vbd_options o;
-	int rc = has ? ctl_get_options(call->req, &o, err) : 0;
+	int rc = 0;
 
+	v->users++;
+	if (has)
+		rc = ctl_get_options(call->req, spec ? spec : v->spec, &o, err);
+	v->users--;
 	if (!rc)
-		rc = vbd_unpause(v, json_string_value(json_object_get(call->req, "args")),
-				 has ? &o : NULL, err);
+		rc = vbd_unpause(v, spec, has ? &o : NULL, err);
 	if (!rc)
 		put_info(answer, v);
 	return rc;
@@ -377,7 +386,7 @@ static int op_settle(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 	const char *spec = json_string_value(json_object_get(call->req, "args"));
 	struct vbd_options o;
 	json_int_t minor;
-	int rc = ctl_get_options(call->req, &o, err);
+	int rc = ctl_get_options(call->req, NULL, &o, err);
 
 	if (!rc)
 		rc = ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err);

@@ -10,7 +10,11 @@
 /* The number at key, if it is there and in range; else -EINVAL. */
 int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out,
 		struct td_err *err);
-int ctl_get_options(const json_t *req, struct vbd_options *o, struct td_err *err);
+/* spec: the image that a toolstack opens, of which the host may say something; NULL: the words are
+ * of a disk that was open, and are all there is. */
+int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, struct td_err *err);
+/* ctl-words.c; on a fiber */
+int ctl_add_disk_words(const char *spec, struct vbd_options *o, struct td_err *err);
 struct vbd_past ctl_get_past(const json_t *past);
 
 /* ctl-ring.c */

@@ -6,6 +6,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/ctl/ctl-ring.c \
 	tapdisk/ctl/ctl-stats.c \
 	tapdisk/ctl/ctl-stats.h \
+	tapdisk/ctl/ctl-words.c \
 	tapdisk/ctl/ctl.c \
 	tapdisk/ctl/ctl.h \
 	tapdisk/ctl/handover.c \

@@ -4,8 +4,8 @@ TESTS += tests/it/tap-ctl-completion.sh tests/it/tap-ctl-life.sh tests/it/tap-ct
 EXTRA_DIST += tests/it/tap-ctl-completion.sh tests/it/tap-ctl-life.sh tests/it/tap-ctl-errors.sh tests/it/tap-ctl-dead.sh tests/it/tap-ctl-names.sh tests/it/tap-ctl-killed.sh tests/it/tap-ctl-remarks.sh
 TESTS += tests/it/ring.sh tests/it/merge.sh tests/it/io-uring.sh tests/it/takeover.sh tests/it/upgrade.sh tests/it/upgrade-trial.sh tests/it/redo.sh tests/it/flush-unknown.sh
 EXTRA_DIST += tests/it/ring.sh tests/it/merge.sh tests/it/io-uring.sh tests/it/takeover.sh tests/it/upgrade.sh tests/it/upgrade-trial.sh tests/it/redo.sh tests/it/flush-unknown.sh
-TESTS += tests/it/queues.sh tests/it/reach.sh tests/it/sandbox.sh tests/it/two-primaries.sh tests/it/audit.sh
-EXTRA_DIST += tests/it/queues.sh tests/it/reach.sh tests/it/sandbox.sh tests/it/two-primaries.sh tests/it/audit.sh
+TESTS += tests/it/queues.sh tests/it/reach.sh tests/it/sandbox.sh tests/it/two-primaries.sh tests/it/audit.sh tests/it/disk-words.sh
+EXTRA_DIST += tests/it/queues.sh tests/it/reach.sh tests/it/sandbox.sh tests/it/two-primaries.sh tests/it/audit.sh tests/it/disk-words.sh
 
 # the xenstore side, against a real xenstored
 TAPBACK_TESTS = tests/it/tapback-order.sh tests/it/tapback-hostile.sh tests/it/tapback-faults.sh tests/it/tapback-restart.sh \
