@@ -211,9 +211,16 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	if (v->leaf)
 		rc = vbd_settle(v, until, !force, err);
 	if (v->leaf)
-		return rc;                                  /* it goes on */
-	if (v->log_waits && vbd_lost_data(v->cache.sticky)) /* its guests have been told, and so has
-							       who looked at its state */
+		return rc; /* it goes on */
+	/* 0 says that all that was answered is in the image.  The guest has been told of a flush
+	 * that failed; whoever closes the disk, and then copies or moves its image, has not. */
+	if (!rc && vbd_lost_data(v->cache.sticky))
+		rc = td_fail(err, -v->cache.sticky,
+			     "minor %d is closed, but a flush of %s had failed (%s): what was "
+			     "written after the last good one may be lost: check its contents "
+			     "before it is opened again",
+			     v->minor, v->spec, strerror(-v->cache.sticky));
+	if (v->log_waits && vbd_lost_data(v->cache.sticky)) /* G9 of lib/redo.h */
 		td_log(LOG_ERR,
 		       "minor %d: a flush of %s had failed: what was written after the last good "
 		       "one is lost",

@@ -216,7 +216,7 @@ for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-
 	# what was written is not known to be on disk, and the guest is told
 	expect 1 timeout 250 "$guest" "$PID" "$MINOR" flush
 	has "$how" "$(tap_ctl list)" "state=0x800"
-	expect 0 tap_ctl destroy -p "$PID" -m "$MINOR" -t 60
+	expect 5 tap_ctl destroy -p "$PID" -m "$MINOR" -t 60
 	server_end
 done
 
@@ -228,7 +228,7 @@ ring write 4096 4096 1
 run timeout 250 qemu-io -f raw -c 'aio_write -P 1 0 12M' -c 'aio_write -P 2 12M 12M' -c 'aio_write -P 3 24M 12M' -c aio_flush "$URI"
 has "an early answer" "$OUT$ERR" "failed: Input/output error"
 until_true 20 sh -c "! '$guest' $PID $MINOR read 8192 512 >/dev/null"
-nbd_destroy
+expect 5 tap_ctl destroy -p "$PID" -m "$MINOR"
 server_end
 
 # --- a server that dies under load: errors, no hang; a new one is found when the disk is opened again

@@ -100,7 +100,8 @@ reads 1
 die # the next one knows it too
 revive
 is "after another death" "$(state)" 0x800
-nbd_destroy
+expect 5 tap_ctl destroy -p "$PID" -m "$MINOR"
+has "closing it says so" "$ERR" "may be lost"
 server all
 nbd_disk "nbd:$S"
 io -c "write -P 1 0 64k" -c flush

@@ -46,7 +46,7 @@ case $OUT$ERR in *failed* | *rror*) fail "a read after it: $OUT $ERR" ;; esac
 has "the state" "$(tap_ctl list)" "state=0x800"
 has "the reason" "$(reason)" "$WORK/bad.qcow2 is corrupt: the L2 entry of offset 0x10000"
 is "the mark" "$(($(od -An -tu1 -j79 -N1 bad.qcow2) & 2))" 2
-expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+expect 5 tap_ctl destroy -p "$pid" -m "$minor"
 
 expect 30 tap_ctl create -a "qcow2:$WORK/bad.qcow2" -o cache=writeback
 has "opened for writing" "$ERR" "td-qcow check -r all"

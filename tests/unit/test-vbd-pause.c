@@ -187,12 +187,37 @@ START_TEST(a_failed_flush_lasts_over_a_pause_and_not_over_a_close)
 	ck_assert_uint_eq(answers(), 4);
 	ck_assert_int_eq(g.last, BLKIF_OKAY);
 	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
-	ck_assert_int_eq(DO(.what = CLOSE), 0);
+	ck_assert_int_eq(DO(.what = CLOSE), -EIO);
 	ck_assert_uint_eq(vbd_state(v), 0x2);
 	ck_assert_int_eq(DO(.what = OPEN), 0);
 	ck_assert_uint_eq(vbd_state(v), 0);
 	ck_assert_ptr_null(vbd_reason(v));
 	end();
+}
+END_TEST
+
+/* A close that succeeds says that everything is in the image: it is not to be believed of a disk
+ * that a flush has failed of, whoever heard of that before, and even with nothing left to flush. */
+START_TEST(closing_a_disk_that_has_failed_says_so)
+{
+	for (unsigned paused = 0; paused < 2; paused++) {
+		begin_connected();
+		put(BLKIF_WRITE, 0, 1);
+		ck_assert_uint_eq(answers(), 1);
+		fault_io_clear(&fio);
+		fault_io_rule(&fio, 1, -EIO);
+		put(BLKIF_FLUSH_DISKCACHE, 0, 0);
+		ck_assert_uint_eq(answers(), 2);
+		ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+		if (paused)
+			ck_assert_int_eq(DO(.what = PAUSE), 0);
+		ck_assert_int_eq(DO(.what = CLOSE), -EIO);
+		ck_assert_ptr_nonnull(strstr(err.text, "had failed"));
+		ck_assert_ptr_nonnull(strstr(err.text, "check"));
+		ck_assert_uint_eq(vbd_state(v), 0x2); /* closed all the same */
+		ck_assert_int_eq(DO(.what = CLOSE), -ENODEV);
+		end();
+	}
 }
 END_TEST
 
@@ -302,6 +327,7 @@ int main(void)
 	SUITE_ADD(s, a_disk_that_cannot_be_made_durable_after_a_pause_has_failed);
 	SUITE_ADD(s, an_unpause_keeps_a_disk_read_only);
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
+	SUITE_ADD(s, closing_a_disk_that_has_failed_says_so);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
 	SUITE_ADD(s, a_guest_that_was_told_of_no_cache_is_not_given_one);
 	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
