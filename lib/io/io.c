@@ -100,18 +100,25 @@ static void note_end(const struct td_iop *op, int err)
 	TD_KILL(SYNC_ENDED);
 }
 
+/* A write that finds no space has changed nothing, and one that cannot be done was not begun. */
+static bool says_nothing_of_write_back(const struct td_iop *op, int err)
+{
+	return op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT || err == -EOPNOTSUPP);
+}
+
 /*
  * The kernel tells one sync of two at once, or the first of two, that something was lost, and the
  * other, which covers the same, does well; and whoever waits for the second may be heard before
- * whoever waits for the first.  So after one that failed no sync of the file does well.
+ * whoever waits for the first.  A durable write is told of it just as well.  So after one that
+ * failed no sync and no durable write of the file does well.
  */
 static int sync_outcome(const struct td_iop *op, int err)
 {
-	if (op->op != TD_IO_SYNC || (op->file->flags & TD_FILE_NOSYNC))
+	if (!syncs(op))
 		return err;
-	if (err)
+	if (err && !says_nothing_of_write_back(op, err))
 		__atomic_store_n(&op->file->sync_err, err, __ATOMIC_RELEASE);
-	return __atomic_load_n(&op->file->sync_err, __ATOMIC_ACQUIRE);
+	return err ? err : __atomic_load_n(&op->file->sync_err, __ATOMIC_ACQUIRE);
 }
 
 void td_iop_finish(struct td_iop *op, int err)

@@ -298,6 +298,29 @@ START_TEST(a_durable_write_that_fails_takes_the_running_flush_with_it)
 }
 END_TEST
 
+/* So it may have taken what another durable write would have been told, and so may a flush. */
+START_TEST(a_failure_takes_the_running_durable_writes_with_it)
+{
+	struct guest_req *w;
+
+	for (unsigned flush = 0; flush < 2; flush++) {
+		begin("writeback");
+		wr(0);
+		test_image_drain(&img);
+		w = submit(TD_WRITE, TD_FUA, 1);
+		if (flush)
+			fl();
+		else
+			submit(TD_WRITE, TD_FUA, 2);
+		test_image_complete(&img, 1, -EIO);
+		ck_assert_int_eq(reqs[nreq - 1].err, -EIO);
+		test_image_complete(&img, 0, 0);
+		ck_assert_int_eq(w->err, -EIO);
+		end();
+	}
+}
+END_TEST
+
 START_TEST(a_failed_flush_fails_all_later_writes_and_flushes_but_no_read)
 {
 	for (const struct td_cache_mode *m = td_cache_modes; m->name; m++) {
@@ -449,6 +472,7 @@ int main(void)
 	SUITE_ADD(s, one_flush_answers_all_that_waited_for_it);
 	SUITE_ADD(s, a_failed_write_counts_as_a_change);
 	SUITE_ADD(s, a_durable_write_that_fails_takes_the_running_flush_with_it);
+	SUITE_ADD(s, a_failure_takes_the_running_durable_writes_with_it);
 	SUITE_ADD(s, a_failed_flush_fails_all_later_writes_and_flushes_but_no_read);
 	SUITE_ADD(s, a_failed_flush_fails_the_flushes_that_arrived_while_it_ran);
 	SUITE_ADD(s, sticky_survives_a_pause_and_not_a_new_open);

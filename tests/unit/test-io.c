@@ -239,6 +239,33 @@ START_TEST(no_sync_of_a_file_does_well_after_one_that_failed)
 }
 END_TEST
 
+/* A durable write may be the one that is told of what a sync was to make durable, and the other way
+ * round. */
+START_TEST(nothing_durable_of_a_file_does_well_after_one_that_failed)
+{
+	for (unsigned first = 0; first < 2; first++) {
+		begin(0);
+		fault_io_rule(&fio, 1, -EIO);
+		ck_assert_int_eq(once(first ? TD_IO_WRITE : TD_IO_SYNC, mem, 0, first ? 4096 : 0,
+				      first ? TD_IO_DSYNC : 0),
+				 -EIO);
+		ck_assert_int_eq(once(TD_IO_SYNC, mem, 0, 0, 0), -EIO);
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, TD_IO_DSYNC), -EIO);
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, 0), 0);
+		ck_assert_int_eq(once(TD_IO_READ, mem, 0, 4096, 0), 0);
+		end();
+	}
+	for (unsigned i = 0; i < 3; i++) { /* what says nothing of write-back */
+		begin(0);
+		fault_io_rule(&fio, 1, (int[]){-ENOSPC, -EOPNOTSUPP, -EIO}[i]);
+		once(TD_IO_WRITE, mem, 0, 4096, i < 2 ? TD_IO_DSYNC : 0);
+		ck_assert_int_eq(once(TD_IO_SYNC, mem, 0, 0, 0), 0);
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, TD_IO_DSYNC), 0);
+		end();
+	}
+}
+END_TEST
+
 START_TEST(a_durable_write_without_space_leaves_no_mark)
 {
 	struct td_sync_mark m;
@@ -747,6 +774,7 @@ int main(void)
 	SUITE_ADD(s, each_sync_that_fails_leaves_its_mark);
 	SUITE_ADD(s, a_durable_write_without_space_leaves_no_mark);
 	SUITE_ADD(s, no_sync_of_a_file_does_well_after_one_that_failed);
+	SUITE_ADD(s, nothing_durable_of_a_file_does_well_after_one_that_failed);
 	SUITE_ADD(s, a_short_transfer_before_an_error_is_the_error);
 	SUITE_ADD(s, a_sync_without_space_has_lost_data);
 	SUITE_ADD(s, each_error_comes_through_done);
