@@ -120,11 +120,17 @@ int syncmark_past(int minor)
 	if (td_ctl_flush_path(minor, path))
 		return 0;
 	past = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (past < 0)
+	if (past < 0 && errno == ENOENT)
 		return 0;
-	n = read(past, &was, sizeof was);
-	close(past);
+	n = past < 0 ? -1 : read(past, &was, sizeof was);
+	if (past >= 0)
+		close(past);
 	if (n == sizeof was && was.magic == MAGIC && was.size == sizeof was)
 		return judge(minor, &was.mark);
-	return 0;
+	td_log(LOG_ERR,
+	       "minor %d: %s, the last tapdisk's note of its flushes, cannot be read: it is of "
+	       "another version, or damaged, and one of them may have failed: the disk counts as "
+	       "failed",
+	       minor, path); /* F4 */
+	return -EIO;
 }

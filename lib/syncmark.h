@@ -14,6 +14,10 @@
  * over has it in a page of his own before that one goes, and before he opens the image: his own
  * open may be the one that hears of it, and fail, and the next must know
  *
+ * F4 a page that is there and cannot be read (another version's, damaged) may tell of a failure,
+ * and counts as one that does; where there is none, its disk's last process could make none, which
+ * it logged
+ *
  * A successor finds a failure: the disk has failed.  It finds one begun and not ended: nobody
  * knows.  Most deaths that meet a flush meet one that was well, and an error in each such case
  * would make every death under load one that the guest sees.  A flush that fails takes long, as the
