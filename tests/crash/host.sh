@@ -39,6 +39,10 @@ done
 out=$("$lab" --format qcow2-v2 --mode unsafe --seed 45) || [ $? = 77 ] || # without qemu-img
 	{ fail "qcow2-v2, cache=unsafe, seed 45"; tail -20 <<<"$out"; }
 
+# a durable write that was under way when another failed
+out=$("$lab" --format vhd-differencing-2 --mode writethrough --seed 5000189) || [ $? = 77 ] ||
+	{ fail "vhd-differencing-2, cache=writethrough, seed 5000189"; tail -20 <<<"$out"; }
+
 # it does what it is there for
 out=$("$lab" --format raw-file --mode none --seed 1-150)
 for n in 5 6 7 8 9 11; do

@@ -13,7 +13,9 @@ TESTS += tests/crash/lab.sh
 # The simulated host: the lab's own are memory, threads and clock; what has TD_KILL() in it, and the log of changes, whose size the lab
 # chooses, are compiled once more.
 check_PROGRAMS += tests/crash/hostlab
-tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/crash/host.h tests/crash/history.c tests/crash/history.h \
+tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/crash/host.h tests/crash/host-inside.h \
+	tests/crash/host-process.c tests/crash/host-guest.c tests/crash/host-disk.c tests/crash/host-tool.c tests/crash/host-move.c \
+	tests/crash/host-outside.c tests/crash/history.c tests/crash/history.h \
 	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/bitmap-check.c tests/crash/bitmap-check.h tests/crash/stack.c tests/crash/stack.h \
 	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.h tests/crash/formats.c \
 	tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h $(CRASHLAB_JUDGE) \
@@ -48,7 +50,7 @@ CRASH_ENV = HOST_OBJECTS='$(tests_crash_hostlab_OBJECTS)' HOST_FLAGS='$(tests_cr
 
 # whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
-CRASH_UNITS = tests/unit/test-vhd-resize tests/unit/test-redo tests/unit/test-qcow tests/unit/test-cache-space tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align tests/unit/test-nbd-left
+CRASH_UNITS = tests/unit/test-syncmark tests/unit/test-vhd tests/unit/test-vhd-resize tests/unit/test-redo tests/unit/test-redo-left tests/unit/test-redo-whose tests/unit/test-qcow tests/unit/test-cache-space tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align tests/unit/test-nbd-left
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-log tests/unit/test-sandbox
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-redo-left tests/unit/test-redo-whose tests/unit/test-redo-deaths tests/unit/test-syncmark tests/unit/test-log tests/unit/test-sandbox
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -52,8 +52,17 @@ tests_unit_test_lane_SOURCES = tests/unit/test-lane.c tests/support/test-image.c
 tests_unit_test_lane_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_extent_SOURCES = tests/unit/test-extent.c tests/support/on-fiber.h tests/support/suite.h
 tests_unit_test_extent_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_redo_SOURCES = tests/unit/test-redo.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_syncmark_SOURCES = tests/unit/test-syncmark.c tests/support/suite.h
+tests_unit_test_syncmark_LDADD = $(UNIT_PARTS_LIBS)
+REDO_LOG = tests/support/redo-log.h tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_redo_SOURCES = tests/unit/test-redo.c $(REDO_LOG)
 tests_unit_test_redo_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_redo_left_SOURCES = tests/unit/test-redo-left.c $(REDO_LOG)
+tests_unit_test_redo_left_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_redo_whose_SOURCES = tests/unit/test-redo-whose.c $(REDO_LOG)
+tests_unit_test_redo_whose_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_redo_deaths_SOURCES = tests/unit/test-redo-deaths.c $(REDO_LOG)
+tests_unit_test_redo_deaths_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_iov_SOURCES = tests/unit/test-iov.c tests/support/suite.h
 tests_unit_test_iov_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_log_SOURCES = tests/unit/test-log.c tests/support/suite.h
