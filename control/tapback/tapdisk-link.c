@@ -232,6 +232,7 @@ static void publish(struct device *d)
 
 	snprintf(pid, sizeof pid, "%d", (int)d->pid);
 	device_write(d, "kthread-pid", pid);
+	device_error(d, NULL); /* before state 4: whoever waits for that finds no old error */
 	rc = publish_disk(d->m->store, d->dir, &d->b, d->info, d->m->opt.no_barrier);
 	if (rc == -ESTALE)
 		return; /* closed or taken away meanwhile: the next look sees it */
@@ -242,7 +243,6 @@ static void publish(struct device *d)
 	}
 	d->b.state = XB_CONNECTED;
 	d->sectors = td_json_number(d->info, "sectors", 0);
-	device_error(d, NULL);
 	td_log_limited(&d->limit, LOG_INFO,
 		       "%s: connected to tapdisk %d, minor %d: %s, cache=%s, %lld sectors", d->dir,
 		       (int)d->pid, d->minor, td_json_text(d->info, "args"),
