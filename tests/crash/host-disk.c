@@ -104,7 +104,7 @@ void host_do_revive(struct vbd *none)
 		H.rc = td_fail(&H.err, ENODEV, "there is no record");
 		return;
 	}
-	H.rc = ctl_get_options(rec, &o, &H.err);
+	H.rc = ctl_get_options(rec, NULL, &o, &H.err);
 	if (H.rc < 0)
 		return;
 	o.key = H.opt.key;
