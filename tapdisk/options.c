@@ -133,6 +133,19 @@ static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
 		       "io=%.100s: the I/O engines are auto, libaio, io_uring and threads", v);
 }
 
+/* The host's: MiB for the data of all rings of a tapdisk. */
+static int set_ring_memory(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	char *end;
+	long n = strtol(v, &end, 10);
+
+	if (end == v || *end || n < 4 || n > 65536)
+		return td_fail(err, EINVAL,
+			       "ring-memory=%.100s: say a number of MiB, from 4 to 65536", v);
+	o->ring_memory = (size_t)n << 20;
+	return 0;
+}
+
 /* Read where a tapdisk starts (tapdisk/sandbox.h); here for its spelling. */
 static int set_sandbox(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -157,6 +170,7 @@ static const struct {
 	{"parent-dirs", set_parent_dirs, false, true},
 	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
+	{"ring-memory", set_ring_memory, false, true},
 	{"sandbox", set_sandbox, false, true},
 };
 

@@ -17,6 +17,8 @@ lib_libtd_a_SOURCES += \
 	lib/io/iov.h \
 	lib/io/merge.c \
 	lib/io/merge.h \
+	lib/io/budget.c \
+	lib/io/budget.h \
 	lib/io/pool.c \
 	lib/io/pool.h \
 	lib/io/reach.c \

@@ -104,6 +104,17 @@ bool blkif_is_indirect(const struct blkif_req *r)
 	       d->nr_indirect <= BLKIF_MAX_INDIRECT;
 }
 
+size_t blkif_room(const struct blkif_req *r)
+{
+	const struct blkif_desc *d = blkif_desc_of(r);
+
+	if (blkif_is_indirect(r))
+		return (1 + (size_t)d->nr_indirect) * TD_PAGE;
+	if (d->op > BLKIF_FLUSH_DISKCACHE || d->nr_segs > BLKIF_MAX_SEGS)
+		return 0; /* it carries no data, or is refused */
+	return d->nr_segs * (size_t)TD_PAGE;
+}
+
 /* Where the segments are, and where the data go. */
 static int find_room(struct blkif_req *r, const struct blkif_desc *d)
 {
@@ -117,8 +128,7 @@ static int find_room(struct blkif_req *r, const struct blkif_desc *d)
 	if (d->nr_segs < 1 || d->nr_segs > BLKIF_MAX_SEGS)
 		return malformed(r, "the number of segments is not from 1 to 11");
 	r->seg = d->seg;
-	r->pool = r->ring->small;
-	r->buf = r->room = td_pool_get(r->pool);
+	r->buf = r->room;
 	return 0;
 }
 

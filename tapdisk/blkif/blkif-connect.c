@@ -19,8 +19,9 @@ static int alloc_requests(struct blkif *b)
 		return -ENOMEM;
 	b->copies = calloc((size_t)b->slots * BLKIF_MAX_SEGS + (size_t)large * BLKIF_MAX_INDIRECT,
 			   sizeof *b->copies);
-	b->small = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots);
-	b->large = td_pool_new((1 + BLKIF_MAX_INDIRECT) * TD_PAGE, large);
+	td_account_open(&b->memory, &blkif_memory, BLKIF_RESERVE);
+	b->small = td_pool_new(BLKIF_MAX_SEGS * TD_PAGE, b->slots, &b->memory);
+	b->large = td_pool_new((1 + BLKIF_MAX_INDIRECT) * TD_PAGE, large, &b->memory);
 	if (!b->reqs || !b->copies || !b->small || !b->large)
 		return -ENOMEM;
 	for (unsigned i = b->slots; i-- > 0;) {
@@ -67,6 +68,7 @@ static void let_go(struct blkif *b, bool keep)
 	stats_source_close(&b->stats);
 	td_pool_free(b->small);
 	td_pool_free(b->large);
+	td_account_close(&b->memory);
 	free(b->copies);
 	free(b->lane_ops);
 	free(b->reqs);

@@ -52,8 +52,11 @@ struct blkif_poll {
 
 #define BLKIF_MAGIC 0x626c6b66u
 
-#define BLKIF_LARGE_MAX                                                                            \
-	32 /* INDIRECT requests under way at once: what a guest can make us hold, times 2 MiB */
+#define BLKIF_LARGE_MAX 32 /* INDIRECT requests under way at once, of up to 2 MiB */
+
+/* What each ring has of blkif_memory in any case: the largest request and the largest that is not
+ * INDIRECT. */
+#define BLKIF_RESERVE ((1 + BLKIF_MAX_INDIRECT + BLKIF_MAX_SEGS) * (size_t)TD_PAGE)
 
 enum blkif_state { HELD, RUNNING, BROKEN };
 
@@ -80,9 +83,10 @@ struct blkif {
 	bool taken_over;                     /* from a dead process, and not run yet */
 	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when
 				     the ring runs */
+	struct td_account memory; /* of blkif_memory: what the pools have touched */
 	struct td_pool *small;    /* room for a request's eleven segments: one for each slot */
-	struct td_pool *large;    /* for an INDIRECT; without one free it stays in the ring, and so
-				     does what is behind it */
+	struct td_pool *large;    /* for an INDIRECT; without one free, or memory for it, it stays
+				     in the ring, and so does what is behind it */
 	struct blkif_persist *persist; /* NULL: all is copied */
 	struct td_copy *copies;        /* as many as there are pages in both */
 	unsigned ncopies;
@@ -95,8 +99,8 @@ struct blkif {
 	struct blkif_poll poll;
 	unsigned turn, rounds; /* the loop's iteration, and looks at the ring in it */
 	unsigned empty_events;
-	uint64_t event_seen,
-		trim_seen; /* n.taken at the last event, and at the last look for idleness */
+	uint64_t event_seen; /* n.taken at the last event */
+	unsigned trims;      /* ticks of trim */
 	struct td_log_limit limit;
 	struct blkif_stats n;
 	struct stats_source stats;
@@ -129,6 +133,9 @@ void blkif_req_done(struct td_req *req, int err);
  * --------------------------------------------------------------------------------------------------
  */
 
+/* Bytes of memory that it takes: for its data, and for the segments of an INDIRECT. */
+size_t blkif_room(const struct blkif_req *r);
+
 /* Checks the request that stands in r's entry of the table (of an INDIRECT its segments are in
  * r->room), and makes r ready; 0, or the error to answer with. */
 int blkif_check(struct blkif_req *r);
@@ -155,6 +162,8 @@ void blkif_persist_close(struct blkif *b);
  * are to be copied. */
 bool blkif_persist_get(struct blkif_req *r, struct iovec *iov);
 void blkif_persist_put(struct blkif_req *r);
+/* Once a second: unmaps what has not been used for long; true: more is mapped. */
+bool blkif_persist_age(struct blkif *b);
 
 /* --- blkif-poll.c
  * ---------------------------------------------------------------------------------------------------

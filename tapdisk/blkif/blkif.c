@@ -30,7 +30,10 @@
 	16 /* requests of a long batch that are sent to the disk while the next are looked at */
 #define STORM       64 /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
-#define TRIM_AFTER  5.0   /* s without a request, after which buffers are given back */
+#define TRIM_TICK   1.0   /* s between looks at what memory is not needed any more */
+#define TRIM_AGE    5     /* ticks: what nobody needed in twice that time is given back */
+
+struct td_budget blkif_memory = {.limit = BLKIF_MEMORY};
 
 static void ring_take(struct blkif *b, uint64_t now);
 
@@ -216,13 +219,21 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
  * ---------------------------------------------------------------------------------------------------------
  */
 
-/* An INDIRECT's segments are fetched into room that it has from the start; false: there is none. */
-static bool has_room(struct blkif *b, struct blkif_req *r)
+/*
+ * Room for a request from the start: an INDIRECT's segments are fetched into it.  False: there is
+ * none, or no memory; then something of this ring is under way, whose answer brings it back here.
+ */
+static bool has_room(struct blkif *b, struct blkif_req *r, bool must)
 {
-	if (blkif_desc_of(r)->op != BLKIF_INDIRECT)
+	size_t bytes = blkif_room(r);
+
+	if (!bytes)
 		return true;
-	r->pool = b->large;
-	r->room = td_pool_get(b->large);
+	r->pool = blkif_desc_of(r)->op == BLKIF_INDIRECT ? b->large : b->small;
+	r->room = td_pool_get_part(r->pool, bytes, must);
+	/* what lies about in other buffers may be what is missing */
+	if (!r->room && td_pool_left(r->pool) && td_pool_trim(b->small) + td_pool_trim(b->large))
+		r->room = td_pool_get_part(r->pool, bytes, must);
 	return r->room;
 }
 
@@ -237,7 +248,7 @@ static struct blkif_req *take_one(struct blkif *b)
 	blkif_get_request(b->p.abi, b->ring, b->slots, b->req_cons, &t->desc); /* R1 */
 	TD_KILL(TAKE_COPIED);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (!has_room(b, r))
+	if (!has_room(b, r, false))
 		return NULL;
 	b->free = r->next;
 	inflight_take(&b->table, t);
@@ -289,6 +300,12 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 	}
 }
 
+static void start_trim(struct blkif *b)
+{
+	if (!ev_is_active(&b->trim))
+		ev_timer_again(b->loop, &b->trim);
+}
+
 /* Takes all that is there; false when it is over for now: the ring is broken, or waits for room.
  * now: the time, or 0 where it is still to be looked up. */
 static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
@@ -304,6 +321,7 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 	if (prod == b->req_cons)
 		return true;
 	now = now ? now : td_clock();
+	start_trim(b);
 	while (b->req_cons != prod && (*tail = take_one(b)))
 		tail = &(*tail)->next;
 	blkif_poll_work(b, now);
@@ -352,8 +370,6 @@ static void ring_take(struct blkif *b, uint64_t now)
 			return;
 		now = 0;
 	} while (b->poll.on ? blkif_has_requests(b) : final_check(b));
-	if (b->inflight && !ev_is_active(&b->trim))
-		ev_timer_again(b->loop, &b->trim);
 }
 
 static void on_more(struct ev_loop *loop, ev_idle *w, int revents)
@@ -398,14 +414,21 @@ static void on_storm(struct ev_loop *loop, ev_timer *w, int revents)
 static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct blkif *b = w->data;
+	bool mapped = b->persist && blkif_persist_age(b);
 
-	if (b->inflight || b->trim_seen != b->n.taken) {
-		b->trim_seen = b->n.taken;
-		return;
+	if (td_account_pressed(&b->memory)) {
+		td_pool_trim(b->small);
+		td_pool_trim(b->large);
+	} else if (++b->trims % TRIM_AGE == 0) {
+		td_pool_age(b->small);
+		td_pool_age(b->large);
 	}
-	ev_timer_stop(loop, w);
-	td_pool_trim(b->small);
-	td_pool_trim(b->large);
+	if (!b->starved || b->state != RUNNING)
+		td_account_rest(&b->memory);
+	else
+		ring_take(b, 0); /* others may have let go what it waits for */
+	if (!mapped && !b->memory.used)
+		ev_timer_stop(loop, w);
 }
 
 /* --- the outside
@@ -423,7 +446,7 @@ void blkif_init_watchers(struct blkif *b)
 	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for
 						 another disk's guest, without this */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
-	ev_timer_init(&b->trim, on_trim, 0, TRIM_AFTER);
+	ev_timer_init(&b->trim, on_trim, 0, TRIM_TICK);
 	blkif_poll_init(b);
 	b->event.data = b->respond.data = b->more.data = b->show.data = b->storm.data =
 		b->trim.data = b;
@@ -448,8 +471,9 @@ static void replay(struct blkif *b)
 
 	b->replay = NULL;
 	TD_KILL(REPLAY_BEGIN);
+	start_trim(b);
 	for (struct blkif_req *r = first; r; r = r->next)
-		r->err = has_room(b, r) ? 0 : -ENOMEM; /* it had, when they were taken */
+		r->err = has_room(b, r, true) ? 0 : -ENOMEM; /* it had, when they were taken */
 	begin(b, first, now);
 	TD_KILL(REPLAY_CHECKED);
 	submit_all(b, first);

@@ -21,6 +21,7 @@
 
 struct blkif;
 struct lane;
+struct td_budget;
 struct stats;
 
 /* What the ring must know of its disk; the disk keeps it up to date. */
@@ -70,6 +71,12 @@ struct blkif_stats {
 	uint64_t malformed;   /* of these, those that broke a rule */
 	uint64_t copy_errors; /* grants that could not be copied */
 };
+
+/* What the data of all rings of this process may take; its limit may change at any time. */
+extern struct td_budget blkif_memory;
+#define BLKIF_MEMORY (64 << 20) /* bytes: its limit where nobody says */
+
+unsigned blkif_grants(void); /* guests' pages that are mapped now, in this process */
 
 /* Where the record of what is in flight stands, for a successor (tapdisk/blkif/inflight.h). */
 struct blkif_keep {

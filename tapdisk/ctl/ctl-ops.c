@@ -8,6 +8,7 @@
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/blkif/inflight.h"
 #include "tapdisk/vbd/record.h"
+#include "lib/io/budget.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
 #include "tapdisk/ctl/ctl-stats.h"
@@ -74,6 +75,8 @@ int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, 
 		rc = ctl_add_disk_words(spec, o, err);
 	if (rc < 0)
 		return rc;
+	__atomic_store_n(&blkif_memory.limit, o->ring_memory ? o->ring_memory : BLKIF_MEMORY,
+			 __ATOMIC_RELAXED); /* the whole process's, as the host has it now */
 	json_array_foreach (words, i, w) {
 		if (!json_is_string(w))
 			return td_fail(err, EINVAL, "an option is not a word");

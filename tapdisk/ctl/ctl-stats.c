@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "lib/io/budget.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/vbd/vbd.h"
@@ -169,6 +170,18 @@ static json_t *queue_json(const struct stats *s, const struct stats_tally *t)
 			 "depths", depths);
 }
 
+/* Of the whole process: what the data of all its rings take. */
+static json_t *memory_json(void)
+{
+	const struct td_budget *m = &blkif_memory;
+
+	return json_pack("{s:I, s:I, s:I, s:I}", "used",
+			 (json_int_t)__atomic_load_n(&m->used, __ATOMIC_RELAXED), "limit",
+			 (json_int_t)__atomic_load_n(&m->limit, __ATOMIC_RELAXED), "waits",
+			 (json_int_t)__atomic_load_n(&m->waits, __ATOMIC_RELAXED), "grants",
+			 (json_int_t)blkif_grants());
+}
+
 json_t *ctl_stats_json(const struct vbd *v, bool full)
 {
 	const struct stats *s = &v->stats;
@@ -199,6 +212,7 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		json_object_set_new(j, "engine", engine_json(v->cache.io));
 	if (!td_list_empty(&v->cache.lanes))
 		json_object_set_new(j, "threads", threads_json(v));
+	json_object_set_new(j, "memory", memory_json());
 	json_object_set_new(j, "sandbox", json_string(sandbox_state()));
 	free(t);
 	return j;

@@ -426,7 +426,7 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 static bool alloc_parts(struct nbd_conn *c)
 {
 	c->reqs = calloc(NBD_REQS, sizeof *c->reqs);
-	c->pool = td_pool_new(NBD_BUF, NBD_BUFS_MAX);
+	c->pool = td_pool_new(NBD_BUF, NBD_BUFS_MAX, NULL);
 	c->answer = malloc(sizeof *c->answer);
 	if (!c->reqs || !c->pool || !c->answer)
 		return false;

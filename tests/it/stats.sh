@@ -49,6 +49,9 @@ no_ring() { [ -z "$(entries "$SHM" "vbd-*")" ]; }
 no_dir() { [ ! -e "$SHM" ]; }
 until_true 10 sh -c "ls '$SHM' | grep -q ^vbd-"
 V=$(cd "$SHM" && ls -d vbd-*)
+expect 0 tap_ctl stats -p "$P" -m 0
+is "limit of the rings' memory" "$(key memory/limit)" $((64 << 20))
+[ "$(key memory/used)" -gt 0 ] || fail "no memory under load: $OUT"
 moved() { [ "$(shm "$V" | cut -d' ' -f 10)" -gt 100 ]; }
 until_true 20 moved
 # a pause keeps the numbers

@@ -15,7 +15,7 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-redo-left tests/unit/test-redo-whose tests/unit/test-redo-deaths tests/unit/test-syncmark tests/unit/test-log tests/unit/test-sandbox
+UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-blkif-memory tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-redo-left tests/unit/test-redo-whose tests/unit/test-redo-deaths tests/unit/test-syncmark tests/unit/test-log tests/unit/test-sandbox
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -29,6 +29,8 @@ tests_unit_test_blkif_poll_SOURCES = tests/unit/test-blkif-poll.c $(TEST_RING)
 tests_unit_test_blkif_poll_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)
 tests_unit_test_blkif_persist_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_blkif_memory_SOURCES = tests/unit/test-blkif-memory.c tests/support/blkif-front.h tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+tests_unit_test_blkif_memory_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_inflight_SOURCES = tests/unit/test-inflight.c $(TEST_RING)
 tests_unit_test_inflight_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_LDADD = $(UNIT_PARTS_LIBS)

@@ -88,7 +88,7 @@ END_TEST
 
 START_TEST(a_pool_gives_each_buffer_once)
 {
-	struct td_pool *p = td_pool_new(8192, 16);
+	struct td_pool *p = td_pool_new(8192, 16, NULL);
 	void *buf[16];
 	int wrong = 0;
 
@@ -117,7 +117,7 @@ END_TEST
 
 START_TEST(a_trim_gives_back_what_nobody_has)
 {
-	struct td_pool *p = td_pool_new(4096, 4);
+	struct td_pool *p = td_pool_new(4096, 4, NULL);
 	char *a = td_pool_get(p), *b = td_pool_get(p);
 
 	*a = *b = 7;

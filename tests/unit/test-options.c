@@ -56,6 +56,9 @@ START_TEST(nothing_said_is_none)
 	ck_assert_int_eq(defaults(""), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
 	ck_assert(!opt.unsafe && !opt.shared && !opt.report_enospc && !opt.read_only);
+	ck_assert_uint_eq(opt.ring_memory, 0);
+	ck_assert_int_eq(defaults("ring-memory = 8\n"), 0);
+	ck_assert_uint_eq(opt.ring_memory, 8 << 20);
 	setenv(TD_CONF_ENV, "/dev/null", 1);
 	ck_assert_int_eq(options_default(&opt, &err), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
@@ -108,6 +111,8 @@ START_TEST(a_bad_line_is_named_with_its_file_and_number)
 		const char *text, *where, *what;
 	} t[] = {{"# fine\n\ncache none\n", "line 3", "key = value"},
 		 {"cache=none\ncache=fast\n", "line 2", "cache=fast"},
+		 {"ring-memory=3\n", "line 1", "from 4 to 65536"},
+		 {"ring-memory=99999999999\n", "line 1", "from 4 to 65536"},
 		 {"speed=high\n", "line 1", "cache, unsafe, on-enospc, request-timeout"},
 		 {"\n=none\n", "line 2", "unknown option ''"},
 		 {"shared=yes\n", "line 1", "unknown option 'shared'"}, /* a disk's own affair */
