@@ -37,9 +37,7 @@ bool td_disks_any(void)
 	return false;
 }
 
-/* --- a file
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- a file --- */
 
 static char *trim(char *s)
 {
@@ -119,8 +117,7 @@ int td_disks_read(const char *file, void (*fn)(const char *image, const char *wo
 	return rc;
 }
 
-/* --- an image among them
- * ------------------------------------------------------------------------------------------ */
+/* --- an image among them --- */
 
 struct wanted {
 	const char *path;

@@ -47,9 +47,7 @@ static void out_put(struct out *o, int priority, const char *ident, const char *
 	pthread_mutex_unlock(&o->lock);
 }
 
-/* --- the log daemon
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- the log daemon --- */
 
 static const char *daemon_path = "/dev/log";
 static int daemon_fd = -1, daemon_type;
@@ -122,9 +120,7 @@ void td_log_socket(const char *path)
 	pthread_mutex_unlock(&to_daemon.lock);
 }
 
-/* --- stderr
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- stderr --- */
 
 static bool stderr_nowait, stderr_socket, stderr_cut;
 

@@ -45,9 +45,7 @@ const char *td_peer_name(enum td_peer role)
 	return names[role];
 }
 
-/* --- which devices
- * ------------------------------------------------------------------------------------------------
- */
+/* --- which devices --- */
 
 static void add(struct td_peers *p, unsigned minor)
 {
@@ -135,8 +133,7 @@ void td_peers_find_image(const char *path, struct td_peers *out)
 		td_peers_find(st.st_dev, out);
 }
 
-/* --- and their peers
- * ---------------------------------------------------------------------------------------------- */
+/* --- and their peers --- */
 
 static enum td_peer role_of(const char *word)
 {

@@ -151,8 +151,7 @@ static int apply(struct td_redo *r, struct td_file *f, struct td_err *err)
 	return rc;
 }
 
-/* --- not applied, but shown (G9)
- * ------------------------------------------------------------------------------------------ */
+/* --- not applied, but shown (G9) --- */
 
 struct shown {
 	struct td_file_over over;
@@ -273,9 +272,7 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, 
 	return 0;
 }
 
-/* --- what it builds on
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- what it builds on --- */
 
 bool td_redo_sum(const struct td_redo *r, uint64_t *sum)
 {

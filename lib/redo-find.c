@@ -144,8 +144,7 @@ void redo_fail_of(const struct redo_id *id, const char *image)
 	each(fail_one, &f);
 }
 
-/* --- whoever does not know its format
- * ------------------------------------------------------------------------------------ */
+/* --- whoever does not know its format --- */
 
 struct mind {
 	const char *image;

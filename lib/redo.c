@@ -58,9 +58,7 @@ int redo_next(const struct td_redo *r, unsigned i, uint32_t *at, struct redo_rec
 	return 1;
 }
 
-/* --- made, and found
- * -------------------------------------------------------------------------------------------------
- */
+/* --- made, and found --- */
 
 static int map_fd(int fd, const char *path, struct td_redo **out)
 {
@@ -270,9 +268,7 @@ void td_redo_fail(struct td_redo *r)
 		__atomic_store_n(&r->head->failed, 1, __ATOMIC_RELEASE);
 }
 
-/* --- whose it is
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- whose it is --- */
 
 uint32_t td_redo_mark(void)
 {
@@ -319,8 +315,7 @@ void td_redo_decline(struct td_redo *r)
 	r->head = NULL;
 }
 
-/* --- while the image is open
- * ---------------------------------------------------------------------------------------- */
+/* --- while the image is open --- */
 
 static void write_record(uint8_t *at, unsigned wave, uint64_t off, const void *data, uint32_t len)
 {

@@ -8,44 +8,50 @@
  * the image next applies it first.
  *
  * E1 a record is whole before it counts; a change is recorded before its request is answered, or
- * (the log is full, or there could be none) the request is answered after a commit E2 a record
- * stays until a commit that began after it was made has succeeded E3 records are applied in the
- * order in which they were made; the first of two waves (what others refer to: counts of
- * references) is durable before the second, and the data before both, as in a commit E4 a record
- * that was made after one that found no room may refer to that: it counts only when a commit has
- * taken in what was missed. Until then (missed()) whatever may need it is answered after a commit
- * too, be it a write to what a missed change has made room for
+ *    (the log is full, or there could be none) the request is answered after a commit
+ * E2 a record stays until a commit that began after it was made has succeeded
+ * E3 records are applied in the order in which they were made; the first of two waves (what
+ *    others refer to: counts of references) is durable before the second, and the data before
+ *    both, as in a commit
+ * E4 a record that was made after one that found no room may refer to that: it counts only when a
+ *    commit has taken in what was missed. Until then (missed()) whatever may need it is answered
+ *    after a commit too, be it a write to what a missed change has made room for
  *
  * A log belongs to one state of one image:
  *
- * G1 Whoever opens an image for writing gives it a mark, a random number in a place of its header,
- * before the log has a record, and takes it away at close, when the file has everything.  Our other
- * writers remove a mark that they find.  It stays the same from open to close, so that no commit
- * changes what the log builds on.  It costs a write of the header at each open and at each close,
- * and a sync at a qcow2's open and at each close; nothing on the path of a request. G2 A log names
- * its image (device and inode; of a block device, its number or its name), the image's mark, and
- * the host's boot.  It is applied to that alone.  Anything else has been written by others since,
- * or replaced: then the log is refused, and kept. G3 In a qcow2 the mark lies where the format
- * demands that whoever does not know it clears it when he opens the image for writing (the
- *    autoclear bits): QEMU does.  A VHD has no such place.  There the log keeps a sum of the block
- * table too, as the file and the records together give it (a record and the sum after it become
- * valid in one store, so commits do not change it), and of bitmaps, to which bits are only ever
- * added, the file must have none that the log does not.  So every foreign change of the structure
- * is found.  Not found is one of data where the block was there before and nothing waits for it,
- * which the log does not touch. G4 Where an image cannot be marked (qcow2 of version 2, qcow, no
- * space) the log takes no record, and E1's other half holds. G5 Whoever opens an image that bears a
- * mark, for writing, looks for a log of it among all of this host, and applies it first; a reader
- *    is refused, and told the command.  A log is emptied by nothing but a commit or its
- * application, and removed only when it is empty, or with an explicit word (tap-ctl free -f). One
- * that cannot be read (another version's, cut off) may be the one: then the image is refused as
- * well. G6 A disk's record says that there is a log (tapdisk/vbd/record.h): one that is missing
- * then, or that this version cannot read, is an error. The record is written after the open that it
- * tells of, so a log's path is never empty in between: a new one takes its place in one step, by
- * rename, and one that G4 does without stays there, empty.  What fails on the way, or dies, leaves
- * what the older record says to be true. G7 A restart of the host voids logs: what it lost of the
- * page cache was never promised, and what a log builds on may be lost as well. G8 So does whoever
- * writes to the image's file without looking at what is in it (as a raw disk, or to make a new
- * image of it), by the place of the mark, which the log names: it is refused.
+ * G1 Whoever opens an image for writing gives it a mark, a random number in a place of its
+ *    header, before the log has a record, and takes it away at close, when the file has
+ *    everything.  Our other writers remove a mark that they find.  It stays the same from open to
+ *    close, so that no commit changes what the log builds on.  It costs a write of the header at
+ *    each open and at each close, and a sync at a qcow2's open and at each close; nothing on the
+ *    path of a request.
+ * G2 A log names its image (device and inode; of a block device, its number or its name), the
+ *    image's mark, and the host's boot.  It is applied to that alone.  Anything else has been
+ *    written by others since, or replaced: then the log is refused, and kept.
+ * G3 In a qcow2 the mark lies where the format demands that whoever does not know it clears it
+ *    when he opens the image for writing (the autoclear bits): QEMU does.  A VHD has no such
+ *    place.  There the log keeps a sum of the block table too, as the file and the records
+ *    together give it (a record and the sum after it become valid in one store, so commits do not
+ *    change it), and of bitmaps, to which bits are only ever added, the file must have none that
+ *    the log does not.  So every foreign change of the structure is found.  Not found is one of
+ *    data where the block was there before and nothing waits for it, which the log does not
+ *    touch.
+ * G4 Where an image cannot be marked (qcow2 of version 2, qcow, no space) the log takes no
+ *    record, and E1's other half holds.
+ * G5 Whoever opens an image that bears a mark, for writing, looks for a log of it among all of
+ *    this host, and applies it first; a reader is refused, and told the command.  A log is
+ *    emptied by nothing but a commit or its application, and removed only when it is empty, or
+ *    with an explicit word (tap-ctl free -f). One that cannot be read (another version's, cut
+ *    off) may be the one: then the image is refused as well.
+ * G6 A disk's record says that there is a log (tapdisk/vbd/record.h): one that is missing then,
+ *    or that this version cannot read, is an error. The record is written after the open that it
+ *    tells of, so a log's path is never empty in between: a new one takes its place in one step,
+ *    by rename, and one that G4 does without stays there, empty.  What fails on the way, or dies,
+ *    leaves what the older record says to be true.
+ * G7 A restart of the host voids logs: what it lost of the page cache was never promised, and
+ *    what a log builds on may be lost as well.
+ * G8 So does whoever writes to the image's file without looking at what is in it (as a raw disk,
+ *    or to make a new image of it), by the place of the mark, which the log names: it is refused.
  *
  * A sync that fails (S2 of lib/settle.h, C5 of tapdisk/cache.c): what guests have written since the
  * last good flush may be lost, and a log's records refer to it.  In the file they would replace
@@ -110,8 +116,7 @@ void td_redo_fail_of(const struct td_file *f); /* every log of that file; on a f
  */
 int td_redo_mind(const char *path, bool dead, struct td_err *err);
 
-/* --- an image is opened: on a fiber, with its file locked
- * ------------------------------------------------------------ */
+/* --- an image is opened: on a fiber, with its file locked --- */
 
 uint32_t td_redo_mark(void); /* a new one; never 0 */
 /*
@@ -139,9 +144,7 @@ void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, ui
 		   uint64_t sum);        /* mark_at: its place in the file */
 void td_redo_decline(struct td_redo *r); /* G4; NULL is fine */
 
-/* --- while it is open
- * -----------------------------------------------------------------------------------------------
- */
+/* --- while it is open --- */
 
 /* len bytes of the image's file at off are data now; false: not recorded, and missed() until a
  * commit has it. */

@@ -6,13 +6,13 @@
  * power cut.  So:
  *
  * S1 Before the first promise of a disk that is written, what all its files hold is made durable:
- * the image's own, those beside it that it names, and those of its parents.  One fdatasync a file,
- * at each open: also of a successor, and after a pause. S2 One that fails fails the open.  Where a
- * guest has promises already (a successor, a disk that was paused) the disk is opened, and a flush
- * has failed (C5 in tapdisk/cache/cache.c): the kernel reports it once, and another try would find
- * nothing.  So that no later try takes the image for sound, the failure is noted before: for the
- * disk (lib/syncmark.h), and in the logs of the image (G9 of lib/redo.h).  Nothing is written to an
- * image that is opened so.
+ *    the image's own, those beside it that it names, and those of its parents.  One fdatasync a
+ *    file, at each open: also of a successor, and after a pause.
+ * S2 One that fails fails the open.  Where a guest has promises already (a successor, a disk that
+ *    was paused) the disk is opened, and a flush has failed (C5 in tapdisk/cache/cache.c): the
+ *    kernel reports it once, and another try would find nothing.  So that no later try takes the
+ *    image for sound, the failure is noted before: for the disk (lib/syncmark.h), and in the logs
+ *    of the image (G9 of lib/redo.h).  Nothing is written to an image that is opened so.
  *
  * A disk that drops flushes promises nothing, and pays for no fdatasync.
  */

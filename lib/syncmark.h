@@ -9,14 +9,14 @@
  * So:
  *
  * F1 before an fdatasync goes to the kernel, it is counted as begun in a page that outlives the
- * process (struct td_sync_mark) F2 its failure stands there before it is counted as ended, and
- * before anybody hears of it F3 it stays there until the disk is closed, and whoever takes the disk
- * over has it in a page of his own before that one goes, and before he opens the image: his own
- * open may be the one that hears of it, and fail, and the next must know
- *
+ *    process (struct td_sync_mark)
+ * F2 its failure stands there before it is counted as ended, and before anybody hears of it
+ * F3 it stays there until the disk is closed, and whoever takes the disk over has it in a page of
+ *    his own before that one goes, and before he opens the image: his own open may be the one
+ *    that hears of it, and fail, and the next must know
  * F4 a page that is there and cannot be read (another version's, damaged) may tell of a failure,
- * and counts as one that does; where there is none, its disk's last process could make none, which
- * it logged
+ *    and counts as one that does; where there is none, its disk's last process could make none,
+ *    which it logged
  *
  * A successor finds a failure: the disk has failed.  It finds one begun and not ended: nobody
  * knows.  Most deaths that meet a flush meet one that was well, and an error in each such case
@@ -40,12 +40,11 @@
 
 struct td_sync_mark;
 
-/* A new page, in the place of a predecessor's.  failed: a flush has failed already.  NULL: there is
+/* A new page, instead of a predecessor's.  failed: a flush has failed already.  NULL: there is
  * none, which is logged. */
 struct td_sync_mark *syncmark_open(int minor, bool failed);
 void syncmark_close(struct td_sync_mark *m); /* the file stays; NULL is fine */
 void syncmark_unlink(int minor);
-int syncmark_past(
-	int minor); /* -EIO: by what stands there, the disk has failed, which is logged; or 0 */
+int syncmark_past(int minor); /* -EIO: by that page, the disk has failed, which is logged; or 0 */
 
 #endif

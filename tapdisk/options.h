@@ -17,7 +17,7 @@ struct vbd_options {
 	bool read_only;
 	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512
 			       */
-	int request_timeout;  /* s after which a store that does not answer is told of; 0: never */
+	int request_timeout;  /* s until a store that does not answer is reported; 0: never */
 	size_t ring_memory;   /* bytes, of all rings of the process; 0: as is built in */
 	const char *io;       /* the I/O engine, of the host's choice; NULL: the one that suits */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */

@@ -25,9 +25,7 @@ int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io 
 	return rc;
 }
 
-/* --- messages
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 void queue_post(struct queue *q, struct queue_msg *m)
 {
@@ -108,9 +106,7 @@ void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void
 		td_fiber_wait();
 }
 
-/* --- threads
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- threads --- */
 
 static void *thread_main(void *arg)
 {

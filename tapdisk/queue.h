@@ -18,8 +18,8 @@
 
 #define QUEUE_MAX 4 /* threads of a tapdisk that serve rings, the main thread among them */
 
-/* Its owner's, in a struct of theirs; taken from post until fn is called, which may post it again.
- */
+/* Embedded by the caller; owned by the queue from queue_post() until fn runs, which may post it
+ * again. */
 struct queue_msg {
 	struct queue_msg *next;
 	void (*fn)(struct queue_msg *m); /* in the queue's thread, from its loop */

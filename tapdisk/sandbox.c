@@ -37,9 +37,7 @@ static void misses(const char *what)
 	snprintf(state + n, sizeof state - n, "%s no %s", state[n - 1] == ':' ? "" : ",", what);
 }
 
-/* --- B1
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- B1 --- */
 
 static bool drop_capabilities(void)
 {
@@ -62,9 +60,7 @@ static bool drop_capabilities(void)
 	return syscall(SYS_capset, &h, d) == 0;
 }
 
-/* --- B3
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- B3 --- */
 
 #if defined __x86_64__
 #define ARCH AUDIT_ARCH_X86_64
@@ -320,9 +316,7 @@ static bool filter(void)
 }
 #endif
 
-/* --- whether
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- whether --- */
 
 static int set_key(const char *key, const char *value, void *arg, struct td_err *err)
 {

@@ -4,11 +4,12 @@
  * takes it over by one of these finds less to use.
  *
  * B1 no new privileges, and of root's capabilities those alone that opening images takes: of any
- * owner (DAC_OVERRIDE), and to tell who has one open (SYS_PTRACE); and IPC_LOCK, by which older
- * kernels count an io_uring's memory B2 no core dumps: a guest's data and keys are in the memory B3
- * the system calls that it makes, and no others: one that is not on the list ends the process.
- * Threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask whose they are; no exec,
- * ptrace, mount, namespaces, bpf, kexec, modules, keys
+ *    owner (DAC_OVERRIDE), and to tell who has one open (SYS_PTRACE); and IPC_LOCK, by which
+ *    older kernels count an io_uring's memory
+ * B2 no core dumps: a guest's data and keys are in the memory
+ * B3 the system calls that it makes, and no others: one that is not on the list ends the process.
+ *    Threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask whose they are; no
+ *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys
  *
  * It is still root, and opens files by their names: what an image may name, lib/io/reach.h says.
  */

@@ -44,8 +44,8 @@ void server_adopted(struct vbd *v);
 int server_mark(const struct vbd *v); /* writes our pid into its marker; 0 or -errno */
 /* It has been handed over. */
 void server_moved(struct vbd *v);
-/* All have: nobody finds this process any more but who is connected, and its sockets' names lead to
- * who has the disks. */
+/* All disks have moved: this process is found no more, except by those connected to it, and the
+ * names of its sockets become links to the new owner's. */
 void server_leave_notes(void);
 void server_end(void); /* soon: time for the last answer to be read */
 

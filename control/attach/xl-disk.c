@@ -8,8 +8,7 @@
 
 #define MAX_FIELD 4160
 
-/* --- virtual device numbers (xen-vbd-interface(7))
- * --------------------------------------------------------------- */
+/* --- virtual device numbers (xen-vbd-interface(7)) --- */
 
 static bool digits(const char **p, uint32_t max, uint32_t *out)
 {
@@ -110,8 +109,7 @@ void xl_vdev_name(uint32_t devid, char name[24])
 		sprintf(name, "%u", part);
 }
 
-/* --- the specification
- * -------------------------------------------------------------------------------------------- */
+/* --- the specification --- */
 
 static int set_text(char **where, const char *value, const char *what, struct td_err *err)
 {

@@ -21,9 +21,7 @@
 #define DEPTH_MAX   8
 #define DEVICES_MAX 16
 
-/* --- the page cache
- * -----------------------------------------------------------------------------------------------
- */
+/* --- the page cache --- */
 
 /* cachestat(2), Linux 6.5; the number is the same on every architecture. */
 #ifndef SYS_cachestat
@@ -90,9 +88,7 @@ static void page_cache(json_t *o, const char *via, const struct stat *st)
 	close(fd);
 }
 
-/* --- the descriptor
- * -----------------------------------------------------------------------------------------------
- */
+/* --- the descriptor --- */
 
 static void put_flags(json_t *o, unsigned flags)
 {
@@ -175,8 +171,7 @@ bool tc_audit_file(json_t *o, pid_t pid, const char *path, struct stat *st)
 	return found;
 }
 
-/* --- what it stands on
- * -------------------------------------------------------------------------------------------- */
+/* --- what it stands on --- */
 
 void tc_audit_mount(json_t *o, dev_t dev)
 {

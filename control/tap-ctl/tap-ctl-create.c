@@ -2,10 +2,10 @@
 /*
  * create and destroy: several steps, and whole in each case.
  *
- * create, killed at any point, leaves nothing behind that stays: before the attach the marker has
- * our pid in it, with which the next list knows it for a dead one's; the tapdisk is on a leash,
- * whose end tells it to close what it has, remove its marker and end.  A disk counts as made when
- * its name has been printed: then the leash is let go.
+ * create may be killed at any point and leaves nothing behind.  Before the attach the marker has
+ * our pid in it, by which the next list sees that its maker is dead.  The tapdisk holds a socket to
+ * us: when that closes, it closes its disk, removes its marker and exits.  A disk counts as made
+ * when its name has been printed: then we release the tapdisk from the socket.
  */
 #include "control/tap-ctl/tap-ctl.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * revive: a new tapdisk in the place of one that has died, with the same disk open in the same way,
+ * revive: a new tapdisk instead of one that has died, with the same disk open in the same way,
  * so that its guests' rings can be taken over.  What to do stands in the record that the dead one
  * left (tapdisk/vbd/record.h).
  *

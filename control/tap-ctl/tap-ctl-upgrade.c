@@ -5,7 +5,7 @@
  *
  * The old one alone decides: it has the disks until it says that the new one has them, and takes
  * them back when that dies or hangs within its first second.  So nothing is lost when this process
- * dies: a new tapdisk that nobody gives a disk ends by itself. Of several tapdisks, the next begins
+ * dies: a new tapdisk that is given no disk exits. Of several tapdisks, the next begins
  * when one has handed over; their trials run beside each other.
  */
 #include "control/tap-ctl/tap-ctl.h"

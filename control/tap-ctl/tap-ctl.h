@@ -67,8 +67,8 @@ struct tc_cmd {
 
 extern const struct tc_cmd tc_cmds[]; /* ends with name == NULL */
 
-/* tap-ctl.c.  One line on stdout, now: who cannot be told of what was made must not find it there
- * later. */
+/* tap-ctl.c.  Prints a line on stdout, and flushes.  When that fails the caller undoes its work, so
+ * that nothing exists that the user was not told about. */
 int tc_put_line(const char *text, struct td_err *err);
 
 /* tap-ctl-args.c.  argv[0] is the command's name.  a->options is the caller's to release. */

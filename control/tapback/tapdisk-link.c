@@ -374,9 +374,7 @@ static bool taken_over(struct device *d, bool mine)
 	return true;
 }
 
-/* --- a dead tapdisk
- * -------------------------------------------------------------------------------------------------
- */
+/* --- a dead tapdisk --- */
 
 /* It has died too often lately: what kills it would kill the next. */
 static bool too_often(struct device *d)

@@ -114,7 +114,7 @@ static void on_ping(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	/* one that is paused, or has no space, waits for somebody else, and says so itself; one
-	 * that has died is buried elsewhere */
+	 * that has died is dealt with elsewhere */
 	/*
 	 * One that has nothing to answer is idle, whatever the guest's ring says, which is why it
 	 * was asked: the guest can write that as it likes.  An older tapdisk does not say how many.

@@ -43,9 +43,7 @@ static const char *compat(const struct qcow_header *h)
 	return h->version == 2 ? "0.10" : "1.1";
 }
 
-/* --- encryption
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- encryption --- */
 
 /* "aes-256", "xts", "plain64". */
 static void cipher_words(const struct luks *l, char cipher[16], char mode[8], char iv[24])
@@ -93,9 +91,7 @@ static void text_encrypt(const struct qcow_info *i)
 	putchar('\n');
 }
 
-/* --- info
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- info --- */
 
 static json_t *json_snapshots(const struct qcow_info *i)
 {
@@ -242,9 +238,7 @@ int td_qcow_info(struct td_qcow *t)
 	return -rc;
 }
 
-/* --- map
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- map --- */
 
 struct shown {
 	struct qcow_extent e;

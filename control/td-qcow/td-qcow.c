@@ -69,9 +69,7 @@ int td_qcow_size(const char *text, uint64_t *size, struct td_err *err)
 	return 0;
 }
 
-/* --- check
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* --- check --- */
 
 static void say(struct qcow_check *c, const char *line)
 {
@@ -136,9 +134,7 @@ static int check_image(struct td_qcow *t)
 	return c.corruptions ? 2 : c.leaks ? 3 : 0;
 }
 
-/* --- resize
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- resize --- */
 
 static int resize(struct td_qcow *t)
 {
@@ -173,9 +169,7 @@ static int resize(struct td_qcow *t)
 	return -rc;
 }
 
-/* --- the program
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- the program --- */
 
 static const struct {
 	const char *name;

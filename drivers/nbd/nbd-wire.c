@@ -25,8 +25,7 @@ static void schedule(struct nbdc_client *n)
 		ev_feed_event(n->loop, &n->send, EV_CUSTOM);
 }
 
-/* --- the ends of commands and requests
- * ------------------------------------------------------------------------------ */
+/* --- the ends of commands and requests --- */
 
 static void req_put(struct nbdc_client *n, struct td_req *req, int err)
 {
@@ -94,8 +93,7 @@ static void lose(struct nbdc_client *n, const char *why)
 		req_put(n, td_entry(l, struct td_req, link), -EIO);
 }
 
-/* --- requests cut into commands
- * ------------------------------------------------------------------------------------- */
+/* --- requests cut into commands --- */
 
 static bool has_data(const struct nbdc_cmd *cmd)
 {
@@ -195,9 +193,7 @@ static int data_iov(const struct nbdc_cmd *cmd, uint32_t skip, struct iovec *iov
 	return n;
 }
 
-/* --- sending
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- sending --- */
 
 static size_t wire_len(const struct nbdc_cmd *cmd)
 {
@@ -272,9 +268,7 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 	schedule(w->data);
 }
 
-/* --- replies
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- replies --- */
 
 /* A server's errors have numbers of their own.  What is neither space nor ability is a failure,
  * whatever it calls it. */
@@ -392,9 +386,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	work(n);
 }
 
-/* --- from outside
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- from outside --- */
 
 void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req)
 {

@@ -8,23 +8,27 @@
  * allocates and locks for each, and brings libraries for TLS and XML into every tapdisk of a host.
  * Facts of the protocol: NetworkBlockDevice/nbd, doc/proto.md.
  *
- * K1 a server is believed nothing: each number that it sends is bounded before it is used, and what
- * it may not say ends the connection K2 bytes of a reply go only into the memory of the command
- * that it answers, which is with the server in full and is answered once K3 a connection that has
- * ended is not made again while the image is open: what the server had acknowledged and not flushed
- * may be lost, and a flush on a new connection would not tell.  All requests fail with EIO, flushes
- * with them K4 a request that failed, or whose sender has died, may still be carried out by the
- * server until the server has closed its end of that connection: no request follows it that it
- * could overwrite, neither on this connection (K3) nor on the next (K5) K5 before a disk is written
- * through a new connection, no connection to that server whose client is gone is open at the
- * server's end. It is waited for, 10 s, and then the open is refused.  Where the kernel does not
- * show the server's end (TCP, another network namespace, a proxy's far side) and a guest has
- * promises of a disk on which changes were unanswered, a flush has failed (S2) K6 a flush need not
- * cover what was acknowledged on another connection, unless the server says so (CAN_MULTI_CONN).
- * Where it does not, and changes of an earlier connection were acknowledged and covered by no
- * flush, a flush has failed: the guest that was promised them hears of it (S2 of lib/settle.h) K7
- * so a connection that drops flushes (cache=unsafe) is flushed before it is let go: the next may
- * have something to promise
+ * K1 a server is believed nothing: each number that it sends is bounded before it is used, and
+ *    what it may not say ends the connection
+ * K2 bytes of a reply go only into the memory of the command that it answers, which is with the
+ *    server in full and is answered once
+ * K3 a connection that has ended is not made again while the image is open: what the server had
+ *    acknowledged and not flushed may be lost, and a flush on a new connection would not tell.
+ *    All requests fail with EIO, flushes with them
+ * K4 a request that failed, or whose sender has died, may still be carried out by the server
+ *    until the server has closed its end of that connection: no request follows it that it could
+ *    overwrite, neither on this connection (K3) nor on the next (K5)
+ * K5 before a disk is written through a new connection, no connection to that server whose client
+ *    is gone is open at the server's end. It is waited for, 10 s, and then the open is refused.
+ *    Where the kernel does not show the server's end (TCP, another network namespace, a proxy's
+ *    far side) and a guest has promises of a disk on which changes were unanswered, a flush has
+ *    failed (S2)
+ * K6 a flush need not cover what was acknowledged on another connection, unless the server says
+ *    so (CAN_MULTI_CONN). Where it does not, and changes of an earlier connection were
+ *    acknowledged and covered by no flush, a flush has failed: the guest that was promised them
+ *    hears of it (S2 of lib/settle.h)
+ * K7 so a connection that drops flushes (cache=unsafe) is flushed before it is let go: the next
+ *    may have something to promise
  */
 #ifndef DRIVERS_NBD_H
 #define DRIVERS_NBD_H

@@ -166,9 +166,7 @@ int qcow_bitmaps_open(struct qcow *q)
 	return rc ? rc : write_directory(q);
 }
 
-/* --- at close
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- at close --- */
 
 static bool any_bit(const uint8_t *p, size_t len)
 {

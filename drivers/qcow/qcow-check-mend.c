@@ -6,9 +6,7 @@
 
 #include "drivers/qcow/qcow-checking.h"
 
-/* --- flags
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* --- flags --- */
 
 static uint16_t references(const struct qcow_checking *k, uint64_t off)
 {
@@ -88,8 +86,7 @@ int qcow_check_flags(struct qcow_checking *k, bool set)
 	return rc;
 }
 
-/* --- a new refcount structure
- * --------------------------------------------------------------------------------------------- */
+/* --- a new refcount structure --- */
 
 static void patch_table(struct qcow_checking *k, uint8_t *p)
 {

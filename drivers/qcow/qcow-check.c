@@ -64,8 +64,7 @@ int qcow_check_patch(struct qcow_checking *k, void (*patch)(struct qcow_checking
 	return rc ? rc : qcow_check_sync(k);
 }
 
-/* --- comparing, and counts in place
- * -------------------------------------------------------------------------------------- */
+/* --- comparing, and counts in place --- */
 
 /* One block's counts against what was found; changed: k->buf is to be written. */
 static void compare_block(struct qcow_checking *k, uint64_t first, bool *changed)
@@ -137,9 +136,7 @@ static int compare(struct qcow_checking *k)
 	return rc;
 }
 
-/* --- all of it
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* --- all of it --- */
 
 static void patch_marks(struct qcow_checking *k, uint8_t *p)
 {

@@ -4,24 +4,28 @@
  * not, so:
  *
  * Q1 A reference that is on disk is counted on disk: a cluster's refcount is durable before an
- * entry that points to it is written. (Phase 1 before phase 2.)  A count without a reference is a
- * leak, and no harm. Q2 What an entry on disk points to is there: a cluster's contents - the
- * guest's bytes, what was copied around them, and zeroes - are durable before its L2 entry is
- * written.  An L2 entry changes in memory only when its data has been written, and phase 1 ends in
- *    an fdatasync that began after phase 2's pages were copied.
- * Q3 A new L2 table is all zeroes, or a copy of the one that it replaces, in the file before its L1
- * entry is set in memory; so L1 and L2 may be written in any order within phase 2. Q4 A cluster
- * whose reference is gone is counted until that is durable (qcow_release: after phase 2 of a
- * write-back that began after the change), and is punched and taken anew only when no operation
- * that found it by the old mapping is under way (the epochs). Q5 A refcount block holds its own
- * count and is durable before the refcount table's entry that makes it one is set in memory; a new,
- * larger refcount table and its blocks are durable before the header names it; the header is one
- * sector, changed as a whole. Q6 A page is written from a copy that was taken when the write-back
- * began: what changes later waits for the next. Q7 A flush is answered when a write-back that began
- * after it arrived is over, or when there was nothing to write, by fdatasync. Q8 Lazy refcounts,
- * where the image asks for them: Q1 does not hold, but the mark in the header that says so is
- * durable before the first reference without a durable count is written.  It is taken away at
- * close, when all counts are durable; who opens the image with the mark counts anew.
+ *    entry that points to it is written. (Phase 1 before phase 2.)  A count without a reference
+ *    is a leak, and no harm.
+ * Q2 What an entry on disk points to is there: a cluster's contents - the guest's bytes, what was
+ *    copied around them, and zeroes - are durable before its L2 entry is written.  An L2 entry
+ *    changes in memory only when its data has been written, and phase 1 ends in an fdatasync that
+ *    began after phase 2's pages were copied.
+ * Q3 A new L2 table is all zeroes, or a copy of the one that it replaces, in the file before its
+ *    L1 entry is set in memory; so L1 and L2 may be written in any order within phase 2.
+ * Q4 A cluster whose reference is gone is counted until that is durable (qcow_release: after
+ *    phase 2 of a write-back that began after the change), and is punched and taken anew only
+ *    when no operation that found it by the old mapping is under way (the epochs).
+ * Q5 A refcount block holds its own count and is durable before the refcount table's entry that
+ *    makes it one is set in memory; a new, larger refcount table and its blocks are durable
+ *    before the header names it; the header is one sector, changed as a whole.
+ * Q6 A page is written from a copy that was taken when the write-back began: what changes later
+ *    waits for the next.
+ * Q7 A flush is answered when a write-back that began after it arrived is over, or when there was
+ *    nothing to write, by fdatasync.
+ * Q8 Lazy refcounts, where the image asks for them: Q1 does not hold, but the mark in the header
+ *    that says so is durable before the first reference without a durable count is written.  It
+ *    is taken away at close, when all counts are durable; who opens the image with the mark
+ *    counts anew.
  *
  * Q9 A change of an entry or a count is in image->redo before the request that needs it is
  * answered: a process that dies takes none along. When the log has missed one, all changes and
@@ -71,8 +75,7 @@ bool qcow_clean(const struct qcow *q)
 	return !ndirty && !q->l1.ndirty && !q->wb_lock.held;
 }
 
-/* --- copies of what is dirty
- * ----------------------------------------------------------------------------------------- */
+/* --- copies of what is dirty --- */
 
 /* Pieces of the file to be written together; adjacent ones are one write. */
 struct set {
@@ -242,9 +245,7 @@ static int write_set(struct qcow *q, const struct set *s)
 	return wave.err;
 }
 
-/* --- a write-back
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- a write-back --- */
 
 struct writeback {
 	struct set ref, ref_table, l2, l1;
@@ -430,9 +431,7 @@ int qcow_flush_refs(struct qcow *q)
 	return qcow_flush(q);
 }
 
-/* --- the header
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- the header --- */
 
 int qcow_header_write(struct qcow *q)
 {

@@ -172,9 +172,7 @@ static int text(char *to, size_t room, const uint8_t *p, size_t len, const char 
 	return 0;
 }
 
-/* --- version 1
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- version 1 --- */
 
 int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
 			struct td_err *err)
@@ -224,9 +222,7 @@ int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qc
 		    "the backing file's name", name, err);
 }
 
-/* --- extensions
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- extensions --- */
 
 static int bitmaps(const uint8_t *p, size_t len, const char *name, struct qcow_header *h,
 		   struct td_err *err)
@@ -337,9 +333,7 @@ int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct
 	return 0;
 }
 
-/* --- tables
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- tables --- */
 
 struct area {
 	const char *what;
@@ -384,9 +378,7 @@ int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const cha
 	return 0;
 }
 
-/* --- encoding
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- encoding --- */
 
 struct out {
 	uint8_t *p;
@@ -471,9 +463,7 @@ int qcow_header_encode(const struct qcow_header *h, void *buf, size_t len)
 	return 0;
 }
 
-/* --- refcounts
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- refcounts --- */
 
 uint64_t qcow_ref_get(const void *p, unsigned order, uint64_t i)
 {

@@ -120,9 +120,7 @@ int qcow_tables_check(const struct qcow_header *h, uint64_t file_size, const cha
  */
 int qcow_header_encode(const struct qcow_header *h, void *buf, size_t len);
 
-/* --- geometry
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- geometry --- */
 
 static inline uint64_t qcow_cluster(const struct qcow_header *h)
 {
@@ -154,9 +152,7 @@ static inline uint64_t qcow_refs_per_block(const struct qcow_header *h)
 	return (qcow_cluster(h) * 8) >> h->ref_order;
 }
 
-/* --- entries
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- entries --- */
 
 #define QCOW_COPIED       (UINT64_C(1) << 63) /* refcount is one: may be changed in place */
 #define QCOW_ZIPPED       (UINT64_C(1) << 62)

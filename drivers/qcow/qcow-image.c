@@ -14,9 +14,7 @@
 #include "lib/path.h"
 #include "lib/sibling.h"
 
-/* --- header alone
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- header alone --- */
 
 static int read_header(struct td_file *f, struct qcow_header *h, struct td_err *err)
 {
@@ -118,9 +116,7 @@ int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, s
 	return rc;
 }
 
-/* --- chains
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- chains --- */
 
 #define DEPTH_MAX 64
 
@@ -242,9 +238,7 @@ static int request(struct td_image *image, enum td_op op, unsigned flags, void *
 				buf != NULL);
 }
 
-/* --- resize
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* --- resize --- */
 
 /* The header's fields, in one write. */
 static int write_size(struct qcow *q, uint64_t size)
@@ -362,9 +356,7 @@ int qcow_image_resize(const char *path, uint64_t size, bool shrink, const struct
 	return rc ? td_fail(err, -rc, "cannot resize %s: %s", path, strerror(-rc)) : 0;
 }
 
-/* --- commit
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- commit --- */
 
 #define CHUNK (2u << 20)
 
@@ -475,9 +467,7 @@ int qcow_image_commit(const char *path, bool keep, const struct td_key *key,
 	return rc ? td_fail(err, -rc, "cannot commit %s: %s", path, strerror(-rc)) : 0;
 }
 
-/* --- map
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- map --- */
 
 struct walk {
 	int (*each)(void *data, const struct qcow_extent *e);

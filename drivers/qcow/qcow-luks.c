@@ -23,9 +23,7 @@
 		    */
 #define ITERATIONS_ALL (1u << 26)
 
-/* --- the header
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- the header --- */
 
 /* A field of text of 32 bytes, zeroes behind it. */
 static void word(const uint8_t *p, char out[33])
@@ -165,9 +163,7 @@ int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks
 	return rc;
 }
 
-/* --- the key
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- the key --- */
 
 static int stretch(const struct luks *l, const uint8_t *secret, size_t len, const uint8_t salt[32],
 		   uint32_t iterations, uint8_t *out, size_t n)
@@ -253,9 +249,7 @@ int luks_unlock(const struct luks *l, const uint8_t *area, const uint8_t *pass, 
 	return rc;
 }
 
-/* --- a new one
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- a new one --- */
 
 #define SLOT_ALIGN     4096
 #define ITERATIONS_MIN 1000

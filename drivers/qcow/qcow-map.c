@@ -219,9 +219,7 @@ int qcow_map_wait(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *r
 	}
 }
 
-/* --- changes
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- changes --- */
 
 int qcow_l2_entry(struct qcow *q, uint64_t off, struct qcow_page **page, uint8_t **at)
 {

@@ -219,9 +219,7 @@ void qcow_pages_forget(struct qcow *q, uint64_t off, uint64_t len)
 	}
 }
 
-/* --- tables
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- tables --- */
 
 #define PER_SECTOR (QCOW_SECTOR / 8)
 
@@ -256,8 +254,7 @@ void qcow_table_set(struct qcow *q, struct qcow_table *t, uint32_t i, uint64_t v
 	}
 }
 
-/* --- the set of metadata clusters: open addressing, at most half full
- * ------------------------------------------------ */
+/* --- the set of metadata clusters: open addressing, at most half full --- */
 
 static uint32_t slot(const struct qcow *q, uint64_t off)
 {

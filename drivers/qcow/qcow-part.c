@@ -12,8 +12,7 @@
 #include "lib/fiber/fiber.h"
 #include "lib/io/iov.h"
 
-/* --- operations that found their place by the mapping (Q4)
- * ------------------------------------------------------------ */
+/* --- operations that found their place by the mapping (Q4) --- */
 
 void qcow_fly(struct qcow *q, unsigned *epoch)
 {
@@ -27,9 +26,7 @@ void qcow_land(struct qcow *q, unsigned epoch)
 		td_cond_wake(&q->drained);
 }
 
-/* --- pieces
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- pieces --- */
 
 /* With the iovec of [skip, skip + len) of req; kept when done, so that after the first burst
  * nothing is allocated. */
@@ -69,9 +66,7 @@ void qcow_op_put(struct qcow_op *op)
 	op->q->ops = op;
 }
 
-/* --- requests
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static unsigned flags_of(const struct qcow *q, const struct td_req *req, enum td_io_op what,
 			 uint64_t host)

@@ -96,9 +96,7 @@ bool qcow_read_fast(struct qcow *q, struct td_req *req)
 	return true;
 }
 
-/* --- on a fiber
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- on a fiber --- */
 
 struct unzip {
 	struct qcow *q;

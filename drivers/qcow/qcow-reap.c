@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Host clusters given back, when nobody refers to them on disk any more and nobody is under way to
- * them: Q4 of qcow-flush.c is kept here. */
+/* Frees clusters that are unreferenced on disk and have no I/O in flight: Q4 of qcow-flush.c is
+ * kept here. */
 #include <errno.h>
 #include <stdlib.h>
 

@@ -161,9 +161,7 @@ int qcow_ref_need_block(struct qcow *q, uint64_t cluster)
 	return q->ref.entry[index] ? 0 : qcow_ref_new_block(q, (uint32_t)index);
 }
 
-/* --- at open
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- at open --- */
 
 #define BLOCKS_LOOKED_AT 64
 

@@ -12,9 +12,7 @@
 #include "drivers/qcow/qcow-refcount.h"
 #include "lib/fiber/fiber.h"
 
-/* --- space
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- space --- */
 
 #define RESERVE_MIN (UINT64_C(1) << 20) /* bytes */
 #define RESERVE_MAX (UINT64_C(64) << 20)
@@ -59,9 +57,7 @@ void qcow_trim_end(struct qcow *q)
 		qcow_set_length(q->file, q->end << q->cbits);
 }
 
-/* --- taking
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- taking --- */
 
 static int take_clusters(struct qcow *q, struct qcow_page *page, uint64_t first, uint64_t n)
 {

@@ -16,9 +16,7 @@
 
 #define SUBS 32
 
-/* --- in place
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- in place --- */
 
 bool qcow_write_fast(struct qcow *q, struct td_req *req)
 {
@@ -48,8 +46,7 @@ bool qcow_write_fast(struct qcow *q, struct td_req *req)
 	return true;
 }
 
-/* --- one fiber at a time changes a cluster
- * ------------------------------------------------------------------------------- */
+/* --- one fiber at a time changes a cluster --- */
 
 static struct qcow_range *overlaps(struct qcow *q, uint64_t from, uint64_t to)
 {
@@ -76,9 +73,7 @@ void qcow_range_unlock(struct qcow *q, struct qcow_range *r)
 	td_cond_wake(&q->range_free);
 }
 
-/* --- allocating
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- allocating --- */
 
 /* A write of guest bytes into clusters [c0, c0 + n), which are locked, with what has to stand
  * around them. */

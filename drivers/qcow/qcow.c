@@ -13,9 +13,7 @@
 #include "lib/fiber/fiber.h"
 #include "lib/sibling.h"
 
-/* --- fibers
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- fibers --- */
 
 static int change_image(struct qcow *q, struct td_req *req)
 {
@@ -112,9 +110,7 @@ static void submit(struct td_image *image, struct td_req *req)
 	}
 }
 
-/* --- what lies below
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- what lies below --- */
 
 /* The type names that a backing file's format stands for. */
 static const struct {

@@ -99,7 +99,7 @@ struct qcow_op {
 struct qcow {
 	struct td_image *image;
 	struct td_io *io;
-	struct td_file *file, *data; /* data == file but for an external data file */
+	struct td_file *file, *data; /* data == file unless there is an external data file */
 	struct qcow_header h;
 	uint8_t *first;        /* the header's sector, as on disk */
 	unsigned cbits, ubits; /* a cluster's and a subcluster's (else a cluster's) bits */

@@ -6,28 +6,33 @@
  * the power may go at any:
  *
  * V1 A bit goes into the file only when the data that it stands for is durable.  A sector then
- * shows what was there before the write, or the write; never what lay in the file or on the device
- * by chance. V2 A BAT entry goes into the file only when the bitmap at its place is durable, all
- * clear at first.  Bits that lay there by chance never count. V3 A place is handed out once: above
- * all blocks and all metadata.  One is given back only when its block never got into bat[]. V4 Bits
- * and entries are never taken back.  So whatever is true of the file once stays true: a batmap's
- * bit, which sums up a bitmap, is written at close, when all bitmaps are durable; after a cut the
- * batmap knows too little, never too much. V5 A FLUSH, or a write with FUA, that needs metadata is
- * answered by a commit that began after it: freeze what is dirty, sync (V1, V2), write what was
- * frozen, sync.  What becomes dirty meanwhile is the next commit's, since the first sync does not
- * cover it. V6 When a sync fails, what it should have covered may be lost without another sign.
- * Nothing that was frozen is written, and the image fails every write and flush until it is opened
- * again; it says so (td_image_fault), since a write to what it has told of (vhd_map) does not come
- * by here. V7 The copy of the footer at 0 rules while the image is open.  The footer at the end
- * gives way to the first new block; it is written again at close, when all else is durable.
- * Meanwhile the file is always longer than its last block, so that the guest's bytes never stand
- * where a reader looks for a footer.
+ *    shows what was there before the write, or the write; never what lay in the file or on the
+ *    device by chance.
+ * V2 A BAT entry goes into the file only when the bitmap at its place is durable, all clear at
+ *    first.  Bits that lay there by chance never count.
+ * V3 A place is handed out once: above all blocks and all metadata.  One is given back only when
+ *    its block never got into bat[].
+ * V4 Bits and entries are never taken back.  So whatever is true of the file once stays true: a
+ *    batmap's bit, which sums up a bitmap, is written at close, when all bitmaps are durable;
+ *    after a cut the batmap knows too little, never too much.
+ * V5 A FLUSH, or a write with FUA, that needs metadata is answered by a commit that began after
+ *    it: freeze what is dirty, sync (V1, V2), write what was frozen, sync.  What becomes dirty
+ *    meanwhile is the next commit's, since the first sync does not cover it.
+ * V6 When a sync fails, what it should have covered may be lost without another sign. Nothing
+ *    that was frozen is written, and the image fails every write and flush until it is opened
+ *    again; it says so (td_image_fault), since a write to what it has told of (vhd_map) does not
+ *    come by here.
+ * V7 The copy of the footer at 0 rules while the image is open.  The footer at the end gives way
+ *    to the first new block; it is written again at close, when all else is durable. Meanwhile
+ *    the file is always longer than its last block, so that the guest's bytes never stand where a
+ *    reader looks for a footer.
  *
- * V8 A bit or an entry is in image->redo before the write that needs it is answered: a process that
- * dies takes none along. V9 What bits and entries claim is held against the file's end when it is
- * opened (vhd-end.c).  What a bit stands for beyond the end is lost: the image is not opened for
- * writing, and a read of it is an error, never zeroes nor the footer that may lie there.  A short
- * block of which nothing is lost gets its whole length before anything is written.
+ * V8 A bit or an entry is in image->redo before the write that needs it is answered: a process
+ *    that dies takes none along.
+ * V9 What bits and entries claim is held against the file's end when it is opened (vhd-end.c).
+ *    What a bit stands for beyond the end is lost: the image is not opened for writing, and a
+ *    read of it is an error, never zeroes nor the footer that may lie there. A short block of
+ *    which nothing is lost gets its whole length before anything is written.
  *
  * A bitmap is hot while the file does not know all that it knows: a write that will set bits is
  * under way, or it is dirty, or being committed.  There are at most hot_max, which bounds the
@@ -78,9 +83,7 @@ void vhd_alloc_fini(struct vhd *v)
 	free(v->bat_dirty);
 }
 
-/* --- hot and cold
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- hot and cold --- */
 
 static bool heat(struct vhd *v, struct vhd_bitmap *bm)
 {
@@ -143,9 +146,7 @@ void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_
 	vhd_cool(v, bm);
 }
 
-/* --- blocks
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- blocks --- */
 
 /* Makes the file reach beyond `end' (V7); a device has the size that it has, and may have grown. */
 static int grow_file(struct vhd *v, uint64_t end)

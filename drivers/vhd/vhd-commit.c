@@ -14,8 +14,7 @@
 
 #define PER_SECTOR (VHD_SECTOR / 4) /* BAT entries */
 
-/* --- several writes at once, awaited by a fiber
- * ---------------------------------------------------------------------- */
+/* --- several writes at once, awaited by a fiber --- */
 
 static void batch_done(struct td_iop *op, int err)
 {
@@ -59,9 +58,7 @@ void vhd_batch_write(struct vhd *v, struct vhd_batch *b, void *buf, uint64_t off
 		vhd_batch_wait(b);
 }
 
-/* --- commits
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- commits --- */
 
 int vhd_wait_room(struct vhd *v)
 {
@@ -254,9 +251,7 @@ void vhd_commit_later(struct ev_loop *loop, ev_timer *w, int revents)
 	vhd_commit(w->data, NULL);
 }
 
-/* --- close
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- close --- */
 
 int vhd_put_batmap(struct vhd *v)
 {

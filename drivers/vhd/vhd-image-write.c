@@ -3,19 +3,24 @@
  * A VHD offline: written.  Whatever the power does, the file opens, and a sector reads what it read
  * before or what was written to it:
  *
- *  W1  A BAT entry is written when the block's bitmap and data are durable, and points where no
- * entry and no metadata points. W2  A bit of a bitmap is set when the sector's data is durable. W3
- * A bit of the batmap is set when the block's bitmap is durable, and cleared, durably, before a bit
- * of that bitmap is. W4  A sector of a new block that was not written holds zeroes: QEMU and others
- * read past the bitmap. W5  The copy of the footer at 0 is written in one piece of 512 bytes and
- * valid at all times; the one at the end is the first to be overwritten by a new block, and the
- * last to be written again. W6  The last 512 bytes of a file are never a guest's, who could write a
- * footer there: a file grows by a block and those. W7  What bits stand for beyond the file's end is
- * lost: such an image is neither written nor copied (VHD_HOW of vhd_image_open), and reading it is
- * an error.  A short block of which nothing is lost gets its whole length, and zeroes where the
- * footer was, before anything is written to it, or a footer behind it. W8  Data go beneath an image
- * only where nobody else stands (vhd-beneath.c): each who reads what is written beneath reads it
- *      through the image that it comes from, which hides it.
+ * W1 A BAT entry is written when the block's bitmap and data are durable, and points where no
+ *    entry and no metadata points.
+ * W2 A bit of a bitmap is set when the sector's data is durable.
+ * W3 A bit of the batmap is set when the block's bitmap is durable, and cleared, durably, before a
+ *    bit of that bitmap is.
+ * W4 A sector of a new block that was not written holds zeroes: QEMU and others read past the
+ *    bitmap.
+ * W5 The copy of the footer at 0 is written in one piece of 512 bytes and valid at all times; the
+ *    one at the end is the first to be overwritten by a new block, and the last to be written
+ *    again.
+ * W6 The last 512 bytes of a file are never a guest's, who could write a footer there: a file
+ *    grows by a block and those.
+ * W7 What bits stand for beyond the file's end is lost: such an image is neither written nor
+ *    copied (VHD_HOW of vhd_image_open), and reading it is an error. A short block of which
+ *    nothing is lost gets its whole length, and zeroes where the footer was, before anything is
+ *    written to it, or a footer behind it.
+ * W8 Data go beneath an image only where nobody else stands (vhd-beneath.c): each who reads what
+ *    is written beneath reads it through the image that it comes from, which hides it.
  */
 #include "drivers/vhd/vhd-image.h"
 

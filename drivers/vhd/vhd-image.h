@@ -71,7 +71,7 @@ struct vhd_image {
 
 /* --- vhd-image.c, vhd-image-parent.c --- */
 int vhd_image_open(const char *path, unsigned flags, struct vhd_image **out, struct td_err *err);
-/* A raw image in the place of a parent. */
+/* A raw image as a parent. */
 int vhd_image_open_raw(const char *path, unsigned flags, struct vhd_image **out,
 		       struct td_err *err);
 void vhd_image_close(struct vhd_image *v); /* what was not flushed is lost; NULL is fine */
@@ -163,7 +163,7 @@ int vhd_sync_name(const char *path, struct td_err *err);
 /* How to get from the child's file to the parent's, both canonical. */
 int vhd_relative_path(const char *child, const char *parent, char out[VHD_PATH_MAX],
 		      struct td_err *err);
-/* What the header says of its parent, but for the locators. */
+/* What the header says of its parent, except the locators. */
 int vhd_name_parent(struct vhd_header *h, const struct vhd_image *parent, struct td_err *err);
 /* The locators: bytes that each of the three takes for this path; and written, to `at' and into h.
  */

@@ -34,9 +34,7 @@ struct gap {
 	uint64_t at, len; /* at: from the start of the request */
 };
 
-/* --- reads
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- reads --- */
 
 static void below_done(struct td_req *child, int err)
 {
@@ -123,9 +121,7 @@ static enum need read_part(struct td_req *req, uint64_t at, uint64_t len, struct
 	return NOTHING;
 }
 
-/* --- writes
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- writes --- */
 
 static enum need write_part(struct td_req *req, uint64_t at, uint64_t len, struct gap *gap)
 {
@@ -171,9 +167,7 @@ static enum need write_part(struct td_req *req, uint64_t at, uint64_t len, struc
 	return NOTHING;
 }
 
-/* --- the walk
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- the walk --- */
 
 static void walk_fiber(void *arg);
 
@@ -260,9 +254,7 @@ static void walk_fiber(void *arg)
 	walk(arg, true);
 }
 
-/* --- the ways in
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the ways in --- */
 
 static void whole_done(struct td_iop *op, int err)
 {

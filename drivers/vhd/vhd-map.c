@@ -190,9 +190,7 @@ void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm)
 	vhd_map_drop(v, bm);
 }
 
-/* --- extents
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- extents --- */
 
 int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max)
 {
@@ -235,8 +233,7 @@ int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_ex
 	return n;
 }
 
-/* --- for other threads
- * ---------------------------------------------------------------------------------------------- */
+/* --- for other threads --- */
 
 #define MAP_UNIT (64u << 10) /* bytes: what is told begins at such a place, if it can */
 

@@ -159,8 +159,7 @@ static inline bool vhd_is_lost(const struct vhd *v, uint64_t off, uint64_t len)
 	       (off & (v->l.block_size - 1)) + len > (uint64_t)v->lost_from * VHD_SECTOR;
 }
 
-/* --- vhd-redo.c: on a fiber
- * ---------------------------------------------------------------------------------------- */
+/* --- vhd-redo.c: on a fiber --- */
 
 uint64_t vhd_entry_sum(uint32_t block, uint32_t entry); /* the table's sum is all of these xored */
 int vhd_redo_apply(struct vhd *v,

@@ -57,7 +57,7 @@ struct td_req {
 	int err;
 };
 
-/* What an image can do and how large it is; fixed while it is open but for size, which may grow. */
+/* What an image can do and how large it is; fixed while it is open, except size, which may grow. */
 struct td_image_info {
 	uint64_t size;     /* bytes */
 	uint32_t physical; /* bytes: best unit of a write */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The I/O engine: everything that touches a file goes through one table, so that a simulated or
- * faulty disk can stand in the place of the kernel.
+ * faulty disk can replace the kernel.
  *
  * A struct td_io belongs to one queue (a thread and its event loop).  td_iop_queue() makes no
  * system call and never completes an operation; all that was queued in a turn of the loop goes out

@@ -161,8 +161,7 @@ static void bounce(struct td_io *io, struct td_iop *op)
 	td_iop_queue(io, &a->inner);
 }
 
-/* --- the order of changes
- * ------------------------------------------------------------------------------------------- */
+/* --- the order of changes --- */
 
 /* Do they touch a common block, and is one of them an RMW?  A1, A3. */
 static bool conflict(const struct td_iop *a, const struct td_iop *b)

@@ -11,7 +11,7 @@
 
 #include "td/io.h"
 
-/* What is to be seen in the place of some of a file's bytes (G9 of lib/redo.h); the file's own,
+/* What is read instead of some of a file's bytes (G9 of lib/redo.h); the file's own,
  * from when it is put there. */
 struct td_file_over {
 	void (*show)(const struct td_file_over *o,

@@ -109,7 +109,7 @@ static bool says_nothing_of_write_back(const struct td_iop *op, int err)
 /*
  * The kernel tells one sync of two at once, or the first of two, that something was lost, and the
  * other, which covers the same, does well; and whoever waits for the second may be heard before
- * whoever waits for the first.  A durable write is told of it just as well.  So after one that
+ * whoever waits for the first.  A durable write may be the one that hears of it.  So after one that
  * failed no sync and no durable write of the file does well.
  */
 static int sync_outcome(const struct td_iop *op, int err)

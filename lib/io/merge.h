@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * READs, and WRITEs, that continue each other go to the engine as one operation: a guest that cuts
- * a large transfer into many requests is not paid for by as many in the kernel.  Between
- * lib/io/io.c and the engine; all in the loop's thread.
+ * Merges adjacent READs, and adjacent WRITEs, into one operation of the engine, to save system
+ * calls for guests that cut a large transfer into many requests.  Between lib/io/io.c and the
+ * engine; all in the loop's thread.
  */
 #ifndef TD_LIB_MERGE_H
 #define TD_LIB_MERGE_H

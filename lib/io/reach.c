@@ -14,9 +14,7 @@
 
 #define FOUND (O_PATH | O_CLOEXEC)
 
-/* --- where
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- where --- */
 
 /* The directory of a path, to be freed; "" for one in the root. */
 static char *dir_of(const char *path)
@@ -138,9 +136,7 @@ bool td_reach_has(const struct td_reach *r, const char *path)
 	return !each_dir(r, is_below, (void *)path);
 }
 
-/* --- the way there
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the way there --- */
 
 int td_reach_walk(int dir, const char *name)
 {
@@ -264,9 +260,7 @@ int td_reach_open(const struct td_reach *r, const char *path, struct td_err *err
 	return fd < 0 ? td_fail(err, -fd, "cannot open %s: %s", path, strerror(-fd)) : fd;
 }
 
-/* --- which
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- which --- */
 
 static bool is_word(const char *p, size_t n, const char *word)
 {

@@ -4,15 +4,16 @@
  * a stranger; what it names is opened only where the host lets it reach.
  *
  * RW1 Where: in the leaf's own directory, in the host's parent-dirs, or below one of them.  The
- * directory is opened as the host names it; from its descriptor the file is found without leaving
- * it, and the descriptor that was found is the file that is opened: a path is never walked twice.
- * A link in the directory that leads elsewhere is followed only into another of these directories.
- * /dev is an exception, where links are the host's own: from /dev/VG/LV to ../dm-N, for block
- * devices alone. RW2 Which: those that `parents' accepts.  By default a parent is either known by a
- * uuid that the image remembers, which no stranger can guess, or frozen: nobody may write it, as of
- * a file without any write permission, or of a read-only device.  A disk in use is neither. RW3
- * What is not accepted is not locked: an image cannot keep the owner of another one from writing
- * it.
+ *    directory is opened as the host names it; from its descriptor the file is found without
+ *    leaving it, and the descriptor that was found is the file that is opened: a path is never
+ *    walked twice. A link in the directory that leads elsewhere is followed only into another of
+ *    these directories. /dev is an exception, where links are the host's own: from /dev/VG/LV to
+ *    ../dm-N, for block devices alone.
+ * RW2 Which: those that `parents' accepts.  By default a parent is either known by a uuid that
+ *    the image remembers, which no stranger can guess, or frozen: nobody may write it, as of a
+ *    file without any write permission, or of a read-only device.  A disk in use is neither.
+ * RW3 What is not accepted is not locked: an image cannot keep the owner of another one from
+ *    writing it.
  */
 #ifndef TD_LIB_REACH_H
 #define TD_LIB_REACH_H

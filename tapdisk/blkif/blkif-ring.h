@@ -120,18 +120,14 @@ static inline const struct blkif_desc *blkif_desc_of(const struct blkif_req *r)
 	return &r->ring->table.entry[r->index].desc;
 }
 
-/* --- blkif.c
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- blkif.c --- */
 
 void blkif_init_watchers(struct blkif *b);
 void blkif_respond(struct blkif *b);            /* to all that is done, now */
 bool blkif_has_requests(const struct blkif *b); /* in its ring, not taken */
 void blkif_req_done(struct td_req *req, int err);
 
-/* --- blkif-check.c
- * --------------------------------------------------------------------------------------------------
- */
+/* --- blkif-check.c --- */
 
 /* Bytes of memory that it takes: for its data, and for the segments of an INDIRECT. */
 size_t blkif_room(const struct blkif_req *r);
@@ -141,8 +137,7 @@ size_t blkif_room(const struct blkif_req *r);
 int blkif_check(struct blkif_req *r);
 bool blkif_is_indirect(const struct blkif_req *r); /* with a number of segments that we take */
 
-/* --- blkif-copy.c: `first' begins a list by next
- * -------------------------------------------------------------------- */
+/* --- blkif-copy.c: `first' begins a list by next --- */
 
 /* Fetches the segments of all INDIRECTs among them, in one call; one that could not be had gets its
  * r->err. */
@@ -152,9 +147,7 @@ void blkif_fetch_writes(struct blkif *b, struct blkif_req *first);
 /* Hands the data of all reads among them that went well to the guest, in one call; likewise. */
 void blkif_hand_out_reads(struct blkif *b, struct blkif_req *first);
 
-/* --- blkif-persist.c
- * ------------------------------------------------------------------------------------------------
- */
+/* --- blkif-persist.c --- */
 
 int blkif_persist_open(struct blkif *b); /* no memory: -1 */
 void blkif_persist_close(struct blkif *b);
@@ -165,18 +158,14 @@ void blkif_persist_put(struct blkif_req *r);
 /* Once a second: unmaps what has not been used for long; true: more is mapped. */
 bool blkif_persist_age(struct blkif *b);
 
-/* --- blkif-poll.c
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- blkif-poll.c --- */
 
 void blkif_poll_init(struct blkif *b);
 void blkif_poll_work(struct blkif *b, uint64_t now); /* there is work: a request, or an answer */
 void blkif_poll_stop(struct blkif *b); /* the ring is to be looked at after it: no event has been
 					  asked for meanwhile */
 
-/* --- blkif-takeover.c
- * -----------------------------------------------------------------------------------------------
- */
+/* --- blkif-takeover.c --- */
 
 /* Opens the record of what is in flight: the ring's own, or that of a dead process, whose requests
  * are in b->replay then. */

@@ -4,12 +4,14 @@
  *
  * R1 a request is copied once, then a barrier, and only the copy is looked at (blkif_get_request)
  * R2 req_prod - rsp_prod is at most the ring's size, or the ring is stopped; our own rsp_prod is
- * never read back R3 every byte of a response is written (blkif_put_response) R4 segments, sectors
- * and access are checked before anything is done (blkif-check.c) R5 each grant operation's status
- * is looked at (blkif-copy.c) R6 persistent grants are capped, and all unmapped at disconnect
- * (blkif-persist.c) R8 a storm of events without requests is answered ever later R10 R11 data goes
- * by copy: a page is let go before its response, and only bytes that were read go to the guest
- * (blkif-copy.c)
+ *    never read back
+ * R3 every byte of a response is written (blkif_put_response)
+ * R4 segments, sectors and access are checked before anything is done (blkif-check.c)
+ * R5 each grant operation's status is looked at (blkif-copy.c)
+ * R6 persistent grants are capped, and all unmapped at disconnect (blkif-persist.c)
+ * R8 a storm of events without requests is answered ever later
+ * R10 R11 data goes by copy: a page is let go before its response, and only bytes that were read
+ *    go to the guest (blkif-copy.c)
  *
  * A turn of the loop: the event > take (copy, check, fetch data of writes in one call, submit) >
  * completions > respond (data of reads in one call, responses, one push, one notify) > look at the
@@ -92,9 +94,7 @@ static void show_later(struct blkif *b)
 		ev_feed_event(b->loop, &b->show, EV_CUSTOM);
 }
 
-/* --- answering
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- answering --- */
 
 static void add_done(struct blkif_req *r, int err)
 {
@@ -215,9 +215,7 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 	blkif_respond(w->data);
 }
 
-/* --- taking
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- taking --- */
 
 /*
  * Room for a request from the start: an INDIRECT's segments are fetched into it.  False: there is
@@ -431,9 +429,7 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 		ev_timer_stop(loop, w);
 }
 
-/* --- the outside
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the outside --- */
 
 void blkif_init_watchers(struct blkif *b)
 {
@@ -443,8 +439,8 @@ void blkif_init_watchers(struct blkif *b)
 	ev_init(&b->show, on_show);
 	ev_set_priority(&b->show, TD_PRI_COMMIT);
 	ev_init(&b->more, on_more);
-	ev_set_priority(&b->more, EV_MAXPRI); /* an idle watcher waits for all of its priority: for
-						 another disk's guest, without this */
+	ev_set_priority(&b->more, EV_MAXPRI); /* without this, another ring's activity would
+						 starve this idle watcher */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
 	ev_timer_init(&b->trim, on_trim, 0, TRIM_TICK);
 	blkif_poll_init(b);

@@ -42,7 +42,7 @@ struct blkif_disk {
 	void (*idle)(void *owner);       /* nothing is in flight any more */
 };
 
-#define BLKIF_POLLING_MAX  10000 /* us: longer than any disk that it is worth for */
+#define BLKIF_POLLING_MAX  10000 /* us, at most: no disk worth polling for is slower */
 #define BLKIF_POLLING_IDLE 50    /* percent, where nobody says */
 
 struct blkif_params {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Whose frontend leaves takes its requests along, and nobody else's. */
+/* When a frontend disconnects, its requests are cancelled, and no others. */
 #include <assert.h>
 
 #include "tapdisk/cache/cache-inside.h"

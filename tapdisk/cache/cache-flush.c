@@ -82,7 +82,7 @@ void cache_flush_next(struct cache *c)
 	flush_answer(c, &nothing_new, c->sticky ? -EIO : 0);
 }
 
-/* C8: those whom it was to answer are the next one's, but for a frontend that leaves. */
+/* C8: requests that wait for this flush move to the next one, except a departing frontend's. */
 static void flush_waits(struct cache *c, int err)
 {
 	struct td_list now;
@@ -112,8 +112,8 @@ static void flush_done(struct td_req *flush, int err)
 	TD_KILL(FLUSH_BACK);
 	c->flush_running = false;
 	if (!err && c->sticky)
-		err = -EIO; /* C6: a durable write that failed meanwhile may have been told of what
-			       this flush was to hear */
+		err = -EIO; /* C6: a concurrent durable write may have consumed the error that
+			       was meant for this flush */
 	if (cache_is_full(err) && (!c->report_enospc || c->quiesced) && !c->sticky) {
 		flush_waits(c, err);
 		return;

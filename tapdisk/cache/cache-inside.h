@@ -21,9 +21,7 @@ static inline bool cache_leaving(const struct cache *c, const struct td_req *req
 	return c->leaves && c->leaves(c, req);
 }
 
-/* --- cache.c
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- cache.c --- */
 
 void cache_dispatch(struct cache *c, struct td_req *req); /* begins one that is counted as active */
 void cache_send(
@@ -34,9 +32,7 @@ void cache_finish(struct cache *c, struct td_req *req,
 void cache_answer(struct cache *c, struct td_req *req, int err);
 void cache_check_idle(struct cache *c);
 
-/* --- cache-barrier.c
- * ------------------------------------------------------------------------------------------------
- */
+/* --- cache-barrier.c --- */
 
 void cache_sequence_begin(struct cache *c, struct td_req *req); /* a BARRIER or PREFLUSH */
 /* One step of flush, write, flush is over with err: on to the next (C4). */
@@ -45,18 +41,14 @@ bool cache_barrier_may_start(
 	const struct cache *c); /* C4: there is one, and all is answered that came before it */
 void cache_release_held(struct cache *c);
 
-/* --- cache-flush.c
- * --------------------------------------------------------------------------------------------------
- */
+/* --- cache-flush.c --- */
 
 void cache_flush_add(
 	struct cache *c,
 	struct td_req *req); /* a FLUSH, a step of a sequence, or what is to be durable (C1) */
 void cache_flush_next(struct cache *c);
 
-/* --- cache-space.c
- * --------------------------------------------------------------------------------------------------
- */
+/* --- cache-space.c --- */
 
 void cache_space_init(struct cache *c);
 void cache_no_space(struct cache *c, const char *what,

@@ -6,34 +6,40 @@
  *
  *
  * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is
- * acknowledged.  A DISCARD, or zeroes, that are to be durable are followed by a flush of the image
- * as if a FLUSH had come behind them: it may be shared (C2), and a failed one is C5's. C2 A FLUSH
- * is answered by a flush of the image that was issued after it arrived, or by none when every
- * change that was completed before it arrived is covered by a flush that has completed.  `written'
- * counts changes as they complete, before they are acknowledged; a FLUSH needs the count at its
- * arrival; a flush of the image covers the count at its issue. C3 One flush of the image runs at a
- * time; it answers all that had arrived when it was issued. C4 A BARRIER starts when all that came
- * before it is answered, is flush, write, flush, and nothing that came after it starts before it is
- * answered.  PREFLUSH is the same three steps, without order. C5 A failed flush is sticky: what it
- * should have made durable may be lost without another sign, so every WRITE and FLUSH after it
- * fails, until the disk is closed and opened again.  Linux answers an error on a FLUSH by never
- * sending one again; the failing writes are what it cannot ignore. C6 A durable write that fails is
- * as bad as a failed flush: the kernel reports a write-back error once, and a store that its cache
- *    could not be flushed, so it may be an earlier write's.  That holds past the page cache and for
- * a lane's as well.  For the same reason a failure takes along what is under way: a flush or a
- * durable write that does well after it fails too. C7 A WRITE that finds no space is not answered:
- * it waits, and is tried again; unless the disk was told to report it. C8 So is a FLUSH whose
- * metadata finds no space: the image has kept what it could not write.  It is no failed flush in
- * the sense of C5, for an fdatasync that fails never says that there is no space (td/io.h).
- * Reported to the guest, it is one: see C5 for Linux. C9 What a lane does past this layer
- * (tapdisk/cache/lane.h) counts as done by it.  Its writes are in the count of C2: whoever has seen
- * one answered, on whatever ring, and sends a FLUSH then, finds it counted, since it was counted
- * before the answer was put into the ring. A BARRIER starts, a pause is reached, data are taken
- * from their place (a DISCARD, zeroes), and a part of a block is changed, when all lanes are
- * closed; they open when it is over.  A WRITE that a lane hands over for want of space does not
- * stand behind what came while it was under way there. C10 A mode's promise begins with images
- * whose contents are durable (S1 of lib/settle.h), and with nothing that an earlier mode has
- * promised less about: what flushes have covered in a mode that drops them is not covered.
+ *    acknowledged.  A DISCARD, or zeroes, that are to be durable are followed by a flush of the
+ *    image as if a FLUSH had come behind them: it may be shared (C2), and a failed one is C5's.
+ * C2 A FLUSH is answered by a flush of the image that was issued after it arrived, or by none
+ *    when every change that was completed before it arrived is covered by a flush that has
+ *    completed.  `written' counts changes as they complete, before they are acknowledged; a FLUSH
+ *    needs the count at its arrival; a flush of the image covers the count at its issue.
+ * C3 One flush of the image runs at a time; it answers all that had arrived when it was issued.
+ * C4 A BARRIER starts when all that came before it is answered, is flush, write, flush, and
+ *    nothing that came after it starts before it is answered.  PREFLUSH is the same three steps,
+ *    without order.
+ * C5 A failed flush is sticky: what it should have made durable may be lost without another sign,
+ *    so every WRITE and FLUSH after it fails, until the disk is closed and opened again.  Linux
+ *    answers an error on a FLUSH by never sending one again; the failing writes are what it
+ *    cannot ignore.
+ * C6 A durable write that fails is as bad as a failed flush: the kernel reports a write-back
+ *    error once, and a store that its cache could not be flushed, so it may be an earlier
+ *    write's.  That holds past the page cache and for a lane's as well.  For the same reason a
+ *    failure takes along what is under way: a flush or a durable write that does well after it
+ *    fails too.
+ * C7 A WRITE that finds no space is not answered: it waits, and is tried again; unless the disk
+ *    was told to report it.
+ * C8 So is a FLUSH whose metadata finds no space: the image has kept what it could not write.  It
+ *    is no failed flush in the sense of C5, for an fdatasync that fails never says that there is
+ *    no space (td/io.h). Reported to the guest, it is one: see C5 for Linux.
+ * C9 What a lane does past this layer (tapdisk/cache/lane.h) counts as done by it.  Its writes
+ *    are in the count of C2: whoever has seen one answered, on whatever ring, and sends a FLUSH
+ *    then, finds it counted, since it was counted before the answer was put into the ring. A
+ *    BARRIER starts, a pause is reached, data are taken from their place (a DISCARD, zeroes), and
+ *    a part of a block is changed, when all lanes are closed; they open when it is over.  A WRITE
+ *    that a lane hands over for want of space does not stand behind what came while it was under
+ *    way there.
+ * C10 A mode's promise begins with images whose contents are durable (S1 of lib/settle.h), and
+ *    with nothing that an earlier mode has promised less about: what flushes have covered in a
+ *    mode that drops them is not covered.
  *
  * One thing: barriers, flushes, space and lanes are steps of one request's way, each of which
  * may send it to any other.
@@ -85,8 +91,7 @@ void cache_finish(struct cache *c, struct td_req *req, int err)
 		cache_answer(c, req, err);
 }
 
-/* --- to the image and back
- * ------------------------------------------------------------------------------------------ */
+/* --- to the image and back --- */
 
 static void op_done(struct td_req *child, int err);
 
@@ -214,8 +219,8 @@ static void op_done(struct td_req *child, int err)
 	if ((child->flags & TD_FUA) && err)
 		cache_durable_failed(c, err); /* C6 */
 	else if ((child->flags & TD_FUA) && c->sticky)
-		err = -EIO; /* C6: what failed meanwhile may have been told of what this write was
-			       to hear */
+		err = -EIO; /* C6: a concurrent failure may have consumed the error that this write
+			       was to hear */
 	/* only the write that was sent to see tells: others may lie where space is taken already */
 	probe = c->probe == req;
 	if (!err && req->op != TD_WRITE && lasting(c, req))
@@ -227,9 +232,7 @@ static void op_done(struct td_req *child, int err)
 	cache_check_idle(c);
 }
 
-/* --- the outside
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the outside --- */
 
 void cache_dispatch(struct cache *c, struct td_req *req)
 {

@@ -67,8 +67,7 @@ static bool is_full(int err)
 	return err == -ENOSPC || err == -EDQUOT;
 }
 
-/* --- slow: there and back
- * ------------------------------------------------------------------------------------------- */
+/* --- slow: there and back --- */
 
 /* In the lane's thread. */
 static void slow_back(struct queue_msg *m)
@@ -142,9 +141,7 @@ const struct td_req *lane_origin(const struct td_req *req)
 	return req->done == slow_done ? td_entry(req, struct lane_op, child)->req : req;
 }
 
-/* --- fast
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- fast --- */
 
 static void gate_answer(struct lane *l);
 
@@ -271,9 +268,7 @@ struct td_io *lane_io(const struct lane *l)
 	return l->io;
 }
 
-/* --- the gate
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- the gate --- */
 
 static void gate_answered(struct queue_msg *m)
 {
@@ -408,9 +403,7 @@ struct lane_stats lane_stats(const struct lane *l)
 				   .slow = GET(l->n.slow)};
 }
 
-/* --- news
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- news --- */
 
 static void deliver(struct news *n)
 {
@@ -454,9 +447,7 @@ void lane_tell(struct lane *l, enum lane_news what, void (*fn)(void *owner), voi
 	queue_post(l->home, &n->msg);
 }
 
-/* --- comes and goes
- * -------------------------------------------------------------------------------------------------
- */
+/* --- comes and goes --- */
 
 struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q)
 {

@@ -7,19 +7,20 @@
  * disk's home thread, and their answers come back (slow).  Rules:
  *
  * L1 a lane goes fast only while it is open.  The home thread opens and closes it by message; it
- * says that it is closed when nothing of it is under way any more.  A pause, a BARRIER, and a
- * change that takes data from where they are wait for that (lanes_closed). L2 a lane that has a
- * BARRIER under way goes slow, so that what came after it stands behind it. L3 what a lane knows of
- * places it has learnt since it was opened, from the home thread; the whole of a raw disk with the
- * opening. L4 a lane counts a write as it completes, before it is answered, so that a FLUSH that
- * comes after the answer, from whatever ring, finds it counted (C2: cache_written). L5 once a flush
- * has failed no write goes fast (C5).  One that has to be durable goes fast only where the write's
- * own flag makes it so: not through the page cache, whose errors the home thread judges (C6), and
- * not into a format that has metadata to write.  One that fails is answered by the home thread,
- * which has counted it as a failed flush before (C6). L6 no write goes fast beside a
- * read-modify-write of the same block (lib/io/align.c), where blocks are larger than a sector: of a
- * disk that is one piece the home thread closes the lanes for a part of a block; into a format,
- * whose tables are its own, none goes fast then.
+ *    says that it is closed when nothing of it is under way any more.  A pause, a BARRIER, and a
+ *    change that takes data from where they are wait for that (lanes_closed).
+ * L2 a lane that has a BARRIER under way goes slow, so that what came after it stands behind it.
+ * L3 what a lane knows of places it has learnt since it was opened, from the home thread; the
+ *    whole of a raw disk with the opening.
+ * L4 a lane counts a write as it completes, before it is answered, so that a FLUSH that comes
+ *    after the answer, from whatever ring, finds it counted (C2: cache_written).
+ * L5 once a flush has failed no write goes fast (C5).  One that has to be durable goes fast only
+ *    where the write's own flag makes it so: not through the page cache, whose errors the home
+ *    thread judges (C6), and not into a format that has metadata to write.  One that fails is
+ *    answered by the home thread, which has counted it as a failed flush before (C6).
+ * L6 no write goes fast beside a read-modify-write of the same block (lib/io/align.c), where
+ *    blocks are larger than a sector: of a disk that is one piece the home thread closes the
+ *    lanes for a part of a block; into a format, whose tables are its own, none goes fast then.
  *
  * Nothing of the fast way is shared with another thread but the lane's counters, which others only
  * read.
@@ -50,14 +51,11 @@ struct lane_stats {
 	uint64_t fast[2], slow; /* requests that went each way: fast reads and writes */
 };
 
-/* --- the home thread
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the home thread --- */
 
 /* For a ring that thread `q' is to serve; NULL: no memory. */
 struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q);
-/* On a fiber: its ring has nothing under way, or nothing that anybody waits for, and brings nothing
- * more.  NULL is fine. */
+/* On a fiber.  The ring must be idle (or abandoned) and submit nothing more.  NULL is fine. */
 void lane_free(struct lane *l);
 void lane_call(struct lane *l, void (*fn)(void *arg),
 	       void *arg); /* on a fiber: queue_call() into its thread */
@@ -70,8 +68,7 @@ bool lanes_busy(const struct cache *c);        /* have any something under way, 
 uint64_t lanes_written(const struct cache *c); /* writes that they have completed */
 struct lane_count lanes_count(const struct cache *c);
 
-/* --- the ring's thread
- * ---------------------------------------------------------------------------------------------- */
+/* --- the ring's thread --- */
 
 /* As cache_submit().  op: the ring's, for this request until done(). */
 void lane_submit(struct lane *l, struct lane_op *op, struct td_req *req);
@@ -80,9 +77,7 @@ struct td_io *lane_io(const struct lane *l); /* the engine of what goes fast, or
 enum lane_news { LANE_IDLE, LANE_BROKEN, LANE_SHOW, LANE_NEWS };
 void lane_tell(struct lane *l, enum lane_news what, void (*fn)(void *owner), void *owner);
 
-/* --- any
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- any --- */
 
 /* The ring's request of which this is the child; or req itself. */
 const struct td_req *lane_origin(const struct td_req *req);

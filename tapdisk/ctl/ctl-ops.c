@@ -22,8 +22,7 @@ struct op {
 	bool disk; /* needs a disk: "minor" is looked up */
 };
 
-/* --- taking a question apart
- * ---------------------------------------------------------------------------------------- */
+/* --- taking a question apart --- */
 
 int ctl_get_int(const json_t *req, const char *key, json_int_t min, json_int_t max, json_int_t *out,
 		struct td_err *err)
@@ -100,9 +99,7 @@ struct vbd_past ctl_get_past(const json_t *past)
 				 record_log(past)};
 }
 
-/* --- answers
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static const char *ring_state(const struct blkif *b)
 {
@@ -196,9 +193,7 @@ static void put_info(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "max_queues", json_integer(BLKIF_MAX_QUEUES));
 }
 
-/* --- operations
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- operations --- */
 
 /* How many requests of a disk were answered; grows for as long as it works. */
 static json_int_t answered(const struct vbd *v)
@@ -408,9 +403,7 @@ static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	return 0;
 }
 
-/* --- watching
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- watching --- */
 
 static void send_event(struct ctl_call *call, void *arg)
 {
@@ -447,9 +440,7 @@ static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 	return 0;
 }
 
-/* --- dispatch
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- dispatch --- */
 
 static const struct op ops[] = {
 	{"ping", op_ping, false},

@@ -19,8 +19,7 @@
 #define ANSWER   5 /* s that the other has to take a disk: its guest waits */
 #define ON_TRIAL 1 /* s for which it must live, after the last */
 
-/* --- what may wait, in a worker
- * ------------------------------------------------------------------------------------- */
+/* --- what may wait, in a worker --- */
 
 struct question {
 	pid_t pid;
@@ -69,9 +68,7 @@ static bool ends(struct td_io *io, int pidfd, int ms)
 	return td_await_call(io, wait_for_end, &(struct watch){pidfd, ms}) > 0;
 }
 
-/* --- a disk in words
- * ------------------------------------------------------------------------------------------------
- */
+/* --- a disk in words --- */
 
 static json_t *ring_json(const struct vbd_ring *r)
 {
@@ -131,9 +128,7 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 	return o;
 }
 
-/* --- the way there
- * --------------------------------------------------------------------------------------------------
- */
+/* --- the way there --- */
 
 /* H1; and is it there at all? */
 static int sound_out(struct td_io *io, pid_t to, struct td_err *err)

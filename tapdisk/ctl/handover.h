@@ -3,16 +3,19 @@
  * All disks of this process go to another one, which runs the same or a newer program, while their
  * guests run (tap-ctl upgrade).
  *
- * H1 what the other is not sure to understand is not begun: it must name our layout of the table of
- * requests in flight H2 one process at a time has a disk: its image is closed and its rings are let
- * go before the other is told of it H3 the marker's lock is held from beginning to end, by one of
- * them or both, so that nobody else can take the number for a dead one's H4 all or nothing: when a
- * disk cannot be given, is not taken, or the other dies or hangs within a second of the last, then
- * it is killed, its end is awaited, and all that it had is taken back, from the same records that a
- * successor of a dead process uses H5 nothing of a disk is answered for, here, between its giving
- * and its return: operations on it wait
+ * H1 nothing is begun unless the other process reports our layout of the table of requests in
+ *    flight
+ * H2 one process at a time has a disk: its image is closed and its rings are let go before the
+ *    other process hears of it
+ * H3 the marker's lock is held from beginning to end, by one of them or both, so that nobody else
+ *    can take the number for a dead one's
+ * H4 all or nothing: when a disk cannot be given, is not taken, or the other dies or hangs within
+ *    a second of the last, then it is killed, its end is awaited, and all that it had is taken
+ *    back, from the same records that a successor of a dead process uses
+ * H5 nothing of a disk is answered for, here, between its giving and its return: operations on it
+ *    wait
  *
- * Who dies in the middle leaves what any death leaves (tapdisk/blkif/inflight.h,
+ * A process that dies in the middle leaves what any death leaves (tapdisk/blkif/inflight.h,
  * tapdisk/vbd/record.h).
  */
 #ifndef TAPDISK_HANDOVER_H

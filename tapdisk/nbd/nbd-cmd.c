@@ -4,14 +4,16 @@
  * here:
  *
  * N1 every number of a request is checked before anything is done with it, and what breaks a rule
- * is answered with an error; only a request without its magic ends the connection, for nothing that
- * follows can be understood N2 the data of a refused write is read and thrown away, so that the
- * next request is found; the answer comes after it, since clients look for none while they send N3
- * a request is answered once.  A long read is answered in chunks where the client understands them;
- * where it does not, alone and in order, and when it fails after its head has gone, the connection
- * ends: there is no other way to say so N4 only bytes that were read go out N5 a read-only disk,
- * such as a CD, may come back smaller from a pause: what was checked before it and goes down after
- * it is checked again
+ *    is answered with an error; only a request without its magic ends the connection, for nothing
+ *    that follows can be understood
+ * N2 the data of a refused write is read and thrown away, so that the next request is found; the
+ *    answer comes after it, since clients look for none while they send
+ * N3 a request is answered once.  A long read is answered in chunks where the client understands
+ *    them; where it does not, alone and in order, and when it fails after its head has gone, the
+ *    connection ends: there is no other way to say so
+ * N4 only bytes that were read go out
+ * N5 a read-only disk, such as a CD, may come back smaller from a pause: what was checked before
+ *    it and goes down after it is checked again
  */
 #include "tapdisk/nbd/nbd-conn.h"
 
@@ -22,8 +24,7 @@ static const char cut_off[] = "a long read failed in its middle (a client withou
 
 static void req_done(struct td_req *req, int err);
 
-/* --- down to the image and back
- * ------------------------------------------------------------------------------------- */
+/* --- down to the image and back --- */
 
 static void submit(struct nbd_req *r, enum td_op op, unsigned flags)
 {
@@ -148,9 +149,7 @@ bool nbd_beyond(const struct nbd *n, uint64_t off, uint64_t len)
 	return off > n->disk->size || len > n->disk->size - off;
 }
 
-/* --- taking
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- taking --- */
 
 static int check_flags(const struct nbd_conn *c, const struct nbd_req *r)
 {

@@ -33,9 +33,7 @@ void nbd_conn_kick(struct nbd_conn *c)
 		ev_feed_event(c->n->loop, &c->respond, EV_CUSTOM);
 }
 
-/* --- leaving
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- leaving --- */
 
 void nbd_conn_end(struct nbd_conn *c)
 {
@@ -103,9 +101,7 @@ static void on_patience(struct ev_loop *loop, ev_timer *w, int revents)
 	nbd_conn_kick(c);
 }
 
-/* --- sending
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- sending --- */
 
 /* The bytes of a reply from `skip' on; the number of pieces, at most max. */
 static int reply_iov(struct nbd_req *r, size_t skip, struct iovec *iov, int max)
@@ -194,9 +190,7 @@ static void send_all(struct nbd_conn *c)
 	}
 }
 
-/* --- reading
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 static void export_of(const struct nbd *n, struct nbd_export *x)
 {
@@ -385,9 +379,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	work(c);
 }
 
-/* --- coming and going
- * -----------------------------------------------------------------------------------------------
- */
+/* --- coming and going --- */
 
 static bool all_said(const struct nbd_conn *c)
 {

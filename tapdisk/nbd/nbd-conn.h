@@ -20,7 +20,7 @@
 #define NBD_BUF      65536u /* bytes of a buffer */
 #define NBD_BUFS_MAX 128u   /* of a client */
 #define NBD_BUFS_ALL 1024u  /* that the clients of a process share, */
-#define NBD_BUFS_MIN 4u     /* but for this much, which each can have at any time */
+#define NBD_BUFS_MIN 4u     /* except for this much, which each can have at any time */
 #define NBD_CLIENTS  256u   /* of a process */
 #define NBD_PIECE    16u    /* buffers of one request to the image; longer ones go in pieces */
 #define NBD_IN       16384  /* bytes read ahead */

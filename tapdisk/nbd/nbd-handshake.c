@@ -13,9 +13,7 @@
 
 static const char allocation[] = "base:allocation";
 
-/* --- answers
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static uint8_t *room(struct nbd_answer *a, size_t n)
 {
@@ -49,9 +47,7 @@ static uint16_t export_flags(const struct nbd_handshake *h, const struct nbd_exp
 	return x->flags | (h->structured ? NBD_FLAG_SEND_DF : 0);
 }
 
-/* --- options
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- options --- */
 
 static void info(const struct nbd_handshake *h, const struct nbd_export *x, uint32_t option,
 		 struct nbd_answer *a)
@@ -230,9 +226,7 @@ static void answer_option(struct nbd_handshake *h, const struct nbd_export *x, u
 	}
 }
 
-/* --- messages
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 static long client_flags(struct nbd_handshake *h, const uint8_t *in, size_t len)
 {

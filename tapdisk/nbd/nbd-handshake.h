@@ -14,10 +14,10 @@
 	8192 /* bytes of an option's data that are looked at; names are at most 4,096 */
 #define NBD_ANSWER_MAX 16384 /* bytes: more than the answer to one option ever takes */
 
-/* What is told of the disk. */
+/* What a client is told about the disk. */
 struct nbd_export {
 	uint64_t size;  /* bytes */
-	uint16_t flags; /* NBD_FLAG_*, but for SEND_DF, which follows from the handshake */
+	uint16_t flags; /* NBD_FLAG_*, except SEND_DF, which follows from the handshake */
 	uint32_t block,
 		preferred;       /* bytes: requests must be, and had best be, multiples of these */
 	uint32_t max;            /* bytes: the longest read or write */

@@ -20,8 +20,7 @@
 #define RECEIVERS_MAX 16   /* connections at once to one receiver */
 #define RECEIVE_TIME  10.0 /* s for the message to come */
 
-/* --- sockets in the control directory
- * ------------------------------------------------------------------------------- */
+/* --- sockets in the control directory --- */
 
 /* Through the directory's descriptor, since a socket's address has less room than a path. */
 static int bind_in_dir(int fd, const char *name)
@@ -62,9 +61,7 @@ void nbd_socket_remove(const char *name)
 	unlink(path);
 }
 
-/* --- receiving
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- receiving --- */
 
 struct receiver {
 	struct td_list link;
@@ -180,9 +177,7 @@ void nbd_receive_none(struct td_list *list)
 		receiver_free(td_entry(l, struct receiver, link));
 }
 
-/* --- nbdclient<pid>
- * -------------------------------------------------------------------------------------------------
- */
+/* --- nbdclient<pid> --- */
 
 static ev_io passed_listener;
 static ev_timer passed_again;

@@ -8,9 +8,7 @@
 
 #include "lib/io/clock.h"
 
-/* --- counting
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- counting --- */
 
 /* ns; one look at the clock a turn. */
 static uint64_t now(struct nbd *n)
@@ -59,8 +57,7 @@ void nbd_count_answer(struct nbd_req *r, int err)
 	count_end(r, err);
 }
 
-/* --- requests and their buffers
- * ------------------------------------------------------------------------------------- */
+/* --- requests and their buffers --- */
 
 struct nbd_req *nbd_req_get(struct nbd_conn *c)
 {
@@ -119,9 +116,7 @@ bool nbd_take_buffers(struct nbd_req *r, uint32_t len)
 	return true;
 }
 
-/* --- replies
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- replies --- */
 
 static uint32_t wire_error(int err)
 {

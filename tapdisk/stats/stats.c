@@ -6,9 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- counting
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- counting --- */
 
 static void add_counts(struct stats_count *to, const struct stats_count *n)
 {
@@ -164,8 +162,7 @@ void stats_source_close(struct stats_source *src)
 	src->disk = NULL;
 }
 
-/* --- for other programs
- * --------------------------------------------------------------------------------------------- */
+/* --- for other programs --- */
 
 static void show_dir(struct td_shm_dir *to, const struct stats_count *n)
 {

@@ -5,12 +5,11 @@
  * opened, paused, resumed, and when a flush of it has failed; gone when it is closed.  Keys are in
  * no file: whoever revives an encrypted disk gives its key.  One JSON object:
  *
- *   args, options: [key=value, ...], read_only, name    as the control operation open takes them
- *   encrypted: bool                                     it is open with a key
- *   paused: bool, sectors                               the image is closed; the guest knows the
- * disk with that size sticky: errno                                       a flush failed: writes
- * and flushes go on failing log: the host's boot                                there is a log of
- * changes (G6 of lib/redo.h); "": there is none
+ *   args, options, read_only, name   as the control operation open takes them
+ *   encrypted: bool                  it is open with a key
+ *   paused: bool, sectors            the image is closed; the guest knows the disk with that size
+ *   sticky: errno                    a flush failed: writes and flushes go on failing
+ *   log: the host's boot             there is a log of changes (G6 of lib/redo.h); "": none
  */
 #ifndef TAPDISK_RECORD_H
 #define TAPDISK_RECORD_H

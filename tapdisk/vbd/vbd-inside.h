@@ -8,16 +8,14 @@
 
 #define VBD_PAUSED (TD_STATE_CLOSED | TD_STATE_QUIESCED | TD_STATE_PAUSED)
 
-/* --- vbd.c: on a fiber
- * ---------------------------------------------------------------------------------------------- */
+/* --- vbd.c: on a fiber --- */
 
 void vbd_lock(struct vbd *v); /* one operation at a time */
 void vbd_unlock(struct vbd *v);
 /* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
 bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline);
 
-/* --- vbd-image.c: on a fiber
- * ---------------------------------------------------------------------------------------- */
+/* --- vbd-image.c: on a fiber --- */
 
 /* Opens spec and lets requests through.  fresh: not after a pause. */
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
@@ -33,9 +31,7 @@ void vbd_tell_nbd(struct vbd *v); /* the size, and what else NBD's clients see *
  * left it. */
 void vbd_mark_syncs(struct vbd *v, int sticky);
 
-/* --- vbd-state.c
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- vbd-state.c --- */
 
 bool vbd_lost_data(int sticky); /* is it a failure after which what was not flushed may be lost?  No
 				   space is none */
@@ -44,9 +40,7 @@ void vbd_listen_to(struct vbd *v,
 		   struct td_image *leaf); /* and of each image of a chain that is in use, whether
 					      it is corrupt; v NULL: no more */
 
-/* --- vbd-ring.c
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- vbd-ring.c --- */
 
 /* Held, with all answered that is done: closes it, or (leave) lets another process go on with it.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A disk goes to another process while its guest runs.  It is as a death, but for the image, which
- * is at rest and durable: the records say what a successor needs, and who takes the disk back is
- * its own successor.
+ * A disk goes to another process while its guest runs.  This works like recovery after a crash,
+ * except that the image was closed cleanly: the records say what a successor needs, and a process
+ * that takes its disk back is its own successor.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -29,8 +29,7 @@ static void close_fds(struct vbd_ring *r)
 		close(r->fds[--r->nfds]);
 }
 
-/* --- a flush while the guest still runs, so that little is left for the pause
- * ----------------------------------------- */
+/* --- a flush while the guest still runs, so that little is left for the pause --- */
 
 struct flush {
 	struct td_req req;
@@ -57,9 +56,7 @@ static void flush_ahead(struct vbd *v)
 		td_fiber_wait();
 }
 
-/* --- giving
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- giving --- */
 
 static int share_rings(struct vbd *v, struct td_err *err)
 {
@@ -168,9 +165,7 @@ void vbd_stay(struct vbd *v)
 	vbd_unlock(v);
 }
 
-/* --- taking back
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- taking back --- */
 
 static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_err *err)
 {

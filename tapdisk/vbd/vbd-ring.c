@@ -160,8 +160,8 @@ static bool has_queue(const struct vbd *v, const struct blkif_params *p)
 	return false;
 }
 
-/* Whether one more guest may come; or (p->queue not 0) another ring of one that has come, from the
- * process that had them all. */
+/* May this device connect, or (p->queue is not 0) an already connected device add a ring, which
+ * comes from the process that had them all? */
 static int check_connect(const struct vbd *v, const struct blkif_params *p, bool beside,
 			 struct td_err *err)
 {

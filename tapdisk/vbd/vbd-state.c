@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the layers below tell a disk, and what of it shows. */
+/* Callbacks from the lower layers, and the state that is reported to users. */
 #include <errno.h>
 
 #include "lib/fiber/fiber.h"
@@ -104,9 +104,7 @@ void vbd_listen_to(struct vbd *v, struct td_image *leaf)
 	}
 }
 
-/* --- what shows
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- what shows --- */
 
 static const char *fault_of(const struct vbd *v)
 {

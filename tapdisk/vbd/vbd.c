@@ -37,8 +37,7 @@
 
 #define DETACH_WAIT 5 /* s that a close waits for the guest to let go */
 
-/* --- one operation at a time
- * ---------------------------------------------------------------------------------------- */
+/* --- one operation at a time --- */
 
 struct locker {
 	struct td_list link;
@@ -107,9 +106,7 @@ static void drop_nbd(struct vbd *v)
 	nbd_close(v->nbd);
 }
 
-/* --- operations
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- operations --- */
 
 struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(struct vbd *v))
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One disk: a minor number, its chain of images, its cache layer, and the rings of the guests that
- * use it. Everything runs in the main thread, but for rings that have one of their own
+ * use it. Everything runs in the main thread, except rings that have one of their own
  * (tapdisk/cache/lane.h); what may wait runs on a fiber, one such operation a disk at a time
  * (others queue). The state diagram stands at the top of vbd.c.
  */
@@ -47,7 +47,7 @@ struct vbd {
 			   empty: no file */
 	struct vbd_options opt;
 	struct td_image *leaf;       /* NULL when closed or paused */
-	struct td_redo *redo;        /* its log, or NULL; goes with it, but for the file */
+	struct td_redo *redo;        /* its log, or NULL; goes with it, except the file */
 	bool log_waits;              /* closed: the log still holds something */
 	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead

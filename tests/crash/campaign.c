@@ -30,9 +30,7 @@ void campaign_replay(const struct campaign *c, char *buf, size_t len)
 		 fault);
 }
 
-/* --- telling
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- telling --- */
 
 static void print_line(const char *text, void *arg)
 {
@@ -89,9 +87,7 @@ static void violation(struct campaign *c, const struct run *r, const struct verd
 	fflush(stdout);
 }
 
-/* --- one disk after one cut
- * -----------------------------------------------------------------------------------------------
- */
+/* --- one disk after one cut --- */
 
 struct exam {
 	struct campaign *c;
@@ -240,9 +236,7 @@ static struct fate random_fate(struct rng *r)
 	return f;
 }
 
-/* --- the cuts of a run
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the cuts of a run --- */
 
 /* What the run itself has shown, before any cut. */
 static bool judge_run(struct campaign *c, const struct run *r)
@@ -370,9 +364,7 @@ static bool cut_everywhere(struct campaign *c, const struct run *r)
 	return good;
 }
 
-/* --- campaigns
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- campaigns --- */
 
 static struct work_disk work_disk(const struct campaign *c)
 {

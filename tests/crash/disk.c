@@ -130,9 +130,7 @@ void disk_to(struct disk *d, uint32_t at)
 	}
 }
 
-/* --- building
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- building --- */
 
 static bool survives(struct fate *f, bool *op_fate)
 {

@@ -5,11 +5,13 @@
  * D1 An operation that had completed before the begin of an fdatasync that completed is durable.
  * D2 A write that was asked to be durable is, when it has completed.
  * D3 Of every other operation, completed or under way, each unit (512 bytes, or 4096) survives or
- * not, on its own. D4 A file's size is one between what was durable and what it was at the cut;
- * what survived beyond it is gone, what did not survive within it is zeroes.  A block device has
- * its size always. D5 What a failed fdatasync was to make durable stays in doubt for good: no later
- * fdatasync makes up for it.  A durable write through the page cache that fails is as bad: the
- * kernel tells of a failed write-back once, and it has told the wrong one.
+ *    not, on its own.
+ * D4 A file's size is one between what was durable and what it was at the cut; what survived
+ *    beyond it is gone, what did not survive within it is zeroes.  A block device has its size
+ *    always.
+ * D5 What a failed fdatasync was to make durable stays in doubt for good: no later fdatasync
+ *    makes up for it.  A durable write through the page cache that fails is as bad: the kernel
+ *    tells of a failed write-back once, and it has told the wrong one.
  */
 #ifndef CRASH_DISK_H
 #define CRASH_DISK_H

@@ -387,9 +387,7 @@ bool format_has_driver(const struct format *f)
 	return td_driver_find(f->type, &err);
 }
 
-/* --- templates
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- templates --- */
 
 static int load(const char *path, struct pages *p)
 {
@@ -572,9 +570,7 @@ void template_free(struct template *t)
 	t->n = 0;
 }
 
-/* --- a second opinion
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- a second opinion --- */
 
 /* The last line that a command said, for the verdict. */
 static int command(const char *cmd, char *text, size_t len)

@@ -249,9 +249,7 @@ void history_draw(struct history *h, const struct history_disk *d, uint64_t seed
 	}
 }
 
-/* --- in words
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- in words --- */
 
 static const char *mode_word(unsigned arg)
 {

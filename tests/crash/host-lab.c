@@ -119,9 +119,7 @@ static void restart_watch(void)
 	setitimer(ITIMER_PROF, &t, NULL);
 }
 
-/* --- cuts
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* --- cuts --- */
 
 struct exam {
 	struct host_run *r;
@@ -272,9 +270,7 @@ static void cut(struct host_run *r, unsigned ncuts)
 	judge_free(e.judge);
 }
 
-/* --- one history
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- one history --- */
 
 static void live(const struct history *h, unsigned ncuts, struct host_run *r, bool verbose)
 {
@@ -446,9 +442,7 @@ static bool one(uint64_t seed)
 	return !L.dead && !(rule && L.stop);
 }
 
-/* --- the call
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- the call --- */
 
 static const struct option options[] = {
 	{"format", required_argument, NULL, 'f'},

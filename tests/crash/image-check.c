@@ -33,9 +33,7 @@ static uint64_t be64(const unsigned char *p)
 	return (uint64_t)be32(p) << 32 | be32(p + 4);
 }
 
-/* --- qcow2
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- qcow2 --- */
 
 struct qcow2 {
 	struct check k;
@@ -279,9 +277,7 @@ static int check_qcow2(struct qcow2 *q)
 	return rc;
 }
 
-/* --- VHD
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* --- VHD --- */
 
 static bool sums_up(const unsigned char *b, size_t n, size_t sum)
 {

@@ -309,9 +309,7 @@ void judge_cut(struct judge *j, uint32_t at, const uint64_t *sector, const uint3
 	}
 }
 
-/* --- while it runs
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- while it runs --- */
 
 /* Was `w' over and done with, and another on top of it, before the read was issued? */
 static bool stale(const struct gtrace *t, const struct gop *read, uint64_t sector,
@@ -402,9 +400,7 @@ void judge_answers(const struct gtrace *t, struct verdict *v)
 	}
 }
 
-/* --- for people
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- for people --- */
 
 const char *judge_tag(uint32_t tag, char *buf, size_t len)
 {

@@ -2,14 +2,17 @@
 /*
  * The judge: what the guest may find after a cut, from its own trace alone.
  *
- * I1 A sector holds the last value acknowledged before the last completed FLUSH or BARRIER, or one
- * issued later; where each write is promised, the last acknowledged value, or one issued later. I2
- * Nothing issued after a barrier, and nothing of the barrier itself, is visible without all that
- * came before it; and nothing of a FLUSH that carries data without what was acknowledged before it
- * was issued. I3 A sector is never torn. I4 A sector never written reads its parent or zeroes,
- * whatever lay on the store before. I7 A request fails only where something was made to fail; after
- * a FLUSH that failed, no write and no flush succeeds. R  A read gives the last acknowledged value
- * or one that was under way.
+ * I1 A sector holds the last value acknowledged before the last completed FLUSH or BARRIER, or
+ *    one issued later; where each write is promised, the last acknowledged value, or one issued
+ *    later.
+ * I2 Nothing issued after a barrier, and nothing of the barrier itself, is visible without all
+ *    that came before it; and nothing of a FLUSH that carries data without what was acknowledged
+ *    before it was issued.
+ * I3 A sector is never torn.
+ * I4 A sector never written reads its parent or zeroes, whatever lay on the store before.
+ * I7 A request fails only where something was made to fail; after a FLUSH that failed, no write
+ *    and no flush succeeds.
+ * R  A read gives the last acknowledged value or one that was under way.
  *
  * (I5, the image opens and is sound, and I6, no crash and no hang, are the lab's.)
  */

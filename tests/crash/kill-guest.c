@@ -34,9 +34,7 @@ static void bad(struct kill_guest *k, const char *what, int slot)
 			 what, slot, f->op, f->block, f->n);
 }
 
-/* --- issuing
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- issuing --- */
 
 static bool may(const struct kill_guest *k, unsigned block, unsigned n)
 {
@@ -109,9 +107,7 @@ bool kill_guest_waits(const struct kill_guest *k)
 	return k->g.idle_n < k->g.slots;
 }
 
-/* --- judging
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- judging --- */
 
 static bool is_zero(const char *p, unsigned n)
 {

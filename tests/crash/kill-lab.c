@@ -229,8 +229,7 @@ static const char *finish(void)
 	return status ? "the image cannot be closed" : NULL;
 }
 
-/* --- a flush that fails
- * --------------------------------------------------------------------------------------------- */
+/* --- a flush that fails --- */
 
 static int one(uint8_t op, int ms)
 {
@@ -297,9 +296,7 @@ static const char *sticky(unsigned i)
 	return NULL;
 }
 
-/* --- the program
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the program --- */
 
 static void prepare(uint64_t seed)
 {

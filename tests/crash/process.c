@@ -64,9 +64,7 @@ void process_back(int was)
 static LAB void *stack_bottom = NULL; /* the lab's own */
 static LAB size_t stack_bytes = 0;
 
-/* --- static variables
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- static variables --- */
 
 extern char __data_start[], _end[], __start_lab[], __stop_lab[];
 
@@ -126,9 +124,7 @@ static void load(int i)
 	loaded = i;
 }
 
-/* --- memory
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* --- memory --- */
 
 #if !SANITIZED
 
@@ -300,9 +296,7 @@ static void heap_reset(unsigned i)
 }
 #endif
 
-/* --- descriptors
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- descriptors --- */
 
 #define FDS 1024
 
@@ -430,9 +424,7 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
 	return failed(syscall(SYS_linkat, from_dir, from, to_dir, to, flags));
 }
 
-/* --- mappings
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- mappings --- */
 
 #define MAPS   4096
 #define STACKS 64
@@ -529,9 +521,7 @@ int mprotect(void *at, size_t len, int prot)
 	return failed(syscall(SYS_mprotect, at, len, prot));
 }
 
-/* --- life and death
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- life and death --- */
 
 void process_init(void)
 {

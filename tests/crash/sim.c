@@ -326,8 +326,7 @@ bool sim_step(struct sim *s)
 	return false;
 }
 
-/* --- the second half of the table: at once
- * -------------------------------------------------------------------------------- */
+/* --- the second half of the table: at once --- */
 
 /* A call that fails as it is: it has done nothing. */
 static bool call_fails(struct sim *s, enum sim_fault_kind kind, uint32_t nth)

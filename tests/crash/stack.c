@@ -57,9 +57,7 @@ static void turn(void)
 	ev_run(loop, EVRUN_NOWAIT);
 }
 
-/* --- the guest
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- the guest --- */
 
 static void answered(struct machine *m, size_t i, int status)
 {
@@ -173,9 +171,7 @@ static void submit_ring(struct machine *m, size_t i)
 	ring_put(m->ring, i, what, op->sector);
 }
 
-/* --- the disk's life
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- the disk's life --- */
 
 static void open_main(void *arg)
 {
@@ -248,9 +244,7 @@ static void changed(struct vbd *v)
 {
 }
 
-/* --- a run
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- a run --- */
 
 /* The next of the plan goes out, if it can. */
 static bool issue(struct machine *m)
@@ -404,9 +398,7 @@ void run_free(struct run *r)
 	flog_free(&r->log);
 }
 
-/* --- after the cut
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- after the cut --- */
 
 #define READ_MOST 64u /* sectors */
 

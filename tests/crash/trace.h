@@ -16,9 +16,7 @@
 #define SECTOR 512u
 #define NEVER  UINT32_MAX
 
-/* --- the files
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- the files --- */
 
 enum fop_kind { FOP_WRITE, FOP_ZERO, FOP_DISCARD, FOP_SYNC, FOP_TRUNC };
 
@@ -53,9 +51,7 @@ size_t flog_begin(struct flog *l, struct fop op);
 void flog_end(struct flog *l, size_t op, uint32_t at, int64_t res);
 void flog_free(struct flog *l);
 
-/* --- the guest
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- the guest --- */
 
 enum gop_kind {
 	GOP_READ,

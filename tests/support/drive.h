@@ -74,9 +74,7 @@ static inline void close_leaf(void)
 	on_fiber(loop, close_main, NULL);
 }
 
-/* --- requests
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 struct op {
 	struct td_req req;

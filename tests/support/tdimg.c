@@ -48,8 +48,7 @@ static __attribute__((noreturn)) void die(const char *what, const char *why)
 	exit(1);
 }
 
-/* --- one request, waited for
- * ----------------------------------------------------------------------------------------- */
+/* --- one request, waited for --- */
 
 static int request(enum td_op op, unsigned f, void *buf, uint64_t off, uint64_t len)
 {
@@ -87,9 +86,7 @@ static void *buffer(size_t len)
 	return p;
 }
 
-/* --- whole disks
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- whole disks --- */
 
 #define CHUNK (1u << 20)
 
@@ -144,8 +141,7 @@ static void info(void)
 		printf("%s:%s\n", i->driver->name, i->path);
 }
 
-/* --- random writes, timed
- * ---------------------------------------------------------------------------------------------- */
+/* --- random writes, timed --- */
 
 static unsigned long long rng;
 
@@ -202,9 +198,7 @@ static void writes(void)
 	printf("%.3f s, %.0f a second\n", s, (double)n / s);
 }
 
-/* --- against a model
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- against a model --- */
 
 static unsigned char *model,
 	*unknown; /* unknown: sectors that were discarded, and may read as zeroes or as before */

@@ -74,9 +74,7 @@ static void bad(const char *what, unsigned q, int slot)
 	atomic_store(&failed, true);
 }
 
-/* --- tap-ctl
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- tap-ctl --- */
 
 /* Runs it; its first line into out. */
 static int ctl(char *out, size_t size, char *const argv[])
@@ -210,9 +208,7 @@ static void *killer(void *arg)
 	return NULL;
 }
 
-/* --- the guest
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- the guest --- */
 
 static bool claim(unsigned block, unsigned n)
 {

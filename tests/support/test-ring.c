@@ -20,9 +20,7 @@ unsigned polling_us, polling_idle;
 bool persistent;
 const struct blkif_keep *keep;
 
-/* --- the transport
- * --------------------------------------------------------------------------------------------------
- */
+/* --- the transport --- */
 
 static void *x_map(struct td_xport *x, const uint32_t *refs, unsigned n, struct td_err *err)
 {
@@ -105,9 +103,7 @@ static void x_close(struct td_xport *x)
 static const struct td_xport_ops x_ops = {"test",   x_map,  x_unmap, x_bind, x_unbind, x_ack,
 					  x_notify, x_copy, x_close, NULL,   x_page,   x_unpage};
 
-/* --- the disk
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- the disk --- */
 
 static void on_broken(void *owner, const char *why)
 {
@@ -197,9 +193,7 @@ void end(void)
 	close(g.kick);
 }
 
-/* --- the frontend
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- the frontend --- */
 
 struct blkif_desc desc(uint8_t op, uint64_t id, uint64_t sector, unsigned segs)
 {

@@ -30,9 +30,7 @@ static struct vbd *v;
 static struct td_err err;
 static unsigned nchanged;
 
-/* --- a guest
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- a guest --- */
 
 /* Two of them; the tests speak as the one that is `me'. */
 static struct guest {
@@ -143,8 +141,7 @@ static inline unsigned answers(void)
 	return g.cons;
 }
 
-/* --- operations, each on a fiber
- * ------------------------------------------------------------------------------------ */
+/* --- operations, each on a fiber --- */
 
 struct call {
 	enum { OPEN, CLOSE, FORCE, PAUSE, UNPAUSE, RESIZE, CONNECT, DISCONNECT } what;

@@ -414,9 +414,7 @@ START_TEST(an_error_goes_to_its_own_write_and_the_next_goes_on)
 }
 END_TEST
 
-/* --- at random
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- at random --- */
 
 #define DEPTH   16
 #define SECTORS (SIZE / 512)

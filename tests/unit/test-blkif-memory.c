@@ -38,9 +38,7 @@ static struct blkif_disk disk;
 static char guest_page[4096], granted[16384];
 static size_t most;
 
-/* --- the transport
- * ---------------------------------------------------------------------------------
- */
+/* --- the transport --- */
 
 static void *x_map(struct td_xport *x, const uint32_t *refs, unsigned n, struct td_err *err)
 {
@@ -180,9 +178,7 @@ static void end(unsigned rings)
 	ev_loop_destroy(loop);
 }
 
-/* --- a guest
- * ---------------------------------------------------------------------------------------
- */
+/* --- a guest --- */
 
 static void put(struct side *s, struct blkif_desc d)
 {
@@ -456,9 +452,7 @@ START_TEST(a_page_that_is_not_used_is_unmapped)
 }
 END_TEST
 
-/* --- the budget alone
- * ---------------------------------------------------------------------------------
- */
+/* --- the budget alone --- */
 
 static struct td_budget shared = {.limit = 400 * 4096};
 

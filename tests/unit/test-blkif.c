@@ -11,9 +11,7 @@
 
 #include "tests/support/test-ring.h"
 
-/* --- what works
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- what works --- */
 
 START_TEST(data_goes_both_ways_in_every_abi_and_ring_size)
 {
@@ -199,9 +197,7 @@ START_TEST(errors_of_the_disk_come_back)
 }
 END_TEST
 
-/* --- R1 to R5
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- R1 to R5 --- */
 
 static void scribble(void)
 {
@@ -445,9 +441,7 @@ START_TEST(r5_a_bad_grant_fails_its_own_request_alone)
 }
 END_TEST
 
-/* --- events
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- events --- */
 
 START_TEST(the_guest_is_notified_by_the_rule_of_the_ring)
 {
@@ -602,8 +596,7 @@ START_TEST(a_busy_guest_is_not_starved_by_another_disk)
 }
 END_TEST
 
-/* --- hold, run, connect
- * --------------------------------------------------------------------------------------------- */
+/* --- hold, run, connect --- */
 
 START_TEST(a_held_ring_takes_nothing_and_loses_nothing)
 {
@@ -680,8 +673,7 @@ START_TEST(r7_connecting_again_and_again_is_harmless)
 }
 END_TEST
 
-/* --- everything at random
- * ------------------------------------------------------------------------------------------- */
+/* --- everything at random --- */
 
 static void random_desc(struct blkif_desc *d)
 {

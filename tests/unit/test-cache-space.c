@@ -2,9 +2,7 @@
 /* The cache layer without space (C7 and C8 at the top of tapdisk/cache/cache.c). */
 #include "tests/support/test-cache.h"
 
-/* --- C7
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- C7 --- */
 
 START_TEST(writes_without_space_wait_and_are_tried_again)
 {
@@ -134,9 +132,7 @@ START_TEST(out_of_space_lasts_over_a_pause)
 }
 END_TEST
 
-/* --- C8
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- C8 --- */
 
 START_TEST(a_flush_without_space_waits_and_is_tried_again)
 {

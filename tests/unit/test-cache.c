@@ -2,9 +2,7 @@
 /* The cache-mode layer, rule by rule (C1 to C3, C5 and C6 at the top of tapdisk/cache/cache.c). */
 #include "tests/support/test-cache.h"
 
-/* --- C1
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- C1 --- */
 
 START_TEST(durable_modes_send_each_write_with_fua)
 {
@@ -130,9 +128,7 @@ START_TEST(modes_are_the_table_of_the_design)
 }
 END_TEST
 
-/* --- C2, C3
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- C2, C3 --- */
 
 START_TEST(the_first_flush_reaches_the_image_without_a_write)
 {
@@ -265,9 +261,7 @@ START_TEST(a_failed_write_counts_as_a_change)
 }
 END_TEST
 
-/* --- C5, C6
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- C5, C6 --- */
 
 static void break_flush(void)
 {

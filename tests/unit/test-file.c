@@ -93,9 +93,7 @@ static void refused(const char *path, unsigned flags, int code, const char *word
 	ck_assert_msg(strstr(err.text, word) != NULL, "'%s' has no '%s'", err.text, word);
 }
 
-/* --- refusals
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- refusals --- */
 
 START_TEST(what_is_no_image_is_refused_by_name)
 {
@@ -280,9 +278,7 @@ START_TEST(a_file_can_be_read_and_written_on_a_fiber)
 }
 END_TEST
 
-/* --- locks
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- locks --- */
 
 /* Opens the image in a child, which holds it until it is killed. */
 static pid_t held_by_child(unsigned flags)

@@ -25,9 +25,7 @@ static void make_path(void)
 			 (int)sizeof path);
 }
 
-/* --- what is owed
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- what is owed --- */
 
 START_TEST(an_entry_is_owed_from_its_taking_until_its_answer_is_pushed)
 {
@@ -60,9 +58,7 @@ START_TEST(an_entry_is_owed_from_its_taking_until_its_answer_is_pushed)
 }
 END_TEST
 
-/* --- deaths
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- deaths --- */
 
 static struct {
 	char ring[sizeof g.ring];
@@ -245,8 +241,7 @@ START_TEST(an_answer_that_was_pushed_is_never_given_again)
 }
 END_TEST
 
-/* --- what is not to be believed
- * ------------------------------------------------------------------------------------- */
+/* --- what is not to be believed --- */
 
 /* Refused, with the record left for who tries again. */
 static void refused(int rc)

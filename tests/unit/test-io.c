@@ -108,9 +108,7 @@ static void end(void)
 	free(mem);
 }
 
-/* --- simulated
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- simulated --- */
 
 START_TEST(short_transfers_go_on_and_give_the_iovec_back)
 {
@@ -441,9 +439,7 @@ START_TEST(unknown_engines_are_named)
 }
 END_TEST
 
-/* --- real
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- real --- */
 
 static bool direct;
 

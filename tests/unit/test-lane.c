@@ -118,9 +118,7 @@ static void end(void)
 	unlink(path);
 }
 
-/* --- the ring
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- the ring --- */
 
 static void answered(struct td_req *r, int err)
 {
@@ -236,9 +234,7 @@ static void at_home(enum td_op op, unsigned flags, unsigned sector)
 	cache_submit(&cache, &home_req);
 }
 
-/* --- tests
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- tests --- */
 
 /* The whole disk is known: reads and writes never come home; a FLUSH on another ring covers them,
  * and there is nothing new after it. */

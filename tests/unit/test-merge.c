@@ -337,9 +337,7 @@ START_TEST(who_completes_may_queue_the_next)
 }
 END_TEST
 
-/* --- real
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- real --- */
 
 static const char *path = "test-merge.img";
 

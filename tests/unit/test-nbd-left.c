@@ -57,9 +57,7 @@ static void command(uint16_t type, bool durable, int error)
 	nbdc_left_answered(&n, &cmd, durable, error);
 }
 
-/* --- K6
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- K6 --- */
 
 START_TEST(what_was_acknowledged_and_not_flushed_is_known_to_the_next)
 {
@@ -125,9 +123,7 @@ START_TEST(a_flush_that_failed_is_known_to_the_next)
 }
 END_TEST
 
-/* --- K5
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- K5 --- */
 
 START_TEST(what_was_not_answered_counts_where_the_servers_end_is_not_seen)
 {

@@ -111,9 +111,7 @@ static void warm(void)
 	fault_io_clear(&fio);
 }
 
-/* --- the data path
- * --------------------------------------------------------------------------------------------------
- */
+/* --- the data path --- */
 
 START_TEST(what_is_mapped_in_a_row_is_one_operation)
 {
@@ -266,9 +264,7 @@ START_TEST(a_discarded_cluster_never_shows_what_is_below)
 }
 END_TEST
 
-/* --- the write order
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the write order --- */
 
 START_TEST(counts_and_data_are_durable_before_the_mapping_and_that_before_the_answer)
 {

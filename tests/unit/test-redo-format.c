@@ -94,8 +94,7 @@ static void fill_log(void)
 	ck_assert(td_redo_crowded(redo));
 }
 
-/* --- one step at a time
- * ---------------------------------------------------------------------------------------------- */
+/* --- one step at a time --- */
 
 static bool is_sync(const struct td_iop *op)
 {
@@ -216,8 +215,7 @@ static void finish_all(struct op *o, unsigned n)
 		ck_assert_int_eq(finish(&o[i]), 0);
 }
 
-/* --- a log that is full
- * ---------------------------------------------------------------------------------------------- */
+/* --- a log that is full --- */
 
 /* A write to what a change has made room for that the log has missed is lost with that: it is not
  * answered before. */
@@ -333,8 +331,7 @@ START_TEST(a_guest_that_never_flushes_does_not_fill_the_log)
 }
 END_TEST
 
-/* --- lazy counts, marks, data elsewhere
- * -------------------------------------------------------------------------------- */
+/* --- lazy counts, marks, data elsewhere --- */
 
 static void commit(void *arg)
 {
@@ -405,8 +402,7 @@ START_TEST(data_in_a_file_of_their_own_are_durable_before_the_log_is_applied)
 }
 END_TEST
 
-/* --- a log belongs to one state of one image
- * ----------------------------------------------------------------------- */
+/* --- a log belongs to one state of one image --- */
 
 /* A write to a new block, of which only the log knows, and a death. */
 static void die_with_a_vhd(uint64_t *table, uint64_t *bitmap)

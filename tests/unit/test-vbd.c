@@ -3,9 +3,7 @@
  * simulated store and on real files. */
 #include "tests/support/test-vbd.h"
 
-/* --- states
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- states --- */
 
 START_TEST(states_are_those_that_clients_know)
 {
@@ -89,9 +87,7 @@ START_TEST(the_mode_decides_what_a_close_flushes)
 }
 END_TEST
 
-/* --- the rest
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- the rest --- */
 
 START_TEST(a_resize_grows)
 {

@@ -52,9 +52,7 @@ static uint32_t entry_in(const struct fault_file *f, uint32_t block)
 	return td_get_be32(f->data + 1536 + 4 * block);
 }
 
-/* --- the data path
- * --------------------------------------------------------------------------------------------------
- */
+/* --- the data path --- */
 
 START_TEST(what_is_in_the_image_is_one_operation)
 {
@@ -179,9 +177,7 @@ START_TEST(extents_tell_what_is_the_parents)
 }
 END_TEST
 
-/* --- the write order
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the write order --- */
 
 START_TEST(a_flush_syncs_data_before_metadata_and_metadata_before_it_answers)
 {
@@ -415,9 +411,7 @@ START_TEST(bits_on_a_device_do_not_count_before_they_are_written)
 }
 END_TEST
 
-/* --- what images say
- * ------------------------------------------------------------------------------------------------
- */
+/* --- what images say --- */
 
 static void refuse(const char *what, int code, const char *word,
 		   void (*spoil)(struct fault_file *f))
@@ -657,8 +651,7 @@ START_TEST(encryption_is_that_of_the_standard)
 }
 END_TEST
 
-/* --- files that were cut off (V9)
- * ------------------------------------------------------------------------------------ */
+/* --- files that were cut off (V9) --- */
 
 /* A disk with all of block 3, or its first 8 sectors; closed. */
 static struct fault_file *with_block(bool whole)

@@ -8,12 +8,13 @@
  *
  * What step N does follows from N alone (P1), so that whoever checks needs nothing but N:
  *
- * P1 N % 4 is 1: a new file fN, made under another name, fsynced and renamed.  2: a new file fN. 3:
- * the file of step N - 1 is overwritten in place.  0: the file "log" grows by a sector.  In each,
- * the file and then the directory are fsynced. P2 Each sector of 512 bytes says what it is: NAME,
- * the step, its number in the file, again and again until it is full. P3 After a cut, a file of a
- * promised step has each of its sectors, of that step or of a later one that writes there.  Later
- * steps may be there, in part, or not.
+ * P1 N % 4 is 1: a new file fN, made under another name, fsynced and renamed.  2: a new file fN.
+ *    3: the file of step N - 1 is overwritten in place.  0: the file "log" grows by a sector.  In
+ *    each, the file and then the directory are fsynced.
+ * P2 Each sector of 512 bytes says what it is: NAME, the step, its number in the file, again and
+ *    again until it is full.
+ * P3 After a cut, a file of a promised step has each of its sectors, of that step or of a later
+ *    one that writes there.  Later steps may be there, in part, or not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,9 +49,7 @@ static void fill(char *sector, unsigned step, unsigned at)
 		sector[i] = text[i % len];
 }
 
-/* --- writing
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- writing --- */
 
 static void put(const char *path, unsigned step, unsigned first, unsigned n)
 {
@@ -103,9 +102,7 @@ static int write_steps(unsigned steps, int dir)
 	return 0;
 }
 
-/* --- checking (P3)
- * --------------------------------------------------------------------------------------------------
- */
+/* --- checking (P3) --- */
 
 static unsigned lost;
 
