@@ -43,7 +43,7 @@ void store_close(struct store *s)
 	free(s);
 }
 
-static int join(char path[STORE_PATH], const char *dir, const char *key)
+static int join_path(char path[STORE_PATH], const char *dir, const char *key)
 {
 	int n = snprintf(path, STORE_PATH, "%s%s%s", dir, key ? "/" : "", key ? key : "");
 
@@ -57,7 +57,7 @@ char *store_read(struct store *s, const char *dir, const char *key)
 {
 	char path[STORE_PATH];
 
-	return join(path, dir, key) ? NULL : xs_read(s->xs, s->t, path, NULL);
+	return join_path(path, dir, key) ? NULL : xs_read(s->xs, s->t, path, NULL);
 }
 
 bool store_decimal(const char *text, uint64_t max, uint64_t *out)
@@ -117,7 +117,7 @@ int store_write_text(struct store *s, const char *dir, const char *key, const ch
 {
 	char path[STORE_PATH];
 
-	if (join(path, dir, key))
+	if (join_path(path, dir, key))
 		return -errno;
 	return xs_write(s->xs, s->t, path, text, (unsigned)strlen(text)) ? 0 : -errno;
 }
@@ -134,7 +134,7 @@ int store_write(struct store *s, const char *dir, const char *key, const char *f
 	/* only texts for people are ever that long: their beginning says enough */
 	if (n >= (int)sizeof value)
 		n = sizeof value - 1;
-	if (join(path, dir, key))
+	if (join_path(path, dir, key))
 		return -errno;
 	return xs_write(s->xs, s->t, path, value, (unsigned)n) ? 0 : -errno;
 }
@@ -143,7 +143,7 @@ int store_remove(struct store *s, const char *dir, const char *key)
 {
 	char path[STORE_PATH];
 
-	if (join(path, dir, key))
+	if (join_path(path, dir, key))
 		return -errno;
 	return xs_rm(s->xs, s->t, path) || errno == ENOENT ? 0 : -errno;
 }

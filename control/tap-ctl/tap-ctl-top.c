@@ -78,7 +78,7 @@ static double weight(const json_t *row, enum sort by)
 
 static enum sort sort_by; /* qsort has no argument for it */
 
-static int compare(const void *a, const void *b)
+static int compare_rows(const void *a, const void *b)
 {
 	const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
 	double wx = weight(x, sort_by), wy = weight(y, sort_by);
@@ -120,7 +120,7 @@ static int sample(struct top *t, struct td_err *err)
 	t->at = now;
 	sort_by = t->sort;
 	if (t->rates.n)
-		qsort(t->rates.row, t->rates.n, sizeof *t->rates.row, compare);
+		qsort(t->rates.row, t->rates.n, sizeof *t->rates.row, compare_rows);
 	return ret;
 }
 
@@ -375,7 +375,7 @@ static bool key(struct top *t, int c)
 	}
 	sort_by = t->sort;
 	if (t->rates.n)
-		qsort(t->rates.row, t->rates.n, sizeof *t->rates.row, compare);
+		qsort(t->rates.row, t->rates.n, sizeof *t->rates.row, compare_rows);
 	return true;
 }
 

@@ -301,7 +301,7 @@ static struct image *new_image(struct scan *s, const char *name, struct td_err *
 	return i;
 }
 
-static bool known(const struct scan *s, const char *name)
+static bool known_name(const struct scan *s, const char *name)
 {
 	for (size_t k = 0; k < s->n; k++)
 		if (!strcmp(s->images[k].name, name))
@@ -342,7 +342,7 @@ static int scan_one(struct scan *s, const struct vu_target *t, struct td_err *er
 		struct image *i;
 		int rc;
 
-		if ((s->a->val['a'] || s->a->val['p']) && known(s, settled_name(s, t, name)))
+		if ((s->a->val['a'] || s->a->val['p']) && known_name(s, settled_name(s, t, name)))
 			return 0;
 		i = new_image(s, settled_name(s, t, name), err);
 		if (!i)

@@ -113,7 +113,7 @@ static uint64_t max64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
-static int compare(struct qcow_checking *k)
+static int compare_counts(struct qcow_checking *k)
 {
 	uint64_t per = qcow_refs_per_block(&k->h), blocks = max64(k->nref, (k->n + per - 1) / per);
 	int rc = 0;
@@ -152,7 +152,7 @@ static int mend(struct qcow_checking *k)
 	if (!rc && fix)
 		rc = qcow_check_sync(k);
 	if (!rc)
-		rc = compare(k);
+		rc = compare_counts(k);
 	if (!rc && fix && k->rebuild)
 		rc = qcow_check_rebuild(k);
 	if (!rc && (fix || k->c->fix_leaks))

@@ -28,7 +28,7 @@ static int open_ones(const struct vhd_image *v, const struct vhd_image *to, stru
 		       to->path, who, v->path, v->path);
 }
 
-static bool same_file(const struct stat *a, int fd)
+static bool is_file(const struct stat *a, int fd)
 {
 	struct stat b;
 
@@ -50,7 +50,7 @@ static bool stands_on(const char *path, const struct vhd_image *to)
 		is = !memcmp(u->header.parent_uuid, to->footer.uuid, 16);
 	else if (u->footer.type == VHD_DIFF && vhd_uuid_nil(u->header.parent_uuid))
 		is = vhd_image_parent_path(u, parent, NULL) == 0 && stat(parent, &st) == 0 &&
-		     same_file(&st, to->fd);
+		     is_file(&st, to->fd);
 	vhd_image_close(u);
 	return is;
 }
@@ -73,7 +73,7 @@ static int closed_ones(const struct vhd_image *v, const struct vhd_image *to, co
 	while (!rc && (e = readdir(d))) {
 		snprintf(path, sizeof path, "%s%s", slash ? dir : "", e->d_name);
 		if (stat(path, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) ||
-		    same_file(&st, v->fd) || same_file(&st, to->fd) || !stands_on(path, to))
+		    is_file(&st, v->fd) || is_file(&st, to->fd) || !stands_on(path, to))
 			continue;
 		rc = td_fail(err, EBUSY,
 			     "%s has the parent %s too, and its disk would change: delete it or "

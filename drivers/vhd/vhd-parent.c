@@ -135,7 +135,7 @@ static bool found_from(struct search *s, const char *beside)
 	return false;
 }
 
-static bool found(struct search *s)
+static bool parent_found(struct search *s)
 {
 	bool yes = found_from(s, s->v->image->path) ||
 		   (*s->name != '/' && *s->here && found_from(s, s->here));
@@ -145,7 +145,7 @@ static bool found(struct search *s)
 		return yes;
 	memmove(s->name, strrchr(s->name, '/') + 1, strlen(strrchr(s->name, '/')));
 	s->again = true;
-	yes = *s->name && found(s);
+	yes = *s->name && parent_found(s);
 	s->again = false;
 	return yes;
 }
@@ -162,7 +162,7 @@ static bool try_locator(struct search *s, const struct vhd_locator *loc)
 		rc = vhd_locator_decode(loc->code, data, loc->len,
 					!memcmp(s->v->footer.app, "tap", 4), s->name);
 	free(data);
-	return !rc && found(s);
+	return !rc && parent_found(s);
 }
 
 static bool search(struct search *s)
@@ -175,7 +175,7 @@ static bool search(struct search *s)
 			if (s->v->header.loc[k].code == order[i] &&
 			    try_locator(s, &s->v->header.loc[k]))
 				return true;
-	return vhd_name_decode(s->v->header.parent_name, s->name) == 0 && found(s);
+	return vhd_name_decode(s->v->header.parent_name, s->name) == 0 && parent_found(s);
 }
 
 static long look_where(void *arg)

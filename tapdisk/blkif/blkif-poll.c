@@ -117,7 +117,7 @@ void blkif_poll_work(struct blkif *b, uint64_t now)
 		start_polling(b);
 }
 
-static bool found(struct blkif *b)
+static bool found_work(struct blkif *b)
 {
 	if ((b->starved || !blkif_has_requests(b)) && !(b->poll.io && td_io_peek(b->poll.io)))
 		return false;
@@ -132,7 +132,7 @@ static void on_spin(struct ev_loop *loop, ev_idle *w, int revents)
 	struct blkif_poll *p = &b->poll;
 	uint64_t begun = td_clock_now(), now = begun;
 
-	while (!found(b)) {
+	while (!found_work(b)) {
 		now = td_clock_now();
 		if (now > p->last + p->window) {
 			blkif_poll_stop(b);

@@ -61,7 +61,7 @@ void stats_taken(struct stats_source *src)
 	src->begun = 0;
 }
 
-static void join(struct stats_tally *t, const struct stats_tally *from)
+static void join_tally(struct stats_tally *t, const struct stats_tally *from)
 {
 	for (unsigned i = 0; i < STATS_KINDS; i++)
 		histogram_join(&t->took[i], &from->took[i]);
@@ -80,7 +80,7 @@ struct stats_tally *stats_tally_all(const struct stats *s)
 	*t = s->tally;
 	td_list_each (l, &s->sources)
 		if (is_in_thread(td_entry(l, struct stats_source, link)))
-			join(t, td_entry(l, struct stats_source, link)->tally);
+			join_tally(t, td_entry(l, struct stats_source, link)->tally);
 	return t;
 }
 
@@ -153,7 +153,7 @@ void stats_source_close(struct stats_source *src)
 	for (unsigned i = 0; i < STATS_KINDS; i++)
 		add_counts(&src->disk->gone[i], &src->kind[i]);
 	if (is_in_thread(src)) {
-		join(&src->disk->tally, src->tally);
+		join_tally(&src->disk->tally, src->tally);
 		free(src->tally);
 	}
 	td_list_del(&src->link);
