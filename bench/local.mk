@@ -1,11 +1,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 noinst_PROGRAMS += bench/ringbench bench/reconnect
-bench_ringbench_SOURCES = bench/ringbench.c tests/support/guest.c tests/support/guest.h
+bench_ringbench_SOURCES = \
+	bench/ringbench.c \
+	tests/support/guest.c \
+	tests/support/guest.h
 bench_ringbench_LDADD = $(TAPDISK_LIBS)
-bench_reconnect_SOURCES = bench/reconnect.c tests/support/guest.c tests/support/guest.h
+bench_reconnect_SOURCES = \
+	bench/reconnect.c \
+	tests/support/guest.c \
+	tests/support/guest.h
 bench_reconnect_LDADD = $(TAPDISK_LIBS)
-EXTRA_DIST += bench/README bench/run bench/report bench/lib.sh bench/ring bench/null bench/engines bench/nbd bench/vhd bench/qcow bench/scale bench/xen \
-	bench/results.md bench/results.svg
+EXTRA_DIST += \
+	bench/README \
+	bench/run \
+	bench/report \
+	bench/lib.sh \
+	bench/ring \
+	bench/null \
+	bench/engines \
+	bench/nbd \
+	bench/vhd \
+	bench/qcow \
+	bench/scale \
+	bench/xen \
+	bench/results.md \
+	bench/results.svg
 
 # Each writes bench/report.md and bench/report.svg; bench/README.
 BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'

@@ -11,8 +11,12 @@ uninstall-local:
 dist_man_MANS += doc/tap-ctl.8
 # installed under the commands' names, which is how bash finds them
 EXTRA_DIST += doc/tap-ctl.bash-completion doc/programs.bash-completion
-bashcompletion_DATA = doc/bash-completion/tap-ctl doc/bash-completion/tapback doc/bash-completion/tap-vbd \
-	doc/bash-completion/td-qcow doc/bash-completion/vhd-util
+bashcompletion_DATA = \
+	doc/bash-completion/tap-ctl \
+	doc/bash-completion/tapback \
+	doc/bash-completion/tap-vbd \
+	doc/bash-completion/td-qcow \
+	doc/bash-completion/vhd-util
 CLEANFILES += $(bashcompletion_DATA)
 dist_man_MANS += doc/td-qcow.8
 doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
@@ -20,4 +24,9 @@ doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
 doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/td-qcow doc/bash-completion/vhd-util: $(srcdir)/doc/programs.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/programs.bash-completion $@
 dist_man_MANS += doc/vhd-util.8
-dist_man_MANS += doc/tapback.8 doc/tap-vbd.8 doc/block-tap.7 doc/tapdisk-cache.7 doc/tapdisk-disk.7
+dist_man_MANS += \
+	doc/tapback.8 \
+	doc/tap-vbd.8 \
+	doc/block-tap.7 \
+	doc/tapdisk-cache.7 \
+	doc/tapdisk-disk.7

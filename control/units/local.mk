@@ -9,7 +9,10 @@ $(UNITS_MADE): Makefile
 control/units/tapdisk-metrics.service: $(srcdir)/control/units/tapdisk-metrics.service.in
 control/units/tapback.service: $(srcdir)/control/units/tapback.service.in
 control/units/tapback@.service: $(srcdir)/control/units/tapback@.service.in
-EXTRA_DIST += control/units/tapdisk-metrics.service.in control/units/tapback.service.in control/units/tapback@.service.in
+EXTRA_DIST += \
+	control/units/tapdisk-metrics.service.in \
+	control/units/tapback.service.in \
+	control/units/tapback@.service.in
 CLEANFILES += $(UNITS_MADE)
 
 if HAVE_SYSTEMD

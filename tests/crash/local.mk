@@ -1,11 +1,34 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The power-cut lab.
-CRASHLAB_JUDGE = tests/crash/pages.c tests/crash/pages.h tests/crash/rng.h tests/crash/trace.c tests/crash/trace.h tests/crash/disk.c \
-	tests/crash/disk.h tests/crash/judge.c tests/crash/judge.h
+CRASHLAB_JUDGE = \
+	tests/crash/pages.c \
+	tests/crash/pages.h \
+	tests/crash/rng.h \
+	tests/crash/trace.c \
+	tests/crash/trace.h \
+	tests/crash/disk.c \
+	tests/crash/disk.h \
+	tests/crash/judge.c \
+	tests/crash/judge.h
 check_PROGRAMS += tests/crash/crashlab
-tests_crash_crashlab_SOURCES = tests/crash/lab.c tests/crash/campaign.c tests/crash/campaign.h tests/crash/stack.c tests/crash/stack.h \
-	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.c tests/crash/work.h \
-	tests/crash/formats.c tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h \
+tests_crash_crashlab_SOURCES = \
+	tests/crash/lab.c \
+	tests/crash/campaign.c \
+	tests/crash/campaign.h \
+	tests/crash/stack.c \
+	tests/crash/stack.h \
+	tests/crash/ring.c \
+	tests/crash/ring.h \
+	tests/crash/sim.c \
+	tests/crash/sim.h \
+	tests/crash/work.c \
+	tests/crash/work.h \
+	tests/crash/formats.c \
+	tests/crash/formats.h \
+	tests/crash/clock.c \
+	tests/crash/clock.h \
+	tests/crash/process.c \
+	tests/crash/process.h \
 	$(CRASHLAB_JUDGE)
 tests_crash_crashlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/lab.sh
@@ -13,24 +36,76 @@ TESTS += tests/crash/lab.sh
 # The simulated host: the lab's own are memory, threads and clock; what has TD_KILL() in it, and the log of changes, whose size the lab
 # chooses, are compiled once more.
 check_PROGRAMS += tests/crash/hostlab
-tests_crash_hostlab_SOURCES = tests/crash/host-lab.c tests/crash/host.c tests/crash/host.h tests/crash/host-inside.h \
-	tests/crash/host-process.c tests/crash/host-guest.c tests/crash/host-disk.c tests/crash/host-tool.c tests/crash/host-move.c \
-	tests/crash/host-outside.c tests/crash/history.c tests/crash/history.h \
-	tests/crash/stand-in.c tests/crash/stand-in.h tests/crash/image-check.c tests/crash/image-check.h tests/crash/bitmap-check.c tests/crash/bitmap-check.h tests/crash/stack.c tests/crash/stack.h \
-	tests/crash/ring.c tests/crash/ring.h tests/crash/sim.c tests/crash/sim.h tests/crash/work.h tests/crash/formats.c \
-	tests/crash/formats.h tests/crash/clock.c tests/crash/clock.h tests/crash/process.c tests/crash/process.h $(CRASHLAB_JUDGE) \
-	lib/io/io.c lib/redo.c lib/redo-apply.c lib/redo-find.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c control/tap-ctl/tap-ctl-minor.c
+tests_crash_hostlab_SOURCES = \
+	tests/crash/host-lab.c \
+	tests/crash/host.c \
+	tests/crash/host.h \
+	tests/crash/host-inside.h \
+	tests/crash/host-process.c \
+	tests/crash/host-guest.c \
+	tests/crash/host-disk.c \
+	tests/crash/host-tool.c \
+	tests/crash/host-move.c \
+	tests/crash/host-outside.c \
+	tests/crash/history.c \
+	tests/crash/history.h \
+	tests/crash/stand-in.c \
+	tests/crash/stand-in.h \
+	tests/crash/image-check.c \
+	tests/crash/image-check.h \
+	tests/crash/bitmap-check.c \
+	tests/crash/bitmap-check.h \
+	tests/crash/stack.c \
+	tests/crash/stack.h \
+	tests/crash/ring.c \
+	tests/crash/ring.h \
+	tests/crash/sim.c \
+	tests/crash/sim.h \
+	tests/crash/work.h \
+	tests/crash/formats.c \
+	tests/crash/formats.h \
+	tests/crash/clock.c \
+	tests/crash/clock.h \
+	tests/crash/process.c \
+	tests/crash/process.h \
+	$(CRASHLAB_JUDGE) \
+	lib/io/io.c \
+	lib/redo.c \
+	lib/redo-apply.c \
+	lib/redo-find.c \
+	tapdisk/blkif/blkif.c \
+	tapdisk/blkif/blkif-takeover.c \
+	tapdisk/cache/cache-barrier.c \
+	tapdisk/cache/cache-flush.c \
+	control/tap-ctl/tap-ctl-minor.c
 tests_crash_hostlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS -DTD_REDO_BYTES=crash_redo_bytes -include tests/crash/redo-bytes.h \
 	-DCRASH_SRC='"$(abs_top_srcdir)"'
 tests_crash_hostlab_LDADD = $(TAPDISK_LIBS)
 TESTS += tests/crash/host.sh
-EXTRA_DIST += tests/crash/host.sh tests/crash/redo-bytes.h tests/crash/vhd-blocks
+EXTRA_DIST += \
+	tests/crash/host.sh \
+	tests/crash/redo-bytes.h \
+	tests/crash/vhd-blocks
 
 # The kill lab: what has TD_KILL() in it is compiled once more, with it.
 check_PROGRAMS += tests/crash/killlab
-tests_crash_killlab_SOURCES = tests/crash/kill-lab.c tests/crash/kill-disk.c tests/crash/kill-disk.h tests/crash/kill-guest.c \
-	tests/crash/kill-guest.h tests/crash/rng.h tests/support/guest.c tests/support/guest.h \
-	lib/io/io.c lib/io/io-aio.c lib/io/workers.c lib/io/file-op.c tapdisk/blkif/blkif.c tapdisk/blkif/blkif-takeover.c tapdisk/cache/cache-barrier.c tapdisk/cache/cache-flush.c
+tests_crash_killlab_SOURCES = \
+	tests/crash/kill-lab.c \
+	tests/crash/kill-disk.c \
+	tests/crash/kill-disk.h \
+	tests/crash/kill-guest.c \
+	tests/crash/kill-guest.h \
+	tests/crash/rng.h \
+	tests/support/guest.c \
+	tests/support/guest.h \
+	lib/io/io.c \
+	lib/io/io-aio.c \
+	lib/io/workers.c \
+	lib/io/file-op.c \
+	tapdisk/blkif/blkif.c \
+	tapdisk/blkif/blkif-takeover.c \
+	tapdisk/cache/cache-barrier.c \
+	tapdisk/cache/cache-flush.c
 if HAVE_URING
 tests_crash_killlab_SOURCES += lib/io/io-uring.c
 endif
@@ -50,7 +125,25 @@ CRASH_ENV = HOST_OBJECTS='$(tests_crash_hostlab_OBJECTS)' HOST_FLAGS='$(tests_cr
 
 # whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
-CRASH_UNITS = tests/unit/test-syncmark tests/unit/test-vhd tests/unit/test-vhd-resize tests/unit/test-redo tests/unit/test-redo-left tests/unit/test-redo-whose tests/unit/test-qcow tests/unit/test-cache-space tests/unit/test-lane tests/unit/test-redo-format tests/unit/test-io tests/unit/test-cache tests/unit/test-settle tests/unit/test-vbd-pause tests/unit/test-vbd tests/unit/test-nbd tests/unit/test-align tests/unit/test-nbd-left
+CRASH_UNITS = \
+	tests/unit/test-syncmark \
+	tests/unit/test-vhd \
+	tests/unit/test-vhd-resize \
+	tests/unit/test-redo \
+	tests/unit/test-redo-left \
+	tests/unit/test-redo-whose \
+	tests/unit/test-qcow \
+	tests/unit/test-cache-space \
+	tests/unit/test-lane \
+	tests/unit/test-redo-format \
+	tests/unit/test-io \
+	tests/unit/test-cache \
+	tests/unit/test-settle \
+	tests/unit/test-vbd-pause \
+	tests/unit/test-vbd \
+	tests/unit/test-nbd \
+	tests/unit/test-align \
+	tests/unit/test-nbd-left
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

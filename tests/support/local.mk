@@ -2,17 +2,29 @@
 
 # a guest without Xen
 noinst_PROGRAMS += tests/support/tdguest
-tests_support_tdguest_SOURCES = tests/support/tdguest.c tests/support/tdguest.h tests/support/tdguest-load.c tests/support/tdguest-stream.c \
+tests_support_tdguest_SOURCES = \
+	tests/support/tdguest.c \
+	tests/support/tdguest.h \
+	tests/support/tdguest-load.c \
+	tests/support/tdguest-stream.c \
 	tests/support/tdguest-pairs.c \
-	tests/support/tdguest-hostile.c tests/support/guest.c tests/support/guest.h
+	tests/support/tdguest-hostile.c \
+	tests/support/guest.c \
+	tests/support/guest.h
 tests_support_tdguest_LDADD = $(TAPDISK_LIBS)
 
 # a guest whose tapdisks are killed
 check_PROGRAMS += tests/support/tdsurvive
-tests_support_tdsurvive_SOURCES = tests/support/tdsurvive.c tests/support/guest.c tests/support/guest.h
+tests_support_tdsurvive_SOURCES = \
+	tests/support/tdsurvive.c \
+	tests/support/guest.c \
+	tests/support/guest.h
 tests_support_tdsurvive_LDADD = $(TAPDISK_LIBS)
 check_PROGRAMS += tests/support/tdqueues
-tests_support_tdqueues_SOURCES = tests/support/tdqueues.c tests/support/guest.c tests/support/guest.h
+tests_support_tdqueues_SOURCES = \
+	tests/support/tdqueues.c \
+	tests/support/guest.c \
+	tests/support/guest.h
 tests_support_tdqueues_LDADD = $(TAPDISK_LIBS)
 
 # the xenstore side: xenstored without Xen, and a tapdisk without a disk
@@ -35,11 +47,24 @@ tests_support_tdimg_SOURCES = tests/support/tdimg.c
 tests_support_tdimg_LDADD = $(TAPDISK_LIBS)
 
 # tapdisks that hang or die at a certain point: loaded into them
-check_SCRIPTS += tests/support/stuck-sync.so tests/support/signal-after.so tests/support/false-sync.so
-EXTRA_DIST += tests/support/stuck-sync.c tests/support/signal-after.c tests/support/false-sync.c
+check_SCRIPTS += \
+	tests/support/stuck-sync.so \
+	tests/support/signal-after.so \
+	tests/support/false-sync.so
+EXTRA_DIST += \
+	tests/support/stuck-sync.c \
+	tests/support/signal-after.c \
+	tests/support/false-sync.c
 tests/support/%.so: $(srcdir)/tests/support/%.c
 	$(AM_V_CC)$(MKDIR_P) tests/support && $(CC) -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $< -ldl
-CLEANFILES += tests/support/stuck-sync.so tests/support/signal-after.so tests/support/false-sync.so
+CLEANFILES += \
+	tests/support/stuck-sync.so \
+	tests/support/signal-after.so \
+	tests/support/false-sync.so
 
 # what scripts share, and what judges by strace whether a promise was kept
-EXTRA_DIST += tests/support/errtrap.sh tests/support/progress.sh tests/support/judge-syncs tests/support/traced-tapdisk
+EXTRA_DIST += \
+	tests/support/errtrap.sh \
+	tests/support/progress.sh \
+	tests/support/judge-syncs \
+	tests/support/traced-tapdisk

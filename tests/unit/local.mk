@@ -15,13 +15,55 @@ tests_unit_test_ctl_client_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
 if HAVE_CHECK
 # lib, drivers, and the tapdisk from the cache layer to a disk's life
-UNIT_PARTS = tests/unit/test-cache tests/unit/test-cache-barrier tests/unit/test-cache-cancel tests/unit/test-cache-space tests/unit/test-cache-storm tests/unit/test-blkif tests/unit/test-blkif-indirect tests/unit/test-blkif-poll tests/unit/test-blkif-persist tests/unit/test-blkif-memory tests/unit/test-inflight tests/unit/test-align tests/unit/test-io tests/unit/test-merge tests/unit/test-file tests/unit/test-vbd tests/unit/test-vbd-pause tests/unit/test-vbd-ring tests/unit/test-lane tests/unit/test-list tests/unit/test-fiber tests/unit/test-request tests/unit/test-options tests/unit/test-extent tests/unit/test-iov tests/unit/test-clock tests/unit/test-redo tests/unit/test-redo-left tests/unit/test-redo-whose tests/unit/test-redo-deaths tests/unit/test-syncmark tests/unit/test-log tests/unit/test-sandbox
+UNIT_PARTS = \
+	tests/unit/test-cache \
+	tests/unit/test-cache-barrier \
+	tests/unit/test-cache-cancel \
+	tests/unit/test-cache-space \
+	tests/unit/test-cache-storm \
+	tests/unit/test-blkif \
+	tests/unit/test-blkif-indirect \
+	tests/unit/test-blkif-poll \
+	tests/unit/test-blkif-persist \
+	tests/unit/test-blkif-memory \
+	tests/unit/test-inflight \
+	tests/unit/test-align \
+	tests/unit/test-io \
+	tests/unit/test-merge \
+	tests/unit/test-file \
+	tests/unit/test-vbd \
+	tests/unit/test-vbd-pause \
+	tests/unit/test-vbd-ring \
+	tests/unit/test-lane \
+	tests/unit/test-list \
+	tests/unit/test-fiber \
+	tests/unit/test-request \
+	tests/unit/test-options \
+	tests/unit/test-extent \
+	tests/unit/test-iov \
+	tests/unit/test-clock \
+	tests/unit/test-redo \
+	tests/unit/test-redo-left \
+	tests/unit/test-redo-whose \
+	tests/unit/test-redo-deaths \
+	tests/unit/test-syncmark \
+	tests/unit/test-log \
+	tests/unit/test-sandbox
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
-tests_unit_test_cache_storm_SOURCES = tests/unit/test-cache-storm.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+tests_unit_test_cache_storm_SOURCES = \
+	tests/unit/test-cache-storm.c \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
 tests_unit_test_cache_storm_LDADD = $(UNIT_PARTS_LIBS)
-TEST_RING = tests/support/test-ring.c tests/support/test-ring.h tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+TEST_RING = \
+	tests/support/test-ring.c \
+	tests/support/test-ring.h \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
 tests_unit_test_blkif_SOURCES = tests/unit/test-blkif.c $(TEST_RING)
 tests_unit_test_blkif_indirect_SOURCES = tests/unit/test-blkif-indirect.c $(TEST_RING)
 tests_unit_test_blkif_indirect_LDADD = $(UNIT_PARTS_LIBS)
@@ -29,34 +71,75 @@ tests_unit_test_blkif_poll_SOURCES = tests/unit/test-blkif-poll.c $(TEST_RING)
 tests_unit_test_blkif_poll_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)
 tests_unit_test_blkif_persist_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_blkif_memory_SOURCES = tests/unit/test-blkif-memory.c tests/support/blkif-front.h tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+tests_unit_test_blkif_memory_SOURCES = \
+	tests/unit/test-blkif-memory.c \
+	tests/support/blkif-front.h \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
 tests_unit_test_blkif_memory_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_inflight_SOURCES = tests/unit/test-inflight.c $(TEST_RING)
 tests_unit_test_inflight_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_align_SOURCES = tests/unit/test-align.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_align_SOURCES = \
+	tests/unit/test-align.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_align_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_io_SOURCES = tests/unit/test-io.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_io_SOURCES = \
+	tests/unit/test-io.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_io_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_merge_SOURCES = tests/unit/test-merge.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_merge_SOURCES = \
+	tests/unit/test-merge.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_merge_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_file_SOURCES = tests/unit/test-file.c tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_file_SOURCES = \
+	tests/unit/test-file.c \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_file_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_file_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=__open_2,--wrap=stat
-TEST_VBD = tests/support/test-vbd.h tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+TEST_VBD = \
+	tests/support/test-vbd.h \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(TEST_VBD)
 tests_unit_test_vbd_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_pause_SOURCES = tests/unit/test-vbd-pause.c $(TEST_VBD)
 tests_unit_test_vbd_pause_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_ring_SOURCES = tests/unit/test-vbd-ring.c $(TEST_VBD)
 tests_unit_test_vbd_ring_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_lane_SOURCES = tests/unit/test-lane.c tests/support/test-image.c tests/support/test-image.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_lane_SOURCES = \
+	tests/unit/test-lane.c \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_lane_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_extent_SOURCES = tests/unit/test-extent.c tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_extent_SOURCES = \
+	tests/unit/test-extent.c \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_extent_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_syncmark_SOURCES = tests/unit/test-syncmark.c tests/support/suite.h
 tests_unit_test_syncmark_LDADD = $(UNIT_PARTS_LIBS)
-REDO_LOG = tests/support/redo-log.h tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+REDO_LOG = \
+	tests/support/redo-log.h \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_redo_SOURCES = tests/unit/test-redo.c $(REDO_LOG)
 tests_unit_test_redo_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_redo_left_SOURCES = tests/unit/test-redo-left.c $(REDO_LOG)
@@ -69,19 +152,35 @@ tests_unit_test_iov_SOURCES = tests/unit/test-iov.c tests/support/suite.h
 tests_unit_test_iov_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_log_SOURCES = tests/unit/test-log.c tests/support/suite.h
 tests_unit_test_log_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_clock_SOURCES = tests/unit/test-clock.c lib/io/clock-libc.c tests/support/suite.h
+tests_unit_test_clock_SOURCES = \
+	tests/unit/test-clock.c \
+	lib/io/clock-libc.c \
+	tests/support/suite.h
 tests_unit_test_clock_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_list_SOURCES = tests/unit/test-list.c tests/support/suite.h
 tests_unit_test_list_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_fiber_SOURCES = tests/unit/test-fiber.c tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_fiber_SOURCES = \
+	tests/unit/test-fiber.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_fiber_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_request_SOURCES = tests/unit/test-request.c tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+tests_unit_test_request_SOURCES = \
+	tests/unit/test-request.c \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
 tests_unit_test_request_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_sandbox_SOURCES = tests/unit/test-sandbox.c tests/support/suite.h
 tests_unit_test_sandbox_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_options_SOURCES = tests/unit/test-options.c tests/support/suite.h
 tests_unit_test_options_LDADD = $(UNIT_PARTS_LIBS)
-TEST_CACHE = tests/support/test-cache.h tests/support/test-image.c tests/support/test-image.h tests/support/suite.h
+TEST_CACHE = \
+	tests/support/test-cache.h \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
 tests_unit_test_cache_SOURCES = tests/unit/test-cache.c $(TEST_CACHE)
 tests_unit_test_cache_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_cache_barrier_SOURCES = tests/unit/test-cache-barrier.c $(TEST_CACHE)
@@ -107,7 +206,10 @@ if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-xl-disk
 TESTS += tests/unit/test-xl-disk
 endif
-tests_unit_test_xl_disk_SOURCES = tests/unit/test-xl-disk.c control/attach/xl-disk.c control/attach/xl-disk.h
+tests_unit_test_xl_disk_SOURCES = \
+	tests/unit/test-xl-disk.c \
+	control/attach/xl-disk.c \
+	control/attach/xl-disk.h
 tests_unit_test_xl_disk_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_xl_disk_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 
@@ -124,18 +226,41 @@ if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-model
 TESTS += tests/unit/test-vhd tests/unit/test-vhd-model
 endif
-VHD_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/vhd-make.c tests/support/vhd-make.h tests/support/on-fiber.h tests/support/suite.h
-tests_unit_test_vhd_model_SOURCES = tests/unit/test-vhd-model.c tests/support/model.c tests/support/model.h $(VHD_TEST_PARTS)
+VHD_TEST_PARTS = \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/vhd-make.c \
+	tests/support/vhd-make.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_vhd_model_SOURCES = \
+	tests/unit/test-vhd-model.c \
+	tests/support/model.c \
+	tests/support/model.h \
+	$(VHD_TEST_PARTS)
 tests_unit_test_vhd_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 # VHD offline: the power is cut by linking its writes to the test
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-vhd-image tests/unit/test-vhd-cuts tests/unit/test-vhd-resize tests/unit/test-vhd-format
-TESTS += tests/unit/test-vhd-image tests/unit/test-vhd-cuts tests/unit/test-vhd-resize tests/unit/test-vhd-format
+check_PROGRAMS += \
+	tests/unit/test-vhd-image \
+	tests/unit/test-vhd-cuts \
+	tests/unit/test-vhd-resize \
+	tests/unit/test-vhd-format
+TESTS += \
+	tests/unit/test-vhd-image \
+	tests/unit/test-vhd-cuts \
+	tests/unit/test-vhd-resize \
+	tests/unit/test-vhd-format
 endif
 tests_unit_test_vhd_format_SOURCES = tests/unit/test-vhd-format.c tests/support/suite.h
 tests_unit_test_vhd_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_format_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
-VHD_IMAGE_PARTS = tests/support/vhd-trial.c tests/support/vhd-trial.h tests/support/cut-calls.c tests/support/cut-calls.h tests/support/suite.h
+VHD_IMAGE_PARTS = \
+	tests/support/vhd-trial.c \
+	tests/support/vhd-trial.h \
+	tests/support/cut-calls.c \
+	tests/support/cut-calls.h \
+	tests/support/suite.h
 VHD_IMAGE_WRAPS = $(AM_LDFLAGS) -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync,--wrap=ftruncate,--wrap=ftruncate64
 tests_unit_test_vhd_image_SOURCES = tests/unit/test-vhd-image.c $(VHD_IMAGE_PARTS)
 tests_unit_test_vhd_image_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
@@ -149,7 +274,10 @@ tests_unit_test_vhd_resize_SOURCES = tests/unit/test-vhd-resize.c $(VHD_IMAGE_PA
 tests_unit_test_vhd_resize_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_resize_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_resize_LDFLAGS = $(VHD_IMAGE_WRAPS)
-tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c tests/support/drive.h $(VHD_TEST_PARTS)
+tests_unit_test_vhd_SOURCES = \
+	tests/unit/test-vhd.c \
+	tests/support/drive.h \
+	$(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # what an open makes durable, of every format
@@ -157,7 +285,10 @@ if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-settle
 TESTS += tests/unit/test-settle
 endif
-tests_unit_test_settle_SOURCES = tests/unit/test-settle.c tests/support/drive.h $(VHD_TEST_PARTS)
+tests_unit_test_settle_SOURCES = \
+	tests/unit/test-settle.c \
+	tests/support/drive.h \
+	$(VHD_TEST_PARTS)
 tests_unit_test_settle_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # formats over the log of their changes
@@ -165,18 +296,38 @@ if HAVE_CHECK
 check_PROGRAMS += tests/unit/test-redo-format
 TESTS += tests/unit/test-redo-format
 endif
-tests_unit_test_redo_format_SOURCES = tests/unit/test-redo-format.c tests/support/drive.h $(VHD_TEST_PARTS)
+tests_unit_test_redo_format_SOURCES = \
+	tests/unit/test-redo-format.c \
+	tests/support/drive.h \
+	$(VHD_TEST_PARTS)
 tests_unit_test_redo_format_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # the bytes of qcow2
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-qcow-format tests/unit/test-qcow tests/unit/test-qcow-model
-TESTS += tests/unit/test-qcow-format tests/unit/test-qcow tests/unit/test-qcow-model
+check_PROGRAMS += \
+	tests/unit/test-qcow-format \
+	tests/unit/test-qcow \
+	tests/unit/test-qcow-model
+TESTS += \
+	tests/unit/test-qcow-format \
+	tests/unit/test-qcow \
+	tests/unit/test-qcow-model
 endif
-QCOW_TEST_PARTS = tests/support/fault-io.c tests/support/fault-io.h tests/support/on-fiber.h tests/support/suite.h
-tests_unit_test_qcow_SOURCES = tests/unit/test-qcow.c tests/support/drive.h $(QCOW_TEST_PARTS)
+QCOW_TEST_PARTS = \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_qcow_SOURCES = \
+	tests/unit/test-qcow.c \
+	tests/support/drive.h \
+	$(QCOW_TEST_PARTS)
 tests_unit_test_qcow_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
-tests_unit_test_qcow_model_SOURCES = tests/unit/test-qcow-model.c tests/support/model.c tests/support/model.h $(QCOW_TEST_PARTS)
+tests_unit_test_qcow_model_SOURCES = \
+	tests/unit/test-qcow-model.c \
+	tests/support/model.c \
+	tests/support/model.h \
+	$(QCOW_TEST_PARTS)
 tests_unit_test_qcow_model_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_qcow_format_SOURCES = tests/unit/test-qcow-format.c tests/support/suite.h
 tests_unit_test_qcow_format_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)

@@ -1,14 +1,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # the NBD server, and the sockets that are passed
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-nbd tests/unit/test-nbd-handshake tests/unit/test-passed tests/unit/test-nbd-left
-TESTS += tests/unit/test-nbd tests/unit/test-nbd-handshake tests/unit/test-passed tests/unit/test-nbd-left
+check_PROGRAMS += \
+	tests/unit/test-nbd \
+	tests/unit/test-nbd-handshake \
+	tests/unit/test-passed \
+	tests/unit/test-nbd-left
+TESTS += \
+	tests/unit/test-nbd \
+	tests/unit/test-nbd-handshake \
+	tests/unit/test-passed \
+	tests/unit/test-nbd-left
 endif
-tests_unit_test_nbd_SOURCES = tests/unit/test-nbd.c tests/support/test-image.c tests/support/test-image.h tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_nbd_SOURCES = \
+	tests/unit/test-nbd.c \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_nbd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_nbd_handshake_SOURCES = tests/unit/test-nbd-handshake.c tests/support/suite.h
 tests_unit_test_nbd_handshake_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_passed_SOURCES = tests/unit/test-passed.c tests/support/suite.h
 tests_unit_test_passed_LDADD = $(TD_LIBS) $(CHECK_LIBS)
-tests_unit_test_nbd_left_SOURCES = tests/unit/test-nbd-left.c tests/support/on-fiber.h tests/support/suite.h
+tests_unit_test_nbd_left_SOURCES = \
+	tests/unit/test-nbd-left.c \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
 tests_unit_test_nbd_left_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
