@@ -38,6 +38,9 @@ static void happen(const struct event *e)
 		break;
 	case H_DIE:
 		H.die_in = host_alive() ? e->after : 0;
+		if (host_alive() && H.paused && !H.busy && H.giver == NOBODY)
+			host_kill_it(); /* in one that is paused nothing happens that it could die
+					   at */
 		break;
 	case H_REVIVE:
 		host_revive(e->check);

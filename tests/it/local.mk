@@ -103,7 +103,8 @@ IT_TESTS += \
 	tests/it/vhd-keys.sh \
 	tests/it/vhd-util-names.sh \
 	tests/it/vhd-log-waits.sh \
-	tests/it/redo-failed.sh
+	tests/it/redo-failed.sh \
+	tests/it/redo-changed.sh
 
 # what is said of the programs, against the programs
 IT_TESTS += tests/it/man.sh tests/it/completion.sh
