@@ -301,6 +301,15 @@ const struct format formats_host[] = {
 	 .sectors = 32768,
 	 .edge = 128},
 	{.name = "qcow2-extended", HOST_QCOW2("extended_l2=on", ""), .sectors = 32768, .edge = 128},
+	/* as few iterations as can be: each open derives the key anew */
+	{.name = "qcow2-luks",
+	 .type = "qcow2",
+	 .align = 512,
+	 .initial = TAG_ZERO,
+	 .sectors = 32768,
+	 .edge = 128,
+	 .create = "printf secret >key && $TD_QCOW create -E -o "
+		   "encrypt.format=luks,encrypt.iter-time=1 leaf 16M <key >/dev/null"},
 	{.name = "qcow2-data-file",
 	 HOST_QCOW2("data_file=data", ""),
 	 .sectors = 32768,
@@ -521,6 +530,8 @@ static void set_tools(void)
 	*strrchr(path, '/') = 0;
 	strcat(path, "/../../bin/vhd-util");
 	setenv("VHD_UTIL", path, 0);
+	strcpy(strrchr(path, '/') + 1, "td-qcow");
+	setenv("TD_QCOW", path, 0);
 #ifdef CRASH_SRC
 	setenv("VHD_BLOCKS", CRASH_SRC "/tests/crash/vhd-blocks", 0);
 #endif
