@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# `make check-cluster' boots two hosts with DRBD between them in QEMU: minutes, so apart from `make check'.  T='rule none' runs some cases.
+EXTRA_DIST += tests/cluster/README tests/cluster/build tests/cluster/node-init tests/cluster/node-lib tests/cluster/run
+.PHONY: check-cluster
+check-cluster: all
+	@bash '$(abs_top_srcdir)/tests/cluster/build' '$(abs_top_builddir)' '$(abs_top_builddir)/tests/cluster/out' && \
+		python3 '$(abs_top_srcdir)/tests/cluster/run' '$(abs_top_builddir)/tests/cluster/out' $(T)
+clean-local: clean-cluster
+.PHONY: clean-cluster
+clean-cluster:
+	rm -rf tests/cluster/out
