@@ -12,6 +12,7 @@
 #include "lib/io/clock.h"
 #include "lib/ctl-dir.h"
 #include "lib/output.h"
+#include "tapdisk/ctl/ctl-report.h"
 #include "tapdisk/ctl/ctl.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
@@ -121,6 +122,9 @@ static void limits(void)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN); /* the terminal that started us may go */
+	/* until ctl_report_start(): a status report may come at any moment */
+	signal(SIGUSR1, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 }
 
 int main(int argc, char **argv)
@@ -146,6 +150,7 @@ int main(int argc, char **argv)
 	td_clock_probe();
 	td_clock_attach(loop);
 	server_init(loop);
+	ctl_report_start(loop);
 	rc = ctl_start(loop, &err);
 	report_start(&err);
 	if (rc < 0)

@@ -3,6 +3,8 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/ctl/ctl-move.c \
 	tapdisk/ctl/ctl-ops.c \
 	tapdisk/ctl/ctl-ops.h \
+	tapdisk/ctl/ctl-report.c \
+	tapdisk/ctl/ctl-report.h \
 	tapdisk/ctl/ctl-ring.c \
 	tapdisk/ctl/ctl-stats.c \
 	tapdisk/ctl/ctl-stats.h \
