@@ -6,6 +6,7 @@ bin_vhd_util_SOURCES = \
 	control/vhd-util/vhd-util-lvm.c \
 	control/vhd-util/vhd-util-query.c \
 	control/vhd-util/vhd-util-read.c \
+	control/vhd-util/vhd-util-relink.c \
 	control/vhd-util/vhd-util-scan.c \
 	control/vhd-util/vhd-util-scan.h \
 	control/vhd-util/vhd-util.c \

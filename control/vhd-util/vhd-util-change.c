@@ -321,19 +321,39 @@ static int move_footer(struct vhd_image *v, uint64_t size, struct td_err *err)
 	return rc;
 }
 
+/*
+ * A parent that is in use changes only where no child of it looks: its own parent's name, which
+ * those that have it open know already, and its footer.  err says who has it when it cannot be had
+ * at all.
+ */
+static int open_for_modify(const struct vu_args *a, struct vhd_image **v, struct td_err *err)
+{
+	int rc = vhd_image_open(a->val['n'], VHD_WRITE, v, err);
+
+	if (rc != -EBUSY || a->val['z'])
+		return rc;
+	return vhd_image_open(a->val['n'], VHD_BENEATH, v, NULL) == 0 ? 0 : rc;
+}
+
 int vu_modify(const struct vu_args *a, struct td_err *err)
 {
+	struct td_err busy = {0};
 	struct vhd_image *v;
 	uint64_t size = 0;
 	int rc = vu_number(a, 's', INT64_MAX, &size, err);
 
 	if (!rc && !a->val['p'] && !a->val['s'] && !a->val['z'])
 		rc = td_fail(err, EINVAL, "modify: one of -p, -s and -z is needed");
-	if (!rc)
-		rc = vhd_image_open(a->val['n'], VHD_WRITE, &v, err);
 	if (rc < 0)
 		return rc;
-	if (a->val['z'])
+	rc = open_for_modify(a, &v, &busy);
+	if (rc == -EBUSY && a->val['p'] && !a->val['s'] && !a->val['z'])
+		return vu_relink(a->val['n'], a->val['p'], a->val['m'] != NULL, &busy, err);
+	if (rc < 0)
+		return td_fail(err, busy.code, "%s", busy.text);
+	if ((*v).flags & VHD_BENEATH && a->val['p'])
+		rc = vu_only_down(a->val['n'], a->val['p'], err);
+	if (!rc && a->val['z'])
 		rc = vhd_kill_data(v, err);
 	if (!rc && a->val['p'])
 		rc = vhd_reparent(v, a->val['p'], a->val['m'] != NULL, err);

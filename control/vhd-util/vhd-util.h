@@ -69,6 +69,11 @@ int vu_revert(const struct vu_args *a, struct td_err *err);
 int vu_fill(const struct vu_args *a, struct td_err *err);
 int vu_coalesce(const struct vu_args *a, struct td_err *err);
 int vu_modify(const struct vu_args *a, struct td_err *err);
+/* -EBUSY with text unless parent is among those of path, which is in use. */
+int vu_only_down(const char *path, const char *parent, struct td_err *err);
+/* modify -p of an image that is in use, when busy says who has it; vhd-util-relink.c. */
+int vu_relink(const char *path, const char *parent, bool raw, struct td_err *busy,
+	      struct td_err *err);
 int vu_scan(const struct vu_args *a, struct td_err *err);
 int vu_key(const struct vu_args *a, struct td_err *err);
 int vu_copy(const struct vu_args *a, struct td_err *err);

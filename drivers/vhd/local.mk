@@ -17,6 +17,8 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/vhd/vhd-parent.c \
 	drivers/vhd/vhd-piece.c \
 	drivers/vhd/vhd-redo.c \
+	drivers/vhd/vhd-relink.c \
+	drivers/vhd/vhd-relink.h \
 	drivers/vhd/vhd.c \
 	drivers/vhd/vhd.h
 # VHD offline

@@ -157,6 +157,14 @@ static bool found_file(const struct vhd_image *v, const char *name, void *arg)
 	return false;
 }
 
+static bool found_remembered(const struct vhd_image *v, const char *name, void *arg)
+{
+	struct found *f = arg;
+
+	return beside(v, name, f->out) == 0 && access(f->out, F_OK) == 0 &&
+	       is_remembered(v, f->out);
+}
+
 int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], struct td_err *err)
 {
 	char path[VHD_PATH_MAX];
@@ -164,6 +172,10 @@ int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], str
 
 	if (v->footer.type != VHD_DIFF)
 		return td_fail(err, EINVAL, "%s has no parent", v->path);
+	/* while a name is changed (RL2 of vhd-relink.c), or after a copy, some lead elsewhere */
+	if (!vhd_uuid_nil(v->header.parent_uuid) && each_name(v, found_remembered, &f))
+		return vhd_canonical(path, out, err);
+	*f.tried = 0;
 	if (!each_name(v, found_file, &f))
 		return td_fail(err, ENOENT,
 			       "%s: its parent was not found; tried %s. Put it there, or name it "

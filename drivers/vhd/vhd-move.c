@@ -168,10 +168,14 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 int vhd_repair(const char *path, struct td_err *err)
 {
 	struct vhd_image *v;
-	int rc = vhd_image_open(path, VHD_WRITE | VHD_MEND, &v, err);
+	struct td_err busy = {0};
+	int rc = vhd_image_open(path, VHD_WRITE | VHD_MEND, &v, &busy);
 
+	/* a parent in use: what is mended is what no child of it looks at any more */
+	if (rc == -EBUSY && vhd_image_open(path, VHD_BENEATH | VHD_MEND, &v, NULL) == 0)
+		rc = 0;
 	if (rc < 0)
-		return rc;
+		return td_fail(err, busy.code, "%s", busy.text);
 	if (v->state != VHD_FOOTERS_GOOD || v->short_block != VHD_UNUSED || v->old_footer)
 		rc = vhd_image_put_footer(v, err);
 	if (!rc && v->footer.type != VHD_FIXED)

@@ -70,17 +70,24 @@ int vhd_redo_apply(struct vhd *v, struct td_err *err)
 	return rc;
 }
 
+/* The parent's names in the file may be others by now: a tool of another host may have written
+ * them.  Only the mark is ours. */
 static int put_mark(struct vhd *v, uint32_t mark)
 {
 	uint8_t b[VHD_HEADER];
 	uint32_t was = v->header.reserved;
+	struct vhd_header now;
 	int rc;
 
 	if (mark == was)
 		return 0;
+	rc = td_file_rw(v->file, TD_IO_READ, b, v->footer.data_offset, sizeof b, 0);
+	if (!rc && vhd_header_decode(b, &now, v->image->path, NULL) == 0)
+		v->header = now;
 	v->header.reserved = mark;
 	vhd_header_encode(&v->header, b);
-	rc = td_file_rw(v->file, TD_IO_WRITE, b, v->footer.data_offset, VHD_SECTOR, 0);
+	if (!rc)
+		rc = td_file_rw(v->file, TD_IO_WRITE, b, v->footer.data_offset, VHD_SECTOR, 0);
 	if (rc < 0)
 		v->header.reserved = was;
 	return rc;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* VHD images: fixed, dynamic and differencing.  Opens and closes them; vhd.h says where the rest
  * is. */
+#include "drivers/vhd/vhd-relink.h"
 #include "drivers/vhd/vhd.h"
 
 #include <errno.h>
@@ -386,6 +387,7 @@ const struct td_driver td_driver_vhd = {
 	.submit = vhd_submit,
 	.resize = vhd_resize,
 	.backing = vhd_backing,
+	.relink = vhd_relink,
 	.extents = vhd_extents,
 	.map = vhd_map,
 };

@@ -78,6 +78,15 @@ struct td_map {
 	bool whole; /* all of the image, for good: of one that may grow, what comes behind too */
 };
 
+/* Another parent for an image that stays open. */
+struct td_relink {
+	const char *relative; /* its path from the image's directory, "./" in front */
+	const char *name;     /* its last component */
+	uint8_t uuid[16];     /* all zero: a raw one */
+	uint32_t timestamp;   /* as the format has it */
+	bool raw;
+};
+
 struct td_driver {
 	const char *name;  /* the type in type:path */
 	const char *alias; /* another name for it, or NULL */
@@ -102,6 +111,11 @@ struct td_driver {
 	/* Optional: the next image down the chain, as type:path into spec (TD_SPEC_MAX bytes); 0
 	 * none, 1 yes, -errno. */
 	int (*backing)(struct td_image *image, char *spec, struct td_err *err);
+	/*
+	 * Optional; on a fiber, while requests go on: names another parent in the image's file, by
+	 * an order of writes after each of which the image opens.  The chain stays open as it is.
+	 */
+	int (*relink)(struct td_image *image, const struct td_relink *to, struct td_err *err);
 	/*
 	 * Optional; on a fiber, while requests go on: what this image alone holds in [off, off +
 	 * len), a range within its size. Fills at most max extents (max >= 1) in order from off,

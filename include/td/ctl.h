@@ -22,6 +22,8 @@
  * the ring; keeper: then detaches, as detach does with it, whether or not whoever asked still
  * waits: detached: true, last) pause       minor, timeout (s)                                 -
  * unpause     minor, args (optional), options (optional)         as info
+ * relink      minor, file, relative, name, uuid, timestamp, raw   -   (names another parent in
+ *                                                                         the leaf's file)
  * resize      minor                                              as info     (looks at the image's
  * size; 22 when it has shrunk) stats       minor, full stats: {...}, the line that tap-ctl prints;
  * full: with histograms stats_all   -                                                  rows {minor,

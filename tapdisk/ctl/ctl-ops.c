@@ -452,6 +452,7 @@ static const struct op ops[] = {
 	{"pause", op_pause, true},
 	{"unpause", op_unpause, true},
 	{"resize", op_resize, true},
+	{"relink", ctl_op_relink, true},
 	{"stats", op_stats, true},
 	{"stats_all", op_stats_all, false},
 	{"info", op_info, true},

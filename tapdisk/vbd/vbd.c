@@ -410,3 +410,24 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 	}
 	return rc < 0 ? rc : 0;
 }
+
+int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, struct td_err *err)
+{
+	int rc;
+
+	vbd_lock(v);
+	if (!v->leaf)
+		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
+	else if (strcmp(v->file, file))
+		rc = td_fail(err, ESTALE, "minor %d has another image by now", v->minor);
+	else if (!v->leaf->driver->relink)
+		rc = td_fail(err, EOPNOTSUPP, "%s: only a VHD gets another parent while it is open",
+			     v->spec);
+	else
+		rc = v->leaf->driver->relink(v->leaf, to, err);
+	vbd_unlock(v);
+	if (!rc)
+		td_log(LOG_NOTICE, "minor %d: the next open of %s takes %s as its parent", v->minor,
+		       v->spec, to->relative);
+	return rc;
+}

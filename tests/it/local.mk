@@ -65,6 +65,7 @@ IT_TESTS += \
 # what storage managers do
 IT_TESTS += \
 	tests/it/status-report.sh \
+	tests/it/sm-coalesce.sh \
 	tests/it/sm-sequences.sh \
 	tests/it/sm-many.sh
 EXTRA_DIST += \

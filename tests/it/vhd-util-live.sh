@@ -37,7 +37,7 @@ guest read 0 41943040 >want || fail "read"
 
 # what is in use is not written by others; what is looked at is not held up
 expect 16 vhd_util resize -n c.vhd -s 80 -j j
-expect 16 vhd_util modify -n b.vhd -p a.vhd
+expect 16 vhd_util modify -z -n b.vhd
 expect 16 vhd_util coalesce -n c.vhd
 has "who has it" "$ERR" "$pid"
 for f in a b c; do expect 0 vhd_util query -vspfd -n $f.vhd; done
