@@ -59,7 +59,7 @@ static bool find_holder(const char *path, struct holder *h)
 	return td_ctl_each(ask, h) > 0;
 }
 
-static bool same_file(const char *a, const char *b)
+static bool is_that_file(const char *a, const char *b)
 {
 	struct stat s, t;
 
@@ -76,7 +76,7 @@ int vu_only_down(const char *path, const char *parent, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	for (const struct vhd_image *p = v->parent; p && !is; p = p->parent)
-		is = same_file(p->path, parent);
+		is = is_that_file(p->path, parent);
 	vhd_image_close(v);
 	return is ? 0
 		  : td_fail(err, EBUSY,
