@@ -40,6 +40,11 @@ static void on_retry(struct ev_loop *loop, ev_timer *t, int revents)
 	device_mark(td_entry(t, struct device, retry));
 }
 
+static void on_pace(struct ev_loop *loop, ev_timer *t, int revents)
+{
+	device_mark(td_entry(t, struct device, pace));
+}
+
 struct device *device_new(struct devices *m, unsigned domid, unsigned devid)
 {
 	struct device *d = calloc(1, sizeof *d);
@@ -55,6 +60,7 @@ struct device *device_new(struct devices *m, unsigned domid, unsigned devid)
 	td_list_init(&d->dirty);
 	td_list_add(&m->devices, &d->link);
 	ev_timer_init(&d->retry, on_retry, 0., 0.);
+	ev_timer_init(&d->pace, on_pace, 0., 0.);
 	return d;
 }
 
@@ -77,6 +83,7 @@ void device_free(struct device *d)
 	td_list_del(&d->link);
 	td_list_del(&d->dirty);
 	ev_timer_stop(d->m->loop, &d->retry);
+	ev_timer_stop(d->m->loop, &d->pace);
 	tapdisk_call_drop(d->call);
 	tapdisk_call_drop(d->watch);
 	watchdog_drop(d);
@@ -221,6 +228,30 @@ static void look_connected(struct device *d, int fe)
 		link_connect(d);
 }
 
+/*
+ * A frontend that keeps closing and starting costs this daemon, xenstored and a tapdisk their time,
+ * and other guests theirs: each start of it is paid for with DEVICE_CYCLE, and DEVICE_CYCLES of
+ * them in advance.  What the toolstack wants does not wait.
+ */
+static bool may_start(struct device *d)
+{
+	double now = ev_now(d->m->loop), from = d->paced > now ? d->paced : now,
+	       wait = from - now - (DEVICE_CYCLES - 1) * DEVICE_CYCLE;
+
+	if (ev_is_active(&d->pace))
+		return false;
+	if (wait > 0) {
+		td_log_limited(&d->limit, LOG_WARNING,
+			       "%s: the frontend keeps closing and starting: it waits for %.1f s",
+			       d->dir, wait);
+		ev_timer_set(&d->pace, wait, 0.);
+		ev_timer_start(d->m->loop, &d->pace);
+		return false;
+	}
+	d->paced = from + DEVICE_CYCLE;
+	return true;
+}
+
 static void look_closed(struct device *d, int fe)
 {
 	struct backend *b = &d->b;
@@ -235,6 +266,8 @@ static void look_closed(struct device *d, int fe)
 	}
 	if (d->refused || toolstack_closes(b) || b->state != XB_CLOSED ||
 	    (fe != XB_INITIALISING && fe != XB_INITWAIT && fe != XB_INITIALISED))
+		return;
+	if (!may_start(d))
 		return;
 	if (publish_offer(d->m->store, d->dir, b->state, d->m->opt.max_queues))
 		return;

@@ -14,6 +14,9 @@
 #define DEVICE_DEATHS   5  /* tapdisks that may die */
 #define DEVICE_DEATHS_S 60 /* within so many seconds, before the disk is given up */
 
+#define DEVICE_CYCLES 20 /* times that a frontend may start again at once; after them, */
+#define DEVICE_CYCLE  1. /* s for each */
+
 enum phase { DEV_NEW, DEV_WAIT, DEV_CONNECTED, DEV_CLOSING, DEV_CLOSED };
 
 struct device {
@@ -45,6 +48,8 @@ struct device {
 	char said[96];     /* tapdisk-state as last written */
 	struct watchdog watchdog;
 	ev_timer retry;            /* a tapdisk that hangs is asked again */
+	ev_timer pace;             /* a frontend that has closed may start again */
+	double paced;              /* ev_now() at which all its starts so far are paid for */
 	struct td_log_limit limit; /* the guest can cause most lines */
 };
 

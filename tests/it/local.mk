@@ -31,6 +31,7 @@ IT_TESTS += \
 IT_TESTS += \
 	tests/it/tapback-order.sh \
 	tests/it/tapback-hostile.sh \
+	tests/it/tapback-cycles.sh \
 	tests/it/tapback-faults.sh \
 	tests/it/tapback-restart.sh \
 	tests/it/log-stuck.sh \
