@@ -157,11 +157,16 @@ static bool found_file(const struct vhd_image *v, const char *name, void *arg)
 	return false;
 }
 
+static int allowed(const struct vhd_image *v, const char *parent, struct td_err *err);
+
+/* Only where parents may be is a file opened on the image's word. */
 static bool found_remembered(const struct vhd_image *v, const char *name, void *arg)
 {
 	struct found *f = arg;
+	char real[VHD_PATH_MAX];
 
 	return beside(v, name, f->out) == 0 && access(f->out, F_OK) == 0 &&
+	       vhd_canonical(f->out, real, NULL) == 0 && allowed(v, real, NULL) == 0 &&
 	       is_remembered(v, f->out);
 }
 
