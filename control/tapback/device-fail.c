@@ -2,8 +2,11 @@
 /* A device is given up: its ring is gone, and its directory says why. */
 #include "control/tapback/device.h"
 
+#include <assert.h>
+
 void device_fail(struct device *d, const char *why)
 {
+	assert(d->magic == DEVICE_MAGIC);
 	watchdog_drop(d);
 	td_log_limited(&d->limit, LOG_ERR, "%s: %s", d->dir, why);
 	tapdisk_call_drop(d->watch);

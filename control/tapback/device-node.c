@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a device's directory in xenstore says of it, and the list of those to be looked at. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 
 void device_mark(struct device *d)
 {
+	assert(d->magic == DEVICE_MAGIC);
 	if (td_list_empty(&d->dirty))
 		td_list_add(&d->m->dirty, &d->dirty);
 }
@@ -39,12 +41,14 @@ void device_write(struct device *d, const char *key, const char *value)
 {
 	int rc = write_kept(d, key, value);
 
+	assert(d->magic == DEVICE_MAGIC);
 	if (rc && rc != -ENOENT)
 		td_log(LOG_ERR, "%s: cannot write %s: %s", d->dir, key, strerror(-rc));
 }
 
 void device_state(struct device *d, int state)
 {
+	assert(d->magic == DEVICE_MAGIC);
 	if (d->b.state == state)
 		return;
 	td_log(LOG_DEBUG, "%s: backend state %d -> %d", d->dir, d->b.state, state);
@@ -56,6 +60,7 @@ void device_error(struct device *d, const char *why)
 {
 	char path[STORE_PATH];
 
+	assert(d->magic == DEVICE_MAGIC);
 	snprintf(path, sizeof path, "error/%s", d->dir);
 	if (why)
 		store_write(d->m->store, path, "error", "%s", why);
@@ -68,6 +73,7 @@ void device_say(struct device *d, const char *now, const char *reason)
 {
 	bool well = !strcmp(now, "running"), has = reason && *reason;
 
+	assert(d->magic == DEVICE_MAGIC);
 	if (!strcmp(d->said, now))
 		return;
 	if (!well || d->said[0])

@@ -27,6 +27,7 @@
  */
 #include "control/tapback/device.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,7 @@ struct device *device_new(struct devices *m, unsigned domid, unsigned devid)
 
 	if (!d)
 		return NULL;
+	d->magic = DEVICE_MAGIC;
 	d->m = m;
 	d->domid = domid;
 	d->devid = devid;
@@ -80,6 +82,7 @@ static void forget_frontend(struct device *d)
 
 void device_free(struct device *d)
 {
+	assert(d->magic == DEVICE_MAGIC);
 	td_list_del(&d->link);
 	td_list_del(&d->dirty);
 	ev_timer_stop(d->m->loop, &d->retry);
@@ -90,6 +93,7 @@ void device_free(struct device *d)
 	revive_drop(d->revive);
 	json_decref(d->info);
 	forget_frontend(d);
+	d->magic = 0;
 	free(d);
 }
 
@@ -296,6 +300,7 @@ void device_look(struct device *d)
 	bool there;
 	int fe;
 
+	assert(d->magic == DEVICE_MAGIC);
 	/* one question at a time: its answer is the next occasion */
 	if (d->call || d->revive || ev_is_active(&d->retry))
 		return;

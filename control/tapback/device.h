@@ -19,7 +19,10 @@
 
 enum phase { DEV_NEW, DEV_WAIT, DEV_CONNECTED, DEV_CLOSING, DEV_CLOSED };
 
+#define DEVICE_MAGIC 0x74646465u
+
 struct device {
+	unsigned magic;             /* DEVICE_MAGIC from device_new to device_free */
 	struct td_list link, dirty; /* devices.h's lists */
 	struct devices *m;
 	unsigned domid, devid;

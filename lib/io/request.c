@@ -140,7 +140,7 @@ void td_req_done(struct td_req *req, int err)
 {
 	struct td_image *image = req->image;
 
-	assert(image && err <= 0);
+	assert(image && image->magic == TD_IMAGE_MAGIC && err <= 0);
 	req->image = NULL; /* a second completion stops above */
 	image->inflight--;
 	if (req->op == TD_READ || req->op == TD_WRITE) {

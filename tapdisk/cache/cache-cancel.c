@@ -31,6 +31,7 @@ void cache_cancel(struct cache *c, int err)
 {
 	struct td_req *b = c->barrier;
 
+	assert(c->magic == CACHE_MAGIC);
 	cancel_list(c, &c->held, err);
 	cancel_list(c, &c->waiting, err);
 	cancel_list(c, &c->stoppers, err);
@@ -62,6 +63,7 @@ void cache_forget(struct cache *c)
 {
 	struct td_req *b = c->barrier;
 
+	assert(c->magic == CACHE_MAGIC);
 	assert(c->quiesced && cache_image_idle(c));
 	forget_list(c, &c->held);
 	forget_list(c, &c->waiting);

@@ -13,6 +13,7 @@
 
 void cache_fail_sticky(struct cache *c, int err)
 {
+	assert(c->magic == CACHE_MAGIC);
 	if (c->sticky)
 		return;
 	__atomic_store_n(&c->sticky, err, __ATOMIC_RELEASE); /* lanes look at it */
@@ -26,6 +27,7 @@ void cache_fail_sticky(struct cache *c, int err)
 
 void cache_durable_failed(struct cache *c, int err)
 {
+	assert(c->magic == CACHE_MAGIC);
 	if (cache_is_full(err) || err == -EOPNOTSUPP || !c->image)
 		return;
 	cache_fail_sticky(c, err);
@@ -141,6 +143,7 @@ void cache_flush_add(struct cache *c, struct td_req *req)
 
 void cache_flush(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	assert(c->quiesced && cache_image_idle(c));
 	flush_image(c);
 }

@@ -205,6 +205,7 @@ static void op_done(struct td_req *child, int err)
 	struct td_req *req = op->req;
 	bool write = req->op != TD_READ, probe;
 
+	assert(c->magic == CACHE_MAGIC);
 	op->next = c->ops;
 	c->ops = op;
 	c->at_image--;
@@ -246,6 +247,7 @@ void cache_dispatch(struct cache *c, struct td_req *req)
 
 void cache_submit(struct cache *c, struct td_req *req)
 {
+	assert(c->magic == CACHE_MAGIC);
 	if (req->flags & TD_BARRIER)
 		c->n.barriers++;
 	else if (req->op == TD_FLUSH || (req->flags & TD_PREFLUSH))
@@ -264,6 +266,7 @@ void cache_submit(struct cache *c, struct td_req *req)
 
 void cache_submit_again(struct cache *c, struct td_req *req)
 {
+	assert(c->magic == CACHE_MAGIC);
 	assert(!c->barrier || c->barrier->state[0] == STEP_DRAIN); /* C4: which waits for it */
 	c->n.writes++;
 	c->active++;
@@ -273,6 +276,7 @@ void cache_submit_again(struct cache *c, struct td_req *req)
 void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
 {
 	memset(c, 0, sizeof *c);
+	c->magic = CACHE_MAGIC;
 	c->mode = td_cache_modes;
 	c->loop = loop;
 	c->owner = owner;
@@ -289,6 +293,7 @@ void cache_init(struct cache *c, struct ev_loop *loop, void *owner)
 
 void cache_fini(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	assert(!c->active && td_list_empty(&c->held) && td_list_empty(&c->lanes));
 	ev_timer_stop(c->loop, &c->retry);
 	while (c->ops) {
@@ -297,6 +302,7 @@ void cache_fini(struct cache *c)
 		c->ops = op->next;
 		free(op);
 	}
+	c->magic = 0;
 }
 
 void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_image *image,
@@ -304,6 +310,7 @@ void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_i
 {
 	bool dropped = c->mode->drop_flush;
 
+	assert(c->magic == CACHE_MAGIC);
 	assert(c->quiesced && !c->image);
 	c->mode = mode;
 	c->image = image;
@@ -323,6 +330,7 @@ void cache_attach(struct cache *c, const struct td_cache_mode *mode, struct td_i
 
 void cache_detach(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	assert(c->quiesced && cache_image_idle(c));
 	c->image = NULL;
 	c->io = NULL;
@@ -348,6 +356,7 @@ bool cache_lets_lanes(const struct cache *c)
 
 void cache_lanes_closed(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	if (!lanes_closed(c))
 		return;
 	send_stopping(c);
@@ -359,6 +368,7 @@ void cache_lanes_closed(struct cache *c)
 
 bool cache_hold(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	if (c->quiesced)
 		return false;
 	c->at_image++;
@@ -367,12 +377,14 @@ bool cache_hold(struct cache *c)
 
 void cache_unhold(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	c->at_image--;
 	cache_check_idle(c);
 }
 
 void cache_quiesce(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	c->quiesced = true;
 	lanes_update(c);
 	cache_check_idle(c);
@@ -380,6 +392,7 @@ void cache_quiesce(struct cache *c)
 
 void cache_resume(struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	c->quiesced = false;
 	cache_send_waiting(c);
 	send_stopping(c);

@@ -19,7 +19,10 @@ struct lane_count { /* what lanes have done past this layer: as td_image.n, and 
 	uint64_t hits[2], fail[2], requests[2];
 };
 
+#define CACHE_MAGIC 0x74646361u
+
 struct cache {
+	unsigned magic; /* CACHE_MAGIC from cache_init to cache_fini; the entries assert it */
 	const struct td_cache_mode *mode;
 	struct td_image *image; /* NULL while there is none: not open, or paused */
 	struct ev_loop *loop;

@@ -22,7 +22,10 @@ struct news {
 	void *owner;
 };
 
+#define LANE_MAGIC 0x74646c61u
+
 struct lane {
+	unsigned magic;
 	struct td_list link; /* cache.lanes */
 	struct cache *cache;
 	struct queue *home, *queue;
@@ -254,6 +257,7 @@ static bool go_fast(struct lane *l, struct lane_op *op)
 
 void lane_submit(struct lane *l, struct lane_op *op, struct td_req *req)
 {
+	assert(l->magic == LANE_MAGIC);
 	op->lane = l;
 	op->req = req;
 	op->again = false;
@@ -265,6 +269,7 @@ void lane_submit(struct lane *l, struct lane_op *op, struct td_req *req)
 
 struct td_io *lane_io(const struct lane *l)
 {
+	assert(l->magic == LANE_MAGIC);
 	return l->io;
 }
 
@@ -399,6 +404,7 @@ struct lane_count lanes_count(const struct cache *c)
 
 struct lane_stats lane_stats(const struct lane *l)
 {
+	assert(l->magic == LANE_MAGIC);
 	return (struct lane_stats){.fast = {GET(l->n.c.requests[0]), GET(l->n.c.requests[1])},
 				   .slow = GET(l->n.slow)};
 }
@@ -438,6 +444,7 @@ void lane_tell(struct lane *l, enum lane_news what, void (*fn)(void *owner), voi
 {
 	struct news *n = &l->news[what];
 
+	assert(l->magic == LANE_MAGIC);
 	if (__atomic_exchange_n(&n->told, true, __ATOMIC_ACQ_REL))
 		return;
 	n->lane = l;
@@ -455,6 +462,7 @@ struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q)
 
 	if (!l)
 		return NULL;
+	l->magic = LANE_MAGIC;
 	l->cache = c;
 	l->home = home;
 	l->queue = q;
@@ -467,6 +475,7 @@ struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q)
 
 void lane_call(struct lane *l, void (*fn)(void *arg), void *arg)
 {
+	assert(l->magic == LANE_MAGIC);
 	queue_call(l->home, l->queue, fn, arg);
 }
 
@@ -480,6 +489,7 @@ void lane_free(struct lane *l)
 
 	if (!l)
 		return;
+	assert(l->magic == LANE_MAGIC);
 	c = l->cache;
 	l->retired = true;
 	lanes_update(c);
@@ -492,5 +502,6 @@ void lane_free(struct lane *l)
 	c->written += l->n.written;
 	add_count(&c->lanes_gone, &l->n.c);
 	free(l->places);
+	l->magic = 0;
 	free(l);
 }

@@ -4,6 +4,7 @@
  * except that the image was closed cleanly: the records say what a successor needs, and a process
  * that takes its disk back is its own successor.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,7 @@ int vbd_give(struct vbd *v, double *began, struct td_err *err)
 {
 	int rc;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	v->going = false;
 	rc = give(v, began, err);
@@ -140,6 +142,7 @@ void vbd_taken(struct vbd *v, pid_t to)
 {
 	struct td_list *l;
 
+	assert(v->magic == VBD_MAGIC);
 	while ((l = td_list_pop(&v->given))) {
 		close_fds(entry(l));
 		free(entry(l));
@@ -159,6 +162,7 @@ void vbd_taken(struct vbd *v, pid_t to)
 
 void vbd_stay(struct vbd *v)
 {
+	assert(v->magic == VBD_MAGIC);
 	if (!v->giving)
 		return;
 	vbd_lock(v);
@@ -218,6 +222,7 @@ void vbd_take_back(struct vbd *v)
 	struct td_err err = {0};
 	struct td_list *l;
 
+	assert(v->magic == VBD_MAGIC);
 	if (go_on(v, &err) < 0) {
 		td_log(LOG_ERR, "minor %d: cannot go on: %s", v->minor, err.text);
 		v->state |= TD_STATE_RESUME_FAILED;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The rings of a disk: who may come, and how one is let go. */
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
@@ -53,6 +54,7 @@ void vbd_ring_close(struct vbd_ring *r, void (*end)(struct blkif *b))
 
 struct blkif *vbd_ring(const struct vbd *v)
 {
+	assert(v->magic == VBD_MAGIC);
 	return td_list_empty(&v->rings) ? NULL : ring_of(v->rings.next);
 }
 
@@ -290,6 +292,7 @@ int vbd_connect(struct vbd *v, struct td_xport **x, unsigned n, const char *tran
 	bool there;
 	int rc = 0;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	there = same_rings(v, transport, p, n);
 	if (!there)
@@ -311,6 +314,7 @@ int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err 
 	unsigned n = 0;
 	int rc = 0;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	for (; (r = find_ring(v, domid, devid)); n++)
 		drop_ring(v, r);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Callbacks from the lower layers, and the state that is reported to users. */
+#include <assert.h>
 #include <errno.h>
 
 #include "lib/fiber/fiber.h"
@@ -116,12 +117,14 @@ static const char *fault_of(const struct vbd *v)
 
 unsigned vbd_state(const struct vbd *v)
 {
+	assert(v->magic == VBD_MAGIC);
 	return v->state | (v->cache.out_of_space ? TD_STATE_NO_SPACE : 0) |
 	       (v->cache.sticky || fault_of(v) ? TD_STATE_FAILED : 0);
 }
 
 const char *vbd_reason(const struct vbd *v)
 {
+	assert(v->magic == VBD_MAGIC);
 	if (fault_of(v)) /* which is why flushes fail */
 		return fault_of(v);
 	if (v->cache.sticky)

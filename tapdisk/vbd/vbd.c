@@ -92,6 +92,7 @@ static double deadline(int timeout)
 
 bool vbd_busy(const struct vbd *v)
 {
+	assert(v->magic == VBD_MAGIC);
 	return v->spec || !td_list_empty(&v->rings) || v->locked || v->users;
 }
 
@@ -152,6 +153,7 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 {
 	int rc;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	if (v->spec)
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
@@ -273,6 +275,7 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
 	struct vbd_past was = *past;
 	int rc;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	if (!was.sticky && v->marker >= 0)
 		was.sticky = syncmark_past(v->minor);
@@ -294,6 +297,7 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 	double until = deadline(timeout);
 	int rc;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);
@@ -320,6 +324,7 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 {
 	int rc = 0;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause",
@@ -345,6 +350,7 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	struct vbd_options opt;
 	int rc = 0;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	opt = o ? *o : v->opt;
 	opt.read_only = v->opt.read_only;
@@ -390,6 +396,7 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 {
 	int rc = 0;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	if (!v->leaf)
 		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);

@@ -4,6 +4,7 @@
 #define TESTS_SUITE_H
 
 #include <check.h>
+#include <signal.h>
 
 #define SUITE_PATIENCE                                                                             \
 	200 /* s for a case: one that hangs is told of as failed.  No machine is too slow for it   \
@@ -15,6 +16,15 @@
 		TCase *tc_ = tcase_create(#test);                                                  \
 		tcase_set_timeout(tc_, SUITE_PATIENCE);                                            \
 		tcase_add_test(tc_, test);                                                         \
+		suite_add_tcase(s, tc_);                                                           \
+	} while (0)
+
+/* The same, of one that shall end by an assertion. */
+#define SUITE_ADD_ABORT(s, test)                                                                   \
+	do {                                                                                       \
+		TCase *tc_ = tcase_create(#test);                                                  \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                            \
+		tcase_add_test_raise_signal(tc_, test, SIGABRT);                                   \
 		suite_add_tcase(s, tc_);                                                           \
 	} while (0)
 

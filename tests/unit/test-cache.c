@@ -448,6 +448,26 @@ START_TEST(dirty_means_that_a_flush_would_do_something)
 }
 END_TEST
 
+START_TEST(a_cache_that_is_gone_takes_no_request)
+{
+	struct td_req r = {.op = TD_FLUSH};
+
+	begin("none");
+	end();
+	cache_submit(&cache, &r);
+}
+END_TEST
+
+START_TEST(an_image_that_is_gone_takes_no_request)
+{
+	struct td_image image = *(begin("none"), img.image);
+	struct td_req r = {.op = TD_FLUSH, .io = &img.io, .done = answered};
+
+	image.magic = 0;
+	td_submit(&image, &r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("cache");
@@ -473,5 +493,7 @@ int main(void)
 	SUITE_ADD(s, a_failed_durable_write_is_sticky);
 	SUITE_ADD(s, a_flush_that_fails_while_writes_wait_for_space_fails_them);
 	SUITE_ADD(s, dirty_means_that_a_flush_would_do_something);
+	SUITE_ADD_ABORT(s, a_cache_that_is_gone_takes_no_request);
+	SUITE_ADD_ABORT(s, an_image_that_is_gone_takes_no_request);
 	return suite_run(s);
 }
