@@ -27,6 +27,9 @@ open_it() # ARG...
 	minor=${marker##*-} pid=$(cat "$marker")
 }
 
+# The kernel may hold a dead process's files, and so their locks, for a moment longer than the process.
+unlocked() { qemu-img info "$IMG" >"$WORK/info" 2>&1 || ! grep -qi lock "$WORK/info"; }
+
 # What was flushed, what was acknowledged alone, and a death
 dead()
 {
@@ -35,12 +38,13 @@ dead()
 	guest write $AT $LEN 1 >"$WORK/said" || fail "write: $(cat "$WORK/said")"
 	kill -KILL "$pid"
 	until_true 10 gone "$pid"
+	until_true 2 unlocked
 	log=$TAPDISK_CONTROL_DIR/redo$minor
 	[ -e "$log" ] || fail "$TYPE: a dead tapdisk leaves no log"
 }
 
 revive() { pid=$(tap_ctl revive -m "$minor") || fail "$1: revive"; }
-destroy() { tap_ctl destroy -p "$pid" -m "$minor" || fail "$1: destroy"; }
+destroy() { tap_ctl destroy -p "$pid" -m "$minor" || fail "$1: destroy"; until_true 2 unlocked; }
 sound() { if [ "$TYPE" = vhd ]; then expect 0 vhd_util check -n "$IMG"; else expect 0 td_qcow check "$IMG"; fi; }
 
 # It is of another state: the image stays as it is, and so does the log, until it is given up.
