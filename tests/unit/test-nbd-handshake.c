@@ -46,7 +46,7 @@ static void begin(uint32_t flags)
 static void option(uint32_t number, const void *data, uint32_t n)
 {
 	nbd_put32(nbd_put32(nbd_put64(msg, NBD_OPTION_MAGIC), number), n);
-	memcpy(msg + 16, data, n);
+	memmove(msg + 16, data, n); /* data may lie in msg */
 	len = 16 + n;
 }
 
