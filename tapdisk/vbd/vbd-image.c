@@ -128,6 +128,19 @@ void vbd_mark_syncs(struct vbd *v, int sticky)
 	v->syncs = v->marker >= 0 ? syncmark_open(v->minor, vbd_lost_data(sticky)) : NULL;
 }
 
+/*
+ * An unpause that failed after a sync of the image had: the kernel tells of lost data once, so that
+ * the next unpause's sync would do well.  The disk knows it from now on (C5).
+ */
+static int not_opened(struct vbd *v, bool fresh, int lost, int rc)
+{
+	if (lost && !fresh && !v->past && !v->cache.sticky) {
+		__atomic_store_n(&v->cache.sticky, lost, __ATOMIC_RELEASE);
+		v->cache.changed(&v->cache);
+	}
+	return rc;
+}
+
 static int start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
 		 struct td_err *err)
 {
@@ -179,7 +192,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 			io, &leaf, err);
 	if (rc < 0) {
 		td_redo_free(redo);
-		return rc;
+		return not_opened(v, fresh, lost, rc);
 	}
 	rc = check_block(spec, o, leaf->info.block, err);
 	if (rc < 0)
@@ -251,7 +264,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 fail:
 	chain_close(leaf);
 	td_redo_free(redo);
-	return rc;
+	return not_opened(v, fresh, lost, rc);
 }
 
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
