@@ -43,6 +43,10 @@ out=$("$lab" --format qcow2-v2 --mode unsafe --seed 45) || [ $? = 77 ] || # with
 out=$("$lab" --format vhd-differencing-2 --mode writethrough --seed 5000189) || [ $? = 77 ] ||
 	{ fail "vhd-differencing-2, cache=writethrough, seed 5000189"; tail -20 <<<"$out"; }
 
+# an unpause whose sync failed, and which then failed for another reason: the next one's sync did well
+out=$("$lab" --format vhd-fixed --mode unsafe --seed 700001592) || [ $? = 77 ] ||
+	{ fail "vhd-fixed, cache=unsafe, seed 700001592"; tail -20 <<<"$out"; }
+
 # it does what it is there for
 out=$("$lab" --format raw-file --mode none --seed 1-150)
 for n in 5 6 7 8 9 11; do
