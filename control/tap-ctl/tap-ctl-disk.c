@@ -169,6 +169,7 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 				 .last = json_is_true(json_object_get(reply, "last"))};
 	json_decref(reply);
 	if (is->gone) {
+		bool failed;
 		struct remains after =
 			remains_of(a->pid, a->minor); /* it may have died of the question itself */
 
@@ -176,8 +177,11 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 			is->gone = false;
 			return ret;
 		}
+		failed = after.marker && tc_flush_failed(a->minor);
 		if (after.marker)
 			tc_marker_sweep(a->minor, true);
+		if (failed)
+			return tc_say_failed(a->minor, give_up, err);
 		if (before.socket || before.marker || after.marker)
 			return 0;
 	}
