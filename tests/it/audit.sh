@@ -89,10 +89,10 @@ unset TAPDISK_HOST_ROOT
 destroy
 
 # --- a kernel without cachestat(2)
-command -v strace >/dev/null && strace -e trace=none -e inject=451:error=ENOSYS true 2>/dev/null || exit 0
+command -v strace >/dev/null && strace -e trace=451 -e inject=451:error=ENOSYS true 2>/dev/null || exit 0
 fresh c.img
 create "aio:$WORK/c.img" -o cache=writeback
 guest write 0 1048576 3
-strace -o /dev/null -e trace=none -e inject=451:error=ENOSYS "$top_builddir/bin/tap-ctl" audit -p "$pid" -m "$minor" --json >report || fail "audit under strace"
+strace -o /dev/null -e trace=451 -e inject=451:error=ENOSYS "$top_builddir/bin/tap-ctl" audit -p "$pid" -m "$minor" --json >report || fail "audit under strace"
 is "by mincore" "$(python3 -c 'import json; f = json.load(open("report"))["files"][0]; print(f["pages_by"], f["pages"] >= 256)')" "mincore True"
 exit 0
