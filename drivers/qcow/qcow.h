@@ -7,12 +7,16 @@
  *   qcow-end.c       what the tables claim beyond the file's end
  *   qcow-format.c    the bytes
  *   qcow-page.c      metadata in memory: pages of L2 tables and refcount blocks, bounded
- *   qcow-flush.c     metadata back to the file, in order; the crash invariants Q1-Q7 stand at its
- * top qcow-refcount.c  host clusters: taken; qcow-reap.c: given back; qcow-refblock.c: room for
- * more counts qcow-map.c       guest offset > host offset, and changes of the mapping qcow-bitmap.c
- * persistent dirty bitmaps qcow-crypt.c     encryption: what the key opens; qcow-luks.c: the header
- * that hides the key qcow-part.c      what goes to the file as it is mapped qcow-read.c
- * qcow-write.c  qcow-discard.c  qcow-zip.c
+ *   qcow-flush.c     metadata back to the file, in order; the crash invariants (Q) are at its top
+ *   qcow-refcount.c  host clusters: taken
+ *   qcow-reap.c      host clusters: given back
+ *   qcow-refblock.c  room for more counts
+ *   qcow-map.c       guest offset > host offset, and changes of the mapping
+ *   qcow-bitmap.c    persistent dirty bitmaps
+ *   qcow-crypt.c     encryption: what the key opens
+ *   qcow-luks.c      encryption: the header that hides the key
+ *   qcow-part.c      what goes to the file as it is mapped
+ *   qcow-read.c  qcow-write.c  qcow-discard.c  qcow-zip.c
  *
  * All of it runs in the home queue's thread.  Code that waits is marked "fiber"; between two waits
  * nothing else runs, so that what is not held over a wait needs no lock.

@@ -4,11 +4,12 @@
  * written anew behind the data, and the switch is one sector of the header.  So a cut at any point
  * leaves a good image, of the old size or of the new:
  *
- *  RZ1  The journal is complete and durable, under its name, before the first byte of the image
- * changes. RZ2  New tables are durable before the header's first sector names them; entries that
- * the new size brings into use are unused, durably, before the footer tells of it.  (The header's
- * checksum is in that sector, and its second sector stays.) RZ3  The journal is removed when
- * everything is durable.
+ * RZ1 The journal is complete and durable, under its name, before the first byte of the image
+ *     changes.
+ * RZ2 New tables are durable before the header's first sector names them; entries that the new
+ *     size brings into use are unused, durably, before the footer tells of it.  (The header's
+ *     checksum is in that sector, and its second sector stays.)
+ * RZ3 The journal is removed when everything is durable.
  */
 #include <errno.h>
 #include <stdlib.h>

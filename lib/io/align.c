@@ -4,14 +4,19 @@
  *
  * - A misaligned buffer, or a read that is not whole blocks: through an aligned bounce buffer.
  * - A write of a part of a block: the block is read, changed and written back (RMW).  Nothing else
- * may change that block in between, or its change would be undone.  So every change of a direct
- * file is on a list, in order of arrival, and A1 a change starts only when no earlier one that
- * touches one of its blocks is still there, if either is an RMW; A2 a change leaves the list only
- * when it is with the store; A3 changes that are no RMW never wait for each other: the guest that
- * sends them at once gets what it asked for. A4 a file that other hosts write too has no RMW:
- * nobody could serialise it against theirs.  It fails with -EOPNOTSUPP; whoever brings requests has
- * refused it before. A change is a WRITE, and no less a PUNCH, ZERO or DISCARD: what an RMW had
- * read before it would come back.
+ *   may change that block in between, or its change would be undone.  So every change of a direct
+ *   file is on a list, in order of arrival, by these rules:
+ *
+ * A1 a change starts only when no earlier one that touches one of its blocks is still there, if
+ *    either is an RMW
+ * A2 a change leaves the list only when it is with the store
+ * A3 changes that are no RMW never wait for each other: the guest that sends them at once gets
+ *    what it asked for
+ * A4 a file that other hosts write too has no RMW: nobody could serialise it against theirs.  It
+ *    fails with -EOPNOTSUPP; whoever brings requests has refused it before
+ *
+ * A change is a WRITE, and no less a PUNCH, ZERO or DISCARD: what an RMW had read before it would
+ * come back.
  *
  * All in the file's home thread.  Whole, aligned blocks take no memory and, while there is no RMW,
  * cost a list entry; the others' memory comes from the heap.

@@ -8,8 +8,9 @@
  * P1 it happens only when the ring's owner asked for it, and for at most polling_us after the
  *    last work;
  * P2 only as long as the host has idle CPU time: polling_idle percent of it in the last second,
- *    what we burnt ourselves counted as idle; P3 and only where it pays: the window doubles when
- *    work wakes us that polling_us would have seen, and halves when it comes later.
+ *    what we burnt ourselves counted as idle;
+ * P3 and only where it pays: the window doubles when work wakes us that polling_us would have
+ *    seen, and halves when it comes later.
  *
  * While it is on, the guest is not asked for events; who ends it looks at the ring once more after
  * asking again.  The loop's other descriptors get their turn every SLICE.

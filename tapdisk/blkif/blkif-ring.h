@@ -4,8 +4,9 @@
  *
  * blkif.c          takes and answers: the order of a turn
  * blkif-check.c    what a request asks for, and whether it may (R4)
- * blkif-copy.c     segments of an INDIRECT, and data between the guest's pages and our buffers (R5,
- * R10, R11) blkif-persist.c  data in the guest's own pages, where they stay mapped (R6)
+ * blkif-copy.c     segments of an INDIRECT, and data between the guest's pages and our buffers
+ *                  (R5, R10, R11)
+ * blkif-persist.c  data in the guest's own pages, where they stay mapped (R6)
  * blkif-poll.c     stays awake for a while
  * blkif-connect.c  comes and goes
  * blkif-takeover.c goes on where a dead process stopped

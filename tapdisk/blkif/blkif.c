@@ -10,8 +10,8 @@
  * R5 each grant operation's status is looked at (blkif-copy.c)
  * R6 persistent grants are capped, and all unmapped at disconnect (blkif-persist.c)
  * R8 a storm of events without requests is answered ever later
- * R10 R11 data goes by copy: a page is let go before its response, and only bytes that were read
- *    go to the guest (blkif-copy.c)
+ * R10 data goes by copy, and a page is let go before its response (blkif-copy.c)
+ * R11 of a read, only bytes that the disk gave go to the guest (blkif-copy.c)
  *
  * A turn of the loop: the event > take (copy, check, fetch data of writes in one call, submit) >
  * completions > respond (data of reads in one call, responses, one push, one notify) > look at the

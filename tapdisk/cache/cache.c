@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What each mode promises, kept by these rules, here and in the files beside: cache-flush.c (C2,
- * C3, C5, C6), cache-barrier.c (C4), cache-space.c (C7, C8), cache-cancel.c (a frontend that goes),
- * cache-mode.c (the table).
+ * What each mode promises, kept by these rules, here and in the files beside:
  *
+ *   cache-flush.c    C2, C3, C5, C6
+ *   cache-barrier.c  C4
+ *   cache-space.c    C7, C8
+ *   cache-cancel.c   a frontend that goes
+ *   cache-mode.c     the table
  *
  * C1 In a mode with fua_every_write each WRITE goes down with TD_FUA: it is durable before it is
  *    acknowledged.  A DISCARD, or zeroes, that are to be durable are followed by a flush of the

@@ -10,11 +10,11 @@
  *    before it was issued.
  * I3 A sector is never torn.
  * I4 A sector never written reads its parent or zeroes, whatever lay on the store before.
+ * I5 The image opens and is sound: the lab looks at that, not the judge.
+ * I6 There is no crash and no hang: likewise.
  * I7 A request fails only where something was made to fail; after a FLUSH that failed, no write
  *    and no flush succeeds.
  * R  A read gives the last acknowledged value or one that was under way.
- *
- * (I5, the image opens and is sound, and I6, no crash and no hang, are the lab's.)
  */
 #ifndef CRASH_JUDGE_H
 #define CRASH_JUDGE_H

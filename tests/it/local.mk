@@ -128,6 +128,8 @@ IT_TESTS += tests/it/gdb-fibers.sh
 EXTRA_DIST += tests/support/fibers.py
 # the formatter's file is true
 IT_TESTS += tests/it/format.sh
+# numbered rules, and their index
+IT_TESTS += tests/it/rules.sh
 
 TESTS += $(IT_TESTS)
 EXTRA_DIST += $(IT_TESTS)
