@@ -3,6 +3,13 @@
  * Where a tapdisk's counters stand for other programs to read (tapdisk/stats/shm.h): the directory
  * td3-<pid>, which its tapdisk makes and removes, and which tap-ctl removes when the tapdisk is
  * dead.
+ *
+ * Beside it stands a directory vbd3-<domid>-<devid> for each device of a guest whose counters are
+ * there.  XenServer's rrdd hears of the device by its being made, forgets it when it is removed,
+ * and keeps what it has mapped in between: so who serves a device makes it anew, after the file of
+ * counters, and removes it before.  It holds one empty file, named by its owner's pid.  Whoever
+ * removes it takes his own name away, and the directory goes if no other's is left: a successor's
+ * stays, however late the dead process is swept.
  */
 #ifndef TD_LIB_SHM_DIR_H
 #define TD_LIB_SHM_DIR_H
@@ -36,8 +43,14 @@ _Static_assert(sizeof(struct td_shm_counters) == 96 &&
  * or -ENAMETOOLONG. */
 int td_shm_path(pid_t pid, char *path, size_t size);
 
-/* Removes all files in the directory behind fd. */
-void td_shm_empty(int fd);
+/* The directory of a device, whose counters stand in this process's file `name'
+ * (vbd-<domid>-<devid>).  One that another process has left is removed first.  0 or -errno. */
+int td_shm_device_make(const char *name);
+/* Removes it, if it is that process's. */
+void td_shm_device_remove(const char *name, pid_t pid);
+
+/* Removes all files in pid's directory, which is behind fd, and the directories of its devices. */
+void td_shm_empty(int fd, pid_t pid);
 
 /* Removes what a dead process has left, or (pid 0) what all dead ones have.  Touches nothing that
  * is another user's. */

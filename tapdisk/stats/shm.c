@@ -52,7 +52,7 @@ static int dir_open(void)
 		dir_fd = -1;
 		return -1;
 	}
-	td_shm_empty(dir_fd);
+	td_shm_empty(dir_fd, getpid());
 	return 0;
 }
 
@@ -66,6 +66,19 @@ static void dir_close(void)
 	dir_fd = -1;
 	if (!td_shm_path(getpid(), path, sizeof path))
 		rmdir(path);
+}
+
+/* Tells rrdd of a guest's device (lib/shm-dir.h); a disk's own file is no device's. */
+static void announce(const char *name)
+{
+	int rc = td_shm_device_make(name);
+
+	if (rc == 0 || rc == -EINVAL)
+		return;
+	td_log(LOG_WARNING,
+	       "XenServer's rrdd will not show the guest's disk: cannot make the directory vbd3-%s "
+	       "for it beside its counters: %s",
+	       name + strlen("vbd-"), strerror(-rc));
 }
 
 void shm_open_file(struct shm *s, const char *name)
@@ -96,12 +109,14 @@ void shm_open_file(struct shm *s, const char *name)
 	s->at = at;
 	s->at->version = TD_SHM_VERSION;
 	files++;
+	announce(s->name);
 }
 
 void shm_close_file(struct shm *s)
 {
 	if (!s->at)
 		return;
+	td_shm_device_remove(s->name, getpid());
 	munmap(s->at, PAGE);
 	s->at = NULL;
 	unlinkat(dir_fd, s->name, 0);

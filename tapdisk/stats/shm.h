@@ -6,7 +6,8 @@
  * libxenstat (xentop) and XenServer's rrdd find the second through the backend's key kthread-pid.
  * Facts: the layout is struct vbd3_stats of libxenstat since Xen 4.19, which refuses another
  * version than 1; rrdd maps a file once and reads it for as long as it is mapped, and takes a tick
- * for a microsecond.
+ * for a microsecond.  It hears of the second kind by the directory that lib/shm-dir.h describes,
+ * which stands as long as the file.
  *
  * They help those who look and nobody else: where such a file cannot be made, that is logged and
  * the disk goes on without. With TAPDISK_CONTROL_DIR in the environment the directory is

@@ -60,6 +60,7 @@ EXTRA_DIST += \
 # statistics
 IT_TESTS += \
 	tests/it/stats.sh \
+	tests/it/stats-rrdd.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh
 
@@ -71,6 +72,7 @@ IT_TESTS += \
 	tests/it/sm-many.sh
 EXTRA_DIST += \
 	tests/it/sm-client.py \
+	tests/it/rrdd-watch.py \
 	tests/it/sm-sequences.py \
 	tests/it/sm-many.py
 # qcow images, judged by qemu-img

@@ -233,6 +233,134 @@ START_TEST(a_sweep_takes_the_dead_alone)
 }
 END_TEST
 
+static void device_at(char path[128])
+{
+	snprintf(path, 128, "%s/vbd3-3-51712", base);
+}
+
+START_TEST(a_device_is_announced_with_its_counters_and_goes_with_them)
+{
+	static struct stats s;
+	struct stats_source *q[2] = {calloc(1, sizeof **q), calloc(1, sizeof **q)};
+	char path[128];
+	struct stat st;
+
+	device_at(path);
+	stats_open(&s, 7);
+	ck_assert_int_eq(access(path, F_OK), -1);
+	for (int i = 0; i < 2; i++)
+		stats_source_open(q[i], &s, "vbd-3-51712");
+	ck_assert_int_eq(lstat(path, &st), 0);
+	ck_assert(S_ISDIR(st.st_mode) && (st.st_mode & 07777) == 0700);
+	stats_source_close(q[0]);
+	ck_assert_int_eq(access(path, F_OK), 0); /* another of its queues */
+	stats_source_close(q[1]);
+	ck_assert_int_eq(access(path, F_OK), -1);
+	free(q[0]);
+	free(q[1]);
+	stats_close(&s);
+}
+END_TEST
+
+/* A process that has served the device and was killed. */
+static pid_t dead_server(void)
+{
+	static struct stats s;
+	struct stats_source ring;
+	pid_t dead = fork();
+
+	if (!dead) {
+		stats_open(&s, 1);
+		stats_source_open(&ring, &s, "vbd-3-51712");
+		_exit(ring.shm.at ? 0 : 1);
+	}
+	ck_assert_int_eq(waitpid(dead, &(int){0}, 0), dead);
+	return dead;
+}
+
+START_TEST(a_device_of_a_dead_process_is_swept_with_its_counters)
+{
+	pid_t dead = dead_server();
+	char path[128];
+
+	device_at(path);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	td_shm_sweep(dead);
+	ck_assert_int_eq(access(path, F_OK), -1);
+}
+END_TEST
+
+START_TEST(a_device_that_has_a_successor_is_made_anew_and_outlives_a_late_sweep)
+{
+	static struct stats s;
+	struct stats_source ring;
+	pid_t dead = dead_server();
+	char path[128], owner[160];
+
+	device_at(path);
+	snprintf(owner, sizeof owner, "%s/%d", path, (int)dead);
+	ck_assert_int_eq(access(owner, F_OK), 0);
+	stats_open(&s, 2);
+	stats_source_open(&ring, &s, "vbd-3-51712");
+	ck_assert_int_eq(access(owner, F_OK), -1);
+	td_shm_sweep(dead);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	stats_source_close(&ring);
+	ck_assert_int_eq(access(path, F_OK), -1);
+	stats_close(&s);
+}
+END_TEST
+
+START_TEST(a_device_that_was_never_signed_is_swept_and_made)
+{
+	static struct stats s;
+	struct stats_source ring;
+	pid_t dead = dead_server();
+	char path[128], owner[160];
+
+	/* killed between the two */
+	device_at(path);
+	snprintf(owner, sizeof owner, "%s/%d", path, (int)dead);
+	ck_assert_int_eq(unlink(owner), 0);
+	td_shm_sweep(dead);
+	ck_assert_int_eq(access(path, F_OK), -1);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	stats_open(&s, 2);
+	stats_source_open(&ring, &s, "vbd-3-51712");
+	snprintf(owner, sizeof owner, "%s/%d", path, (int)getpid());
+	ck_assert_int_eq(access(owner, F_OK), 0);
+	stats_source_close(&ring);
+	stats_close(&s);
+}
+END_TEST
+
+START_TEST(a_directory_in_a_devices_place_that_is_not_ours_stays)
+{
+	static struct stats s;
+	struct stats_source ring;
+	char path[128], trap[64], file[96];
+
+	device_at(path);
+	snprintf(trap, sizeof trap, "%s/elsewhere", base);
+	snprintf(file, sizeof file, "%s/file", trap);
+	ck_assert_int_eq(mkdir(trap, 0700), 0);
+	ck_assert_int_eq(mkdir(file, 0700), 0);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(i ? mkdir(path, 0700) : symlink(trap, path), 0);
+		if (i)
+			ck_assert_int_eq(chmod(path, 0777), 0);
+		stats_open(&s, 1);
+		stats_source_open(&ring, &s, "vbd-3-51712");
+		ck_assert_ptr_nonnull(ring.shm.at); /* the counters are there all the same */
+		stats_source_close(&ring);
+		stats_close(&s);
+		ck_assert_int_eq(i ? rmdir(path) : unlink(path), 0);
+	}
+	ck_assert_int_eq(rmdir(file), 0);
+	ck_assert_int_eq(rmdir(trap), 0);
+}
+END_TEST
+
 static void add(Suite *s, const char *name, const TTest *test)
 {
 	TCase *tc = tcase_create(name);
@@ -255,5 +383,10 @@ int main(void)
 	ADD(the_queues_of_a_device_show_in_one_file_whichever_closes_first);
 	ADD(what_a_dead_process_of_the_same_pid_left_is_taken_over);
 	ADD(a_sweep_takes_the_dead_alone);
+	ADD(a_device_is_announced_with_its_counters_and_goes_with_them);
+	ADD(a_device_of_a_dead_process_is_swept_with_its_counters);
+	ADD(a_device_that_has_a_successor_is_made_anew_and_outlives_a_late_sweep);
+	ADD(a_device_that_was_never_signed_is_swept_and_made);
+	ADD(a_directory_in_a_devices_place_that_is_not_ours_stays);
 	return suite_run(s);
 }
