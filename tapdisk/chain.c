@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "drivers/drivers.h"
 #include "lib/fiber/fiber.h"
@@ -46,6 +47,34 @@ static bool knows(const struct td_image *child, const char *spec)
 	return !strcmp(child->driver->name, "vhd") && !strncmp(spec, "vhd:", 4);
 }
 
+static long is_file_run(void *arg)
+{
+	struct stat st;
+
+	return !stat(arg, &st) && S_ISREG(st.st_mode);
+}
+
+/* PC2.  One that cannot be told is read past the cache. */
+static bool may_be_cached(const char *spec, struct td_io *io)
+{
+	const char *colon = strchr(spec, ':');
+
+	return colon && td_await_call(io, is_file_run, (void *)(colon + 1));
+}
+
+/* A parent, with the flags and the engine that suit it. */
+static int open_parent(const char *spec, const struct td_how *below, struct td_io *io,
+		       struct td_image **out, struct td_err *err)
+{
+	struct td_how how = *below;
+
+	if (how.cached && (how.flags & TD_FILE_DIRECT) && may_be_cached(spec, io)) {
+		how.flags &= ~TD_FILE_DIRECT;
+		io = how.cached;
+	}
+	return open_one(spec, &how, io, out, err);
+}
+
 int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf,
 	       struct td_err *err)
 {
@@ -55,8 +84,8 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 	struct td_reach reach;
 	int rc;
 
-	/* a parent keeps the leaf's way past the page cache, is never written, and is shared with
-	 * other leaves */
+	/* a parent keeps the leaf's way past the page cache (but see open_parent), is never
+	 * written, and is shared with other leaves */
 	below.redo = NULL;
 	below.left = NULL;
 	below.settle = !(how->flags & (TD_FILE_RDONLY | TD_FILE_LOOK)); /* S1 of lib/settle.h */
@@ -79,7 +108,7 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP,
 						  "%s: more than %d images stand under it: a loop?",
 						  spec, CHAIN_MAX)
-					: open_one(name, &below, io, &image->backing, err);
+					: open_parent(name, &below, io, &image->backing, err);
 		if (rc < 0)
 			break;
 		image = image->backing;

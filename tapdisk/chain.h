@@ -10,6 +10,21 @@
 #define CHAIN_MAX 64 /* images; deeper is a loop, or a mistake */
 
 /*
+ * Parents through the page cache (how->cached), beneath a leaf that goes past it:
+ *
+ * PC1 A parent is read-only here, so that no promise rests on its pages: a mode's promises are the
+ *     leaf's, which the flag does not touch.
+ * PC2 Regular files alone.  The kernel keeps a file's pages in agreement with what others write:
+ *     another process of this host, with O_DIRECT or not, and another host, as far as its file
+ *     system does so at an open (NFS, SMB, a cluster's).  A block device's pages it does not: the
+ *     other host's write into a parent, as in a coalesce, would be hidden by ours for as long as
+ *     anybody here has it open.  So a parent on a device is read past the cache, option or not.
+ * PC3 A parent that another host writes while it is open here (a coalesce into it, a resize) may be
+ *     read as before until the chain is opened again: only where an image above hides what is
+ *     written, as a coalesce has it.  The pause and unpause after it open it again.
+ */
+
+/*
  * Opens "type:path" and all that is under it, on a fiber.  how: the leaf's flags, the key of all
  * that is encrypted, and what the host says of the files that the images name: dirs, parents, data.
  */

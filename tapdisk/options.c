@@ -47,6 +47,11 @@ static int set_two_primaries(struct vbd_options *o, const char *v, struct td_err
 	return yes_no("two-primaries", v, &o->two_primaries, err);
 }
 
+static int set_parents_cache(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return yes_no("parents-cache", v, &o->parents_cache, err);
+}
+
 static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	if (strcmp(v, "pause") && strcmp(v, "report"))
@@ -163,6 +168,7 @@ static const struct {
 	{"unsafe", set_unsafe, false, false},
 	{"on-enospc", set_on_enospc, false, false},
 	{"request-timeout", set_request_timeout, false, false},
+	{"parents-cache", set_parents_cache, true, false},
 	{"shared", set_shared, true, false},
 	{"two-primaries", set_two_primaries, true, false},
 	{"sector-size", set_sector_size, true, false},
@@ -177,7 +183,7 @@ static const struct {
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf,
 		   struct td_err *err)
 {
-	char list[160] = "";
+	char list[200] = "";
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
 		if (conf ? known[i].per_disk_only : known[i].conf_only)
@@ -219,8 +225,8 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 	return a->mode == b->mode && a->unsafe == b->unsafe &&
 	       a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout &&
 	       a->shared == b->shared && a->two_primaries == b->two_primaries &&
-	       options_sector(a) == options_sector(b) && a->read_only == b->read_only &&
-	       !strcmp(a->data_file, b->data_file);
+	       a->parents_cache == b->parents_cache && options_sector(a) == options_sector(b) &&
+	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

@@ -15,6 +15,8 @@ struct vbd_options {
 	bool shared;        /* other hosts write it too (w!) */
 	bool two_primaries; /* O1 of tapdisk/vbd/peers.h is somebody else's care */
 	bool read_only;
+	bool parents_cache;   /* parents go through the page cache, whatever the mode says
+				 (tapdisk/chain.h) */
 	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512
 			       */
 	int request_timeout;  /* s until a store that does not answer is reported; 0: never */

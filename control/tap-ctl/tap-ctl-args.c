@@ -148,8 +148,8 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		       o->letter, o->name);
 }
 
-/* -D is a cache mode by another name; two different ones are a mistake that must not be decided
- * here. */
+/* -D is an option of the disk by another name, which sm gives to nearly all; the opposite beside it
+ * is a mistake that must not be decided here. */
 static int parse_buffered(const struct tc_cmd *cmd, struct tc_args *a, struct td_err *err)
 {
 	const char *text;
@@ -159,16 +159,16 @@ static int parse_buffered(const struct tc_cmd *cmd, struct tc_args *a, struct td
 
 	json_array_foreach (a->options, i, v) {
 		text = json_string_value(v);
-		if (strncmp(text, "cache=", 6))
+		if (strncmp(text, "parents-cache=", 14))
 			continue;
-		if (strcmp(text + 6, "writeback"))
+		if (strcmp(text + 14, "yes"))
 			return td_fail(err, EINVAL,
-				       "%s: -D means -o cache=writeback, but -o %s is given too: "
+				       "%s: -D means -o parents-cache=yes, but -o %s is given too: "
 				       "leave one out",
 				       cmd->name, text);
 		given = true;
 	}
-	return given ? 0 : parse_option(cmd, "cache=writeback", a, err);
+	return given ? 0 : parse_option(cmd, "parents-cache=yes", a, err);
 }
 
 static int parse_complete(const struct tc_cmd *cmd, const bool *given, struct tc_args *a,

@@ -40,9 +40,16 @@ static bool past_page_cache(const json_t *report)
 	return !strcmp(mode, "none") || !strcmp(mode, "directsync");
 }
 
+/* A parent of a disk with parents-cache=yes; the leaf, which comes first, never. */
+static bool may_be_cached(const json_t *report, const json_t *f)
+{
+	return td_json_true(report, "read_caching") && !td_json_true(f, "writes") &&
+	       json_array_size(json_object_get(report, "files"));
+}
+
 static void judge_file(json_t *report, const json_t *f)
 {
-	bool direct = past_page_cache(report);
+	bool direct = past_page_cache(report) && !may_be_cached(report, f);
 	const char *path = td_json_text(f, "path");
 	long long pages = td_json_number(f, "pages", -1);
 
@@ -151,6 +158,9 @@ int tc_cmd_audit(const struct tc_args *a, struct td_err *err)
 		rc = td_fail(err, ENOMEM, "no memory");
 	if (!rc) {
 		stats = json_object_get(reply, "stats");
+		json_object_set_new(
+			report, "read_caching",
+			json_boolean(!strcmp(td_json_text(stats, "read_caching"), "true")));
 		json_array_foreach (json_object_get(stats, "images"), i, image)
 			add_file(report, a, td_json_text(image, "name"));
 		if (!i)

@@ -25,6 +25,7 @@ static const struct {
 	{"unsafe", " yes no "},
 	{"shared", " yes no "},
 	{"two-primaries", " yes no "},
+	{"parents-cache", " yes no "},
 	{"on-enospc", " pause report "},
 	{"sector-size", " 512 4096 "},
 	{"request-timeout", NULL},

@@ -40,7 +40,7 @@
 		 "an option of the disk, such as cache=writeback; may be repeated", TC_OPTION},    \
 		{'R', "read-only", NULL, "open it read-only", TC_READ_ONLY},                       \
 		{'D', "buffered", NULL,                                                            \
-		 "use the host's page cache: the same as -o cache=writeback", TC_BUFFERED},        \
+		 "read parents through the host's page cache: -o parents-cache=yes", TC_BUFFERED}, \
 		{'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},        \
 		{'s', "failover", NULL,                                                            \
 		 "switch to the secondary when space runs out; not in this version", TC_LATER},    \

@@ -157,6 +157,8 @@ struct td_how {
 	const char *dirs;     /* directories, colons between, beside the leaf's own; or NULL */
 	const char *parents;  /* which images may be parents; NULL: as is the default */
 	const char *data;     /* the data file that the host names for this disk; or NULL */
+	struct td_io *cached; /* of chain_open(): parents that are regular files are read through
+				 the page cache, by this engine; NULL: as the leaf's flags say */
 	struct td_redo *redo; /* of the leaf: where a driver notes metadata that waits for a commit
 				 (lib/redo.h); NULL: nowhere */
 	bool settle; /* read-only, but beneath what is written: what its files hold is made durable
@@ -176,7 +178,8 @@ struct td_image {
 	const struct td_driver *driver;
 	char *path;
 	unsigned file_flags;          /* TD_FILE_*: how to open its file */
-	struct td_io *io;             /* the home queue's engine, for open and close */
+	struct td_io *io;             /* the home queue's engine, for open and close; of a parent,
+					 for its requests too */
 	const struct td_key *key;     /* of td_how, as long as open runs */
 	const struct td_reach *reach; /* of td_how, as long as open and backing run */
 	struct td_redo *redo;         /* of td_how */

@@ -131,6 +131,9 @@ static void assert_request(const struct td_image *image, const struct td_req *re
 void td_submit(struct td_image *image, struct td_req *req)
 {
 	assert_request(image, req);
+	/* a parent's may be another than the leaf's, whose reads come here on the home thread */
+	if (image->file_flags & TD_FILE_PARENT)
+		req->io = image->io;
 	req->image = image;
 	image->inflight++;
 	image->driver->submit(image, req);

@@ -182,6 +182,22 @@ static json_t *memory_json(void)
 			 (json_int_t)blkif_grants());
 }
 
+/* Does the host's page cache serve reads, of a parent or of the leaf?  With parents-cache, a chain
+ * without parents counts as well: it is what its next snapshot gets. */
+static bool reads_are_cached(const struct vbd *v)
+{
+	const struct td_image *i = v->leaf;
+
+	if (!v->spec || !(v->opt.mode->file_flags & TD_FILE_DIRECT))
+		return v->spec;
+	if (!v->opt.parents_cache || !i || !i->backing)
+		return v->opt.parents_cache;
+	while ((i = i->backing))
+		if (!(i->file_flags & TD_FILE_DIRECT))
+			return true;
+	return false;
+}
+
 json_t *ctl_stats_json(const struct vbd *v, bool full)
 {
 	const struct stats *s = &v->stats;
@@ -194,7 +210,8 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 	j = json_pack("{s:s, s:[I,I], s:o, s:i, s:i, s:i, s:s}", "name", v->spec ? v->spec : "",
 		      "secs", (json_int_t)n[0].sectors, (json_int_t)n[1].sectors, "images",
 		      images_json(v), "FIXME_enospc_redirect_count", 0, "nbd_mirror_failed", 0,
-		      "reqs_outstanding", (int)stats_under_way(s), "read_caching", "false");
+		      "reqs_outstanding", (int)stats_under_way(s), "read_caching",
+		      reads_are_cached(v) ? "true" : "false");
 	if (!j) {
 		free(t);
 		return NULL;

@@ -27,6 +27,8 @@ static json_t *words(const struct vbd_options *o)
 		json_array_append_new(a, json_sprintf("sector-size=%u", options_sector(o)));
 	if (o->two_primaries)
 		json_array_append_new(a, json_string("two-primaries=yes"));
+	if (o->parents_cache)
+		json_array_append_new(a, json_string("parents-cache=yes"));
 	if (o->data_file[0]) /* nor this one */
 		json_array_append_new(a, json_sprintf("data-file=%s", o->data_file));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));

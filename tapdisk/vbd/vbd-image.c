@@ -147,7 +147,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	const struct td_driver *d;
 	struct td_image *leaf;
 	struct td_redo *redo;
-	struct td_io *io;
+	struct td_io *io, *cached = NULL;
 	const char *path;
 	char left[PATH_MAX];
 	bool shrunk;
@@ -164,6 +164,8 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	rc = options_check(o, d->name, err);
 	if (!rc)
 		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
+	if (!rc && o->parents_cache)
+		rc = queue_engine(v->queue, o->io, false, &cached, err);
 	if (rc < 0)
 		return rc;
 	rc = peers_check(&v->peers, d->name, path, o, v->past, io, err);
@@ -182,6 +184,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 					 .dirs = o->parent_dirs,
 					 .parents = o->parents,
 					 .data = o->data_file,
+					 .cached = cached,
 					 .redo = redo,
 					 .lost = v->past || !fresh ? &lost : NULL,
 					 .died = v->past && !v->past->paused,

@@ -61,6 +61,7 @@ EXTRA_DIST += \
 IT_TESTS += \
 	tests/it/stats.sh \
 	tests/it/stats-rrdd.sh \
+	tests/it/parents-cache.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh
 

@@ -157,10 +157,10 @@ P=$(procs tapdisk)
 is "the moved program" "$(readlink "/proc/$P/exe" || echo "$WORK/moved/libexec/tapdisk")" "$WORK/moved/libexec/tapdisk"
 expect 0 "$WORK/moved/sbin/tap-ctl" destroy -p "$P" -m 0
 
-# -D is a cache mode
+# -D is no cache mode: the guest's writes go past the page cache
 expect 0 tap_ctl create -D -a "aio:$A"
 expect 0 tap_ctl list --json
-has "-D" "$OUT" '"mode": "writeback"'
+has "-D" "$OUT" '"mode": "none"'
 expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
 
 # an image has many readers, or one writer

@@ -159,22 +159,24 @@ START_TEST(words_are_checked_one_by_one)
 {
 	static const struct {
 		const char *word, *what;
-	} bad[] = {
-		{"cache", "key=value"},
-		{"=none", "key=value"},
-		{"", "key=value"},
-		{"cache=", "none, writethrough, writeback, directsync, unsafe"},
-		{"cache=NONE", "the modes are"},
-		{"unsafe=1", "yes or no"},
-		{"shared=", "yes or no"},
-		{"on-enospc=stop", "pause"},
-		{"colour=red", "cache, unsafe, on-enospc, request-timeout, shared, two-primaries"},
-		{"request-timeout=soon", "number of seconds"},
-		{"request-timeout=-1", "number of seconds"},
-		{"sector-size=1024", "512 or 4096"},
-		{"sector-size=4096b", "512 or 4096"},
-		{"cach=none", "unknown option 'cach'"},
-		{"caches=none", "unknown option 'caches'"}};
+	} bad[] = {{"cache", "key=value"},
+		   {"=none", "key=value"},
+		   {"", "key=value"},
+		   {"cache=", "none, writethrough, writeback, directsync, unsafe"},
+		   {"cache=NONE", "the modes are"},
+		   {"unsafe=1", "yes or no"},
+		   {"shared=", "yes or no"},
+		   {"parents-cache=", "yes or no"},
+		   {"on-enospc=stop", "pause"},
+		   {"colour=red",
+		    "cache, unsafe, on-enospc, request-timeout, parents-cache, shared, "
+		    "two-primaries"},
+		   {"request-timeout=soon", "number of seconds"},
+		   {"request-timeout=-1", "number of seconds"},
+		   {"sector-size=1024", "512 or 4096"},
+		   {"sector-size=4096b", "512 or 4096"},
+		   {"cach=none", "unknown option 'cach'"},
+		   {"caches=none", "unknown option 'caches'"}};
 	char longest[5000];
 
 	ck_assert_int_eq(defaults(""), 0);
