@@ -84,6 +84,7 @@ IT_TESTS += \
 	tests/it/qcow-hostile.sh \
 	tests/it/qcow-cut-off.sh \
 	tests/it/qcow-siblings.sh \
+	tests/it/qemu-img-live.sh \
 	tests/it/qcow-v1.sh \
 	tests/it/qcow-bitmap.sh \
 	tests/it/qcow-corrupt.sh \
