@@ -7,7 +7,8 @@ vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
 cd "$WORK" || exit 99
 dd if=/dev/zero of=probe bs=4096 count=1 oflag=direct status=none 2>/dev/null || skip "no O_DIRECT here"
-direct=$(python3 -c "import os; print(os.O_DIRECT)") || skip "python3 is not installed"
+command -v python3 >/dev/null || skip "python3 is not installed"
+direct=$(python3 -c "import os; print(os.O_DIRECT)")
 
 start() # ARG...
 {
