@@ -129,6 +129,7 @@ CRASH_UNITS = \
 	tests/unit/test-syncmark \
 	tests/unit/test-vhd \
 	tests/unit/test-vhd-resize \
+	tests/unit/test-vhd-relink \
 	tests/unit/test-redo \
 	tests/unit/test-redo-left \
 	tests/unit/test-redo-whose \

@@ -26,6 +26,23 @@ static void put_batmap(const struct vhd_make *m, uint8_t *at, uint64_t off, uint
 	vhd_batmap_encode(&b, at);
 }
 
+static void put_locators(const struct vhd_make *m, struct vhd_header *header, uint8_t *bytes,
+			 uint64_t off)
+{
+	static const uint32_t codes[] = {VHD_LOC_W2RU, VHD_LOC_MACX, VHD_LOC_W2KU};
+	uint8_t data[VHD_LOC_MAX];
+
+	for (unsigned i = 0; i < (m->locators ?: 1); i++, off += VHD_SECTOR) {
+		int n = vhd_locator_encode(codes[i], m->parent, data);
+
+		assert(n > 0 && n <= (int)VHD_SECTOR);
+		memcpy(bytes + off, data, (size_t)n);
+		header->loc[i] = (struct vhd_locator){
+			.code = codes[i], .space = VHD_SECTOR, .len = (uint32_t)n, .off = off};
+	}
+	vhd_name_encode(m->parent, header->parent_name);
+}
+
 struct fault_file *vhd_make(struct fault_io *f, const struct vhd_make *m)
 {
 	bool fixed = m->type == VHD_FIXED;
@@ -56,7 +73,7 @@ struct fault_file *vhd_make(struct fault_io *f, const struct vhd_make *m)
 	table = header.table_off + td_round_up(4ull * header.entries, VHD_SECTOR);
 	batmap = td_round_up((header.entries + 7) / 8, VHD_SECTOR);
 	locator = m->no_batmap ? table : table + VHD_SECTOR + batmap;
-	end = locator + (m->parent ? VHD_SECTOR : 0);
+	end = locator + (m->parent ? (m->locators ?: 1) * VHD_SECTOR : 0);
 	file = fault_io_file(f, m->name, m->device ? m->device : end + VHD_FOOTER);
 	file->blockdev = m->device;
 	if (m->device)
@@ -64,18 +81,8 @@ struct fault_file *vhd_make(struct fault_io *f, const struct vhd_make *m)
 	memset(file->data + header.table_off, 0xff, table - header.table_off);
 	if (!m->no_batmap)
 		put_batmap(m, file->data + table, table, batmap / VHD_SECTOR);
-	if (m->parent) {
-		uint8_t data[VHD_LOC_MAX];
-		int n = vhd_locator_encode(VHD_LOC_W2RU, m->parent, data);
-
-		assert(n > 0 && n <= (int)VHD_SECTOR);
-		memcpy(file->data + locator, data, (size_t)n);
-		header.loc[0] = (struct vhd_locator){.code = VHD_LOC_W2RU,
-						     .space = VHD_SECTOR,
-						     .len = (uint32_t)n,
-						     .off = locator};
-		vhd_name_encode(m->parent, header.parent_name);
-	}
+	if (m->parent)
+		put_locators(m, &header, file->data, locator);
 	vhd_header_encode(&header, file->data + VHD_FOOTER);
 	vhd_footer_encode(&footer, file->data);
 	vhd_footer_encode(&footer, file->data + file->size - VHD_FOOTER);

@@ -14,6 +14,7 @@ struct vhd_make {
 	enum vhd_type type;
 	uint8_t uuid;        /* the first byte of the uuid; the rest is zeroes */
 	const char *parent;  /* differencing: its name */
+	unsigned locators;   /* that hold it: 1 to 3, W2ru, MacX, W2ku; 0: 1 */
 	uint8_t parent_uuid; /* 0: raw */
 	bool no_batmap;
 	const char *key; /* encrypted: its 32 or 64 bytes */

@@ -223,8 +223,8 @@ tests_unit_test_stats_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # the VHD driver
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-model
-TESTS += tests/unit/test-vhd tests/unit/test-vhd-model
+check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-model tests/unit/test-vhd-relink
+TESTS += tests/unit/test-vhd tests/unit/test-vhd-model tests/unit/test-vhd-relink
 endif
 VHD_TEST_PARTS = \
 	tests/support/fault-io.c \
@@ -279,6 +279,11 @@ tests_unit_test_vhd_SOURCES = \
 	tests/support/drive.h \
 	$(VHD_TEST_PARTS)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_vhd_relink_SOURCES = \
+	tests/unit/test-vhd-relink.c \
+	tests/support/drive.h \
+	$(VHD_TEST_PARTS)
+tests_unit_test_vhd_relink_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # what an open makes durable, of every format
 if HAVE_CHECK
