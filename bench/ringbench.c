@@ -3,18 +3,21 @@
  * A closed loop of requests through a tapdisk's ring: always DEPTH in flight, one request a block
  * of BS bytes.
  *
- *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S] [--order
- * 0..4] [--spin | --awake US]
- *             [--polling US] [--persistent] [--queues N] [--pairs] PID MINOR
+ *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S]
+ *             [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] [--queues N]
+ *             [--pairs] PID MINOR
  *
  * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core)
- * and switches (its voluntary context switches a second).  --spin: the guest looks at the ring all
- * the time, and is never woken; --awake: for US microseconds before it sleeps, as a guest does
- * whose idle CPU polls.  --polling: the tapdisk stays awake for up to US after work, however busy
- * the host.
- * --queues: so many rings, each with a thread of ours and DEPTH requests; the numbers are of all
- * together.  --pairs: the first ring's two threads, ours and the tapdisk's, share the first
- * processor, the second's the second, and so on: what further rings gain, each at the same price.
+ * and switches (its voluntary context switches a second).
+ *
+ *   --spin      the guest looks at the ring all the time, and is never woken
+ *   --awake     it does so for US microseconds before it sleeps, as a guest does whose idle CPU
+ *               polls
+ *   --polling   the tapdisk stays awake for up to US after work, however busy the host
+ *   --queues    so many rings, each with a thread of ours and DEPTH requests; the numbers are of
+ *               all together
+ *   --pairs     the first ring's two threads, ours and the tapdisk's, share the first processor,
+ *               the second's the second, and so on: what further rings gain, each at the same price
  */
 #include <dirent.h>
 #include <getopt.h>

@@ -37,8 +37,8 @@ int store_write(struct store *s, const char *dir, const char *key, const char *f
 	__attribute__((format(printf, 4, 5)));
 /* As it is, of whatever length; key NULL: the directory's own value. */
 int store_write_text(struct store *s, const char *dir, const char *key, const char *text);
-int store_remove(struct store *s, const char *dir,
-		 const char *key); /* 0 also when it is not there */
+/* 0 also when it is not there */
+int store_remove(struct store *s, const char *dir, const char *key);
 /* owner has all access, reader may read, nobody else; keys made in it later inherit that. */
 int store_owner(struct store *s, const char *path, unsigned owner, unsigned reader);
 

@@ -82,9 +82,8 @@ int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struc
 
 		why.code = 0;
 		why.text[0] = 0;
-		if (strlen(line) == sizeof line - 1 &&
-		    line[sizeof line - 2] !=
-			    '\n') /* its rest would be taken for a line of its own */
+		/* its rest would be taken for a line of its own */
+		if (strlen(line) == sizeof line - 1 && line[sizeof line - 2] != '\n')
 			rc = td_fail(&why, EINVAL, "the line is too long: at most %zu characters",
 				     sizeof line - 2);
 		else

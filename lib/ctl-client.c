@@ -87,8 +87,8 @@ int td_ctl_connect(pid_t pid, int timeout_s, struct td_err *err)
 		if (fd < 0)
 			return td_fail(err, errno, "cannot make a socket: %s", strerror(errno));
 		if (timeout_s > 0)
-			setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv,
-				   sizeof tv); /* limits connect as well */
+			/* limits connect as well */
+			setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
 		ret = ctl_connect_path(fd, pid);
 		if (!ret)
 			return fd;

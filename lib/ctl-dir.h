@@ -55,7 +55,7 @@ pid_t td_ctl_moved(pid_t from, int minor);
  * waits up to 2 s for that of a process that is just being killed. */
 enum td_marker {
 	TD_MARKER_NONE,
-	TD_MARKER_FREE /* allocated, no tapdisk */,
+	TD_MARKER_FREE, /* allocated, no tapdisk */
 	TD_MARKER_HELD,
 	TD_MARKER_STALE
 };

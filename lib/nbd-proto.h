@@ -46,8 +46,8 @@ enum {
 #define NBD_REP_ERR_TOO_BIG 0x80000009u
 #define NBD_REP_ERROR       0x80000000u /* the bit that all of these have */
 
-#define NBD_OLD_ZEROES                                                                             \
-	124 /* bytes behind an export's size and flags, where nobody has said NO_ZEROES */
+/* bytes behind an export's size and flags, where nobody has said NO_ZEROES */
+#define NBD_OLD_ZEROES 124
 
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 

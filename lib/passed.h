@@ -8,8 +8,8 @@
 
 #include <stddef.h>
 
-#define TD_PASSED_MAX                                                                              \
-	256 /* sockets that wait to be taken; the oldest is closed when there are more */
+/* sockets that wait to be taken; the oldest is closed when there are more */
+#define TD_PASSED_MAX  256
 #define TD_PASSED_NAME 1024 /* bytes of a name */
 #define TD_PASSED_NOTE 64   /* bytes of what a taker may leave with a socket that it gives back */
 

@@ -88,8 +88,8 @@ bool redo_same(const struct redo_head *h, const struct redo_id *id, const char *
  * may be it, and cannot be read.
  */
 int redo_find(uint32_t mark, const struct redo_id *id, const char *image, bool dead, char *path);
-int redo_unread(const char *image, const char *log, int rc,
-		struct td_err *err);                            /* the text of that; rc */
+/* the text of that; rc */
+int redo_unread(const char *image, const char *log, int rc, struct td_err *err);
 void redo_fail_of(const struct redo_id *id, const char *image); /* blocking */
 struct stat;
 void redo_identify(const struct stat *st, struct redo_id *id);

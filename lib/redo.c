@@ -334,9 +334,8 @@ static bool record(struct td_redo *r, unsigned wave, uint64_t off, const void *d
 		return true;
 	now = r->head ? r->head->now : 0;
 	used = r->head ? r->head->h[now].used : 0;
-	if (!r->head || r->missed ||
-	    used + need + more > TD_REDO_BYTES) { /* E4: after one that is missed, none until a
-						     commit takes it in */
+	/* E4: after one that is missed, none until a commit takes it in */
+	if (!r->head || r->missed || used + need + more > TD_REDO_BYTES) {
 		r->missed = true;
 		return false;
 	}

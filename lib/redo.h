@@ -53,24 +53,26 @@
  * G8 So does whoever writes to the image's file without looking at what is in it (as a raw disk,
  *    or to make a new image of it), by the place of the mark, which the log names: it is refused.
  *
- * A sync that fails (S2 of lib/settle.h, C5 of tapdisk/cache.c): what guests have written since the
- * last good flush may be lost, and a log's records refer to it.  In the file they would replace
- * what an earlier flush has made durable (a parent's data, zeroes) by nobody knows what.
+ * A sync that fails (S2 of lib/settle.h, C5 of tapdisk/cache/cache.c): what guests have written
+ * since the last good flush may be lost, and a log's records refer to it.  In the file they would
+ * replace what an earlier flush has made durable (a parent's data, zeroes) by nobody knows what.
  *
  * G9 A log of whose image a sync has failed says so (failed), before anybody hears of the failure;
- * what a death takes along the syncmark tells (lib/syncmark.h).  It is not put into the image any
- * more.  The disk's own successor opens the image for reading alone, and reads through the log:
- * what was answered reads as it was answered, the image stays at its last good flush, and each
- * write and flush fails.  Anybody else is refused.  It goes when the disk is closed, which says
- * that the last flush failed, or by free -f.
+ *    what a death takes along the syncmark tells (lib/syncmark.h).  It is not put into the image
+ *    any more.  The disk's own successor opens the image for reading alone, and reads through the
+ *    log: what was answered reads as it was answered, the image stays at its last good flush, and
+ *    each write and flush fails.  Anybody else is refused.  It goes when the disk is closed, which
+ *    says that the last flush failed, or by free -f.
  *
  * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one
  * is emptied when it succeeds.  When it fails, the next freezes nothing, and what it has covered of
- * the half that is written to is passed over from then on. A log that has missed something is
- * applied to a file that a commit may have changed in part: who puts into it what was there before
- * (a count of nought, and then of one again) has to have a commit in between; and there G3's sum
- * and bits are not looked at. Home thread only.  NULL as a log is fine everywhere: nobody takes the
- * place of such a process.
+ * the half that is written to is passed over from then on.
+ *
+ * A log that has missed something is applied to a file that a commit may have changed in part: who
+ * puts into it what was there before (a count of nought, and then of one again) has to have a
+ * commit in between; and there G3's sum and bits are not looked at.
+ *
+ * Home thread only.  NULL as a log is fine everywhere: nobody takes the place of such a process.
  */
 #ifndef TD_LIB_REDO_H
 #define TD_LIB_REDO_H
@@ -88,8 +90,8 @@ struct td_image;
 enum td_redo_wave {
 	TD_REDO_FIRST,
 	TD_REDO_SECOND,
-	TD_REDO_BITS =
-		1u << 8, /* or'ed to SECOND: a piece of a bitmap that bits are only added to (G3) */
+	/* or'ed to SECOND: a piece of a bitmap that bits are only added to (G3) */
+	TD_REDO_BITS = 1u << 8,
 };
 
 /* A new one, empty; it never fails, but may be one that takes no record (which is logged).  What
@@ -137,8 +139,8 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, 
 /* The file as it is when all is applied; 0 or -errno. */
 int td_redo_read(const struct td_redo *r, struct td_file *f, void *buf, uint64_t off, uint32_t len);
 bool td_redo_sum(const struct td_redo *r, uint64_t *sum); /* G3; false: not known */
-int td_redo_stale(const struct td_redo *r, const struct td_file *f,
-		  struct td_err *err); /* -ESTALE with its text */
+/* -ESTALE with its text */
+int td_redo_stale(const struct td_redo *r, const struct td_file *f, struct td_err *err);
 /* The image has its mark, and the log is empty: records are of this state from now on. */
 void td_redo_begin(struct td_redo *r, const struct td_file *f, uint32_t mark, uint64_t mark_at,
 		   uint64_t sum);        /* mark_at: its place in the file */

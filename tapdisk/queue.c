@@ -144,8 +144,8 @@ static struct queue *thread_new(unsigned ring)
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 	}
 	if (!rc) {
-		snprintf(name, sizeof name, "tapdisk-ring%hhu",
-			 (unsigned char)ring); /* for top -H, and taskset */
+		/* for top -H, and taskset */
+		snprintf(name, sizeof name, "tapdisk-ring%hhu", (unsigned char)ring);
 		pthread_setname_np(q->thread, name);
 		return q;
 	}

@@ -56,7 +56,7 @@ void queue_post(struct queue *q, struct queue_msg *m);
  * posted home by then is done here before.  On a fiber of home. */
 void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void *arg);
 
-void queue_fini(
-	struct queue *q); /* home: joins the others; nothing in flight, and no message under way */
+/* home: joins the others; nothing in flight, and no message under way */
+void queue_fini(struct queue *q);
 
 #endif

@@ -3,10 +3,11 @@
  * A disk as xl's configuration writes it (xl-disk-configuration(5)), and a few keys of ours.  Pure:
  * reads text, touches nothing.
  *
- *   /srv/a.img, raw, xvda, rw            by position: target, format, vdev, access
- *   format=vhd, vdev=xvdb, target=/x     by name, in any order; target= last, as it takes all that
- * follows, commas too raw:/srv/a.img,xvda,w                the old way: a format in front of the
- * target; vdev and access follow
+ *   /srv/a.img, raw, xvda, rw          by position: target, format, vdev, access
+ *   format=vhd, vdev=xvdb, target=/x   by name, in any order; target= last, as it takes all that
+ *                                      follows, commas too
+ *   raw:/srv/a.img,xvda,w              the old way: a format in front of the target; vdev and
+ *                                      access follow
  *
  * Ours: cache=MODE, unsafe=yes, shared=yes (or access w!), on-enospc=pause|report,
  * sector-size=512|4096, polling-duration=US, polling-idle-threshold=PERCENT.

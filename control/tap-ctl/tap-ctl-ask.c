@@ -86,8 +86,8 @@ static void ask_again(struct asked *q)
 {
 	ask_done(q);
 	q->done = q->any;
-	poll(NULL, 0,
-	     RETRY_MS / 10); /* so that one that hangs up each time does not keep us busy */
+	/* so that one that hangs up each time does not keep us busy */
+	poll(NULL, 0, RETRY_MS / 10);
 }
 
 /* Connects and asks; a tapdisk that takes no connection just now stays to be tried again. */

@@ -169,8 +169,8 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 				 .last = json_is_true(json_object_get(reply, "last"))};
 	json_decref(reply);
 	if (is->gone) {
-		struct remains after =
-			remains_of(a->pid, a->minor); /* it may have died of the question itself */
+		/* it may have died of the question itself */
+		struct remains after = remains_of(a->pid, a->minor);
 
 		if (after.marker && (ret = tc_settle(a->minor, give_up, err)) < 0) {
 			is->gone = false;

@@ -96,8 +96,8 @@ static int revive_steps(const struct tc_args *a, int minor, json_t *record, pid_
 	if (!ret)
 		ret = revive_open(a, *pid, minor, record, err);
 	if (ret)
-		tc_reap(*pid,
-			0); /* marker and record stay for a next try: a guest's ring waits for it */
+		/* marker and record stay for a next try: a guest's ring waits for it */
+		tc_reap(*pid, 0);
 	return ret;
 }
 

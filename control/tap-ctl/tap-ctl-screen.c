@@ -98,8 +98,8 @@ void tc_screen_line(const char *text, int columns, bool reverse)
 	if (reverse)
 		fputs("\033[7m", stdout);
 	for (; *text; text++) {
-		bool goes_on = ((unsigned char)*text & 0xc0) ==
-			       0x80; /* of a character that takes one column, as most do */
+		/* of a character that takes one column, as most do */
+		bool goes_on = ((unsigned char)*text & 0xc0) == 0x80;
 
 		if (!goes_on && --columns < 0)
 			break;

@@ -21,8 +21,8 @@ void tc_screen_size(int *lines, int *columns);
 /* Begins a picture at the top left; then lines are printed with tc_screen_line, and the rest is
  * cleared by tc_screen_end. */
 void tc_screen_begin(void);
-void tc_screen_line(const char *text, int columns,
-		    bool reverse); /* cut to so many columns; UTF-8, without control characters */
+/* cut to so many columns; UTF-8, without control characters */
+void tc_screen_line(const char *text, int columns, bool reverse);
 void tc_screen_end(void);
 
 /* Waits.  A key; 0: the time is over; -1: it is to be drawn again (another size, or we were

@@ -15,9 +15,8 @@
 #include "control/tap-ctl/tap-ctl-screen.h"
 #include "lib/ctl-dir.h"
 
-#define FIRST                                                                                      \
-	0.5 /* s from the first look to the second, so that one does not wait long for the first   \
-	       numbers */
+/* s from the first look to the second, so that one does not wait long for the first numbers */
+#define FIRST  0.5
 #define SILENT 2 /* s that a tapdisk has to answer */
 
 enum sort { BY_REQUESTS, BY_BYTES, BY_LATENCY, BY_MINOR };
@@ -148,25 +147,12 @@ static const char *time_text(json_int_t ns, char *s, size_t size)
  */
 #define NAME_LEAST 14
 
+/* clang-format off */
 enum {
-	PID,
-	MINOR,
-	GUEST,
-	MODE,
-	READS,
-	WRITES,
-	FLUSHES,
-	READ_MB,
-	WRITE_MB,
-	DEPTH,
-	R50,
-	R99,
-	W50,
-	W99,
-	F99,
-	ERRORS,
-	COLUMNS
+	PID, MINOR, GUEST, MODE, READS, WRITES, FLUSHES, READ_MB, WRITE_MB, DEPTH, R50, R99, W50, W99,
+	F99, ERRORS, COLUMNS
 };
+/* clang-format on */
 
 static const struct {
 	const char *head;

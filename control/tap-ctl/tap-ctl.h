@@ -12,8 +12,8 @@
 
 #include "td/log.h"
 
-#define TC_SLOW                                                                                    \
-	120 /* s that a tapdisk has for what waits for a disk: open, close, pause, unpause */
+/* s that a tapdisk has for what waits for a disk: open, close, pause, unpause */
+#define TC_SLOW 120
 
 /* What an option means; its letter alone does not tell (-t is a type, or a time). */
 enum tc_what {

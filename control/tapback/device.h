@@ -70,15 +70,15 @@ void device_mark(struct device *d); /* to be looked at before the loop sleeps */
 /* A directory that the toolstack has taken away is never written into: that would make it again. */
 void device_write(struct device *d, const char *key, const char *value); /* NULL removes the key */
 void device_state(struct device *d, int state);
-void device_error(struct device *d,
-		  const char *why); /* the error node and `tapdisk-error'; NULL removes them */
+/* the error node and `tapdisk-error'; NULL removes them */
+void device_error(struct device *d, const char *why);
 /* How the tapdisk sees its disk, or is seen itself, in a word; reason may be NULL.  Into the log
  * and xenstore when it is another. */
 void device_say(struct device *d, const char *now, const char *reason);
 
 /* device-fail.c */
-void device_fail(struct device *d,
-		 const char *why); /* the error, and Closing; there is no ring (any more) */
+/* the error, and Closing; there is no ring (any more) */
+void device_fail(struct device *d, const char *why);
 
 /* tapdisk-link.c: the conversation with the tapdisk.  Each leads to another look. */
 void link_connect(struct device *d); /* asks for the disk's properties and connects; of a ring that

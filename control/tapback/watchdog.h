@@ -23,8 +23,8 @@ struct tapdisk_call;
 
 #define WATCHDOG_LOOK 2.0 /* s */
 #define WATCHDOG_PING 3.0 /* s that it has to answer */
-#define WATCHDOG_STALL                                                                             \
-	4.0 /* s without any request done, after which its store is said not to answer */
+/* s without any request done, after which its store is said not to answer */
+#define WATCHDOG_STALL 4.0
 
 /* Of one disk.  A zeroed one has seen nothing. */
 struct watchdog {

@@ -178,8 +178,8 @@ static int make_file(const char *path, bool force, bool *made, struct td_err *er
 	struct stat s;
 
 	*made = fd >= 0;
-	if (fd < 0 &&
-	    errno == EEXIST) { /* or a symbolic link is, and leads to a file that is not */
+	/* or a symbolic link is, and leads to a file that is not */
+	if (fd < 0 && errno == EEXIST) {
 		bool there = !stat(path, &s);
 
 		fd = open(path, how | O_CREAT, 0644);
@@ -274,8 +274,8 @@ static int create(struct td_qcow *t, const char *path, struct create *c, bool fo
 	if (!rc)
 		rc = make_file(path, force, &made, t->err);
 	if (!rc && o->data_file)
-		rc = make_file(data, true, &made_data,
-			       t->err); /* a data file that is there keeps its contents */
+		/* a data file that is there keeps its contents */
+		rc = make_file(data, true, &made_data, t->err);
 	if (!rc)
 		rc = qcow_image_create(path, o, t->io, t->err);
 	if (!rc && o->backing)

@@ -261,8 +261,8 @@ static void show_image(struct shown *s)
 	} else if (e->data) {
 		char host[32];
 
-		snprintf(host, sizeof host, "%s",
-			 e->zipped ? "compressed" : "-"); /* -: that format does not say */
+		/* -: that format does not say */
+		snprintf(host, sizeof host, "%s", e->zipped ? "compressed" : "-");
 		if (e->has_host)
 			snprintf(host, sizeof host, "%#llx", (unsigned long long)e->host);
 		printf("%#-15llx %#-15llx %-15s %s\n", (unsigned long long)e->off,

@@ -226,8 +226,8 @@ static int read_key(struct td_key *key, struct td_err *err)
 /* Of the host's configuration one key is ours: where backing files may be. */
 static int read_conf(const char *key, const char *value, void *arg, struct td_err *err)
 {
-	char *dirs =
-		strcmp(key, "parent-dirs") ? NULL : strdup(value); /* to the end of the program */
+	/* to the end of the program */
+	char *dirs = strcmp(key, "parent-dirs") ? NULL : strdup(value);
 
 	if (dirs)
 		qcow_parent_dirs(dirs);

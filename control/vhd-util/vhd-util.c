@@ -311,8 +311,8 @@ int vu_put(const void *buf, size_t len, struct td_err *err)
 /* Of the host's configuration one key is ours: where parents may be. */
 static int read_conf(const char *key, const char *value, void *arg, struct td_err *err)
 {
-	char *dirs =
-		strcmp(key, "parent-dirs") ? NULL : strdup(value); /* to the end of the program */
+	/* to the end of the program */
+	char *dirs = strcmp(key, "parent-dirs") ? NULL : strdup(value);
 
 	if (dirs)
 		vhd_parent_dirs(dirs);
@@ -363,8 +363,8 @@ int main(int argc, char **argv)
 		td_output_end(&err);
 	if (!err.code)
 		return 0;
-	for (char *p = err.text; *p;
-	     p++) /* one line, and nothing that a file name could do to a terminal */
+	/* one line, and nothing that a file name could do to a terminal */
+	for (char *p = err.text; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = '?';
 	fprintf(stderr, "vhd-util: %s\n", err.text);

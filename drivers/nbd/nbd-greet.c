@@ -140,8 +140,8 @@ static int go(struct talk *t, struct nbdc_offer *x)
 	bool known = false;
 	int rc;
 
-	nbd_put16(nbd_put16(nbd_put32(p, 0), 1),
-		  NBD_INFO_BLOCK_SIZE); /* the export without a name, and one wish */
+	/* the export without a name, and one wish */
+	nbd_put16(nbd_put16(nbd_put32(p, 0), 1), NBD_INFO_BLOCK_SIZE);
 	rc = say(t, b, sizeof b);
 	for (int i = 0; !rc && i < ANSWERS; i++) {
 		uint32_t type, len;

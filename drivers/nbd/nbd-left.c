@@ -133,9 +133,8 @@ void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool 
 	struct nbdc_left *l = n->left;
 
 	if (err && err != -ENOSPC && err != -EOPNOTSUPP && (durable || cmd->type == NBD_CMD_FLUSH))
-		__atomic_store_n(
-			&l->failed, 1,
-			__ATOMIC_RELEASE); /* before anybody hears of it: F2 in lib/syncmark.h */
+		/* before anybody hears of it: F2 in lib/syncmark.h */
+		__atomic_store_n(&l->failed, 1, __ATOMIC_RELEASE);
 	if (changes(cmd)) {
 		if (!err && !durable)
 			set_count(&l->changed, l->changed + 1); /* before it is no more in flight */

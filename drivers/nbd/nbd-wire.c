@@ -13,11 +13,8 @@
 #define SEND_IOV  256
 #define RANGE_MAX (1u << 30) /* bytes of a command that carries no data */
 
-enum {
-	PLAIN,
-	FLUSH_AFTER,
-	FLUSHING
-}; /* td_req.state[1]: what FUA still asks for, where the server has none */
+/* td_req.state[1]: what FUA still asks for, where the server has none */
+enum { PLAIN, FLUSH_AFTER, FLUSHING };
 
 static void schedule(struct nbdc_client *n)
 {

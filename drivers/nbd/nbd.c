@@ -347,8 +347,8 @@ static void client_submit(struct td_image *image, struct td_req *req)
 
 	if (req->op == TD_FLUSH && n->nosync)
 		td_req_done(req, n->lost ? -EIO : 0);
-	else if (req->op == TD_FLUSH &&
-		 !(n->x.flags & NBD_FLAG_SEND_FLUSH)) /* nothing is ever written */
+	else if (req->op == TD_FLUSH && !(n->x.flags & NBD_FLAG_SEND_FLUSH))
+		/* nothing is ever written */
 		td_req_done(req, 0);
 	else if (req->op == TD_DISCARD && !(n->x.flags & NBD_FLAG_SEND_TRIM))
 		td_req_done(req, 0);

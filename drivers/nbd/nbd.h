@@ -42,8 +42,8 @@
 /* What connections of a disk leave to the next, also where the process has died; each count is
  * stored before what follows from it. */
 struct nbdc_left {
-	uint32_t magic,
-		failed; /* failed: a flush, or a durable write, was answered with an error */
+	/* failed: a flush, or a durable write, was answered with an error */
+	uint32_t magic, failed;
 	uint64_t sent, answered; /* commands that change something: put together for the socket, and
 				    replied to */
 	uint64_t changed, covered; /* those that were acknowledged without being durable; and how
@@ -116,8 +116,8 @@ void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool 
 /* May something be lost, or come late?  blind: nbdc_fence() was.  multi: a flush covers other
  * connections' writes. */
 bool nbdc_left_doubt(const struct nbdc_left *was, bool blind, bool multi);
-void nbdc_left_settled(struct nbdc_client *n,
-		       bool durable); /* nothing is unanswered any more; durable: nor uncovered */
+/* nothing is unanswered any more; durable: nor uncovered */
+void nbdc_left_settled(struct nbdc_client *n, bool durable);
 
 /* On a fiber: waits for the server's ends of connections whose client is gone; fd: a connection to
  * that server, with its greeting over. */

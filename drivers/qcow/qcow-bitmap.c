@@ -12,9 +12,9 @@
 #include "drivers/qcow/qcow.h"
 #include "lib/fiber/fiber.h"
 
-#define BITS_MAX                                                                                   \
-	(8u << 20) /* bytes of all bitmaps in memory; what does not fit stays marked as in use */
-#define FIXED 24   /* bytes of a directory entry without names */
+/* bytes of all bitmaps in memory; what does not fit stays marked as in use */
+#define BITS_MAX (8u << 20)
+#define FIXED    24 /* bytes of a directory entry without names */
 
 enum { IN_USE = 1, AUTO = 2, EXTRA_OK = 4 };
 

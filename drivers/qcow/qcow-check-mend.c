@@ -68,8 +68,8 @@ int qcow_check_flags(struct qcow_checking *k, bool set)
 
 		if (!l2 || l2 >= k->file->st.size || (l2 & (qcow_check_csize(k) - 1)))
 			continue;
-		if (references(k, l2) ==
-		    1) /* a shared one is a copy in waiting: its flags mean nothing */
+		/* a shared one is a copy in waiting: its flags mean nothing */
+		if (references(k, l2) == 1)
 			rc = flags_l2(k, l2, set);
 		if (wrong_flag(k, l1[i], false, set)) {
 			found_flag(k, "L1 entry", l1[i]);

@@ -16,8 +16,8 @@ struct qcow_check {
 	void (*say)(struct qcow_check *c, const char *line); /* each thing that is found, or NULL */
 	void *data;                                          /* the caller's */
 	/* what was found */
-	uint64_t corruptions,
-		leaks; /* clusters or entries; those that were mended are counted below */
+	/* clusters or entries; those that were mended are counted below */
+	uint64_t corruptions, leaks;
 	uint64_t corruptions_fixed, leaks_fixed;
 	uint64_t lost; /* of the corruptions: what is referred to, and lies beyond the end of the
 			  file */

@@ -198,8 +198,8 @@ int qcow_discard(struct qcow *q, struct td_req *req)
 	int rc = 0;
 
 	if (q->v1)
-		return must ? -EOPNOTSUPP
-			    : 0; /* nothing can be given back, and zeroes are written as data */
+		/* nothing can be given back, and zeroes are written as data */
+		return must ? -EOPNOTSUPP : 0;
 
 	if (end == q->image->info.size)
 		to = (end + size - 1) >> q->cbits; /* the last cluster ends where the disk ends */

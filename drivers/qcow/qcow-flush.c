@@ -28,14 +28,15 @@
  *    counts anew.
  *
  * Q9 A change of an entry or a count is in image->redo before the request that needs it is
- * answered: a process that dies takes none along. When the log has missed one, all changes and
- * writes are answered after a commit; and no cluster is taken anew, since the log may still say
- * that it is free.
+ *    answered: a process that dies takes none along.  When the log has missed one, all changes
+ *    and writes are answered after a commit; and no cluster is taken anew, since the log may
+ *    still say that it is free.
  *
  * Q10 What is mapped lies in the file: a cluster that is taken behind the end is within the file's
- * length, or is written to its last byte, before an entry points to it.  So what an entry names
- * beyond the end was cut off: it is lost, a read of it is an error, and an image with such an entry
- * is not opened for writing, when what is taken anew would come into its place (qcow-end.c).
+ *    length, or is written to its last byte, before an entry points to it.  So what an entry names
+ *    beyond the end was cut off: it is lost, a read of it is an error, and an image with such an
+ *    entry is not opened for writing, when what is taken anew would come into its place
+ *    (qcow-end.c).
  *
  * One write-back runs at a time.  When one fails, its pages are dirty again and nothing was given
  * back.
@@ -285,9 +286,8 @@ void qcow_sync_failed(struct qcow *q, int err)
 		 "and opened again",
 		 q->image->path, strerror(-err));
 	td_log(LOG_ERR, "%s", text);
-	td_image_fault(
-		q->image,
-		text); /* who writes to what we have told of (qcow_tell_map) does not come by */
+	/* who writes to what we have told of (qcow_tell_map) does not come by */
+	td_image_fault(q->image, text);
 }
 
 int qcow_sync_all(struct qcow *q)
@@ -379,8 +379,8 @@ static void freed_move(struct qcow_freed_list *to, struct qcow_freed_list *from)
 void qcow_release(struct qcow *q, uint64_t cluster, uint64_t n)
 {
 	if (n && !q->v1)
-		freed_add(&q->freed, cluster,
-			  n); /* without memory it is a leak, which a check finds */
+		/* without memory it is a leak, which a check finds */
+		freed_add(&q->freed, cluster, n);
 }
 
 static int write_back(struct qcow *q)

@@ -153,9 +153,8 @@ int qcow_header_decode(const void *buf, size_t len, const char *name, struct qco
 	h->length = 72;
 	if (h->version == 3)
 		rc = decode_v3(p, len, name, h, err);
-	if (!rc &&
-	    !(h->incompat &
-	      ~QCOW_INCOMPAT_KNOWN)) /* the name of an unknown one stands in the extensions */
+	/* the name of an unknown one stands in the extensions */
+	if (!rc && !(h->incompat & ~QCOW_INCOMPAT_KNOWN))
 		rc = check_features(h, name, err);
 	return rc ? rc : check_limits(h, name, err);
 }

@@ -19,11 +19,10 @@
 #include "td/log.h"
 
 #define QCOW_MAGIC 0x514649fbu
-#define QCOW_HEADER_MIN                                                                            \
-	72 /* bytes: version 2's header, and all that tells how long a header is but for 104 of    \
-	      version 3 */
-#define QCOW_NAME_MAX 1023
-#define QCOW_SECTOR   512
+/* bytes: version 2's header, and all that tells how long a header is but for 104 of version 3 */
+#define QCOW_HEADER_MIN 72
+#define QCOW_NAME_MAX   1023
+#define QCOW_SECTOR     512
 
 /* What we open at most, as QEMU does: a table larger than that is a mistake, or an attack. */
 #define QCOW_L1_MAX        (32u << 20) /* bytes */
@@ -42,9 +41,8 @@
 #define QCOW_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 #define QCOW_AUTOCLEAR_RAW     (UINT64_C(1) << 1) /* the external data file alone is the disk */
 #define QCOW_AUTOCLEAR_KNOWN   UINT64_C(3)
-#define QCOW_MARK(autoclear)                                                                       \
-	((uint32_t)((autoclear) >> 32)) /* of whoever has it open (G1, G3 of lib/redo.h): others   \
-					   clear what they do not know */
+/* of whoever has it open (G1, G3 of lib/redo.h): others clear what they do not know */
+#define QCOW_MARK(autoclear) ((uint32_t)((autoclear) >> 32))
 
 /* offsets of header fields that are rewritten in place; all lie in the header's first sector, so
  * that each change is atomic */
@@ -173,8 +171,8 @@ static inline void qcow_zip_range(unsigned cluster_bits, uint64_t entry, uint64_
 	*len = sectors * QCOW_SECTOR - (*off & (QCOW_SECTOR - 1));
 }
 
-#define QCOW1_ZIPPED                                                                               \
-	(UINT64_C(1) << 63) /* version 1; it has neither refcounts nor any other flag */
+/* version 1; it has neither refcounts nor any other flag */
+#define QCOW1_ZIPPED (UINT64_C(1) << 63)
 
 static inline void qcow1_zip_range(unsigned cluster_bits, uint64_t entry, uint64_t *off,
 				   uint64_t *len)

@@ -107,8 +107,8 @@ int qcow_image_check(const char *path, struct qcow_check *c, struct td_io *io, s
 		rc = open_header(path, fix ? 0 : TD_FILE_RDONLY, io, &f, &h, err);
 	if (rc)
 		return rc;
-	if (fix && h.version == 3 &&
-	    QCOW_MARK(h.autoclear)) /* a log that waits elsewhere is not of what comes of this */
+	/* a log that waits elsewhere is not of what comes of this */
+	if (fix && h.version == 3 && QCOW_MARK(h.autoclear))
 		rc = remove_mark(f, &h, err);
 	if (!rc)
 		rc = qcow_check(f, &h, c, err);
@@ -394,8 +394,8 @@ static int copy_all(struct commit *c)
 
 	for (uint64_t at = 0; !rc && at < size;) {
 		struct td_extent e;
-		uint64_t n = size - at < (64u << 20) ? size - at
-						     : 64u << 20; /* so that progress shows */
+		/* so that progress shows */
+		uint64_t n = size - at < (64u << 20) ? size - at : 64u << 20;
 
 		rc = c->top->driver->extents(c->top, at, n, &e, 1);
 		if (rc < 0)

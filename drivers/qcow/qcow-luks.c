@@ -18,9 +18,8 @@
 #define SLOT_SIZE 48
 #define STRIPES   4000
 #define SECTOR    TD_CIPHER_SECTOR
-#define ITERATIONS_MAX                                                                             \
-	(1u << 25) /* some ten seconds' work, of an attacker's choice; and of all slots together:  \
-		    */
+/* some ten seconds' work, of an attacker's choice; and of all slots together: */
+#define ITERATIONS_MAX (1u << 25)
 #define ITERATIONS_ALL (1u << 26)
 
 /* --- the header --- */

@@ -281,8 +281,8 @@ static int set_autoclear(struct qcow *q, struct td_err *err)
 		td_redo_decline(q->image->redo); /* G4 */
 	else
 		td_redo_begin(q->image->redo, q->file, mark, QCOW_H_AUTOCLEAR, 0);
-	if (mark && (rc == -ENOSPC || rc == -EDQUOT) &&
-	    !((was ^ keep) & UINT32_MAX)) { /* it has no need to be written */
+	/* it has no need to be written */
+	if (mark && (rc == -ENOSPC || rc == -EDQUOT) && !((was ^ keep) & UINT32_MAX)) {
 		q->h.autoclear = was;
 		td_put_be64(q->first + QCOW_H_AUTOCLEAR, was);
 		rc = 0;

@@ -132,8 +132,8 @@ static int unzip(struct qcow *q, uint64_t entry)
 	u.from = buf + (off - from);
 	u.len = len;
 	if (!rc)
-		rc = (int)td_await_call(q->io, unzip_run,
-					&u); /* it takes its time: the loop goes on */
+		/* it takes its time: the loop goes on */
+		rc = (int)td_await_call(q->io, unzip_run, &u);
 	if (!rc)
 		q->zip_entry = entry;
 	else if (rc == -EIO)

@@ -48,8 +48,8 @@ static int give_back(struct qcow *q, uint64_t first, uint64_t n)
 			       qcow_count_get(q, page, first + last) == 1;
 		     last++)
 			;
-		td_unlock(
-			&q->alloc_lock); /* counted, and nobody's: nothing changes them meanwhile */
+		/* counted, and nobody's: nothing changes them meanwhile */
+		td_unlock(&q->alloc_lock);
 		rc = punch(q, first, last);
 		td_lock(&q->alloc_lock);
 		if (!rc)

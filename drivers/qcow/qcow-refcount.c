@@ -100,8 +100,8 @@ static int search_page(struct qcow *q, uint64_t n, uint64_t *first, uint64_t *go
 		return 0;
 	}
 	if (!q->ref.entry[index]) {
-		q->hint = (index + 1) *
-			  qcow_per_block(q); /* that range has not even a block: it is left alone */
+		/* that range has not even a block: it is left alone */
+		q->hint = (index + 1) * qcow_per_block(q);
 		return 0;
 	}
 	/* a count of nought that is in the log must not come back over one that the log has missed:

@@ -41,8 +41,8 @@ static void process(struct qcow *q, struct td_req *req)
 	default:
 		td_req_done(req, change_image(q, req));
 		if (td_redo_crowded(q->image->redo) && !q->wb_lock.held && !q->broken)
-			qcow_flush(
-				q); /* before the log is full, and requests have to wait for it */
+			/* before the log is full, and requests have to wait for it */
+			qcow_flush(q);
 	}
 }
 

@@ -164,8 +164,8 @@ struct qcow {
 	unsigned nfibers;
 	bool closing;
 	struct qcow_op *ops;
-	unsigned epoch,
-		flying[2]; /* operations on mapped clusters, by the epoch that they began in */
+	/* operations on mapped clusters, by the epoch that they began in */
+	unsigned epoch, flying[2];
 	bool draining;
 	struct td_cond drained;
 
@@ -221,8 +221,8 @@ struct qcow_page *qcow_page_find(struct qcow *q, uint64_t off);
 int qcow_page_get(struct qcow *q, uint64_t off, enum qcow_page_kind kind, struct qcow_page **out);
 /* len bytes of it, at `at', have changed. */
 void qcow_page_dirty(struct qcow *q, struct qcow_page *page, const void *at, uint32_t len);
-void qcow_page_soil(struct qcow *q,
-		    struct qcow_page *page); /* it was dirty before: nothing is new in it */
+/* it was dirty before: nothing is new in it */
+void qcow_page_soil(struct qcow *q, struct qcow_page *page);
 /* A cluster of metadata is about to be new: what is in memory of it is not it. */
 void qcow_pages_forget(struct qcow *q, uint64_t off, uint64_t len);
 static inline void *qcow_page_at(struct qcow *q, struct qcow_page *page, uint64_t off)
@@ -256,8 +256,8 @@ int qcow_sync(struct td_file *f);
  * lost. */
 int qcow_sync_all(struct qcow *q);
 void qcow_sync_failed(struct qcow *q, int err);
-int qcow_set_length(struct td_file *f,
-		    uint64_t size); /* a device is as long as it is: 0, or -ENOSPC */
+/* a device is as long as it is: 0, or -ENOSPC */
+int qcow_set_length(struct td_file *f, uint64_t size);
 
 /* --- qcow-refcount.c; all fiber --- */
 /* Takes up to n clusters in a row; how many is *got.  fresh: they read as zeroes. */
@@ -268,15 +268,15 @@ void qcow_trim_end(struct qcow *q); /* at close: what was reserved and not used 
 
 /* --- qcow-refblock.c, qcow-reap.c --- */
 int qcow_find_end(struct qcow *q); /* at open; fiber */
-int qcow_last_counted(struct qcow *q,
-		      uint64_t *end); /* the cluster behind the last that is counted; fiber */
-void qcow_reap(struct qcow *q);       /* starts the reaper where there is something for it */
+/* the cluster behind the last that is counted; fiber */
+int qcow_last_counted(struct qcow *q, uint64_t *end);
+void qcow_reap(struct qcow *q); /* starts the reaper where there is something for it */
 
 /* --- qcow-map.c --- */
 /* What stands at guest offset off, and how far (at most len); never waits. */
 void qcow_map(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run);
-bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len,
-		   struct td_map *out); /* td_driver.map */
+/* td_driver.map */
+bool qcow_tell_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out);
 /* The same, on a fiber: loads what it needs; 0, or -EIO and so on. */
 int qcow_map_wait(struct qcow *q, uint64_t off, uint64_t len, struct qcow_run *run);
 /* Makes the L2 table of guest offset off exist and be ours alone; fiber. */
@@ -310,18 +310,18 @@ static inline uint64_t qcow_crypt_at(const struct qcow *q, uint64_t host, uint64
 }
 
 /* --- qcow-read.c --- */
-bool qcow_read_fast(struct qcow *q,
-		    struct td_req *req); /* false: it needs a fiber; nothing has been done */
+/* false: it needs a fiber; nothing has been done */
+bool qcow_read_fast(struct qcow *q, struct td_req *req);
 int qcow_read(struct qcow *q, struct td_req *req); /* fiber; all of it */
-int qcow_read_buf(struct qcow *q, struct td_io *io, void *buf, uint64_t off,
-		  uint64_t len); /* fiber; beyond the end: zeroes */
+/* fiber; beyond the end: zeroes */
+int qcow_read_buf(struct qcow *q, struct td_io *io, void *buf, uint64_t off, uint64_t len);
 int qcow_read_zip(struct qcow *q, const struct qcow_run *run, uint64_t guest, struct iovec *iov,
 		  int n); /* fiber */
 void qcow_zip_place(const struct qcow *q, uint64_t entry, uint64_t *off, uint64_t *len);
-const char *
-qcow_backing_type(const char *format); /* "raw", "vpc", ...: a driver's name; NULL: not known */
-bool qcow_backing_zero(const struct qcow *q,
-		       uint64_t off); /* nothing below shows at or beyond off */
+/* "raw", "vpc", ...: a driver's name; NULL: not known */
+const char *qcow_backing_type(const char *format);
+/* nothing below shows at or beyond off */
+bool qcow_backing_zero(const struct qcow *q, uint64_t off);
 
 /* --- qcow-write.c --- */
 bool qcow_write_fast(struct qcow *q, struct td_req *req);

@@ -50,9 +50,9 @@
 #include "lib/fiber/fiber.h"
 
 #define LATER 2.0 /* s that anything stays dirty at most before a commit is begun */
-#define GROW                                                                                       \
-	(32u << 20) /* bytes by which a file is made longer: writes beyond its end would wait for  \
-		       each other in the kernel */
+/* bytes by which a file is made longer: writes beyond its end would wait for each other in the
+ * kernel */
+#define GROW       (32u << 20)
 #define BATCH      32               /* metadata writes under way at once */
 #define PER_SECTOR (VHD_SECTOR / 4) /* BAT entries */
 

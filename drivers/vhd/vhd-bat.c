@@ -35,8 +35,8 @@ int vhd_entry_check(const struct vhd_layout *l, uint32_t block, uint32_t entry, 
  */
 static void sort_sectors(uint32_t *v, uint32_t n, int shift)
 {
-	uint32_t at[256], end[256], sum = 0,
-				    count[256] = {0}; /* of 32 bits: this runs on a fiber's stack */
+	/* of 32 bits: this runs on a fiber's stack */
+	uint32_t at[256], end[256], sum = 0, count[256] = {0};
 
 	for (uint32_t i = 0; i < n; i++)
 		count[v[i] >> shift & 255]++;

@@ -79,8 +79,8 @@ static int discard_run(struct vhd *v, uint64_t off, uint64_t len)
 		.op = TD_IO_PUNCH, .file = v->file, .off = from, .len = to > from ? to - from : 0};
 	int rc;
 
-	if (to <= from || !v->image->info.discard ||
-	    v->crypt) /* a hole would be decrypted to noise */
+	/* a hole would be decrypted to noise */
+	if (to <= from || !v->image->info.discard || v->crypt)
 		return 0;
 	rc = td_await_file(v->image->io, &op);
 	return rc == -EOPNOTSUPP ? 0 : rc;

@@ -6,13 +6,13 @@
  *
  * Facts from Microsoft's Virtual Hard Disk Image Format Specification 1.0, and from the files that
  * tapdisks write (creator 'tap': hidden, batmap, marker and key hash are theirs).  In the file all
- * numbers are big endian.  A fixed disk is its data and a footer; the others:
+ * numbers are big endian.  A fixed disk is its data and a footer; the others, where only the first
+ * has its place fixed:
  *
- *     copy of the footer | header | BAT | batmap header, batmap | parent locators | blocks: bitmap,
- * data | footer
+ *     copy of the footer | header | BAT | batmap header, batmap | parent locators |
+ *     blocks: bitmap, data | footer
  *
- * where only the first has its place fixed.  Functions that check return 0 or -errno, with a text
- * in err that begins with `path'.
+ * Functions that check return 0 or -errno, with a text in err that begins with `path'.
  */
 #ifndef TD_DRIVERS_VHD_FORMAT_H
 #define TD_DRIVERS_VHD_FORMAT_H
@@ -27,11 +27,10 @@
 #define VHD_FOOTER     512u  /* bytes of a footer, and of its copy at 0 */
 #define VHD_FOOTER_OLD 511u  /* bytes of the one at the end, as Virtual PC wrote it before 2004 */
 #define VHD_HEADER     1024u /* bytes of a header */
-#define VHD_SIZE_MAX                                                                               \
-	(0xff000000ull * 512) /* bytes of a disk: 2040 GiB, so that a sector number of the file    \
-				 fits in a BAT entry */
-#define VHD_FIXED_MAX                                                                              \
-	(1ull << 50) /* bytes of a fixed disk, which has no BAT: others make them of many TiB */
+/* bytes of a disk: 2040 GiB, so that a sector number of the file fits in a BAT entry */
+#define VHD_SIZE_MAX (0xff000000ull * 512)
+/* bytes of a fixed disk, which has no BAT: others make them of many TiB */
+#define VHD_FIXED_MAX  (1ull << 50)
 #define VHD_BLOCK_MIN  512u
 #define VHD_BLOCK_MAX  (1u << 30)
 #define VHD_BLOCK      (2u << 20)           /* bytes: what we create */
@@ -207,8 +206,8 @@ int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file
  * there is one at most, the last in the file.  Where no bit stands for what is missing, nothing is
  * lost: it was being appended when the power went.  Else the file was cut off.
  */
-uint32_t vhd_short_block(const struct vhd_layout *l, const uint32_t *bat,
-			 uint64_t limit); /* VHD_UNUSED: none is */
+/* VHD_UNUSED: none is */
+uint32_t vhd_short_block(const struct vhd_layout *l, const uint32_t *bat, uint64_t limit);
 /* The block's sectors whose bits are set and that are not below `limit', but for those beyond the
  * disk's end: how many, *first: the first. */
 uint32_t vhd_lost(const struct vhd_layout *l, uint32_t block, uint32_t entry, uint64_t limit,

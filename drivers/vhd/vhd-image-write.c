@@ -88,8 +88,8 @@ static int place(struct vhd_image *v, uint32_t *entry, struct td_err *err)
 		v->next = vhd_image_data_end(v);
 	end = v->next;
 	at = td_round_up(end + v->layout.bitmap_bytes, 4096) - v->layout.bitmap_bytes;
-	if (v->blockdev &&
-	    at + span + VHD_FOOTER > v->file_size) /* the gap is a courtesy, the space is needed */
+	/* the gap is a courtesy, the space is needed */
+	if (v->blockdev && at + span + VHD_FOOTER > v->file_size)
 		at = end;
 	if (v->blockdev && at + span + VHD_FOOTER > v->file_size)
 		return td_fail(

@@ -235,8 +235,8 @@ static int read_tables(struct vhd_image *v, struct td_err *err)
 	if (!rc)
 		rc = vhd_header_decode(b, &v->header, v->path, err);
 	if (!rc)
-		rc = vhd_image_mind_log(
-			v, err); /* first: what is wrong with the tables may be what waits there */
+		/* first: what is wrong with the tables may be what waits there */
+		rc = vhd_image_mind_log(v, err);
 	if (!rc)
 		rc = vhd_layout(&v->footer, &v->header, v->limit, &v->layout, v->path, err);
 	if (!rc)

@@ -25,8 +25,8 @@ enum {
 	VHD_FAST = 1u << 3,  /* footer and header, not the block table */
 	VHD_CHAIN = 1u << 4, /* and its parents, locked as VHD_READ does unless this one is only
 				looked at */
-	VHD_LENIENT =
-		1u << 5, /* a bad block table is left unchecked: for who looks for what is wrong */
+	/* a bad block table is left unchecked: for who looks for what is wrong */
+	VHD_LENIENT = 1u << 5,
 	VHD_ANY_PARENT = 1u << 6, /* a parent with another uuid will do */
 	VHD_MEND = 1u << 7,  /* to be written although its copy of the footer at 0 is bad, which
 				others have repaired first */
@@ -51,8 +51,8 @@ struct vhd_image {
 				     VHD_LOOK opens it */
 	struct vhd_header header; /* the last three: not of a fixed disk */
 	struct vhd_layout layout;
-	uint32_t
-		*bat; /* entries as numbers; bat_room of them: the used ones up to a whole sector */
+	/* entries as numbers; bat_room of them: the used ones up to a whole sector */
+	uint32_t *bat;
 	uint32_t bat_room;
 	bool has_batmap; /* batmap is what the file has */
 	bool map_good;   /* map can be believed */
@@ -61,8 +61,8 @@ struct vhd_image {
 	uint8_t *bitmap; /* of one block, bitmap_block; VHD_UNUSED: of none */
 	uint32_t bitmap_block;
 	struct vhd_image *parent; /* with VHD_CHAIN */
-	const struct vhd_image
-		*leaf; /* of a parent: the image at the top of the chain; NULL: itself */
+	/* of a parent: the image at the top of the chain; NULL: itself */
+	const struct vhd_image *leaf;
 	struct vhd_pending *pending; /* vhd-image-write.c */
 	unsigned pendings;
 	uint64_t next; /* bytes: no block lies beyond; 0: not known */

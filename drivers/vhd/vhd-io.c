@@ -51,8 +51,8 @@ static void read_below(struct td_req *req, struct gap *gap)
 		return;
 	if (below && from < below->info.size)
 		inside = below->info.size - from < gap->len ? below->info.size - from : gap->len;
-	td_iov_zero(req->iov, req->iovcnt, gap->at + inside,
-		    gap->len - inside); /* a parent may be smaller */
+	/* a parent may be smaller */
+	td_iov_zero(req->iov, req->iovcnt, gap->at + inside, gap->len - inside);
 	if (inside && !(p = vhd_piece_new(req, gap->at, inside))) {
 		req->err = -ENOMEM;
 	} else if (inside) {
@@ -296,8 +296,8 @@ static bool is_whole(struct vhd *v, const struct td_req *req)
 
 	if (v->fixed)
 		return true;
-	if (req->op == TD_WRITE &&
-	    td_redo_missed(v->image->redo)) /* V8: it may be for a bit that the log has missed */
+	/* V8: it may be for a bit that the log has missed */
+	if (req->op == TD_WRITE && td_redo_missed(v->image->redo))
 		return false;
 	if (vhd_part_len(v, req, 0) != req->len || v->bat[block] == VHD_UNUSED ||
 	    (v->crypt && req->op != TD_READ))

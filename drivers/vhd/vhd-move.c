@@ -195,8 +195,8 @@ int vhd_kill_data(struct vhd_image *v, struct td_err *err)
 	for (uint32_t i = 0; i < v->layout.blocks; i++)
 		v->bat[i] = VHD_UNUSED;
 	v->short_block = VHD_UNUSED;
-	rc = vhd_image_put_batmap(
-		v, err); /* of a disk without blocks: clear, and so before the entries go */
+	/* of a disk without blocks: clear, and so before the entries go */
+	rc = vhd_image_put_batmap(v, err);
 	if (!rc)
 		rc = vhd_image_put_bat(v, 0, v->layout.blocks, err);
 	if (!rc)

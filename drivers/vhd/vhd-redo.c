@@ -15,8 +15,8 @@
 
 uint64_t vhd_entry_sum(uint32_t block, uint32_t entry)
 {
-	uint64_t x = ((uint64_t)block << 32 | entry) +
-		     1; /* no entry but an unused one counts as nought */
+	/* no entry but an unused one counts as nought */
+	uint64_t x = ((uint64_t)block << 32 | entry) + 1;
 
 	if (entry == VHD_UNUSED)
 		return 0;

@@ -202,8 +202,8 @@ static int replace_header(struct vhd_image *v, struct vhd_header *h, const char 
 	if (rc < 0)
 		return rc;
 	v->header = *h;
-	return vhd_layout(&v->footer, h, v->file_size, &v->layout, v->path,
-			  err); /* the footer at the end is written behind */
+	/* the footer at the end is written behind */
+	return vhd_layout(&v->footer, h, v->file_size, &v->layout, v->path, err);
 }
 
 static int reparent(struct vhd_image *v, const struct vhd_image *parent, struct td_err *err)

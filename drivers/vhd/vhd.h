@@ -31,11 +31,10 @@
 #include "lib/redo.h"
 #include "td/block.h"
 
-#define VHD_CACHE_BYTES                                                                            \
-	(3u << 20) /* of bitmaps in memory, an image; with a BAT of a million entries it stays far \
-		      under 16 MiB */
-#define VHD_CACHE_MIN 16  /* bitmaps, however large one is */
-#define VHD_PLACES    512 /* blocks' places given back after a failure, remembered for the next */
+/* of bitmaps in memory, an image; with a BAT of a million entries it stays far under 16 MiB */
+#define VHD_CACHE_BYTES (3u << 20)
+#define VHD_CACHE_MIN   16  /* bitmaps, however large one is */
+#define VHD_PLACES      512 /* blocks' places given back after a failure, remembered for the next */
 
 struct vhd;
 struct td_cipher;
@@ -52,8 +51,8 @@ struct vhd_bitmap {
 	bool dirty;       /* bits set, or its BAT entry, that no commit has taken up */
 	bool committing;  /* frozen, and being written */
 	unsigned writers; /* writes under way that will set bits */
-	uint32_t dirty_from,
-		dirty_to; /* sectors of the bitmap with bits that no commit has taken up */
+	/* sectors of the bitmap with bits that no commit has taken up */
+	uint32_t dirty_from, dirty_to;
 	uint32_t frozen_from, frozen_to;
 	uint8_t *frozen; /* what the commit under way writes: sectors frozen_from to frozen_to */
 	struct td_list waiters; /* fibers: until it is ready, or gone */
@@ -67,8 +66,8 @@ struct vhd_piece {
 	struct td_iop iop;   /* to the file */
 	struct vhd *v;
 	struct td_req *req;
-	struct vhd_bitmap
-		*bm; /* whose bits from `first', n of them, a write sets when it is done; or NULL */
+	/* whose bits from `first', n of them, a write sets when it is done; or NULL */
+	struct vhd_bitmap *bm;
 	uint32_t first, n;
 	uint64_t at; /* byte of the disk */
 	struct iovec few[2], *iov;
@@ -167,9 +166,8 @@ static inline bool vhd_is_lost(const struct vhd *v, uint64_t off, uint64_t len)
 /* --- vhd-redo.c: on a fiber --- */
 
 uint64_t vhd_entry_sum(uint32_t block, uint32_t entry); /* the table's sum is all of these xored */
-int vhd_redo_apply(struct vhd *v,
-		   struct td_err *err); /* a log that waits for this image; its header is known, its
-					   table not looked at */
+/* a log that waits for this image; its header is known, its table not looked at */
+int vhd_redo_apply(struct vhd *v, struct td_err *err);
 int vhd_redo_begin(struct vhd *v, struct td_err *err); /* its table is known, and nothing written */
 int vhd_redo_end(struct vhd *v, bool *any); /* all is in the file; *any: something was written for
 					       it, and is to be synced */
@@ -182,19 +180,18 @@ void vhd_wake(struct td_list *list);
 int vhd_map_init(struct vhd *v);
 void vhd_map_fini(struct vhd *v);
 struct vhd_bitmap *vhd_map_find(struct vhd *v, uint32_t block); /* in whatever state, or NULL */
-struct vhd_bitmap *
-vhd_map_new(struct vhd *v, uint32_t block); /* cold, without meaning yet; NULL: no place is free */
+/* cold, without meaning yet; NULL: no place is free */
+struct vhd_bitmap *vhd_map_new(struct vhd *v, uint32_t block);
 void vhd_map_drop(struct vhd *v, struct vhd_bitmap *bm); /* not hot; wakes who waits for it */
 /* On a fiber: has the bitmap of a block of the image looked at.  0: look again, nothing runs in
  * between; or -errno. */
 int vhd_map_load(struct vhd *v, uint32_t block);
-int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
-		int max); /* td_driver.extents */
-bool vhd_map(struct td_image *image, uint64_t off, uint64_t len,
-	     struct td_map *out); /* td_driver.map */
-void vhd_map_full(
-	struct vhd *v,
-	struct vhd_bitmap *bm); /* if all bits of a cold one are set: it is needed no more */
+/* td_driver.extents */
+int vhd_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out, int max);
+/* td_driver.map */
+bool vhd_map(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out);
+/* if all bits of a cold one are set: it is needed no more */
+void vhd_map_full(struct vhd *v, struct vhd_bitmap *bm);
 
 /* --- vhd-alloc.c: blocks and bits --- */
 int vhd_alloc_init(struct vhd *v);
@@ -210,9 +207,8 @@ struct vhd_first {
  * made, and that is written; 0: look again, since it is made, or somebody makes it; or -errno.
  */
 int vhd_alloc(struct vhd *v, uint32_t block, const struct vhd_first *with);
-bool vhd_write_begin(
-	struct vhd *v,
-	struct vhd_bitmap *bm); /* a write that will set bits; false: no room, wait for it */
+/* a write that will set bits; false: no room, wait for it */
+bool vhd_write_begin(struct vhd *v, struct vhd_bitmap *bm);
 void vhd_write_end(struct vhd *v, struct vhd_bitmap *bm, uint32_t first, uint32_t n, int err);
 /* If it is hot and need not be any more. */
 void vhd_cool(struct vhd *v, struct vhd_bitmap *bm);
@@ -229,8 +225,8 @@ struct vhd_batch {
 	struct td_fiber *fiber;
 };
 void vhd_batch_write(struct vhd *v, struct vhd_batch *b, void *buf, uint64_t off, uint64_t len);
-void vhd_batch_queue(struct vhd *v, struct vhd_batch *b,
-		     struct td_iop *op); /* one more, not of the batch's memory */
+/* one more, not of the batch's memory */
+void vhd_batch_queue(struct vhd *v, struct vhd_batch *b, struct td_iop *op);
 void vhd_batch_wait(struct vhd_batch *b);
 /* On a fiber: until there are fewer hot bitmaps, or a place for another.  0: look again; or -errno:
  * commits fail. */
@@ -245,9 +241,8 @@ int vhd_put_batmap(struct vhd *v);                                     /* on a f
 void vhd_commit_later(struct ev_loop *loop, ev_timer *w, int revents); /* of v->later */
 
 /* --- vhd-piece.c --- */
-enum {
-	VHD_NEEDS_COMMIT = 1
-}; /* td_req.state[0]: a FUA request's bits or blocks are not in the file */
+/* td_req.state[0]: a FUA request's bits or blocks are not in the file */
+enum { VHD_NEEDS_COMMIT = 1 };
 /* Drops one hold on a request; the last completes it, after a commit where it needs one. */
 void vhd_put(struct td_req *req, int err);
 /* A piece for the request's bytes at..at+len-1, which holds it; NULL: no memory. */
@@ -264,8 +259,8 @@ int vhd_zero(struct vhd *v, enum td_io_op how, uint64_t place, uint64_t len);
 
 /* --- vhd-io.c --- */
 void vhd_submit(struct td_image *image, struct td_req *req);
-uint64_t vhd_part_len(const struct vhd *v, const struct td_req *req,
-		      uint64_t at); /* of a request, from its byte `at' on: in one block */
+/* of a request, from its byte `at' on: in one block */
+uint64_t vhd_part_len(const struct vhd *v, const struct td_req *req, uint64_t at);
 
 /* --- vhd-parent.c --- */
 int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err);

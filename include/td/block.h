@@ -38,9 +38,8 @@ struct td_req {
 	struct iovec *iov; /* READ and WRITE only; sums up to len; iov is the owner's and comes back
 			      as it was */
 	int iovcnt;
-	void (*done)(
-		struct td_req *req,
-		int err); /* 0 or -errno; may run inside the submit; req is the owner's again */
+	/* 0 or -errno; may run inside the submit; req is the owner's again */
+	void (*done)(struct td_req *req, int err);
 	struct td_io *io; /* the engine of the queue that the request runs on; set by the owner */
 
 	/* the holder's: whoever has been given the request and has not completed it */
@@ -169,8 +168,8 @@ struct td_how {
 		    */
 	int *lost; /* NULL: the open fails where that fails; else -errno comes here, and it goes on;
 		      one may be there already */
-	struct td_sync_mark
-		*mark; /* of the disk, which outlives its images (td/io.h); NULL: none */
+	/* of the disk, which outlives its images (td/io.h); NULL: none */
+	struct td_sync_mark *mark;
 };
 
 struct td_image {
@@ -190,9 +189,10 @@ struct td_image {
 	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing;  /* next image down the chain, or NULL */
 	struct td_image_info info;
+	/* sectors read and written; failed requests of each */
 	struct {
 		uint64_t hits[2], fail[2];
-	} n;               /* sectors read and written; failed requests of each */
+	} n;
 	unsigned inflight; /* requests submitted and not done */
 	char *fault; /* what its driver has found wrong with it while it is open; NULL: nothing */
 	void (*failed)(struct td_image *image); /* optional: whoever opened it hears of a fault;
@@ -237,8 +237,8 @@ int td_extents(struct td_image *leaf, uint64_t off, uint64_t len, struct td_exte
  * first error of all.
  */
 void td_req_split(struct td_req *req);
-void td_req_child(struct td_req *req,
-		  struct td_req *child); /* child->done is set; the rest is the caller's to fill */
+/* child->done is set; the rest is the caller's to fill */
+void td_req_child(struct td_req *req, struct td_req *child);
 void td_req_put(struct td_req *req, int err);
 
 #endif

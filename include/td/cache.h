@@ -3,13 +3,14 @@
  * The table of cache modes.  tapdisk/cache/cache.c, and the files beside it, alone act on it;
  * everybody else sees TD_FUA, TD_FLUSH and file flags.
  *
- * mode          page cache  a write is acknowledged          volatile cache told  FLUSH durable
- * none          bypassed    after the O_DIRECT write         yes                  fdatasync all
- * before a flush directsync    bypassed    after write and durable          no fdatasync every
- * acknowledged write writethrough  used        after write and durable          no fdatasync every
- * acknowledged write writeback     used        after the copy                   yes fdatasync all
- * before a flush unsafe        used        after the copy                   yes                  no
- * fdatasync       nothing
+ *               page      a write is             volatile    a FLUSH
+ * mode          cache     acknowledged           cache told  is            durable
+ *
+ * none          bypassed  after the write        yes         fdatasync     all before a flush
+ * directsync    bypassed  after write + durable  no          fdatasync     acknowledged writes
+ * writethrough  used      after write + durable  no          fdatasync     acknowledged writes
+ * writeback     used      after the copy         yes         fdatasync     all before a flush
+ * unsafe        used      after the copy         yes         nothing       nothing
  */
 #ifndef TD_CACHE_H
 #define TD_CACHE_H
@@ -27,8 +28,8 @@ struct td_cache_mode {
 	const char *promise;  /* one line for people */
 };
 
-extern const struct td_cache_mode
-	td_cache_modes[]; /* ends with name == NULL; the first is the default */
+/* ends with name == NULL; the first is the default */
+extern const struct td_cache_mode td_cache_modes[];
 
 const struct td_cache_mode *td_cache_mode_find(const char *name); /* NULL when unknown */
 

@@ -55,8 +55,8 @@ enum {
 				  before done() */
 	TD_IO_NEW = 1u << 2, /* a write where nothing has been written yet: the kernel may block to
 				find room for it, so a thread makes it */
-	TD_IO_EOF_ZERO =
-		1u << 1, /* a read beyond the end of the file gives zeroes; without it, -EIO */
+	/* a read beyond the end of the file gives zeroes; without it, -EIO */
+	TD_IO_EOF_ZERO = 1u << 1,
 };
 
 /*
@@ -71,12 +71,11 @@ struct td_iop {
 	uint64_t off, len;    /* bytes; len is the sum of iov for READ and WRITE */
 	struct iovec *iov;
 	int iovcnt; /* at most IOV_MAX */
-	long (*call)(
-		struct td_iop *op); /* TD_IO_CALL: in a worker thread; its result, 0 or -errno */
-	void (*done)(
-		struct td_iop *op,
-		int err); /* 0 or -errno, never short; in the loop, never inside td_iop_queue */
-	void *data;       /* the caller's own */
+	/* TD_IO_CALL: in a worker thread; its result, 0 or -errno */
+	long (*call)(struct td_iop *op);
+	/* 0 or -errno, never short; in the loop, never inside td_iop_queue */
+	void (*done)(struct td_iop *op, int err);
+	void *data; /* the caller's own */
 
 	/* the engine's own, from here on */
 	struct td_list link;
@@ -135,9 +134,8 @@ enum {
 	TD_FILE_PARENT = 1u << 4,  /* a shared read lock: others may read it, nobody may write it */
 	TD_FILE_BENEATH = 1u << 5, /* writes that no child can see: locks out writers, but not those
 				      who have it as a parent */
-	TD_FILE_LOOK =
-		1u
-		<< 6, /* read-only, without a lock: for who looks at an image that may be in use */
+	/* read-only, without a lock: for who looks at an image that may be in use */
+	TD_FILE_LOOK = 1u << 6,
 	TD_FILE_MAY_SHARE = 1u << 7, /* for an error's text: TD_FILE_SHARED would do */
 };
 
@@ -148,12 +146,12 @@ enum {
  */
 struct td_io_ops {
 	const char *name;
-	int (*start)(
-		struct td_io *io); /* makes io->priv; 0 or -errno (then nothing is left behind) */
+	/* makes io->priv; 0 or -errno (then nothing is left behind) */
+	int (*start)(struct td_io *io);
 	void (*stop)(struct td_io *io);                     /* nothing is in flight */
 	void (*queue)(struct td_io *io, struct td_iop *op); /* no system call; never completes */
-	void (*commit)(
-		struct td_io *io); /* sends what was queued; at most one system call a batch */
+	/* sends what was queued; at most one system call a batch */
+	void (*commit)(struct td_io *io);
 	/* Optional: completes what is done without a system call; true if there was anything. */
 	bool (*peek)(struct td_io *io);
 	void (*watch)(struct td_io *io, bool on); /* optional: whether completions wake the loop */
@@ -170,8 +168,8 @@ struct td_io_ops {
 		       const struct td_reach *reach, int *fd, struct td_stat *st,
 		       struct td_err *err);
 	void (*close)(struct td_io *io, int fd);
-	int (*size)(struct td_io *io, int fd,
-		    uint64_t *size); /* the size now: files and devices grow */
+	/* the size now: files and devices grow */
+	int (*size)(struct td_io *io, int fd, uint64_t *size);
 	int (*truncate)(struct td_io *io, int fd, uint64_t size);
 	/* Optional: HOLE|ZERO and data in [off, off + len), in order from off without gaps; at most
 	 * max; their number, -EOPNOTSUPP, -errno. */
@@ -199,8 +197,8 @@ struct td_sync_mark {
 	uint64_t begun, ended; /* so many; stored before the first goes to the kernel, and when the
 				  outcome of the second is known ... */
 	uint64_t failed;       /* ... but after this, if it was an error */
-	uint64_t
-		since; /* ns of CLOCK_MONOTONIC: the last time at which one began alone, or ended */
+	/* ns of CLOCK_MONOTONIC: the last time at which one began alone, or ended */
+	uint64_t since;
 };
 
 struct td_io {

@@ -5,9 +5,8 @@
 
 #include <assert.h>
 
-#define BATCH                                                                                      \
-	16 /* extents asked of one image at a time; a chain's worth of them stands on a fiber's    \
-	      stack */
+/* extents asked of one image at a time; a chain's worth of them stands on a fiber's stack */
+#define BATCH 16
 
 struct shown {
 	struct td_extent *out;

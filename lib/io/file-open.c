@@ -416,9 +416,8 @@ static int open_via(const char *via, const char *path, unsigned flags, int *out,
 	else if (rc < 0)
 		td_fail(err, -rc, "cannot lock %s: %s", path, strerror(-rc));
 	else
-		rc = probe(
-			fd, path, flags, st,
-			err); /* what a dead one's writes may have changed, after they are over */
+		/* what a dead one's writes may have changed, after they are over */
+		rc = probe(fd, path, flags, st, err);
 	/* for the open alone: io_uring would take it as asked to answer EAGAIN for what has to
 	 * wait, where a device (LVM, say) cannot tell before */
 	if (!rc && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
@@ -492,8 +491,8 @@ static int seek(int fd, uint64_t off, uint64_t end, int whence, uint64_t *at)
 
 	if (r < 0 && errno != ENXIO)
 		return errno == EINVAL ? -EOPNOTSUPP : -errno;
-	*at = r < 0 || (uint64_t)r > end ? end
-					 : (uint64_t)r; /* ENXIO: nothing but a hole from off on */
+	/* ENXIO: nothing but a hole from off on */
+	*at = r < 0 || (uint64_t)r > end ? end : (uint64_t)r;
 	return 0;
 }
 

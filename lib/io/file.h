@@ -14,8 +14,8 @@
 /* What is read instead of some of a file's bytes (G9 of lib/redo.h); the file's own,
  * from when it is put there. */
 struct td_file_over {
-	void (*show)(const struct td_file_over *o,
-		     struct td_iop *read); /* on what has been read; any thread */
+	/* on what has been read; any thread */
+	void (*show)(const struct td_file_over *o, struct td_iop *read);
 	void (*free)(struct td_file_over *o);
 };
 
@@ -68,8 +68,8 @@ bool td_align_none(const struct td_iop *op);
 
 /* --- lib/io/align.c, for lib/io/file.c and lib/io/io.c --- */
 void td_align_io(struct td_io *io, struct td_iop *op);
-void td_align_end(
-	struct td_iop *op); /* the engine is done with it; what it stood in the way of starts */
+/* the engine is done with it; what it stood in the way of starts */
+void td_align_end(struct td_iop *op);
 
 /* --- lib/io/file-open.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st,

@@ -15,9 +15,8 @@
 #include "lib/kill.h"
 #include "lib/io/workers.h"
 
-#define AIO_DEPTH                                                                                  \
-	128 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the    \
-	       whole host */
+/* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the whole host */
+#define AIO_DEPTH 128
 
 _Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb),
 	       "an iocb fits into td_iop.cb");

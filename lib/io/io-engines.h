@@ -6,8 +6,8 @@
 #include "td/io.h"
 
 extern const struct td_io_ops td_io_aio; /* kernel AIO, for O_DIRECT files */
-extern const struct td_io_ops
-	td_io_uring; /* io_uring, for both; where liburing is built in (HAVE_URING) */
+/* io_uring, for both; where liburing is built in (HAVE_URING) */
+extern const struct td_io_ops td_io_uring;
 extern const struct td_io_ops td_io_threads; /* a pool of threads, for buffered files */
 
 #endif

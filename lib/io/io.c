@@ -18,9 +18,9 @@
 #include "lib/io/merge.h"
 
 #define TRIES_MAX 10000 /* rounds without progress after which an EAGAIN is an error after all */
-#define CALL_MAX                                                                                   \
-	5000 /* ns that a system call may take for parts of a batch to go ahead: what the store    \
-		gains by an early start is less */
+/* ns that a system call may take for parts of a batch to go ahead: what the store gains by an early
+ * start is less */
+#define CALL_MAX 5000
 
 /* Puts the iovec that a short round had advanced back as its owner knows it. */
 static void iov_restore(struct td_iop *op)

@@ -23,11 +23,11 @@
 
 #include "lib/io/file.h"
 
-#define BYTES_MAX                                                                                  \
-	(128 * 1024) /* of a run: beyond it the bytes cost, not the calls, and a guest does better \
-			with the first of it early */
-#define IOV_MANY 64  /* of a run */
-#define RUNS_MAX 32  /* in flight; more go unmerged */
+/* of a run: beyond it the bytes cost, not the calls, and a guest does better with the first of it
+ * early */
+#define BYTES_MAX (128 * 1024)
+#define IOV_MANY  64 /* of a run */
+#define RUNS_MAX  32 /* in flight; more go unmerged */
 
 _Static_assert(IOV_MANY <= IOV_MAX, "the kernel takes so many");
 

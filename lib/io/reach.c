@@ -63,8 +63,8 @@ int td_reach_init(struct td_reach *r, const char *path, const char *dirs, const 
 		return 0; /* opening it says why */
 	r->uid = st.st_uid;
 	if (S_ISBLK(st.st_mode)) {
-		r->real =
-			lvm_group(st.st_rdev); /* /dev, where its node is, is nobody's directory */
+		/* /dev, where its node is, is nobody's directory */
+		r->real = lvm_group(st.st_rdev);
 		return 0;
 	}
 	real = realpath(path, NULL);

@@ -29,10 +29,10 @@ struct td_reach {
 		       neighbours' names begin */
 	const char *dirs;    /* parent-dirs: absolute, colons between; or NULL */
 	const char *parents; /* what td_reach_parents_valid() lets pass; NULL: "frozen" */
-	const char
-		*data; /* the data file that the host has named for this disk; NULL: it has none */
-	long uid;      /* the leaf's owner; -1: it is not known */
-	bool known;    /* the file to be opened is known by its uuid */
+	/* the data file that the host has named for this disk; NULL: it has none */
+	const char *data;
+	long uid;   /* the leaf's owner; -1: it is not known */
+	bool known; /* the file to be opened is known by its uuid */
 };
 
 /*

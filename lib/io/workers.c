@@ -82,8 +82,8 @@ static int start_thread(struct td_workers *w)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	if (!rc)
-		pthread_setname_np(w->threads[w->started++],
-				   "tapdisk-io"); /* else it would have its starter's */
+		/* else it would have its starter's */
+		pthread_setname_np(w->threads[w->started++], "tapdisk-io");
 	return -rc;
 }
 

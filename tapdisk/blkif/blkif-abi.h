@@ -20,8 +20,8 @@
 #define BLKIF_MAX_QUEUES     8 /* rings of one device */
 #define BLKIF_MAX_SEGS       11
 #define BLKIF_MAX_SLOTS      512 /* of a ring of 16 pages, in each ABI */
-#define BLKIF_MAX_INDIRECT                                                                         \
-	512 /* segments of an INDIRECT that we take: 2 MiB; one page holds them */
+/* segments of an INDIRECT that we take: 2 MiB; one page holds them */
+#define BLKIF_MAX_INDIRECT   512
 #define BLKIF_INDIRECT_PAGES 8 /* that an INDIRECT has room for */
 
 enum {
@@ -64,8 +64,8 @@ struct blkif_desc {
 	uint8_t nr_segs;      /* of DISCARD: its flag byte; of INDIRECT: the inner operation */
 	uint16_t nr_indirect; /* INDIRECT only: its segments, which stand in the pages page[] */
 	union {
-		struct blkif_seg
-			seg[BLKIF_MAX_SEGS]; /* all eleven are copied, whatever nr_segs says */
+		/* all eleven are copied, whatever nr_segs says */
+		struct blkif_seg seg[BLKIF_MAX_SEGS];
 		uint32_t page[BLKIF_INDIRECT_PAGES];
 	};
 };

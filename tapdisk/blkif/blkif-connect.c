@@ -108,8 +108,8 @@ int blkif_connect(struct ev_loop *loop, struct td_xport *x, const struct blkif_p
 	if (fd < 0)
 		goto fail;
 	ev_io_set(&b->event, fd, EV_READ);
-	snprintf(name, sizeof name, "vbd-%u-%u", p->domid,
-		 p->devid); /* of all the device's queues */
+	/* of all the device's queues */
+	snprintf(name, sizeof name, "vbd-%u-%u", p->domid, p->devid);
 	stats_source_open(&b->stats, disk->stats, name);
 	if (lane && stats_source_thread(&b->stats) < 0) {
 		td_fail(err, ENOMEM, "out of memory for a ring of %u pages", p->pages);

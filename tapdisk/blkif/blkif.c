@@ -26,10 +26,10 @@
 
 #include "lib/io/clock.h"
 
-#define ROUNDS_MAX                                                                                 \
-	32 /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
-#define AHEAD                                                                                      \
-	16 /* requests of a long batch that are sent to the disk while the next are looked at */
+/* looks at the ring within one turn, so that a busy guest leaves the loop to others */
+#define ROUNDS_MAX 32
+/* requests of a long batch that are sent to the disk while the next are looked at */
+#define AHEAD       16
 #define STORM       64 /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_TICK   1.0   /* s between looks at what memory is not needed any more */
@@ -158,8 +158,8 @@ static bool push(struct blkif *b, uint32_t old)
 	TD_KILL(PUSH_BEGIN);
 	__atomic_store_n(&b->ring->rsp_prod, new, __ATOMIC_RELEASE);
 	TD_KILL(PUSH_DONE);
-	__atomic_thread_fence(
-		__ATOMIC_SEQ_CST); /* the guest sees responses before we read what it waits for */
+	/* the guest sees responses before we read what it waits for */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return new - __atomic_load_n(&b->ring->rsp_event, __ATOMIC_RELAXED) < new - old;
 }
 
@@ -382,8 +382,8 @@ static void on_event(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct blkif *b = w->data;
 
-	if (b->empty_events >=
-	    STORM) { /* R8: the event stays pending, and so does the guest's next one */
+	/* R8: the event stays pending, and so does the guest's next one */
+	if (b->empty_events >= STORM) {
 		ev_io_stop(loop, &b->event);
 		ev_timer_again(loop, &b->storm);
 		return;

@@ -32,14 +32,14 @@ struct blkif_disk {
 	bool read_only;
 	bool discard;  /* DISCARD is offered */
 	bool decrypts; /* as td_image_info has it, of any image of the chain; atomic */
-	struct td_log_limit
-		limit;  /* of what its guests can make happen as often as they like; main thread */
+	/* of what its guests can make happen as often as they like; main thread */
+	struct td_log_limit limit;
 	uint32_t block; /* bytes: writes must be multiples of it; 0: of 512 */
 	void *owner;
 	/* in the main thread: */
-	void (*broken)(void *owner,
-		       const char *why); /* once, when the guest has broken the protocol */
-	void (*idle)(void *owner);       /* nothing is in flight any more */
+	/* once, when the guest has broken the protocol */
+	void (*broken)(void *owner, const char *why);
+	void (*idle)(void *owner); /* nothing is in flight any more */
 };
 
 #define BLKIF_POLLING_MAX  10000 /* us, at most: no disk worth polling for is slower */

@@ -68,8 +68,8 @@ int inflight_new(struct inflight *t, const char *path, const struct inflight_rin
 /* A dead process's.  -ENOENT when there is none, -EPROTO when it is not this ring's. */
 int inflight_adopt(struct inflight *t, const char *path, const struct inflight_ring *ring,
 		   struct td_err *err);
-void inflight_close(struct inflight *t,
-		    bool keep); /* the file goes, unless keep; of a zeroed one, nothing */
+/* the file goes, unless keep; of a zeroed one, nothing */
+void inflight_close(struct inflight *t, bool keep);
 
 /* The layout of this process's tables in a word: one who says the same can take them over. */
 const char *inflight_layout(void);

@@ -24,11 +24,10 @@ static inline bool cache_leaving(const struct cache *c, const struct td_req *req
 /* --- cache.c --- */
 
 void cache_dispatch(struct cache *c, struct td_req *req); /* begins one that is counted as active */
-void cache_send(
-	struct cache *c,
-	struct td_req *req); /* a request but a FLUSH: to the image, or to those that wait */
-void cache_finish(struct cache *c, struct td_req *req,
-		  int err); /* its way has come to an end, or a step of it has */
+/* a request but a FLUSH: to the image, or to those that wait */
+void cache_send(struct cache *c, struct td_req *req);
+/* its way has come to an end, or a step of it has */
+void cache_finish(struct cache *c, struct td_req *req, int err);
 void cache_answer(struct cache *c, struct td_req *req, int err);
 void cache_check_idle(struct cache *c);
 
@@ -37,22 +36,21 @@ void cache_check_idle(struct cache *c);
 void cache_sequence_begin(struct cache *c, struct td_req *req); /* a BARRIER or PREFLUSH */
 /* One step of flush, write, flush is over with err: on to the next (C4). */
 void cache_sequence(struct cache *c, struct td_req *req, int err);
-bool cache_barrier_may_start(
-	const struct cache *c); /* C4: there is one, and all is answered that came before it */
+/* C4: there is one, and all is answered that came before it */
+bool cache_barrier_may_start(const struct cache *c);
 void cache_release_held(struct cache *c);
 
 /* --- cache-flush.c --- */
 
-void cache_flush_add(
-	struct cache *c,
-	struct td_req *req); /* a FLUSH, a step of a sequence, or what is to be durable (C1) */
+/* a FLUSH, a step of a sequence, or what is to be durable (C1) */
+void cache_flush_add(struct cache *c, struct td_req *req);
 void cache_flush_next(struct cache *c);
 
 /* --- cache-space.c --- */
 
 void cache_space_init(struct cache *c);
-void cache_no_space(struct cache *c, const char *what,
-		    int err); /* what: for people, a write or metadata */
+/* what: for people, a write or metadata */
+void cache_no_space(struct cache *c, const char *what, int err);
 void cache_write_waits(struct cache *c, struct td_req *req, int err); /* it found no space (C7) */
 void cache_send_waiting(struct cache *c);    /* while there is no space, one write alone, to see */
 void cache_probed(struct cache *c, int err); /* the write that was sent to see has been answered */

@@ -95,8 +95,8 @@ void cache_probed(struct cache *c, int err)
 	c->probe = NULL;
 	if (!cache_is_full(err))
 		cache_space_again(c);
-	else if (cache_nobody_waits(
-			 c)) /* it was a leaving frontend's, and so were all that waited */
+	else if (cache_nobody_waits(c))
+		/* it was a leaving frontend's, and so were all that waited */
 		cache_space_end(c);
 }
 

@@ -106,8 +106,8 @@ static struct cache_op *op_get(struct cache *c)
 		c->ops = op->next;
 		return op;
 	}
-	return calloc(1,
-		      sizeof *op); /* kept when done: after the first burst nothing is allocated */
+	/* kept when done: after the first burst nothing is allocated */
+	return calloc(1, sizeof *op);
 }
 
 static bool parked(const struct cache *c, const struct td_req *req)

@@ -36,8 +36,8 @@ struct cache {
 	 * one of these */
 	struct td_list held; /* behind a barrier or a pause, in order of arrival; not counted in
 				`active' */
-	struct td_list
-		waiting; /* to be sent to the image: after a pause, or when there is space again */
+	/* to be sent to the image: after a pause, or when there is space again */
+	struct td_list waiting;
 	struct td_list flushes;  /* for the next fdatasync */
 	struct td_list covered;  /* by the fdatasync that is running */
 	struct td_list stoppers; /* changes for which the lanes are to be closed: they move data, or
@@ -135,8 +135,8 @@ void cache_forget(struct cache *c);
  * lanes be open?  And: they are closed, all or one of them.
  */
 void cache_submit_again(struct cache *c, struct td_req *req);
-void cache_durable_failed(struct cache *c,
-			  int err); /* a durable write has, here or on a lane (C6) */
+/* a durable write has, here or on a lane (C6) */
+void cache_durable_failed(struct cache *c, int err);
 bool cache_lets_lanes(const struct cache *c);
 void cache_lanes_closed(struct cache *c);
 

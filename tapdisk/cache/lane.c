@@ -115,8 +115,8 @@ static void slow_arrives(struct queue_msg *m)
 		cache_submit_again(c, &op->child);
 	else
 		cache_submit(c, &op->child);
-	if (leaves && (c->quiesced ||
-		       c->out_of_space)) /* whoever lets it go has cancelled the others already */
+	/* whoever lets it go has cancelled the others already */
+	if (leaves && (c->quiesced || c->out_of_space))
 		cache_cancel(c, -EIO);
 }
 

@@ -57,8 +57,8 @@ struct lane_stats {
 struct lane *lane_new(struct cache *c, struct queue *home, struct queue *q);
 /* On a fiber.  The ring must be idle (or abandoned) and submit nothing more.  NULL is fine. */
 void lane_free(struct lane *l);
-void lane_call(struct lane *l, void (*fn)(void *arg),
-	       void *arg); /* on a fiber: queue_call() into its thread */
+/* on a fiber: queue_call() into its thread */
+void lane_call(struct lane *l, void (*fn)(void *arg), void *arg);
 struct lane_stats lane_stats(const struct lane *l);
 
 /* For the cache layer: opens or closes all of its lanes, as its state wants it. */

@@ -106,8 +106,8 @@ static void send_later(struct ctl_call *call, json_t *msg)
 	if (!u || n >= UNSENT_MAX) {
 		free(u);
 		json_decref(msg);
-		shutdown(call->fd,
-			 SHUT_RDWR); /* its end comes in through on_readable or on_writable */
+		/* its end comes in through on_readable or on_writable */
+		shutdown(call->fd, SHUT_RDWR);
 		return;
 	}
 	u->msg = msg;

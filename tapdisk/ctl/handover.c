@@ -113,8 +113,8 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 		const struct vbd_ring *r = td_entry(l, struct vbd_ring, link);
 
 		json_array_append_new(rings, ring_json(r));
-		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS;
-		     i++) /* too few are refused there */
+		/* too few are refused there */
+		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS; i++)
 			fds[(*nfds)++] = r->fds[i];
 	}
 	past = json_pack("{s:b, s:I, s:i, s:O}", "paused", !v->going, "sectors",

@@ -88,8 +88,8 @@ static void whole_check(struct nbd_req *w)
 
 	if (w->pieces || w->cut < w->len || c->whole == w)
 		return;
-	if (w->type == NBD_CMD_READ && !c->hs.structured &&
-	    !w->err) { /* its pieces have said it all */
+	/* its pieces have said it all */
+	if (w->type == NBD_CMD_READ && !c->hs.structured && !w->err) {
 		nbd_count_answer(w, 0);
 		nbd_req_put(w);
 	} else {

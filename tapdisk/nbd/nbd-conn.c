@@ -14,8 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATIENCE                                                                                   \
-	30.0         /* s that a handshake, or the last replies to a client that leaves, may take */
+/* s that a handshake, or the last replies to a client that leaves, may take */
+#define PATIENCE 30.0
 #define SEND_IOV 256 /* pieces of one sendmsg */
 
 static unsigned process_clients; /* connections of all disks */
@@ -224,8 +224,8 @@ static bool handshake(struct nbd_conn *c)
 	long used;
 
 	export_of(c->n, &x);
-	while (c->answered ==
-	       c->answer->len) { /* one answer at a time: who reads none gets no other */
+	/* one answer at a time: who reads none gets no other */
+	while (c->answered == c->answer->len) {
 		c->answered = c->answer->len = 0;
 		used = nbd_handshake_step(&c->hs, &x, c->input + c->in_at, c->in_len - c->in_at,
 					  c->answer);

@@ -24,8 +24,8 @@
 #define NBD_CLIENTS  256u   /* of a process */
 #define NBD_PIECE    16u    /* buffers of one request to the image; longer ones go in pieces */
 #define NBD_IN       16384  /* bytes read ahead */
-#define NBD_BIG                                                                                    \
-	8192u /* bytes of a write from which on its data is not read ahead, but into place */
+/* bytes of a write from which on its data is not read ahead, but into place */
+#define NBD_BIG        8192u
 #define NBD_LENGTH_MAX (64u << 20) /* bytes of a read or write */
 #define NBD_HEAD_MAX   128         /* bytes before a reply's data */
 
@@ -37,8 +37,8 @@ struct nbd_conn;
 struct nbd_req {
 	struct td_req req;
 	struct nbd_conn *conn;
-	struct nbd_req
-		*next; /* on the free list, or among the replies, or the block status requests */
+	/* on the free list, or among the replies, or the block status requests */
+	struct nbd_req *next;
 	struct nbd_req *whole; /* of a piece: what it is a piece of */
 	uint64_t cookie, off;
 	uint32_t len;
@@ -147,17 +147,17 @@ void nbd_filled(struct nbd_conn *c); /* the data of c->filling is there */
 struct nbd_req *nbd_req_get(struct nbd_conn *c); /* c->free is not empty */
 void nbd_req_put(struct nbd_req *r);             /* back to the free list, with its buffers */
 uint32_t nbd_piece(void);                        /* bytes: longer ones go in pieces */
-bool nbd_take_buffers(struct nbd_req *r,
-		      uint32_t len);               /* at most a piece; false: it holds its share */
+/* at most a piece; false: it holds its share */
+bool nbd_take_buffers(struct nbd_req *r, uint32_t len);
 void nbd_count_begin(struct nbd_req *r);           /* in the statistics it is under way */
 void nbd_count_answer(struct nbd_req *r, int err); /* and over */
 void nbd_simple_head(struct nbd_req *r, int err);
 void nbd_data_chunk(struct nbd_req *r, uint16_t flags);
-uint8_t *nbd_chunk(struct nbd_req *r, uint16_t type, uint16_t flags,
-		   uint32_t len);  /* writes a chunk's head; the place behind it */
+/* writes a chunk's head; the place behind it */
+uint8_t *nbd_chunk(struct nbd_req *r, uint16_t type, uint16_t flags, uint32_t len);
 void nbd_queue(struct nbd_req *r); /* among the replies that are to be sent */
-void nbd_reply(struct nbd_req *r,
-	       int err); /* r is done: counts it, makes its reply and queues it */
+/* r is done: counts it, makes its reply and queues it */
+void nbd_reply(struct nbd_req *r, int err);
 
 /* --- nbd-status.c --- */
 void nbd_status_add(struct nbd_req *r);

@@ -10,27 +10,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NBD_OPTION_MAX                                                                             \
-	8192 /* bytes of an option's data that are looked at; names are at most 4,096 */
+/* bytes of an option's data that are looked at; names are at most 4,096 */
+#define NBD_OPTION_MAX 8192
 #define NBD_ANSWER_MAX 16384 /* bytes: more than the answer to one option ever takes */
 
 /* What a client is told about the disk. */
 struct nbd_export {
 	uint64_t size;  /* bytes */
 	uint16_t flags; /* NBD_FLAG_*, except SEND_DF, which follows from the handshake */
-	uint32_t block,
-		preferred;       /* bytes: requests must be, and had best be, multiples of these */
+	/* bytes: requests must be, and had best be, multiples of these */
+	uint32_t block, preferred;
 	uint32_t max;            /* bytes: the longest read or write */
 	const char *description; /* for people; at most 4,200 bytes are sent */
 };
 
 struct nbd_handshake {
-	enum {
-		NBD_HS_FLAGS,
-		NBD_HS_OPTIONS,
-		NBD_HS_GO,
-		NBD_HS_END
-	} phase;               /* GO: requests follow; END: the client has said good-bye */
+	/* GO: requests follow; END: the client has said good-bye */
+	enum { NBD_HS_FLAGS, NBD_HS_OPTIONS, NBD_HS_GO, NBD_HS_END } phase;
 	bool fixed, no_zeroes; /* what the client is able to */
 	bool structured;       /* replies are structured */
 	bool allocation;       /* block status may be asked for, with the context below */

@@ -207,8 +207,8 @@ static void on_passed(struct ev_loop *loop, ev_io *w, int revents)
 
 	if (fd >= 0) {
 		nbd_receive(loop, &passed_receivers, fd, passed_keep, NULL);
-	} else if (errno != EAGAIN && errno != ECONNABORTED &&
-		   errno != EINTR) { /* out of descriptors, say: nobody is to spin */
+	} else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+		/* out of descriptors, say: nobody is to spin */
 		ev_io_stop(loop, w);
 		ev_timer_again(loop, &passed_again);
 	}

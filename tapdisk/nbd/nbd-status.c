@@ -78,8 +78,8 @@ void nbd_status_cancel(struct nbd_conn *c, int err)
 
 void nbd_status_run(struct nbd_conn *c)
 {
-	if (c->status_running || !c->status ||
-	    c->n->disk->cache->quiesced) /* nbd_run comes when there is an image again */
+	/* nbd_run comes when there is an image again */
+	if (c->status_running || !c->status || c->n->disk->cache->quiesced)
 		return;
 	c->status_running = true;
 	if (td_fiber_start(c->n->loop, status_fiber, c) < 0) {

@@ -77,8 +77,8 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 				    n);
 		else
 			nbd_conn_new(n, fd, kinds[i].oldstyle);
-	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED &&
-	    errno != EINTR) { /* the client waits on; nor are we to spin */
+	/* the client waits on; nor are we to spin */
+	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
 		td_log_limited(&n->limit, LOG_WARNING, "minor %d: cannot let an NBD client in: %s",
 			       n->minor, strerror(errno));
 		listeners(n, false);

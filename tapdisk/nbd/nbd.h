@@ -5,15 +5,17 @@
  *
  *   nbd<pid>.<minor>            newstyle: connect to it
  *   nbd-old<pid>.<minor>        oldstyle
- *   nbdserver<pid>.<minor>      takes a connected socket as an SCM_RIGHTS descriptor, and serves it
- * oldstyle nbdserver-new<pid>.<minor>  the same, newstyle nbdclient<pid>              one a
- * process: keeps a connected socket under the name that comes with it
+ *   nbdserver<pid>.<minor>      takes a connected socket as an SCM_RIGHTS descriptor, and serves
+ *                               it oldstyle
+ *   nbdserver-new<pid>.<minor>  the same, newstyle
+ *   nbdclient<pid>              one a process: keeps a connected socket under the name that comes
+ *                               with it
  *
  * A client's requests go into the same cache layer as the ring's.  Everything runs in the queue's
  * thread.  States:
  *
- *   nbd_new > no sockets, held --nbd_listen--> sockets, held <--nbd_hold / nbd_run--> running (any)
- * > nbd_close > no sockets, held
+ *   nbd_new > no sockets, held --nbd_listen--> sockets, held <--nbd_hold / nbd_run--> running
+ *   (any) > nbd_close > no sockets, held
  *
  * Held: clients wait; nothing is read from them and none is let in.
  */
@@ -64,8 +66,8 @@ void nbd_cancel(struct nbd *n);
  * the sockets are removed. */
 void nbd_close(struct nbd *n);
 
-bool nbd_owns(const struct nbd *n,
-	      const struct td_req *req);    /* is it a request of one of its clients? */
+/* is it a request of one of its clients? */
+bool nbd_owns(const struct nbd *n, const struct td_req *req);
 unsigned nbd_inflight(const struct nbd *n); /* taken and not answered */
 unsigned nbd_clients(const struct nbd *n);  /* of those that are past the handshake */
 const struct nbd_stats *nbd_stats(const struct nbd *n);

@@ -27,8 +27,8 @@ struct shm {
 	char name[40];
 };
 
-void shm_open_file(struct shm *s,
-		   const char *name); /* always leaves s in a state that shm_close_file takes */
-void shm_close_file(struct shm *s);   /* removes it, and with the last one the directory */
+/* always leaves s in a state that shm_close_file takes */
+void shm_open_file(struct shm *s, const char *name);
+void shm_close_file(struct shm *s); /* removes it, and with the last one the directory */
 
 #endif

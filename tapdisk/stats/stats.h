@@ -17,13 +17,8 @@
 #include "tapdisk/stats/shm.h"
 #include "td/block.h"
 
-enum {
-	STATS_READ,
-	STATS_WRITE,
-	STATS_FLUSH,
-	STATS_DISCARD,
-	STATS_KINDS
-}; /* zeroes written without data are WRITE */
+/* zeroes written without data are WRITE */
+enum { STATS_READ, STATS_WRITE, STATS_FLUSH, STATS_DISCARD, STATS_KINDS };
 
 #define STATS_DEPTHS 16 /* powers of two; what is deeper counts into the last */
 
@@ -116,8 +111,8 @@ void stats_publish(const struct stats_source *src);
 /* The disk's numbers of one kind. */
 struct stats_count stats_sum(const struct stats *s, unsigned kind);
 
-unsigned
-stats_under_way(const struct stats *s); /* requests taken and not answered, of all its sources */
+/* requests taken and not answered, of all its sources */
+unsigned stats_under_way(const struct stats *s);
 /* The disk's tally, joined with those of its sources in other threads; the caller frees it.  NULL:
  * no memory. */
 struct stats_tally *stats_tally_all(const struct stats *s);

@@ -20,8 +20,8 @@
 
 bool record_log(const json_t *past);      /* does it tell of a log, of this boot of the host? */
 json_t *record_json(const struct vbd *v); /* NULL: the image's name is no text */
-void record_write(
-	const struct vbd *v); /* a failure is logged: without a record there is no successor */
+/* a failure is logged: without a record there is no successor */
+void record_write(const struct vbd *v);
 void record_remove(const struct vbd *v);
 
 /* What stands there.  What it does not say stays as it was; spec: to be freed.  0, or -errno with

@@ -253,8 +253,8 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 		cache_cancel(&v->cache, -EIO);
 		v->all_leave = false;
 	}
-	record_write(
-		v); /* before anybody may act on it: a successor must know the disk as it is now */
+	/* before anybody may act on it: a successor must know the disk as it is now */
+	record_write(v);
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
 	start_nbd(v, fresh);

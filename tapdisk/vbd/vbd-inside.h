@@ -36,9 +36,8 @@ void vbd_mark_syncs(struct vbd *v, int sticky);
 bool vbd_lost_data(int sticky); /* is it a failure after which what was not flushed may be lost?  No
 				   space is none */
 void vbd_listen(struct vbd *v); /* to what its layers tell, from now on */
-void vbd_listen_to(struct vbd *v,
-		   struct td_image *leaf); /* and of each image of a chain that is in use, whether
-					      it is corrupt; v NULL: no more */
+/* and of each image of a chain that is in use, whether it is corrupt; v NULL: no more */
+void vbd_listen_to(struct vbd *v, struct td_image *leaf);
 
 /* --- vbd-ring.c --- */
 
@@ -50,8 +49,8 @@ int vbd_connect_locked(struct vbd *v, struct td_xport *x, const char *transport,
 		       const struct blkif_params *p, bool take_over, struct td_err *err);
 void vbd_hold_rings(struct vbd *v);
 void vbd_run_rings(struct vbd *v);
-void vbd_drop_rings(
-	struct vbd *v); /* on a fiber: answers all that is in them, and lets go of them */
+/* on a fiber: answers all that is in them, and lets go of them */
+void vbd_drop_rings(struct vbd *v);
 bool vbd_any_live_ring(const struct vbd *v);
 const char *vbd_broken_ring(const struct vbd *v); /* why one is broken, or NULL */
 

@@ -15,9 +15,8 @@
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
-#define SETTLE                                                                                     \
-	5 /* s that the store has for what it was given, before the disk stays where it is         \
-	   */
+/* s that the store has for what it was given, before the disk stays where it is */
+#define SETTLE 5
 
 static struct vbd_ring *entry(struct td_list *l)
 {

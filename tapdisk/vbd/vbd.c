@@ -10,7 +10,7 @@
  *   CLOSED        -        quiesced      -                          0x2
  *   OPEN          open     running       running                    0
  *   PAUSED        -        quiesced      held                       0x2a (and 0x200 after an
- * unpause that failed)
+ *                                                                   unpause that failed)
  *
  * open, pause, unpause, close, connect and disconnect are operations: they wait on a fiber, and one
  * runs at a time.  From OPEN to the others the way is the same (vbd_settle): hold the ring, quiesce
@@ -61,8 +61,8 @@ void vbd_unlock(struct vbd *v)
 	struct td_list *l = td_list_pop(&v->lockers);
 
 	if (l)
-		td_fiber_wake(
-			td_entry(l, struct locker, link)->fiber); /* the lock goes over to it */
+		/* the lock goes over to it */
+		td_fiber_wake(td_entry(l, struct locker, link)->fiber);
 	else
 		v->locked = false;
 }
@@ -312,8 +312,8 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 			v->users--;
 			vbd_lock(v);
 		}
-		rc = v->spec ? close_locked(v, force, until, err)
-			     : 0; /* or another close was faster */
+		/* or another close was faster */
+		rc = v->spec ? close_locked(v, force, until, err) : 0;
 	}
 	vbd_unlock(v);
 	v->changed(v);

@@ -29,8 +29,8 @@ struct vbd_ring {
 	struct blkif *blkif;   /* NULL: given away */
 	struct lane *lane;     /* NULL: the main thread serves it */
 	const char *transport; /* "xen" or "mem" */
-	struct blkif_params
-		p; /* of one that was given away, and what else makes its transport anew */
+	/* of one that was given away, and what else makes its transport anew */
+	struct blkif_params p;
 	int fds[TD_XPORT_FDS], nfds;
 };
 
@@ -61,8 +61,8 @@ struct vbd {
 	struct td_list rings;     /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;    /* the ring that is being disconnected, or NULL */
 	struct nbd_disk nbd_disk; /* what NBD's clients see of us */
-	struct nbd *
-		nbd; /* taken over from who sets it while the disk is closed; NULL: no NBD server */
+	/* taken over from who sets it while the disk is closed; NULL: no NBD server */
+	struct nbd *nbd;
 	bool nbd_leaving; /* its clients are being let go */
 	bool all_leave; /* every request is answered with an error: the medium that they were for is
 			   gone */
@@ -104,8 +104,8 @@ int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size 
 int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, struct td_err *err);
 
 enum {
-	VBD_BESIDE =
-		1u << 0, /* the toolstack's word that the others' rings are of the same machine */
+	/* the toolstack's word that the others' rings are of the same machine */
+	VBD_BESIDE = 1u << 0,
 	VBD_TAKE_OVER = 1u << 1, /* the ring of a dead tapdisk that had this minor, with what was in
 				    flight (tapdisk/blkif/inflight.h) */
 };

@@ -16,8 +16,30 @@
 /* The parent's pattern is in every other 16 sectors. */
 #define PATTERN_EVERY         16
 #define PATTERN(size_sectors) "$CRASHLAB --pattern base " #size_sectors " 16"
-#define QCOW2                 .type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true
+
+/* clang-format off: tables */
+
+/* Of a kind, and what tells one from the others: its guest's disk (sectors), and its edge. */
+#define RAW(bytes) .type = "aio", .align = bytes, .qemu = "raw", .sectors = 256, .edge = 8
+#define ZEROED     .align = 512, .initial = TAG_ZERO
+#define ZEROED_4K  .align = 4096, .initial = TAG_ZERO
+#define UPON       .align = 512, .initial = TAG_INITIAL, .initial_every = PATTERN_EVERY
+#define AS_QCOW2   .type = "qcow2", .qemu = "qcow2", .checkable = true
+#define QCOW2      AS_QCOW2, ZEROED
+#define QCOW2_4K   AS_QCOW2, ZEROED_4K
+#define QCOW2_UPON AS_QCOW2, UPON, .sectors = 8192, .edge = 128
+#define VHD        .type = "vhd", ZEROED
+#define VHD_QEMU   VHD, .qemu = "vpc", .qemu_differs = true
+#define VHD_4K     .type = "vhd", ZEROED_4K, .qemu = "vpc", .qemu_differs = true
+#define VHD_UPON   .type = "vhd", UPON, .sectors = 8192, .edge = 4096
+#define DEVICE     .blockdev = true
+#define SIZE(s, e) .sectors = s, .edge = e
+
 #define CREATE_QCOW2(options) "qemu-img create -q -f qcow2 -o " options " leaf 16M"
+#define QCOW2_OVER            "qemu-img create -q -f qcow2 "
+#define CREATE_VHD            "$VHD_UTIL create -n leaf "
+#define SNAP                  "$VHD_UTIL snapshot -n "
+#define CREATE_QCOW           "qemu-img create -q -f qcow leaf 16M"
 /* What npm's vhd-lib reads in leaf, mid and base, once the leaf has its footer at the end again.
  * ./run says where it is. */
 #define VHD_LIB                                                                                    \
@@ -26,351 +48,173 @@
 	"$VHD_UTIL repair -n leaf && node \"$VHD_LIB_JUDGE\" synth out.vhd leaf mid base && "      \
 	"qemu-img convert -O raw --image-opts "                                                    \
 	"driver=vpc,force_size_calc=current_size,file.filename=out.vhd out"
-#define QCOW2_OVER "qemu-img create -q -f qcow2 "
 
 const struct format formats[] = {
-	{.name = "raw-file",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .qemu = "raw"},
-	{.name = "raw-file-4k",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 4096,
-	 .initial = TAG_ZERO,
-	 .qemu = "raw"},
-	{.name = "raw-device",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 512,
-	 .blockdev = true,
-	 .initial = TAG_FILLED,
-	 .qemu = "raw"},
-	{.name = "raw-device-4k",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 4096,
-	 .blockdev = true,
-	 .initial = TAG_FILLED,
-	 .qemu = "raw"},
-	{.name = "qcow2",
-	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 128,
-	 .create = CREATE_QCOW2("compat=1.1")},
-	{.name = "qcow2-v2",
-	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 128,
-	 .create = CREATE_QCOW2("compat=0.10")},
+	{.name = "raw-file", RAW(512), .initial = TAG_ZERO},
+	{.name = "raw-file-4k", RAW(4096), .initial = TAG_ZERO},
+	{.name = "raw-device", RAW(512), DEVICE, .initial = TAG_FILLED},
+	{.name = "raw-device-4k", RAW(4096), DEVICE, .initial = TAG_FILLED},
+
+	{.name = "qcow2", QCOW2, SIZE(32768, 128), .create = CREATE_QCOW2("compat=1.1")},
+	{.name = "qcow2-v2", QCOW2, SIZE(32768, 128), .create = CREATE_QCOW2("compat=0.10")},
 	{.name = "qcow2-lazy",
 	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 128,
+	 SIZE(32768, 128),
 	 .create = CREATE_QCOW2("lazy_refcounts=on")},
 	{.name = "qcow2-lazy-512",
 	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 64,
+	 SIZE(32768, 64),
 	 .create = CREATE_QCOW2("lazy_refcounts=on,cluster_size=512")},
 	{.name = "qcow2-extended",
 	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 128,
+	 SIZE(32768, 128),
 	 .create = CREATE_QCOW2("extended_l2=on")},
-	{.name = "qcow2-512",
-	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 64,
-	 .create = CREATE_QCOW2("cluster_size=512")},
-	{.name = "qcow2-2m",
-	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = CREATE_QCOW2("cluster_size=2M")},
+	{.name = "qcow2-512", QCOW2, SIZE(32768, 64), .create = CREATE_QCOW2("cluster_size=512")},
+	{.name = "qcow2-2m", QCOW2, SIZE(32768, 4096), .create = CREATE_QCOW2("cluster_size=2M")},
 	{.name = "qcow2-refcount-1",
 	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 64,
+	 SIZE(32768, 64),
 	 .create = CREATE_QCOW2("cluster_size=512,refcount_bits=1")},
 	{.name = "qcow2-data-file",
 	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 128,
+	 SIZE(32768, 128),
 	 .create = CREATE_QCOW2("data_file=data")},
 	{.name = "qcow2-device",
 	 QCOW2,
-	 .sectors = 32768,
-	 .edge = 128,
-	 .blockdev = true,
+	 SIZE(32768, 128),
+	 DEVICE,
 	 .create = CREATE_QCOW2("compat=1.1")},
-	{.name = "qcow2-4k",
-	 .type = "qcow2",
-	 .align = 4096,
-	 .initial = TAG_ZERO,
-	 .qemu = "qcow2",
-	 .checkable = true,
-	 .sectors = 32768,
-	 .edge = 64,
-	 .create = CREATE_QCOW2("cluster_size=512")},
+	{.name = "qcow2-4k", QCOW2_4K, SIZE(32768, 64), .create = CREATE_QCOW2("cluster_size=512")},
 	{.name = "qcow2-backing-3",
-	 .type = "qcow2",
-	 .align = 512,
-	 .initial = TAG_INITIAL,
-	 .initial_every = PATTERN_EVERY,
-	 .qemu = "qcow2",
-	 .checkable = true,
-	 .sectors = 8192,
-	 .edge = 128,
+	 QCOW2_UPON,
 	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw mid && " QCOW2_OVER
 				 "-b mid -F qcow2 leaf"},
+
 	{.name = "qcow",
 	 .type = "qcow",
 	 .align = 512,
 	 .initial = TAG_ZERO,
 	 .qemu = "qcow",
-	 .sectors = 32768,
-	 .edge = 8,
-	 .create = "qemu-img create -q -f qcow leaf 16M"},
-	{.name = "vhd",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .qemu = "vpc",
-	 .qemu_differs = true,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-fixed",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .qemu = "vpc",
-	 .qemu_differs = true,
-	 .sectors = 8192,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 4 -r"},
-	{.name = "vhd-device",
-	 .type = "vhd",
-	 .align = 512,
-	 .blockdev = true,
-	 .initial = TAG_ZERO,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-4k",
-	 .type = "vhd",
-	 .align = 4096,
-	 .initial = TAG_ZERO,
-	 .qemu = "vpc",
-	 .qemu_differs = true,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 16"},
+	 SIZE(32768, 8),
+	 .create = CREATE_QCOW},
+
+	{.name = "vhd", VHD_QEMU, SIZE(32768, 4096), .create = CREATE_VHD "-s 16"},
+	{.name = "vhd-fixed", VHD_QEMU, SIZE(8192, 4096), .create = CREATE_VHD "-s 4 -r"},
+	{.name = "vhd-device", VHD, SIZE(32768, 4096), DEVICE, .create = CREATE_VHD "-s 16"},
+	{.name = "vhd-4k", VHD_4K, SIZE(32768, 4096), .create = CREATE_VHD "-s 16"},
 	{.name = "vhd-differencing-3",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_INITIAL,
-	 .initial_every = PATTERN_EVERY,
-	 .sectors = 8192,
-	 .edge = 4096,
-	 .create = PATTERN(8192) " && $VHD_UTIL snapshot -n mid -p base -m && $VHD_UTIL snapshot "
-				 "-n leaf -p mid -e"},
+	 VHD_UPON,
+	 .create = PATTERN(8192) " && " SNAP "mid -p base -m && " SNAP "leaf -p mid -e"},
 	/* a chain that vhd-lib can read: its root is a VHD too */
 	{.name = "vhd-chain-3",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_INITIAL,
-	 .initial_every = PATTERN_EVERY,
-	 .sectors = 8192,
-	 .edge = 4096,
+	 VHD_UPON,
 	 .other = VHD_LIB,
 	 .create = PATTERN(
-		 8192) " && mv base data && $VHD_UTIL snapshot -n top -p data -m && $VHD_UTIL "
-		       "coalesce -n top -o base >/dev/null && rm top data && "
-		       "$VHD_UTIL snapshot -n mid -p base && $VHD_UTIL snapshot -n leaf -p mid -e"},
+		 8192) " && mv base data && " SNAP "top -p data -m && "
+		       "$VHD_UTIL coalesce -n top -o base >/dev/null && rm top data && " SNAP
+		       "mid -p base && " SNAP "leaf -p mid -e"},
 	{.name = NULL},
 };
 
 /* Chains of two that a snapshot may be put on, and what is not cut elsewhere. */
 #define SNAP_QCOW2 " && qemu-img create -q -f qcow2 -b leaf -F qcow2 snap"
-#define SNAP_VHD   " && $VHD_UTIL snapshot -n snap -p leaf -e"
-#define HOST_QCOW2(options, more)                                                                  \
-	.type = "qcow2", .align = 512, .initial = TAG_ZERO, .qemu = "qcow2", .checkable = true,    \
-	.create = "qemu-img create -q -f qcow2 -o " options " leaf 16M" more
+#define SNAP_VHD   " && " SNAP "snap -p leaf -e"
 
 const struct format formats_host[] = {
-	{.name = "raw-file",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .qemu = "raw"},
-	{.name = "raw-file-4k",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 4096,
-	 .initial = TAG_ZERO,
-	 .qemu = "raw"},
-	{.name = "raw-device",
-	 .type = "aio",
-	 .sectors = 256,
-	 .edge = 8,
-	 .align = 512,
-	 .blockdev = true,
-	 .initial = TAG_FILLED,
-	 .qemu = "raw"},
-	{.name = "vhd",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .qemu = "vpc",
-	 .qemu_differs = true,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 16" SNAP_VHD},
-	{.name = "vhd-fixed",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .qemu = "vpc",
-	 .qemu_differs = true,
-	 .sectors = 8192,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 4 -r"},
-	{.name = "vhd-4k",
-	 .type = "vhd",
-	 .align = 4096,
-	 .initial = TAG_ZERO,
-	 .qemu = "vpc",
-	 .qemu_differs = true,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 16"},
-	{.name = "vhd-device",
-	 .type = "vhd",
-	 .align = 512,
-	 .blockdev = true,
-	 .initial = TAG_ZERO,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "$VHD_UTIL create -n leaf -s 16"},
+	{.name = "raw-file", RAW(512), .initial = TAG_ZERO},
+	{.name = "raw-file-4k", RAW(4096), .initial = TAG_ZERO},
+	{.name = "raw-device", RAW(512), DEVICE, .initial = TAG_FILLED},
+
+	{.name = "vhd", VHD_QEMU, SIZE(32768, 4096), .create = CREATE_VHD "-s 16" SNAP_VHD},
+	{.name = "vhd-fixed", VHD_QEMU, SIZE(8192, 4096), .create = CREATE_VHD "-s 4 -r"},
+	{.name = "vhd-4k", VHD_4K, SIZE(32768, 4096), .create = CREATE_VHD "-s 16"},
+	{.name = "vhd-device", VHD, SIZE(32768, 4096), DEVICE, .create = CREATE_VHD "-s 16"},
 	{.name = "vhd-8m",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .sectors = 65536,
-	 .edge = 16384,
-	 .create = "$VHD_UTIL create -n leaf -s 32 && python3 $VHD_BLOCKS leaf 8388608"},
+	 VHD,
+	 SIZE(65536, 16384),
+	 .create = CREATE_VHD "-s 32 && python3 $VHD_BLOCKS leaf 8388608"},
 	{.name = "vhd-512k",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .sectors = 8192,
-	 .edge = 1024,
-	 .create = "$VHD_UTIL create -n leaf -s 4 && python3 $VHD_BLOCKS leaf 524288"},
+	 VHD,
+	 SIZE(8192, 1024),
+	 .create = CREATE_VHD "-s 4 && python3 $VHD_BLOCKS leaf 524288"},
 	{.name = "vhd-differencing-2",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_INITIAL,
-	 .initial_every = PATTERN_EVERY,
-	 .sectors = 8192,
-	 .edge = 4096,
-	 .create = PATTERN(8192) " && $VHD_UTIL snapshot -n leaf -p base -m -e" SNAP_VHD},
+	 VHD_UPON,
+	 .create = PATTERN(8192) " && " SNAP "leaf -p base -m -e" SNAP_VHD},
 	{.name = "vhd-encrypted",
-	 .type = "vhd",
-	 .align = 512,
-	 .initial = TAG_ZERO,
-	 .sectors = 32768,
-	 .edge = 4096,
-	 .create = "k=leaf,aes-xts-plain,256.key && printf %32s x >$k && $VHD_UTIL create -n leaf "
-		   "-s 16 && $VHD_UTIL key -s -n leaf -k $k && mv $k key"},
-	{.name = "qcow2", HOST_QCOW2("compat=1.1", SNAP_QCOW2), .sectors = 32768, .edge = 128},
-	{.name = "qcow2-512", HOST_QCOW2("cluster_size=512", ""), .sectors = 32768, .edge = 64},
-	{.name = "qcow2-v2", HOST_QCOW2("compat=0.10", ""), .sectors = 32768, .edge = 128},
+	 VHD,
+	 SIZE(32768, 4096),
+	 .create = "k=leaf,aes-xts-plain,256.key && printf %32s x >$k && " CREATE_VHD "-s 16 && "
+		   "$VHD_UTIL key -s -n leaf -k $k && mv $k key"},
+
+	{.name = "qcow2", QCOW2, SIZE(32768, 128), .create = CREATE_QCOW2("compat=1.1") SNAP_QCOW2},
+	{.name = "qcow2-512", QCOW2, SIZE(32768, 64), .create = CREATE_QCOW2("cluster_size=512")},
+	{.name = "qcow2-v2", QCOW2, SIZE(32768, 128), .create = CREATE_QCOW2("compat=0.10")},
 	{.name = "qcow2-lazy",
-	 HOST_QCOW2("lazy_refcounts=on", SNAP_QCOW2),
-	 .sectors = 32768,
-	 .edge = 128},
-	{.name = "qcow2-extended", HOST_QCOW2("extended_l2=on", ""), .sectors = 32768, .edge = 128},
+	 QCOW2,
+	 SIZE(32768, 128),
+	 .create = CREATE_QCOW2("lazy_refcounts=on") SNAP_QCOW2},
+	{.name = "qcow2-extended",
+	 QCOW2,
+	 SIZE(32768, 128),
+	 .create = CREATE_QCOW2("extended_l2=on")},
 	/* as few iterations as can be: each open derives the key anew */
 	{.name = "qcow2-luks",
 	 .type = "qcow2",
 	 .align = 512,
 	 .initial = TAG_ZERO,
-	 .sectors = 32768,
-	 .edge = 128,
+	 SIZE(32768, 128),
 	 .create = "printf secret >key && $TD_QCOW create -E -o "
 		   "encrypt.format=luks,encrypt.iter-time=1 leaf 16M <key >/dev/null"},
 	{.name = "qcow2-data-file",
-	 HOST_QCOW2("data_file=data", ""),
-	 .sectors = 32768,
-	 .edge = 128},
+	 QCOW2,
+	 SIZE(32768, 128),
+	 .create = CREATE_QCOW2("data_file=data")},
 	/* a table of counts that is full but for a few clusters: 64 blocks of 64 counts, of 512
 	   bytes each */
 	{.name = "qcow2-growing",
-	 HOST_QCOW2("cluster_size=512,refcount_bits=64",
-		    " && qemu-io -f qcow2 -c 'write -z -u 0 16M' -c 'write -P 0 14M 1944k' -c "
-		    "'discard 14M 8k' leaf >/dev/null"),
-	 .sectors = 32768,
-	 .edge = 64},
+	 QCOW2,
+	 SIZE(32768, 64),
+	 .create = CREATE_QCOW2(
+		 "cluster_size=512,refcount_bits=64") " && qemu-io -f qcow2 -c 'write -z -u 0 16M' "
+						      "-c 'write -P 0 14M 1944k' "
+						      "-c 'discard 14M 8k' leaf >/dev/null"},
 	{.name = "qcow2-growing-lazy",
-	 HOST_QCOW2("cluster_size=512,refcount_bits=64,lazy_refcounts=on",
-		    " && qemu-io -f qcow2 -c 'write -P 0 14M 1944k' leaf >/dev/null"),
-	 .sectors = 32768,
-	 .edge = 64},
+	 QCOW2,
+	 SIZE(32768, 64),
+	 .create = CREATE_QCOW2(
+		 "cluster_size=512,refcount_bits=64,lazy_refcounts=on") " && qemu-io -f qcow2 -c "
+									"'write -P 0 14M 1944k' "
+									"leaf >/dev/null"},
 	{.name = "qcow2-bitmaps",
-	 HOST_QCOW2("cluster_size=512",
-		    " && qemu-img bitmap --add leaf one && qemu-img bitmap --add -g 512 leaf two"),
-	 .sectors = 32768,
-	 .edge = 64},
-	{.name = "qcow2-4k",
-	 .type = "qcow2",
-	 .align = 4096,
-	 .initial = TAG_ZERO,
-	 .qemu = "qcow2",
-	 .checkable = true,
-	 .sectors = 32768,
-	 .edge = 128,
-	 .create = CREATE_QCOW2("compat=1.1")},
+	 QCOW2,
+	 SIZE(32768, 64),
+	 .create = CREATE_QCOW2("cluster_size=512") " && qemu-img bitmap --add leaf one && "
+						    "qemu-img bitmap --add -g 512 leaf two"},
+	{.name = "qcow2-4k", QCOW2_4K, SIZE(32768, 128), .create = CREATE_QCOW2("compat=1.1")},
 	{.name = "qcow2-device",
-	 HOST_QCOW2("compat=1.1", ""),
-	 .sectors = 32768,
-	 .edge = 128,
-	 .blockdev = true},
+	 QCOW2,
+	 SIZE(32768, 128),
+	 DEVICE,
+	 .create = CREATE_QCOW2("compat=1.1")},
 	{.name = "qcow2-backing",
-	 .type = "qcow2",
-	 .align = 512,
-	 .initial = TAG_INITIAL,
-	 .initial_every = PATTERN_EVERY,
-	 .qemu = "qcow2",
-	 .checkable = true,
-	 .sectors = 8192,
-	 .edge = 128,
+	 QCOW2_UPON,
 	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw leaf" SNAP_QCOW2},
+
 	{.name = "qcow",
 	 .type = "qcow",
 	 .align = 512,
 	 .initial = TAG_ZERO,
 	 .qemu = "qcow",
-	 .sectors = 32768,
-	 .edge = 8,
-	 .create = "qemu-img create -q -f qcow leaf 16M"},
+	 SIZE(32768, 8),
+	 .create = CREATE_QCOW},
 	{.name = NULL},
 };
+/* clang-format on */
 
 #define DIR_NAME "/sim/" /* of the files in the simulated disk */
-#define DEVICE_SLACK                                                                               \
-	24 /* MiB that a block device is larger than a fresh image on it: room for all 16 of the   \
-	      guest's, and metadata */
+/* MiB that a block device is larger than a fresh image on it: room for all 16 of the guest's, and
+ * metadata */
+#define DEVICE_SLACK 24
 
 const struct format *format_find(const char *name)
 {
@@ -639,9 +483,8 @@ int format_qemu(const struct format *f, const struct template *t, const struct p
 			 "qemu-img check -q -f %s leaf 2>&1",
 			 dir, f->qemu, f->qemu);
 		rc = command(cmd, text, len);
-		rc = rc == 127 ? -ENOENT
-		     : rc == 3 ? 0
-			       : rc; /* 3: leaked clusters alone, which are allowed */
+		/* 3: leaked clusters alone, which are allowed */
+		rc = rc == 127 ? -ENOENT : rc == 3 ? 0 : rc;
 	}
 	if (!rc) {
 		if (f->other)

@@ -43,8 +43,8 @@ struct format {
 };
 
 extern const struct format formats[]; /* ends with name == NULL */
-extern const struct format
-	formats_host[]; /* the same, of those that the simulated host alone has */
+/* the same, of those that the simulated host alone has */
+extern const struct format formats_host[];
 
 const struct format *format_find(const char *name);
 const struct format *format_find_host(const char *name);

@@ -12,19 +12,12 @@ const char *const history_kinds[H_KINDS] = {
 	"drain", "pause",  "unpause", "die",     "revive", "create",  "other",
 	"list",  "tamper", "upgrade", "trial",   "fault",  "grow",    "reopen"};
 
-const char *const sim_fault_names[SIM_KINDS] = {"nothing",
-						"EIO",
-						"ENOSPC",
-						"EINTR",
-						"EAGAIN",
-						"a short read",
-						"a short write",
-						"ESTALE",
-						"a failing sync",
-						"a failing open",
-						"a failing look at the size",
-						"a failing truncate",
-						"a truncate without space"};
+/* clang-format off */
+const char *const sim_fault_names[SIM_KINDS] = {
+	"nothing", "EIO", "ENOSPC", "EINTR", "EAGAIN", "a short read", "a short write", "ESTALE",
+	"a failing sync", "a failing open", "a failing look at the size", "a failing truncate",
+	"a truncate without space"};
+/* clang-format on */
 
 /* What kinds a history has, beside the guest's: each is in some histories and not in others, so
  * that none drowns the others. */

@@ -582,8 +582,8 @@ int main(int argc, char **argv)
 	bool go_on = true;
 	int rc;
 
-	if (argc == 5 &&
-	    !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
+	/* for the commands of the table of formats */
+	if (argc == 5 && !strcmp(argv[1], "--pattern"))
 		return format_pattern(argv[2], strtoull(argv[3], NULL, 10),
 				      strtoull(argv[4], NULL, 10)) != 0;
 	L.cuts_per_run = 3;

@@ -34,10 +34,10 @@ struct host_run {
 	struct verdict bad;
 	uint32_t bad_at;
 	uint32_t end; /* event of the last thing that was not for the judge's sake */
+	/* events between which nothing was promised, and so nothing need be left */
 	struct {
 		uint32_t from, to;
-	} unsafe[HOST_UNSAFE]; /* events between which nothing was promised, and so nothing need be
-				  left */
+	} unsafe[HOST_UNSAFE];
 	unsigned nunsafe;
 	uint32_t doubt; /* event at which an image was opened anew after a sync that failed: what a
 			   cut leaves after that, nobody can say */
@@ -53,8 +53,8 @@ struct host_run {
 void host_init(void); /* once */
 void host_run(struct host_run *r);
 void host_run_free(struct host_run *r);
-bool host_promised(const struct host_run *r,
-		   uint32_t at); /* was anything promised at that event, or before it for good? */
+/* was anything promised at that event, or before it for good? */
+bool host_promised(const struct host_run *r, uint32_t at);
 
 /* Looks at the disk's files as they are at that event, or as a cut left them: 0, or text. */
 int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files,

@@ -148,8 +148,8 @@ static int walk_tables(struct qcow2 *q)
 			uint64_t d = be64(l2 + k * q->l2_bytes),
 				 data = d & UINT64_C(0x00fffffffffffe00);
 
-			if (d >> 62 &
-			    1) { /* compressed: sectors, that may be shared; the lab makes none */
+			/* compressed: sectors, that may be shared; the lab makes none */
+			if (d >> 62 & 1) {
 				continue;
 			}
 			if (!data || q->outside)

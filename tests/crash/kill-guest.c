@@ -87,8 +87,8 @@ static void issue_one(struct kill_guest *k)
 	} else if (!may(k, block, n)) {
 		return;
 	} else if (what < 10) {
-		if (k->g.idle_n >= 3 &&
-		    n <= BLKIF_MAX_SEGS) /* there is no indirect barrier worth the name in Linux */
+		/* there is no indirect barrier worth the name in Linux */
+		if (k->g.idle_n >= 3 && n <= BLKIF_MAX_SEGS)
 			put_ordered(k, block, n);
 	} else {
 		put(k, what < 55 ? BLKIF_WRITE : BLKIF_READ, block, n);

@@ -153,8 +153,8 @@ static void arm_next(void)
 /* One in the taking over, or soon after it. */
 static void arm_successor(void)
 {
-	if (rng_chance(&rng,
-		       40)) /* some of what the dead one had marked is answered, and some is not */
+	/* some of what the dead one had marked is answered, and some is not */
+	if (rng_chance(&rng, 40))
 		arm(rng_chance(&rng, 50) ? TD_KILL_PUSH_DONE : TD_KILL_NOTIFY_DONE, 2);
 	else if (rng_chance(&rng, 70))
 		arm(TD_KILL_ADOPT_MAPPED +
@@ -190,9 +190,8 @@ static const char *campaign(unsigned kills, unsigned *done)
 		++*done;
 		if (rng_chance(&rng, 50)) /* the guest does not know that nobody is there */
 			kill_guest_issue(&k, 1 + (unsigned)rng_below(&rng, 32));
-		if (rng_chance(&rng, between_mark_and_push()
-					     ? 80
-					     : 20)) /* and the next dies while it takes over */
+		/* and the next dies while it takes over */
+		if (rng_chance(&rng, between_mark_and_push() ? 80 : 20))
 			arm_successor();
 		child = kill_disk_start(&disk, true);
 		wrong = first_answer(since);
@@ -278,8 +277,8 @@ static const char *sticky(unsigned i)
 		usleep(100);
 	if (child)
 		return "it does not come to the point of its death";
-	atomic_store(&kill_shared->fail_sync,
-		     false); /* the store is well again: only what is recorded knows */
+	/* the store is well again: only what is recorded knows */
+	atomic_store(&kill_shared->fail_sync, false);
 	child = kill_disk_start(&disk, true);
 	if (!wait_ready())
 		return "no successor";

@@ -187,8 +187,8 @@ int main(int argc, char **argv)
 	char kind = 0, line[256];
 	bool go_on = true;
 
-	if (argc == 5 &&
-	    !strcmp(argv[1], "--pattern")) /* for the commands of the table of formats */
+	/* for the commands of the table of formats */
+	if (argc == 5 && !strcmp(argv[1], "--pattern"))
 		return format_pattern(argv[2], strtoull(argv[3], NULL, 10),
 				      strtoull(argv[4], NULL, 10)) != 0;
 	parse(argc, argv, &kind, &from, &to);

@@ -19,19 +19,18 @@ struct pages {
 };
 
 void pages_init(struct pages *p, uint64_t size); /* zeroes */
-void pages_fill(struct pages *p,
-		unsigned char byte); /* all of it; the pages are shared, not allocated */
+/* all of it; the pages are shared, not allocated */
+void pages_fill(struct pages *p, unsigned char byte);
 void pages_free(struct pages *p);
 
 /* `p' (not initialised) becomes what `of' is now; `of' must stay as it is until p is freed. */
 void pages_borrow(struct pages *p, const struct pages *of);
 void pages_copy(struct pages *p, const struct pages *of); /* the same with pages of its own */
 
-void pages_resize(
-	struct pages *p,
-	uint64_t size); /* what is beyond a smaller size is gone: zeroes when it grows again */
-void pages_read(const struct pages *p, uint64_t off, void *buf,
-		size_t len); /* zeroes beyond the end */
+/* what is beyond a smaller size is gone: zeroes when it grows again */
+void pages_resize(struct pages *p, uint64_t size);
+/* zeroes beyond the end */
+void pages_read(const struct pages *p, uint64_t off, void *buf, size_t len);
 void pages_write(struct pages *p, uint64_t off, const void *buf, size_t len); /* grows */
 void pages_zero(struct pages *p, uint64_t off, uint64_t len);                 /* does not grow */
 
@@ -39,7 +38,7 @@ void pages_zero(struct pages *p, uint64_t off, uint64_t len);                 /*
  * are borrowed, not copied. */
 void pages_lend(struct pages *p, uint64_t off, const void *buf, size_t len);
 
-bool pages_hole(const struct pages *p,
-		uint64_t off); /* nothing but zeroes, and no memory, in the page at off */
+/* nothing but zeroes, and no memory, in the page at off */
+bool pages_hole(const struct pages *p, uint64_t off);
 
 #endif

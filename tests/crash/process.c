@@ -577,9 +577,8 @@ _Noreturn void process_die(void)
 {
 	current = NOBODY;
 #if SANITIZED
-	__sanitizer_start_switch_fiber(
-		NULL, stack_bottom,
-		stack_bytes); /* whatever stack this is, it is not left by a return */
+	/* whatever stack this is, it is not left by a return */
+	__sanitizer_start_switch_fiber(NULL, stack_bottom, stack_bytes);
 #endif
 	_longjmp(*out, 1);
 }

@@ -29,8 +29,8 @@ void ring_params(unsigned queue, bool persistent, struct blkif_params *p);
 bool ring_room(const struct ring *r);
 /* Memory for a request called `name', of n sectors; segments: whole pages, or ragged by rng. */
 unsigned char *ring_build(struct ring *r, size_t name, uint32_t n, struct rng *rng);
-void ring_put(struct ring *r, size_t name, uint8_t op,
-	      uint64_t sector); /* its data goes to the guest's pages */
+/* its data goes to the guest's pages */
+void ring_put(struct ring *r, size_t name, uint8_t op, uint64_t sector);
 void ring_push(struct ring *r);
 
 bool ring_reap(struct ring *r, size_t *name, int *status);         /* status: 0, or BLKIF_* */

@@ -100,8 +100,8 @@ static void direct_done(struct td_req *req, int err)
 	struct machine *m = d->m;
 	struct gop *op = &m->r->guest.op[d->gop];
 
-	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD ||
-				   op->kind == GOP_ZERO)) { /* not offered: it has done nothing */
+	/* not offered: it has done nothing */
+	if (err == -EOPNOTSUPP && (op->kind == GOP_DISCARD || op->kind == GOP_ZERO)) {
 		op->n = 0;
 		op->kind = GOP_READ;
 		err = 0;
@@ -218,8 +218,8 @@ static void close_main(void *arg)
 	if (rc == -ENOSPC && !failed && sim_no_space(&m->sim))
 		return; /* nobody waits for space to close: it says that it has promised nothing */
 	m->r->guest.op[i].ack = tick(m);
-	m->r->guest.op[i].status =
-		failed ? failed : rc; /* of an earlier failure one has been told */
+	/* of an earlier failure one has been told */
+	m->r->guest.op[i].status = failed ? failed : rc;
 }
 
 /* Runs fn on a fiber to its end, the disk completing whatever it has. */

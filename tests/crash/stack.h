@@ -25,8 +25,8 @@ struct run {
 	struct flog log;
 	uint32_t clock;  /* events */
 	unsigned nfired; /* faults that happened */
-	struct verdict
-		read; /* the first read that was wrong, or a request that was never answered (I6) */
+	/* the first read that was wrong, or a request that was never answered (I6) */
+	struct verdict read;
 };
 
 /* Opens the disk, has the guest do its work, closes.  -errno with text on stderr when the disk does

@@ -53,14 +53,8 @@ void flog_free(struct flog *l);
 
 /* --- the guest --- */
 
-enum gop_kind {
-	GOP_READ,
-	GOP_WRITE,
-	GOP_ZERO,
-	GOP_DISCARD,
-	GOP_FLUSH,
-	GOP_SETTLE /* a close or a pause that said that all is well */
-};
+/* GOP_SETTLE: a close or a pause that said that all is well */
+enum gop_kind { GOP_READ, GOP_WRITE, GOP_ZERO, GOP_DISCARD, GOP_FLUSH, GOP_SETTLE };
 
 enum {
 	GOP_FUA = 1u << 0,      /* durable when it is acknowledged */

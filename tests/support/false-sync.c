@@ -4,7 +4,8 @@
  *
  *   none     fdatasync returns 0 and asks the kernel for nothing
  *   early    each write is preceded by the fdatasync, and the FLUSH that follows returns 0 without
- * one: as many fdatasyncs as FLUSHes fails    fdatasync asks for the descriptor -1, and returns 0
+ *            one: as many fdatasyncs as FLUSHes
+ *   fails    fdatasync asks for the descriptor -1, and returns 0
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

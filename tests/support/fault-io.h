@@ -56,9 +56,8 @@ struct fault_io {
 
 /* f is filled; f->io is the engine.  off_align, mem_align: bytes. */
 void fault_io_new(struct fault_io *f, struct ev_loop *loop, uint32_t off_align, uint32_t mem_align);
-void fault_io_new_merging(
-	struct fault_io *f,
-	struct ev_loop *loop); /* what continues each other comes as one; no alignment */
+/* what continues each other comes as one; no alignment */
+void fault_io_new_merging(struct fault_io *f, struct ev_loop *loop);
 void fault_io_free(struct fault_io *f);
 
 /* A file of `size' bytes, zeroes; its name is what td_file_open() is given. */

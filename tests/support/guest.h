@@ -16,9 +16,8 @@
 #include "tapdisk/blkif/blkif-abi.h"
 #include "td/log.h"
 
-#define GUEST_BYTES                                                                                \
-	(BLKIF_MAX_SEGS * 4096u) /* the most that one request carries, without indirect segments   \
-				  */
+/* the most that one request carries, without indirect segments */
+#define GUEST_BYTES     (BLKIF_MAX_SEGS * 4096u)
 #define GUEST_BYTES_MAX (BLKIF_MAX_INDIRECT * 4096u) /* and with as many as there may be */
 
 /* What a guest may ask for beyond the least. */
@@ -92,9 +91,8 @@ uint32_t guest_ref(struct guest *g, int slot); /* grant of its first page; the o
  */
 void guest_trace(struct guest *g, FILE *f);
 
-struct blkif_seg *
-guest_segs(struct guest *g,
-	   int slot); /* where guest_queue puts indirect ones: the page after the data */
+/* where guest_queue puts indirect ones: the page after the data */
+struct blkif_seg *guest_segs(struct guest *g, int slot);
 
 /* Puts a request on the ring; bytes <= g->max_bytes, a multiple of 512.  Goes out with guest_push.
  */

@@ -22,8 +22,8 @@ struct model {
 	 * first. */
 	void (*make)(struct fault_io *f, int n, const void *arg);
 	void (*closed)(struct fault_io *f, int n, const void *arg); /* looks at what is closed */
-	void (*merge)(struct fault_io *f, int n,
-		      const void *arg); /* what it holds goes into image n - 1; or NULL: never */
+	/* what it holds goes into image n - 1; or NULL: never */
+	void (*merge)(struct fault_io *f, int n, const void *arg);
 	const void *arg;
 };
 

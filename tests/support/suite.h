@@ -6,9 +6,8 @@
 #include <check.h>
 #include <signal.h>
 
-#define SUITE_PATIENCE                                                                             \
-	200 /* s for a case: one that hangs is told of as failed.  No machine is too slow for it   \
-	     */
+/* s for a case: one that hangs is told of as failed.  No machine is too slow for it */
+#define SUITE_PATIENCE 200
 
 /* Adds a case of one test, both of the same name, so that CK_RUN_CASE finds it. */
 #define SUITE_ADD(s, test)                                                                         \

@@ -11,7 +11,7 @@ int tdguest_stream(struct guest *g, uint64_t seed);
 /* From when this was called a SIGTERM ends the load, as the time does. */
 void tdguest_load_prepare(void);
 int tdguest_load(struct guest *g, double seconds, unsigned depth);
-int tdguest_hostile(struct guest *g,
-		    const char *name); /* "list": prints the names; g is not used */
+/* "list": prints the names; g is not used */
+int tdguest_hostile(struct guest *g, const char *name);
 
 #endif

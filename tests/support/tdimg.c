@@ -2,14 +2,17 @@
 /*
  * A disk image through our drivers, without ring or process around them:
  *
- *   tdimg [-r] [-d] SPEC info                     size, and the images of the chain
- *   tdimg [-r] [-d] SPEC dump FILE                the whole disk, as a raw file
- *   tdimg [-d] SPEC load FILE                     writes what is not zero in a raw file
- *   tdimg [-d] [-q DEPTH] SPEC storm SEED STEPS MODEL   random reads, writes, discards, zeroes and
- * flushes, many at a time, and reopens; each read is compared with a plain model, which is a raw
- * file: made from the disk if it is not there, and brought up to date at the end tdimg [-d] SPEC
- * writes SEED COUNT LEN         that many random writes of LEN bytes, DEPTH at a time; prints
- * seconds
+ *   tdimg [-r] [-d] SPEC info               size, and the images of the chain
+ *   tdimg [-r] [-d] SPEC dump FILE          the whole disk, as a raw file
+ *   tdimg [-d] SPEC load FILE               writes what is not zero in a raw file
+ *   tdimg [-d] [-q DEPTH] SPEC storm SEED STEPS MODEL
+ *                                           random reads, writes, discards, zeroes and flushes,
+ *                                           many at a time, and reopens; each read is compared
+ *                                           with a plain model, which is a raw file: made from the
+ *                                           disk if it is not there, and brought up to date at the
+ *                                           end
+ *   tdimg [-d] SPEC writes SEED COUNT LEN   that many random writes of LEN bytes, DEPTH at a time;
+ *                                           prints seconds
  *
  * -r read-only, -d O_DIRECT, -q how many at a time (default 16), -m the largest request in bytes,
  * -k FILE the key.
@@ -200,8 +203,8 @@ static void writes(void)
 
 /* --- against a model --- */
 
-static unsigned char *model,
-	*unknown; /* unknown: sectors that were discarded, and may read as zeroes or as before */
+/* unknown: sectors that were discarded, and may read as zeroes or as before */
+static unsigned char *model, *unknown;
 static unsigned char *busy; /* sectors with an operation under way */
 static uint64_t steps;
 

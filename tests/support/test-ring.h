@@ -38,8 +38,8 @@ extern struct blkif_disk bdisk;
 extern struct blkif *ring;
 extern unsigned nbroken, nidle;
 extern bool persistent;
-extern const struct blkif_keep
-	*keep; /* where begin has the ring's record; NULL until a test says otherwise */
+/* where begin has the ring's record; NULL until a test says otherwise */
+extern const struct blkif_keep *keep;
 extern unsigned polling_us, polling_idle; /* what begin asks for; 0 until a test says otherwise */
 
 /* A ring of `pages' pages that runs, on an image that completes at once; and its end: nothing may

@@ -28,11 +28,11 @@ void teardown(void);
 const char *in_dir(const char *name); /* valid until the next call */
 
 void check_image(const char *path, unsigned flags, const char *when); /* VHD_CHECK_* */
-uint8_t *content(const char *path,
-		 uint64_t *size); /* the whole disk, through the chain; the caller's */
+/* the whole disk, through the chain; the caller's */
+uint8_t *content(const char *path, uint64_t *size);
 void same_content(const char *path, const uint8_t *want, uint64_t size, const char *when);
-void write_some(const char *path, uint8_t *model,
-		unsigned runs); /* random runs of sectors; into the model too, or NULL */
+/* random runs of sectors; into the model too, or NULL */
+void write_some(const char *path, uint8_t *model, unsigned runs);
 
 #define ADD(test)                                                                                  \
 	do {                                                                                       \

@@ -136,8 +136,8 @@ START_TEST(a_part_of_a_block_is_read_changed_and_written)
 	ck_assert_uint_eq(fio.nlog, 2);
 	expect_log(0, TD_IO_READ, 4096, 4096);
 	expect_log(1, TD_IO_WRITE, 4096, 4096);
-	ck_assert_uint_eq(fio.log[1].flags & TD_IO_DSYNC,
-			  TD_IO_DSYNC); /* the promise goes with the write */
+	/* the promise goes with the write */
+	ck_assert_uint_eq(fio.log[1].flags & TD_IO_DSYNC, TD_IO_DSYNC);
 	for (unsigned i = 0; i < SIZE; i++)
 		ck_assert_uint_eq(file->data[i],
 				  i / 512 == 10 ? 0xAB : (unsigned char)(i / 512 * 7));
@@ -231,8 +231,8 @@ START_TEST(a_read_over_the_end_is_an_error_or_zeroes)
 	ck_assert(mem[0] == 17 * 7 && mem[511] == 17 * 7 && mem[512] == 0 && mem[1023] == 0 &&
 		  mem[1024] == 0xFF);
 	ck_assert_uint_eq(o.iop.moved, 512);
-	start(&o, TD_IO_READ, mem, 8192 + 2048, 512,
-	      TD_IO_EOF_ZERO); /* wholly beyond, within the last block */
+	/* wholly beyond, within the last block */
+	start(&o, TD_IO_READ, mem, 8192 + 2048, 512, TD_IO_EOF_ZERO);
 	turns(3);
 	ck_assert(o.err == 0 && o.iop.moved == 0 && mem[0] == 0);
 	end();
@@ -261,8 +261,8 @@ START_TEST(writes_to_one_block_are_one_after_the_other)
 	fault_io_complete(&fio, 1); /* its write */
 	turns(2);
 	ck_assert(o[0].done && !o[1].done);
-	ck_assert_uint_eq(fio.nrunning,
-			  2); /* the second's read; the third, a whole block, waits for it */
+	/* the second's read; the third, a whole block, waits for it */
+	ck_assert_uint_eq(fio.nrunning, 2);
 	for (int i = 0; i < 10; i++) {
 		fault_io_complete(&fio, 0);
 		turns(2);

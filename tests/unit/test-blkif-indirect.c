@@ -46,9 +46,8 @@ START_TEST(an_indirect_request_carries_two_mebibytes_in_every_abi)
 		ck_assert_uint_eq(img.nwrites, 1);
 		memset(g.mem, 0, sizeof g.mem);
 		ck_assert_int_eq(ask(indirect(BLKIF_READ, 2, 8, 40)), BLKIF_OKAY);
-		ck_assert(g.mem[31][0] == 1 &&
-			  g.mem[7][4095] ==
-				  9); /* pages 32 and 40 of the disk, the second time round */
+		/* pages 32 and 40 of the disk, the second time round */
+		ck_assert(g.mem[31][0] == 1 && g.mem[7][4095] == 9);
 		ck_assert_uint_eq(blkif_stats(ring).indirect, 2);
 		end();
 	}

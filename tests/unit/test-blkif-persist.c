@@ -76,8 +76,8 @@ START_TEST(indirect_requests_too)
 	img.seen = seen_iov;
 	d.page[0] = PAGES - 1;
 	for (unsigned i = 0; i < 500; i++) {
-		s[i] = (struct blkif_seg){.ref = 1000 - 2 * i,
-					  .last = 7}; /* no two are neighbours */
+		/* no two are neighbours */
+		s[i] = (struct blkif_seg){.ref = 1000 - 2 * i, .last = 7};
 		memset(g.mem[1000 - 2 * i], (int)i, 4096);
 	}
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
@@ -106,8 +106,8 @@ START_TEST(g2_what_cannot_be_mapped_is_copied)
 	ck_assert_int_eq(ask(desc(BLKIF_WRITE, 1, 8, 2)), BLKIF_OKAY);
 	g.refuse_page = true;
 	memset(g.mem, 0x44, sizeof g.mem);
-	ck_assert_int_eq(ask(d),
-			 BLKIF_OKAY); /* two of its pages are mapped, and are let go again */
+	/* two of its pages are mapped, and are let go again */
+	ck_assert_int_eq(ask(d), BLKIF_OKAY);
 	ck_assert(disk[0] == 0x44 && disk[12287] == 0x44 && g.copies == 1);
 	d.op = BLKIF_READ;
 	ck_assert_int_eq(ask(d), BLKIF_OKAY);
@@ -125,8 +125,8 @@ START_TEST(r6_pages_are_capped_and_the_least_recently_used_goes)
 	for (uint32_t i = 0; i < CAP; i++)
 		ck_assert_int_eq(ask_ref(BLKIF_READ, 0, i), BLKIF_OKAY);
 	ck_assert(g.pages_mapped == CAP && g.maps == CAP);
-	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 0),
-			 BLKIF_OKAY); /* used again: 1 is the oldest now */
+	/* used again: 1 is the oldest now */
+	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 0), BLKIF_OKAY);
 	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, CAP), BLKIF_OKAY);
 	ck_assert(g.pages_mapped == CAP && g.maps == CAP + 1);
 	ck_assert_int_eq(ask_ref(BLKIF_READ, 0, 0), BLKIF_OKAY);

@@ -163,15 +163,15 @@ START_TEST(a_discard_goes_down_within_the_disk_only)
 		ck_assert_uint_eq(seen_discard.off, 8 * 512);
 		ck_assert_uint_eq(seen_discard.len, (TEST_IMAGE_SECTORS - 8) * 512);
 		memset(&seen_discard, 0, sizeof seen_discard);
-		ck_assert_int_eq(discard(8, 8, 1),
-				 BLKIF_EOPNOTSUPP); /* a secure one is not offered */
+		/* a secure one is not offered */
+		ck_assert_int_eq(discard(8, 8, 1), BLKIF_EOPNOTSUPP);
 		ck_assert_int_eq(discard(8, 0, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(8, TEST_IMAGE_SECTORS - 7, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(TEST_IMAGE_SECTORS, 1, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(8, UINT64_MAX - 7, 0), BLKIF_ERROR);
 		ck_assert_int_eq(discard(UINT64_MAX, 2, 0), BLKIF_ERROR);
-		ck_assert_int_eq(discard(8, UINT64_C(1) << 55, 0),
-				 BLKIF_ERROR); /* whose bytes would wrap */
+		/* whose bytes would wrap */
+		ck_assert_int_eq(discard(8, UINT64_C(1) << 55, 0), BLKIF_ERROR);
 		bdisk.read_only = true;
 		ck_assert_int_eq(discard(8, 8, 0), BLKIF_ERROR);
 		bdisk.read_only = false;
@@ -310,8 +310,8 @@ START_TEST(r2_our_own_index_is_never_read_back)
 	begin(BLKIF_NATIVE, 1);
 	g.on_copy = lie_about_rsp_prod;
 	for (unsigned i = 0; i < 100; i++)
-		ck_assert_int_eq(ask(desc(BLKIF_READ, i, 0, 1)),
-				 BLKIF_OKAY); /* it is written right again */
+		/* it is written right again */
+		ck_assert_int_eq(ask(desc(BLKIF_READ, i, 0, 1)), BLKIF_OKAY);
 	end();
 }
 END_TEST

@@ -55,9 +55,8 @@ START_TEST(a_durable_discard_is_answered_by_a_flush_behind_it)
 		ck_assert_int_eq(b->done, 0);
 		test_image_drain(&img);
 		ck_assert(a->done && b->done && !a->err && !b->err);
-		ck_assert_uint_eq(img.nflushes,
-				  t[i].lasts ? 2
-					     : 0); /* the second came while the first's flush ran */
+		/* the second came while the first's flush ran */
+		ck_assert_uint_eq(img.nflushes, t[i].lasts ? 2 : 0);
 		end();
 	}
 }

@@ -104,8 +104,8 @@ static void on_update(struct ev_loop *l, ev_timer *w, int revents)
 
 	usleep(WHILE / 1000);
 	td_clock_update(l);
-	ck_assert(ev_now(l) >=
-		  loops + WHILE / 2e9); /* a wall clock may be set meanwhile, by little */
+	/* a wall clock may be set meanwhile, by little */
+	ck_assert(ev_now(l) >= loops + WHILE / 2e9);
 	ck_assert_uint_ge(td_clock(), before + WHILE);
 	turns++;
 }

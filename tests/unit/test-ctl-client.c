@@ -392,8 +392,8 @@ START_TEST(marker)
 	ck_assert_int_eq(pid, 4711);
 	snprintf(path, sizeof path, "%s/tapdisk/tapdisk-3", dir);
 	fd = open(path, O_RDWR);
-	ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB),
-			 0); /* the look before has let go of its own lock */
+	/* the look before has let go of its own lock */
+	ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
 	ck_assert_int_eq(td_ctl_marker(3, &pid), TD_MARKER_HELD);
 	ck_assert_int_eq(pid, 4711);
 	ck_assert_int_eq(td_ctl_marker(3, NULL), TD_MARKER_HELD);

@@ -91,8 +91,8 @@ START_TEST(chain_shows_parents)
 
 	ck_assert_str_eq(shows(&leaf, 0, 16 * 512, 64), "DDDHDHDZHHHHHHZD");
 	ck_assert_str_eq(shows(&leaf, 512 * 3, 512 * 5, 64), "HDHDZ");
-	ck_assert_str_eq(shows(&leaf, 512 * 8, 512 * 6, 1),
-			 "HHHHHH"); /* hole of its own, parents' and beyond the parents' end: one */
+	/* hole of its own, parents' and beyond the parents' end: one */
+	ck_assert_str_eq(shows(&leaf, 512 * 8, 512 * 6, 1), "HHHHHH");
 }
 END_TEST
 

@@ -234,8 +234,8 @@ START_TEST(a_file_says_what_it_is)
 	ck_assert_uint_eq(f->st.size, 1 << 20);
 	must_close(f);
 	if (try_open(image, TD_FILE_DIRECT, &f) == 0) {
-		ck_assert_int_eq(fcntl(f->fd, F_GETFL) & (O_NONBLOCK | O_DIRECT),
-				 O_DIRECT); /* its I/O may wait */
+		/* its I/O may wait */
+		ck_assert_int_eq(fcntl(f->fd, F_GETFL) & (O_NONBLOCK | O_DIRECT), O_DIRECT);
 		ck_assert(f->st.off_align >= 512 && f->st.mem_align >= 512 &&
 			  f->st.off_align <= 4096);
 		ck_assert_uint_ge(f->st.physical, f->st.off_align);
@@ -253,8 +253,8 @@ static void write_and_read(void *arg)
 	uint64_t size;
 
 	memset(buf, 0x3c, sizeof buf);
-	ck_assert_int_eq(td_file_rw(f, TD_IO_WRITE, buf + 1, 4096, 4096, TD_IO_DSYNC),
-			 0); /* misaligned memory, any engine */
+	/* misaligned memory, any engine */
+	ck_assert_int_eq(td_file_rw(f, TD_IO_WRITE, buf + 1, 4096, 4096, TD_IO_DSYNC), 0);
 	ck_assert_int_eq(td_file_rw(f, TD_IO_READ, back + 1, 4096, 4096, 0), 0);
 	ck_assert_mem_eq(buf + 1, back + 1, 4096);
 	ck_assert_int_eq(truncate(image, 3 << 20), 0);
@@ -397,10 +397,10 @@ START_TEST(qemu_and_we_keep_off_each_other)
 	ck_assert_int_ne(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);
 	must_close(f);
 	ck_assert_int_eq(try_open(image, TD_FILE_PARENT | TD_FILE_RDONLY, &f), 0);
-	ck_assert_int_eq(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"),
-			 0); /* its readers do not mind */
-	ck_assert_int_ne(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"),
-			 0); /* its writers do */
+	/* its readers do not mind */
+	ck_assert_int_eq(shell("qemu-io -r -f raw -c 'read 0 512' $IMAGE >/dev/null 2>&1"), 0);
+	/* its writers do */
+	ck_assert_int_ne(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"), 0);
 	must_close(f);
 	ck_assert_int_eq(shell("qemu-io -f raw -c 'write 0 512' $IMAGE >/dev/null 2>&1"), 0);
 	end();

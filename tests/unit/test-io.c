@@ -517,8 +517,8 @@ static void many_at_once(void)
 	/* all that the kernel has room for goes in one; of the rest each may, on a slow disk, have
 	 * to wait for a place of its own */
 	if (!strcmp(io->ops->name, "io_uring") && !(f->flags & TD_FILE_DIRECT))
-		ck_assert_uint_eq(io->n.commits,
-				  before); /* writes into the host's cache are not the ring's */
+		/* writes into the host's cache are not the ring's */
+		ck_assert_uint_eq(io->n.commits, before);
 	else
 		ck_assert_uint_ge(io->n.commits, before + 1);
 	ck_assert_uint_le(io->n.commits, before + 1 + MANY - ROOM);
@@ -646,8 +646,8 @@ START_TEST(io_uring_has_only_files_that_are_locked)
 		ck_assert(begin_real("io_uring", false, kind[i].flags));
 		before = io->n.commits;
 		ck_assert_int_eq(once(TD_IO_READ, mem, 0, 4096, 0), 0);
-		ck_assert_uint_eq(io->n.commits - before,
-				  kind[i].ring); /* system calls to the ring */
+		/* system calls to the ring */
+		ck_assert_uint_eq(io->n.commits - before, kind[i].ring);
 		end_real();
 	}
 }

@@ -196,8 +196,8 @@ START_TEST(a_run_has_its_bounds)
 	run();
 	ck_assert_uint_eq(fio.nlog, 4);
 	fresh();
-	for (unsigned i = 0; i < 10;
-	     i++) /* many small pieces: more than the kernel would take in one call */
+	/* many small pieces: more than the kernel would take in one call */
+	for (unsigned i = 0; i < 10; i++)
 		add(TD_IO_WRITE, f, i * 130 * 16, 130 * 16, i % 2 ? 1 : 130, 0);
 	for (unsigned i = 0; i < 20; i++)
 		add(TD_IO_WRITE, f, 65536 + i * 1000, 1000, 100, 0);
@@ -234,8 +234,8 @@ START_TEST(a_durable_writes_error_is_told_to_all_of_them)
 	for (unsigned i = 0; i < 8; i++)
 		ck_assert_int_eq(ops[i].err, -EIO);
 	ck_assert_uint_eq(fio.nlog, 1);
-	eight(TD_IO_WRITE,
-	      TD_IO_DSYNC); /* interrupted, it may have been the report of another's loss */
+	/* interrupted, it may have been the report of another's loss */
+	eight(TD_IO_WRITE, TD_IO_DSYNC);
 	fault_io_rule(&fio, 1, -EINTR);
 	run();
 	for (unsigned i = 0; i < 8; i++)

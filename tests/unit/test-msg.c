@@ -209,8 +209,8 @@ START_TEST(ends)
 	ck_assert_int_eq(td_msg_recv(sv[1], &got, NULL, NULL), 0);
 	json_decref(got);
 	ck_assert_int_eq(td_msg_recv(sv[1], &got, NULL, NULL), -ENODATA);
-	ck_assert_int_eq(td_msg_send(sv[1], msg, NULL, 0),
-			 -EPIPE); /* a SIGPIPE would end the test */
+	/* a SIGPIPE would end the test */
+	ck_assert_int_eq(td_msg_send(sv[1], msg, NULL, 0), -EPIPE);
 	json_decref(msg);
 	sv[0] = -1;
 }

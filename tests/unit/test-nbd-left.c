@@ -227,8 +227,8 @@ START_TEST(the_servers_end_of_a_dead_connection_is_seen)
 	dead = connect_to(&at, l[0], &s[2]);
 	elsewhere = connect_to(&other, l[1], &s[3]);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	if (fence(loop, io, ours) !=
-	    NBD_FENCE_BLIND) { /* a kernel without sock_diag shows nothing */
+	/* a kernel without sock_diag shows nothing */
+	if (fence(loop, io, ours) != NBD_FENCE_BLIND) {
 		ck_assert_int_eq(fence(loop, io, ours), NBD_FENCE_CLEAR);
 		close(elsewhere); /* another server's */
 		ck_assert_int_eq(fence(loop, io, ours), NBD_FENCE_CLEAR);

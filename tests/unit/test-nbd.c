@@ -446,8 +446,8 @@ START_TEST(a_long_read_in_chunks_or_in_one_piece)
 	strcpy(dir + sizeof dir - 7, "XXXXXX");
 	begin(false);
 	ask(NBD_CMD_READ, 0, 6, 512, LONG);
-	ask(NBD_CMD_FLUSH, 0, 7, 0,
-	    0); /* waits: its reply must not stand within the other's data */
+	/* waits: its reply must not stand within the other's data */
+	ask(NBD_CMD_FLUSH, 0, 7, 0, 0);
 	ck_assert_uint_eq(t.npending, 1);
 	fill(test_image_at(&t, 0), 1);
 	test_image_complete(&t, 0, 0);
@@ -480,8 +480,8 @@ START_TEST(a_long_read_that_fails_without_chunks)
 	test_image_complete(&t, 0, 0);
 	expect_simple(2, 0);
 	hear(b, sizeof b);
-	test_image_complete(&t, 0,
-			    -EIO); /* after it: the end of the connection, and not a byte more */
+	/* after it: the end of the connection, and not a byte more */
+	test_image_complete(&t, 0, -EIO);
 	ck_assert(dropped());
 	end();
 }

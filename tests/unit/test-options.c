@@ -134,8 +134,8 @@ START_TEST(a_line_too_long_is_refused_whole)
 
 	memset(text, ' ', sizeof text);
 	memcpy(text, "cache=writeback", 15);
-	memcpy(text + 1023, "cache=unsafe\n",
-	       14); /* where a reader of pieces would find a line of its own */
+	/* where a reader of pieces would find a line of its own */
+	memcpy(text + 1023, "cache=unsafe\n", 14);
 	ck_assert_int_eq(defaults(text), -EINVAL);
 	says("line 1");
 	says("too long");
@@ -211,8 +211,8 @@ START_TEST(unsafe_needs_its_second_word)
 	ck_assert_int_eq(add("unsafe=yes"), 0);
 	ck_assert_int_eq(options_check(&opt, "aio", &err), 0);
 	ck_assert_int_eq(defaults("cache=unsafe\n"), 0);
-	ck_assert_int_eq(options_check(&opt, "aio", &err),
-			 -EINVAL); /* the host's file is no way around it */
+	/* the host's file is no way around it */
+	ck_assert_int_eq(options_check(&opt, "aio", &err), -EINVAL);
 	ck_assert_int_eq(defaults("unsafe=yes\n"), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
 	ck_assert_int_eq(options_check(&opt, "aio", &err), 0);

@@ -94,8 +94,8 @@ START_TEST(every_cut_of_a_header_ends_well)
 	strcpy(h.backing_format, "raw");
 	ck_assert_int_eq(qcow_header_encode(&h, buf, 65536), 0);
 	for (size_t len = 0; len < 700; len++) {
-		unsigned char *cut =
-			malloc(len ? len : 1); /* so that a sanitizer sees a step beyond */
+		/* so that a sanitizer sees a step beyond */
+		unsigned char *cut = malloc(len ? len : 1);
 
 		memcpy(cut, buf, len);
 		if (qcow_header_decode(cut, len, "x", &back, NULL) == 0)

@@ -252,9 +252,8 @@ START_TEST(a_discarded_cluster_never_shows_what_is_below)
 		ok(TD_WRITE_ZEROES, NULL, 2 * CLUSTER, CLUSTER, TD_UNMAP);
 		ok(TD_READ, mem, 0, 3 * CLUSTER, 0);
 		for (unsigned i = 0; i < CLUSTER; i += 512)
-			ck_assert_uint_eq(mem[i],
-					  version == 2 ? 0xab
-						       : 0); /* version 2 has no mark: it is kept */
+			/* version 2 has no mark: it is kept */
+			ck_assert_uint_eq(mem[i], version == 2 ? 0xab : 0);
 		for (unsigned i = CLUSTER; i < 2 * CLUSTER; i += 512)
 			ck_assert_uint_eq(mem[i], version == 2 ? 1 + i / 512 % 251 : 0);
 		for (unsigned i = 2 * CLUSTER; i < 3 * CLUSTER; i += 512)
@@ -324,8 +323,8 @@ START_TEST(a_sync_that_fails_leaves_the_mapping_alone_and_fails_all_after_it)
 	ok(TD_READ, mem, 0, CLUSTER, 0);
 	ck_assert_uint_eq(mem[0], 0xab);
 	close_leaf();
-	ck_assert_uint_eq(td_get_be64(fio.file[0].data + CLUSTER * 4),
-			  0); /* behind header, counts and L1: the first L2 table */
+	/* behind header, counts and L1: the first L2 table */
+	ck_assert_uint_eq(td_get_be64(fio.file[0].data + CLUSTER * 4), 0);
 	end();
 }
 END_TEST

@@ -247,8 +247,8 @@ START_TEST(no_write_is_answered_before_the_mapping_that_the_log_has_missed)
 		complete(is_metadata, 100);
 		ck_assert(td_redo_missed(redo));
 		ck_assert_int_eq(o[0].done + o[1].done, 0);
-		ck_assert(
-			!leaf->driver->map(leaf, 0, 4096, &(struct td_map){0})); /* nor by a lane */
+		/* nor by a lane */
+		ck_assert(!leaf->driver->map(leaf, 0, 4096, &(struct td_map){0}));
 		finish_all(o, 2);
 		ok(TD_FLUSH, NULL, 0, 0, 0);
 		ck_assert(!td_redo_missed(redo));
@@ -439,8 +439,8 @@ START_TEST(what_others_have_changed_in_a_vhd_is_found)
 	end_with_log();
 
 	die_with_a_vhd(&table, &bitmap);
-	td_put_be32(death.file[0].data + table,
-		    (uint32_t)(bitmap / VHD_SECTOR) + 256); /* a place like any other */
+	/* a place like any other */
+	td_put_be32(death.file[0].data + table, (uint32_t)(bitmap / VHD_SECTOR) + 256);
 	refused_and_kept();
 
 	die_with_a_vhd(&table, &bitmap);

@@ -82,8 +82,8 @@ START_TEST(a_split_request_ends_with_its_last_child_and_the_first_error)
 		}
 		test_image_complete(&img, 1, order ? -ENOSPC : 0);
 		if (order)
-			td_req_put(&r,
-				   0); /* the splitter may let go before its children or after */
+			/* the splitter may let go before its children or after */
+			td_req_put(&r, 0);
 		test_image_complete(&img, 0, order ? -EIO : 0);
 		ck_assert_int_eq(ndone, 0);
 		test_image_complete(&img, 0, 0);

@@ -156,8 +156,8 @@ START_TEST(a_directory_of_somebody_else_is_not_used)
 		stats_begin(&ring, TD_READ);
 		stats_end(&ring, TD_READ, 512, 1, 0);
 		stats_publish(&ring);
-		ck_assert(!ring.shm.at && !s.shm.at &&
-			  stats_sum(&s, STATS_READ).done == 1); /* counted all the same */
+		/* counted all the same */
+		ck_assert(!ring.shm.at && !s.shm.at && stats_sum(&s, STATS_READ).done == 1);
 		stats_source_close(&ring);
 		stats_close(&s);
 		ck_assert_int_eq(i ? rmdir(mine) : unlink(mine), 0);

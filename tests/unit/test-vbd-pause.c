@@ -18,8 +18,8 @@ START_TEST(a_pause_waits_for_the_image_and_loses_nothing)
 	ck_assert_uint_eq(pause.order, 0);
 	fault_io_complete(&fio, 0);
 	turns(5);
-	ck_assert_uint_eq(fio.log[fio.nlog - 1].op,
-			  TD_IO_SYNC); /* what was written is durable before the image is closed */
+	/* what was written is durable before the image is closed */
+	ck_assert_uint_eq(fio.log[fio.nlog - 1].op, TD_IO_SYNC);
 	ck_assert_uint_eq(pause.order, 0);
 	fault_io_complete(&fio, 0);
 	ck_assert_int_eq(end_call(&pause), 0);
@@ -115,8 +115,8 @@ START_TEST(a_mode_that_dropped_flushes_is_left_with_a_sync)
 					    .spec = other ? "aio:other" : NULL),
 					 0);
 			ck_assert_uint_eq(syncs(), 1);
-			put(BLKIF_FLUSH_DISKCACHE, 0,
-			    0); /* with nothing new: those of before are not covered */
+			/* with nothing new: those of before are not covered */
+			put(BLKIF_FLUSH_DISKCACHE, 0, 0);
 			ck_assert_uint_eq(answers(), 3);
 			ck_assert_uint_eq(syncs(), 2);
 			queue.direct = NULL;
@@ -134,8 +134,8 @@ START_TEST(a_disk_that_cannot_be_made_durable_after_a_pause_has_failed)
 	ck_assert_int_eq(DO(.what = PAUSE), 0);
 	fault_io_clear(&fio);
 	fault_io_rule(&fio, 1, -EIO);
-	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"),
-			 0); /* its guest is there, and is to hear of it */
+	/* its guest is there, and is to hear of it */
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "writeback"), 0);
 	ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
 	put(BLKIF_WRITE, 8, 1);
 	put(BLKIF_FLUSH_DISKCACHE, 0, 0);

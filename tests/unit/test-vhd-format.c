@@ -106,8 +106,8 @@ START_TEST(geometry)
 			      "%llu MiB: %u/%u/%u", (unsigned long long)known[i].mib, g >> 16,
 			      g >> 8 & 255, g & 255);
 	}
-	for (uint64_t size = 512; size < 3ull << 40;
-	     size = size * 3 / 2 / 512 * 512 + 512) { /* never more than there is */
+	/* never more than there is */
+	for (uint64_t size = 512; size < 3ull << 40; size = size * 3 / 2 / 512 * 512 + 512) {
 		uint32_t g = vhd_geometry(size);
 
 		ck_assert_uint_le((uint64_t)(g >> 16) * (g >> 8 & 255) * (g & 255) * 512, size);
@@ -132,8 +132,8 @@ START_TEST(bits)
 		(on ? vhd_bits_set : vhd_bits_clear)(map, from, to);
 		memset(plain + from, on, to - from);
 		for (uint64_t i = 0; i < 512; i++)
-			if (vhd_bit(map, i) !=
-			    plain[i]) /* an assertion a bit takes its time on a loaded machine */
+			/* an assertion a bit takes its time on a loaded machine */
+			if (vhd_bit(map, i) != plain[i])
 				ck_abort_msg("round %d, bit %d", round, (int)i);
 		from = (uint64_t)rand() % 512;
 		to = from + 1 + (uint64_t)rand() % (512 - from);
@@ -273,8 +273,8 @@ START_TEST(footers_picked)
 	ck_assert_int_eq(PICK(dyn, fix), -EINVAL);  /* one of them is forged */
 	ck_assert_int_eq(PICK(none, none), -EINVAL);
 	ck_assert_int_eq(PICK(poisoned, dyn), -EUCLEAN);
-	ck_assert_int_eq(vhd_footer_pick(none, fix, 1 << 20, &got, &state, "x", NULL),
-			 -EINVAL); /* cut off */
+	/* cut off */
+	ck_assert_int_eq(vhd_footer_pick(none, fix, 1 << 20, &got, &state, "x", NULL), -EINVAL);
 }
 END_TEST
 
@@ -295,8 +295,8 @@ START_TEST(a_footer_of_511_bytes_is_one)
 	ck_assert_int_eq(state, VHD_FOOTERS_GOOD);
 	ck_assert_uint_eq(got.size, f.size);
 	ck_assert_uint_eq(vhd_limit(&got, last, f.size + 511), f.size);
-	ck_assert_int_eq(vhd_footer_pick(none, last, f.size - 1, &got, &state, "x", NULL),
-			 -EINVAL); /* cut off */
+	/* cut off */
+	ck_assert_int_eq(vhd_footer_pick(none, last, f.size - 1, &got, &state, "x", NULL), -EINVAL);
 	vhd_footer_encode(&g, whole);
 	memcpy(last + 1, whole, 511);
 	ck_assert_int_eq(vhd_footer_pick(whole, last, (1 << 20) + 511, &got, &state, "x", NULL), 0);
@@ -345,17 +345,17 @@ START_TEST(what_is_lost_is_counted_up_to_the_disks_end)
 
 	ck_assert_uint_eq(vhd_short_block(&l, bat, data + 4096), VHD_UNUSED);
 	ck_assert_uint_eq(vhd_short_block(&l, bat, data + 4095), 5);
-	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512, set, &first),
-			  0); /* sectors 6 and 7 are beyond the disk's end */
+	/* sectors 6 and 7 are beyond the disk's end */
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512, set, &first), 0);
 	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 6 * 512 - 1, set, &first), 1);
 	ck_assert_uint_eq(first, 5);
-	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 2 * 512, set, &first),
-			  2); /* 4 and 5; 2 and 3 were not written */
+	/* 4 and 5; 2 and 3 were not written */
+	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data + 2 * 512, set, &first), 2);
 	ck_assert_uint_eq(first, 4);
 	ck_assert_uint_eq(vhd_lost(&l, 5, 200, data, set, &first), 3);
 	ck_assert_uint_eq(first, 1);
-	ck_assert_uint_eq(vhd_lost(&l, 4, 50, 50 * 512 + 512, set, &first),
-			  5); /* a whole block: to its end */
+	/* a whole block: to its end */
+	ck_assert_uint_eq(vhd_lost(&l, 4, 50, 50 * 512 + 512, set, &first), 5);
 }
 END_TEST
 
@@ -377,9 +377,8 @@ START_TEST(a_little_endian_name_is_told_by_its_zeroes)
 			ck_assert_int_eq(vhd_name_decode(name, out), 0);
 			ck_assert_str_eq(out, paths[i]);
 		}
-	ck_assert_int_eq(vhd_name_encode("戀愀", name),
-			 0); /* without a letter of ASCII it is what the specification says, or
-				little-endian */
+	/* without a letter of ASCII it is what the specification says, or little-endian */
+	ck_assert_int_eq(vhd_name_encode("戀愀", name), 0);
 	ck_assert_int_eq(vhd_name_decode(name, out), 0);
 }
 END_TEST
@@ -412,10 +411,10 @@ START_TEST(names)
 				 k < 2 ? 0 : -ENAMETOOLONG);
 	}
 	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xff", data), -EILSEQ);
-	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xed\xa0\x80", data),
-			 -EILSEQ); /* a surrogate is no character */
-	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xc0\xaf", data),
-			 -EILSEQ); /* a slash in two bytes */
+	/* a surrogate is no character */
+	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xed\xa0\x80", data), -EILSEQ);
+	/* a slash in two bytes */
+	ck_assert_int_eq(vhd_locator_encode(VHD_LOC_W2RU, "\xc0\xaf", data), -EILSEQ);
 	ck_assert_int_eq(vhd_locator_decode(VHD_LOC_MAC, data, 10, true, out), -EOPNOTSUPP);
 	ck_assert_int_eq(
 		vhd_locator_decode(VHD_LOC_MACX, (const uint8_t *)"http://x", 8, true, out),

@@ -70,8 +70,8 @@ START_TEST(what_is_in_the_image_is_one_operation)
 	expect_log(1, TD_IO_WRITE, 4096);
 	ck_assert_uint_eq(fio.log[1].flags & TD_IO_DSYNC, 0);
 	ck_assert_uint_eq(fio.log[2].flags & TD_IO_DSYNC, TD_IO_DSYNC);
-	ck_assert_uint_eq(fio.log[2].off % 4096,
-			  512); /* a block's data stands at a multiple of 4,096 */
+	/* a block's data stands at a multiple of 4,096 */
+	ck_assert_uint_eq(fio.log[2].off % 4096, 512);
 	ok(TD_FLUSH, NULL, 0, 0, 0);
 	ck_assert_uint_eq(fio.nlog, 4);
 	expect_log(3, TD_IO_SYNC, 0);
@@ -698,8 +698,8 @@ START_TEST(what_was_cut_off_is_an_error_and_is_not_written)
 	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 3 * BLOCK, BLOCK, 0), -EIO);
 	ck_assert_int_eq(doing(TD_READ, mem + BLOCK, 2 * BLOCK, 4 * BLOCK, 0), -EIO);
 	ok(TD_READ, mem + BLOCK, 4 * BLOCK, BLOCK, 0);
-	ck_assert(!leaf->driver->map(leaf, 3 * BLOCK + BLOCK / 2, 512,
-				     &map)); /* nor does another thread */
+	/* nor does another thread */
+	ck_assert(!leaf->driver->map(leaf, 3 * BLOCK + BLOCK / 2, 512, &map));
 	close_leaf();
 	ck_assert_mem_eq(f->data, was, f->size);
 	free(was);

@@ -180,8 +180,8 @@ START_TEST(test_cannot_be_cut_off)
 
 	ck_assert_int_eq(td_xport_mem(fd, eventfd(0, 0), eventfd(0, 0), &x, NULL), 0);
 	ck_assert_int_eq(ftruncate(theirs, 0), -1);
-	ck_assert_int_eq(ftruncate(theirs, 2 * PAGES * TD_PAGE),
-			 0); /* growing is harmless, and not seen */
+	/* growing is harmless, and not seen */
+	ck_assert_int_eq(ftruncate(theirs, 2 * PAGES * TD_PAGE), 0);
 	x->ops->copy(x, &c, 1);
 	ck_assert_int_eq(c.err, 0);
 	c.ref = PAGES;

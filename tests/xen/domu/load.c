@@ -4,7 +4,7 @@
  *
  *   load sync DEV N           N times a write of 4 KiB and an fsync, one after the other
  *   load run DEV MB STOPFILE  writes, reads back and syncs blocks of the first MB until STOPFILE
- * exists, then reads all of them
+ *                             exists, then reads all of them
  *
  * Each 4 KiB block is filled from its number and a generation, kept in memory, so that a lost,
  * stale or misplaced write shows. Several threads, each with its own blocks, keep several requests
