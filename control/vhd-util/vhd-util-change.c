@@ -328,7 +328,8 @@ static int move_footer(struct vhd_image *v, uint64_t size, struct td_err *err)
  */
 static int open_for_modify(const struct vu_args *a, struct vhd_image **v, struct td_err *err)
 {
-	int rc = vhd_image_open(a->val['n'], VHD_WRITE, v, err);
+	bool names = a->val['p'] && !a->val['s'] && !a->val['z'];
+	int rc = vhd_image_open(a->val['n'], VHD_WRITE | (names ? VHD_KEEP_MARK : 0), v, err);
 
 	if (rc != -EBUSY || a->val['z'])
 		return rc;

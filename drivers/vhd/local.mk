@@ -4,7 +4,9 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/vhd/vhd-bat.c \
 	drivers/vhd/vhd-format.c \
 	drivers/vhd/vhd-format.h \
-	drivers/vhd/vhd-name.c
+	drivers/vhd/vhd-name.c \
+	drivers/vhd/vhd-relink-plan.c \
+	drivers/vhd/vhd-relink.h
 # the driver
 drivers_libdrivers_a_SOURCES += \
 	drivers/vhd/vhd-alloc.c \
@@ -18,7 +20,6 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/vhd/vhd-piece.c \
 	drivers/vhd/vhd-redo.c \
 	drivers/vhd/vhd-relink.c \
-	drivers/vhd/vhd-relink.h \
 	drivers/vhd/vhd.c \
 	drivers/vhd/vhd.h
 # VHD offline

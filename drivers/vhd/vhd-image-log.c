@@ -71,7 +71,8 @@ int vhd_image_unmark(struct vhd_image *v, struct td_err *err)
 	uint8_t b[VHD_HEADER];
 	int rc;
 
-	if (!v->header.reserved || !(v->flags & (VHD_WRITE | VHD_BENEATH)))
+	if (!v->header.reserved || !(v->flags & (VHD_WRITE | VHD_BENEATH)) ||
+	    v->flags & VHD_KEEP_MARK)
 		return 0;
 	if (access(td_ctl_dir(), R_OK | X_OK) < 0 && errno != ENOENT)
 		return 0; /* nobody has looked */

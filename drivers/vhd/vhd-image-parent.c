@@ -177,7 +177,8 @@ int vhd_image_parent_path(const struct vhd_image *v, char out[VHD_PATH_MAX], str
 
 	if (v->footer.type != VHD_DIFF)
 		return td_fail(err, EINVAL, "%s has no parent", v->path);
-	/* while a name is changed (RL2 of vhd-relink.c), or after a copy, some lead elsewhere */
+	/* while a name is changed (RL2 of vhd-relink-plan.c), or after a copy, some lead elsewhere
+	 */
 	if (!vhd_uuid_nil(v->header.parent_uuid) && each_name(v, found_remembered, &f))
 		return vhd_canonical(path, out, err);
 	*f.tried = 0;

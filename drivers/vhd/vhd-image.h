@@ -28,9 +28,11 @@ enum {
 	/* a bad block table is left unchecked: for who looks for what is wrong */
 	VHD_LENIENT = 1u << 5,
 	VHD_ANY_PARENT = 1u << 6, /* a parent with another uuid will do */
-	VHD_MEND = 1u << 7,  /* to be written although its copy of the footer at 0 is bad, which
-				others have repaired first */
-	VHD_AS_IS = 1u << 8, /* what waits for it in a log does not matter (vhd-image-log.c) */
+	VHD_MEND = 1u << 7,      /* to be written although its copy of the footer at 0 is bad, which
+				    others have repaired first */
+	VHD_AS_IS = 1u << 8,     /* what waits for it in a log does not matter (vhd-image-log.c) */
+	VHD_KEEP_MARK = 1u << 9, /* to be written, and yet the mark of a log that is not on this
+				    host stays (RL4 of vhd-relink-plan.c) */
 };
 
 struct vhd_image {

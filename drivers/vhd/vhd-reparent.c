@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "drivers/vhd/vhd-image.h"
+#include "drivers/vhd/vhd-relink.h"
 #include "lib/bytes.h"
 #include "lib/io/reach.h"
 
@@ -206,6 +207,64 @@ static int replace_header(struct vhd_image *v, struct vhd_header *h, const char 
 	return vhd_layout(&v->footer, h, v->file_size, &v->layout, v->path, err);
 }
 
+static int put_synced(struct vhd_image *v, const void *data, uint64_t len, uint64_t at,
+		      struct td_err *err)
+{
+	int rc = vhd_pwrite(v, data, len, at, err);
+
+	return rc ? rc : vhd_sync(v, err);
+}
+
+/* RL1-RL4: nothing but the names' own bytes changes. */
+static int in_place(struct vhd_image *v, const struct td_relink *to, struct td_err *err)
+{
+	uint8_t old[VHD_HEADER];
+	struct vhd_relink r;
+	int rc = vhd_pread(v, old, sizeof old, v->footer.data_offset, err);
+
+	if (!rc)
+		rc = vhd_relink_plan(old, to, &r, v->path, err);
+	if (rc < 0)
+		return rc;
+	rc = put_synced(v, r.name[0].data, r.name[0].len, r.name[0].off, err);
+	if (!rc)
+		rc = put_synced(v, r.head, VHD_SECTOR, v->footer.data_offset, err);
+	for (unsigned i = 1; i < r.names && !rc; i++)
+		rc = put_synced(v, r.name[i].data, r.name[i].len, r.name[i].off, err);
+	if (!rc)
+		v->header = r.header;
+	vhd_relink_free(&r);
+	return rc;
+}
+
+/* 1: not to be done in place, and allowed to be done otherwise. */
+static int try_in_place(struct vhd_image *v, const struct vhd_image *parent,
+			const struct vhd_header *h, const char *relative, struct td_err *err)
+{
+	const char *slash = strrchr(parent->path, '/');
+	struct td_relink to = {.relative = relative,
+			       .name = slash ? slash + 1 : parent->path,
+			       .timestamp = h->parent_timestamp,
+			       .raw = parent->raw};
+	struct td_err why = {0};
+	int rc;
+
+	if (!v->blockdev && !v->header.reserved)
+		return 1;
+	memcpy(to.uuid, h->parent_uuid, sizeof to.uuid);
+	rc = v->footer.type == VHD_DIFF ? in_place(v, &to, &why) : -EBUSY;
+	if (rc != -EBUSY)
+		return rc ? td_fail(err, why.code, "%s", why.text) : 0;
+	if (!v->header.reserved)
+		return 1;
+	return td_fail(err, EBUSY,
+		       "%s bears the mark of a tapdisk that has it open, on another host or before "
+		       "a restart of this one, and its parent's new name (%s) does not fit in the "
+		       "place of the old one: pause the disk there (tap-ctl pause); if nobody has "
+		       "it open, run vhd-util repair -n %s first",
+		       v->path, relative, v->path);
+}
+
 static int reparent(struct vhd_image *v, const struct vhd_image *parent, struct td_err *err)
 {
 	char here[VHD_PATH_MAX], relative[VHD_PATH_MAX];
@@ -216,7 +275,9 @@ static int reparent(struct vhd_image *v, const struct vhd_image *parent, struct 
 		rc = vhd_relative_path(here, parent->path, relative, err);
 	if (!rc)
 		rc = vhd_name_parent(&h, parent, err);
-	if (rc < 0)
+	if (!rc)
+		rc = try_in_place(v, parent, &h, relative, err);
+	if (rc <= 0)
 		return rc;
 	v->footer.type = VHD_DIFF;
 	rc = replace_header(v, &h, relative, err);

@@ -69,6 +69,7 @@ IT_TESTS += \
 IT_TESTS += \
 	tests/it/status-report.sh \
 	tests/it/sm-coalesce.sh \
+	tests/it/relink-other-host.sh \
 	tests/it/sm-sequences.sh \
 	tests/it/sm-many.sh
 EXTRA_DIST += \
