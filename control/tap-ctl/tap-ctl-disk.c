@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/bytes.h"
 #include "lib/ctl-client.h"
 
 static json_t *disk_request(const char *op, int minor)
@@ -109,8 +110,7 @@ int tc_put_key(json_t *req, struct td_err *err)
 	if (!n || n > TD_CTL_KEY_MAX)
 		return td_fail(err, EINVAL, "the key on standard input %s: it has 1 to %d bytes",
 			       n ? "is too long" : "is empty", TD_CTL_KEY_MAX);
-	for (size_t i = 0; i < n; i++)
-		snprintf(hex + 2 * i, 3, "%02x", key[i]);
+	td_put_hex(hex, key, n);
 	json_object_set_new(req, "key", json_string(hex));
 	explicit_bzero(key, sizeof key);
 	explicit_bzero(hex, sizeof hex);

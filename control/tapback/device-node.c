@@ -39,9 +39,10 @@ static int write_kept(struct device *d, const char *key, const char *value)
 
 void device_write(struct device *d, const char *key, const char *value)
 {
-	int rc = write_kept(d, key, value);
+	int rc;
 
 	assert(d->magic == DEVICE_MAGIC);
+	rc = write_kept(d, key, value);
 	if (rc && rc != -ENOENT)
 		td_log(LOG_ERR, "%s: cannot write %s: %s", d->dir, key, strerror(-rc));
 }

@@ -2,8 +2,14 @@
 # the backend daemon
 if HAVE_XEN
 sbin_PROGRAMS += bin/tapback
+noinst_LIBRARIES += control/tapback/libtapback.a
 endif
-bin_tapback_SOURCES = \
+bin_tapback_SOURCES = control/tapback/tapback.c
+bin_tapback_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS) $(XEN_CFLAGS)
+TAPBACK_LIBS = control/tapback/libtapback.a $(TD_LIBS) $(XENSTORE_LIBS) $(XEN_LIBS)
+bin_tapback_LDADD = $(TAPBACK_LIBS)
+# all but main(), for the daemon and its unit test
+control_tapback_libtapback_a_SOURCES = \
 	control/tapback/backend.c \
 	control/tapback/backend.h \
 	control/tapback/device-fail.c \
@@ -23,12 +29,10 @@ bin_tapback_SOURCES = \
 	control/tapback/ring-page.c \
 	control/tapback/ring-page.h \
 	control/tapback/tapdisk-link.c \
-	control/tapback/tapback.c \
 	control/tapback/tapdisk-call.c \
 	control/tapback/tapdisk-call.h \
 	control/tapback/watchdog.c \
 	control/tapback/watchdog.h \
 	control/store.c \
 	control/store.h
-bin_tapback_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS) $(XEN_CFLAGS)
-bin_tapback_LDADD = $(TD_LIBS) $(XENSTORE_LIBS) $(XEN_LIBS)
+control_tapback_libtapback_a_CFLAGS = $(AM_CFLAGS) $(XENSTORE_CFLAGS) $(XEN_CFLAGS)

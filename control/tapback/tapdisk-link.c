@@ -2,6 +2,7 @@
 /*
  * A disk's conversation with its tapdisk: info, connect, disconnect and what the watch says.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,6 +103,7 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 
 void link_disconnect(struct device *d)
 {
+	assert(d->magic == DEVICE_MAGIC);
 	d->disconnecting = true;
 	ask_tapdisk(d,
 		    json_pack("{s:s,s:i,s:I,s:I}", "op", "disconnect", "minor", d->minor, "domid",
@@ -508,6 +510,7 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 
 void link_connect(struct device *d)
 {
+	assert(d->magic == DEVICE_MAGIC);
 	if (!d->b.pid) {
 		device_fail(d, "no tapdisk: neither physical-device-path (.../nbd<pid>.<minor>) "
 			       "nor pid and minor are in the directory");

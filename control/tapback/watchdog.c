@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "control/tapback/watchdog.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -141,6 +142,7 @@ void watchdog_look(struct device *d)
 	uint64_t seen = 0;
 	char what[64];
 
+	assert(d->magic == DEVICE_MAGIC);
 	if (d->phase != DEV_CONNECTED || !d->ring || !d->pid || d->revive || d->take_over) {
 		watchdog_drop(d);
 		return;

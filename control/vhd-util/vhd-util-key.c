@@ -13,28 +13,22 @@
 
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-image.h"
+#include "lib/bytes.h"
 
 static int from_hex(const char *text, uint8_t out[32], const char *what, struct td_err *err)
 {
-	for (int i = 0; i < 32; i++) {
-		unsigned v;
-		int n = 0;
-
-		if (strspn(text, "0123456789abcdefABCDEF") != 64 || text[64] ||
-		    sscanf(text + 2 * i, "%2x%n", &v, &n) != 1 || n != 2)
-			return td_fail(err, EINVAL,
-				       "key: the %s has 64 hexadecimal digits, not '%s'", what,
-				       text);
-		out[i] = (uint8_t)v;
-	}
-	return 0;
+	return td_get_hex(text, out, 32)
+		       ? 0
+		       : td_fail(err, EINVAL, "key: the %s has 64 hexadecimal digits, not '%s'",
+				 what, text);
 }
 
 static void print_hex(const uint8_t b[32], char end)
 {
-	for (int i = 0; i < 32; i++)
-		printf("%02x", b[i]);
-	putchar(end);
+	char hex[65];
+
+	td_put_hex(hex, b, 32);
+	printf("%s%c", hex, end);
 }
 
 /* Bytes of an image's name without what it has from .vhd on. */

@@ -13,6 +13,7 @@
 
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-image.h"
+#include "lib/bytes.h"
 #include "lib/ctl-client.h"
 #include "lib/io/reach.h"
 
@@ -94,8 +95,7 @@ static json_t *question(const char *relative, const struct vhd_image *parent,
 
 	if (vhd_name_parent(&like, parent, err) < 0)
 		return NULL;
-	for (size_t i = 0; i < 16; i++)
-		sprintf(uuid + 2 * i, "%02x", like.parent_uuid[i]);
+	td_put_hex(uuid, like.parent_uuid, sizeof like.parent_uuid);
 	return json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:b}", "op", "relink", "minor",
 			 h->minor, "file", h->file, "relative", relative, "name",
 			 slash ? slash + 1 : parent->path, "uuid", uuid, "timestamp",

@@ -15,6 +15,7 @@
 #include "control/vhd-util/vhd-util-scan.h"
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-image.h"
+#include "lib/bytes.h"
 
 struct image {
 	char *name;
@@ -94,8 +95,8 @@ static int fill_image(struct image *i, const struct vhd_image *v, struct td_err 
 	if (!v->has_batmap)
 		return 0;
 	i->marker = v->batmap.marker;
-	for (int k = 0; v->batmap.has_key && k < 32; k++)
-		snprintf(i->hash + 2 * k, 3, "%02x", v->batmap.hash[k]);
+	if (v->batmap.has_key)
+		td_put_hex(i->hash, v->batmap.hash, sizeof v->batmap.hash);
 	return 0;
 }
 

@@ -68,6 +68,7 @@ int td_extents(struct td_image *leaf, uint64_t off, uint64_t len, struct td_exte
 {
 	struct shown s = {out, 0, max};
 
+	assert(leaf->magic == TD_IMAGE_MAGIC);
 	assert(len && off <= leaf->info.size && len <= leaf->info.size - off && max > 0);
 	show_extent(leaf, off, len, &s);
 	return s.n;

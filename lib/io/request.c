@@ -95,6 +95,7 @@ void td_image_close(struct td_image *image)
 
 void td_image_fault(struct td_image *image, const char *why)
 {
+	assert(image->magic == TD_IMAGE_MAGIC);
 	if (image->fault)
 		return;
 	image->fault = strdup(why);

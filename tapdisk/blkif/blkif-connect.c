@@ -2,6 +2,7 @@
 /* A ring comes and goes. */
 #include "tapdisk/blkif/blkif-ring.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,7 @@ static void stop_watchers(struct blkif *b)
 
 void blkif_stop(struct blkif *b)
 {
+	assert(b->magic == BLKIF_MAGIC);
 	if (b->done)
 		blkif_respond(b);
 	stop_watchers(b);
@@ -132,17 +134,20 @@ fail:
 
 void blkif_disconnect(struct blkif *b)
 {
+	assert(!b || b->magic == BLKIF_MAGIC);
 	if (b)
 		let_go(b, false);
 }
 
 void blkif_abandon(struct blkif *b)
 {
+	assert(b->magic == BLKIF_MAGIC);
 	let_go(b, b->taken_over);
 }
 
 int blkif_share(const struct blkif *b, int fds[TD_XPORT_FDS])
 {
+	assert(b->magic == BLKIF_MAGIC);
 	return b->x->ops->share ? b->x->ops->share(b->x, fds) : 0;
 }
 

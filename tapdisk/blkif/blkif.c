@@ -21,6 +21,7 @@
  */
 #include "tapdisk/blkif/blkif-ring.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 
@@ -205,6 +206,7 @@ void blkif_respond(struct blkif *b)
 
 void blkif_watch_idle(struct blkif *b)
 {
+	assert(b->magic == BLKIF_MAGIC);
 	b->watch_idle = true;
 	if (b->lane && !b->inflight)
 		lane_tell(b->lane, LANE_IDLE, tell_idle, b);
@@ -450,6 +452,7 @@ void blkif_init_watchers(struct blkif *b)
 
 void blkif_hold(struct blkif *b)
 {
+	assert(b->magic == BLKIF_MAGIC);
 	if (b->state != RUNNING)
 		return;
 	__atomic_store_n(&b->state, HELD, __ATOMIC_RELAXED);
@@ -478,6 +481,7 @@ static void replay(struct blkif *b)
 
 void blkif_run(struct blkif *b)
 {
+	assert(b->magic == BLKIF_MAGIC);
 	if (b->state != HELD)
 		return;
 	__atomic_store_n(&b->state, RUNNING, __ATOMIC_RELAXED);
@@ -496,6 +500,7 @@ void blkif_run(struct blkif *b)
 
 void blkif_look(struct blkif *b)
 {
+	assert(b->magic == BLKIF_MAGIC);
 	ring_take(b, 0);
 }
 

@@ -150,6 +150,7 @@ void cache_flush(struct cache *c)
 
 bool cache_dirty(const struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	return written(c) > c->flushed && !c->sticky && c->image &&
 	       !(c->image->file_flags & TD_FILE_RDONLY);
 }

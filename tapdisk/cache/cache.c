@@ -342,16 +342,19 @@ void cache_detach(struct cache *c)
 
 bool cache_image_idle(const struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	return !c->at_image && !c->flush_running && lanes_closed(c);
 }
 
 bool cache_at_work(const struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	return c->at_image || c->flush_running || lanes_busy(c);
 }
 
 bool cache_lets_lanes(const struct cache *c)
 {
+	assert(c->magic == CACHE_MAGIC);
 	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) &&
 	       td_list_empty(&c->stoppers) && !c->stopping && c->image->driver->map &&
 	       !c->image->fault;

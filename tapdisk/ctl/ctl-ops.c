@@ -8,6 +8,7 @@
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/blkif/inflight.h"
 #include "tapdisk/vbd/record.h"
+#include "lib/bytes.h"
 #include "lib/io/budget.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
@@ -54,11 +55,10 @@ static int get_key(const json_t *req, struct td_key *key, struct td_err *err)
 
 	if (!hex)
 		return 0;
-	if (!n || n % 2 || n > 2 * sizeof key->bytes || strspn(hex, "0123456789abcdef") != n)
+	if (!n || n > 2 * sizeof key->bytes || !td_get_hex(hex, key->bytes, n / 2))
 		return td_fail(err, EINVAL, "'key' is not 1 to %zu bytes in hexadecimal",
 			       sizeof key->bytes);
-	for (key->len = 0; key->len < n / 2; key->len++)
-		sscanf(hex + 2 * key->len, "%2hhx", &key->bytes[key->len]);
+	key->len = (unsigned)(n / 2);
 	return 0;
 }
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vhd-util modify -p on an image that is open here: we are its writer, so we write the name. */
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 
+#include "lib/bytes.h"
 #include "tapdisk/ctl/ctl-ops.h"
 
 int ctl_op_relink(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
@@ -19,12 +18,10 @@ int ctl_op_relink(struct ctl_call *call, struct vbd *v, json_t *answer, struct t
 
 	if (rc < 0)
 		return rc;
-	if (!file || !to.relative || !to.name || !uuid || strlen(uuid) != 2 * sizeof to.uuid ||
-	    strspn(uuid, "0123456789abcdef") != 2 * sizeof to.uuid)
+	if (!file || !to.relative || !to.name || !uuid ||
+	    !td_get_hex(uuid, to.uuid, sizeof to.uuid))
 		return td_fail(err, EINVAL,
 			       "'file', 'relative', 'name' or 'uuid' is missing or malformed");
-	for (size_t i = 0; i < sizeof to.uuid; i++)
-		sscanf(uuid + 2 * i, "%2hhx", &to.uuid[i]);
 	to.timestamp = (uint32_t)time;
 	return vbd_relink(v, file, &to, err);
 }

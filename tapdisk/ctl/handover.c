@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lib/bytes.h"
 #include "lib/ctl-client.h"
 #include "lib/fiber/fiber.h"
 #include "lib/msg.h"
@@ -90,8 +91,7 @@ static void put_key(json_t *o, const struct td_key *key)
 
 	if (!key->len)
 		return;
-	for (size_t i = 0; i < key->len; i++)
-		snprintf(hex + 2 * i, 3, "%02x", key->bytes[i]);
+	td_put_hex(hex, key->bytes, key->len);
 	json_object_set_new(o, "key", json_string(hex));
 	explicit_bzero(hex, sizeof hex);
 }

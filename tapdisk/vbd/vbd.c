@@ -422,6 +422,7 @@ int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, stru
 {
 	int rc;
 
+	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
 	if (!v->leaf)
 		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);

@@ -58,6 +58,17 @@ destroy
 # by the word, and it says so
 create "aio:$WORK/a.img" -o cache=writeback -o two-primaries=yes
 says || fail "with the word: '$(reason)'"
+# an open that fails after that leaves nothing of it: the disk is closed
+truncate -s 1000 odd.img
+marker=$(tap_ctl allocate) || fail allocate
+expect 0 tap_ctl attach -p "$pid" -m "${marker##*-}"
+expect 22 tap_ctl open -p "$pid" -m "${marker##*-}" -a "aio:$WORK/odd.img" -o cache=writeback -o two-primaries=yes
+has "what failed" "$ERR" "multiple of 512"
+has "the word was heard" "$(tap_ctl list --json -m "$minor")" two-primaries
+has "a closed disk" "$(tap_ctl list --json -m "${marker##*-}")" '"state": 2'
+[[ $(tap_ctl list --json -m "${marker##*-}") != *two-primaries* ]] || fail "a closed disk has two Primaries"
+expect 0 tap_ctl detach -p "$pid" -m "${marker##*-}"
+expect 0 tap_ctl free -m "${marker##*-}"
 # its successor is not refused, and says so too
 kill -KILL "$pid"
 until_true 5 gone "$pid"

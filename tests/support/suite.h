@@ -36,6 +36,15 @@
 		suite_add_tcase(s, tc_);                                                           \
 	} while (0)
 
+/* The same, each of which shall end by an assertion. */
+#define SUITE_ADD_LOOP_ABORT(s, test, n)                                                           \
+	do {                                                                                       \
+		TCase *tc_ = tcase_create(#test);                                                  \
+		tcase_set_timeout(tc_, SUITE_PATIENCE);                                            \
+		tcase_add_loop_test_raise_signal(tc_, test, SIGABRT, 0, n);                        \
+		suite_add_tcase(s, tc_);                                                           \
+	} while (0)
+
 static inline int suite_run(Suite *s)
 {
 	SRunner *r = srunner_create(s);

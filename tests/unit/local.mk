@@ -35,6 +35,7 @@ UNIT_PARTS = \
 	tests/unit/test-vbd-pause \
 	tests/unit/test-vbd-ring \
 	tests/unit/test-lane \
+	tests/unit/test-bytes \
 	tests/unit/test-list \
 	tests/unit/test-fiber \
 	tests/unit/test-request \
@@ -157,6 +158,8 @@ tests_unit_test_clock_SOURCES = \
 	lib/io/clock-libc.c \
 	tests/support/suite.h
 tests_unit_test_clock_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_bytes_SOURCES = tests/unit/test-bytes.c tests/support/suite.h
+tests_unit_test_bytes_LDADD = $(CHECK_LIBS)
 tests_unit_test_list_SOURCES = tests/unit/test-list.c tests/support/suite.h
 tests_unit_test_list_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_fiber_SOURCES = \
@@ -200,6 +203,17 @@ tests_unit_test_blkif_abi_SOURCES = tests/unit/test-blkif-abi.c
 tests_unit_test_blkif_abi_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_xport_mem_SOURCES = tests/unit/test-xport-mem.c
 tests_unit_test_xport_mem_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+
+# tapback's device
+if HAVE_CHECK
+if HAVE_XEN
+check_PROGRAMS += tests/unit/test-device
+TESTS += tests/unit/test-device
+endif
+endif
+tests_unit_test_device_SOURCES = tests/unit/test-device.c tests/support/suite.h
+tests_unit_test_device_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_device_LDADD = $(TAPBACK_LIBS) $(CHECK_LIBS)
 
 # xl's disk syntax
 if HAVE_CHECK

@@ -266,8 +266,8 @@ START_TEST(a_flush_counts_what_went_past)
 	test_image_drain(&img);
 	UNTIL(is_done(f));
 	ck_assert_uint_eq(lane_stats(lane).fast[1], 2);
-	end();
 	ck_assert(!cache_dirty(&cache));
+	end();
 }
 END_TEST
 
@@ -666,6 +666,38 @@ START_TEST(the_home_threads_choice_of_an_engine)
 }
 END_TEST
 
+enum { LANE_ENTRIES = 6 };
+
+START_TEST(a_lane_that_is_gone_is_noticed_by_each_entry)
+{
+	static uint64_t zeroes[64];
+	struct lane *gone = (struct lane *)zeroes;
+	struct lane_op op = {0};
+	struct td_req r = {.op = TD_FLUSH};
+
+	switch (_i) {
+	case 0:
+		lane_submit(gone, &op, &r);
+		break;
+	case 1:
+		lane_io(gone);
+		break;
+	case 2:
+		lane_stats(gone);
+		break;
+	case 3:
+		lane_tell(gone, LANE_IDLE, NULL, NULL);
+		break;
+	case 4:
+		lane_call(gone, NULL, NULL);
+		break;
+	case 5:
+		lane_free(gone);
+		break;
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("lane");
@@ -685,5 +717,6 @@ int main(void)
 	SUITE_ADD(s, no_write_beside_zeroes_for_a_part_of_a_block);
 	SUITE_ADD(s, open_again_after_nothing_came_of_it);
 	SUITE_ADD(s, the_home_threads_choice_of_an_engine);
+	SUITE_ADD_LOOP_ABORT(s, a_lane_that_is_gone_is_noticed_by_each_entry, LANE_ENTRIES);
 	return suite_run(s);
 }

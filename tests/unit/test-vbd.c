@@ -281,6 +281,75 @@ START_TEST(a_life_on_a_real_file)
 }
 END_TEST
 
+enum { VBD_ENTRIES = 18 };
+
+START_TEST(a_disk_that_is_gone_is_noticed_by_each_entry)
+{
+	static struct vbd gone;
+	const struct vbd_options o = {0};
+	const struct td_relink to = {0};
+	const struct vbd_past past = {0};
+	double began;
+
+	switch (_i) {
+	case 0:
+		vbd_busy(&gone);
+		break;
+	case 1:
+		vbd_free(&gone);
+		break;
+	case 2:
+		vbd_open(&gone, "aio:disk", &o, &err);
+		break;
+	case 3:
+		vbd_reopen(&gone, "aio:disk", &o, &past, &err);
+		break;
+	case 4:
+		vbd_close(&gone, false, 0, &err);
+		break;
+	case 5:
+		vbd_pause(&gone, 0, &err);
+		break;
+	case 6:
+		vbd_unpause(&gone, NULL, NULL, &err);
+		break;
+	case 7:
+		vbd_resize(&gone, &err);
+		break;
+	case 8:
+		vbd_relink(&gone, "", &to, &err);
+		break;
+	case 9:
+		vbd_connect(&gone, NULL, 0, "mem", NULL, 0, &err);
+		break;
+	case 10:
+		vbd_disconnect(&gone, 1, 1, &err);
+		break;
+	case 11:
+		vbd_give(&gone, &began, &err);
+		break;
+	case 12:
+		vbd_taken(&gone, 1);
+		break;
+	case 13:
+		vbd_take_back(&gone);
+		break;
+	case 14:
+		vbd_stay(&gone);
+		break;
+	case 15:
+		vbd_ring(&gone);
+		break;
+	case 16:
+		vbd_state(&gone);
+		break;
+	case 17:
+		vbd_reason(&gone);
+		break;
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vbd");
@@ -295,5 +364,6 @@ int main(void)
 	SUITE_ADD(s, operations_at_once_run_one_after_the_other);
 	SUITE_ADD(s, pauses_at_random_under_load_answer_every_write);
 	SUITE_ADD(s, a_life_on_a_real_file);
+	SUITE_ADD_LOOP_ABORT(s, a_disk_that_is_gone_is_noticed_by_each_entry, VBD_ENTRIES);
 	return suite_run(s);
 }
