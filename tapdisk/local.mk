@@ -4,6 +4,8 @@ noinst_LIBRARIES += tapdisk/libtapdisk.a
 tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/chain.c \
 	tapdisk/chain.h \
+	tapdisk/limit.c \
+	tapdisk/limit.h \
 	tapdisk/options.c \
 	tapdisk/options.h \
 	tapdisk/queue.c \

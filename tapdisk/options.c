@@ -183,8 +183,10 @@ static const struct {
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf,
 		   struct td_err *err)
 {
-	char list[200] = "";
+	char list[400] = "";
 
+	if (limit_is_word(key, len))
+		return limit_set_word(&o->limit, key, len, value, err);
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
 		if (conf ? known[i].per_disk_only : known[i].conf_only)
 			continue;
@@ -193,8 +195,8 @@ static int set_one(struct vbd_options *o, const char *key, size_t len, const cha
 		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "",
 			 known[i].key);
 	}
-	return td_fail(err, EINVAL, "unknown option '%.*s': the options are %s",
-		       (int)(len > 100 ? 100 : len), key, list);
+	return td_fail(err, EINVAL, "unknown option '%.*s': the options are %s, %s",
+		       (int)(len > 100 ? 100 : len), key, list, LIMIT_WORDS);
 }
 
 static int conf_set(const char *key, const char *value, void *arg, struct td_err *err)

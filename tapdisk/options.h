@@ -3,6 +3,7 @@
 #ifndef TAPDISK_OPTIONS_H
 #define TAPDISK_OPTIONS_H
 
+#include "tapdisk/limit.h"
 #include "td/cache.h"
 #include "td/block.h"
 #include "td/ctl.h"
@@ -29,6 +30,7 @@ struct vbd_options {
 				 "": as is the default */
 	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */
 	struct td_key key;    /* of an encrypted image */
+	struct limit_rates limit;
 };
 
 static inline unsigned options_sector(const struct vbd_options *o)
@@ -42,6 +44,7 @@ int options_default(struct vbd_options *o, struct td_err *err);
 /* One word "key=value".  EINVAL for an unknown one, with the list of the known. */
 int options_add(struct vbd_options *o, const char *word, struct td_err *err);
 
+/* Apart from limits, which may change at any time. */
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b);
 
 /* Do they go together, for a disk of this type?  Nothing is made weaker in silence: what does not

@@ -12,6 +12,7 @@
 
 #include "lib/bytes.h"
 #include "lib/ctl-client.h"
+#include "lib/output.h"
 
 static json_t *disk_request(const char *op, int minor)
 {
@@ -235,6 +236,27 @@ int tc_cmd_resize(const struct tc_args *a, struct td_err *err)
 			 (long long)json_integer_value(json_object_get(reply, "sectors")) * 512);
 		ret = tc_put_line(size, err);
 	}
+	json_decref(reply);
+	return ret;
+}
+
+int tc_cmd_limit(const struct tc_args *a, struct td_err *err)
+{
+	json_t *reply, *req = disk_request("limit", a->minor);
+	const json_t *word;
+	size_t i;
+	int ret;
+
+	if (a->options)
+		json_object_set(req, "options", a->options);
+	ret = td_ctl_call(a->pid, req, NULL, 0, TC_SLOW, NULL, NULL, &reply, err);
+	if (!ret && a->json)
+		json_dumpf(json_object_get(reply, "limit"), stdout, JSON_PRESERVE_ORDER);
+	if (!ret && !a->json)
+		json_array_foreach (json_object_get(reply, "words"), i, word)
+			puts(json_string_value(word) ?: "");
+	if (!ret)
+		ret = a->json ? tc_put_line("", err) : td_output_end(err);
 	json_decref(reply);
 	return ret;
 }

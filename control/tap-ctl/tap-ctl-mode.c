@@ -29,12 +29,28 @@ static const struct {
 	{"on-enospc", " pause report "},
 	{"sector-size", " 512 4096 "},
 	{"request-timeout", NULL},
+	{"limit", " none "},
+	{"limit-iops", NULL},
+	{"limit-iops-read", NULL},
+	{"limit-iops-write", NULL},
+	{"limit-bytes", NULL},
+	{"limit-bytes-read", NULL},
+	{"limit-bytes-write", NULL},
+	{"limit-burst", NULL},
 };
+
+/* With a unit, as limits have one. */
+static bool is_number(const char *v)
+{
+	size_t n = strspn(v, "0123456789");
+
+	return n && (!v[n] || (strchr("KMGT", v[n]) && !v[n + 1]));
+}
 
 static int check(const char *word, struct td_err *err)
 {
 	const char *eq = strchr(word, '=');
-	char value[64], keys[200] = "";
+	char value[64], keys[400] = "";
 
 	for (size_t i = 0; eq && i < sizeof known / sizeof *known; i++) {
 		if (strlen(known[i].key) != (size_t)(eq - word) ||
@@ -43,10 +59,10 @@ static int check(const char *word, struct td_err *err)
 		snprintf(value, sizeof value, " %.60s ", eq + 1);
 		if (known[i].values
 			    ? strstr(known[i].values, value) && !strchr(eq + 1, ' ') && eq[1]
-			    : eq[1] && strspn(eq + 1, "0123456789") == strlen(eq + 1))
+			    : is_number(eq + 1))
 			return 0;
 		return td_fail(err, EINVAL, "%.100s: the values are%s", word,
-			       known[i].values ? known[i].values : " seconds");
+			       known[i].values ? known[i].values : " numbers");
 	}
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		snprintf(keys + strlen(keys), sizeof keys - strlen(keys), "%s%s", i ? ", " : "",

@@ -100,6 +100,18 @@ static json_t *kind_rate(const json_t *now, const json_t *before, double seconds
 	return j;
 }
 
+/* Requests that had to wait for the disk's limit. */
+static double waits(const json_t *stats, const json_t *before, double seconds)
+{
+	json_int_t now = td_json_number(json_object_get(stats, "limit"), "waits", 0),
+		   then = before ? td_json_number(json_object_get(json_object_get(before, "stats"),
+								  "limit"),
+						  "waits", 0)
+				 : now;
+
+	return (double)(now >= then ? now - then : now) / seconds;
+}
+
 json_t *tc_rate(const json_t *row, const json_t *before, double seconds)
 {
 	static const char *const kinds[] = {"read", "write", "flush", "discard"},
@@ -122,6 +134,7 @@ json_t *tc_rate(const json_t *row, const json_t *before, double seconds)
 	json_object_set_new(
 		j, "queue",
 		json_integer(td_json_number(json_object_get(stats, "queue"), "now", 0)));
+	json_object_set_new(j, "limit_waits_per_s", json_real(waits(stats, before, seconds)));
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		json_object_set_new(
 			j, kinds[i],

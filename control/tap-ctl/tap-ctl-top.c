@@ -248,10 +248,11 @@ static void row_text(const json_t *row, int keep, char *s, size_t size)
 	put_time(s, size, F99, keep, row, "flush", "p99");
 	put_figure(s, size, ERRORS, keep, 0, (double)errors(row));
 	snprintf(s + strlen(s), size - strlen(s), "%s%s",
-		 state & TD_STATE_FAILED     ? "[FAILED] "
-		 : state & TD_STATE_NO_SPACE ? "[no space] "
-		 : state & TD_STATE_PAUSED   ? "[paused] "
-					     : "",
+		 state & TD_STATE_FAILED                                            ? "[FAILED] "
+		 : state & TD_STATE_NO_SPACE                                        ? "[no space] "
+		 : state & TD_STATE_PAUSED                                          ? "[paused] "
+		 : json_number_value(json_object_get(row, "limit_waits_per_s")) > 0 ? "[limited] "
+										    : "",
 		 args ? args : "");
 	for (char *p = s; *p; p++) /* a file name must not move the cursor */
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)

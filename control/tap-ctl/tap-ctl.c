@@ -132,6 +132,12 @@ static const struct tc_opt opts_top[] = {
 	OPT_HELP};
 static const struct tc_opt opts_audit[] = {
 	OPT_PID, OPT_MINOR, {1, "json", NULL, "print a JSON object", TC_JSON}, OPT_HELP};
+static const struct tc_opt opts_limit[] = {
+	OPT_PID,
+	OPT_MINOR,
+	{'o', "option", "KEY=VALUE", "a limit, such as limit-iops=500; may be repeated", TC_OPTION},
+	{1, "json", NULL, "print a JSON object", TC_JSON},
+	OPT_HELP};
 static const struct tc_opt opts_mode[] = {
 	{'a', "args", "[TYPE:]PATH", "the image", TC_ARGS},
 	{'o', "option", "KEY=VALUE", "what it is opened with; may be repeated", TC_OPTION},
@@ -173,6 +179,8 @@ const struct tc_cmd tc_cmds[] = {
 	 opts_upgrade, "", tc_cmd_upgrade},
 	{"resize", "read the size of an image that has grown, for its guest; prints it in bytes",
 	 opts_disk, "pm", tc_cmd_resize},
+	{"limit", "limit what a disk may be asked for in a second, or show it", opts_limit, "pm",
+	 tc_cmd_limit},
 	{"stats", "print a disk's counters as one line of JSON", opts_disk, "pm", tc_cmd_stats},
 	{"audit", "show what the kernel says of a disk's files and devices", opts_audit, "pm",
 	 tc_cmd_audit},

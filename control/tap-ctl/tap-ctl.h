@@ -148,6 +148,7 @@ int tc_cmd_revive(const struct tc_args *a, struct td_err *err);
 int tc_cmd_settle(const struct tc_args *a, struct td_err *err);
 int tc_cmd_upgrade(const struct tc_args *a, struct td_err *err);
 int tc_cmd_resize(const struct tc_args *a, struct td_err *err);
+int tc_cmd_limit(const struct tc_args *a, struct td_err *err);
 int tc_cmd_stats(const struct tc_args *a, struct td_err *err);
 int tc_cmd_audit(const struct tc_args *a, struct td_err *err);
 int tc_cmd_top(const struct tc_args *a, struct td_err *err);

@@ -115,6 +115,26 @@ size_t blkif_room(const struct blkif_req *r)
 	return d->nr_segs * (size_t)TD_PAGE;
 }
 
+bool blkif_cost(const struct blkif_req *r, bool *write, uint64_t *bytes)
+{
+	const struct blkif_desc *d = blkif_desc_of(r);
+	uint8_t op = d->op == BLKIF_INDIRECT ? d->nr_segs : d->op;
+
+	*write = op != BLKIF_READ;
+	*bytes = 0;
+	if (op == BLKIF_DISCARD)
+		return true;
+	if (!blkif_room(r))
+		return false; /* it has no data, or is refused */
+	if (d->op == BLKIF_INDIRECT)
+		*bytes = d->nr_indirect * (uint64_t)TD_PAGE;
+	else
+		for (unsigned i = 0; i < d->nr_segs; i++)
+			if (d->seg[i].first <= d->seg[i].last && d->seg[i].last < TD_PAGE / 512)
+				*bytes += (d->seg[i].last - d->seg[i].first + 1u) * 512;
+	return true;
+}
+
 /* Where the segments are, and where the data go. */
 static int find_room(struct blkif_req *r, const struct blkif_desc *d)
 {

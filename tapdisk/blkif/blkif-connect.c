@@ -48,6 +48,7 @@ static void stop_watchers(struct blkif *b)
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
 	ev_timer_stop(b->loop, &b->trim);
+	ev_timer_stop(b->loop, &b->pace);
 }
 
 void blkif_stop(struct blkif *b)

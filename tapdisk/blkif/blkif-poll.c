@@ -120,7 +120,8 @@ void blkif_poll_work(struct blkif *b, uint64_t now)
 
 static bool found_work(struct blkif *b)
 {
-	if ((b->starved || !blkif_has_requests(b)) && !(b->poll.io && td_io_peek(b->poll.io)))
+	if ((b->starved || b->limited || !blkif_has_requests(b)) &&
+	    !(b->poll.io && td_io_peek(b->poll.io)))
 		return false;
 	BLKIF_COUNT(b->n.polled, 1);
 	return true;

@@ -34,6 +34,7 @@ struct blkif_req {
 	bool mapped; /* the data are in the guest's pages; what buf points to has their iovec */
 	struct iovec iov;
 	int err;
+	uint64_t paid;  /* bytes that it has been counted with in the disk's limit */
 	uint64_t start; /* ns; 0: it is no request to the disk, as a malformed one is none */
 	struct blkif_req *next; /* on the free list, or on the list of those that are done */
 };
@@ -81,7 +82,9 @@ struct blkif {
 	struct blkif_req *done, **done_tail; /* to be answered in this turn */
 	unsigned inflight;                   /* atomic: others look */
 	bool starved;                        /* the next request waits in the ring for room */
-	bool taken_over;                     /* from a dead process, and not run yet */
+	bool limited;                        /* or because of the disk's limit */
+	struct limit_place place;
+	bool taken_over;          /* from a dead process, and not run yet */
 	struct blkif_req *replay; /* what a dead process owed, in the guest's order; submitted when
 				     the ring runs */
 	struct td_account memory; /* of blkif_memory: what the pools have touched */
@@ -97,6 +100,7 @@ struct blkif {
 	ev_prepare show;    /* the same, at the turn's end: the numbers for other programs */
 	ev_idle more;       /* the ring is looked at again in the next turn, without sleeping */
 	ev_timer storm, trim;
+	ev_timer pace; /* until the disk's limit lets the next request go */
 	struct blkif_poll poll;
 	unsigned turn, rounds; /* the loop's iteration, and looks at the ring in it */
 	unsigned empty_events;
@@ -132,6 +136,10 @@ void blkif_req_done(struct td_req *req, int err);
 
 /* Bytes of memory that it takes: for its data, and for the segments of an INDIRECT. */
 size_t blkif_room(const struct blkif_req *r);
+
+/* What it counts with in the disk's limit, before its segments are known: those of an INDIRECT as
+ * whole pages.  False: with nothing. */
+bool blkif_cost(const struct blkif_req *r, bool *write, uint64_t *bytes);
 
 /* Checks the request that stands in r's entry of the table (of an INDIRECT its segments are in
  * r->room), and makes r ready; 0, or the error to answer with. */

@@ -72,6 +72,7 @@ static void ring_break(struct blkif *b, const char *why)
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
+	ev_timer_stop(b->loop, &b->pace);
 	if (b->lane)
 		lane_tell(b->lane, LANE_BROKEN, tell_broken, b);
 	else
@@ -237,19 +238,47 @@ static bool has_room(struct blkif *b, struct blkif_req *r, bool must)
 	return r->room;
 }
 
-/* NULL: the next request must stay in the ring until others are answered.  What was copied then is
- * forgotten. */
-static struct blkif_req *take_one(struct blkif *b)
+/* RT1 of tapdisk/limit.h */
+static bool limit_lets(struct blkif *b, struct blkif_req *r, uint64_t now)
+{
+	uint64_t bytes, due;
+	bool write;
+
+	if (!limit_on(&b->disk->rates) || !blkif_cost(r, &write, &bytes))
+		return true;
+	due = limit_take(&b->disk->rates, &b->place, write, bytes, now);
+	if (due) {
+		b->limited = true;
+		ev_timer_stop(b->loop, &b->pace);
+		ev_timer_set(&b->pace, limit_delay(due, now), 0);
+		ev_timer_start(b->loop, &b->pace);
+		return false;
+	}
+	r->paid = bytes;
+	return true;
+}
+
+/* NULL: the next request must stay in the ring until others are answered, or its time has come.
+ * What was copied then is forgotten. */
+static struct blkif_req *take_one(struct blkif *b, uint64_t now)
 {
 	struct blkif_req *r = b->free;
 	struct inflight_entry *t = &b->table.entry[r->index];
+	uint64_t bytes;
+	bool write;
 
 	TD_KILL(TAKE_LOOKED);
 	blkif_get_request(b->p.abi, b->ring, b->slots, b->req_cons, &t->desc); /* R1 */
 	TD_KILL(TAKE_COPIED);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (!has_room(b, r, false))
+	r->paid = 0;
+	if (!limit_lets(b, r, now))
 		return NULL;
+	if (!has_room(b, r, false)) {
+		if (r->paid && blkif_cost(r, &write, &bytes))
+			limit_keep(&b->disk->rates, &b->place, write, bytes);
+		return NULL;
+	}
 	b->free = r->next;
 	inflight_take(&b->table, t);
 	b->req_cons++;
@@ -272,6 +301,9 @@ static void begin(struct blkif *b, struct blkif_req *first, uint64_t now)
 		r->start = r->err ? 0 : now;
 		if (!r->err)
 			stats_begin(&b->stats, r->req.op);
+		if (r->paid > r->req.len && !r->err)
+			limit_give_back(&b->disk->rates, r->req.op != TD_READ,
+					r->paid - r->req.len);
 	}
 	stats_taken(&b->stats);
 }
@@ -318,20 +350,22 @@ static bool take_batch(struct blkif *b, uint32_t prod, uint64_t now)
 			"it says that it has put more requests into the ring than the ring holds");
 		return false;
 	}
+	b->limited = false;
 	if (prod == b->req_cons)
 		return true;
 	now = now ? now : td_clock();
 	start_trim(b);
-	while (b->req_cons != prod && (*tail = take_one(b)))
+	while (b->req_cons != prod && (*tail = take_one(b, now)))
 		tail = &(*tail)->next;
-	blkif_poll_work(b, now);
+	if (first || !b->limited) /* a limit is nothing to stay awake for */
+		blkif_poll_work(b, now);
 	TD_KILL(TAKE_BATCH);
 	begin(b, first, now);
 	TD_KILL(TAKE_CHECKED);
 	show_later(b);
 	submit_all(b, first);
-	b->starved = b->req_cons != prod;
-	return !b->starved;
+	b->starved = b->req_cons != prod && !b->limited;
+	return !b->starved && !b->limited;
 }
 
 static uint32_t read_prod(const struct blkif *b)
@@ -411,6 +445,11 @@ static void on_storm(struct ev_loop *loop, ev_timer *w, int revents)
 	ev_io_start(loop, &b->event);
 }
 
+static void on_pace(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	ring_take(w->data, 0);
+}
+
 static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct blkif *b = w->data;
@@ -445,9 +484,10 @@ void blkif_init_watchers(struct blkif *b)
 						 starve this idle watcher */
 	ev_timer_init(&b->storm, on_storm, 0, STORM_DELAY);
 	ev_timer_init(&b->trim, on_trim, 0, TRIM_TICK);
+	ev_timer_init(&b->pace, on_pace, 0, 0);
 	blkif_poll_init(b);
 	b->event.data = b->respond.data = b->more.data = b->show.data = b->storm.data =
-		b->trim.data = b;
+		b->trim.data = b->pace.data = b;
 }
 
 void blkif_hold(struct blkif *b)
@@ -460,6 +500,7 @@ void blkif_hold(struct blkif *b)
 	ev_io_stop(b->loop, &b->event);
 	ev_idle_stop(b->loop, &b->more);
 	ev_timer_stop(b->loop, &b->storm);
+	ev_timer_stop(b->loop, &b->pace);
 }
 
 /* Does what a dead process owed. */

@@ -17,6 +17,7 @@
 
 #include "tapdisk/blkif/blkif-abi.h"
 #include "tapdisk/cache/cache.h"
+#include "tapdisk/limit.h"
 #include "td/xport.h"
 
 struct blkif;
@@ -34,7 +35,8 @@ struct blkif_disk {
 	bool decrypts; /* as td_image_info has it, of any image of the chain; atomic */
 	/* of what its guests can make happen as often as they like; main thread */
 	struct td_log_limit limit;
-	uint32_t block; /* bytes: writes must be multiples of it; 0: of 512 */
+	uint32_t block;     /* bytes: writes must be multiples of it; 0: of 512 */
+	struct limit rates; /* of the disk, with all its rings and NBD clients */
 	void *owner;
 	/* in the main thread: */
 	/* once, when the guest has broken the protocol */

@@ -336,6 +336,8 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	if (has)
 		rc = ctl_get_options(call->req, spec ? spec : v->spec, &o, err);
 	v->users--;
+	if (!rc && has && !o.limit.said)
+		o.limit = v->opt.limit; /* it takes a word to lift them */
 	if (!rc)
 		rc = vbd_unpause(v, spec, has ? &o : NULL, err);
 	if (!rc)
@@ -453,6 +455,7 @@ static const struct op ops[] = {
 	{"unpause", op_unpause, true},
 	{"resize", op_resize, true},
 	{"relink", ctl_op_relink, true},
+	{"limit", ctl_op_limit, true},
 	{"stats", op_stats, true},
 	{"stats_all", op_stats_all, false},
 	{"info", op_info, true},

@@ -27,6 +27,9 @@ int ctl_adopt_ring(struct ctl_call *call, struct vbd *v, const json_t *ring, int
 /* ctl-relink.c */
 int ctl_op_relink(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
 
+/* ctl-limit.c */
+int ctl_op_limit(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+
 /* ctl-move.c */
 int ctl_op_handover(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
 int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);

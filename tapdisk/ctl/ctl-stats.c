@@ -224,6 +224,7 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		json_object_set_new(j, "requests", requests_json(s, t, full));
 		json_object_set_new(j, "queue", queue_json(s, t));
 		json_object_set_new(j, "cache", cache_json(v));
+		json_object_set_new(j, "limit", ctl_limit_json(v));
 	}
 	if (v->cache.io)
 		json_object_set_new(j, "engine", engine_json(v->cache.io));

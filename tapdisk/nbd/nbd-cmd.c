@@ -19,6 +19,8 @@
 
 #include <errno.h>
 
+#include "lib/io/clock.h"
+
 static const char cut_off[] = "a long read failed in its middle (a client without structured "
 			      "replies cannot be told otherwise)";
 
@@ -194,6 +196,35 @@ static int check_request(const struct nbd_conn *c, const struct nbd_req *r)
 	return 0;
 }
 
+/* RT1 of tapdisk/limit.h, of a request of which nothing has begun. */
+static bool limit_lets(struct nbd_conn *c, const struct nbd_req *r)
+{
+	bool data = r->type == NBD_CMD_READ || r->type == NBD_CMD_WRITE ||
+		    r->type == NBD_CMD_WRITE_ZEROES;
+	struct limit *l = c->n->disk->limit;
+	uint64_t now, due;
+
+	if (!l || !limit_on(l) || (!data && r->type != NBD_CMD_TRIM))
+		return true;
+	now = td_clock_now();
+	due = limit_take(l, &c->place, r->type != NBD_CMD_READ, data ? r->len : 0, now);
+	if (!due)
+		return true;
+	ev_timer_stop(c->n->loop, &c->pace);
+	ev_timer_set(&c->pace, limit_delay(due, now), 0);
+	ev_timer_start(c->n->loop, &c->pace);
+	return false;
+}
+
+static void limit_later(struct nbd_conn *c, const struct nbd_req *r)
+{
+	struct limit *l = c->n->disk->limit;
+
+	if (l && limit_on(l))
+		limit_keep(l, &c->place, r->type != NBD_CMD_READ,
+			   r->type == NBD_CMD_TRIM ? 0 : r->len);
+}
+
 /* Starts a checked request; false when there is no room for its data. */
 static bool start_request(struct nbd_conn *c, struct nbd_req *r)
 {
@@ -254,7 +285,12 @@ bool nbd_take(struct nbd_conn *c, const uint8_t *p)
 	r->len = nbd_get32(p + 24);
 	err = check_request(c, r);
 	if (!err && (r->len || r->type == NBD_CMD_FLUSH)) {
+		if (!limit_lets(c, r)) {
+			nbd_req_put(r);
+			return false;
+		}
 		if (!start_request(c, r)) {
+			limit_later(c, r);
 			nbd_req_put(r);
 			return false;
 		}

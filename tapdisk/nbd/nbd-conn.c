@@ -72,6 +72,7 @@ void nbd_conn_free(struct nbd_conn *c)
 	ev_io_stop(c->n->loop, &c->in);
 	ev_io_stop(c->n->loop, &c->out);
 	ev_timer_stop(c->n->loop, &c->patience);
+	ev_timer_stop(c->n->loop, &c->pace);
 	ev_clear_pending(c->n->loop, &c->respond);
 	if (c->whole)
 		nbd_req_put(c->whole);
@@ -407,6 +408,11 @@ static void on_respond(struct ev_loop *loop, ev_prepare *w, int revents)
 		nbd_conn_free(c);
 }
 
+static void on_limit(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	nbd_conn_kick(w->data);
+}
+
 static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct nbd_conn *c = w->data;
@@ -458,7 +464,8 @@ void nbd_conn_new(struct nbd *n, int fd, bool oldstyle)
 	ev_set_priority(&c->respond, TD_PRI_RING);
 	ev_init(&c->patience, on_patience);
 	c->patience.repeat = PATIENCE;
-	c->in.data = c->out.data = c->respond.data = c->patience.data = c;
+	ev_timer_init(&c->pace, on_limit, 0, 0);
+	c->in.data = c->out.data = c->respond.data = c->patience.data = c->pace.data = c;
 	td_list_add(&n->conns, &c->link);
 	process_clients++;
 	n->n.clients++;

@@ -62,9 +62,11 @@ struct nbd_conn {
 	ev_io in, out;
 	ev_prepare respond; /* never started: fed at TD_PRI_RING */
 	ev_timer patience;  /* with the handshake */
-	bool transmission;  /* past the handshake */
-	bool ending;        /* nothing is read any more; it goes when all is answered */
-	bool gone;          /* nothing can be sent any more either */
+	ev_timer pace;      /* until the disk's limit lets the next request go */
+	struct limit_place place;
+	bool transmission; /* past the handshake */
+	bool ending;       /* nothing is read any more; it goes when all is answered */
+	bool gone;         /* nothing can be sent any more either */
 	struct nbd_handshake hs;
 	struct nbd_answer *answer; /* what the handshake has to say; NULL when that is over */
 	size_t answered;           /* bytes of it that are sent */

@@ -23,6 +23,7 @@
 #define TAPDISK_NBD_H
 
 #include "tapdisk/cache/cache.h"
+#include "tapdisk/limit.h"
 #include "tapdisk/stats/stats.h"
 
 struct nbd;
@@ -36,6 +37,7 @@ struct nbd_disk {
 	uint32_t preferred; /* bytes: the best unit of a request */
 	uint32_t block;     /* bytes: what changes something must be multiples of it; 0: of 512 */
 	bool read_only, trim;
+	struct limit *limit; /* of the disk; NULL: there is none */
 	void *owner;
 	void (*idle)(void *owner); /* nothing is in flight any more */
 };

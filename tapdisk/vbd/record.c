@@ -17,6 +17,7 @@
 static json_t *words(const struct vbd_options *o)
 {
 	json_t *a = json_array();
+	char limit[64];
 
 	json_array_append_new(a, json_sprintf("cache=%s", o->mode->name));
 	json_array_append_new(a, json_sprintf("unsafe=%s", o->unsafe ? "yes" : "no"));
@@ -32,6 +33,12 @@ static json_t *words(const struct vbd_options *o)
 	if (o->data_file[0]) /* nor this one */
 		json_array_append_new(a, json_sprintf("data-file=%s", o->data_file));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
+	/* a successor starts with what the host's configuration says, which may be another by now
+	 */
+	if (o->limit.said)
+		json_array_append_new(a, json_string("limit=none"));
+	for (unsigned i = 0; limit_word(&o->limit, i, limit); i++)
+		json_array_append_new(a, json_string(limit));
 	return a;
 }
 

@@ -10,6 +10,7 @@
 #include "drivers/drivers.h"
 #include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/chain.h"
@@ -226,6 +227,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	free(v->spec); /* which spec may be */
 	v->spec = copy;
 	v->opt = *o;
+	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->leaf = leaf;
 	v->redo = redo;
 	v->log_waits = false;

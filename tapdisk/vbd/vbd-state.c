@@ -93,8 +93,11 @@ void vbd_listen(struct vbd *v)
 				      .owner = v,
 				      .broken = on_ring_broken,
 				      .idle = on_ring_idle};
-	v->nbd_disk = (struct nbd_disk){
-		.cache = &v->cache, .stats = &v->stats, .owner = v, .idle = on_ring_idle};
+	v->nbd_disk = (struct nbd_disk){.cache = &v->cache,
+					.stats = &v->stats,
+					.limit = &v->disk.rates,
+					.owner = v,
+					.idle = on_ring_idle};
 }
 
 void vbd_listen_to(struct vbd *v, struct td_image *leaf)

@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 #include "lib/syncmark.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/settle.h"
@@ -252,6 +253,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	if (!v->spec)
 		return td_fail(err, ENOMEM, "out of memory for %s", spec);
 	v->opt = *o;
+	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->disk.sectors = sectors;
 	v->disk.read_only = o->read_only;
 	v->state = VBD_PAUSED;
@@ -416,6 +418,23 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 		v->changed(v);
 	}
 	return rc < 0 ? rc : 0;
+}
+
+int vbd_limit(struct vbd *v, const struct limit_rates *r, struct td_err *err)
+{
+	int rc = 0;
+
+	vbd_lock(v);
+	if (!v->spec) {
+		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to limit",
+			     v->minor);
+	} else {
+		v->opt.limit = *r;
+		record_write(v);
+		limit_set(&v->disk.rates, r, td_clock_now());
+	}
+	vbd_unlock(v);
+	return rc;
 }
 
 int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, struct td_err *err)

@@ -99,6 +99,8 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
 /* spec or o NULL: as before. */
 int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
 int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size again */
+/* How much it may be asked for from now on (tapdisk/limit.h); paused too. */
+int vbd_limit(struct vbd *v, const struct limit_rates *r, struct td_err *err);
 /* Names another parent in the leaf, which is `file' (struct vbd.file); the chain stays open as it
  * is. */
 int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, struct td_err *err);

@@ -121,7 +121,7 @@ CRASH_ENV = HOST_OBJECTS='$(tests_crash_hostlab_OBJECTS)' HOST_FLAGS='$(tests_cr
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
 	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)' \
 	CUTS_LINK='$(VHD_IMAGE_WRAPS) $(LDFLAGS) $(tests_unit_test_vhd_resize_OBJECTS) @ $(tests_unit_test_vhd_resize_LDADD) $(LIBS)' \
-	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
+	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o tests/support/test-ring.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
 
 # whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
@@ -135,6 +135,8 @@ CRASH_UNITS = \
 	tests/unit/test-redo-whose \
 	tests/unit/test-qcow \
 	tests/unit/test-cache-space \
+	tests/unit/test-limit \
+	tests/unit/test-blkif-limit \
 	tests/unit/test-lane \
 	tests/unit/test-redo-format \
 	tests/unit/test-io \

@@ -72,6 +72,9 @@ try "unsafe=yes:cache=unsafe:$img" "$img"
 expect 0 script $D remove
 try "$img" "$img" cache=unsafe unsafe=1
 expect 0 script $D remove
+try "limit-bytes=20M:cache=$mode:$img" "$img" limit-iops-write=300 limit-burst=500
+is "limits" "$(tap_ctl limit -p "$(get $B/pid)" -m "$(get $B/minor)" | tr '\n' ' ')" "limit-iops-write=300 limit-bytes=20971520 limit-burst=500 "
+expect 0 script $D remove
 nothing_left
 
 # --- formats, with what libxl puts in front of a script's target; a path from the root of xenstore

@@ -62,6 +62,7 @@ IT_TESTS += \
 	tests/it/stats.sh \
 	tests/it/stats-rrdd.sh \
 	tests/it/parents-cache.sh \
+	tests/it/limit.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh
 

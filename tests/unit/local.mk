@@ -26,6 +26,8 @@ UNIT_PARTS = \
 	tests/unit/test-blkif-poll \
 	tests/unit/test-blkif-persist \
 	tests/unit/test-blkif-memory \
+	tests/unit/test-blkif-limit \
+	tests/unit/test-limit \
 	tests/unit/test-inflight \
 	tests/unit/test-align \
 	tests/unit/test-io \
@@ -70,6 +72,10 @@ tests_unit_test_blkif_indirect_SOURCES = tests/unit/test-blkif-indirect.c $(TEST
 tests_unit_test_blkif_indirect_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_poll_SOURCES = tests/unit/test-blkif-poll.c $(TEST_RING)
 tests_unit_test_blkif_poll_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_blkif_limit_SOURCES = tests/unit/test-blkif-limit.c $(TEST_RING)
+tests_unit_test_blkif_limit_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_limit_SOURCES = tests/unit/test-limit.c tests/support/suite.h
+tests_unit_test_limit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)
 tests_unit_test_blkif_persist_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_memory_SOURCES = \
