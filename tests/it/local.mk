@@ -136,6 +136,8 @@ EXTRA_DIST += tests/support/fibers.py
 IT_TESTS += tests/it/format.sh
 # numbered rules, and their index
 IT_TESTS += tests/it/rules.sh
+# each source has its line in HACKING
+IT_TESTS += tests/it/map.sh
 
 TESTS += $(IT_TESTS)
 EXTRA_DIST += $(IT_TESTS)

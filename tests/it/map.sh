@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# HACKING's map has each source of the product in its room, once, and no other.
+. "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
+command -v python3 >/dev/null || skip "python3 is not installed"
+
+cat >"$WORK/map" <<'P'
+import glob, re
+
+ROOMS = ("lib", "drivers", "tapdisk", "control")
+there = {p.rsplit(".", 1)[0] for top in ROOMS for p in glob.glob(top + "/**/*.c", recursive=True)}
+said, room = [], None
+for line in open("HACKING"):
+    if line.startswith("Who may include"):
+        break
+    if m := re.match(r"    ([a-z][a-z/-]*/)(\s|$)", line):
+        room = m[1]
+    elif room and room.startswith(ROOMS) and (m := re.match(r"      ([a-z][\w., -]*?)(  |$)", line)):
+        said += [room + n for n in m[1].split(", ") if not n.endswith(".h")]
+bad = [f"{p}: twice" for p in sorted(set(said)) if said.count(p) > 1]
+bad += [f"{p}.c has no line" for p in sorted(there - set(said))]
+bad += [f"{p}: there is none" for p in sorted(set(said) - there) if not glob.glob(p + "*")]
+print("\n".join(bad))
+P
+
+mkdir -p "$WORK/tree/lib/io" && cd "$WORK/tree" || exit 99
+touch lib/a.c lib/b.c lib/io/c.c
+printf '    lib/       what\n      a         one\n      c, a      two\n\n    lib/io/   that\n      c         three\n' >HACKING
+run python3 "$WORK/map"
+is "planted faults" "$OUT" "lib/a: twice
+lib/b.c has no line
+lib/c: there is none"
+
+cd "$top_srcdir" || exit 99
+run python3 "$WORK/map"
+is "the map of the tree" "$RC $OUT" "0 "
