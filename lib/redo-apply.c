@@ -201,7 +201,8 @@ static int show_log(const struct td_redo *r, struct td_file *f, struct td_err *e
 	int rc = 0;
 
 	if (!shown)
-		return td_fail(err, ENOMEM, "no memory to read %s through %s", f->path, r->path);
+		return td_fail(err, ENOMEM, "out of memory: cannot read %s through %s", f->path,
+			       r->path);
 	shown->over = (struct td_file_over){show_in, shown_free};
 	shown->a.f = f;
 	for (unsigned wave = TD_REDO_FIRST; !rc && wave <= TD_REDO_SECOND; wave++) {

@@ -239,7 +239,7 @@ int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_e
 			       "written may be lost; `tap-ctl free -f' gives it up",
 			       path);
 	*out = td_redo_new(path);
-	return *out ? 0 : td_fail(err, ENOMEM, "no memory for %s", path);
+	return *out ? 0 : td_fail(err, ENOMEM, "out of memory for %s", path);
 }
 
 void td_redo_free(struct td_redo *r)

@@ -53,7 +53,7 @@ void td_shm_device_remove(const char *name, pid_t pid);
 void td_shm_empty(int fd, pid_t pid);
 
 /* Removes what a dead process has left, or (pid 0) what all dead ones have.  Touches nothing that
- * is another user's. */
+ * belongs to another user. */
 void td_shm_sweep(pid_t pid);
 
 #endif

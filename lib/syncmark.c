@@ -22,7 +22,7 @@ struct page {
 	struct td_sync_mark mark;
 };
 
-/* Whole, and only then in the place of a predecessor's. */
+/* Written whole before it replaces a predecessor's. */
 static int make_page(const char *path, bool failed, struct page **out)
 {
 	char making[PATH_MAX];

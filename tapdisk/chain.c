@@ -38,7 +38,7 @@ int chain_reach(const char *spec, const struct td_how *how, struct td_io *io,
 	int rc = (int)td_await_call(io, reach_run, &c);
 
 	reach->data = how->data && *how->data ? how->data : NULL;
-	return rc < 0 ? td_fail(err, -rc, "no memory to open %s", spec) : 0;
+	return rc < 0 ? td_fail(err, -rc, "out of memory: cannot open %s", spec) : 0;
 }
 
 /* A VHD knows its VHD parent by its uuid. */

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/ctl-client.h"
 
@@ -26,7 +27,9 @@ static int note(struct store *s, const struct xs_disk *v, const char *spec, stru
 {
 	int rc = store_write_text(s, v->back, "params", spec);
 
-	return rc ? td_fail(err, -rc, "cannot write %s/params", v->back) : 0;
+	return rc ? td_fail(err, -rc, "cannot write %s/params in xenstore: %s", v->back,
+			    strerror(-rc))
+		  : 0;
 }
 
 static int change_medium(struct store *s, const struct xs_disk *v, pid_t pid, int minor,

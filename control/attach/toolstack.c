@@ -136,7 +136,7 @@ int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk 
 			err, EEXIST,
 			"domain %u has a %s already; detach it first, or choose another vdev",
 			v->domid, d->vdev);
-	return rc ? td_fail(err, -rc, "cannot write %s and %s: %s", v->back, v->front,
+	return rc ? td_fail(err, -rc, "cannot write %s and %s in xenstore: %s", v->back, v->front,
 			    strerror(-rc))
 		  : 0;
 }
@@ -177,7 +177,8 @@ int xs_disk_ask_to_close(struct store *s, const struct xs_disk *v, struct td_err
 			rc = store_write_text(s, v->back, "state", "5");
 		rc = end(s, rc);
 	} while (rc == 1);
-	return rc ? td_fail(err, -rc, "cannot write %s: %s", v->back, strerror(-rc)) : 0;
+	return rc ? td_fail(err, -rc, "cannot write %s in xenstore: %s", v->back, strerror(-rc))
+		  : 0;
 }
 
 static double now(void)

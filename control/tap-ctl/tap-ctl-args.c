@@ -295,7 +295,7 @@ int tc_spec(const char *args, char **spec, struct td_err *err)
 		return td_fail(err, EINVAL, "'%s' is not of the form TYPE:PATH", args);
 	if (colon[1] == '/' || !spec_is_file(args, colon - args)) {
 		*spec = strdup(args);
-		return *spec ? 0 : td_fail(err, ENOMEM, "no memory");
+		return *spec ? 0 : td_fail(err, ENOMEM, "out of memory");
 	}
 	path = tc_absolute(colon + 1);
 	if (!path)
@@ -304,5 +304,5 @@ int tc_spec(const char *args, char **spec, struct td_err *err)
 	if (asprintf(spec, "%.*s:%s", (int)(colon - args), args, path) < 0)
 		*spec = NULL;
 	free(path);
-	return *spec ? 0 : td_fail(err, ENOMEM, "no memory");
+	return *spec ? 0 : td_fail(err, ENOMEM, "out of memory");
 }

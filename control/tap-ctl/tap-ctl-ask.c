@@ -49,7 +49,7 @@ static int ask_add_pid(pid_t pid, void *arg)
 		struct asked *more = realloc(all->asked, (all->room + 64) * sizeof *more);
 
 		if (!more)
-			return td_fail(all->err, ENOMEM, "no memory");
+			return td_fail(all->err, ENOMEM, "out of memory");
 		all->asked = more;
 		all->room += 64;
 	}
@@ -172,7 +172,8 @@ static int ask_turn(struct ask *all, struct pollfd *p, long long left)
 	if (ret || through)
 		return ret ? ret : 1;
 	if (poll(p, all->n, retry && left > RETRY_MS ? RETRY_MS : (int)left) < 0 && errno != EINTR)
-		return td_fail(all->err, errno, "poll: %s", strerror(errno));
+		return td_fail(all->err, errno, "cannot wait for the answers of tapdisks: %s",
+			       strerror(errno));
 	for (size_t i = 0; i < all->n && !ret; i++)
 		if (p[i].fd >= 0 && p[i].revents)
 			ret = ask_hear(all, &all->asked[i]);
@@ -189,7 +190,7 @@ int tc_ask_all(const char *op, pid_t only_pid, int timeout_s, struct tc_rows *ro
 
 	p = calloc(all.n + 1, sizeof *p);
 	if (!p && !ret)
-		ret = td_fail(err, ENOMEM, "no memory");
+		ret = td_fail(err, ENOMEM, "out of memory");
 	while (!ret && now_ms() < end)
 		ret = ask_turn(&all, p, end - now_ms());
 	for (size_t i = 0; i < all.n; i++) {

@@ -155,7 +155,7 @@ int tc_cmd_audit(const struct tc_args *a, struct td_err *err)
 	if (!rc)
 		rc = ask("stats", a, &reply, err);
 	if (!rc && !(report = report_new(a, info)))
-		rc = td_fail(err, ENOMEM, "no memory");
+		rc = td_fail(err, ENOMEM, "out of memory");
 	if (!rc) {
 		stats = json_object_get(reply, "stats");
 		json_object_set_new(

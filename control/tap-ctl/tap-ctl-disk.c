@@ -90,7 +90,7 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 			return ret;
 	}
 	if (a->options && json_object_set(req, "options", a->options))
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	return 0;
 }
 
@@ -273,7 +273,9 @@ int tc_cmd_stats(const struct tc_args *a, struct td_err *err)
 			ret = td_fail(err, EPROTO, "tapdisk %d gave no statistics for minor %d",
 				      (int)a->pid, a->minor);
 		else if (json_dumpf(stats, stdout, JSON_PRESERVE_ORDER) || putchar('\n') == EOF)
-			ret = td_fail(err, errno ? errno : EIO, "cannot write the statistics");
+			ret = td_fail(err, errno ? errno : EIO,
+				      "cannot write to standard output: %s",
+				      strerror(errno ? errno : EIO));
 	}
 	json_decref(reply);
 	return ret;

@@ -255,7 +255,7 @@ static int replace(const char *path, const struct tc_rows *rows, struct td_err *
 	FILE *f;
 
 	if (asprintf(&tmp, "%s.XXXXXX", path) < 0)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	fd = mkstemp(tmp);
 	f = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!f) {

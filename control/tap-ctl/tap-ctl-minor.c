@@ -91,7 +91,7 @@ int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 		int rc;
 
 		if (!p)
-			return td_fail(err, ENOMEM, "no memory");
+			return td_fail(err, ENOMEM, "out of memory");
 		rc = marker_make(p, making);
 		if (!rc) {
 			*minor = n;
@@ -149,7 +149,7 @@ int tc_free(int minor, bool give_up, struct td_err *err)
 	int ret;
 
 	if (!path)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	ret = tc_settle(minor, give_up, err);
 	if (ret) {
 		free(path);

@@ -216,7 +216,7 @@ int tc_cmd_mode(const struct tc_args *a, struct td_err *err)
 	if (!rc && !a->clear)
 		rc = put_file(dir, file, image, a->options, err);
 	else if (!rc && unlink(file) < 0)
-		rc = td_fail(err, errno, "nothing is said of %s: %s", image, strerror(errno));
+		rc = td_fail(err, errno, "no keys are set for %s: %s", image, strerror(errno));
 	free(image);
 	return rc;
 }

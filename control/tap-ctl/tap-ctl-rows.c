@@ -16,7 +16,7 @@ int tc_rows_add(struct tc_rows *rows, json_t *row, struct td_err *err)
 
 		if (!more) {
 			json_decref(row);
-			return td_fail(err, ENOMEM, "no memory");
+			return td_fail(err, ENOMEM, "out of memory");
 		}
 		rows->row = more;
 		rows->room = room;

@@ -104,7 +104,8 @@ static int spawn_wait(int fd, struct td_err *err)
 		return td_fail(err, ECHILD,
 			       "the new tapdisk ended before it was ready: see the system log");
 	if (ret)
-		return td_fail(err, -ret, "the new tapdisk does not speak our language: %s",
+		return td_fail(err, -ret,
+			       "the new tapdisk reports its start in an unknown form: %s",
 			       strerror(-ret));
 	ret = (int)json_integer_value(json_object_get(msg, "err"));
 	text = json_string_value(json_object_get(msg, "text"));

@@ -335,7 +335,8 @@ static int print_json(const struct top *t, struct td_err *err)
 		      t->seconds, "silent", (int)t->silent, "disks", disks);
 	bad = json_dumpf(o, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(12));
 	json_decref(o);
-	return bad ? td_fail(err, errno ? errno : EIO, "cannot write the numbers")
+	return bad ? td_fail(err, errno ? errno : EIO, "cannot write to standard output: %s",
+			     strerror(errno ? errno : EIO))
 		   : tc_put_line("", err);
 }
 

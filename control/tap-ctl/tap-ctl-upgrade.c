@@ -76,7 +76,7 @@ static int consider(pid_t pid, void *arg)
 		struct upgrade *more = realloc(all->u, (all->room + 16) * sizeof *more);
 
 		if (!more)
-			return td_fail(all->err, ENOMEM, "no memory");
+			return td_fail(all->err, ENOMEM, "out of memory");
 		all->u = more;
 		all->room += 16;
 	}

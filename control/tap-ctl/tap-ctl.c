@@ -141,7 +141,7 @@ static const struct tc_opt opts_limit[] = {
 static const struct tc_opt opts_mode[] = {
 	{'a', "args", "[TYPE:]PATH", "the image", TC_ARGS},
 	{'o', "option", "KEY=VALUE", "what it is opened with; may be repeated", TC_OPTION},
-	{3, "clear", NULL, "nothing is said of it any more", TC_CLEAR},
+	{3, "clear", NULL, "remove the keys of the image", TC_CLEAR},
 	OPT_HELP};
 static const struct tc_opt opts_metrics[] = {
 	{'f', "file", "PATH", "put them into this file, whole, instead of printing them", TC_FILE},
@@ -227,9 +227,9 @@ static int absolute(const char *variable, struct td_err *err)
 		return td_fail(err, errno, "cannot tell the current directory: %s",
 			       strerror(errno));
 	if (asprintf(&path, "%s/%s", cwd, dir) < 0)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	if (setenv(variable, path, 1) < 0)
-		ret = td_fail(err, ENOMEM, "no memory");
+		ret = td_fail(err, ENOMEM, "out of memory");
 	free(path);
 	return ret;
 }

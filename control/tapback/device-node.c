@@ -44,7 +44,8 @@ void device_write(struct device *d, const char *key, const char *value)
 	assert(d->magic == DEVICE_MAGIC);
 	rc = write_kept(d, key, value);
 	if (rc && rc != -ENOENT)
-		td_log(LOG_ERR, "%s: cannot write %s: %s", d->dir, key, strerror(-rc));
+		td_log(LOG_ERR, "%s: cannot write the key %s in xenstore: %s", d->dir, key,
+		       strerror(-rc));
 }
 
 void device_state(struct device *d, int state)

@@ -189,7 +189,8 @@ int devices_open(struct devices *m, struct ev_loop *loop, const struct devices_o
 	 * the end */
 	if (opt->shutdown_request &&
 	    (rc = store_write(m->store, "control", "feature-shutdown-request", "1")))
-		td_log(LOG_ERR, "cannot write control/feature-shutdown-request: %s", strerror(-rc));
+		td_log(LOG_ERR, "cannot write control/feature-shutdown-request in xenstore: %s",
+		       strerror(-rc));
 	rc = store_watch(m->store, m->root, "b");
 	if (rc) {
 		store_close(m->store);

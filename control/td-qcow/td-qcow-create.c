@@ -320,7 +320,10 @@ int td_qcow_create(struct td_qcow *t)
 	if (!rc && t->argc - optind == 2)
 		rc = td_qcow_size(t->argv[optind + 1], &o->size, t->err);
 	if (!rc && !o->size && !o->backing)
-		rc = td_fail(t->err, EINVAL, "how large is %s to be?", t->argv[optind]);
+		rc = td_fail(t->err, EINVAL,
+			     "the size of %s is missing: give it behind the file, or a backing "
+			     "file with -b",
+			     t->argv[optind]);
 	return -(rc ? rc : create(t, t->argv[optind], &new, force));
 }
 

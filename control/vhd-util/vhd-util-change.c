@@ -370,7 +370,7 @@ static int copy_stdout(struct vhd_image *v, struct td_err *err)
 {
 	enum { CHUNK = 1 << 20 };
 	uint8_t *b = malloc(CHUNK);
-	int rc = b ? 0 : td_fail(err, ENOMEM, "no memory");
+	int rc = b ? 0 : td_fail(err, ENOMEM, "out of memory");
 
 	for (uint64_t at = 0, n; at < v->size && !rc; at += n) {
 		n = v->size - at < CHUNK ? v->size - at : CHUNK;

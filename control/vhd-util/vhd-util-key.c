@@ -100,7 +100,8 @@ static int hash_key(const char *image, const char *path, const uint8_t nonce[32]
 			     "the key %s has %zu bytes, and by its name it should have %zu", path,
 			     len, want);
 	if (!rc && !EVP_Digest(text, 32 + len, hash, NULL, EVP_sha256(), NULL))
-		rc = td_fail(err, EIO, "SHA-256 failed");
+		rc = td_fail(err, EIO, "cannot compute the SHA-256 of the key %s: OpenSSL failed",
+			     path);
 	explicit_bzero(text, sizeof text);
 	return rc;
 }

@@ -27,7 +27,8 @@ static int run_json(char *const argv[], json_t **out, struct td_err *err)
 	FILE *f;
 
 	if (pipe(fds) < 0)
-		return td_fail(err, errno, "no pipe: %s", strerror(errno));
+		return td_fail(err, errno, "cannot make a pipe to run %s: %s", argv[0],
+			       strerror(errno));
 	posix_spawn_file_actions_init(&acts);
 	posix_spawn_file_actions_adddup2(&acts, fds[1], STDOUT_FILENO);
 	posix_spawn_file_actions_addclose(&acts, fds[0]);
@@ -54,7 +55,8 @@ static int run_json(char *const argv[], json_t **out, struct td_err *err)
 	*out = NULL;
 	if (status)
 		return td_fail(err, EIO, "%s %s failed: its message is above", argv[0], argv[1]);
-	return td_fail(err, EIO, "%s says what cannot be understood: %s", argv[0], why.text);
+	return td_fail(err, EIO, "the output of %s is not the JSON that is expected: %s", argv[0],
+		       why.text);
 }
 
 static json_t *rows(json_t *report, const char *kind)
@@ -96,14 +98,14 @@ static int add_segment(json_t *row, json_t *pvs, struct vu_targets *all, struct 
 		return 0;
 	t = vu_target_add(all, name);
 	if (!t)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	t->size = number(row, "lv_size");
 	t->length = number(row, "seg_size");
 	if (!open || strchr(device, ',') || strcmp(td_json_text(row, "segtype"), "linear"))
 		return 0; /* striped or mirrored: through its own device, if it is active */
 	t->start = extents_start(pvs, device, (size_t)(open - device)) + first * extent;
 	t->device = strndup(device, (size_t)(open - device));
-	return t->device ? 0 : td_fail(err, ENOMEM, "no memory");
+	return t->device ? 0 : td_fail(err, ENOMEM, "out of memory");
 }
 
 int vu_lvm_volumes(const char *vg, struct vu_targets *all, struct td_err *err)

@@ -138,7 +138,7 @@ static const char *code_name(uint32_t code)
 static int print_locators(const struct vhd_image *v, struct td_err *err)
 {
 	uint8_t *data = malloc(VHD_LOC_MAX);
-	int rc = data ? 0 : td_fail(err, ENOMEM, "no memory");
+	int rc = data ? 0 : td_fail(err, ENOMEM, "out of memory");
 
 	printf("VHD Parent Locators:\n--------------------\n");
 	for (int i = 0; i < VHD_LOCATORS && !rc; i++) {
@@ -331,7 +331,7 @@ static int print_data(struct vhd_image *v, uint64_t block, uint64_t count, struc
 		rc = not_encrypted(v, err);
 
 	if (!rc && !(buf = malloc(v->layout.block_size)))
-		rc = td_fail(err, ENOMEM, "no memory");
+		rc = td_fail(err, ENOMEM, "out of memory");
 	for (uint64_t b = block; b < block + count && !rc; b++) {
 		if (v->bat[b] == VHD_UNUSED) {
 			printf("block %s not allocated\n", num(b));
@@ -375,7 +375,7 @@ static int print_blocks(const struct vhd_image *v, struct td_err *err)
 	int rc;
 
 	if (!map)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	for (uint64_t b = 0; b < blocks; b++)
 		if (v->footer.type == VHD_FIXED || v->bat[b] != VHD_UNUSED)
 			vhd_bits_set(map, b, b + 1);

@@ -113,7 +113,7 @@ static int look_at_file(const struct vu_args *a, const char *path, struct image 
 	if (!rc && v->footer.type == VHD_DIFF) {
 		rc = parent_of_file(a, v, parent, err);
 		if (!rc && !(i->parent = strdup(parent)))
-			rc = td_fail(err, ENOMEM, "no memory");
+			rc = td_fail(err, ENOMEM, "out of memory");
 	}
 	vhd_image_close(v);
 	return rc;
@@ -149,7 +149,7 @@ static int look_inside(struct vhd_image *dev, const struct vu_target *t, struct 
 		return rc;
 	vu_lvm_volume_of(parent);
 	i->parent = strdup(parent);
-	return i->parent ? 0 : td_fail(err, ENOMEM, "no memory");
+	return i->parent ? 0 : td_fail(err, ENOMEM, "out of memory");
 }
 
 static int look_at_volume(const struct vu_args *a, const struct vu_target *t, struct image *i,
@@ -286,7 +286,7 @@ static struct image *new_image(struct scan *s, const char *name, struct td_err *
 
 		i = realloc(s->images, room * sizeof *i);
 		if (!i) {
-			td_fail(err, ENOMEM, "no memory");
+			td_fail(err, ENOMEM, "out of memory");
 			return NULL;
 		}
 		s->images = i;
@@ -295,7 +295,7 @@ static struct image *new_image(struct scan *s, const char *name, struct td_err *
 	i = &s->images[s->n];
 	*i = (struct image){.name = strdup(name)};
 	if (!i->name) {
-		td_fail(err, ENOMEM, "no memory");
+		td_fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}
 	s->n++;
@@ -353,7 +353,7 @@ static int scan_one(struct scan *s, const struct vu_target *t, struct td_err *er
 		if (rc < 0) {
 			i->error = malloc(sizeof why);
 			if (!i->error)
-				return td_fail(err, ENOMEM, "no memory");
+				return td_fail(err, ENOMEM, "out of memory");
 			*i->error = why;
 		}
 		if (!s->a->json && (!s->a->val['p'] || i->error))
@@ -387,14 +387,14 @@ static int find_files(struct scan *s, struct td_err *err)
 		for (size_t i = 0; i < g.gl_pathc && !rc; i++)
 			rc = vu_target_add(&s->targets, g.gl_pathv[i])
 				     ? 0
-				     : td_fail(err, ENOMEM, "no memory");
+				     : td_fail(err, ENOMEM, "out of memory");
 		globfree(&g);
 	}
 	for (int i = 0; i < s->a->nrest && !rc; i++)
 		if (!pattern || fnmatch(pattern, s->a->rest[i], FNM_PATHNAME) == 0)
 			rc = vu_target_add(&s->targets, s->a->rest[i])
 				     ? 0
-				     : td_fail(err, ENOMEM, "no memory");
+				     : td_fail(err, ENOMEM, "out of memory");
 	return rc;
 }
 

@@ -74,7 +74,7 @@ static int open_luks(struct qcow *q, const struct td_key *key, struct td_err *er
 			       "%s: an encryption header of %llu bytes: at most %u are opened",
 			       q->image->path, (unsigned long long)len, LUKS_MOST);
 	if (posix_memalign((void **)&area, 4096, td_round_up(len + 1, 4096)))
-		return td_fail(err, ENOMEM, "%s: no memory for its encryption header",
+		return td_fail(err, ENOMEM, "%s: out of memory for its encryption header",
 			       q->image->path);
 	rc = td_file_rw(q->file, TD_IO_READ, area, q->h.luks_off, len, 0);
 	if (rc)

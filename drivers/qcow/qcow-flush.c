@@ -286,7 +286,7 @@ void qcow_sync_failed(struct qcow *q, int err)
 		 "and opened again",
 		 q->image->path, strerror(-err));
 	td_log(LOG_ERR, "%s", text);
-	/* who writes to what we have told of (qcow_tell_map) does not come by */
+	/* writes by a map that was given out (qcow_tell_map) do not pass here */
 	td_image_fault(q->image, text);
 }
 

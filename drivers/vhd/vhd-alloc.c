@@ -20,7 +20,7 @@
  *    meanwhile is the next commit's, since the first sync does not cover it.
  * V6 When a sync fails, what it should have covered may be lost without another sign. Nothing
  *    that was frozen is written, and the image fails every write and flush until it is opened
- *    again; it says so (td_image_fault), since a write to what it has told of (vhd_map) does not
+ *    again; it says so (td_image_fault), since a write by a map that it gave out (vhd_map) does not
  *    come by here.
  * V7 The copy of the footer at 0 rules while the image is open.  The footer at the end gives way
  *    to the first new block; it is written again at close, when all else is durable. Meanwhile

@@ -82,7 +82,8 @@ int vhd_bat_check(const struct vhd_layout *l, const uint32_t *bat, uint64_t file
 
 	used = malloc(4ull * l->blocks + 4);
 	if (!used)
-		return td_fail(err, ENOMEM, "%s: no memory to check its block table", path);
+		return td_fail(err, ENOMEM, "%s: out of memory, cannot check its block table",
+			       path);
 	for (uint32_t i = 0; i < l->blocks && !rc; i++) {
 		if (bat[i] == VHD_UNUSED)
 			continue;

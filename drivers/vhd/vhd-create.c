@@ -25,7 +25,8 @@
 static int make_uuid(uint8_t u[16], struct td_err *err)
 {
 	if (getrandom(u, 16, 0) != 16)
-		return td_fail(err, EIO, "no random numbers for a uuid: %s", strerror(errno));
+		return td_fail(err, EIO, "cannot get random numbers for a uuid: %s",
+			       strerror(errno));
 	u[6] = (uint8_t)((u[6] & 0x0f) | 0x40);
 	u[8] = (uint8_t)((u[8] & 0x3f) | 0x80);
 	return 0;
@@ -41,7 +42,7 @@ static int write_batmap_header(struct vhd_image *v, uint64_t at, struct vhd_batm
 	int rc;
 
 	if (!map)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	m->off = at + VHD_SECTOR;
 	m->sectors = (uint32_t)(td_round_up((entries + 7) / 8, VHD_SECTOR) / VHD_SECTOR);
 	m->version = 0x00010002;

@@ -17,7 +17,7 @@ static int read_bits(struct vhd *v, uint32_t block, uint8_t **out, struct td_err
 	int rc = 0;
 
 	if (!bits)
-		return td_fail(err, ENOMEM, "%s: no memory for a bitmap", v->image->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for a bitmap", v->image->path);
 	if (vhd_is_full(v, block))
 		memset(bits, 0xff, v->l.bitmap_bytes);
 	else

@@ -150,7 +150,7 @@ static int pending_new(struct vhd_image *v, uint32_t block, bool whole, struct v
 	if (!v->pending)
 		v->pending = calloc(PENDINGS, sizeof *v->pending);
 	if (!v->pending)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	rc = vhd_image_whole(v, err);
 	if (rc < 0)
 		return rc;
@@ -164,7 +164,7 @@ static int pending_new(struct vhd_image *v, uint32_t block, bool whole, struct v
 		return rc;
 	p->bitmap = calloc(1, v->layout.bitmap_bytes);
 	if (!p->bitmap)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	if (!p->fresh)
 		memcpy(p->bitmap, v->bitmap, v->layout.bitmap_bytes);
 	else

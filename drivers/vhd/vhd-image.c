@@ -105,7 +105,7 @@ static int open_file(const char *path, unsigned flags, struct vhd_image **out, s
 
 	if (!v || !(v->path = strdup(path))) {
 		free(v);
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	}
 	v->flags = flags;
 	v->bitmap_block = v->short_block = VHD_UNUSED;
@@ -164,7 +164,7 @@ static int read_bat(struct vhd_image *v, struct td_err *err)
 	v->bat_room = (uint32_t)(bytes / 4);
 	v->bat = malloc(bytes);
 	if (!v->bat)
-		return td_fail(err, ENOMEM, "%s: no memory for its block table", v->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for its block table", v->path);
 	rc = vhd_pread(v, v->bat, bytes, v->layout.table_off, err);
 	for (uint32_t i = 0; i < v->bat_room; i++)
 		v->bat[i] = td_get_be32(&v->bat[i]);
@@ -197,7 +197,7 @@ static int read_batmap(struct vhd_image *v, struct td_err *err)
 		return 0;
 	v->map = malloc((size_t)v->batmap.sectors * VHD_SECTOR);
 	if (!v->map)
-		return td_fail(err, ENOMEM, "%s: no memory for its batmap", v->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for its batmap", v->path);
 	rc = vhd_pread(v, v->map, (uint64_t)v->batmap.sectors * VHD_SECTOR, v->batmap.off, err);
 	v->map_good = rc == 0 && vhd_batmap_checksum(&v->batmap, v->map) == v->batmap.checksum;
 	return rc;
@@ -245,7 +245,7 @@ static int read_tables(struct vhd_image *v, struct td_err *err)
 		return rc;
 	v->bitmap = malloc(v->layout.bitmap_bytes);
 	if (!v->bitmap)
-		return td_fail(err, ENOMEM, "%s: no memory for a bitmap", v->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for a bitmap", v->path);
 	return read_bat(v, err);
 }
 

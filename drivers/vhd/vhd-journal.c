@@ -57,7 +57,7 @@ static int journal_add(struct journal *j, const struct vhd_image *v, uint64_t fr
 		uint8_t *b = realloc(j->b, need * 2);
 
 		if (!b)
-			return td_fail(err, ENOMEM, "no memory for the journal");
+			return td_fail(err, ENOMEM, "out of memory for the journal");
 		j->b = b;
 		j->room = need * 2;
 	}
@@ -77,7 +77,7 @@ static int journal_fill(struct journal *j, const struct vhd_image *v, struct td_
 	j->room = JOURNAL_HEADER;
 	j->b = calloc(1, j->room);
 	if (!j->b)
-		return td_fail(err, ENOMEM, "no memory for the journal");
+		return td_fail(err, ENOMEM, "out of memory for the journal");
 	if (v->footer.type != VHD_FIXED) {
 		rc = journal_add(j, v, 0, VHD_FOOTER, err);
 		if (!rc)
@@ -258,7 +258,7 @@ static int journal_read(const char *path, uint8_t **out, struct td_err *err)
 		n = read_start(fd, b, want);
 	close(fd);
 	if (!b)
-		return td_fail(err, ENOMEM, "no memory for the journal");
+		return td_fail(err, ENOMEM, "out of memory for the journal");
 	if (n < 0)
 		rc = td_fail(err, (int)-n, "cannot read the journal %s: %s", path,
 			     strerror((int)-n));

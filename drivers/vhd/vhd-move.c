@@ -75,7 +75,7 @@ int vhd_coalesce(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, ui
 		return rc;
 	chunk = malloc(CHUNK);
 	if (!chunk)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	for (uint32_t i = 0; i < v->layout.blocks && !rc; i++) {
 		if (on)
 			on(i, v->layout.blocks);
@@ -99,7 +99,7 @@ int vhd_copy(struct vhd_image *v, struct vhd_image *to, vhd_progress *on, uint64
 	     struct td_err *err)
 {
 	uint8_t *chunk = malloc(CHUNK);
-	int rc = chunk ? 0 : td_fail(err, ENOMEM, "no memory");
+	int rc = chunk ? 0 : td_fail(err, ENOMEM, "out of memory");
 
 	*sectors = 0;
 	for (uint64_t at = 0, n; at < v->size && !rc; at += n) {
@@ -144,7 +144,7 @@ int vhd_fill(struct vhd_image *v, vhd_progress *on, struct td_err *err)
 			vhd_image_encrypted(v)->path);
 	chunk = malloc(CHUNK);
 	if (!chunk)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	for (uint32_t i = 0; i < v->layout.blocks && !rc; i++) {
 		uint64_t from = (uint64_t)i << v->layout.block_shift,
 			 end = from + v->layout.block_size < v->size ? from + v->layout.block_size

@@ -195,7 +195,8 @@ int vhd_parent_find(struct vhd *v, char *spec, struct td_err *err)
 	int rc = 1;
 
 	if (!s)
-		return td_fail(err, ENOMEM, "%s: no memory to look for its parent", v->image->path);
+		return td_fail(err, ENOMEM, "%s: out of memory, cannot look for its parent",
+			       v->image->path);
 	s->v = v;
 	td_await_call(v->image->io, look_where, s);
 	if (search(s))

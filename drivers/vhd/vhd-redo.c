@@ -45,7 +45,8 @@ static int check_sum(struct vhd *v, const struct td_redo *r, struct td_err *err)
 		return 0;
 	table = aligned_alloc(4096, td_round_up(bytes, 4096));
 	if (!table)
-		return td_fail(err, ENOMEM, "%s: no memory for its block table", v->image->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for its block table",
+			       v->image->path);
 	rc = td_redo_read(r, v->file, table, v->l.table_off, (uint32_t)bytes);
 	if (rc < 0)
 		td_fail(err, -rc, "cannot read the block table of %s: %s", v->image->path,

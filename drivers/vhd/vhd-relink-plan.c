@@ -106,9 +106,9 @@ int vhd_relink_plan(const uint8_t old[VHD_HEADER], const struct td_relink *to, s
 		return 0;
 	vhd_relink_free(r);
 	return td_fail(err, EBUSY,
-		       "%s is in use, and its parent's new name (%s) does not fit in the place of "
-		       "the old one, which is all that can change meanwhile (%s): pause the disk "
-		       "first (tap-ctl pause)",
+		       "%s is in use, so that only the bytes of its parent's name can change, and "
+		       "the new name (%s) does not fit there (%s): pause the disk first (tap-ctl "
+		       "pause)",
 		       path, to->relative, strerror(-rc));
 }
 

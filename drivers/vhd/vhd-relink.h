@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Another parent's name in the place of the old one (RL1-RL4 of vhd-relink-plan.c). */
+/* Another parent's name, which replaces the old one (RL1-RL4 of vhd-relink-plan.c). */
 #ifndef DRIVERS_VHD_RELINK_H
 #define DRIVERS_VHD_RELINK_H
 

@@ -50,7 +50,7 @@ static int header_name(struct vhd_header *h, const char *parent, struct td_err *
 int vhd_locators_need(const char *relative, uint32_t *space, struct td_err *err)
 {
 	uint8_t *data = malloc(VHD_LOC_MAX);
-	int max = 0, rc = data ? 0 : td_fail(err, ENOMEM, "no memory");
+	int max = 0, rc = data ? 0 : td_fail(err, ENOMEM, "out of memory");
 
 	for (int i = 0; i < 3 && !rc; i++) {
 		int n = vhd_locator_encode(our_codes[i], relative, data);
@@ -70,7 +70,7 @@ int vhd_write_locators(struct vhd_image *v, struct vhd_header *h, uint64_t at, u
 		       const char *relative, struct td_err *err)
 {
 	uint8_t *data = calloc(1, VHD_LOC_MAX);
-	int rc = data ? 0 : td_fail(err, ENOMEM, "no memory");
+	int rc = data ? 0 : td_fail(err, ENOMEM, "out of memory");
 
 	memset(h->loc, 0, sizeof h->loc);
 	for (int i = 0; i < 3 && !rc; i++) {

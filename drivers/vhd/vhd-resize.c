@@ -77,7 +77,7 @@ static int new_tables(struct vhd_image *v, uint32_t entries, struct td_err *err)
 			       (unsigned long long)v->file_size);
 	b = malloc(all);
 	if (!b)
-		return td_fail(err, ENOMEM, "no memory for the new tables");
+		return td_fail(err, ENOMEM, "out of memory for the new tables");
 	memset(b, 0xff, bytes);
 	memset(b + bytes, 0, all - bytes);
 	for (uint32_t i = 0; i < v->layout.blocks && 4ull * i < used; i++)

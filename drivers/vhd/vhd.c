@@ -94,7 +94,7 @@ static int read_table(struct vhd *v, struct td_err *err)
 	v->bat_sectors = (uint32_t)(bytes / VHD_SECTOR);
 	v->bat = aligned_alloc(4096, td_round_up(bytes, 4096));
 	if (!v->bat)
-		return td_fail(err, ENOMEM, "%s: no memory for its block table (%llu bytes)",
+		return td_fail(err, ENOMEM, "%s: out of memory for its block table (%llu bytes)",
 			       v->image->path, (unsigned long long)bytes);
 	rc = read_at(v, v->bat, v->l.table_off, bytes, "block table", err);
 	if (rc < 0)
@@ -176,7 +176,7 @@ static int read_batmap(struct vhd *v, struct td_err *err)
 
 	v->full = aligned_alloc(4096, td_round_up(bytes, 4096));
 	if (!v->full)
-		return td_fail(err, ENOMEM, "%s: no memory for its batmap", v->image->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for its batmap", v->image->path);
 	memset(v->full, 0, bytes);
 	if (!v->has_batmap)
 		return 0;
@@ -278,7 +278,7 @@ static int open_blocks(struct vhd *v, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	if (vhd_map_init(v) < 0 || (v->writable && vhd_alloc_init(v) < 0))
-		return td_fail(err, ENOMEM, "%s: no memory for its bitmaps", v->image->path);
+		return td_fail(err, ENOMEM, "%s: out of memory for its bitmaps", v->image->path);
 	return v->writable ? vhd_redo_begin(v, err) : 0;
 }
 

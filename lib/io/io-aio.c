@@ -23,7 +23,7 @@ _Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb),
 
 /*
  * The head of the completion ring that the kernel maps at the context's address (fs/aio.c, struct
- * aio_ring): reading it saves the io_getevents call.  Where the magic is another, the call is made.
+ * aio_ring): reading it saves the io_getevents call.  With another magic, the call is made.
  */
 struct aio_ring {
 	unsigned id, nr;

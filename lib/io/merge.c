@@ -9,8 +9,8 @@
  * M2 a member succeeds only with all of its bytes moved; one that was not reached, or reached in
  *    part, is sent again, alone
  * M3 an error is nobody's until it is known whose: the members are sent again, one by one.  Not
- *    so of a durable write: a write-back or a flush of the store that failed is told of once, so
- *    that all who may have been meant by it hear of it
+ *    so of a durable write: the failure of a write-back, or of a flush of the store, is reported
+ *    once, so all whose data it may have been about get it
  * M4 only what may be done in any order is merged, as all that is queued between two completions
  *    is
  */

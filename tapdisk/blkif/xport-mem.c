@@ -239,7 +239,7 @@ int td_xport_mem(int memfd, int kick, int call, struct td_xport **out, struct td
 		close(memfd);
 		close(kick);
 		close(call);
-		return td_fail(err, ENOMEM, "no memory for a transport");
+		return td_fail(err, ENOMEM, "out of memory for a transport");
 	}
 	*m = (struct mem){.x = {&mem_ops}, .memfd = memfd, .kick = kick, .call = call};
 	rc = check_eventfd(kick, "kick", err);

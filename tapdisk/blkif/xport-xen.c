@@ -236,7 +236,7 @@ static int open_handles(struct xen *m, struct td_err *err)
 {
 	m->seg = malloc(MAX_PIECES * sizeof(*m->seg));
 	if (!m->seg)
-		return td_fail(err, ENOMEM, "no memory for a transport");
+		return td_fail(err, ENOMEM, "out of memory for a transport");
 	m->gnt = xengnttab_open(NULL, 0);
 	if (!m->gnt)
 		return td_fail(err, errno ? errno : ENODEV,
@@ -258,7 +258,7 @@ int td_xport_xen(uint16_t domid, struct td_xport **out, struct td_err *err)
 	int rc;
 
 	if (!m)
-		return td_fail(err, ENOMEM, "no memory for a transport");
+		return td_fail(err, ENOMEM, "out of memory for a transport");
 	m->x.ops = &xen_ops;
 	m->domid = domid;
 	m->port = -1;

@@ -73,7 +73,7 @@ struct cache {
 				 NULL */
 	ev_timer retry;
 
-	void (*changed)(struct cache *c); /* sticky or out_of_space is another */
+	void (*changed)(struct cache *c); /* sticky or out_of_space has changed */
 	void (*idle)(struct cache *c);    /* the image has nothing left, after cache_quiesce, or
 					     `active' has come to 0 */
 	void *owner;

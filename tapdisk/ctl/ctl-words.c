@@ -35,7 +35,7 @@ int ctl_add_disk_words(const char *spec, struct vbd_options *o, struct td_err *e
 		return 0;
 	c.path = strdup(colon ? colon + 1 : "");
 	if (!c.path)
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	rc = queue_engine(&server.queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
 	if (!rc)
 		rc = (int)td_await_call(io, words_run, &c);

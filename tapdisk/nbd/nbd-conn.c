@@ -443,7 +443,8 @@ void nbd_conn_new(struct nbd *n, int fd, bool oldstyle)
 
 	if (!c || !alloc_parts(c)) {
 		td_log_limited(&n->limit, LOG_WARNING, "minor %d: an NBD client is turned away: %s",
-			       n->minor, c ? "out of memory" : "there are too many, or no memory");
+			       n->minor,
+			       c ? "out of memory" : "there are too many, or out of memory");
 		if (c) {
 			td_pool_free(c->pool);
 			free(c->reqs);

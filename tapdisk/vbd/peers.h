@@ -33,7 +33,7 @@ struct peers {
 	enum td_peer role;
 	char reason[256];                 /* role is PRIMARY: what is wrong with that; else "" */
 	const char *mode;                 /* the disk's cache mode, for texts */
-	void (*changed)(struct peers *p); /* reason is another */
+	void (*changed)(struct peers *p); /* reason has changed */
 };
 
 void peers_init(struct peers *p, struct ev_loop *loop, void (*changed)(struct peers *p));

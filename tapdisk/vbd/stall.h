@@ -16,7 +16,7 @@ struct stall {
 	uint64_t seen;                    /* progress at the last look */
 	bool waiting;                     /* at the last look requests were with the store */
 	bool stalled;                     /* and they still are, and nothing has come back since */
-	void (*changed)(struct stall *s); /* stalled is another */
+	void (*changed)(struct stall *s); /* stalled has changed */
 };
 
 void stall_init(struct stall *s, struct ev_loop *loop, const struct cache *cache,

@@ -203,7 +203,7 @@ static int add_ring(struct vbd *v, struct td_xport *x, const char *transport,
 			  : 0;
 
 	if (rc < 0)
-		rc = td_fail(err, -rc, "no record for a ring: %s", strerror(-rc));
+		rc = td_fail(err, -rc, "cannot make the record of a ring: %s", strerror(-rc));
 	else if (q != v->queue && !(r->lane = lane_new(&v->cache, v->queue, q)))
 		rc = td_fail(err, ENOMEM, "out of memory for a ring");
 	else

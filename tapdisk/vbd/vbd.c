@@ -173,8 +173,9 @@ int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struc
 }
 
 /*
- * The image is closed, and the log holds what guests have been told of: an unpause has failed, or
- * the image could not take all.  Without that nothing is taken away, unless it is given up (force).
+ * The image is closed, and the log holds acknowledged changes: an unpause has failed, or the image
+ * could not take all.  The disk stays until they are in the image, unless they are given up
+ * (force).
  */
 static int put_log(struct vbd *v, bool force, struct td_err *err)
 {
@@ -183,8 +184,7 @@ static int put_log(struct vbd *v, bool force, struct td_err *err)
 
 	if (!rc || force) {
 		if (rc < 0)
-			td_log(LOG_ERR,
-			       "minor %d: changes of %s that guests had been told of are lost: %s",
+			td_log(LOG_ERR, "minor %d: acknowledged changes of %s are lost: %s",
 			       v->minor, v->spec, why.text);
 		v->log_waits = false;
 		return 0;
@@ -192,9 +192,8 @@ static int put_log(struct vbd *v, bool force, struct td_err *err)
 	v->state |= VBD_PAUSED;
 	record_write(v);
 	return td_fail(err, -rc,
-		       "minor %d: what guests have been told of cannot be put into %s: %s.  The "
-		       "disk stays, paused; closing it with -f "
-		       "gives that up",
+		       "minor %d: acknowledged changes cannot be written to %s: %s.  The disk "
+		       "stays, paused; closing it with -f gives them up",
 		       v->minor, v->spec, why.text);
 }
 

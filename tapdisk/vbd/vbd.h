@@ -74,7 +74,7 @@ struct vbd {
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */
 	unsigned users;         /* operations that wait without holding it */
-	void (*changed)(struct vbd *v); /* state, size, reason or ring is another */
+	void (*changed)(struct vbd *v); /* state, size, reason or ring has changed */
 };
 
 /* Attached and closed.  marker: taken over. */
