@@ -5,12 +5,15 @@
  *   tdqueues [--queues N] [--discard] [--flush] [--barrier] [--polling US] [--persistent]
  *            PID MINOR COMMAND
  *
- *     load SECONDS DEPTH    random requests on all rings at once, for so long or until a SIGTERM,
- * of which every read is compared.  A place belongs to all rings: it is written by one and read by
- * another.  With --flush, --barrier, --discard such requests are among them order COUNT COUNT
- * times: a write on one ring, and when it is answered a FLUSH on another write RING OFF LEN SEED,
- * verify RING OFF LEN SEED, flush RING, discard RING OFF LEN one request after the other, on that
- * ring; several commands, with `,' between
+ *     load SECONDS DEPTH    random requests on all rings at once, for so long or until a SIGTERM;
+ *                           every read is compared.  A place belongs to all rings: it is
+ *                           written by one and read by another.  With --flush, --barrier, --discard
+ *                           such requests are among them
+ *     order COUNT           COUNT times: a write on one ring, and when it is answered a FLUSH on
+ *                           another
+ *     write RING OFF LEN SEED, verify RING OFF LEN SEED, flush RING, discard RING OFF LEN
+ *                           one request after the other, on that ring; several commands, with `,'
+ *                           between
  *
  * Exits 0 when all went well, 1 when data or an answer was wrong, 2 when it could not be tried.
  */
