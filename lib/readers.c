@@ -11,7 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { READERS_LEN = 100, QEMU_READS = 100, QEMU_PERMS = 100 }; /* as in lib/io/file-open.c */
+enum { READERS_LEN = 100, QEMU_READS = 100, QEMU_PERMS = 100 }; /* as in lib/io/file-lock.c */
 
 /* How the kernel names fd's file in a line about a lock, blanks around it. */
 static bool lock_name(int fd, char out[64])

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who has a file open as a reader or a parent: told by the locks that lib/io/file-open.c takes, on
+ * Who has a file open as a reader or a parent: told by the locks that lib/io/file-lock.c takes, on
  * this host.  For tools; it reads /proc and may take a while.
  */
 #ifndef TD_LIB_READERS_H

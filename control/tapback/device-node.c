@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "control/tapback/device.h"
+#include "lib/ctl-dir.h"
 
 void device_mark(struct device *d)
 {
@@ -84,4 +85,23 @@ void device_say(struct device *d, const char *now, const char *reason)
 	snprintf(d->said, sizeof d->said, "%s", now);
 	device_write(d, "reason", has ? reason : NULL);
 	device_write(d, "tapdisk-state", now); /* last: who waits for it reads the reason then */
+}
+
+void device_note_successor(struct device *d)
+{
+	char text[64];
+
+	assert(d->magic == DEVICE_MAGIC);
+	snprintf(text, sizeof text, "%d", (int)d->pid);
+	device_write(d, "pid", text);
+	snprintf(text, sizeof text, "%s/nbd%d.%d", td_ctl_dir(), (int)d->pid, d->minor);
+	device_write(d, "physical-device-path", text);
+}
+
+void device_again_in(struct device *d, double seconds)
+{
+	assert(d->magic == DEVICE_MAGIC);
+	ev_timer_stop(d->m->loop, &d->retry);
+	ev_timer_set(&d->retry, seconds, 0.);
+	ev_timer_start(d->m->loop, &d->retry);
 }

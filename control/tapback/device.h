@@ -62,7 +62,7 @@ void device_look(struct device *d); /* may free it */
 
 /*
  * Each of these files calls only those behind it:
- *   device.c, tapdisk-link.c, device-fail.c, watchdog.c, device-node.c
+ *   device.c, tapdisk-link.c, tapdisk-death.c, device-fail.c, watchdog.c, device-node.c
  */
 
 /* device-node.c */
@@ -76,9 +76,17 @@ void device_error(struct device *d, const char *why);
  * and xenstore when it is another. */
 void device_say(struct device *d, const char *now, const char *reason);
 
+/* The hotplug script's remove, and whoever starts after us, find the successor in the directory. */
+void device_note_successor(struct device *d);
+#define DEVICE_RETRY_S 1.0 /* after a tapdisk did not answer, or could not let go of a ring */
+void device_again_in(struct device *d, double seconds); /* to be looked at anew */
+
 /* device-fail.c */
 /* the error, and Closing; there is no ring (any more) */
 void device_fail(struct device *d, const char *why);
+
+/* tapdisk-death.c: a guest waits for the answers of a tapdisk that has died */
+void death_bury(struct device *d, const char *text);
 
 /* tapdisk-link.c: the conversation with the tapdisk.  Each leads to another look. */
 void link_connect(struct device *d); /* asks for the disk's properties and connects; of a ring that

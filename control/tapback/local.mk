@@ -22,6 +22,7 @@ control_tapback_libtapback_a_SOURCES = \
 	control/tapback/frontend.h \
 	control/tapback/same-machine.c \
 	control/tapback/same-machine.h \
+	control/tapback/tapdisk-death.c \
 	control/tapback/devices.c \
 	control/tapback/devices.h \
 	control/tapback/revive.c \

@@ -15,39 +15,20 @@
 #include "lib/ctl-dir.h"
 #include "td/ctl.h"
 
-#define RETRY_S  1.0 /* after a tapdisk did not answer, or could not let go of a ring */
 #define SETTLE_S 0.2 /* after a watch that ended as soon as it had begun */
-
-static void again_in(struct device *d, double seconds)
-{
-	ev_timer_stop(d->m->loop, &d->retry);
-	ev_timer_set(&d->retry, seconds, 0.);
-	ev_timer_start(d->m->loop, &d->retry);
-}
 
 /* Opens the one question; without memory for it, the disk tries again later. */
 static void ask_tapdisk(struct device *d, json_t *req, tapdisk_answer *fn)
 {
 	d->call = tapdisk_ask(d->m->loop, d->pid, req, d->m->opt.timeout_s, fn, d);
 	if (!d->call)
-		again_in(d, RETRY_S);
+		device_again_in(d, DEVICE_RETRY_S);
 }
 
 static bool process_gone(int err)
 {
 	return err == -ENOENT || err == -ECONNREFUSED || err == -ENODATA || err == -ECONNRESET ||
 	       err == -EPIPE;
-}
-
-/* The hotplug script's remove, and whoever starts after us, find the successor in the directory. */
-static void note_successor(struct device *d)
-{
-	char text[64];
-
-	snprintf(text, sizeof text, "%d", (int)d->pid);
-	device_write(d, "pid", text);
-	snprintf(text, sizeof text, "%s/nbd%d.%d", td_ctl_dir(), (int)d->pid, d->minor);
-	device_write(d, "physical-device-path", text);
 }
 
 /*
@@ -73,7 +54,7 @@ static bool follow(struct device *d)
 	snprintf(text, sizeof text, "%d", (int)pid);
 	if (d->ring)
 		device_write(d, "kthread-pid", text);
-	note_successor(d);
+	device_note_successor(d);
 	return true;
 }
 
@@ -89,7 +70,7 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 	if (err && err != -ENODEV && !process_gone(err)) {
 		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s",
 			       d->dir, text);
-		again_in(d, RETRY_S);
+		device_again_in(d, DEVICE_RETRY_S);
 		return;
 	}
 	td_log_limited(&d->limit, LOG_INFO, "%s: ring disconnected", d->dir);
@@ -209,7 +190,7 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 		d->watch = NULL;
 		d->verified = false;
 		if (!d->call && d->ring && ev_now(d->m->loop) - d->watched_at < SETTLE_S)
-			again_in(d, SETTLE_S);
+			device_again_in(d, SETTLE_S);
 		device_mark(d);
 		return;
 	}
@@ -364,7 +345,7 @@ static bool taken_over(struct device *d, bool mine)
 		else if (d->b.state == XB_CONNECTED)
 			see_size(d, td_json_number(d->info, "sectors", -1));
 		if (!d->verified)
-			again_in(d, RETRY_S);
+			device_again_in(d, DEVICE_RETRY_S);
 		else
 			td_log(LOG_INFO, "%s: taken over, with its live ring", d->dir);
 		return true;
@@ -374,94 +355,6 @@ static bool taken_over(struct device *d, bool mine)
 		return false;
 	d->phase = DEV_CLOSING;
 	return true;
-}
-
-/* --- a dead tapdisk --- */
-
-/* It has died too often lately: what kills it would kill the next. */
-static bool too_often(struct device *d)
-{
-	double now = ev_now(d->m->loop), *oldest = &d->deaths[d->ndeaths++ % DEVICE_DEATHS];
-	bool often = d->ndeaths > DEVICE_DEATHS && now - *oldest < DEVICE_DEATHS_S;
-
-	*oldest = now;
-	return often;
-}
-
-/* There is no successor.  Held, the guest's requests wait in the ring and in the records, and
- * another is tried for now and then. */
-static void lose(struct device *d, const char *why)
-{
-	char text[800];
-
-	if (!d->m->opt.hold_s) {
-		device_fail(d, why);
-		return;
-	}
-	snprintf(text, sizeof text,
-		 "%s; its guest's requests are held, and another is tried for every %u s", why,
-		 d->m->opt.hold_s);
-	d->held_until = ev_now(d->m->loop) + d->m->opt.hold_s;
-	device_error(d, text);
-	device_say(d, "lost", text);
-	again_in(d, RETRY_S);
-}
-
-static void on_revived(void *arg, pid_t pid, const char *text)
-{
-	struct device *d = arg;
-	char why[640];
-
-	d->revive = NULL;
-	device_mark(d);
-	if (pid < 0) {
-		snprintf(why, sizeof why,
-			 "tapdisk %d is not running any more, and no other takes its place: %s",
-			 (int)d->pid, text);
-		lose(d, why);
-		return;
-	}
-	td_log(LOG_NOTICE, "%s: tapdisk %d takes the place of %d", d->dir, (int)pid, (int)d->pid);
-	tapdisk_call_drop(d->watch);
-	d->watch = NULL;
-	d->pid = pid;
-	d->held_until = 0;
-	d->take_over = true;
-	note_successor(d);
-}
-
-/* A guest waits for the answers of a tapdisk that has died. */
-static void bury(struct device *d, const char *text)
-{
-	char why[256];
-
-	if (d->m->opt.no_revive || d->disconnecting || d->b.state < XB_CONNECTED ||
-	    d->b.state > XB_CLOSING) {
-		device_fail(d, text);
-		return;
-	}
-	if (ev_now(d->m->loop) < d->held_until) {
-		again_in(d, RETRY_S);
-		return;
-	}
-	if (!d->held_until && too_often(d)) {
-		snprintf(why, sizeof why,
-			 "%s; it is the %dth to die within %d s: the disk is given up", text,
-			 DEVICE_DEATHS + 1, DEVICE_DEATHS_S);
-		lose(d, why);
-		return;
-	}
-	td_log(LOG_ERR, "%s: %s: starting another", d->dir, text);
-	device_write(d, "tapdisk-state", "died");
-	d->said[0] = 0;
-	d->verified = false;
-	watchdog_drop(d);
-	d->revive = revive_start(d->m->loop, d->minor, on_revived, d);
-	if (!d->revive) {
-		snprintf(why, sizeof why, "%s, and tap-ctl cannot be run: %s", text,
-			 strerror(errno));
-		lose(d, why);
-	}
 }
 
 static void on_info(void *arg, int err, json_t *reply, const char *text)
@@ -478,11 +371,12 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 		/* a guest's ring may be live in there: only a tapdisk that is gone for sure is a
 		 * reason to close it */
 		td_log_limited(&d->limit, LOG_WARNING, "%s: %s; asking again", d->dir, text);
-		again_in(d, err == -ENODATA || err == -ECONNRESET ? SETTLE_S : RETRY_S);
+		device_again_in(d,
+				err == -ENODATA || err == -ECONNRESET ? SETTLE_S : DEVICE_RETRY_S);
 		return;
 	}
 	if (err && d->ring && (err == -ENOENT || err == -ECONNREFUSED)) {
-		bury(d, text);
+		death_bury(d, text);
 		return;
 	}
 	if (err) {

@@ -2,6 +2,7 @@
 bin_PROGRAMS += bin/vhd-util
 bin_vhd_util_SOURCES = \
 	control/vhd-util/vhd-util-change.c \
+	control/vhd-util/vhd-util-move.c \
 	control/vhd-util/vhd-util-key.c \
 	control/vhd-util/vhd-util-lvm.c \
 	control/vhd-util/vhd-util-query.c \

@@ -15,6 +15,10 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/qcow/qcow-format.h \
 	drivers/qcow/qcow-image.c \
 	drivers/qcow/qcow-image.h \
+	drivers/qcow/qcow-image-inside.h \
+	drivers/qcow/qcow-image-commit.c \
+	drivers/qcow/qcow-image-map.c \
+	drivers/qcow/qcow-image-resize.c \
 	drivers/qcow/qcow-luks.c \
 	drivers/qcow/qcow-luks.h \
 	drivers/qcow/qcow-map.c \

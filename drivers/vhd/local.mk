@@ -4,6 +4,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/vhd/vhd-bat.c \
 	drivers/vhd/vhd-format.c \
 	drivers/vhd/vhd-format.h \
+	drivers/vhd/vhd-layout.c \
 	drivers/vhd/vhd-name.c \
 	drivers/vhd/vhd-relink-plan.c \
 	drivers/vhd/vhd-relink.h

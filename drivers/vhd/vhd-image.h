@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A VHD offline: what vhd-util does to files and devices that no tapdisk writes.  Plain blocking
- * reads and writes, one thread; the file's lock is the tapdisks' (lib/io/file-open.c), so that both
+ * reads and writes, one thread; the file's lock is the tapdisks' (lib/io/file-lock.c), so that both
  * never write one image.
  *
  * Every function that can fail returns 0 or -errno with a text in err.  Bytes everywhere, multiples

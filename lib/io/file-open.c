@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The blocking half of the engines' table on real files: open with its refusals, locks and limits;
- * close; size; truncate. Runs in a worker thread.
+ * The blocking half of the engines' table on real files: open with its refusals and limits; close;
+ * size; truncate. Runs in a worker thread.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -19,194 +18,7 @@
 #include "lib/io/file.h"
 #include "lib/io/reach.h"
 
-/*
- * Locks are OFD locks.  A writer holds a write lock over the whole file.  Readers and parents hold
- * a read lock on bytes 0-99, and on the byte by which QEMU's block layer says "I do not share
- * writing" (200 + 1 in block/file-posix.c's scheme), and look for QEMU's "I write" (100 + 1): so a
- * QEMU that writes and a parent of ours keep off each other, and its readers do not mind.
- */
-enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRITE = 201 };
-
-#define WAIT_FOR_THE_DEAD 10  /* s */
-#define DRBD_MAJOR        147 /* Documentation/admin-guide/devices.txt of Linux */
-
-static int ofd(int fd, int cmd, short type, off_t from, off_t len)
-{
-	struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = len};
-
-	if (fcntl(fd, cmd, &fl) < 0)
-		return -errno;
-	return cmd == F_OFD_GETLK && fl.l_type != F_UNLCK ? -EAGAIN : 0;
-}
-
-/* Around the bytes that readers and parents hold; and without QEMU's "I write", which would keep
- * new parents off. */
-static int lock_beneath(int fd)
-{
-	int rc = ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
-
-	if (!rc)
-		rc = ofd(fd, F_OFD_SETLK, F_WRLCK, QEMU_WRITES + 1,
-			 QEMU_UNSHARES_WRITE - QEMU_WRITES - 1);
-	return rc ? rc : ofd(fd, F_OFD_SETLK, F_WRLCK, QEMU_UNSHARES_WRITE + 1, 0);
-}
-
-static int lock_file(int fd, unsigned flags)
-{
-	int rc;
-
-	if (flags & TD_FILE_LOOK)
-		return 0;
-	if (flags & TD_FILE_BENEATH)
-		return lock_beneath(fd);
-	if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)))
-		return ofd(fd, F_OFD_SETLK, F_WRLCK, 0, 0);
-	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, READERS_FROM, READERS_LEN);
-	if (rc < 0 || (flags & TD_FILE_SHARED))
-		return rc;
-	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, QEMU_UNSHARES_WRITE, 1);
-	return rc < 0 ? rc : ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
-}
-
-/* Does an open file of process `pid' hold a lock on the inode?  /proc/PID/fdinfo says so on a line
- * "lock:". */
-static bool pid_holds(const char *pid, const char *inode)
-{
-	char path[300], line[256];
-	struct dirent *e;
-	bool found = false;
-	DIR *d;
-
-	snprintf(path, sizeof path, "/proc/%s/fdinfo", pid);
-	d = opendir(path);
-	while (d && !found && (e = readdir(d))) {
-		FILE *f;
-
-		snprintf(path, sizeof path, "/proc/%s/fdinfo/%s", pid, e->d_name);
-		f = e->d_name[0] == '.' ? NULL : fopen(path, "re");
-		while (f && !found && fgets(line, sizeof line, f))
-			found = !strncmp(line, "lock:", 5) && strstr(line, inode);
-		if (f)
-			fclose(f);
-	}
-	if (d)
-		closedir(d);
-	return found;
-}
-
-/* Finds who holds a lock on fd's file, for the error's text only: " by NAME (pid N)", or nothing.
- */
-static void find_holder(int fd, char *out, size_t len)
-{
-	char inode[64], path[300], name[64] = "?";
-	struct dirent *e;
-	struct stat st;
-	DIR *d;
-
-	out[0] = 0;
-	if (fstat(fd, &st) < 0 || !(d = opendir("/proc")))
-		return;
-	snprintf(inode, sizeof inode, " %02x:%02x:%lu ", major(st.st_dev), minor(st.st_dev),
-		 (unsigned long)st.st_ino);
-	while (!out[0] && (e = readdir(d))) {
-		FILE *f;
-
-		if (e->d_name[0] < '1' || e->d_name[0] > '9' || atoi(e->d_name) == getpid() ||
-		    !pid_holds(e->d_name, inode))
-			continue;
-		snprintf(path, sizeof path, "/proc/%s/comm", e->d_name);
-		f = fopen(path, "re");
-		if (f && fgets(name, sizeof name, f))
-			name[strcspn(name, "\n")] = 0;
-		if (f)
-			fclose(f);
-		snprintf(out, len, " by %s (pid %.20s)", name, e->d_name);
-	}
-	closedir(d);
-	if (!out[0] && pid_holds("self", inode))
-		snprintf(out, len, " by this tapdisk (pid %d)", (int)getpid());
-}
-
-/*
- * A process that died may have left writes in the kernel, each of which keeps its file open and
- * locked until it is over (io-uring.c, U1): a lock that nobody has is waited for, and the claim on
- * a device that comes with it.
- */
-static bool is_over(const struct timespec *start)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	if (t.tv_sec - start->tv_sec >= WAIT_FOR_THE_DEAD)
-		return true;
-	usleep(5000);
-	return false;
-}
-
-static int lock_or_wait(int fd, unsigned flags, const struct timespec *start, char *who, size_t len)
-{
-	int rc;
-
-	while ((rc = lock_file(fd, flags)) == -EAGAIN || rc == -EACCES) {
-		find_holder(fd, who, len);
-		if (who[0] || is_over(start))
-			return -EAGAIN;
-	}
-	return rc;
-}
-
-/* Is the device claimed by one that has died? */
-static bool dead_claims(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	char who[128] = "";
-	bool locked = fd >= 0 && ofd(fd, F_OFD_GETLK, F_WRLCK, 0, 0) == -EAGAIN;
-
-	if (locked)
-		find_holder(fd, who, sizeof who);
-	if (fd >= 0)
-		close(fd);
-	return locked && !who[0];
-}
-
-static int open_or_wait(const char *path, int how, const struct timespec *start)
-{
-	int fd;
-
-	while ((fd = open(path, how)) < 0 && errno == EBUSY)
-		if (!dead_claims(path) || is_over(start)) {
-			errno = EBUSY;
-			break;
-		}
-	return fd;
-}
-
-/* What to do about an image that is in use depends on who has it. */
-static const char *way_out(const char *who)
-{
-	if (strstr(who, "tapdisk"))
-		return "close it there with `tap-ctl destroy' (`tap-ctl list' shows its PID and "
-		       "MINOR) or by detaching it from its guest";
-	if (strstr(who, "qemu"))
-		return "end that QEMU, or give it the disk through a tapdisk, whose NBD socket it "
-		       "opens (for an HVM guest of xl: script=block-tap)";
-	return "end that first";
-}
-
-static int busy(const char *who, const char *path, unsigned flags, struct td_err *err)
-{
-	bool reads = flags & (TD_FILE_PARENT | TD_FILE_RDONLY);
-
-	return td_fail(err, EBUSY, "%s is in use%s: %s; %s%s", path, who,
-		       flags & TD_FILE_PARENT
-			       ? "a parent may be shared for reading, but somebody writes to it"
-		       : flags & TD_FILE_RDONLY ? "somebody writes to it"
-						: "an image has one writer",
-		       way_out(who),
-		       !reads && (flags & TD_FILE_MAY_SHARE)
-			       ? "; or open it everywhere with shared=yes"
-			       : "");
-}
+#define DRBD_MAJOR 147 /* Documentation/admin-guide/devices.txt of Linux */
 
 /*
  * A Secondary's device refuses writers with EROFS and readers with EMEDIUMTYPE, neither of which
@@ -403,16 +215,16 @@ static int open_via(const char *via, const char *path, unsigned flags, int *out,
 			how |= O_EXCL;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	fd = open_or_wait(via, how, &start);
+	fd = td_file_open_wait(via, how, &start);
 	if (fd < 0 && errno == EBUSY)
 		return td_fail(err, EBUSY,
 			       "%s is in use: mounted, or claimed by another user of the device",
 			       path);
 	if (fd < 0)
 		return open_failed(errno, path, flags, err);
-	rc = lock_or_wait(fd, flags, &start, who, sizeof who);
+	rc = td_file_lock(fd, flags, &start, who, sizeof who);
 	if (rc == -EAGAIN)
-		rc = busy(who, path, flags, err);
+		rc = td_file_busy(who, path, flags, err);
 	else if (rc < 0)
 		td_fail(err, -rc, "cannot lock %s: %s", path, strerror(-rc));
 	else

@@ -71,6 +71,17 @@ void td_align_io(struct td_io *io, struct td_iop *op);
 /* the engine is done with it; what it stood in the way of starts */
 void td_align_end(struct td_iop *op);
 
+/*
+ * --- lib/io/file-lock.c, for lib/io/file-open.c ---
+ * Takes the lock that goes with flags; one that only a dead process has is waited for, from start
+ * on.  -EAGAIN: who has it is in who, or "".  td_file_open_wait: open(2), which waits likewise for
+ * a device that such a one has claimed.
+ */
+struct timespec;
+int td_file_lock(int fd, unsigned flags, const struct timespec *start, char *who, size_t len);
+int td_file_open_wait(const char *path, int how, const struct timespec *start);
+int td_file_busy(const char *who, const char *path, unsigned flags, struct td_err *err);
+
 /* --- lib/io/file-open.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st,
 		   struct td_err *err);

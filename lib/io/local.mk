@@ -6,6 +6,7 @@ lib_libtd_a_SOURCES += \
 	lib/io/clock.h \
 	lib/io/extent.c \
 	lib/io/file-op.c \
+	lib/io/file-lock.c \
 	lib/io/file-open.c \
 	lib/io/file.c \
 	lib/io/file.h \

@@ -99,122 +99,7 @@ struct vbd_past ctl_get_past(const json_t *past)
 				 record_log(past)};
 }
 
-/* --- answers --- */
-
-static const char *ring_state(const struct blkif *b)
-{
-	return blkif_is_broken(b) ? "broken" : "connected";
-}
-
-static void put_rings(json_t *o, const struct vbd *v)
-{
-	json_t *rings = json_array();
-
-	td_list_each (l, &v->rings) {
-		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
-		json_t *r = json_pack("{s:i, s:I, s:i, s:s}", "domid", blkif_params(b)->domid,
-				      "devid", (json_int_t)blkif_params(b)->devid, "queue",
-				      (int)blkif_params(b)->queue, "state", ring_state(b));
-
-		if (blkif_is_broken(b))
-			json_object_set_new(r, "reason", json_string(blkif_why(b)));
-		json_array_append_new(rings, r);
-	}
-	json_object_set_new(o, "rings", rings);
-}
-
-/* All of them in one word. */
-static const char *rings_state(const struct vbd *v)
-{
-	const char *word = NULL;
-
-	td_list_each (l, &v->rings) {
-		const struct blkif *b = td_entry(l, struct vbd_ring, link)->blkif;
-
-		if (!word || blkif_is_broken(b))
-			word = ring_state(b);
-	}
-	return word;
-}
-
-static void put_name(json_t *o, const struct vbd *v)
-{
-	if (v->opt.name[0])
-		json_object_set_new(o, "name", json_string(v->opt.name));
-}
-
-static void put_state(json_t *o, const struct vbd *v)
-{
-	const char *reason = vbd_reason(v);
-
-	json_object_set_new(o, "minor", json_integer(v->minor));
-	json_object_set_new(o, "state", json_integer(vbd_state(v)));
-	if (reason)
-		json_object_set_new(o, "reason", json_string(reason));
-	if (v->stall.stalled)
-		json_object_set_new(o, "stalled", json_true());
-	if (v->peers.reason[0])
-		json_object_set_new(o, "two-primaries", json_true());
-	put_rings(o, v);
-}
-
-static json_int_t at_least(uint32_t bytes, uint32_t least)
-{
-	return bytes < least ? least : bytes;
-}
-
-static void put_info(json_t *o, const struct vbd *v)
-{
-	const struct td_cache_mode *m = v->opt.mode;
-
-	put_state(o, v);
-	if (!v->spec)
-		return;
-	put_name(o, v);
-	json_object_set_new(o, "args", json_string(v->spec));
-	json_object_set_new(o, "mode", json_string(m->name));
-	json_object_set_new(o, "promise", json_string(m->promise));
-	json_object_set_new(o, "read_only", json_boolean(v->opt.read_only));
-	json_object_set_new(o, "sectors", json_integer((json_int_t)v->disk.sectors));
-	json_object_set_new(o, "sector_size", json_integer(options_sector(&v->opt)));
-	json_object_set_new(o, "physical_sector_size",
-			    json_integer(at_least(v->leaf ? v->leaf->info.physical : 512,
-						  options_sector(&v->opt))));
-	json_object_set_new(o, "flush", json_boolean(m->advertise_flush));
-	json_object_set_new(o, "barrier", json_boolean(m->advertise_flush));
-	json_object_set_new(o, "discard", json_boolean(v->disk.discard));
-	if (v->disk.discard && v->leaf)
-		json_object_set_new(o, "discard_granularity",
-				    json_integer(at_least(v->leaf->info.discard_gran,
-							  options_sector(&v->opt))));
-	json_object_set_new(o, "max_ring_order", json_integer(BLKIF_MAX_RING_ORDER));
-	json_object_set_new(o, "persistent", json_true());
-	json_object_set_new(o, "max_indirect_segments", json_integer(BLKIF_MAX_INDIRECT));
-	json_object_set_new(o, "max_queues", json_integer(BLKIF_MAX_QUEUES));
-}
-
 /* --- operations --- */
-
-/* How many requests of a disk were answered; grows for as long as it works. */
-static json_int_t answered(const struct vbd *v)
-{
-	uint64_t n = v->nbd ? nbd_stats(v->nbd)->answered : 0;
-
-	td_list_each (l, &v->rings)
-		n += blkif_stats(td_entry(l, struct vbd_ring, link)->blkif).answered;
-	return (json_int_t)n;
-}
-
-/* And how many wait for an answer, as the tapdisk itself has counted them: of a ring's page its
- * guest says what it likes. */
-static json_int_t waiting(const struct vbd *v)
-{
-	unsigned n = v->nbd ? nbd_inflight(v->nbd) : 0;
-
-	td_list_each (l, &v->rings)
-		n += blkif_inflight(td_entry(l, struct vbd_ring, link)->blkif);
-	return n;
-}
 
 static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
@@ -227,8 +112,8 @@ static int op_ping(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	}
 	if (v) {
 		json_object_set_new(answer, "state", json_integer(vbd_state(v)));
-		json_object_set_new(answer, "answered", json_integer(answered(v)));
-		json_object_set_new(answer, "waiting", json_integer(waiting(v)));
+		json_object_set_new(answer, "answered", json_integer(ctl_answered(v)));
+		json_object_set_new(answer, "waiting", json_integer(ctl_waiting(v)));
 	}
 	json_object_set_new(answer, "pid", json_integer(getpid()));
 	json_object_set_new(answer, "version", json_string(PACKAGE_VERSION));
@@ -242,18 +127,18 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 		struct vbd *d = td_entry(l, struct vbd, link);
 		json_t *row = json_object();
 
-		put_state(row, d);
+		ctl_put_state(row, d);
 		json_object_set_new(row, "sandbox", json_string(sandbox_state()));
 		if (d->spec) {
 			json_object_set_new(row, "args", json_string(d->spec));
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
 			if (d->file[0])
 				json_object_set_new(row, "file", json_string(d->file));
-			put_name(row, d);
+			ctl_put_name(row, d);
 		}
 		/* a list tells whether there is a guest, info tells which */
-		if (rings_state(d))
-			json_object_set_new(row, "ring", json_string(rings_state(d)));
+		if (ctl_rings_state(d))
+			json_object_set_new(row, "ring", json_string(ctl_rings_state(d)));
 		ctl_send(call, json_pack("{s:o}", "row", row));
 	}
 	return 0;
@@ -302,7 +187,7 @@ static int op_open(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 	else
 		rc = vbd_open(v, spec, &o, err);
 	if (!rc)
-		put_info(answer, v);
+		ctl_put_info(answer, v);
 	return rc;
 }
 
@@ -341,7 +226,7 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	if (!rc)
 		rc = vbd_unpause(v, spec, has ? &o : NULL, err);
 	if (!rc)
-		put_info(answer, v);
+		ctl_put_info(answer, v);
 	return rc;
 }
 
@@ -350,7 +235,7 @@ static int op_resize(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 	int rc = vbd_resize(v, err);
 
 	if (!rc)
-		put_info(answer, v);
+		ctl_put_info(answer, v);
 	return rc;
 }
 
@@ -371,7 +256,7 @@ static int op_stats_all(struct ctl_call *call, struct vbd *v, json_t *answer, st
 			json_decref(row);
 			continue;
 		}
-		put_state(row, d);
+		ctl_put_state(row, d);
 		json_object_set_new(row, "args", json_string(d->spec));
 		json_object_set_new(row, "mode", json_string(d->opt.mode->name));
 		json_object_set_new(row, "size", json_integer((json_int_t)d->disk.sectors * 512));
@@ -401,7 +286,7 @@ static int op_settle(struct ctl_call *call, struct vbd *v, json_t *answer, struc
 
 static int op_info(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
-	put_info(answer, v);
+	ctl_put_info(answer, v);
 	return 0;
 }
 
@@ -415,7 +300,7 @@ static void send_event(struct ctl_call *call, void *arg)
 	if (call->minor >= 0 && call->minor != v->minor)
 		return;
 	e = json_object();
-	put_state(e, v);
+	ctl_put_state(e, v);
 	if (v->spec)
 		json_object_set_new(e, "sectors", json_integer((json_int_t)v->disk.sectors));
 	ctl_send(call, json_pack("{s:o}", "event", e));

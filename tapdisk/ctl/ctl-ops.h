@@ -17,6 +17,14 @@ int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, 
 int ctl_add_disk_words(const char *spec, struct vbd_options *o, struct td_err *err);
 struct vbd_past ctl_get_past(const json_t *past);
 
+/* ctl-show.c: into an answer's object */
+void ctl_put_name(json_t *o, const struct vbd *v);
+void ctl_put_state(json_t *o, const struct vbd *v);
+void ctl_put_info(json_t *o, const struct vbd *v);
+const char *ctl_rings_state(const struct vbd *v); /* of all in one word, or NULL */
+json_int_t ctl_answered(const struct vbd *v);
+json_int_t ctl_waiting(const struct vbd *v);
+
 /* ctl-ring.c */
 int ctl_op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
 int ctl_op_disconnect(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);

@@ -8,6 +8,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/ctl/ctl-limit.c \
 	tapdisk/ctl/ctl-relink.c \
 	tapdisk/ctl/ctl-ring.c \
+	tapdisk/ctl/ctl-show.c \
 	tapdisk/ctl/ctl-stats.c \
 	tapdisk/ctl/ctl-stats.h \
 	tapdisk/ctl/ctl-words.c \

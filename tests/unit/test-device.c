@@ -4,7 +4,7 @@
 
 #include "tests/support/suite.h"
 
-enum { DEVICE_ENTRIES = 11 };
+enum { DEVICE_ENTRIES = 14 };
 
 START_TEST(a_device_that_is_gone_is_noticed_by_each_entry)
 {
@@ -43,6 +43,15 @@ START_TEST(a_device_that_is_gone_is_noticed_by_each_entry)
 		break;
 	case 10:
 		watchdog_look(&gone);
+		break;
+	case 11:
+		death_bury(&gone, "it died");
+		break;
+	case 12:
+		device_note_successor(&gone);
+		break;
+	case 13:
+		device_again_in(&gone, 1);
 		break;
 	}
 }
