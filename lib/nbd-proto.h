@@ -18,9 +18,10 @@
 #define NBD_SIMPLE_MAGIC     0x67446698u
 #define NBD_STRUCTURED_MAGIC 0x668e33efu
 
-enum { /* flags of the handshake, both ways */
-       NBD_FIXED_NEWSTYLE = 1u << 0,
-       NBD_NO_ZEROES = 1u << 1,
+/* flags of the handshake, both ways */
+enum {
+	NBD_FIXED_NEWSTYLE = 1u << 0,
+	NBD_NO_ZEROES = 1u << 1,
 };
 
 enum {
@@ -51,16 +52,17 @@ enum {
 
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 
-enum { /* what an export can do */
-       NBD_FLAG_HAS_FLAGS = 1u << 0,
-       NBD_FLAG_READ_ONLY = 1u << 1,
-       NBD_FLAG_SEND_FLUSH = 1u << 2,
-       NBD_FLAG_SEND_FUA = 1u << 3,
-       NBD_FLAG_SEND_TRIM = 1u << 5,
-       NBD_FLAG_SEND_WRITE_ZEROES = 1u << 6,
-       NBD_FLAG_SEND_DF = 1u << 7,
-       NBD_FLAG_CAN_MULTI_CONN = 1u << 8,
-       NBD_FLAG_SEND_FAST_ZERO = 1u << 11,
+/* what an export can do */
+enum {
+	NBD_FLAG_HAS_FLAGS = 1u << 0,
+	NBD_FLAG_READ_ONLY = 1u << 1,
+	NBD_FLAG_SEND_FLUSH = 1u << 2,
+	NBD_FLAG_SEND_FUA = 1u << 3,
+	NBD_FLAG_SEND_TRIM = 1u << 5,
+	NBD_FLAG_SEND_WRITE_ZEROES = 1u << 6,
+	NBD_FLAG_SEND_DF = 1u << 7,
+	NBD_FLAG_CAN_MULTI_CONN = 1u << 8,
+	NBD_FLAG_SEND_FAST_ZERO = 1u << 11,
 };
 
 enum {
@@ -81,25 +83,27 @@ enum {
 	NBD_CMD_FAST_ZERO = 1u << 4,
 };
 
-enum {                           /* chunks of a structured reply */
-       NBD_CHUNK_DONE = 1u << 0, /* its flag */
-       NBD_CHUNK_NONE = 0,
-       NBD_CHUNK_DATA = 1,
-       NBD_CHUNK_STATUS = 5,
-       NBD_CHUNK_ERROR = 0x8001,
+/* chunks of a structured reply */
+enum {
+	NBD_CHUNK_DONE = 1u << 0, /* its flag */
+	NBD_CHUNK_NONE = 0,
+	NBD_CHUNK_DATA = 1,
+	NBD_CHUNK_STATUS = 5,
+	NBD_CHUNK_ERROR = 0x8001,
 };
 
 enum { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 }; /* of base:allocation */
 
-enum { /* errors have numbers of their own */
-       NBD_EPERM = 1,
-       NBD_EIO = 5,
-       NBD_ENOMEM = 12,
-       NBD_EINVAL = 22,
-       NBD_ENOSPC = 28,
-       NBD_EOVERFLOW = 75,
-       NBD_ENOTSUP = 95,
-       NBD_ESHUTDOWN = 108,
+/* errors have numbers of their own */
+enum {
+	NBD_EPERM = 1,
+	NBD_EIO = 5,
+	NBD_ENOMEM = 12,
+	NBD_EINVAL = 22,
+	NBD_ENOSPC = 28,
+	NBD_EOVERFLOW = 75,
+	NBD_ENOTSUP = 95,
+	NBD_ESHUTDOWN = 108,
 };
 
 #define NBD_REQUEST_SIZE 28 /* bytes: magic 4, flags 2, type 2, cookie 8, offset 8, length 4 */

@@ -21,12 +21,13 @@
 
 #define TD_PEERS_MAX 8 /* DRBD devices that one disk stands on */
 
-enum td_peer {                    /* in order of weight: of several peers the last one counts */
-	       TD_PEER_NONE,      /* no DRBD */
-	       TD_PEER_AWAY,      /* not connected: what it writes does not come here */
-	       TD_PEER_SECONDARY, /* it does not write */
-	       TD_PEER_UNSEEN,    /* the host does not tell */
-	       TD_PEER_PRIMARY,   /* it can write now */
+/* in order of weight: of several peers the last one counts */
+enum td_peer {
+	TD_PEER_NONE,      /* no DRBD */
+	TD_PEER_AWAY,      /* not connected: what it writes does not come here */
+	TD_PEER_SECONDARY, /* it does not write */
+	TD_PEER_UNSEEN,    /* the host does not tell */
+	TD_PEER_PRIMARY,   /* it can write now */
 };
 
 struct td_peers {

@@ -20,7 +20,8 @@
 
 #define TD_SHM_VERSION 1
 
-struct td_shm_dir { /* of reads, or of writes; the latter with flushes that carry data */
+/* of reads, or of writes; the latter with flushes that carry data */
+struct td_shm_dir {
 	uint64_t submitted, completed; /* requests */
 	uint64_t sectors;              /* of 512 bytes, of those completed without an error */
 	uint64_t ticks;                /* microseconds that those completed took, all together */

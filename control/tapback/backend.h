@@ -11,15 +11,16 @@
 
 #include "control/store.h"
 
-enum xenbus { /* the states that both ends write */
-	      XB_MISSING = -1,
-	      XB_UNKNOWN = 0,
-	      XB_INITIALISING = 1,
-	      XB_INITWAIT = 2,
-	      XB_INITIALISED = 3,
-	      XB_CONNECTED = 4,
-	      XB_CLOSING = 5,
-	      XB_CLOSED = 6,
+/* the states that both ends write */
+enum xenbus {
+	XB_MISSING = -1,
+	XB_UNKNOWN = 0,
+	XB_INITIALISING = 1,
+	XB_INITWAIT = 2,
+	XB_INITIALISED = 3,
+	XB_CONNECTED = 4,
+	XB_CLOSING = 5,
+	XB_CLOSED = 6,
 };
 
 enum shutdown { SHUTDOWN_NONE, SHUTDOWN_NORMAL, SHUTDOWN_FORCE };

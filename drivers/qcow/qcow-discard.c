@@ -10,7 +10,6 @@
 #include "drivers/qcow/qcow.h"
 #include "lib/fiber/fiber.h"
 
-#define SUBS     32
 #define ALL_ZERO UINT64_C(0xffffffff00000000)
 
 /* What a cluster that holds nothing looks like; false: this image cannot say so. */

@@ -53,7 +53,6 @@
 /* bytes by which a file is made longer: writes beyond its end would wait for each other in the
  * kernel */
 #define GROW       (32u << 20)
-#define BATCH      32               /* metadata writes under way at once */
 #define PER_SECTOR (VHD_SECTOR / 4) /* BAT entries */
 
 static size_t frozen_bytes(const struct vhd *v)

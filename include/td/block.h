@@ -89,7 +89,7 @@ struct td_relink {
 struct td_driver {
 	const char *name;  /* the type in type:path */
 	const char *alias; /* another name for it, or NULL */
-	int type;          /* the number that statistics show (CONTRACT of tap-ctl stats) */
+	int type;          /* the number that `tap-ctl stats' shows */
 	size_t priv_size;  /* bytes of zeroed image->priv */
 	bool redo; /* it keeps metadata in memory that a death must not take along: image->redo is
 		      its log */

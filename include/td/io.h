@@ -177,7 +177,8 @@ struct td_io_ops {
 		       int max);
 };
 
-struct td_io_counters {          /* since td_io_new, as handed to the kernel */
+/* since td_io_new, as handed to the kernel */
+struct td_io_counters {
 	uint64_t commits;        /* batches: io_submit calls, or hand-overs to the threads */
 	uint64_t reads, writes;  /* operations, without the rounds of short ones */
 	uint64_t durable_writes; /* those of the writes that were TD_IO_DSYNC */

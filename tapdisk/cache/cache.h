@@ -14,8 +14,8 @@
 
 struct cache_op;
 
-struct lane_count { /* what lanes have done past this layer: as td_image.n, and requests read and
-		       written */
+/* what lanes have done past this layer: as td_image.n, and requests read and written */
+struct lane_count {
 	uint64_t hits[2], fail[2], requests[2];
 };
 

@@ -22,7 +22,8 @@ enum { STATS_READ, STATS_WRITE, STATS_FLUSH, STATS_DISCARD, STATS_KINDS };
 
 #define STATS_DEPTHS 16 /* powers of two; what is deeper counts into the last */
 
-struct stats_count {           /* of one kind */
+/* of one kind */
+struct stats_count {
 	uint64_t done, errors; /* requests answered; errors: those of them that failed */
 	uint64_t sectors;      /* of 512 bytes, of those that succeeded */
 	uint64_t ns;           /* that all took together, from being taken to being answered */
@@ -48,7 +49,8 @@ struct stats_source {
 	struct shm shm;
 };
 
-struct stats { /* of a disk */
+/* of a disk */
+struct stats {
 	struct td_list sources;
 	struct stats_count gone[STATS_KINDS]; /* of the sources that have left */
 	struct stats_tally tally;

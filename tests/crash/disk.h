@@ -22,7 +22,8 @@
 
 #define DISK_FILES 6
 
-struct pending { /* completed, and not folded into the base */
+/* completed, and not folded into the base */
+struct pending {
 	uint32_t op;
 	bool durable, doubtful;
 };

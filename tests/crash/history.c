@@ -94,8 +94,6 @@ static void draw_place(struct rng *r, const struct history *h, const struct hist
 	e->sector = at < last ? at : last;
 }
 
-#define RING_MOST 88
-
 static void draw_guest(struct rng *r, const struct history *h, const struct history_disk *d,
 		       const struct taste *t, struct event *e)
 {

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct touch { /* a request has this sector in its range */
+/* a request has this sector in its range */
+struct touch {
 	uint64_t sector;
 	uint32_t op;
 };

@@ -131,7 +131,8 @@ static void load(int i)
 #define HEAP_BYTES (UINT64_C(1) << 36) /* of addresses */
 #define CLASSES    192
 
-struct block { /* stands before what is given out */
+/* stands before what is given out */
+struct block {
 	uint32_t class, skipped;
 	struct block *next;
 };
