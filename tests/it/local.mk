@@ -38,6 +38,7 @@ IT_TESTS += \
 	tests/it/tapback-share.sh \
 	tests/it/tapback-moved.sh \
 	tests/it/tapback-hangs.sh \
+	tests/it/tapback-storm.sh \
 	tests/it/tapback-lost.sh
 EXTRA_DIST += tests/it/xs.sh
 IT_TESTS += \

@@ -31,7 +31,10 @@ tests_support_tdqueues_LDADD = $(TAPDISK_LIBS)
 EXTRA_DIST += tests/support/xsnox.c tests/support/blkif-front.h
 if HAVE_XEN
 check_PROGRAMS += tests/support/tapdisk-standin
-check_SCRIPTS += tests/support/xsnox.so
+check_PROGRAMS += tests/support/tdstorm
+check_SCRIPTS += \
+	tests/support/xsnox.so \
+	tests/support/xenmem.so
 endif
 tests_support_tapdisk_standin_SOURCES = tests/support/tapdisk-standin.c
 tests_support_tapdisk_standin_LDADD = $(TD_LIBS)
@@ -39,7 +42,20 @@ tests_support_tapdisk_standin_LDADD = $(TD_LIBS)
 tests/support/xsnox.so: $(srcdir)/tests/support/xsnox.c
 	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -std=gnu11 -D_GNU_SOURCE -include config.h -I. $(WARN_FLAGS) $(XEN_CFLAGS) $(CFLAGS) -fPIC -shared \
 		-o $@ $(srcdir)/tests/support/xsnox.c -ldl
-CLEANFILES += tests/support/xsnox.so
+# a guest of Xen's transport without Xen, and what shows its memory to a tapdisk
+EXTRA_DIST += tests/support/xenmem.c
+tests_support_tdstorm_SOURCES = \
+	tests/support/tdstorm.c \
+	tests/support/xenmem.h \
+	tests/support/guest.c \
+	tests/support/guest.h
+tests_support_tdstorm_LDADD = $(TAPDISK_LIBS)
+tests/support/xenmem.so: $(srcdir)/tests/support/xenmem.c $(srcdir)/tests/support/xenmem.h
+	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -std=gnu11 -D_GNU_SOURCE -I$(srcdir) $(WARN_FLAGS) $(XEN_CFLAGS) $(CFLAGS) -fPIC -shared \
+		-o $@ $(srcdir)/tests/support/xenmem.c
+CLEANFILES += \
+	tests/support/xsnox.so \
+	tests/support/xenmem.so
 
 # an image through the drivers, without a process around them
 check_PROGRAMS += tests/support/tdimg
