@@ -81,6 +81,13 @@ static void note_begin(const struct td_iop *op)
 	TD_KILL(SYNC_COUNTED);
 }
 
+/* A write that finds no space has changed nothing, and one that cannot be done was not begun:
+ * its disk has not failed. */
+static bool says_nothing_of_write_back(const struct td_iop *op, int err)
+{
+	return op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT || err == -EOPNOTSUPP);
+}
+
 static void note_end(const struct td_iop *op, int err)
 {
 	struct td_sync_mark *mark;
@@ -88,9 +95,7 @@ static void note_end(const struct td_iop *op, int err)
 	if (!syncs(op))
 		return;
 	mark = mark_of(op);
-	/* a write that finds no space has changed nothing, and waits for some: its disk has not
-	 * failed */
-	if (err && !(op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT))) {
+	if (err && !says_nothing_of_write_back(op, err)) {
 		__atomic_fetch_add(&mark->failed, 1, __ATOMIC_RELEASE);
 		TD_KILL(SYNC_FAILED);
 	}
@@ -98,12 +103,6 @@ static void note_end(const struct td_iop *op, int err)
 	    __atomic_load_n(&mark->begun, __ATOMIC_RELAXED))
 		note_time(mark);
 	TD_KILL(SYNC_ENDED);
-}
-
-/* A write that finds no space has changed nothing, and one that cannot be done was not begun. */
-static bool says_nothing_of_write_back(const struct td_iop *op, int err)
-{
-	return op->op == TD_IO_WRITE && (err == -ENOSPC || err == -EDQUOT || err == -EOPNOTSUPP);
 }
 
 /*
