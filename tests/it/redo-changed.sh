@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# An image is not as its dead tapdisk left it: QEMU has written to it, it was replaced, copied, lengthened, has another device's number,
-# the host has been started again, or its file system is full.  Nothing is put into a state of it that the log is not of, nothing of the
-# log is given up without a word, and the sentence says what to do.
+# An image is not as its dead tapdisk left it: QEMU has written to it, it was replaced, copied or lengthened, the host has been started
+# again, or its file system is full.  Nothing is put into a state of it that the log is not of, nothing of the log is given up without a
+# word, and the sentence says what to do.  On a block device, under the number that it had, the log is applied.
 . "$top_srcdir/tests/it/lib.sh"
 command -v qemu-io >/dev/null && command -v qemu-img >/dev/null || skip "QEMU's tools are not installed"
 
@@ -168,7 +168,7 @@ for format in vhd qcow2; do
 	destroy "$format"
 done
 
-# --- a block device, which comes back under another number and name
+# --- a block device, under the number and name that it had
 if [ "$(id -u)" = 0 ] && command -v losetup >/dev/null; then
 	truncate -s 80M "$WORK/store"
 	for format in vhd qcow2; do
