@@ -91,26 +91,23 @@ static double seconds_since(uint64_t ns)
 	return ((double)t.tv_sec * 1e9 + (double)t.tv_nsec - (double)ns) / 1e9;
 }
 
-static int judge(int minor, const struct td_sync_mark *m)
+/* What is said of it, or NULL when it has not failed. */
+static const char *judge(const struct td_sync_mark *m, char *text, size_t size)
 {
 	double age = seconds_since(m->since);
 
-	if (m->failed) {
-		td_log(LOG_ERR, "minor %d: a flush to disk had failed when the last tapdisk ended",
-		       minor);
-		return -EIO;
-	}
-	if (m->begun != m->ended && age >= SYNCMARK_UNKNOWN_S) {
-		td_log(LOG_ERR,
-		       "minor %d: the last tapdisk ended in a flush to disk that had not come back "
-		       "for %.0f s: it counts as failed",
-		       minor, age);
-		return -EIO;
-	}
-	return 0;
+	if (m->failed)
+		return "a flush to disk had failed when the last tapdisk ended";
+	if (m->begun == m->ended || age < SYNCMARK_UNKNOWN_S)
+		return NULL;
+	snprintf(text, size,
+		 "the last tapdisk ended in a flush to disk that had not come back for %.0f s: it "
+		 "counts as failed",
+		 age);
+	return text;
 }
 
-int syncmark_past(int minor)
+static const char *past_failure(int minor, char *text, size_t size)
 {
 	char path[PATH_MAX];
 	struct page was;
@@ -118,19 +115,35 @@ int syncmark_past(int minor)
 	int past;
 
 	if (td_ctl_flush_path(minor, path))
-		return 0;
+		return NULL;
 	past = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (past < 0 && errno == ENOENT)
-		return 0;
+		return NULL;
 	n = past < 0 ? -1 : read(past, &was, sizeof was);
 	if (past >= 0)
 		close(past);
 	if (n == sizeof was && was.magic == MAGIC && was.size == sizeof was)
-		return judge(minor, &was.mark);
-	td_log(LOG_ERR,
-	       "minor %d: %s, the last tapdisk's note of its flushes, cannot be read: it is of "
-	       "another version, or damaged, and one of them may have failed: the disk counts as "
-	       "failed",
-	       minor, path); /* F4 */
-	return -EIO;
+		return judge(&was.mark, text, size);
+	snprintf(text, size,
+		 "%s, the last tapdisk's note of its flushes, cannot be read: it is of another "
+		 "version, or damaged, and one of them may have failed: the disk counts as failed",
+		 path); /* F4 */
+	return text;
+}
+
+int syncmark_past(int minor)
+{
+	char text[PATH_MAX + 200];
+	const char *why = past_failure(minor, text, sizeof text);
+
+	if (why)
+		td_log(LOG_ERR, "minor %d: %s", minor, why);
+	return why ? -EIO : 0;
+}
+
+bool syncmark_failed(int minor)
+{
+	char text[PATH_MAX + 200];
+
+	return past_failure(minor, text, sizeof text);
 }

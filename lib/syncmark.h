@@ -46,5 +46,6 @@ struct td_sync_mark *syncmark_open(int minor, bool failed);
 void syncmark_close(struct td_sync_mark *m); /* the file stays; NULL is fine */
 void syncmark_unlink(int minor);
 int syncmark_past(int minor); /* -EIO: by that page, the disk has failed, which is logged; or 0 */
+bool syncmark_failed(int minor); /* the same question, for tools that only look: not logged */
 
 #endif

@@ -134,7 +134,7 @@ int tc_cmd_destroy(const struct tc_args *a, struct td_err *err)
 		close(pidfd);
 	if (ret && is.detached)
 		tc_free(a->minor, a->force, NULL);
-	if (ret && !is.gone)
+	if (ret && (!is.gone || ret == -EIO)) /* of a dead one: freed, but a flush had failed */
 		return td_fail(err, -ret, "%s", mine.text);
 	return destroy_dead(a->minor, a->force, err);
 }

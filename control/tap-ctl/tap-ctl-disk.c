@@ -170,6 +170,7 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 				 .last = json_is_true(json_object_get(reply, "last"))};
 	json_decref(reply);
 	if (is->gone) {
+		bool failed;
 		/* it may have died of the question itself */
 		struct remains after = remains_of(a->pid, a->minor);
 
@@ -177,8 +178,11 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 			is->gone = false;
 			return ret;
 		}
+		failed = after.marker && tc_flush_failed(a->minor);
 		if (after.marker)
 			tc_marker_sweep(a->minor, true);
+		if (failed)
+			return tc_say_failed(a->minor, give_up, err);
 		if (before.socket || before.marker || after.marker)
 			return 0;
 	}

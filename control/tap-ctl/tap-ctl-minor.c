@@ -145,6 +145,7 @@ static int marker_remove(int minor, const char *path, bool stale, bool give_up)
 int tc_free(int minor, bool give_up, struct td_err *err)
 {
 	char *path = marker_path(minor);
+	bool failed = td_ctl_marker(minor, NULL) == TD_MARKER_STALE && tc_flush_failed(minor);
 	pid_t pid = 0;
 	int ret;
 
@@ -167,7 +168,21 @@ int tc_free(int minor, bool give_up, struct td_err *err)
 		td_fail(err, -ret, "cannot remove the marker %s: %s", path, strerror(-ret));
 	}
 	free(path);
-	return ret;
+	return !ret && failed ? tc_say_failed(minor, give_up, err) : ret;
+}
+
+/* The disk is taken away; who does that is told what a close would have said. */
+int tc_say_failed(int minor, bool give_up, struct td_err *err)
+{
+	static const char text[] =
+		"a flush of its image had failed when its tapdisk died: what was "
+		"written after the last good one may be lost: check its contents "
+		"before it is opened again";
+
+	if (!give_up)
+		return td_fail(err, EIO, "minor %d is freed, but %s", minor, text);
+	fprintf(stderr, "tap-ctl: minor %d: %s\n", minor, text);
+	return 0;
 }
 
 bool tc_marker_sweep(int minor, bool by_name)
@@ -175,9 +190,10 @@ bool tc_marker_sweep(int minor, bool by_name)
 	bool swept = false;
 	char *path;
 
-	/* one with rings has guests that wait for a successor: free and destroy take that away, a
-	 * look at it does not */
-	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE || (!by_name && td_ctl_ring_any(minor)))
+	/* one with rings has guests that wait for a successor, and one whose flush failed has
+	 * something to tell: free and destroy take that away, a look at it does not */
+	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE ||
+	    (!by_name && (td_ctl_ring_any(minor) || tc_flush_failed(minor))))
 		return false;
 	path = marker_path(minor);
 	if (path)

@@ -14,6 +14,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/redo.h"
+#include "lib/syncmark.h"
 
 /* Does the record tell of a log, of this boot of the host? */
 static bool record_has_log(const json_t *record)
@@ -41,6 +42,21 @@ int tc_log_waits(int minor)
 	has = record_has_log(record);
 	json_decref(record);
 	return has ? -ENODATA : 0;
+}
+
+/* As the tapdisk's close: one that found no space has lost nothing. */
+bool tc_flush_failed(int minor)
+{
+	char path[PATH_MAX];
+	json_t *record;
+	int sticky;
+
+	if (td_ctl_disk_path(minor, path))
+		return false;
+	record = json_load_file(path, 0, NULL);
+	sticky = (int)json_integer_value(json_object_get(record, "sticky"));
+	json_decref(record);
+	return (sticky && sticky != ENOSPC && sticky != EDQUOT) || syncmark_failed(minor);
 }
 
 static int ask_tapdisk(int minor, json_t *record, struct td_err *err)

@@ -102,6 +102,10 @@ int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_e
  * give_up: or says what is lost, and that it is. */
 int tc_log_waits(int minor);
 int tc_settle(int minor, bool give_up, struct td_err *err);
+/* Had a flush of a dead tapdisk's disk failed?  And what is said once that disk is taken away:
+ * -EIO; give_up: to stderr, and 0. */
+bool tc_flush_failed(int minor);
+int tc_say_failed(int minor, bool give_up, struct td_err *err);
 
 /* tap-ctl-spawn.c.  leash: NULL, or where to put a descriptor: the tapdisk gives up and ends when
  * that is closed, as by our death, before tc_release (0 or -errno with text).  tc_reap: sees the

@@ -5,10 +5,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "control/tap-ctl/tap-ctl.h"
-#include "lib/ctl-client.h"
 
 /* OpenSSL keeps what it has found out for the whole program: its memory is nobody's who may die. */
 int CRYPTO_set_mem_functions(void *(*get)(size_t n, const char *file, int line),
@@ -46,24 +44,20 @@ void host_init(void)
 	process_init();
 }
 
-/* tap-ctl's, for its markers: does a log of changes hold anything?  (One that is there, where the
- * library cannot tell.) */
-int tc_log_waits(int minor);
-int tc_settle(int minor, bool give_up, struct td_err *err);
-int td_redo_waits(const char *path) __attribute__((weak));
-
-int tc_log_waits(int minor)
+/* What tap-ctl's markers and logs of changes (tap-ctl-minor.c, tap-ctl-settle.c) ask for beyond
+ * that: another tapdisk, which the lab makes by itself, and somewhere to print. */
+int tc_spawn(pid_t *pid, int *leash, struct td_err *err)
 {
-	char path[4200];
-
-	if (td_ctl_redo_path(minor, path))
-		return 0;
-	return td_redo_waits ? td_redo_waits(path) : !access(path, F_OK);
+	return td_fail(err, ENOSYS, "the lab starts no tapdisk for tap-ctl");
 }
 
-int tc_settle(int minor, bool give_up, struct td_err *err)
+void tc_reap(pid_t pid, int grace_ms)
 {
-	return td_fail(err, ENOSYS, "the lab does not free a minor");
+}
+
+int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_err *err)
+{
+	return td_fail(err, ENOSYS, "the lab does not settle by tap-ctl");
 }
 
 int tc_put_line(const char *text, struct td_err *err)

@@ -80,4 +80,22 @@ for mode in writeback none; do
 	tap_ctl revive -m "$minor" >/dev/null || fail revive
 	is "$mode: one that had failed" "$(state)" 0x800
 	expect 5 tap_ctl destroy -p "$(cat "$marker")" -m "$minor"
+
+	# nobody has revived it: a look at it keeps that record, and whoever takes the disk away is told
+	for how in free destroy close "free -f"; do
+		marker=$(tap_ctl create -a "aio:$WORK/d.img" -o cache=$mode) || fail "create"
+		minor=${marker##*-} pid=$(cat "$marker")
+		page failed +1
+		kill -KILL "$pid"
+		until_true 10 gone "$pid"
+		expect 0 tap_ctl list
+		[ -e "$TAPDISK_CONTROL_DIR/flush$minor" ] || fail "$mode: list takes the note of a failed flush away"
+		case $how in
+		free) expect 5 tap_ctl free -m "$minor" ;;
+		"free -f") expect 0 tap_ctl free -f -m "$minor" ;;
+		*) expect 5 tap_ctl $how -p "$pid" -m "$minor" ;;
+		esac
+		has "$mode: $how of a dead disk that has failed" "$ERR" "may be lost"
+		is "$mode: what $how leaves" "$(find "$TAPDISK_CONTROL_DIR" -name "*$minor" ! -type d)" ""
+	done
 done
