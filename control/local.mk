@@ -4,5 +4,6 @@ include control/tap-ctl/local.mk
 include control/tapback/local.mk
 include control/attach/local.mk
 include control/vhd-util/local.mk
+include control/cbt-util/local.mk
 include control/td-qcow/local.mk
 include control/units/local.mk

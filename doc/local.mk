@@ -13,15 +13,16 @@ dist_man_MANS += doc/tap-ctl.8
 EXTRA_DIST += doc/tap-ctl.bash-completion doc/programs.bash-completion
 bashcompletion_DATA = \
 	doc/bash-completion/tap-ctl \
+	doc/bash-completion/cbt-util \
 	doc/bash-completion/tapback \
 	doc/bash-completion/tap-vbd \
 	doc/bash-completion/td-qcow \
 	doc/bash-completion/vhd-util
 CLEANFILES += $(bashcompletion_DATA)
-dist_man_MANS += doc/td-qcow.8
+dist_man_MANS += doc/cbt-util.8 doc/td-qcow.8
 doc/bash-completion/tap-ctl: $(srcdir)/doc/tap-ctl.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/tap-ctl.bash-completion $@
-doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/td-qcow doc/bash-completion/vhd-util: $(srcdir)/doc/programs.bash-completion
+doc/bash-completion/cbt-util doc/bash-completion/tapback doc/bash-completion/tap-vbd doc/bash-completion/td-qcow doc/bash-completion/vhd-util: $(srcdir)/doc/programs.bash-completion
 	$(AM_V_GEN)$(MKDIR_P) doc/bash-completion && cp $(srcdir)/doc/programs.bash-completion $@
 dist_man_MANS += doc/vhd-util.8
 dist_man_MANS += \

@@ -2,6 +2,7 @@
 noinst_LIBRARIES += lib/libtd.a
 lib_libtd_a_SOURCES = \
 	lib/bytes.h \
+	lib/changed-log.h \
 	lib/conf.c \
 	lib/conf.h \
 	lib/ctl-client.c \

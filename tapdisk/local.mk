@@ -3,6 +3,8 @@
 noinst_LIBRARIES += tapdisk/libtapdisk.a
 tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/chain.c \
+	tapdisk/changed.c \
+	tapdisk/changed.h \
 	tapdisk/chain.h \
 	tapdisk/limit.c \
 	tapdisk/limit.h \

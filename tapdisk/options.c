@@ -124,6 +124,16 @@ static int set_data_file(struct vbd_options *o, const char *v, struct td_err *er
 	return 0;
 }
 
+static int set_changed(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	if (*v != '/' || strlen(v) >= sizeof o->changed)
+		return td_fail(err, EINVAL,
+			       "changed-blocks=%.100s: say an absolute path of less than %zu bytes",
+			       v, sizeof o->changed);
+	strcpy(o->changed, v);
+	return 0;
+}
+
 /* The host's too: how it is done, and not what is promised. */
 static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -173,6 +183,7 @@ static const struct {
 	{"two-primaries", set_two_primaries, true, false},
 	{"sector-size", set_sector_size, true, false},
 	{"data-file", set_data_file, true, false},
+	{"changed-blocks", set_changed, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
 	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
@@ -228,7 +239,8 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 	       a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout &&
 	       a->shared == b->shared && a->two_primaries == b->two_primaries &&
 	       a->parents_cache == b->parents_cache && options_sector(a) == options_sector(b) &&
-	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file);
+	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file) &&
+	       !strcmp(a->changed, b->changed);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

@@ -29,6 +29,7 @@ struct vbd_options {
 	char parents[1024];   /* which images may be parents, as td_reach_parents_valid() knows it;
 				 "": as is the default */
 	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */
+	char changed[1024];   /* the log of changed blocks (tapdisk/changed.h); "": none */
 	struct td_key key;    /* of an encrypted image */
 	struct limit_rates limit;
 };

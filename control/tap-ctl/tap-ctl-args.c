@@ -107,6 +107,9 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		return 0;
 	case TC_OPTION:
 		return parse_option(cmd, text, a, err);
+	case TC_CHANGED:
+		a->changed = text;
+		return 0;
 	case TC_READ_ONLY:
 		a->read_only = true;
 		return 0;

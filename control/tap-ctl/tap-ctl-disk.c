@@ -72,6 +72,26 @@ int tc_detach(pid_t pid, int minor, bool keep, bool *last, struct td_err *err)
 	return ret;
 }
 
+/* As an option, which an older tapdisk refuses rather than passes over; and if it is the only one,
+ * an unpause leaves the others alone. */
+static int add_changed(const struct tc_args *a, json_t *req, struct td_err *err)
+{
+	char *path = tc_absolute(a->changed);
+	json_t *word = path ? json_sprintf("changed-blocks=%s", path) : NULL;
+	int ret = word ? 0 : td_fail(err, path ? EILSEQ : errno, "%s: no such path", a->changed);
+
+	free(path);
+	if (ret)
+		return ret;
+	if (!json_object_get(req, "options")) {
+		json_object_set_new(req, "options", json_array());
+		json_object_set_new(req, "keep_options", json_true());
+	}
+	if (json_array_append_new(json_object_get(req, "options"), word))
+		return td_fail(err, ENOMEM, "no memory");
+	return 0;
+}
+
 /* Puts args (made absolute) and options into req. */
 static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 {
@@ -89,9 +109,9 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 		if (ret)
 			return ret;
 	}
-	if (a->options && json_object_set(req, "options", a->options))
+	if (a->options && json_object_set_new(req, "options", json_deep_copy(a->options)))
 		return td_fail(err, ENOMEM, "out of memory");
-	return 0;
+	return a->changed ? add_changed(a, req, err) : 0;
 }
 
 /* Reads the key to its end from standard input, and puts it into req in hexadecimal. */

@@ -46,8 +46,7 @@
 		 "switch to the secondary when space runs out; not in this version", TC_LATER},    \
 		{'t', "request-timeout", "SECONDS",                                                \
 		 "report a store that has not answered for that long", TC_REQUEST_TIMEOUT},        \
-		{'C', "changed-blocks", "PATH",                                                    \
-		 "keep a log of changed blocks; not in this version", TC_LATER},                   \
+		{'C', "changed-blocks", "PATH", "keep a log of changed blocks there", TC_CHANGED}, \
 		{'E', "encrypted", NULL,                                                           \
 		 "the image is encrypted: its key or passphrase is on stdin", TC_KEY},             \
 		{'e', "stack", "N", "stack on the parents of another disk; not in this version",   \
@@ -113,8 +112,8 @@ static const struct tc_opt opts_unpause[] = {
 	{'a', "args", "TYPE:PATH", "go on with this image instead of the old one", TC_ARGS},
 	{'o', "option", "KEY=VALUE", "an option of the disk; may be repeated", TC_OPTION},
 	{'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},
-	{'c', "changed-blocks", "PATH", "keep a log of changed blocks; not in this version",
-	 TC_LATER},
+	{'c', "changed-blocks", "PATH", "keep a log of changed blocks there; without it, none",
+	 TC_CHANGED},
 	OPT_HELP};
 static const struct tc_opt opts_upgrade[] = {
 	{'p', "pid", "PID", "that tapdisk", TC_PID},

@@ -36,6 +36,7 @@ enum tc_what {
 	TC_KEY,
 	TC_ALL,
 	TC_CLEAR,
+	TC_CHANGED,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused,
 		     never ignored */
@@ -48,13 +49,13 @@ struct tc_opt {
 };
 
 struct tc_args {
-	pid_t pid;                             /* -1: not given, as below */
-	int minor, timeout;                    /* timeout: s */
-	const char *args, *type, *file, *name; /* NULL: not given */
-	json_t *options;                       /* array of "key=value"; NULL: none */
-	int count;                             /* of top; 0: no end */
-	double delay;                          /* of top; s; 0: not given */
-	bool key;                              /* read one from standard input */
+	pid_t pid;                                       /* -1: not given, as below */
+	int minor, timeout;                              /* timeout: s */
+	const char *args, *type, *file, *name, *changed; /* NULL: not given */
+	json_t *options;                                 /* array of "key=value"; NULL: none */
+	int count;                                       /* of top; 0: no end */
+	double delay;                                    /* of top; s; 0: not given */
+	bool key;                                        /* read one from standard input */
 	bool read_only, buffered, force, json, batch, all, clear, help;
 };
 

@@ -172,6 +172,16 @@ struct td_how {
 	struct td_sync_mark *mark;
 };
 
+/* What stands between an image and those who change it. */
+struct td_gate {
+	/* Of a change that td_submit() brings: true: it is kept here, and goes on by td_pass(), or
+	 * fails by td_req_done(). */
+	bool (*holds)(struct td_gate *g, struct td_req *req);
+	/* Any thread, never waits: would a change of [off, off + len) pass at once?  What is true
+	 * stays so. */
+	bool (*lets)(const struct td_gate *g, uint64_t off, uint64_t len);
+};
+
 struct td_image {
 	unsigned magic;
 	const struct td_driver *driver;
@@ -188,6 +198,7 @@ struct td_image {
 	bool died;
 	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing;  /* next image down the chain, or NULL */
+	struct td_gate *gate;      /* whoever opened it may set one; NULL: none */
 	struct td_image_info info;
 	/* sectors read and written; failed requests of each */
 	struct {
@@ -220,6 +231,7 @@ void td_image_fault(struct td_image *image, const char *why);
 /* The only place that calls a driver's submit.  Asserts the contract: range, alignment, capability,
  * iov. */
 void td_submit(struct td_image *image, struct td_req *req);
+void td_pass(struct td_req *req); /* of one that a gate has kept */
 /* A driver has finished: exactly once a request. */
 void td_req_done(struct td_req *req, int err);
 

@@ -137,6 +137,17 @@ void td_submit(struct td_image *image, struct td_req *req)
 		req->io = image->io;
 	req->image = image;
 	image->inflight++;
+	if (image->gate && req->op != TD_READ && req->op != TD_FLUSH &&
+	    image->gate->holds(image->gate, req))
+		return;
+	image->driver->submit(image, req);
+}
+
+void td_pass(struct td_req *req)
+{
+	struct td_image *image = req->image;
+
+	assert(image && image->magic == TD_IMAGE_MAGIC);
 	image->driver->submit(image, req);
 }
 

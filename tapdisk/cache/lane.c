@@ -42,6 +42,7 @@ struct lane {
 		bool open, direct, fua;
 		const char *choice;          /* of that engine */
 		const struct td_io_ops *ops; /* of the engine that the file was opened with */
+		const struct td_gate *check; /* the image's */
 		struct td_map map;           /* whole, or nothing */
 	} order;
 
@@ -52,6 +53,7 @@ struct lane {
 	unsigned barriers; /* under way, slow */
 	struct td_io *io;
 	struct td_log_limit limit;
+	const struct td_gate *check; /* NULL: none */
 	struct td_map whole;
 	struct td_map *places; /* PLACES; NULL before the first, or without memory */
 	struct {
@@ -206,7 +208,7 @@ static const struct td_map *find_map(const struct lane *l, const struct td_req *
 		       : NULL;
 }
 
-/* May it be written past the home thread?  L5, L6 */
+/* May it be written past the home thread?  L5 to L7 */
 static bool may_write(const struct lane *l, const struct td_req *req, const struct td_map *m)
 {
 	bool fua = l->fua || (req->flags & TD_FUA);
@@ -214,6 +216,8 @@ static bool may_write(const struct lane *l, const struct td_req *req, const stru
 	if (__atomic_load_n(&l->cache->sticky, __ATOMIC_ACQUIRE) ||
 	    (m->file && m->file->st.off_align > 512 && !l->whole.len))
 		return false;
+	if (l->check && !l->check->lets(l->check, req->off, req->len))
+		return false; /* L7 */
 	return !fua || !m->file || (l->direct && l->whole.len);
 }
 
@@ -302,6 +306,7 @@ static bool gate_open(struct lane *l)
 	l->direct = l->order.direct;
 	l->fua = l->order.fua;
 	l->whole = l->order.map;
+	l->check = l->order.check;
 	if (!l->whole.len && !l->places)
 		l->places = malloc(PLACES * sizeof *l->places);
 	if (!l->whole.len && l->places)
@@ -337,6 +342,7 @@ static void gate_send(struct lane *l, bool open)
 		l->order.fua = c->mode->fua_every_write;
 		l->order.choice = l->home->choice;
 		l->order.ops = c->io->ops;
+		l->order.check = c->image->gate;
 		l->order.map = (struct td_map){0};
 		if (c->whole)
 			l->order.map = c->map;

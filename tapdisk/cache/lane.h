@@ -21,6 +21,7 @@
  * L6 no write goes fast beside a read-modify-write of the same block (lib/io/align.c), where
  *    blocks are larger than a sector: of a disk that is one piece the home thread closes the
  *    lanes for a part of a block; into a format, whose tables are its own, none goes fast then.
+ * L7 no write goes fast that the image's gate would keep (td_gate, CB6 of tapdisk/changed.h).
  *
  * Nothing of the fast way is shared with another thread but the lane's counters, which others only
  * read.

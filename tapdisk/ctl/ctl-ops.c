@@ -210,6 +210,23 @@ static int op_pause(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 	return vbd_pause(v, get_timeout(call->req), err);
 }
 
+/* Its own options, apart from the log of changed blocks, with the question's words. */
+static int keep_options(struct vbd *v, const json_t *req, const char *spec, struct vbd_options *o,
+			struct td_err *err)
+{
+	const json_t *w;
+	size_t i;
+	int rc = 0;
+
+	*o = v->opt;
+	o->changed[0] = 0;
+	if (spec && v->spec && strcmp(spec, v->spec))
+		o->data_file[0] = 0; /* it was named for another image */
+	json_array_foreach (json_object_get(req, "options"), i, w)
+		rc = rc ? rc : options_add(o, json_string_value(w) ?: "", err);
+	return rc;
+}
+
 static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err)
 {
 	bool has = json_array_size(json_object_get(call->req, "options")) > 0;
@@ -218,7 +235,9 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	int rc = 0;
 
 	v->users++;
-	if (has)
+	if (has && json_is_true(json_object_get(call->req, "keep_options")))
+		rc = keep_options(v, call->req, spec, &o, err);
+	else if (has)
 		rc = ctl_get_options(call->req, spec ? spec : v->spec, &o, err);
 	v->users--;
 	if (!rc && has && !o.limit.said)

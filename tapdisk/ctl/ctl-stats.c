@@ -225,6 +225,10 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		json_object_set_new(j, "queue", queue_json(s, t));
 		json_object_set_new(j, "cache", cache_json(v));
 		json_object_set_new(j, "limit", ctl_limit_json(v));
+		if (v->changes)
+			json_object_set_new(j, "changed_blocks",
+					    json_pack("{s:s, s:I}", "log", v->opt.changed, "set",
+						      (json_int_t)changed_count(v->changes)));
 	}
 	if (v->cache.io)
 		json_object_set_new(j, "engine", engine_json(v->cache.io));

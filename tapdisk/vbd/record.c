@@ -32,6 +32,8 @@ static json_t *words(const struct vbd_options *o)
 		json_array_append_new(a, json_string("parents-cache=yes"));
 	if (o->data_file[0]) /* nor this one */
 		json_array_append_new(a, json_sprintf("data-file=%s", o->data_file));
+	if (o->changed[0]) /* one that does not know it must not go on without */
+		json_array_append_new(a, json_sprintf("changed-blocks=%s", o->changed));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
 	/* a successor starts with what the host's configuration says, which may be another by now
 	 */

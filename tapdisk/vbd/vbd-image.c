@@ -148,7 +148,8 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	const struct td_driver *d;
 	struct td_image *leaf;
 	struct td_redo *redo;
-	struct td_io *io, *cached = NULL;
+	struct td_io *io, *buffered = NULL;
+	struct changed *changed = NULL;
 	const char *path;
 	char left[PATH_MAX];
 	bool shrunk;
@@ -165,8 +166,8 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	rc = options_check(o, d->name, err);
 	if (!rc)
 		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
-	if (!rc && o->parents_cache)
-		rc = queue_engine(v->queue, o->io, false, &cached, err);
+	if (!rc && (o->parents_cache || o->changed[0]))
+		rc = queue_engine(v->queue, o->io, false, &buffered, err);
 	if (rc < 0)
 		return rc;
 	rc = peers_check(&v->peers, d->name, path, o, v->past, io, err);
@@ -185,7 +186,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 					 .dirs = o->parent_dirs,
 					 .parents = o->parents,
 					 .data = o->data_file,
-					 .cached = cached,
+					 .cached = o->parents_cache ? buffered : NULL,
 					 .redo = redo,
 					 .lost = v->past || !fresh ? &lost : NULL,
 					 .died = v->past && !v->past->paused,
@@ -218,6 +219,10 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 			     spec, (unsigned long long)leaf->info.size, options_sector(o));
 		goto fail;
 	}
+	if (o->changed[0])
+		rc = changed_open(o->changed, leaf, buffered, &changed, err);
+	if (rc < 0)
+		goto fail;
 	copy = strdup(spec);
 	if (!copy) {
 		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
@@ -230,6 +235,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->leaf = leaf;
 	v->redo = redo;
+	v->changes = changed;
 	v->log_waits = false;
 	vbd_listen_to(v, leaf);
 	v->cache.report_enospc = o->report_enospc;
@@ -268,6 +274,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	return 0;
 fail:
 	chain_close(leaf);
+	changed_close(changed, NULL);
 	td_redo_free(redo);
 	return not_opened(v, fresh, lost, rc);
 }
@@ -292,6 +299,18 @@ static void go_on(struct vbd *v)
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
 	nbd_run(v->nbd);
+}
+
+/* A pause cannot be undone by it; a close tells. */
+static int close_changed(struct vbd *v, int rc, struct td_err *err)
+{
+	struct td_err why = {0};
+	int bad = changed_close(v->changes, &why);
+
+	v->changes = NULL;
+	if (bad < 0)
+		td_log(LOG_ERR, "minor %d: %s", v->minor, why.text);
+	return rc || !bad ? rc : td_fail(err, -bad, "minor %d: %s", v->minor, why.text);
 }
 
 int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
@@ -334,6 +353,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	peers_stop(&v->peers);
 	cache_detach(&v->cache);
 	chain_close(leaf);
+	rc = close_changed(v, rc, err);
 	v->log_waits = td_redo_pending(v->redo);
 	td_redo_free(v->redo);
 	v->redo = NULL;

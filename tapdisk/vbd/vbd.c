@@ -359,6 +359,8 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	memcpy(opt.name, v->opt.name, sizeof opt.name);
 	if (!o && spec && v->spec && strcmp(spec, v->spec))
 		opt.data_file[0] = 0; /* it was named for another image */
+	if (!o && !v->leaf)
+		opt.changed[0] = 0;
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume",
 			     v->minor);

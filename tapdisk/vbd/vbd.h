@@ -10,6 +10,7 @@
 
 #include "tapdisk/blkif/blkif.h"
 #include "tapdisk/cache/cache.h"
+#include "tapdisk/changed.h"
 #include "tapdisk/nbd/nbd.h"
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
@@ -49,6 +50,7 @@ struct vbd {
 	struct td_image *leaf;       /* NULL when closed or paused */
 	struct td_redo *redo;        /* its log, or NULL; goes with it, except the file */
 	bool log_waits;              /* closed: the log still holds something */
+	struct changed *changes;     /* its log of changed blocks; NULL: none, or no leaf */
 	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead
 					of that one; or NULL */
@@ -96,7 +98,8 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
 	       const struct vbd_past *past, struct td_err *err);
 int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err);
 int vbd_pause(struct vbd *v, int timeout, struct td_err *err);
-/* spec or o NULL: as before. */
+/* spec or o NULL: as before; but a log of changed blocks ends with the pause, unless o names one.
+ */
 int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
 int vbd_resize(struct vbd *v, struct td_err *err); /* looks at the image's size again */
 /* How much it may be asked for from now on (tapdisk/limit.h); paused too. */

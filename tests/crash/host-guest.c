@@ -38,6 +38,7 @@ static void answered(size_t i, int status)
 	op->flags |= (mode->fua_every_write ? GOP_EACH : 0) | (mode->drop_flush ? GOP_VOID : 0);
 	H.outstanding--;
 	check_order(op, i);
+	host_changed_answered(op);
 	host_say("request %zu is answered: %d", i + 1, status);
 }
 

@@ -6,6 +6,7 @@
  *   host-process.c  tapdisks' lives, step by step
  *   host-guest.c    requests and answers, and what they are held to
  *   host-disk.c     the operations of a tapdisk on its disk
+ *   host-changed.c   its log of changed blocks
  *   host-tool.c     the toolstack;  host-move.c: its upgrades
  *   host-outside.c  what surrounds the linked programs
  *
@@ -58,8 +59,9 @@ struct host {
 	bool dead;         /* somebody had it open, and died; nobody has taken it over */
 	bool lost;         /* for good: it was refused, for a reason */
 	bool tampered;
-	bool gone; /* it was closed with an error, or when a sync had failed, and what its format
-		      had in memory with it */
+	bool logged; /* its changes are */
+	bool gone;   /* it was closed with an error, or when a sync had failed, and what its format
+			had in memory with it */
 	unsigned spec; /* the file that is open, and the one that was asked for */
 	struct vbd_options opt;
 	struct vbd_past past;
@@ -120,6 +122,10 @@ void host_do_adopt(struct vbd *none);
 void host_do_take_back(struct vbd *v);
 void host_do_taken(struct vbd *v);
 void host_do_grow(struct vbd *v);
+
+/* --- host-changed.c */
+void host_changed_begin(void); /* before the disk is opened */
+void host_changed_answered(const struct gop *op);
 
 /* --- host-tool.c */
 bool host_excused(void);

@@ -603,6 +603,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	L.disk = describe();
+	host_changed_add(&L.template, L.format->sectors);
 	control_dir();
 	td_ctl_dir();
 	tzset();

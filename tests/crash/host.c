@@ -172,6 +172,7 @@ void host_run(struct host_run *r)
 	}
 	H.want = H.opt = (struct vbd_options){
 		.mode = td_cache_mode_find(r->mode), .unsafe = true, .key = r->template->key};
+	host_changed_begin();
 	host_open_first();
 	for (unsigned i = 0; i < h->n && !r->bad.rule; i++) {
 		char words[200];

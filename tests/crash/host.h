@@ -51,6 +51,8 @@ struct host_run {
 };
 
 void host_init(void); /* once */
+/* Adds a log of changed blocks to a format's files. */
+void host_changed_add(struct template *t, uint64_t sectors);
 void host_run(struct host_run *r);
 void host_run_free(struct host_run *r);
 /* was anything promised at that event, or before it for good? */

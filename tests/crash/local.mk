@@ -43,6 +43,7 @@ tests_crash_hostlab_SOURCES = \
 	tests/crash/host-inside.h \
 	tests/crash/host-process.c \
 	tests/crash/host-guest.c \
+	tests/crash/host-changed.c \
 	tests/crash/host-disk.c \
 	tests/crash/host-tool.c \
 	tests/crash/host-move.c \
@@ -137,6 +138,7 @@ CRASH_UNITS = \
 	tests/unit/test-qcow \
 	tests/unit/test-cache-space \
 	tests/unit/test-limit \
+	tests/unit/test-changed \
 	tests/unit/test-blkif-limit \
 	tests/unit/test-lane \
 	tests/unit/test-redo-format \

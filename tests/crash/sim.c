@@ -24,6 +24,8 @@ static void sim_queue(struct td_io *io, struct td_iop *op)
 {
 	struct sim *s = io->priv;
 
+	if (s->given)
+		s->given(op);
 	td_list_add(&s->queued, &op->link);
 }
 

@@ -55,7 +55,8 @@ struct sim {
 	uint32_t *clock;    /* the run's events */
 	struct flog *log;   /* NULL: nothing is logged */
 	struct rng rng;
-	unsigned who;                    /* the process that runs */
+	unsigned who;                           /* the process that runs */
+	void (*given)(const struct td_iop *op); /* it has got one; or NULL */
 	void (*event)(const char *what); /* something is about to happen, which the process need not
 					    live to see; or NULL */
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The completion of tapback, tap-vbd, td-qcow and vhd-util, against the programs.
+# The completion of cbt-util, tapback, tap-vbd, td-qcow and vhd-util, against the programs.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/doc/programs.bash-completion" || fail "the completion does not load"
 PATH=$top_builddir/bin:$PATH
@@ -45,6 +45,12 @@ if [ -x "$top_builddir/bin/vhd-util" ]; then
 	complete_line _vhd_util vhd-util check -n "$WORK/di"
 	is "vhd-util's files" "$GOT" " $WORK/disk.vhd "
 fi
+complete_line _cbt_util cbt-util ""
+is "cbt-util" "$GOT" " create get set coalesce --help "
+complete_line _cbt_util cbt-util coalesce -
+is "cbt-util coalesce -" "$GOT" " -c -p "
+complete_line _cbt_util cbt-util get -n "$WORK/di"
+is "cbt-util's files" "$GOT" " $WORK/disk.vhd "
 if [ -x "$top_builddir/bin/td-qcow" ]; then
 	complete_line _td_qcow td-qcow ""
 	for cmd in create snapshot info check resize commit map; do has td-qcow "$GOT" " $cmd "; done

@@ -64,6 +64,8 @@ IT_TESTS += \
 	tests/it/stats-rrdd.sh \
 	tests/it/parents-cache.sh \
 	tests/it/limit.sh \
+	tests/it/cbt-util.sh \
+	tests/it/changed-blocks.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh
 

@@ -28,7 +28,7 @@ def options_of_open():
         d = Disk("aio:" + path, *options)
         d.close()
     # these are not in this version: refused, never ignored
-    for options in (["-2", "aio:/x"], ["-s"], ["-C", "/x"], ["-e", "1"], ["-r"]):
+    for options in (["-2", "aio:/x"], ["-s"], ["-e", "1"], ["-r"]):
         try:
             Disk("aio:" + path, *options)
         except sm.Failure as e:

@@ -28,6 +28,7 @@ UNIT_PARTS = \
 	tests/unit/test-blkif-memory \
 	tests/unit/test-blkif-limit \
 	tests/unit/test-limit \
+	tests/unit/test-changed \
 	tests/unit/test-inflight \
 	tests/unit/test-align \
 	tests/unit/test-io \
@@ -74,6 +75,15 @@ tests_unit_test_blkif_poll_SOURCES = tests/unit/test-blkif-poll.c $(TEST_RING)
 tests_unit_test_blkif_poll_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_limit_SOURCES = tests/unit/test-blkif-limit.c $(TEST_RING)
 tests_unit_test_blkif_limit_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_changed_SOURCES = \
+	tests/unit/test-changed.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
+tests_unit_test_changed_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_limit_SOURCES = tests/unit/test-limit.c tests/support/suite.h
 tests_unit_test_limit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)
