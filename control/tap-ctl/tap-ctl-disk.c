@@ -88,7 +88,7 @@ static int add_changed(const struct tc_args *a, json_t *req, struct td_err *err)
 		json_object_set_new(req, "keep_options", json_true());
 	}
 	if (json_array_append_new(json_object_get(req, "options"), word))
-		return td_fail(err, ENOMEM, "no memory");
+		return td_fail(err, ENOMEM, "out of memory");
 	return 0;
 }
 

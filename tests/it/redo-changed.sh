@@ -173,7 +173,8 @@ if [ "$(id -u)" = 0 ] && command -v losetup >/dev/null; then
 	truncate -s 80M "$WORK/store"
 	for format in vhd qcow2; do
 		D=$(losetup -f --show "$WORK/store" 2>/dev/null) || break
-		at_exit "losetup -d $D 2>/dev/null"
+		# by its file: the number may be somebody else's by then
+		at_exit "losetup -j $WORK/store | cut -d: -f1 | xargs -r losetup -d"
 		make $format "$D"
 		dead
 		expect 0 tap_ctl list
