@@ -10,10 +10,11 @@
 #include <stddef.h>
 
 /*
- * Has anybody a shared lock on fd's file who has not one more on `through', whose file each of them
- * would have to pass?  A process that has several disks open has a lock for each.  mine, own: locks
- * of the caller's own on fd's file and on the other.  who: " by NAME (pid N)", as far as it can be
- * found, else empty.  Another host's locks tell whether there is one, not whose.
+ * Does a process hold a shared lock on fd's file, and no further one on the file of `through', as
+ * each reader that comes by that file would?  A process that has several disks open has a lock for
+ * each.  mine, own: locks of the caller's own on fd's file and on the other.  who: " by NAME (pid
+ * N)", as far as it can be found, else empty.  Another host's locks tell whether there is one, not
+ * whose.
  */
 bool td_readers_beside(int fd, unsigned mine, int through, unsigned own, char *who, size_t len);
 

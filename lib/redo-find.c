@@ -195,7 +195,7 @@ int td_redo_mind(const char *path, bool dead, struct td_err *err)
 		return 0;
 	m.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (m.fd < 0)
-		return 0; /* who wants to write to it hears why */
+		return 0; /* an open for writing says why */
 	redo_identify(&st, &m.id);
 	rc = each(mind_one, &m);
 	close(m.fd);

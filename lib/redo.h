@@ -4,8 +4,8 @@
  * a commit.  A guest's flush writes it down, and a power cut before that loses what was never
  * promised; but a process that dies alone must lose nothing that was answered, since its guest
  * lives on.  So each change of such metadata stands in a log in memory that outlives the process,
- * from before the answer of the request that needs it until a commit has it in the file.  Who opens
- * the image next applies it first.
+ * from before the answer of the request that needs it until a commit has it in the file.  The
+ * next open of the image applies it first.
  *
  * E1 a record is whole before it counts; a change is recorded before its request is answered, or
  *    (the log is full, or there could be none) the request is answered after a commit

@@ -37,9 +37,9 @@ static int marker_fill(int fd, const char *from, const char *path)
 }
 
 /*
- * With our pid in it from the first moment on, by which it is known as a dead one's if we are
- * killed: made without a name, or where the file system has no such files, or there is no /proc,
- * under a name that no disk has, which the next one who is there removes.
+ * The marker has our pid in it from the first moment on; if we are killed, it is known as that of a
+ * dead process.  It is made without a name or, where the file system has no such files or there is
+ * no /proc, under a name that no disk has, which the next tap-ctl removes.
  */
 static int marker_link(const char *path)
 {

@@ -57,8 +57,8 @@ static void count_disk(json_t *row, void *arg)
 	u->disks++;
 }
 
-/* One more that is to be upgraded, if it is.  A tapdisk without a disk has a maker who knows it by
- * its pid. */
+/* One more that is to be upgraded, if it is.  A tapdisk without a disk is left alone: the
+ * program that started it knows it by its pid. */
 static int consider(pid_t pid, void *arg)
 {
 	struct upgrade u = {.old = pid, .fd = -1};

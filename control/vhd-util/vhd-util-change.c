@@ -121,9 +121,9 @@ static int move_footer(struct vhd_image *v, uint64_t size, struct td_err *err)
 }
 
 /*
- * A parent that is in use changes only where no child of it looks: its own parent's name, which
- * those that have it open know already, and its footer.  err says who has it when it cannot be had
- * at all.
+ * A parent that is in use changes only where its children do not look: the name of its own parent,
+ * which they have read already, and its footer.  When it cannot be opened at all, err names its
+ * user.
  */
 static int open_for_modify(const struct vu_args *a, struct vhd_image **v, struct td_err *err)
 {

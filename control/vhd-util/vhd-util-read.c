@@ -297,7 +297,7 @@ static int test_batmap(struct vhd_image *v, uint64_t block, uint64_t count, stru
 	return rc;
 }
 
-/* What is encrypted is not data: who wants it asks a tapdisk that has the key. */
+/* What is encrypted is not data: a tapdisk that has the key reads it. */
 static int not_encrypted(const struct vhd_image *v, struct td_err *err)
 {
 	const struct vhd_image *is = vhd_image_encrypted(v);

@@ -24,7 +24,7 @@
  *    nothing to write, by fdatasync.
  * Q8 Lazy refcounts, where the image asks for them: Q1 does not hold, but the mark in the header
  *    that says so is durable before the first reference without a durable count is written.  It
- *    is taken away at close, when all counts are durable; who opens the image with the mark
+ *    is taken away at close, when all counts are durable; an open that finds the mark
  *    counts anew.
  *
  * Q9 A change of an entry or a count is in image->redo before the request that needs it is

@@ -57,8 +57,8 @@ int vhd_image_mind_log(const struct vhd_image *v, struct td_err *err)
 	    (v->flags & VHD_FAST && !(v->flags & VHD_HOW)))
 		return 0;
 	identify_image(v, &id);
-	/* who has a lock knows that no tapdisk writes to it, so that a living one's log waits as
-	 * well: its close has failed */
+	/* with a lock, no tapdisk writes the image; so the log of one that lives waits as well:
+	 * its close has failed */
 	minor = redo_find(v->header.reserved, &id, v->path, !(v->flags & VHD_HOW), log);
 	if (minor < 0)
 		return minor == -ENOENT ? 0 : redo_unread(v->path, log, minor, err);

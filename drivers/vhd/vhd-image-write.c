@@ -19,8 +19,8 @@
  *    copied (VHD_HOW of vhd_image_open), and reading it is an error. A short block of which
  *    nothing is lost gets its whole length, and zeroes where the footer was, before anything is
  *    written to it, or a footer behind it.
- * W8 Data go beneath an image only where nobody else stands (vhd-beneath.c): each who reads what
- *    is written beneath reads it through the image that it comes from, which hides it.
+ * W8 Data go beneath an image only where no other child stands (vhd-beneath.c): whoever reads what
+ *    is written there reads it through the image that it comes from, which hides it.
  */
 #include "drivers/vhd/vhd-image.h"
 

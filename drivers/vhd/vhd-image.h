@@ -25,7 +25,7 @@ enum {
 	VHD_FAST = 1u << 3,  /* footer and header, not the block table */
 	VHD_CHAIN = 1u << 4, /* and its parents, locked as VHD_READ does unless this one is only
 				looked at */
-	/* a bad block table is left unchecked: for who looks for what is wrong */
+	/* a bad block table is left unchecked: for vhd-util check */
 	VHD_LENIENT = 1u << 5,
 	VHD_ANY_PARENT = 1u << 6, /* a parent with another uuid will do */
 	VHD_MEND = 1u << 7,      /* to be written although its copy of the footer at 0 is bad, which

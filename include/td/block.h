@@ -125,8 +125,8 @@ struct td_driver {
 	int (*extents)(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
 		       int max);
 	/*
-	 * Optional; never waits: where the data of [off, off + len) are, for who reads and writes
-	 * them there from another thread while requests go on.  False where they are not plain data
+	 * Optional; never waits: where the data of [off, off + len) are, so that another thread can
+	 * read and write them there while requests go on.  False where they are not plain data
 	 * of this image in one piece, or where a write to them needs more than the write.  What it
 	 * tells is true until a DISCARD or WRITE_ZEROES is submitted, a fault is found, or the
 	 * image is closed; a FLUSH that comes after such a write makes that durable too.

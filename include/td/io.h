@@ -134,7 +134,7 @@ enum {
 	TD_FILE_PARENT = 1u << 4,  /* a shared read lock: others may read it, nobody may write it */
 	TD_FILE_BENEATH = 1u << 5, /* writes that no child can see: locks out writers, but not those
 				      who have it as a parent */
-	/* read-only, without a lock: for who looks at an image that may be in use */
+	/* read-only, without a lock: for a look at an image that may be in use */
 	TD_FILE_LOOK = 1u << 6,
 	TD_FILE_MAY_SHARE = 1u << 7, /* for an error's text: TD_FILE_SHARED would do */
 };

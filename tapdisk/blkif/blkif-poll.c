@@ -12,8 +12,8 @@
  * P3 and only where it pays: the window doubles when work wakes us that polling_us would have
  *    seen, and halves when it comes later.
  *
- * While it is on, the guest is not asked for events; who ends it looks at the ring once more after
- * asking again.  The loop's other descriptors get their turn every SLICE.
+ * While it is on, the guest is not asked for events; at its end the guest is asked again, and then
+ * the ring is looked at once more.  The loop's other descriptors get their turn every SLICE.
  */
 #include "tapdisk/blkif/blkif-ring.h"
 

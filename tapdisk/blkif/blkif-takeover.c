@@ -15,9 +15,8 @@ static int check_fresh(struct blkif *b, struct td_err *err)
 	if (rsp_prod)
 		return td_fail(err, EBUSY,
 			       "domain %u, device %u: its ring has been served before (%u "
-			       "responses): only who has the record of "
-			       "what is in flight there can go on; else the guest must detach the "
-			       "disk first",
+			       "responses), and there is no record of what is in flight in it: "
+			       "the guest must detach the disk first",
 			       b->p.domid, b->p.devid, rsp_prod);
 	return 0;
 }

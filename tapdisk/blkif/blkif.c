@@ -531,8 +531,8 @@ void blkif_run(struct blkif *b)
 		replay(b);
 	if (b->taken_over) {
 		b->taken_over = false;
-		b->x->ops->notify(b->x); /* who died may have pushed responses, and not told of them
-					    any more */
+		b->x->ops->notify(b->x); /* the dead process may have pushed responses without a
+					    notification */
 		TD_KILL(REPLAY_NOTIFIED);
 	}
 	/* what came while the ring was held has no event of its own */

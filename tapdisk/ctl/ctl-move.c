@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The operations with which disks go from one process to another (tapdisk/ctl/handover.h): who
- * gives, and who takes. */
+/* The operations with which disks go from one process to another (tapdisk/ctl/handover.h): the
+ * side that gives, and the one that takes. */
 #include <errno.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* connect and disconnect: a guest's rings, from the message of who asks for them. */
+/* connect and disconnect: a guest's rings, as a message asks for them. */
 #include <errno.h>
 #include <string.h>
 

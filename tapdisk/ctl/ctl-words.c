@@ -10,7 +10,7 @@
 #include "tapdisk/ctl/ctl-ops.h"
 
 struct words_call {
-	char *path; /* a copy: who has the name may let go of it meanwhile */
+	char *path; /* a copy: the caller's may go away meanwhile */
 	char words[TD_DISK_WORDS], file[PATH_MAX];
 	struct td_err *err;
 };

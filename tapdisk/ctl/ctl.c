@@ -18,7 +18,7 @@
 #include "lib/ctl-client.h"
 #include "lib/fiber/fiber.h"
 
-#define UNSENT_MAX 256 /* answers waiting for one client; who reads none of them is dropped */
+#define UNSENT_MAX 256 /* answers waiting for one client; a client that reads none is dropped */
 
 struct unsent {
 	struct td_list link;
@@ -185,7 +185,7 @@ static bool trusted(int fd)
 	       (c.uid == 0 || c.uid == geteuid());
 }
 
-/* Out of descriptors, say: who asks waits on, and nobody is to spin meanwhile. */
+/* Out of descriptors, say: clients wait, and this process must not spin meanwhile. */
 static void on_accept_again(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	ev_timer_stop(loop, w);

@@ -225,7 +225,7 @@ static bool handshake(struct nbd_conn *c)
 	long used;
 
 	export_of(c->n, &x);
-	/* one answer at a time: who reads none gets no other */
+	/* one answer at a time: a client that does not read it gets no other */
 	while (c->answered == c->answer->len) {
 		c->answered = c->answer->len = 0;
 		used = nbd_handshake_step(&c->hs, &x, c->input + c->in_at, c->in_len - c->in_at,

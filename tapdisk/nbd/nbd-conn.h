@@ -97,7 +97,7 @@ struct nbd {
 	int minor;
 	bool held;
 	struct td_list conns;
-	struct td_list receivers; /* who is about to pass a socket */
+	struct td_list receivers; /* connections that are about to pass a socket */
 	ev_io listen[4];
 	unsigned listening; /* of these */
 	unsigned inflight, clients;

@@ -2,8 +2,8 @@
 /*
  * What a disk has done, and how long it took.
  *
- * Who brings requests to a disk (its ring, its NBD server) is a source: it says of each request
- * when it was taken and when it was answered, with one look at the clock for all of a batch, and
+ * A source brings requests to a disk (its ring, its NBD server).  It says of each request when
+ * it was taken and when it was answered, with one look at the clock for all of a batch, and
  * publishes at the batch's end.  The disk's own numbers are the sum of its sources', from its
  * opening to its close, pauses included.  Nothing here waits.
  *

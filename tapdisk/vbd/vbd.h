@@ -63,7 +63,7 @@ struct vbd {
 	struct td_list rings;     /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;    /* the ring that is being disconnected, or NULL */
 	struct nbd_disk nbd_disk; /* what NBD's clients see of us */
-	/* taken over from who sets it while the disk is closed; NULL: no NBD server */
+	/* set while the disk is closed, and ours from then on; NULL: no NBD server */
 	struct nbd *nbd;
 	bool nbd_leaving; /* its clients are being let go */
 	bool all_leave; /* every request is answered with an error: the medium that they were for is
@@ -72,7 +72,7 @@ struct vbd {
 	struct td_list given;   /* rings that wait, while the disk is handed over to another process
 				   (tapdisk/ctl/handover.h) */
 	bool giving, going;     /* it is being handed over; and its image was open */
-	pid_t moved;            /* who has the disk now; 0: we */
+	pid_t moved;            /* the process that has the disk now; 0: this one */
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */
 	unsigned users;         /* operations that wait without holding it */
