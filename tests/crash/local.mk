@@ -145,6 +145,8 @@ CRASH_UNITS = \
 	tests/unit/test-io \
 	tests/unit/test-cache \
 	tests/unit/test-settle \
+	tests/unit/test-inflight \
+	tests/unit/test-vbd-left \
 	tests/unit/test-vbd-pause \
 	tests/unit/test-vbd \
 	tests/unit/test-nbd \

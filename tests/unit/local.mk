@@ -36,6 +36,7 @@ UNIT_PARTS = \
 	tests/unit/test-file \
 	tests/unit/test-vbd \
 	tests/unit/test-vbd-pause \
+	tests/unit/test-vbd-left \
 	tests/unit/test-vbd-ring \
 	tests/unit/test-lane \
 	tests/unit/test-bytes \
@@ -135,6 +136,8 @@ tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(TEST_VBD)
 tests_unit_test_vbd_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_pause_SOURCES = tests/unit/test-vbd-pause.c $(TEST_VBD)
 tests_unit_test_vbd_pause_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_vbd_left_SOURCES = tests/unit/test-vbd-left.c $(TEST_VBD)
+tests_unit_test_vbd_left_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_ring_SOURCES = tests/unit/test-vbd-ring.c $(TEST_VBD)
 tests_unit_test_vbd_ring_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_lane_SOURCES = \

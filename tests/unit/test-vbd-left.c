@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a successor leaves to the next one when it dies, or fails, before it has written a record:
+ * its page of flushes alone tells then that one had failed (F3 of lib/syncmark.h). */
+#include "tests/support/test-vbd.h"
+
+#include <sys/stat.h>
+
+#include "lib/syncmark.h"
+
+#define MINOR 5
+
+static char dir[64];
+
+static void begin_left(bool failed)
+{
+	char path[128];
+	int marker;
+
+	strcpy(dir, "/tmp/vbd-left.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_int_eq(setenv("TAPDISK_CONTROL_DIR", dir, 1), 0);
+	begin();
+	vbd_free(v);
+	snprintf(path, sizeof path, "%s/marker", dir);
+	marker = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_ge(marker, 0);
+	v = vbd_new(&queue, MINOR, marker, changed);
+	syncmark_close(syncmark_open(MINOR, failed));
+}
+
+static void end_left(void)
+{
+	char cmd[128];
+
+	end();
+	snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+	ck_assert_int_eq(system(cmd), 0);
+}
+
+struct reopen {
+	const char *spec;
+	struct vbd_past past;
+	int rc;
+	bool done;
+};
+
+static void run_reopen(void *arg)
+{
+	const struct vbd_options o = {.mode = td_cache_mode_find("writeback")};
+	struct reopen *r = arg;
+
+	err.code = 0;
+	r->rc = vbd_reopen(v, r->spec, &o, &r->past, &err);
+	r->done = true;
+}
+
+static int reopen(const char *spec, struct vbd_past past)
+{
+	struct reopen r = {.spec = spec, .past = past};
+
+	ck_assert_int_eq(td_fiber_start(loop, run_reopen, &r), 0);
+	while (!r.done)
+		turns(1);
+	return r.rc;
+}
+
+/* The record does not tell of the failure, only the page: its process died between the two.  The
+ * first successor ends before its image is open, the second finds what the first had found. */
+START_TEST(a_failure_is_left_by_a_successor_that_opens_nothing)
+{
+	begin_left(true);
+	ck_assert_int_eq(reopen("aio:gone", (struct vbd_past){0}), -ENOENT);
+	ck_assert_int_eq(syncmark_past(MINOR), -EIO);
+	ck_assert_int_eq(reopen("aio:disk", (struct vbd_past){0}), 0);
+	ck_assert(vbd_state(v) & TD_STATE_FAILED);
+	ck_assert_int_eq(DO(.what = CLOSE), -EIO);
+	end_left();
+}
+END_TEST
+
+/* Its image is not opened before the unpause. */
+START_TEST(a_failure_is_left_by_a_successor_that_is_paused)
+{
+	const struct vbd_past past = {.paused = true, .sectors = SECTORS};
+
+	begin_left(true);
+	ck_assert_int_eq(reopen("aio:disk", past), 0);
+	ck_assert_int_eq(syncmark_past(MINOR), -EIO);
+	ck_assert(vbd_state(v) & TD_STATE_FAILED);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_int_eq(syncmark_past(MINOR), -EIO);
+	ck_assert(vbd_state(v) & TD_STATE_FAILED);
+	end_left();
+}
+END_TEST
+
+START_TEST(where_none_had_failed_none_is_left)
+{
+	begin_left(false);
+	ck_assert_int_eq(reopen("aio:gone", (struct vbd_past){0}), -ENOENT);
+	ck_assert_int_eq(syncmark_past(MINOR), 0);
+	ck_assert_int_eq(reopen("aio:disk", (struct vbd_past){0}), 0);
+	ck_assert(!(vbd_state(v) & TD_STATE_FAILED));
+	ck_assert_int_eq(DO(.what = CLOSE), 0);
+	end_left();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vbd-left");
+
+	SUITE_ADD(s, a_failure_is_left_by_a_successor_that_opens_nothing);
+	SUITE_ADD(s, a_failure_is_left_by_a_successor_that_is_paused);
+	SUITE_ADD(s, where_none_had_failed_none_is_left);
+	return suite_run(s);
+}
