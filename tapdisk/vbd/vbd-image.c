@@ -142,100 +142,96 @@ static int not_opened(struct vbd *v, bool fresh, int lost, int rc)
 	return rc;
 }
 
-static int start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
-		 struct td_err *err)
-{
-	const struct td_driver *d;
-	struct td_image *leaf;
+/* What start() has got hold of so far, for the disk or to let go of. */
+struct opening {
+	const char *spec, *path;
+	const struct vbd_options *o;
+	bool fresh;
+	struct td_io *io, *buffered;
 	struct td_redo *redo;
-	struct td_io *io, *buffered = NULL;
-	struct changed *changed = NULL;
-	const char *path;
-	char left[PATH_MAX];
+	struct td_image *leaf;
+	struct changed *changed;
+	char *copy; /* of spec */
+	int lost;   /* -errno of a sync that failed, or 0 */
 	bool shrunk;
-	char *copy;
-	int rc,
-		sticky = v->past ? v->past->sticky
-			 : fresh ? 0
-				 : v->cache.sticky,
-		lost = vbd_lost_data(sticky) ? sticky : 0;
+};
 
-	d = td_driver_parse(spec, &path, err);
-	if (!d)
-		return -err->code;
-	rc = options_check(o, d->name, err);
-	if (!rc)
-		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
-	if (!rc && (o->parents_cache || o->changed[0]))
-		rc = queue_engine(v->queue, o->io, false, &buffered, err);
+/* The chain, with the log and the marks that go with it. */
+static int open_image(struct vbd *v, struct opening *n, const struct td_driver *d,
+		      struct td_err *err)
+{
+	const struct vbd_options *o = n->o;
+	bool fresh = n->fresh;
+	char left[PATH_MAX];
+	int sticky = v->past ? v->past->sticky : fresh ? 0 : v->cache.sticky;
+	int rc = open_redo(v, d, o, fresh, &n->redo, err);
+
+	n->lost = vbd_lost_data(sticky) ? sticky : 0;
 	if (rc < 0)
 		return rc;
-	rc = peers_check(&v->peers, d->name, path, o, v->past, io, err);
-	if (rc < 0)
-		return rc;
-	rc = open_redo(v, d, o, fresh, &redo, err);
-	if (rc < 0)
-		return rc;
-	if (lost)
-		td_redo_fail(redo);
+	if (n->lost)
+		td_redo_fail(n->redo);
 	if (v->past || fresh)
 		vbd_mark_syncs(v, sticky); /* F3 of lib/syncmark.h */
-	rc = chain_open(spec,
+	rc = chain_open(n->spec,
 			&(struct td_how){.flags = file_flags(o),
 					 .key = &o->key,
 					 .dirs = o->parent_dirs,
 					 .parents = o->parents,
 					 .data = o->data_file,
-					 .cached = o->parents_cache ? buffered : NULL,
-					 .redo = redo,
-					 .lost = v->past || !fresh ? &lost : NULL,
+					 .cached = o->parents_cache ? n->buffered : NULL,
+					 .redo = n->redo,
+					 .lost = v->past || !fresh ? &n->lost : NULL,
 					 .died = v->past && !v->past->paused,
 					 .mark = v->syncs,
 					 .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left)
 							 ? left
 							 : NULL},
-			io, &leaf, err);
-	if (rc < 0) {
-		td_redo_free(redo);
-		return not_opened(v, fresh, lost, rc);
-	}
-	rc = check_block(spec, o, leaf->info.block, err);
+			n->io, &n->leaf, err);
 	if (rc < 0)
-		goto fail;
-	shrunk = leaf->info.size / 512 < v->disk.sectors;
+		n->leaf = NULL;
+	return rc;
+}
+
+/* May the disk be what the image is now? */
+static int fits_guest(struct vbd *v, struct opening *n, struct td_err *err)
+{
+	const struct vbd_options *o = n->o;
+	uint64_t size = n->leaf->info.size;
+	int rc = check_block(n->spec, o, n->leaf->info.block, err);
+
+	if (rc < 0)
+		return rc;
+	n->shrunk = size / 512 < v->disk.sectors;
 	/* a CD may be taken out; of a disk, what was written is lost */
-	if ((vbd_ring(v) || nbd_clients(v->nbd)) && shrunk && !o->read_only) {
-		rc = td_fail(
+	if ((vbd_ring(v) || nbd_clients(v->nbd)) && n->shrunk && !o->read_only)
+		return td_fail(
 			err, EINVAL,
 			"%s has %llu sectors, the guest knows %llu: a disk in use cannot shrink",
-			spec, (unsigned long long)leaf->info.size / 512,
+			n->spec, (unsigned long long)size / 512,
 			(unsigned long long)v->disk.sectors);
-		goto fail;
-	}
-	if (leaf->info.size % options_sector(o)) {
-		rc = td_fail(err, EINVAL,
-			     "%s has %llu bytes, which is not a multiple of sector-size=%u: "
-			     "enlarge it, or leave the option out",
-			     spec, (unsigned long long)leaf->info.size, options_sector(o));
-		goto fail;
-	}
-	if (o->changed[0])
-		rc = changed_open(o->changed, leaf, buffered, &changed, err);
-	if (rc < 0)
-		goto fail;
-	copy = strdup(spec);
-	if (!copy) {
-		rc = td_fail(err, ENOMEM, "out of memory for %s", spec);
-		goto fail;
-	}
-	identify_image(v, path, io);
-	free(v->spec); /* which spec may be */
-	v->spec = copy;
+	if (size % options_sector(o))
+		return td_fail(err, EINVAL,
+			       "%s has %llu bytes, which is not a multiple of sector-size=%u: "
+			       "enlarge it, or leave the option out",
+			       n->spec, (unsigned long long)size, options_sector(o));
+	return 0;
+}
+
+/* The disk has all of it from here on. */
+static void install(struct vbd *v, const struct opening *n)
+{
+	const struct vbd_options *o = n->o;
+	struct td_image *leaf = n->leaf;
+
+	identify_image(v, n->path, n->io);
+	free(v->spec); /* which n->spec, and so n->path, may be */
+	v->spec = n->copy;
 	v->opt = *o;
 	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->leaf = leaf;
-	v->redo = redo;
-	v->changes = changed;
+	v->redo = n->redo;
+	v->changes = n->changed;
 	v->log_waits = false;
 	vbd_listen_to(v, leaf);
 	v->cache.report_enospc = o->report_enospc;
@@ -246,9 +242,17 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	v->disk.block = v->nbd_disk.block =
 		o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
 	v->state = 0;
-	if (fresh)
+}
+
+/* Requests may come. */
+static void serve(struct vbd *v, const struct opening *n)
+{
+	const struct vbd_options *o = n->o;
+	int lost = n->lost;
+
+	if (n->fresh)
 		stats_open(&v->stats, v->minor);
-	cache_attach(&v->cache, o->mode, leaf, io, fresh);
+	cache_attach(&v->cache, o->mode, n->leaf, n->io, n->fresh);
 	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been
 			  checked */
 		v->cache.sticky = v->past->sticky;
@@ -256,7 +260,7 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	}
 	if (lost && !v->cache.sticky)
 		cache_fail_sticky(&v->cache, lost); /* S2 of lib/settle.h */
-	if (shrunk && !fresh) {
+	if (n->shrunk && !n->fresh) {
 		v->all_leave = true; /* their places were checked against the old size */
 		cache_cancel(&v->cache, -EIO);
 		v->all_leave = false;
@@ -265,24 +269,52 @@ static int start(struct vbd *v, const char *spec, const struct vbd_options *o, b
 	record_write(v);
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
-	start_nbd(v, fresh);
+	start_nbd(v, n->fresh);
 	stall_watch(&v->stall, o->request_timeout);
 	peers_watch(&v->peers);
-	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, copy,
+	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, v->spec,
 	       (unsigned long long)v->disk.sectors, o->mode->name,
 	       o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
-	return 0;
-fail:
-	chain_close(leaf);
-	changed_close(changed, NULL);
-	td_redo_free(redo);
-	return not_opened(v, fresh, lost, rc);
+}
+
+static int start(struct vbd *v, struct opening *n, struct td_err *err)
+{
+	const struct vbd_options *o = n->o;
+	const struct td_driver *d = td_driver_parse(n->spec, &n->path, err);
+	int rc = d ? options_check(o, d->name, err) : -err->code;
+
+	if (!rc)
+		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &n->io,
+				  err);
+	if (!rc && (o->parents_cache || o->changed[0]))
+		rc = queue_engine(v->queue, o->io, false, &n->buffered, err);
+	if (!rc)
+		rc = peers_check(&v->peers, d->name, n->path, o, v->past, n->io, err);
+	if (rc < 0)
+		return rc;
+	rc = open_image(v, n, d, err);
+	if (!rc)
+		rc = fits_guest(v, n, err);
+	if (!rc && o->changed[0])
+		rc = changed_open(o->changed, n->leaf, n->buffered, &n->changed, err);
+	if (!rc && !(n->copy = strdup(n->spec)))
+		rc = td_fail(err, ENOMEM, "out of memory for %s", n->spec);
+	if (!rc) {
+		install(v, n);
+		serve(v, n);
+		return 0;
+	}
+	chain_close(n->leaf);
+	changed_close(n->changed, NULL);
+	td_redo_free(n->redo);
+	return not_opened(v, n->fresh, n->lost, rc);
 }
 
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
 	      struct td_err *err)
 {
-	int rc = start(v, spec, o, fresh, err);
+	struct opening n = {.spec = spec, .o = o, .fresh = fresh};
+	int rc = start(v, &n, err);
 
 	if (rc < 0)
 		peers_stop(&v->peers);
