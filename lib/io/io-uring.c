@@ -27,8 +27,8 @@
 #include "lib/kill.h"
 #include "lib/io/workers.h"
 
-#define URING_DEPTH                                                                                \
-	128 /* operations in the kernel at once; it has room for twice as many completions */
+/* operations in the kernel at once; it has room for twice as many completions */
+#define URING_DEPTH 128
 
 struct uring {
 	struct io_uring ring;
@@ -50,9 +50,8 @@ static bool reap(struct uring *u)
 	struct io_uring_cqe *cqe;
 	bool any = false;
 
-	while (!io_uring_peek_cqe(
-		&u->ring,
-		&cqe)) { /* a system call only where the kernel says that it is owed one */
+	/* a system call only where the kernel says that it is owed one */
+	while (!io_uring_peek_cqe(&u->ring, &cqe)) {
 		struct td_iop *op = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
 
