@@ -144,7 +144,7 @@ START_TEST(a_file_that_may_not_be_written_says_so)
 END_TEST
 
 /* --- what a device that is not here says: open and stat as the linker gives them to
- * lib/io/file-open.c --------------------------- */
+ * lib/io/file-open.c and file-lock.c --- */
 
 static int open_error;      /* 0: the file's own */
 static unsigned fake_major; /* 0: it is what it is */
