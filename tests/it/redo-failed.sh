@@ -145,6 +145,30 @@ for format in vhd qcow2; do
 		away "$format: $how"
 	done
 
+	# --- a log that was removed, or that this version cannot read, is not replaced by a new one: nobody serves what it held
+	for how in version gone; do
+		make $format
+		open_it
+		guest write 0 65536 9 >/dev/null && guest flush >/dev/null || fail "$format, $how: a flush"
+		dead $AT $LEN 7
+		log=$TAPDISK_CONTROL_DIR/redo$minor
+		cp "$log" "$WORK/log"
+		if [ $how = version ]; then printf '\xff' | dd of="$log" bs=1 conv=notrunc status=none; else rm "$log"; fi
+		before=$(sum)
+		for cmd in revive settle free; do
+			run tap_ctl $cmd -m "$minor"
+			[ "$RC" != 0 ] || fail "$format, $how: $cmd"
+			has "$format, $how: $cmd" "$ERR" "redo$minor"
+			has "$format, $how: $cmd names the way out" "$ERR" "free -f"
+		done
+		tap_ctl list >/dev/null
+		is "$format, $how: the image" "$(sum)" "$before"
+		cp "$WORK/log" "$log" # it comes back
+		pid=$(tap_ctl revive -m "$minor") || fail "$format, $how: revive with the log again"
+		guest verify $AT $LEN 7 && guest verify 0 65536 9 || fail "$format, $how: what was acknowledged"
+		away "$format, $how"
+	done
+
 	# --- whoever writes to its file without looking at its format
 	make $format
 	open_it
