@@ -340,6 +340,22 @@ static int from_commands(const struct format *f, struct template *t)
 	return rc;
 }
 
+int format_change(const struct pages *p, const char *args, struct pages *after)
+{
+	char dir[] = "/dev/shm/crashlab.XXXXXX", path[64], cmd[1100];
+	int rc;
+
+	if (!mkdtemp(dir) && !mkdtemp(strcpy(dir, "/tmp/crashlab.XXXXXX")))
+		return -errno;
+	snprintf(path, sizeof path, "%s/leaf", dir);
+	snprintf(cmd, sizeof cmd, "cd %s && %s >/dev/null 2>&1", dir, args);
+	rc = store(path, p);
+	if (!rc)
+		rc = system(cmd) ? -EINVAL : load(path, after);
+	remove_dir(dir);
+	return rc;
+}
+
 /* On a block device the image stands at the start, and what lay there before is all that follows.
  */
 static void on_device(struct template *t, const struct format *f)

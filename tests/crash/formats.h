@@ -55,6 +55,8 @@ int format_template(const struct format *f, struct template *t);
 /* Makes the file of a parent: sectors, of which those with s / every odd hold TAG_INITIAL.  0 or
  * -errno. */
 int format_pattern(const char *path, uint64_t sectors, uint64_t every);
+/* What commands make of the file "leaf" in the current directory; 0 or -errno. */
+int format_change(const struct pages *p, const char *args, struct pages *after);
 void template_free(struct template *t);
 
 /*

@@ -73,7 +73,8 @@ static void on_given(const struct td_iop *op)
 
 void host_changed_begin(void)
 {
-	H.logged = H.h->seed % 3 == 0 && file_of_log() >= 0;
+	/* none of those that host.sh and bugs keep: they are to stay as they were */
+	H.logged = H.h->seed % 3 == 1 && file_of_log() >= 0;
 	if (!H.logged)
 		return;
 	strcpy(H.want.changed, LOG_NAME);

@@ -150,6 +150,8 @@ void host_do_unpause(struct vbd *v)
 		H.paused = false;
 		H.opt = H.want;
 		H.spec = H.want_spec;
+		if (v->disk.sectors != H.r->guest.sectors)
+			host_blame("I5", "a disk that goes on is not as large as its image");
 	}
 	host_say("unpaused: %d %s", H.rc, H.rc ? H.err.text : H.want.mode->name);
 }

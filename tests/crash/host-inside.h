@@ -7,7 +7,8 @@
  *   host-guest.c    requests and answers, and what they are held to
  *   host-disk.c     the operations of a tapdisk on its disk
  *   host-changed.c   its log of changed blocks
- *   host-tool.c     the toolstack;  host-move.c: its upgrades
+ *   host-tool.c     the toolstack;  host-move.c: its upgrades;  host-grow.c:
+ *                   a larger image
  *   host-outside.c  what surrounds the linked programs
  *
  * H is all there is of a run; it is the lab's own (process.h).
@@ -138,7 +139,10 @@ void host_tamper(bool gone);
 void host_unpause(const struct event *e);
 void host_pause_it(void);
 void host_reopen(unsigned mode);
+
+/* --- host-grow.c */
 void host_grow(void);
+void host_grow_paused(void); /* the image is closed */
 
 /* --- host-move.c */
 void host_upgrade(void);

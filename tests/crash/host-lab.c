@@ -154,7 +154,7 @@ static uint64_t sectors_at(const struct host_run *r, uint32_t at)
 	uint64_t n = L.format->sectors;
 
 	for (unsigned i = 0; i < r->ngrown; i++)
-		n += r->grown[i] < at ? HOST_GROWS : 0;
+		n += r->grown[i] < at ? r->grows : 0;
 	return n;
 }
 

@@ -186,6 +186,8 @@ void host_unpause(const struct event *e)
 	H.want_spec = snap;
 	if (H.h->rings && H.want.mode->advertise_flush && !H.opt.mode->advertise_flush)
 		H.want.mode = H.opt.mode; /* host_refused, and rightly */
+	if (e->kind == H_UNPAUSE && e->after % 8 == 5)
+		host_grow_paused();
 	H.r->n.pauses++;
 	host_begin(host_do_unpause);
 }
@@ -212,23 +214,4 @@ void host_reopen(unsigned mode)
 	H.want = options_for(mode);
 	H.want_spec = H.spec;
 	host_open_first();
-}
-
-void host_grow(void)
-{
-	struct sim_file *f = &H.sim.file[H.spec];
-	size_t i;
-
-	if (!host_at_rest() || H.paused || H.giver != NOBODY || H.r->ngrown == HOST_GROWN)
-		return;
-	H.r->guest.sectors += HOST_GROWS;
-	i = flog_begin(&H.r->log, (struct fop){.kind = FOP_TRUNC,
-					       .file = H.spec,
-					       .off = H.r->guest.sectors * SECTOR,
-					       .dsync = true,
-					       .begin = host_tick()});
-	H.r->grown[H.r->ngrown++] = H.r->clock;
-	flog_end(&H.r->log, i, host_tick(), 0);
-	pages_resize(&f->now, H.r->guest.sectors * SECTOR);
-	host_begin(host_do_grow);
 }

@@ -157,6 +157,7 @@ void host_run(struct host_run *r)
 	H.h = h;
 	H.serving = H.giver = NOBODY;
 	H.failed_at = r->doubt = NEVER;
+	r->grows = strcmp(r->format->type, "aio") ? 2048 : HOST_GROWS;
 	H.rng = rng_seed(h->seed, 'r');
 	crash_redo_bytes = h->redo_bytes;
 	start_trace();

@@ -17,7 +17,7 @@
 
 #define HOST_GROWN  4
 #define HOST_UNSAFE 16
-#define HOST_GROWS  64 /* sectors at a time */
+#define HOST_GROWS  64 /* sectors at a time; of a format: a MiB */
 
 struct host_run {
 	/* what to do */
@@ -42,8 +42,8 @@ struct host_run {
 	uint32_t doubt; /* event at which an image was opened anew after a sync that failed: what a
 			   cut leaves after that, nobody can say */
 	uint32_t grown[HOST_GROWN]; /* events at which it was made larger */
-	unsigned ngrown;
-	unsigned leaf; /* the file that is the disk's, at the end */
+	unsigned ngrown, grows;     /* times; sectors each time */
+	unsigned leaf;              /* the file that is the disk's, at the end */
 	struct {
 		unsigned deaths, revived, upgrades, taken_back, pauses, refused, faults;
 	} n;

@@ -53,6 +53,9 @@ for n in 5 6 7 8 9 11; do
 	[ "$(field $n <<<"$out")" -gt 0 ] || fail "no deaths, successors, upgrades, disks taken back, pauses or faults (column $n): $out"
 done
 
+said=$("$lab" --format vhd-fixed --mode none --seed 1-300 --verbose 2>&1)
+grep -q 'made larger' <<<"$said" || fail "no VHD is made larger while it is paused"
+
 a=$("$lab" --format raw-file-4k --mode none --seed 1-60 | field 14)
 b=$("$lab" --format raw-file-4k --mode none --seed 1-60 | field 14)
 [ -n "$a" ] && [ "$a" = "$b" ] || fail "the same seeds gave other histories: $a, $b"

@@ -47,6 +47,7 @@ tests_crash_hostlab_SOURCES = \
 	tests/crash/host-disk.c \
 	tests/crash/host-tool.c \
 	tests/crash/host-move.c \
+	tests/crash/host-grow.c \
 	tests/crash/host-outside.c \
 	tests/crash/history.c \
 	tests/crash/history.h \
