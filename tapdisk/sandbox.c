@@ -5,6 +5,7 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -291,19 +292,24 @@ static bool filter(void)
 	emit(EQ, SYS_clone3, 0,
 	     1); /* whose flags are in memory: libc then makes threads by clone() */
 	answer(SECCOMP_RET_ERRNO | ENOSYS);
-	emit(EQ, SYS_prlimit64, 0, 4); /* its own limits, and to look at them alone */
+	emit(EQ, SYS_prlimit64, 0, 6); /* to look at limits, not to set them: no pointer, in both
+					  of its halves */
 	load_filter(offsetof(struct seccomp_data, args[2]));
+	emit(EQ, 0, 0, 3);
+	load_filter(offsetof(struct seccomp_data, args[2]) + 4);
 	emit(EQ, 0, 0, 1);
 	answer(SECCOMP_RET_ALLOW);
 	answer(SECCOMP_RET_ERRNO | EPERM);
 	emit(EQ, SYS_clone, 0, 3);
 	load_filter(FIRST);
-	emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 5);
+	emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 7);
 	answer(SECCOMP_RET_ALLOW);
-	emit(EQ, SYS_socket, 0, 3);
+	emit(EQ, SYS_socket, 0, 5);
 	load_filter(FIRST);
-	emit(EQ, AF_UNIX, 2, 0);
-	emit(EQ, AF_NETLINK, 1, 0);
+	emit(EQ, AF_UNIX, 4, 0);
+	emit(EQ, AF_NETLINK, 0, 2);
+	load_filter(offsetof(struct seccomp_data, args[2]));
+	emit(EQ, NETLINK_SOCK_DIAG, 1, 0);
 	answer(SECCOMP_RET_KILL_PROCESS);
 	answer(SECCOMP_RET_ALLOW);
 	p.len = length;

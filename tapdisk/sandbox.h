@@ -12,6 +12,9 @@
  *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys
  *
  * It is still root, and opens files by their names: what an image may name, lib/io/reach.h says.
+ * So this keeps an intruder from the kernel's interfaces and from the network, and not from what
+ * root's open() and connect() reach; tests/unit/test-sandbox.c has both lists, the manual
+ * (tapdisk.conf(5)) and SECURITY say the second.
  */
 #ifndef TAPDISK_SANDBOX_H
 #define TAPDISK_SANDBOX_H

@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A process that plays a tapdisk taken over: inside the sandbox it tries what an intruder would,
- * and is refused. */
+/*
+ * A process that plays a tapdisk taken over: inside the sandbox it tries what an intruder would.
+ * Most of it ends the process, some of it fails; and what the sandbox lets through is here, too, so
+ * that the manual (tapdisk.conf(5), SECURITY) can be held to it.
+ */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,6 +85,65 @@ static int trace(void)
 	return (int)ptrace(PTRACE_ATTACH, 0, NULL, NULL);
 }
 
+static int seize(void)
+{
+	return (int)ptrace(PTRACE_SEIZE, getppid(), NULL, NULL);
+}
+
+static int traceme(void)
+{
+	return (int)ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+}
+
+static int run_descriptor(void)
+{
+	return (int)syscall(SYS_execveat, -1, "", NULL, NULL, 0);
+}
+
+static int make_sharing_process(void)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
+
+	if (!pid)
+		_exit(0);
+	return pid;
+}
+
+static int open_mounts(void)
+{
+	return (int)syscall(SYS_open_tree, -1, "/nowhere", 0);
+}
+
+static int move_mounts(void)
+{
+	return (int)syscall(SYS_move_mount, -1, "", -1, "", 0);
+}
+
+static int unmount(void)
+{
+	return umount2("/nowhere", MNT_DETACH);
+}
+
+static int new_root(void)
+{
+	return (int)syscall(SYS_pivot_root, "/nowhere", "/nowhere");
+}
+
+static int dial_out_6(void)
+{
+	return socket(AF_INET6, SOCK_DGRAM, 0);
+}
+
+static int to_the_hypervisor(void)
+{
+	return socket(AF_VSOCK, SOCK_STREAM, 0);
+}
+
+static int routes(void)
+{
+	return socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+}
+
 static int mount_it(void)
 {
 	return mount("none", "/nowhere", "tmpfs", 0, NULL);
@@ -111,6 +179,61 @@ static int read_memory(void)
 	return (int)syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0);
 }
 
+static int write_memory(void)
+{
+	return (int)syscall(SYS_process_vm_writev, getppid(), NULL, 0, NULL, 0, 0);
+}
+
+static int take_descriptor(void)
+{
+	return (int)syscall(SYS_pidfd_getfd, -1, 0, 0);
+}
+
+static int open_by_handle(void)
+{
+	return (int)syscall(SYS_open_by_handle_at, -1, NULL, 0);
+}
+
+static int perf(void)
+{
+	return (int)syscall(SYS_perf_event_open, NULL, 0, 0, -1, 0);
+}
+
+static int faults(void)
+{
+	return (int)syscall(SYS_userfaultfd, -1);
+}
+
+static int keys(void)
+{
+	return (int)syscall(SYS_keyctl, -1, 0, 0, 0, 0);
+}
+
+static int another_kernel(void)
+{
+	return (int)syscall(SYS_kexec_load, NULL, 0, NULL, ~0ul);
+}
+
+static int restart_host(void)
+{
+	return (int)syscall(SYS_reboot, 0, 0, 0, NULL);
+}
+
+static int device_node(void)
+{
+	return (int)syscall(SYS_mknodat, -1, "", S_IFBLK, 0);
+}
+
+static int give_away(void)
+{
+	return (int)syscall(SYS_fchownat, -1, "", 1, 1, 0);
+}
+
+static int regain_capabilities(void)
+{
+	return (int)syscall(SYS_capset, NULL, NULL);
+}
+
 static int kill_parent(void)
 {
 	return kill(getppid(), 0);
@@ -142,10 +265,18 @@ static int another_arch(void)
 }
 
 /* Harmless where it is let through: what is asked for is not there. */
-static int (*const deadly[])(void) = {run_program, make_process,    trace,       mount_it,
-				      namespace,   enter_namespace, dial_out,    packets,
-				      bpf,         read_memory,     kill_parent, other_user,
-				      become,      module,          another_arch};
+static int (*const deadly[])(void) = {
+	/* clang-format off */
+	run_program, run_descriptor, make_process, make_sharing_process,
+	trace, seize, traceme, read_memory, write_memory, take_descriptor, kill_parent,
+	mount_it, open_mounts, move_mounts, unmount, new_root, become,
+	namespace, enter_namespace,
+	dial_out, dial_out_6, packets, to_the_hypervisor, routes,
+	bpf, perf, faults, keys, module, another_kernel, restart_host,
+	other_user, regain_capabilities, device_node, give_away, open_by_handle,
+	another_arch,
+	/* clang-format on */
+};
 
 #define DEADLY (int)(sizeof deadly / sizeof *deadly)
 
@@ -210,6 +341,44 @@ static int has_capabilities(void)
 	return extra || seen < 5 ? 0 : -1;
 }
 
+static int limits_of_another(void)
+{
+	struct rlimit r;
+
+	if (prlimit(getppid(), RLIMIT_NOFILE, NULL, &r)) /* which remains as it is */
+		return -1;
+	return prlimit(getppid(), RLIMIT_NOFILE, &r, NULL);
+}
+
+/* A filter sees a pointer in halves: the lower one of this is 0. */
+static int limits_by_a_round_address(void)
+{
+	struct rlimit *r = mmap((void *)(1ull << 33), 4096, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (r == MAP_FAILED || prlimit(getppid(), RLIMIT_NOFILE, NULL, r))
+		return -1;
+	return prlimit(getppid(), RLIMIT_NOFILE, r, NULL);
+}
+
+static int ambient_capability(void)
+{
+	return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 1, 0, 0);
+}
+
+#define VICTIM "test-sandbox.victim"
+
+/* whose owner alone may do it, and a process with CAP_FOWNER */
+static int open_to_all(void)
+{
+	return chmod(VICTIM, 0666);
+}
+
+static int physical_memory(void)
+{
+	return open("/dev/mem", O_RDWR | O_CLOEXEC);
+}
+
 static int is_whole(void)
 {
 	return strcmp(sandbox_state(), "yes") ? -1 : 0;
@@ -224,6 +393,114 @@ START_TEST(what_a_tapdisk_needs_is_there)
 	ck_assert_int_eq(inside(is_whole), DONE);
 	ck_assert_int_eq(inside(raise_limit), REFUSED);
 	ck_assert_int_eq(inside(has_capabilities), REFUSED);
+}
+END_TEST
+
+/* A file in a directory of its own, of another owner, that nobody but root may open. */
+static void make_victim(void)
+{
+	int fd = open(VICTIM, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	ck_assert(fd >= 0 && pwrite(fd, "the other guest's", 17, 0) == 17);
+	ck_assert(fchown(fd, 12345, 12345) == 0 || geteuid());
+	close(fd);
+}
+
+START_TEST(what_else_he_tries_fails)
+{
+	static int (*const tries[])(void) = {limits_of_another, limits_by_a_round_address,
+					     ambient_capability, open_to_all, physical_memory};
+
+	make_victim();
+	conf("sandbox = yes\n");
+	for (size_t i = 0; i < sizeof tries / sizeof *tries; i++)
+		if (tries[i] != open_to_all || !geteuid())
+			ck_assert_int_eq(inside(tries[i]), REFUSED);
+	unlink(VICTIM);
+}
+END_TEST
+
+/* --- what the sandbox cannot refuse: he opens by path as root --- */
+
+static const char secret[] = "a word in the parent's memory";
+static int listener = -1;
+static struct sockaddr_un name_of_listener;
+
+static int disk_of_another(void)
+{
+	int fd = open(VICTIM, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 || pwrite(fd, "overwritten", 11, 0) != 11 ? -1 : 0;
+}
+
+static int passwords(void)
+{
+	char c;
+	int fd = open("/etc/shadow", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 || read(fd, &c, 1) != 1 ? -1 : 0;
+}
+
+static int control_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	return fd < 0 ? -1
+		      : connect(fd, (struct sockaddr *)&name_of_listener, sizeof name_of_listener);
+}
+
+static int memory_by_path(void)
+{
+	char path[64], seen[sizeof secret];
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/mem", (int)getppid());
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 || pread(fd, seen, sizeof seen, (off_t)(uintptr_t)secret) !=
+				       (ssize_t)sizeof seen
+		       ? -1
+		       : 0;
+}
+
+static int settings_of_the_kernel(void)
+{
+	return open("/proc/sys/kernel/core_pattern", O_WRONLY | O_CLOEXEC);
+}
+
+static int signal_by_descriptor(void)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getppid(), 0);
+
+	return (int)syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0);
+}
+
+/* When one of these comes to be refused, the manual has to say less. */
+START_TEST(what_it_lets_through_is_what_the_manual_says)
+{
+	static int (*const gets[])(void) = {disk_of_another,        passwords,
+					    control_socket,         memory_by_path,
+					    settings_of_the_kernel, signal_by_descriptor};
+
+	if (geteuid())
+		return; /* all of it is root's */
+	make_victim();
+	name_of_listener =
+		(struct sockaddr_un){.sun_family = AF_UNIX, .sun_path = "test-sandbox.ctl"};
+	unlink(name_of_listener.sun_path);
+	listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(
+		bind(listener, (struct sockaddr *)&name_of_listener, sizeof name_of_listener), 0);
+	ck_assert_int_eq(listen(listener, 5), 0);
+	for (size_t i = 0; i < sizeof gets / sizeof *gets; i++) {
+		conf("sandbox = no\n"); /* a host may have less than others: then it is no test */
+		if (inside(gets[i]) != DONE)
+			continue;
+		conf("sandbox = yes\n");
+		ck_assert_int_eq(inside(gets[i]), DONE);
+	}
+	close(listener);
+	unlink(name_of_listener.sun_path);
+	unlink(VICTIM);
 }
 END_TEST
 
@@ -248,6 +525,8 @@ int main(void)
 
 	if (FILTERS) {
 		SUITE_ADD_LOOP(s, what_an_intruder_tries_ends_the_process, DEADLY);
+		SUITE_ADD(s, what_else_he_tries_fails);
+		SUITE_ADD(s, what_it_lets_through_is_what_the_manual_says);
 		SUITE_ADD(s, what_a_tapdisk_needs_is_there);
 	}
 	SUITE_ADD(s, a_word_that_is_neither_is_an_error);
