@@ -136,7 +136,8 @@ int main(int argc, char **argv)
 	if (rc < 0)
 		return -rc;
 	limits();
-	rc = sandbox_enter(&err);
+	/* a ring for each engine of each thread */
+	rc = sandbox_enter(2 * queue_threads(), &err);
 	if (rc < 0) {
 		report_start(&err);
 		return -rc;

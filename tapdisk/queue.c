@@ -155,8 +155,7 @@ static struct queue *thread_new(unsigned ring)
 	return NULL;
 }
 
-/* How many threads serve rings. */
-static unsigned wanted(void)
+unsigned queue_threads(void)
 {
 	const char *env = getenv("TAPDISK_THREADS");
 	cpu_set_t set;
@@ -171,7 +170,7 @@ static unsigned wanted(void)
 
 struct queue *queue_for_ring(struct queue *home, unsigned ring)
 {
-	unsigned i = ring ? ring % wanted() : 0;
+	unsigned i = ring ? ring % queue_threads() : 0;
 
 	if (!i)
 		return home;

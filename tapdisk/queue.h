@@ -43,11 +43,12 @@ struct queue {
 int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io,
 		 struct td_err *err);
 
-/*
- * The queue that serves a device's ring of that number: home itself for 0, and where there is no
- * other.  As many as the process may use processors, at most QUEUE_MAX; $TAPDISK_THREADS says
- * another number of them.  In the home thread.
- */
+/* How many threads serve rings: as many as the process may use processors, at most QUEUE_MAX;
+ * $TAPDISK_THREADS says another number of them. */
+unsigned queue_threads(void);
+
+/* The queue that serves a device's ring of that number: home itself for 0, and where there is no
+ * other, of queue_threads() in all.  In the home thread. */
 struct queue *queue_for_ring(struct queue *home, unsigned ring);
 
 void queue_post(struct queue *q, struct queue_msg *m);

@@ -4,12 +4,13 @@
  * takes it over by one of these finds less to use.
  *
  * B1 no new privileges, and of root's capabilities those alone that opening images takes: of any
- *    owner (DAC_OVERRIDE), and to tell who has one open (SYS_PTRACE); and IPC_LOCK, by which
- *    older kernels count an io_uring's memory
+ *    owner (DAC_OVERRIDE), and to tell who has one open (SYS_PTRACE)
  * B2 no core dumps: a guest's data and keys are in the memory
  * B3 the system calls that it makes, and no others: one that is not on the list ends the process.
  *    Threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask whose they are; no
  *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys
+ * B4 io_urings are made before, and take reads, writes and syncs alone: what is asked for by a ring
+ *    passes no filter, a socket of AF_INET too
  *
  * It is still root, and opens files by their names: what an image may name, lib/io/reach.h says.
  * So this keeps an intruder from the kernel's interfaces and from the network, and not from what
@@ -24,9 +25,10 @@
 /*
  * Before there is another thread.  For good; what its threads are later, they are likewise.  0, or
  * -errno when the host's configuration makes no sense.  A piece that this host does not have is
- * left out, and is told in the log and by:
+ * left out, and is told in the log and by sandbox_state().  rings: the io_urings that it may need,
+ * as none can be made later.
  */
-int sandbox_enter(struct td_err *err);
+int sandbox_enter(unsigned rings, struct td_err *err);
 
 /* "yes", "no" (as tapdisk.conf says, and by default), or "partly: " and what is missing; a static
  * string. */

@@ -17,13 +17,22 @@
  * the lock next (lib/io/file-open.c waits for one that no process has) comes after the last of
  * them.  So only a file whose lock keeps all others off goes this way; the exit does wait for
  * threads.
+ *
+ * U2 A ring takes the operations that prepare_sqe() makes and no others, where the kernel can
+ * restrict it (5.10): opening files and making sockets by a ring meet no system call filter.  A
+ * process that forbids itself to make rings (tapdisk/sandbox.c) makes before that those that it may
+ * need, restricted, and then uses no others.
  */
 #include <errno.h>
 #include <liburing.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "lib/io/file.h"
 #include "lib/io/io-engines.h"
+#include "lib/io/io-uring.h"
 #include "lib/kill.h"
 #include "lib/io/workers.h"
 
@@ -97,23 +106,98 @@ static void uring_watch(struct td_io *io, bool on)
 		ev_io_stop(io->loop, &u->ready);
 }
 
+/* liburing 2.3, as distributions build it, does not export its functions for these. */
+static int ring_register(struct io_uring *ring, unsigned what, void *arg, unsigned n)
+{
+	return (int)syscall(SYS_io_uring_register, ring->ring_fd, what, arg, n);
+}
+
+/* U2 */
+static int restrict_ring(struct io_uring *ring)
+{
+	struct io_uring_restriction r[] = {
+		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
+		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
+		{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
+	};
+
+	return ring_register(ring, IORING_REGISTER_RESTRICTIONS, r, sizeof r / sizeof *r) ||
+			       ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0)
+		       ? -errno
+		       : 0;
+}
+
 /* Completions wait for our next way into the kernel rather than interrupt us; an older kernel does
  * without. */
-static int start_ring(struct io_uring *ring)
+static int make_ring(struct io_uring *ring, bool restricted)
 {
 	static const unsigned flags[] = {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, 0};
 	int rc = -EINVAL;
 
 	for (unsigned i = 0; rc == -EINVAL && i < 2; i++) {
-		struct io_uring_params p = {.flags = flags[i]};
+		struct io_uring_params p = {.flags = flags[i] |
+						     (restricted ? IORING_SETUP_R_DISABLED : 0)};
 
 		rc = io_uring_queue_init_params(URING_DEPTH, ring, &p);
-		if (!rc && !(p.features & IORING_FEAT_NODROP)) {
-			io_uring_queue_exit(ring);
+		if (rc)
+			continue;
+		if (!(p.features & IORING_FEAT_NODROP))
 			rc = -ENOSYS;
-		}
+		else if (restricted)
+			rc = restrict_ring(ring);
+		if (rc < 0)
+			io_uring_queue_exit(ring);
 	}
 	return rc;
+}
+
+/* Those made before they were forbidden; a ring that is let go comes back here. */
+static struct {
+	pthread_mutex_t lock;
+	bool only; /* no others may be made */
+	unsigned n;
+	struct io_uring rings[TD_URING_RESERVE_MAX];
+} reserve = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+int td_uring_reserve(unsigned n)
+{
+	int rc = 0;
+
+	reserve.only = true;
+	while (!rc && reserve.n < n && reserve.n < TD_URING_RESERVE_MAX) {
+		rc = make_ring(&reserve.rings[reserve.n], true);
+		reserve.n += !rc;
+	}
+	return rc;
+}
+
+static int start_ring(struct io_uring *ring)
+{
+	int rc;
+
+	if (!reserve.only) {
+		rc = make_ring(ring, true);
+		return rc == -EINVAL ? make_ring(ring, false) : rc;
+	}
+	pthread_mutex_lock(&reserve.lock);
+	rc = reserve.n ? 0 : -ENOSYS;
+	if (!rc)
+		*ring = reserve.rings[--reserve.n];
+	pthread_mutex_unlock(&reserve.lock);
+	return rc;
+}
+
+/* It has nothing under way. */
+static void end_ring(struct io_uring *ring)
+{
+	if (!reserve.only) {
+		io_uring_queue_exit(ring);
+		return;
+	}
+	pthread_mutex_lock(&reserve.lock);
+	if (reserve.n < TD_URING_RESERVE_MAX)
+		reserve.rings[reserve.n++] = *ring;
+	pthread_mutex_unlock(&reserve.lock);
 }
 
 static int uring_start(struct td_io *io)
@@ -132,7 +216,7 @@ static int uring_start(struct td_io *io)
 	}
 	rc = td_workers_new(io, &u->workers);
 	if (rc < 0) {
-		io_uring_queue_exit(&u->ring);
+		end_ring(&u->ring);
 		free(u);
 		return rc;
 	}
@@ -149,7 +233,7 @@ static void uring_stop(struct td_io *io)
 
 	td_workers_free(u->workers);
 	ev_io_stop(io->loop, &u->ready);
-	io_uring_queue_exit(&u->ring);
+	end_ring(&u->ring);
 	free(u);
 }
 

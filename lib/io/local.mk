@@ -13,6 +13,7 @@ lib_libtd_a_SOURCES += \
 	lib/io/io-aio.c \
 	lib/io/io-engines.h \
 	lib/io/io-threads.c \
+	lib/io/io-uring.h \
 	lib/io/io.c \
 	lib/io/iov.c \
 	lib/io/iov.h \

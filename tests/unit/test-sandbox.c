@@ -27,8 +27,12 @@
 #include <unistd.h>
 
 #include <pthread.h>
+#ifdef HAVE_URING
+#include <liburing.h>
+#endif
 
 #include "lib/conf.h"
+#include "td/io.h"
 #include "tapdisk/sandbox.h"
 #include "tests/support/suite.h"
 
@@ -58,7 +62,7 @@ static int inside(int (*attempt)(void))
 	int status;
 
 	if (!pid) {
-		if (sandbox_enter(&err))
+		if (sandbox_enter(1, &err))
 			_exit(1);
 		_exit(attempt() < 0 ? REFUSED : DONE);
 	}
@@ -234,6 +238,17 @@ static int regain_capabilities(void)
 	return (int)syscall(SYS_capset, NULL, NULL);
 }
 
+/* An io_uring of its own: what is asked for by it meets no filter. */
+static int own_uring(void)
+{
+	return (int)syscall(SYS_io_uring_setup, 0, NULL);
+}
+
+static int unlock_uring(void)
+{
+	return (int)syscall(SYS_io_uring_register, -1, 0, NULL, 0);
+}
+
 static int kill_parent(void)
 {
 	return kill(getppid(), 0);
@@ -274,7 +289,7 @@ static int (*const deadly[])(void) = {
 	dial_out, dial_out_6, packets, to_the_hypervisor, routes,
 	bpf, perf, faults, keys, module, another_kernel, restart_host,
 	other_user, regain_capabilities, device_node, give_away, open_by_handle,
-	another_arch,
+	own_uring, unlock_uring, another_arch,
 	/* clang-format on */
 };
 
@@ -330,7 +345,7 @@ static int has_capabilities(void)
 {
 	char line[256];
 	FILE *f = fopen("/proc/self/status", "r");
-	unsigned long long cap, kept = 1ull << 1 | 1ull << 19 | 1ull << 14;
+	unsigned long long cap, kept = 1ull << 1 | 1ull << 19;
 	int extra = 0, seen = 0;
 
 	while (f && fgets(line, sizeof line, f))
@@ -419,6 +434,135 @@ START_TEST(what_else_he_tries_fails)
 	unlink(VICTIM);
 }
 END_TEST
+
+/* --- by a ring of his own: what is asked for by it passes no filter --- */
+
+#ifdef HAVE_URING
+enum { DEPTH = 128 }; /* of the engine's rings (lib/io/io-uring.c) */
+static struct io_uring_params layout;
+static struct td_io *engine;
+static int status_of_child;
+
+/* The ring that the engine has made. */
+static int ring_descriptor(void)
+{
+	char path[64], is[64] = "";
+
+	for (int fd = 3; fd < 200; fd++) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		if (readlink(path, is, sizeof is - 1) > 0 && strstr(is, "io_uring"))
+			return fd;
+	}
+	return -1;
+}
+
+static int ask(struct io_uring *ring, void (*prepare)(struct io_uring_sqe *))
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_cqe *cqe;
+
+	prepare(sqe);
+	if (io_uring_submit(ring) < 0 || io_uring_wait_cqe(ring, &cqe))
+		return -EIO;
+	return cqe->res;
+}
+
+static void ask_socket(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_socket(sqe, AF_INET, SOCK_STREAM, 0, 0);
+}
+
+static void ask_open(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_openat(sqe, AT_FDCWD, "/dev/null", O_RDWR, 0);
+}
+
+static void ask_sync(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+}
+
+static int by_ring(void (*prepare)(struct io_uring_sqe *))
+{
+	struct io_uring ring;
+	int fd = ring_descriptor();
+
+	if (fd < 0 || io_uring_queue_mmap(fd, &layout, &ring))
+		_exit(1); /* neither DONE nor REFUSED */
+	return ask(&ring, prepare) == -EACCES ? -1 : 0;
+}
+
+static int socket_by_ring(void)
+{
+	return by_ring(ask_socket);
+}
+
+static int open_by_ring(void)
+{
+	return by_ring(ask_open);
+}
+
+static int sync_by_ring(void)
+{
+	return by_ring(ask_sync);
+}
+
+START_TEST(a_ring_takes_reads_writes_and_syncs_alone)
+{
+	struct io_uring ring;
+	struct td_err err = {0};
+
+	if (io_uring_queue_init_params(DEPTH, &ring, &layout))
+		return; /* this host has none */
+	/* a ring that is not restricted does it, so that it is the restriction that refuses */
+	ck_assert_int_ge(ask(&ring, ask_open), 0);
+	io_uring_queue_exit(&ring);
+	conf("sandbox = yes\n");
+	ck_assert_int_eq(inside(socket_by_ring), REFUSED);
+	ck_assert_int_eq(inside(open_by_ring), REFUSED);
+	ck_assert_int_eq(inside(sync_by_ring), DONE);
+	/* and outside, too */
+	conf("sandbox = no\n");
+	ck_assert_int_eq(sandbox_enter(1, &err), 0);
+	if (!fork())
+		_exit(td_io_new(ev_default_loop(0), "io_uring", true, &engine, &err) ||
+				      by_ring(ask_open) == 0
+			      ? 1
+			      : 0);
+	ck_assert(wait(&status_of_child) > 0 && status_of_child == 0);
+}
+END_TEST
+
+/* An engine finds a ring as often as one is let go, and another engine when there is none. */
+static int engines(void)
+{
+	struct ev_loop *loop = ev_default_loop(0);
+	struct td_io *io, *other;
+
+	for (int i = 0; i < 3; i++) {
+		if (td_io_new(loop, "io_uring", true, &io, NULL) ||
+		    strcmp(io->ops->name, "io_uring") ||
+		    td_io_new(loop, "io_uring", false, &other, NULL) ||
+		    strcmp(other->ops->name, "threads"))
+			return -1;
+		td_io_free(io);
+		td_io_free(other);
+	}
+	return 0;
+}
+
+START_TEST(rings_made_before_are_used_again)
+{
+	struct io_uring ring;
+
+	if (io_uring_queue_init(DEPTH, &ring, 0))
+		return;
+	io_uring_queue_exit(&ring);
+	conf("sandbox = yes\n");
+	ck_assert_int_eq(inside(engines), DONE);
+}
+END_TEST
+#endif
 
 /* --- what the sandbox cannot refuse: he opens by path as root --- */
 
@@ -509,11 +653,11 @@ START_TEST(a_word_that_is_neither_is_an_error)
 	struct td_err err = {0};
 
 	conf("sandbox = maybe\n");
-	ck_assert_int_eq(sandbox_enter(&err), -EINVAL);
+	ck_assert_int_eq(sandbox_enter(1, &err), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "yes or no"));
 	ck_assert_str_eq(sandbox_state(), "no");
 	conf("");
-	ck_assert_int_eq(sandbox_enter(&err), 0);
+	ck_assert_int_eq(sandbox_enter(1, &err), 0);
 	ck_assert_str_eq(sandbox_state(), "no");
 	unlink("test-sandbox.conf");
 }
@@ -526,6 +670,10 @@ int main(void)
 	if (FILTERS) {
 		SUITE_ADD_LOOP(s, what_an_intruder_tries_ends_the_process, DEADLY);
 		SUITE_ADD(s, what_else_he_tries_fails);
+#ifdef HAVE_URING
+		SUITE_ADD(s, a_ring_takes_reads_writes_and_syncs_alone);
+		SUITE_ADD(s, rings_made_before_are_used_again);
+#endif
 		SUITE_ADD(s, what_it_lets_through_is_what_the_manual_says);
 		SUITE_ADD(s, what_a_tapdisk_needs_is_there);
 	}
