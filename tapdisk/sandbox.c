@@ -323,26 +323,36 @@ static bool filter(void)
 
 /* --- whether --- */
 
+enum setting { NOT_SAID, SAID_YES, SAID_NO };
+
 static int set_key(const char *key, const char *value, void *arg, struct td_err *err)
 {
-	bool *on = arg;
+	enum setting *on = arg;
 
 	if (strcmp(key, "sandbox"))
 		return 0; /* a disk's options say what they know */
 	if (strcmp(value, "yes") && strcmp(value, "no"))
 		return td_fail(err, EINVAL, "sandbox=%.100s: say yes or no", value);
-	*on = !strcmp(value, "yes");
+	*on = !strcmp(value, "yes") ? SAID_YES : SAID_NO;
 	return 0;
 }
 
 int sandbox_enter(unsigned rings, struct td_err *err)
 {
 	struct rlimit none = {0, 0};
-	bool on = false;
+	enum setting on = NOT_SAID;
 	int rc = td_conf_read(set_key, &on, err);
 
-	if (rc < 0 || !on)
+	if (rc < 0 || on == SAID_NO)
 		return rc;
+#ifdef TD_SANITIZED
+	if (on == NOT_SAID) {
+		strcpy(state, "no: a build with sanitizers");
+		td_log(LOG_INFO, "the sandbox is off: a build with sanitizers makes system calls "
+				 "that it forbids");
+		return 0;
+	}
+#endif
 	strcpy(state, "yes");
 	setrlimit(RLIMIT_CORE, &none);
 	/* where there are none, other engines do; a ring that is not restricted is never used */

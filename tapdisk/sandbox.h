@@ -30,8 +30,8 @@
  */
 int sandbox_enter(unsigned rings, struct td_err *err);
 
-/* "yes", "no" (as tapdisk.conf says, and by default), or "partly: " and what is missing; a static
- * string. */
+/* "yes" (by default), "no" (as tapdisk.conf says), "no: a build with sanitizers", or "partly: " and
+ * what is missing; a static string. */
 const char *sandbox_state(void);
 
 #endif

@@ -5,7 +5,7 @@
 guest() { "$top_builddir/tests/support/tdguest" "$@"; }
 cd "$WORK" || exit 99
 export TAPDISK_CONF=$WORK/conf
-echo "sandbox = yes" >conf
+: >conf
 find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
 create() # TYPE:PATH ARG...: pid, minor
 {
@@ -25,6 +25,16 @@ inside()
 truncate -s 8M a.img
 "$top_builddir/bin/vhd-util" create -n v.vhd -s 8 && "$top_builddir/bin/vhd-util" snapshot -n w.vhd -p v.vhd || fail "vhd-util"
 "$top_builddir/bin/td-qcow" create q.qcow2 8M && "$top_builddir/bin/td-qcow" snapshot q.qcow2 r.qcow2 || fail "td-qcow"
+# nobody's word: on, but for a build with sanitizers, which says so
+create "aio:$WORK/a.img" -o cache=writeback
+case $(tap_ctl list --json) in
+*'"sandbox": "yes"'*) inside ;;
+*'"sandbox": "no: a build with sanitizers"'*) grep -q 'TD_SANITIZED 1' "$top_builddir/config.h" || fail "it has none" ;;
+*'"sandbox": "partly: '*) ;;
+*) fail "by default: $(tap_ctl list --json)" ;;
+esac
+tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+echo "sandbox = yes" >conf
 create "aio:$WORK/a.img" -o cache=writeback
 case $(tap_ctl list --json) in
 *'"sandbox": "yes"'*) whole=yes ;;
@@ -42,7 +52,7 @@ for engine in libaio io_uring threads; do
 		unset TAPDISK_IO
 		guest "$pid" "$minor" write 0 1048576 3 && guest "$pid" "$minor" verify 0 1048576 3 || fail "$engine, $image: a ring"
 		tap_ctl pause -p "$pid" -m "$minor" && tap_ctl unpause -p "$pid" -m "$minor" || fail "$engine, $image: a pause"
-		expect 0 tap_ctl upgrade --all
+		expect 0 tap_ctl upgrade --all -f
 		find_pid
 		inside
 		kill -KILL "$pid"
@@ -66,6 +76,24 @@ echo "sandbox = no" >conf
 create "aio:$WORK/a.img" -o cache=writeback
 has "switched off" "$(tap_ctl list --json)" '"sandbox": "no"'
 tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+# an upgrade leads into it and out of it, under a ring
+create "aio:$WORK/a.img" -o cache=writeback
+guest "$pid" "$minor" write 0 1048576 4 || fail "a ring outside"
+echo "sandbox = yes" >conf
+expect 0 tap_ctl upgrade --all -f
+find_pid
+inside
+guest "$pid" "$minor" verify 0 1048576 4 || fail "after an upgrade into it"
+echo "sandbox = no" >conf
+expect 0 tap_ctl upgrade --all -f
+find_pid
+grep -q '^Seccomp:.0$' "/proc/$pid/status" || fail "an upgrade does not lead out"
+guest "$pid" "$minor" verify 0 1048576 4 || fail "after an upgrade out of it"
+tap_ctl destroy -p "$pid" -m "$minor" || fail destroy
+# no tapdisk runs a program or makes a process: revive and upgrade do it in tap-ctl
+if command -v nm >/dev/null; then
+	is "functions that start programs" "$(nm -D --undefined-only "$top_builddir/tapdisk/tapdisk" | grep -cE ' U (exec[vl]|fexecve|v?fork@|posix_spawn|popen|system@)')" 0
+fi
 echo "sandbox = perhaps" >conf
 expect 22 tap_ctl create -a "aio:$WORK/a.img" -o cache=writeback
 has "a word that is neither" "$ERR" "yes or no"

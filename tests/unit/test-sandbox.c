@@ -656,10 +656,24 @@ START_TEST(a_word_that_is_neither_is_an_error)
 	ck_assert_int_eq(sandbox_enter(1, &err), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "yes or no"));
 	ck_assert_str_eq(sandbox_state(), "no");
-	conf("");
+	conf("sandbox = no\n");
 	ck_assert_int_eq(sandbox_enter(1, &err), 0);
 	ck_assert_str_eq(sandbox_state(), "no");
 	unlink("test-sandbox.conf");
+}
+END_TEST
+
+static int is_off_with_a_reason(void)
+{
+	return strcmp(sandbox_state(), "no: a build with sanitizers") ? -1 : 0;
+}
+
+START_TEST(it_is_on_unless_the_host_says_no)
+{
+	conf("");
+	ck_assert_int_eq(inside(FILTERS ? is_whole : is_off_with_a_reason), DONE);
+	if (FILTERS)
+		ck_assert_int_eq(inside(run_program), -SIGSYS);
 }
 END_TEST
 
@@ -677,6 +691,7 @@ int main(void)
 		SUITE_ADD(s, what_it_lets_through_is_what_the_manual_says);
 		SUITE_ADD(s, what_a_tapdisk_needs_is_there);
 	}
+	SUITE_ADD(s, it_is_on_unless_the_host_says_no);
 	SUITE_ADD(s, a_word_that_is_neither_is_an_error);
 	return suite_run(s);
 }
