@@ -132,6 +132,8 @@ IT_TESTS += tests/it/shellcheck.sh
 EXTRA_DIST += .shellcheckrc
 # the benches' report
 IT_TESTS += tests/it/bench-report.sh
+# what the units leave
+IT_TESTS += tests/it/units.sh
 # fibers, seen by gdb
 IT_TESTS += tests/it/gdb-fibers.sh
 EXTRA_DIST += tests/support/fibers.py
