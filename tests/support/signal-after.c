@@ -71,10 +71,10 @@ ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	if (!next)
 		next = (ssize_t(*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
 	if (when && when[1] == '/' && answers(fd) && !access(when + 1, F_OK))
-		kill(getpid(), atoi(what));
+		raise(atoi(what)); /* kill(2) is not for a tapdisk in its sandbox */
 	n = next(fd, msg, flags);
 	if (when && when[1] != '/' && n >= 0 &&
 	    (strcmp(when, " disk") ? ++said == atoi(when) : has_disk()))
-		kill(getpid(), atoi(what));
+		raise(atoi(what)); /* kill(2) is not for a tapdisk in its sandbox */
 	return n;
 }
