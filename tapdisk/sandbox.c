@@ -49,8 +49,8 @@ static bool drop_capabilities(void)
 
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (cap >= 32 || !(keep & 1u << cap))
-			prctl(PR_CAPBSET_DROP, cap, 0, 0,
-			      0); /* who has not the right to has none of them */
+			/* without the right to, there are none to drop */
+			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	if (syscall(SYS_capget, &h, d) < 0)
 		return false;
@@ -72,145 +72,40 @@ static bool drop_capabilities(void)
 
 #if defined ARCH && !defined TD_SANITIZED
 #define C(name) SYS_##name
+/* clang-format off */
 static const short allowed[] = {
 	/* files */
-	C(read),
-	C(write),
-	C(readv),
-	C(writev),
-	C(pread64),
-	C(pwrite64),
-	C(preadv),
-	C(pwritev),
-	C(preadv2),
-	C(pwritev2),
-	C(lseek),
-	C(close),
-	C(openat),
-	C(openat2),
-	C(fstat),
-	C(newfstatat),
-	C(statx),
-	C(statfs),
-	C(fstatfs),
-	C(faccessat),
-	C(readlinkat),
-	C(getdents64),
-	C(fcntl),
-	C(flock),
-	C(ftruncate),
-	C(fallocate),
-	C(fsync),
-	C(fdatasync),
-	C(sync_file_range),
-	C(fadvise64),
-	C(unlinkat),
-	C(renameat),
-	C(renameat2),
-	C(linkat),
-	C(symlinkat),
-	C(mkdirat),
-	C(fchmod),
-	C(fchmodat),
-	C(umask),
-	C(getcwd),
-	C(dup),
-	C(dup3),
-	C(pipe2),
-	C(ioctl),
-	C(utimensat),
-	C(inotify_init1),
-	C(inotify_add_watch),
-	C(inotify_rm_watch),
-	C(close_range),
+	C(read), C(write), C(readv), C(writev), C(pread64), C(pwrite64), C(preadv), C(pwritev),
+	C(preadv2), C(pwritev2), C(lseek), C(close), C(openat), C(openat2), C(fstat),
+	C(newfstatat), C(statx), C(statfs), C(fstatfs), C(faccessat), C(readlinkat),
+	C(getdents64), C(fcntl), C(flock), C(ftruncate), C(fallocate), C(fsync), C(fdatasync),
+	C(sync_file_range), C(fadvise64), C(unlinkat), C(renameat), C(renameat2), C(linkat),
+	C(symlinkat), C(mkdirat), C(fchmod), C(fchmodat), C(umask), C(getcwd), C(dup), C(dup3),
+	C(pipe2), C(ioctl), C(utimensat), C(inotify_init1), C(inotify_add_watch),
+	C(inotify_rm_watch), C(close_range),
 	/* memory */
-	C(mmap),
-	C(munmap),
-	C(mprotect),
-	C(mremap),
-	C(madvise),
-	C(msync),
-	C(brk),
-	C(mlock),
-	C(munlock),
-	C(memfd_create),
+	C(mmap), C(munmap), C(mprotect), C(mremap), C(madvise), C(msync), C(brk), C(mlock),
+	C(munlock), C(memfd_create),
 	/* sockets, beside socket() */
-	C(socketpair),
-	C(bind),
-	C(listen),
-	C(accept),
-	C(accept4),
-	C(connect),
-	C(sendto),
-	C(sendmsg),
-	C(sendmmsg),
-	C(recvfrom),
-	C(recvmsg),
-	C(shutdown),
-	C(getsockopt),
-	C(setsockopt),
-	C(getsockname),
-	C(getpeername),
+	C(socketpair), C(bind), C(listen), C(accept), C(accept4), C(connect), C(sendto),
+	C(sendmsg), C(sendmmsg), C(recvfrom), C(recvmsg), C(shutdown), C(getsockopt),
+	C(setsockopt), C(getsockname), C(getpeername),
 	/* waiting */
-	C(ppoll),
-	C(pselect6),
-	C(epoll_create1),
-	C(epoll_ctl),
-	C(epoll_pwait),
-	C(eventfd2),
-	C(timerfd_create),
-	C(timerfd_settime),
-	C(timerfd_gettime),
-	C(signalfd4),
-	C(nanosleep),
-	C(clock_nanosleep),
-	C(futex),
-	C(restart_syscall),
+	C(ppoll), C(pselect6), C(epoll_create1), C(epoll_ctl), C(epoll_pwait), C(eventfd2),
+	C(timerfd_create), C(timerfd_settime), C(timerfd_gettime), C(signalfd4), C(nanosleep),
+	C(clock_nanosleep), C(futex), C(restart_syscall),
 	/* engines */
-	C(io_setup),
-	C(io_submit),
-	C(io_getevents),
-	C(io_destroy),
-	C(io_cancel),
+	C(io_setup), C(io_submit), C(io_getevents), C(io_destroy), C(io_cancel),
 	C(io_uring_enter), /* of rings that were made before, and take reads, writes and syncs */
 	/* the time, the process, its threads */
-	C(clock_gettime),
-	C(clock_getres),
-	C(gettimeofday),
-	C(getpid),
-	C(gettid),
-	C(getppid),
-	C(getuid),
-	C(geteuid),
-	C(getgid),
-	C(getegid),
-	C(getresuid),
-	C(getresgid),
-	C(getrusage),
-	C(sysinfo),
-	C(uname),
-	C(sched_yield),
-	C(sched_getaffinity),
-	C(sched_setaffinity),
-	C(set_robust_list),
-	C(get_robust_list),
-	C(set_tid_address),
-	C(membarrier),
-	C(prctl),
-	C(getrandom),
-	C(capget),
-	C(exit),
-	C(exit_group),
-	C(rt_sigaction),
-	C(rt_sigprocmask),
-	C(rt_sigreturn),
-	C(rt_sigpending),
-	C(rt_sigtimedwait),
-	C(sigaltstack),
-	C(tgkill),
+	C(clock_gettime), C(clock_getres), C(gettimeofday), C(getpid), C(gettid), C(getppid),
+	C(getuid), C(geteuid), C(getgid), C(getegid), C(getresuid), C(getresgid), C(getrusage),
+	C(sysinfo), C(uname), C(sched_yield), C(sched_getaffinity), C(sched_setaffinity),
+	C(set_robust_list), C(get_robust_list), C(set_tid_address), C(membarrier), C(prctl),
+	C(getrandom), C(capget), C(exit), C(exit_group), C(rt_sigaction), C(rt_sigprocmask),
+	C(rt_sigreturn), C(rt_sigpending), C(rt_sigtimedwait), C(sigaltstack), C(tgkill),
 	/* handover.c: the process that it hands its disks to, if that fails */
-	C(pidfd_open),
-	C(pidfd_send_signal),
+	C(pidfd_open), C(pidfd_send_signal),
 #ifdef SYS_rseq
 	C(rseq),
 #endif
@@ -224,30 +119,12 @@ static const short allowed[] = {
 	C(io_pgetevents),
 #endif
 #ifdef SYS_open /* what newer architectures do without */
-	C(open),
-	C(stat),
-	C(lstat),
-	C(access),
-	C(readlink),
-	C(unlink),
-	C(rename),
-	C(link),
-	C(symlink),
-	C(mkdir),
-	C(rmdir),
-	C(chmod),
-	C(dup2),
-	C(pipe),
-	C(poll),
-	C(select),
-	C(epoll_create),
-	C(epoll_wait),
-	C(eventfd),
-	C(time),
-	C(arch_prctl),
-	C(getrlimit),
+	C(open), C(stat), C(lstat), C(access), C(readlink), C(unlink), C(rename), C(link),
+	C(symlink), C(mkdir), C(rmdir), C(chmod), C(dup2), C(pipe), C(poll), C(select),
+	C(epoll_create), C(epoll_wait), C(eventfd), C(time), C(arch_prctl), C(getrlimit),
 #endif
 };
+/* clang-format on */
 
 enum { COUNT = sizeof allowed / sizeof *allowed };
 
@@ -288,8 +165,8 @@ static bool filter(void)
 		emit(EQ, (unsigned)allowed[i], 0, 1);
 		answer(SECCOMP_RET_ALLOW);
 	}
-	emit(EQ, SYS_clone3, 0,
-	     1); /* whose flags are in memory: libc then makes threads by clone() */
+	/* whose flags are in memory: libc then makes threads by clone() */
+	emit(EQ, SYS_clone3, 0, 1);
 	answer(SECCOMP_RET_ERRNO | ENOSYS);
 	emit(EQ, SYS_prlimit64, 0, 6); /* to look at limits, not to set them: no pointer, in both
 					  of its halves */

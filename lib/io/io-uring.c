@@ -13,15 +13,15 @@
  * same rate; but registered memory is pinned, and a tapdisk at rest gives its buffers back.
  *
  * U1 A process that dies leaves requests in the kernel, and its exit does not wait for them as it
- * does for kernel AIO's.  Each of them holds its file open, and by that the lock on it: who takes
- * the lock next (lib/io/file-open.c waits for one that no process has) comes after the last of
- * them.  So only a file whose lock keeps all others off goes this way; the exit does wait for
- * threads.
+ *    does for kernel AIO's.  Each of them holds its file open, and by that the lock on it: whoever
+ *    takes the lock next (lib/io/file-lock.c waits for one that no process has) comes after the
+ *    last of them.  So only a file whose lock keeps all others off goes this way; the exit does
+ *    wait for threads.
  *
  * U2 A ring takes the operations that prepare_sqe() makes and no others, where the kernel can
- * restrict it (5.10): opening files and making sockets by a ring meet no system call filter.  A
- * process that forbids itself to make rings (tapdisk/sandbox.c) makes before that those that it may
- * need, restricted, and then uses no others.
+ *    restrict it (5.10): opening files and making sockets by a ring meet no system call filter.
+ *    A process that forbids itself to make rings (tapdisk/sandbox.c) makes before that those that
+ *    it may need, restricted, and then uses no others.
  */
 #include <errno.h>
 #include <liburing.h>
