@@ -60,8 +60,10 @@ void host_open_first(void)
 	H.spec = H.want_spec;
 	H.failed_at = NEVER;
 	H.gone |= H.sim.sync_failed && strcmp(H.r->format->type, "aio") != 0;
-	if (H.sim.sync_failed && H.r->clock < H.r->doubt)
-		H.r->doubt = H.r->clock; /* whoever opens it anew says that it has been checked */
+	/* whoever opens it anew says that it has been checked: after a sync that failed, and when
+	 * closing it told that something is lost */
+	if ((H.sim.sync_failed || H.gone) && H.r->clock < H.r->doubt)
+		H.r->doubt = H.r->clock;
 }
 
 static bool recorded(void)

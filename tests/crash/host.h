@@ -39,8 +39,9 @@ struct host_run {
 		uint32_t from, to;
 	} unsafe[HOST_UNSAFE];
 	unsigned nunsafe;
-	uint32_t doubt; /* event at which an image was opened anew after a sync that failed: what a
-			   cut leaves after that, nobody can say */
+	/* event at which an image was opened anew after a sync that failed, or a close that told of
+	 * a loss: what a cut leaves after that, nobody can say */
+	uint32_t doubt;
 	uint32_t grown[HOST_GROWN]; /* events at which it was made larger */
 	unsigned ngrown, grows;     /* times; sectors each time */
 	unsigned leaf;              /* the file that is the disk's, at the end */
