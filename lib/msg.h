@@ -8,8 +8,6 @@
 
 #include <jansson.h>
 
-#include "td/log.h"
-
 #define TD_MSG_MAX (160 * 1024) /* bytes of JSON text */
 #define TD_MSG_FDS 25           /* a marker, and three a ring for eight of them */
 

@@ -10,8 +10,6 @@
 #include <jansson.h>
 #include <sys/types.h>
 
-#include "td/log.h"
-
 struct tapdisk_call;
 
 /*

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 
 #include "drivers/qcow/qcow.h"
-#include "lib/fiber/fiber.h"
 
 /* bytes of all bitmaps in memory; what does not fit stays marked as in use */
 #define BITS_MAX (8u << 20)

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "lib/io/file.h"
+#include "td/io.h"
 
 const struct td_cache_mode td_cache_modes[] = {
 	{.name = "none",
