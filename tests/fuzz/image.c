@@ -21,20 +21,20 @@ void image_start(void)
 	mem = aligned_alloc(4096, MIB);
 	FUZZ_ASSERT(mem);
 	memset(mem, 0xab, MIB);
-}
-
-static void store_new(void)
-{
 	loop = ev_loop_new(EVFLAG_AUTO);
 	fault_io_new(&fio, loop, 512, 512);
 	fio.grows = true;
 	fio.most = 64 * MIB;
 }
 
-static void store_end(void)
+/* One store for all inputs: making it costs more than an input does. */
+static void store_empty(void)
 {
-	fault_io_free(&fio);
-	ev_loop_destroy(loop);
+	for (int i = 0; i < FAULT_FILES; i++) {
+		free(fio.file[i].data);
+		fio.file[i].data = NULL;
+	}
+	fault_io_clear(&fio);
 }
 
 static void finish_all(struct op *o, int n)
@@ -131,7 +131,6 @@ int image_run(const char *type, const uint8_t *data, size_t size,
 	flags = fuzz_u8(&in);
 	zeroes = fuzz_u8(&in);
 	n = in.left;
-	store_new();
 	f = fault_io_file(&fio, IMAGE_PATH,
 			  n + zeroes * 65536ull + (flags & FOOTER_TWICE ? 512 : 0));
 	memcpy(f->data, in.p, n);
@@ -155,7 +154,7 @@ int image_run(const char *type, const uint8_t *data, size_t size,
 	} else {
 		FUZZ_ASSERT(err.code == -rc && err.text[0]);
 	}
-	store_end();
+	store_empty();
 	return 0;
 }
 
@@ -176,7 +175,6 @@ size_t image_seed(void (*make)(struct td_io *io, unsigned n), unsigned n, uint8_
 	struct seeding s = {make, n};
 	size_t size;
 
-	store_new();
 	fault_io_file(&fio, IMAGE_PARENT, MIB);
 	fault_io_file(&fio, IMAGE_PATH, 0);
 	on_fiber(loop, make_one, &s);
@@ -184,6 +182,6 @@ size_t image_seed(void (*make)(struct td_io *io, unsigned n), unsigned n, uint8_
 	memset(out, 0, HEAD);
 	out[0] = (uint8_t)n;
 	memcpy(out + HEAD, fio.file[1].data, size);
-	store_end();
+	store_empty();
 	return HEAD + size;
 }
