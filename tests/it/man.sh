@@ -29,6 +29,15 @@ has_page()
 	fail "there is no man page of $1"
 }
 
+# item PAGE COMMAND: the sentences about a command, without its heading
+item()
+{
+	awk -v c="$2" '/^\.(It Cm|El)/ { on = $3 == c; heading = 1 }
+		heading { heading = /\\$/; next }
+		on' "$1"
+}
+flags() { "$1" "$2" -h | sed -n 's/^  -\([a-zA-Z]\), --[a-z-]*  .*/\1/p' | grep -v h; }
+
 for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/bin/*; do
 	[ -x "$program" ] && [ -f "$program" ] || continue
 	name=${program##*/}
@@ -39,6 +48,11 @@ for program in "$top_builddir"/tapdisk/tapdisk "$top_builddir"/bin/*; do
 	tap-ctl | vhd-util)
 		for cmd in $("$program" --help 2>&1 </dev/null | sed -n 's/^  \([a-z]*\)  *[a-z].*/\1/p'); do
 			grep -qw -- "$cmd" <<<"$text" || fail "$page does not tell of the command $cmd"
+			[ "$name" = vhd-util ] || continue
+			for letter in $(flags "$program" "$cmd"); do # which a heading does not explain
+				grep -qE "^\.(Pq |Op )?Fl $letter( |$)" <(item "$page" "$cmd") ||
+					fail "$page: $cmd -$letter is in no sentence"
+			done
 		done
 		;;
 	*)
