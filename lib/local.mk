@@ -46,7 +46,9 @@ lib_libtd_a_SOURCES = \
 	lib/sibling.c \
 	lib/sibling.h \
 	lib/syncmark.c \
-	lib/syncmark.h
+	lib/syncmark.h \
+	lib/zeroes.c \
+	lib/zeroes.h
 include lib/io/local.mk
 include lib/fiber/local.mk
 # what a program that stands on lib links

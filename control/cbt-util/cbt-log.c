@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/zeroes.h"
+
 #define PIECE 65536u
 
 static int fail_errno(const char *path, const char *what, struct td_err *err)
@@ -55,12 +57,11 @@ static int write_at(const struct cbt_log *l, const void *buf, size_t len, uint64
 /* Written and not left as a hole, so that a tapdisk finds room for its bits. */
 static int write_zeroes(const struct cbt_log *l, uint64_t from, uint64_t to, struct td_err *err)
 {
-	static const uint8_t nothing_set[PIECE];
 	int rc = 0;
 
 	for (uint64_t n; from < to && !rc; from += n) {
-		n = to - from < PIECE ? to - from : PIECE;
-		rc = write_at(l, nothing_set, n, from, err);
+		n = to - from < TD_ZEROES ? to - from : TD_ZEROES;
+		rc = write_at(l, td_zeroes, n, from, err);
 	}
 	return rc;
 }

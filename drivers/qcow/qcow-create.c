@@ -12,6 +12,7 @@
 #include "drivers/qcow/qcow.h"
 #include "lib/fiber/fiber.h"
 #include "lib/sibling.h"
+#include "lib/zeroes.h"
 
 /* In clusters; each area begins where the last one ends. */
 struct layout {
@@ -124,9 +125,7 @@ static int put_l2(struct make *m)
  * written. */
 static int put_data(struct td_file *f, uint64_t off, uint64_t len, enum qcow_prealloc how)
 {
-	static const size_t chunk = 1u << 20;
 	struct td_iop op = {.op = TD_IO_ZERO, .file = f, .off = off, .len = len};
-	uint8_t *zeroes = NULL;
 	int rc;
 
 	if (how == QCOW_PREALLOC_METADATA && !f->st.blockdev)
@@ -134,14 +133,13 @@ static int put_data(struct td_file *f, uint64_t off, uint64_t len, enum qcow_pre
 	rc = how == QCOW_PREALLOC_FALLOC ? td_await_file(f->io, &op) : -EOPNOTSUPP;
 	if (rc != -EOPNOTSUPP)
 		return rc ? rc : qcow_set_length(f, off + len);
-	if (posix_memalign((void **)&zeroes, 4096, chunk))
-		return -ENOMEM;
-	memset(zeroes, 0, chunk);
 	rc = 0;
-	for (uint64_t at = off; !rc && at < off + len; at += chunk)
-		rc = td_file_rw(f, TD_IO_WRITE, zeroes, at,
-				off + len - at < chunk ? off + len - at : chunk, 0);
-	free(zeroes);
+	for (uint64_t at = off, n; !rc && at < off + len; at += n) {
+		struct iovec iov = td_zeroes_iov(off + len - at);
+
+		n = iov.iov_len;
+		rc = td_file_rw(f, TD_IO_WRITE, iov.iov_base, at, n, 0);
+	}
 	return rc;
 }
 

@@ -9,6 +9,7 @@
 
 #include "drivers/qcow/qcow.h"
 #include "lib/fiber/fiber.h"
+#include "lib/zeroes.h"
 
 #define ALL_ZERO UINT64_C(0xffffffff00000000)
 
@@ -107,29 +108,19 @@ static int clear_clusters(struct qcow *q, uint64_t from, uint64_t to)
 /* Zeroes as data, through the ordinary way. */
 static int write_zeroes(struct qcow *q, struct td_req *req, uint64_t off, uint64_t len)
 {
-	uint64_t size = len < (1u << 20) ? len : 1u << 20;
-	struct iovec iov;
-	uint8_t *buf = NULL;
 	int rc = 0;
 
-	if (!len)
-		return 0;
-	if (posix_memalign((void **)&buf, 4096, size))
-		return -ENOMEM;
-	memset(buf, 0, size);
-	for (uint64_t at = off; !rc && at < off + len; at += size) {
-		uint64_t n = off + len - at < size ? off + len - at : size;
+	for (uint64_t at = off, n; !rc && at < off + len; at += n) {
+		struct iovec iov = td_zeroes_iov(off + len - at);
 		struct td_req part = {.op = TD_WRITE,
 				      .off = at,
-				      .len = n,
+				      .len = n = iov.iov_len,
 				      .iov = &iov,
 				      .iovcnt = 1,
 				      .io = req->io};
 
-		iov = (struct iovec){buf, n};
 		rc = qcow_write(q, &part);
 	}
-	free(buf);
 	return rc;
 }
 

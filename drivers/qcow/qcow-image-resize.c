@@ -6,6 +6,7 @@
 
 #include "drivers/qcow/qcow-image-inside.h"
 #include "drivers/qcow/qcow-image.h"
+#include "lib/zeroes.h"
 
 /* --- resize --- */
 
@@ -73,7 +74,7 @@ int qcow_image_grow(struct td_image *image, uint64_t size)
 		rc = qcow_image_request(image, TD_WRITE_ZEROES, TD_UNMAP, NULL, was,
 					(below < size ? below : size) - was);
 	if (!rc && q->external && (q->h.autoclear & QCOW_AUTOCLEAR_RAW))
-		rc = td_file_rw(q->data, TD_IO_WRITE, (void *)(uintptr_t)qcow_zeroes,
+		rc = td_file_rw(q->data, TD_IO_WRITE, td_zeroes_iov(QCOW_SECTOR).iov_base,
 				size - QCOW_SECTOR, QCOW_SECTOR, 0);
 	return rc ? rc : qcow_flush(q);
 }

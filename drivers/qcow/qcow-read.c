@@ -12,8 +12,6 @@
 #include "lib/fiber/fiber.h"
 #include "lib/io/iov.h"
 
-const unsigned char qcow_zeroes[65536];
-
 bool qcow_backing_zero(const struct qcow *q, uint64_t off)
 {
 	return !q->image->backing || off >= q->image->backing->info.size;

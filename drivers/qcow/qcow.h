@@ -348,6 +348,4 @@ void qcow_bitmaps_mark(struct qcow *q, uint64_t off, uint64_t len); /* changed, 
 /* --- qcow-zip.c: one cluster, in any thread; 0 or -EIO --- */
 int qcow_unzip(unsigned compression, const void *from, size_t len, void *to, size_t size);
 
-extern const unsigned char qcow_zeroes[65536];
-
 #endif

@@ -10,12 +10,11 @@
 #include "drivers/cipher.h"
 #include "drivers/vhd/vhd.h"
 #include "lib/fiber/fiber.h"
+#include "lib/zeroes.h"
 
 #define ZERO_LARGE                                                                                 \
 	(64u                                                                                       \
 	 << 10) /* bytes from which on the store is asked to make zeroes, rather than sent them */
-
-static uint8_t zeroes[64 << 10] __attribute__((aligned(4096)));
 
 static int write_zeroes(struct vhd *v, uint64_t place, uint64_t len)
 {
@@ -26,10 +25,8 @@ static int write_zeroes(struct vhd *v, uint64_t place, uint64_t len)
 		struct td_iop op = {.op = TD_IO_WRITE, .file = v->file, .off = place, .iov = iov};
 
 		for (; op.iovcnt < 16 && op.len < len; op.iovcnt++) {
-			uint64_t n = len - op.len < sizeof zeroes ? len - op.len : sizeof zeroes;
-
-			iov[op.iovcnt] = (struct iovec){zeroes, n};
-			op.len += n;
+			iov[op.iovcnt] = td_zeroes_iov(len - op.len);
+			op.len += iov[op.iovcnt].iov_len;
 		}
 		place += op.len;
 		len -= op.len;
@@ -52,7 +49,7 @@ int vhd_zero(struct vhd *v, enum td_io_op how, uint64_t place, uint64_t len)
 /* Zeroes that an encrypted image shows as zeroes. */
 static int write_crypt_zeroes(struct vhd *v, uint64_t off, uint64_t len)
 {
-	uint64_t part = len < sizeof zeroes ? len : sizeof zeroes;
+	uint64_t part = len < ZERO_LARGE ? len : ZERO_LARGE;
 	char *buf;
 	int rc = 0;
 

@@ -21,6 +21,7 @@
 #include "lib/io/file.h"
 #include "lib/io/reach.h"
 #include "lib/redo.h"
+#include "lib/zeroes.h"
 
 static int make_uuid(uint8_t u[16], struct td_err *err)
 {
@@ -112,7 +113,6 @@ static int write_dynamic(struct vhd_image *v, const struct vhd_new *n,
 /* All of the disk's bytes zero, and where it can be had, their space set aside. */
 static int zero_fixed(struct vhd_image *v, struct td_err *err)
 {
-	static const uint8_t zeroes[1 << 20];
 	uint64_t range[2] = {0, v->size};
 	int rc = 0;
 
@@ -131,8 +131,8 @@ static int zero_fixed(struct vhd_image *v, struct td_err *err)
 		return td_fail(err, ENOSPC, "no space for the %llu bytes of %s",
 			       (unsigned long long)v->size, v->path);
 	for (uint64_t off = 0, len; off < v->size && !rc; off += len) {
-		len = v->size - off < sizeof zeroes ? v->size - off : sizeof zeroes;
-		rc = vhd_pwrite(v, zeroes, len, off, err);
+		len = v->size - off < TD_ZEROES ? v->size - off : TD_ZEROES;
+		rc = vhd_pwrite(v, td_zeroes, len, off, err);
 	}
 	return rc;
 }

@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "lib/bytes.h"
+#include "lib/zeroes.h"
 
 #define PENDINGS 64 /* blocks whose bitmap or BAT entry waits for its data */
 
@@ -41,12 +42,11 @@ struct vhd_pending {
 
 static int write_zeroes(struct vhd_image *v, uint64_t off, uint64_t len, struct td_err *err)
 {
-	static const uint8_t zeroes[65536];
 	int rc = 0;
 
 	for (uint64_t n; len && !rc; off += n, len -= n) {
-		n = len < sizeof zeroes ? len : sizeof zeroes;
-		rc = vhd_pwrite(v, zeroes, n, off, err);
+		n = len < TD_ZEROES ? len : TD_ZEROES;
+		rc = vhd_pwrite(v, td_zeroes, n, off, err);
 	}
 	return rc;
 }

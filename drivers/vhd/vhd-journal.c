@@ -14,6 +14,7 @@
 
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
+#include "lib/zeroes.h"
 
 /* The journal: a header of 64 bytes, and pieces of the image, each with its place and length before
  * it. */
@@ -169,14 +170,13 @@ static int journal_write(const struct journal *j, const char *path, struct td_er
 
 int vhd_journal_remove(const char *path, struct td_err *err)
 {
-	static const uint8_t zeroes[VHD_SECTOR];
 	struct stat st;
 	int rc = 0;
 
 	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
 		int fd = open(path, O_RDWR | O_CLOEXEC);
 
-		rc = fd < 0 ? -errno : write_all(fd, zeroes, sizeof zeroes, 0);
+		rc = fd < 0 ? -errno : write_all(fd, td_zeroes, VHD_SECTOR, 0);
 		if (fd >= 0 && fsync(fd) < 0 && !rc)
 			rc = -errno;
 		if (fd >= 0)

@@ -18,6 +18,7 @@
 
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
+#include "lib/zeroes.h"
 
 /* What the old size's last block holds beyond the old end was never the guest's: zeroes, as the
  * rest of what is new. */
@@ -32,10 +33,8 @@ static int clear_tail(struct vhd_image *v, struct td_err *err)
 	at = (uint64_t)v->bat[block] * VHD_SECTOR + v->layout.bitmap_bytes + within;
 	len = v->layout.block_size - within;
 	for (uint64_t n; len && !rc; at += n, len -= n) {
-		static const uint8_t zeroes[65536];
-
-		n = len < sizeof zeroes ? len : sizeof zeroes;
-		rc = vhd_pwrite(v, zeroes, n, at, err);
+		n = len < TD_ZEROES ? len : TD_ZEROES;
+		rc = vhd_pwrite(v, td_zeroes, n, at, err);
 	}
 	return rc;
 }
@@ -147,7 +146,6 @@ static int grow_dynamic(struct vhd_image *v, uint64_t size, bool journal, struct
 /* The footer moves to the new end; then its old place becomes the guest's, and zero. */
 static int grow_fixed(struct vhd_image *v, uint64_t size, struct td_err *err)
 {
-	static const uint8_t zeroes[VHD_FOOTER];
 	uint64_t old = v->size;
 	int rc = 0;
 
@@ -160,11 +158,9 @@ static int grow_fixed(struct vhd_image *v, uint64_t size, struct td_err *err)
 	v->footer.size = size;
 	v->footer.geometry = vhd_geometry(size);
 	if (v->blockdev) {
-		static const uint8_t mib[1 << 20];
-
 		for (uint64_t at = old, n; at < size && !rc; at += n) {
-			n = size - at < sizeof mib ? size - at : sizeof mib;
-			rc = vhd_pwrite(v, mib, n, at, err);
+			n = size - at < TD_ZEROES ? size - at : TD_ZEROES;
+			rc = vhd_pwrite(v, td_zeroes, n, at, err);
 		}
 		if (!rc)
 			rc = vhd_sync(v, err);
@@ -175,7 +171,7 @@ static int grow_fixed(struct vhd_image *v, uint64_t size, struct td_err *err)
 	v->file_size = size + VHD_FOOTER;
 	rc = vhd_image_put_last(v, err);
 	if (!rc)
-		rc = vhd_pwrite(v, zeroes, sizeof zeroes, old, err);
+		rc = vhd_pwrite(v, td_zeroes, VHD_FOOTER, old, err);
 	return rc ? rc : vhd_sync(v, err);
 }
 

@@ -20,6 +20,7 @@
 #include <errno.h>
 
 #include "lib/io/clock.h"
+#include "lib/zeroes.h"
 
 static const char cut_off[] = "a long read failed in its middle (a client without structured "
 			      "replies cannot be told otherwise)";
@@ -45,8 +46,6 @@ static void submit(struct nbd_req *r, enum td_op op, unsigned flags)
 	cache_submit(c->n->disk->cache, &r->req);
 }
 
-static unsigned char zeroes[1 << 20] __attribute__((aligned(4096))); /* never written */
-
 /* Where the image knows no shorter way: zeroes as data, one stretch after the other (r->cut: how
  * far). */
 static void write_zeroes(struct nbd_req *r)
@@ -56,11 +55,9 @@ static void write_zeroes(struct nbd_req *r)
 
 	r->req.len = 0;
 	for (; left && n < (int)NBD_PIECE; n++) {
-		size_t len = left < sizeof zeroes ? (size_t)left : sizeof zeroes;
-
-		r->iov[n] = (struct iovec){zeroes, len};
-		left -= len;
-		r->req.len += len;
+		r->iov[n] = td_zeroes_iov(left);
+		left -= r->iov[n].iov_len;
+		r->req.len += r->iov[n].iov_len;
 	}
 	r->req.op = TD_WRITE;
 	r->req.flags &= TD_FUA;
