@@ -141,6 +141,7 @@ CRASH_UNITS = \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
 	tests/unit/test-blkif-limit \
+	tests/unit/test-blkif-memory \
 	tests/unit/test-lane \
 	tests/unit/test-redo-format \
 	tests/unit/test-io \
