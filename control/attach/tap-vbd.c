@@ -310,7 +310,7 @@ static int parse_command(struct options *o, int argc, char **argv)
 
 static int run_command(const struct options *o, int argc, char **argv, struct td_err *err)
 {
-	struct store *s;
+	struct store *s = NULL;
 	int rc = store_open(&s, err);
 
 	if (rc)

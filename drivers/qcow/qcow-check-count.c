@@ -158,8 +158,8 @@ static int count_l1(struct qcow_checking *k, uint64_t off, uint32_t n, bool acti
 
 static int count_snapshots(struct qcow_checking *k, struct td_err *err)
 {
-	struct qcow_snapshot *s;
-	uint64_t end;
+	struct qcow_snapshot *s = NULL;
+	uint64_t end = 0;
 	int rc;
 
 	if (!k->h.nsnapshots)
