@@ -39,6 +39,7 @@ struct changed {
 	int err; /* of the round */
 	struct td_log_limit limit;
 	bool beyond; /* it was said that the disk is larger than its log */
+	bool doubt;  /* what was written may not be durable after a sync that does well (CB7) */
 };
 
 /* --- bits --- */
@@ -313,8 +314,8 @@ static void free_log(struct changed *c)
 	free(c);
 }
 
-int changed_open(const char *path, struct td_image *image, struct td_io *io, struct changed **out,
-		 struct td_err *err)
+int changed_open(const char *path, struct td_image *image, struct td_io *io, bool left,
+		 struct changed **out, struct td_err *err)
 {
 	struct changed *c = calloc(1, sizeof *c);
 	int rc;
@@ -323,6 +324,7 @@ int changed_open(const char *path, struct td_image *image, struct td_io *io, str
 		return td_fail(err, ENOMEM, "out of memory for a log of changed blocks");
 	c->io = io;
 	c->image = image;
+	c->doubt = left;
 	td_list_init(&c->waiting);
 	td_list_init(&c->round);
 	/* without a lock: who else may write it holds one of the storage manager's own */
@@ -339,7 +341,26 @@ int changed_open(const char *path, struct td_image *image, struct td_io *io, str
 	return 0;
 }
 
-int changed_close(struct changed *c, struct td_err *err)
+/* Each piece that has any bit, so that the kernel has it to write once more. */
+static int write_again(struct changed *c)
+{
+	uint64_t bytes = changed_bytes(c->blocks * CHANGED_BLOCK);
+	int rc = 0;
+
+	for (uint64_t at = 0, n; at < bytes && !rc; at += n) {
+		const uint8_t *p = c->next + at;
+
+		n = bytes - at < CHUNK ? bytes - at : CHUNK;
+		if (p[0] || memcmp(p, p + 1, n - 1) != 0)
+			rc = td_file_rw(c->file, TD_IO_WRITE, c->next + at, CHANGED_HEADER + at, n,
+					0);
+	}
+	if (!rc)
+		td_file_renewed(c->file);
+	return rc;
+}
+
+int changed_sync(struct changed *c, struct td_err *err)
 {
 	struct td_iop sync = {.op = TD_IO_SYNC};
 	int rc;
@@ -347,14 +368,20 @@ int changed_close(struct changed *c, struct td_err *err)
 	if (!c)
 		return 0;
 	sync.file = c->file;
-	rc = td_await_file(c->io, &sync);
+	rc = c->doubt ? write_again(c) : 0;
+	if (!rc)
+		rc = td_await_file(c->io, &sync);
+	c->doubt = rc < 0;
 	if (rc < 0)
-		td_fail(err, -rc,
-			"the log of changed blocks %s could not be made durable: %s: do not rely "
-			"on it",
+		td_fail(err, -rc, "the log of changed blocks %s cannot be made durable: %s",
 			c->file->path, strerror(-rc));
-	free_log(c);
 	return rc;
+}
+
+void changed_close(struct changed *c)
+{
+	if (c)
+		free_log(c);
 }
 
 uint64_t changed_count(const struct changed *c)

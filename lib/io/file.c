@@ -100,6 +100,11 @@ void td_file_close(struct td_file *f)
 	free(f);
 }
 
+void td_file_renewed(struct td_file *f)
+{
+	__atomic_store_n(&f->sync_err, 0, __ATOMIC_RELEASE);
+}
+
 int td_file_size(struct td_file *f, uint64_t *size)
 {
 	int rc = (int)td_await_call(f->io, size_run, f);

@@ -43,6 +43,10 @@ int td_file_open_in(struct td_io *io, const char *path, unsigned flags,
 		    const struct td_reach *reach, struct td_file **out, struct td_err *err);
 void td_file_close(struct td_file *f); /* on a fiber; nothing in flight; NULL is fine */
 
+/* All that a sync which failed may have lost has been written once more, and is complete: the next
+ * sync says how that one went.  For whoever has those bytes in memory. */
+void td_file_renewed(struct td_file *f);
+
 /* The size now; on a fiber.  0 or -errno. */
 int td_file_size(struct td_file *f, uint64_t *size);
 /* Makes it `size' bytes long; on a fiber.  0 or -errno. */

@@ -109,7 +109,7 @@ static void note_end(const struct td_iop *op, int err)
  * The kernel tells one sync of two at once, or the first of two, that something was lost, and the
  * other, which covers the same, does well; and whoever waits for the second may be heard before
  * whoever waits for the first.  A durable write may be the one that hears of it.  So after one that
- * failed no sync and no durable write of the file does well.
+ * failed no sync and no durable write of the file does well, until td_file_renewed().
  */
 static int sync_outcome(const struct td_iop *op, int err)
 {

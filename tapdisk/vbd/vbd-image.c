@@ -296,7 +296,8 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 	if (!rc)
 		rc = fits_guest(v, n, err);
 	if (!rc && o->changed[0])
-		rc = changed_open(o->changed, n->leaf, n->buffered, &n->changed, err);
+		rc = changed_open(o->changed, n->leaf, n->buffered, v->past != NULL, &n->changed,
+				  err);
 	if (!rc && !(n->copy = strdup(n->spec)))
 		rc = td_fail(err, ENOMEM, "out of memory for %s", n->spec);
 	if (!rc) {
@@ -305,7 +306,7 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 		return 0;
 	}
 	chain_close(n->leaf);
-	changed_close(n->changed, NULL);
+	changed_close(n->changed);
 	td_redo_free(n->redo);
 	return not_opened(v, n->fresh, n->lost, rc);
 }
@@ -333,22 +334,23 @@ static void go_on(struct vbd *v)
 	nbd_run(v->nbd);
 }
 
-/* A pause cannot be undone by it; a close tells. */
-static int close_changed(struct vbd *v, int rc, struct td_err *err)
+/* CB5: whoever is told of success marks the log as consistent. */
+static int sync_changed(struct vbd *v, bool keep, struct td_err *err)
 {
 	struct td_err why = {0};
-	int bad = changed_close(v->changes, &why);
+	int rc = changed_sync(v->changes, &why);
 
-	v->changes = NULL;
-	if (bad < 0)
-		td_log(LOG_ERR, "minor %d: %s", v->minor, why.text);
-	return rc || !bad ? rc : td_fail(err, -bad, "minor %d: %s", v->minor, why.text);
+	return !rc ? 0
+		   : td_fail(err, -rc, "minor %d: %s; %s", v->minor, why.text,
+			     keep ? "the disk stays open; try again"
+				  : "do not rely on it: back up the whole disk");
 }
 
 int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 {
 	struct td_image *leaf = v->leaf;
-	int rc = 0;
+	struct td_err why = {0};
+	int rc = 0, bad;
 
 	vbd_hold_rings(v);
 	nbd_hold(v->nbd);
@@ -379,13 +381,23 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 		go_on(v);
 		return rc;
 	}
+	bad = sync_changed(v, keep, &why);
+	if (bad < 0)
+		td_log(LOG_ERR, "%s", why.text);
+	if (bad < 0 && keep) {
+		go_on(v);
+		return td_fail(err, -bad, "%s", why.text);
+	}
 	v->leaf = NULL;
 	vbd_listen_to(NULL, leaf);
 	stall_watch(&v->stall, 0);
 	peers_stop(&v->peers);
 	cache_detach(&v->cache);
 	chain_close(leaf);
-	rc = close_changed(v, rc, err);
+	changed_close(v->changes);
+	v->changes = NULL;
+	if (!rc && bad < 0)
+		rc = td_fail(err, -bad, "%s", why.text);
 	v->log_waits = td_redo_pending(v->redo);
 	td_redo_free(v->redo);
 	v->redo = NULL;

@@ -22,7 +22,8 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	      struct td_err *err);
 /*
  * Brings a running disk to rest and closes its images; -ETIMEDOUT, and with `keep' -ENOSPC for its
- * metadata: it goes on instead.  Any other error: a flush that failed.
+ * metadata, and what its log of changed blocks fails with (CB5): it goes on instead.  Any other
+ * error: a flush that failed.
  */
 int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
 void vbd_tell_nbd(struct vbd *v); /* the size, and what else NBD's clients see */

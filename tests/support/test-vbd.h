@@ -145,7 +145,7 @@ static inline unsigned answers(void)
 
 struct call {
 	enum { OPEN, CLOSE, FORCE, PAUSE, UNPAUSE, RESIZE, CONNECT, DISCONNECT } what;
-	const char *spec, *mode;
+	const char *spec, *mode, *changed;
 	bool read_only, beside, shared;
 	unsigned sector_size;
 	int timeout, request_timeout, rc;
@@ -167,6 +167,8 @@ static inline void run_call(void *arg)
 	struct blkif_params p;
 	struct td_err e;
 
+	if (c->changed)
+		strcpy(o.changed, c->changed);
 	e.code = 0;
 	e.text[0] = 0;
 	memset(&p, 0, sizeof p);

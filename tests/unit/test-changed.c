@@ -43,12 +43,14 @@ static void seen(struct test_image *t, struct td_req *r)
 		ck_assert_msg(b >= BLOCKS || bit(b), "block %d is changed without its bit", (int)b);
 }
 
+static bool left; /* it is opened after the death of a process */
+
 static void open_main(void *arg)
 {
 	int *rc = arg;
 
 	err.code = 0;
-	*rc = changed_open("/log", img.image, fio.io, &log_of, &err);
+	*rc = changed_open("/log", img.image, fio.io, left, &log_of, &err);
 }
 
 static int open_log(void)
@@ -59,21 +61,31 @@ static int open_log(void)
 	return rc;
 }
 
-static void close_main(void *arg)
+static void sync_main(void *arg)
 {
 	int *rc = arg;
 
-	*rc = changed_close(log_of, &err);
-	img.image->gate = NULL;
-	log_of = NULL;
+	*rc = changed_sync(log_of, &err);
 }
 
-static int close_log(void)
+static int sync_log(void)
 {
 	int rc;
 
-	on_fiber(loop, close_main, &rc);
+	on_fiber(loop, sync_main, &rc);
 	return rc;
+}
+
+static void close_main(void *arg)
+{
+	changed_close(log_of);
+}
+
+static void close_log(void)
+{
+	on_fiber(loop, close_main, NULL);
+	img.image->gate = NULL;
+	log_of = NULL;
 }
 
 static void begin_with(uint64_t bytes)
@@ -90,6 +102,7 @@ static void begin_with(uint64_t bytes)
 		memset(file->data + CHANGED_HEADER, 0, changed_bytes(SIZE));
 	}
 	memset(done, 0, sizeof done);
+	left = false;
 }
 
 static void begin(void)
@@ -101,8 +114,10 @@ static void begin(void)
 
 static void end(void)
 {
-	if (log_of)
-		ck_assert_int_eq(close_log(), 0);
+	if (log_of) {
+		ck_assert_int_eq(sync_log(), 0);
+		close_log();
+	}
 	test_image_close(&img);
 	fault_io_free(&fio);
 	ev_loop_destroy(loop);
@@ -247,18 +262,65 @@ START_TEST(a_log_that_cannot_be_written_fails_what_needs_it_and_is_tried_again)
 }
 END_TEST
 
-START_TEST(a_closed_log_is_durable_and_one_that_could_not_be_made_so_is_told)
+START_TEST(a_log_is_made_durable_by_one_sync)
 {
 	begin();
 	ask(0, TD_WRITE, 0, 512);
 	finished(0, 0);
-	ck_assert_int_eq(close_log(), 0);
-	ck_assert_int_eq(fio.log[fio.nlog - 1].op, TD_IO_SYNC);
-	ck_assert_int_eq(open_log(), 0);
+	fault_io_clear(&fio);
+	ck_assert_int_eq(sync_log(), 0);
+	ck_assert_uint_eq(fio.nlog, 1);
+	ck_assert_int_eq(fio.log[0].op, TD_IO_SYNC);
+	end();
+}
+END_TEST
+
+/* The last operations on the file: all that has bits is written, and then made durable. */
+static void written_and_synced(void)
+{
+	ck_assert_uint_eq(fio.nlog, 2);
+	ck_assert_int_eq(fio.log[0].op, TD_IO_WRITE);
+	ck_assert_uint_eq(fio.log[0].off, CHANGED_HEADER);
+	ck_assert_uint_eq(fio.log[0].len, changed_bytes(SIZE));
+	ck_assert_int_eq(fio.log[1].op, TD_IO_SYNC);
+}
+
+START_TEST(what_a_failed_sync_left_in_doubt_is_written_again)
+{
+	begin();
+	ask(0, TD_WRITE, 0, 512);
+	finished(0, 0);
 	fault_io_clear(&fio);
 	fault_io_rule(&fio, 1, -EIO);
-	ck_assert_int_eq(close_log(), -EIO);
+	ck_assert_int_eq(sync_log(), -EIO);
 	ck_assert_ptr_nonnull(strstr(err.text, "/log"));
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 2, -EIO); /* and so it is as often as it fails */
+	ck_assert_int_eq(sync_log(), -EIO);
+	written_and_synced();
+	fault_io_clear(&fio);
+	ck_assert_int_eq(sync_log(), 0);
+	written_and_synced();
+	only(1);
+	fault_io_clear(&fio);
+	ck_assert_int_eq(sync_log(), 0);
+	ck_assert_uint_eq(fio.nlog, 1);
+	end();
+}
+END_TEST
+
+START_TEST(what_a_dead_process_left_is_written_again)
+{
+	begin();
+	ask(0, TD_WRITE, 7 * CHANGED_BLOCK, 512);
+	finished(0, 0);
+	close_log();
+	left = true;
+	ck_assert_int_eq(open_log(), 0);
+	fault_io_clear(&fio);
+	ck_assert_int_eq(sync_log(), 0);
+	written_and_synced();
+	only(1u << 7);
 	end();
 }
 END_TEST
@@ -356,7 +418,8 @@ START_TEST(nothing_changes_without_its_bit)
 			}
 			fio.manual = false;
 			fault_io_clear(&fio);
-			ck_assert_int_eq(close_log(), 0);
+			ck_assert_int_eq(sync_log(), 0);
+			close_log();
 			ck_assert_int_eq(open_log(), 0);
 			fio.manual = true;
 		}
@@ -381,7 +444,9 @@ int main(void)
 	SUITE_ADD(s, reads_and_flushes_leave_no_bit_and_what_has_one_waits_for_nothing);
 	SUITE_ADD(s, what_comes_together_goes_in_one_round);
 	SUITE_ADD(s, a_log_that_cannot_be_written_fails_what_needs_it_and_is_tried_again);
-	SUITE_ADD(s, a_closed_log_is_durable_and_one_that_could_not_be_made_so_is_told);
+	SUITE_ADD(s, a_log_is_made_durable_by_one_sync);
+	SUITE_ADD(s, what_a_failed_sync_left_in_doubt_is_written_again);
+	SUITE_ADD(s, what_a_dead_process_left_is_written_again);
 	SUITE_ADD(s, bits_that_are_there_stay);
 	SUITE_ADD(s, a_log_that_is_missing_or_too_short_is_refused);
 	SUITE_ADD(s, what_a_disk_has_grown_by_is_not_logged);

@@ -239,6 +239,44 @@ START_TEST(a_last_flush_that_fails_is_told_to_who_closes)
 }
 END_TEST
 
+/* Whoever is told that a disk is paused marks its log of changed blocks as consistent. */
+START_TEST(a_log_of_changed_blocks_that_is_not_durable_undoes_a_pause_and_is_told_by_a_close)
+{
+	struct fault_file *log;
+
+	begin();
+	log = fault_io_file(&fio, "log", 52);
+	memset(log->data, 0, 52);
+	log->data[42] = 16; /* 1 MiB */
+	ck_assert_int_eq(DO(.what = OPEN, .mode = "unsafe", .changed = "log"), 0);
+	ck_assert_int_eq(DO(.what = CONNECT), 0);
+	for (int i = 0; i < 3; i++) {
+		put(BLKIF_WRITE, 128 * (unsigned)i, 1);
+		ck_assert_uint_eq(answers(), (unsigned)i + 1);
+		ck_assert_int_eq(g.last, BLKIF_OKAY);
+		fault_io_clear(&fio);
+		if (i == 1)
+			break;
+		fault_io_rule(&fio, 1, -EIO); /* in this mode the only sync is the log's */
+		ck_assert_int_eq(DO(.what = PAUSE), -EIO);
+		ck_assert_ptr_nonnull(strstr(err.text, "changed blocks"));
+		ck_assert_uint_eq(vbd_state(v), 0);
+	}
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_uint_eq(fio.log[fio.nlog - 2].op, TD_IO_WRITE);
+	ck_assert_uint_eq(fio.log[fio.nlog - 1].op, TD_IO_SYNC);
+	ck_assert_uint_eq(log->data[48], 3);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .mode = "unsafe", .changed = "log"), 0);
+	ck_assert_int_eq(DO(.what = DISCONNECT), 0);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(DO(.what = FORCE), -EIO);
+	ck_assert_ptr_nonnull(strstr(err.text, "changed blocks"));
+	ck_assert_uint_eq(vbd_state(v), TD_STATE_CLOSED);
+	end();
+}
+END_TEST
+
 START_TEST(a_guest_that_was_told_of_no_cache_is_not_given_one)
 {
 	begin();
@@ -329,6 +367,8 @@ int main(void)
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
 	SUITE_ADD(s, closing_a_disk_that_has_failed_says_so);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
+	SUITE_ADD(s,
+		  a_log_of_changed_blocks_that_is_not_durable_undoes_a_pause_and_is_told_by_a_close);
 	SUITE_ADD(s, a_guest_that_was_told_of_no_cache_is_not_given_one);
 	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
 	SUITE_ADD(s, a_pause_without_space_holds_the_writes_and_goes_on);
