@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/crash/changed-check.h"
 #include "tests/crash/disk.h"
 
 #define ALL_SUBSETS  12  /* units in doubt up to which every subset is built */
@@ -194,6 +195,7 @@ static bool examine(struct exam *e, const struct pages *files, unsigned depth, s
 			 .n = n,
 			 .tag = e->tag,
 			 .log = &log};
+	char text[200];
 	bool good;
 
 	c->cuts++;
@@ -203,6 +205,10 @@ static bool examine(struct exam *e, const struct pages *files, unsigned depth, s
 	} else {
 		judge_cut(e->judge, e->at, sector, e->tag, n, &v);
 	}
+	if (!v.rule && e->r->logged &&
+	    changed_check(&files[c->changes], c->format->sectors, &e->r->guest, c->format->sectors,
+			  e->at, text, sizeof text))
+		blame(&v, "I10", text);
 	if (!v.rule)
 		ask_qemu(e, files, sector, n, &v);
 	if (v.rule)
@@ -393,7 +399,8 @@ static bool run_and_cut(struct campaign *c, const struct work *w, uint64_t seed,
 			.seed = seed,
 			.work = w,
 			.fault = c->fault,
-			.report_enospc = c->report_enospc};
+			.report_enospc = c->report_enospc,
+			.logged = c->changes >= 0 && seed % 7 % 3 == 2};
 	bool good;
 
 	if (stack_run(&r) < 0) {

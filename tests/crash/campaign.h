@@ -8,6 +8,7 @@
 struct campaign {
 	const struct format *format;
 	struct template template;
+	int changes; /* of these, the log of changed blocks; -1: none */
 	const char *mode;
 	unsigned cuts_per_run;
 	unsigned qemu_every; /* cuts; 0: never */

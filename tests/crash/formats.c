@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "drivers/drivers.h"
+#include "tests/crash/changed-check.h"
 
 /* The parent's pattern is in every other 16 sectors. */
 #define PATTERN_EVERY         16
@@ -432,6 +433,15 @@ int format_template(const struct format *f, struct template *t)
 	if (rc)
 		template_free(t);
 	return rc;
+}
+
+int template_add_log(struct template *t, uint64_t sectors)
+{
+	if (t->n == SIM_FILES)
+		return -1;
+	strcpy(t->name[t->n], CHANGED_NAME);
+	changed_make(&t->file[t->n], sectors);
+	return (int)t->n++;
 }
 
 void template_free(struct template *t)

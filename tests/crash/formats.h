@@ -58,6 +58,8 @@ int format_pattern(const char *path, uint64_t sectors, uint64_t every);
 /* What commands make of the file "leaf" in the current directory; 0 or -errno. */
 int format_change(const struct pages *p, const char *args, struct pages *after);
 void template_free(struct template *t);
+/* And a log of changed blocks, of a disk of so many sectors; its place among the files, or -1. */
+int template_add_log(struct template *t, uint64_t sectors);
 
 /*
  * Has qemu-img, or f->other, look at an image: 0 sound, and tag[i] is what it reads in sector[i]; 1

@@ -2,7 +2,8 @@
 /*
  * The disk's log of changed blocks, in some of the histories, judged by its bytes alone (I10): a
  * change that was answered well has its bits there, whatever dies afterwards; and on a raw disk no
- * change is even given to the image without them.  A power cut may take bits along.
+ * change is even given to the image without them.  What a power cut may take along,
+ * changed-check.h says.
  */
 #include "tests/crash/host-inside.h"
 
@@ -11,26 +12,22 @@
 
 #include "lib/changed-log.h"
 #include "lib/io/file.h"
+#include "tests/crash/changed-check.h"
 
-#define LOG_NAME "/sim/changes"
-
-void host_changed_add(struct template *t, uint64_t sectors)
+static uint64_t log_sectors(const struct format *f)
 {
-	uint8_t head[CHANGED_HEADER] = {0};
-	uint64_t size = (sectors + HOST_GROWN * HOST_GROWS) * SECTOR;
-
-	if (t->n == SIM_FILES)
-		return;
-	td_put_le64(head + CHANGED_SIZE, size);
-	strcpy(t->name[t->n], LOG_NAME);
-	pages_init(&t->file[t->n], CHANGED_HEADER + changed_bytes(size));
-	pages_write(&t->file[t->n++], 0, head, sizeof head);
+	return f->sectors + HOST_GROWN * HOST_GROWS;
 }
 
-static int file_of_log(void)
+void host_changed_add(struct template *t, const struct format *f)
 {
-	for (unsigned i = 0; i < H.sim.nfiles; i++)
-		if (!strcmp(H.sim.file[i].name, LOG_NAME))
+	template_add_log(t, log_sectors(f));
+}
+
+static int file_of_log(const struct template *t)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		if (!strcmp(t->name[i], CHANGED_NAME))
 			return (int)i;
 	return -1;
 }
@@ -38,7 +35,7 @@ static int file_of_log(void)
 /* Bits for what the disk had at first: of what it has grown by, only what a pause has seen. */
 static bool has_bits(uint64_t off, uint64_t len)
 {
-	const struct pages *log = &H.sim.file[file_of_log()].now;
+	const struct pages *log = &H.sim.file[file_of_log(H.r->template)].now;
 	uint64_t blocks = (H.r->format->sectors * SECTOR + CHANGED_BLOCK - 1) / CHANGED_BLOCK;
 	uint8_t byte;
 
@@ -62,7 +59,7 @@ static void on_given(const struct td_iop *op)
 {
 	int was;
 
-	if (op->op == TD_IO_CALL || op->file->fd == file_of_log() || !is_change(op))
+	if (op->op == TD_IO_CALL || op->file->fd == file_of_log(H.r->template) || !is_change(op))
 		return;
 	was = process_lab();
 	if (!has_bits(op->off, op->len))
@@ -74,11 +71,11 @@ static void on_given(const struct td_iop *op)
 void host_changed_begin(void)
 {
 	/* none of those that host.sh and bugs keep: they are to stay as they were */
-	H.logged = H.h->seed % 5 % 2 == 1 && file_of_log() >= 0;
+	H.logged = H.r->logged = H.h->seed % 5 % 2 == 1 && file_of_log(H.r->template) >= 0;
 	if (!H.logged)
 		return;
-	strcpy(H.want.changed, LOG_NAME);
-	strcpy(H.opt.changed, LOG_NAME);
+	strcpy(H.want.changed, CHANGED_NAME);
+	strcpy(H.opt.changed, CHANGED_NAME);
 	if (!strcmp(H.r->format->type, "aio"))
 		H.sim.given = on_given;
 }
@@ -95,4 +92,12 @@ void host_changed_answered(const struct gop *op)
 		host_blame("I10", "a change was answered, and its bits are not in the log of "
 				  "changed blocks");
 	process_back(was);
+}
+
+int host_changed_check(const struct host_run *r, uint32_t at, const struct pages *files, char *text,
+		       size_t len)
+{
+	return !r->logged ? 0
+			  : changed_check(&files[file_of_log(r->template)], log_sectors(r->format),
+					  &r->guest, r->format->sectors, at, text, len);
 }

@@ -169,6 +169,10 @@ static void examine(struct exam *e, uint32_t at, const struct pages *files, stru
 		blame(v, "I5", text);
 		return;
 	}
+	if (host_changed_check(e->r, at, files, text, sizeof text)) {
+		blame(v, "I10", text);
+		return;
+	}
 	memcpy(ordered, files, sizeof ordered);
 	ordered[0] = files[e->r->leaf];
 	ordered[e->r->leaf] = files[0];
@@ -603,7 +607,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	L.disk = describe();
-	host_changed_add(&L.template, L.format->sectors);
+	host_changed_add(&L.template, L.format);
 	control_dir();
 	td_ctl_dir();
 	tzset();

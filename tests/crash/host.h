@@ -44,6 +44,7 @@ struct host_run {
 	uint32_t doubt;
 	uint32_t grown[HOST_GROWN]; /* events at which it was made larger */
 	unsigned ngrown, grows;     /* times; sectors each time */
+	bool logged;                /* a log of changed blocks was kept */
 	unsigned leaf;              /* the file that is the disk's, at the end */
 	struct {
 		unsigned deaths, revived, upgrades, taken_back, pauses, refused, faults;
@@ -53,7 +54,10 @@ struct host_run {
 
 void host_init(void); /* once */
 /* Adds a log of changed blocks to a format's files. */
-void host_changed_add(struct template *t, uint64_t sectors);
+void host_changed_add(struct template *t, const struct format *f);
+/* Looks at it, as a cut at that event has left it: 0, or text (I10). */
+int host_changed_check(const struct host_run *r, uint32_t at, const struct pages *files, char *text,
+		       size_t len);
 void host_run(struct host_run *r);
 void host_run_free(struct host_run *r);
 /* was anything promised at that event, or before it for good? */

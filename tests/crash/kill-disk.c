@@ -15,6 +15,7 @@
 #include "lib/ctl-client.h"
 #include "lib/fiber/fiber.h"
 #include "tapdisk/vbd/vbd.h"
+#include "td/ctl.h"
 
 struct kill_shared *kill_shared;
 
@@ -107,6 +108,8 @@ static void start_main(void *arg)
 	struct td_xport *x;
 	int rc;
 
+	if (disk->changed)
+		snprintf(o.changed, sizeof o.changed, "%s", disk->changed);
 	memset(&p, 0, sizeof p);
 	p.domid = (uint16_t)g->domid;
 	p.devid = (uint32_t)g->devid;
@@ -129,10 +132,11 @@ static void start_main(void *arg)
 static void quit_main(void *arg)
 {
 	struct td_err err = {0};
+	bool failed = vbd_state(v) & TD_STATE_FAILED; /* the close says so, too */
 
 	if (vbd_disconnect(v, (unsigned)disk->guest->domid, (unsigned)disk->guest->devid, &err) < 0)
 		give_up("let go of its guest", &err);
-	if (vbd_close(v, true, 0, &err) < 0 && !(vbd_state(v) & 0x800))
+	if (vbd_close(v, true, 0, &err) < 0 && !failed)
 		give_up("close its image", &err);
 	_exit(0);
 }

@@ -27,7 +27,8 @@ extern const char *const kill_names[];
 
 struct kill_disk {
 	const char *spec, *mode;
-	const char *engine; /* $TAPDISK_IO */
+	const char *changed; /* its log of changed blocks, or NULL */
+	const char *engine;  /* $TAPDISK_IO */
 	const struct guest *guest;
 	int quit; /* an eventfd: let go of the guest, close the image, end with 0 */
 };

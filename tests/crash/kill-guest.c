@@ -125,6 +125,16 @@ static void judge_read(struct kill_guest *k, int slot)
 			bad(k, "KG2: a read brought other bytes than were written last", slot);
 }
 
+/* Its bytes, and nothing of the tapdisk's: a header of 48, then a bit for each 64 KiB. */
+static void judge_change(struct kill_guest *k, int slot)
+{
+	const struct kill_flight *f = &k->flight[slot];
+
+	for (unsigned i = f->block; k->changed && i < f->block + f->n; i++)
+		if (!(k->changed[48 + i / 16 / 8] >> i / 16 % 8 & 1))
+			bad(k, "KG5: a write has no bit in the log of changed blocks", slot);
+}
+
 static void judge(struct kill_guest *k, int slot, int status)
 {
 	struct kill_flight *f = &k->flight[slot];
@@ -139,6 +149,8 @@ static void judge(struct kill_guest *k, int slot, int status)
 		bad(k, "KG1: an error", slot);
 	else if (f->op == BLKIF_READ)
 		judge_read(k, slot);
+	else
+		judge_change(k, slot);
 	for (unsigned i = f->block; i < f->block + f->n; i++)
 		k->inflight[i]--;
 }

@@ -8,6 +8,7 @@
  * KG2 a read brings the bytes of the write that was issued last before it, in the ring's order
  * KG3 the indices of the ring stay what they can be
  * KG4 something is answered within the lab's patience once there is a tapdisk
+ * KG5 where a log of changed blocks is kept, a write that was answered has its bits there
  */
 #ifndef CRASH_KILL_GUEST_H
 #define CRASH_KILL_GUEST_H
@@ -32,6 +33,7 @@ struct kill_guest {
 	unsigned inflight[KILL_BLOCKS];
 	uint64_t epoch_of[KILL_BLOCKS], epoch; /* a barrier begins and ends one */
 	struct kill_flight flight[BLKIF_MAX_SLOTS];
+	const unsigned char *changed; /* the log of changed blocks, mapped; or NULL */
 	uint64_t answers;
 	char bad[256]; /* what is wrong, or "" */
 };

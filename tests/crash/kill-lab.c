@@ -5,12 +5,14 @@
  * the kernel has stays (crashlab cuts the power).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -23,10 +25,11 @@
 
 static const char usage[] =
 	"usage: killlab --image TYPE:PATH [--mode M] [--engine libaio|threads] [--kills N] [--seed "
-	"N] [--patience S] [--sticky]\n"
+	"N] [--patience S] [--sticky] [--changed]\n"
 	"  --kills N   100; one in two at a named point, each in its turn\n"
 	"  --sticky    instead, deaths around an fdatasync that fails: no write may succeed after "
 	"it\n"
+	"  --changed   keeps a log of changed blocks, too\n"
 	"Runs in a directory of its own, which $TAPDISK_CONTROL_DIR names.  The image is empty, of "
 	"8 MiB.\n"
 	"Prints `died at NAME N' and `pause US' lines, and a RESULT; exits 1 after a violation.\n";
@@ -41,6 +44,7 @@ static struct rng rng;
 static pid_t child;
 static unsigned at_random;
 static int next_point;
+static bool log_changes;
 static double patience_s = 100; /* that a guest has with a tapdisk that does not answer */
 
 static double now(void)
@@ -297,6 +301,24 @@ static const char *sticky(unsigned i)
 
 /* --- the program --- */
 
+/* For the 8 MiB of the image, in the control directory; on a real file, as all of it. */
+static void make_log(void)
+{
+	static char path[4096];
+	static const unsigned char head[48 + KILL_BLOCKS / 16 / 8 + 16] = {[42] = 0x80};
+	int fd;
+
+	snprintf(path, sizeof path, "%s/changes", td_ctl_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, head, sizeof head) != sizeof head)
+		abort();
+	k.changed = mmap(NULL, sizeof head, PROT_READ, MAP_SHARED, fd, 0);
+	if (k.changed == MAP_FAILED)
+		abort();
+	close(fd);
+	disk.changed = path;
+}
+
 static void prepare(uint64_t seed)
 {
 	struct td_err err = {0};
@@ -305,6 +327,8 @@ static void prepare(uint64_t seed)
 		fprintf(stderr, "killlab: %s\n", err.text);
 		exit(2);
 	}
+	if (log_changes)
+		make_log();
 	disk.guest = &k.g;
 	disk.quit = eventfd(0, EFD_CLOEXEC);
 }
@@ -357,11 +381,15 @@ static int run(unsigned kills, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"image", required_argument, NULL, 'i'},    {"mode", required_argument, NULL, 'm'},
-		{"engine", required_argument, NULL, 'e'},   {"kills", required_argument, NULL, 'n'},
-		{"seed", required_argument, NULL, 's'},     {"sticky", no_argument, NULL, 'y'},
-		{"patience", required_argument, NULL, 'p'}, {0}};
+	static const struct option longs[] = {{"image", required_argument, NULL, 'i'},
+					      {"mode", required_argument, NULL, 'm'},
+					      {"engine", required_argument, NULL, 'e'},
+					      {"kills", required_argument, NULL, 'n'},
+					      {"seed", required_argument, NULL, 's'},
+					      {"sticky", no_argument, NULL, 'y'},
+					      {"patience", required_argument, NULL, 'p'},
+					      {"changed", no_argument, NULL, 'c'},
+					      {0}};
 	unsigned kills = 100;
 	uint64_t seed = 1;
 	bool stick = false;
@@ -389,6 +417,9 @@ int main(int argc, char **argv)
 			break;
 		case 'y':
 			stick = true;
+			break;
+		case 'c':
+			log_changes = true;
 			break;
 		default:
 			fputs(usage, stderr);

@@ -204,6 +204,7 @@ int main(int argc, char **argv)
 			c.format->name);
 		return 77;
 	}
+	c.changes = template_add_log(&c.template, c.format->sectors);
 	watch();
 	for (uint64_t n = from; n <= to && go_on; n++) {
 		restart_watch();

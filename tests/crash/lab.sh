@@ -12,7 +12,7 @@ fail() { echo "FAIL: $*"; bad=1; }
 [ -x "$lab" ] || { echo "$lab is not built"; exit 77; }
 
 # the judge shares no code with what it judges
-if grep -nE '#[[:space:]]*include[[:space:]]*["<](td|lib|drivers|tapdisk|control)/' "$top"/tests/crash/{pages,trace,disk,judge}.[ch] "$top"/tests/crash/rng.h; then
+if grep -nE '#[[:space:]]*include[[:space:]]*["<](td|lib|drivers|tapdisk|control)/' "$top"/tests/crash/{pages,trace,disk,judge,changed-check}.[ch] "$top"/tests/crash/rng.h; then
 	fail "the judge includes what it judges"
 fi
 

@@ -8,6 +8,8 @@ CRASHLAB_JUDGE = \
 	tests/crash/trace.h \
 	tests/crash/disk.c \
 	tests/crash/disk.h \
+	tests/crash/changed-check.c \
+	tests/crash/changed-check.h \
 	tests/crash/judge.c \
 	tests/crash/judge.h
 check_PROGRAMS += tests/crash/crashlab

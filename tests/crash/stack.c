@@ -9,6 +9,7 @@
 #include "lib/fiber/fiber.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/vbd/vbd.h"
+#include "tests/crash/changed-check.h"
 #include "tests/crash/clock.h"
 #include "td/ctl.h"
 #include "tests/crash/ring.h"
@@ -196,7 +197,10 @@ static void pause_main(void *arg)
 		m->r->guest.op[i].status = vbd_state(m->v) & TD_STATE_FAILED ? -EIO : 0;
 	}
 	m->err.code = 0;
-	for (int tries = 0; tries < 5 && vbd_unpause(m->v, NULL, NULL, &m->err) < 0; tries++)
+	/* without options the log of changed blocks would end */
+	for (int tries = 0;
+	     tries < 5 && vbd_unpause(m->v, NULL, m->r->logged ? &m->opt : NULL, &m->err) < 0;
+	     tries++)
 		m->err.code = 0; /* a fault may hit the open; the next one does not */
 	m->pausing = false;
 }
@@ -321,6 +325,8 @@ static void make_options(struct machine *m)
 	m->opt = (struct vbd_options){.mode = td_cache_mode_find(m->r->mode),
 				      .unsafe = true,
 				      .report_enospc = m->r->report_enospc};
+	if (m->r->logged)
+		strcpy(m->opt.changed, CHANGED_NAME);
 }
 
 static void add_files(struct sim *s, const struct template *t, const struct pages *files)

@@ -19,6 +19,7 @@ struct run {
 	const struct work *work;
 	struct sim_fault fault;
 	bool report_enospc;
+	bool logged; /* a log of changed blocks is kept: the last of the template's files */
 
 	/* what came of it */
 	struct gtrace guest;

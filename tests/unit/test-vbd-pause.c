@@ -367,8 +367,9 @@ int main(void)
 	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
 	SUITE_ADD(s, closing_a_disk_that_has_failed_says_so);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
-	SUITE_ADD(s,
-		  a_log_of_changed_blocks_that_is_not_durable_undoes_a_pause_and_is_told_by_a_close);
+	SUITE_ADD(
+		s,
+		a_log_of_changed_blocks_that_is_not_durable_undoes_a_pause_and_is_told_by_a_close);
 	SUITE_ADD(s, a_guest_that_was_told_of_no_cache_is_not_given_one);
 	SUITE_ADD(s, a_store_that_does_not_answer_is_told_of);
 	SUITE_ADD(s, a_pause_without_space_holds_the_writes_and_goes_on);
