@@ -2,9 +2,9 @@
 /*
  * xenstore, as tapback and tap-vbd use it: a thin layer over libxenstore.
  *
- * A path is dir + "/" + key (key may be NULL); relative paths are the own domain's, so that it
- * works in a driver domain.  Between store_begin() and store_commit() all reads and writes are of
- * that transaction.  Calls wait for xenstored and for nobody else. One thread.
+ * A path is dir + "/" + key (key may be NULL); a relative path is below the own domain's directory,
+ * so that it works in a driver domain.  Between store_begin() and store_commit() all reads and
+ * writes belong to that transaction.  Calls wait for xenstored and for nobody else.  One thread.
  */
 #ifndef TD_CONTROL_STORE_H
 #define TD_CONTROL_STORE_H

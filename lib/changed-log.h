@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file that tells which blocks of a disk have changed: who makes it, and links it to others,
- * is cbt-util; who writes its bits is a tapdisk (tapdisk/changed.h).  Facts: the bytes are those
- * that XenServer's storage manager and its cbt-util have, little endian:
+ * The file that says which blocks of a disk have changed: cbt-util makes it and links it to others;
+ * a tapdisk writes its bits (tapdisk/changed.h).  Facts: the bytes are those that XenServer's
+ * storage manager and its cbt-util use, little endian:
  *
  *   0   16  uuid of the log before this one, as it is printed
  *   16  16  uuid of the one after it
  *   32  4   1: the disk was closed cleanly; 0: not so, or it is open
  *   36  4   zero
  *   40  8   bytes of the disk
- *   48      a bit for each 64 KiB of the disk, the first the lowest of its byte: 1: changed
+ *   48      a bit for each 64 KiB of the disk, the first one the lowest of its byte; 1: changed
  *
- * It stands beside the image, as a file of just that length, or on a block device.
+ * It is a file of just that length beside the image, or a block device.
  */
 #ifndef TD_LIB_CHANGED_LOG_H
 #define TD_LIB_CHANGED_LOG_H

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is said of a disk that its toolstack has no words for: files *.conf in two directories.  The
- * first belongs to toolstacks and goes with the boot; the second is the administrator's.
+ * Options of single disks that their toolstack cannot pass: in files *.conf in two directories.
+ * The first belongs to toolstacks and is lost at a reboot; the second is the administrator's.
  *
  *   [/srv/a.img]          the image; below /dev any name of the device
  *   cache = writethrough  as after -o, until the next image
  *
- * Of an image, the first directory that knows it counts, alone.  Two files of one directory that
- * say different things of it are an error: nothing is guessed.
+ * Only the first directory that names an image counts for it.  Two files of one directory that give
+ * an image different options are an error: nothing is guessed.
  */
 #ifndef TD_LIB_DISK_WORDS_H
 #define TD_LIB_DISK_WORDS_H

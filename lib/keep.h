@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Files that outlive their process and are written through a mapping: a disk's log, its flushes,
- * its requests in flight, what a connection leaves. */
+/* Files that outlive their process and are written through a mapping: a disk's redo log, its
+ * syncmark, its requests in flight, and what an NBD connection leaves to the next. */
 #ifndef TD_LIB_KEEP_H
 #define TD_LIB_KEEP_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Can another host write this device now?  DRBD says so: the role of its peer.  A device may be
- * DRBD's own, or stand on one: a partition, a logical volume, a file in a local file system there.
+ * Can another host write this device now?  DRBD knows: by the role of its peer.  A device may be
+ * DRBD's own, or be on one: a partition, a logical volume, a file in a local file system.
  *
  * DRBD 8.4 tells it in /proc/drbd, DRBD 9 in debugfs, in lines of the same form; both are read
  * without a process and without privileges that a tapdisk in its sandbox lacks.  What cannot be

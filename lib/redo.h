@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a format knows of its image that the file does not: metadata that is in memory and waits for
- * a commit.  A guest's flush writes it down, and a power cut before that loses what was never
- * promised; but a process that dies alone must lose nothing that was answered, since its guest
- * lives on.  So each change of such metadata stands in a log in memory that outlives the process,
- * from before the answer of the request that needs it until a commit has it in the file.  The
- * next open of the image applies it first.
+ * The redo log: an image's metadata that has changed in memory and waits for a commit, which writes
+ * it to the file.  A guest's flush makes a commit, and a power cut before that loses only what was
+ * never promised; but a process that dies alone must lose nothing that was answered, since its
+ * guest lives on.  So each change of such metadata is in a log in memory that outlives the process,
+ * from before the request that needs it is answered until a commit has written it to the file.  The
+ * next open of the image applies the log first.
  *
  * E1 a record is whole before it counts; a change is recorded before its request is answered, or
  *    (the log is full, or there could be none) the request is answered after a commit
@@ -13,66 +13,70 @@
  * E3 records are applied in the order in which they were made; the first of two waves (what
  *    others refer to: counts of references) is durable before the second, and the data before
  *    both, as in a commit
- * E4 a record that was made after one that found no room may refer to that: it counts only when a
- *    commit has taken in what was missed. Until then (missed()) whatever may need it is answered
- *    after a commit too, be it a write to what a missed change has made room for
+ * E4 a record that was made after a change that found no room in the log may refer to that change:
+ *    it counts only when a commit has included the missed change.  Until then (missed()) each
+ *    request that may need the missed change, such as a write into a block that it allocated, is
+ *    answered after a commit too
  *
  * A log belongs to one state of one image:
  *
  * G1 Whoever opens an image for writing gives it a mark, a random number in a place of its
  *    header, before the log has a record, and takes it away at close, when the file has
- *    everything.  Our other writers remove a mark that they find.  It stays the same from open to
- *    close, so that no commit changes what the log builds on.  It costs a write of the header at
+ *    everything.  Our other writers remove a mark that they find.  The mark stays the same from
+ *    open to close, so that no commit changes what the log builds on.  It costs a write of the
+ *    header at
  *    each open and at each close, and a sync at a qcow2's open and at each close; nothing on the
  *    path of a request.
  * G2 A log names its image (device and inode; of a block device, its number or its name), the
- *    image's mark, and the host's boot.  It is applied to that alone.  Anything else has been
- *    written by others since, or replaced: then the log is refused, and kept.
- * G3 In a qcow2 the mark lies where the format demands that whoever does not know it clears it
- *    when he opens the image for writing (the autoclear bits): QEMU does.  A VHD has no such
+ *    image's mark, and the host's boot.  It is applied only where all of these match.  Otherwise
+ *    the image has been written by others since, or replaced: then the log is refused, and kept.
+ * G3 In a qcow2 the mark lies where the format demands that a program that does not know it clears
+ *    it when it opens the image for writing (the autoclear bits): QEMU does.  A VHD has no such
  *    place.  There the log keeps a sum of the block table too, as the file and the records
  *    together give it (a record and the sum after it become valid in one store, so commits do not
  *    change it), and of bitmaps, to which bits are only ever added, the file must have none that
- *    the log does not.  So every foreign change of the structure is found.  Not found is one of
- *    data where the block was there before and nothing waits for it, which the log does not
- *    touch.
+ *    the log does not.  So every foreign change of the structure is found.  A foreign change of
+ *    data is not found in a block that existed before and for which the log has no record; the log
+ *    does not touch such data.
  * G4 Where an image cannot be marked (qcow2 of version 2, qcow, no space) the log takes no
  *    record, and E1's other half holds.
- * G5 Whoever opens an image that bears a mark, for writing, looks for a log of it among all of
- *    this host, and applies it first; a reader is refused, and told the command.  A log is
- *    emptied by nothing but a commit or its application, and removed only when it is empty, or
- *    with an explicit word (tap-ctl free -f). One that cannot be read (another version's, cut
- *    off) may be the one: then the image is refused as well.
- * G6 A disk's record says that there is a log (tapdisk/vbd/record.h): one that is missing then,
- *    or that this version cannot read, is an error. The record is written after the open that it
- *    tells of, so a log's path is never empty in between: a new one takes its place in one step,
- *    by rename, and one that G4 does without stays there, empty.  What fails on the way, or dies,
- *    leaves what the older record says to be true.
+ * G5 A process that opens a marked image for writing looks for its log among all logs of this
+ *    host, and applies it first; a reader is refused, with the command that applies the log.  Only
+ *    a commit, or applying it, empties a log; it is removed only when it is empty, or by an
+ *    explicit command (tap-ctl free -f).  A log that cannot be read (another version's, cut off)
+ *    may be the image's: then the image is refused as well.
+ * G6 A disk's record says whether there is a log (tapdisk/vbd/record.h): if the log is then
+ *    missing, or this version cannot read it, that is an error.  The record is written after the
+ *    open that it describes, so a log's path must never be empty in between: a new log replaces the
+ *    old one in one step, by rename, and a log that is not used (G4) stays there, empty.  If an
+ *    open fails or dies on the way, what the older record says is still true.
  * G7 A restart of the host voids logs: what it lost of the page cache was never promised, and
  *    what a log builds on may be lost as well.
- * G8 So does whoever writes to the image's file without looking at what is in it (as a raw disk,
- *    or to make a new image of it), by the place of the mark, which the log names: it is refused.
+ * G8 An open that writes to a file without reading its format (as a raw disk, or to make a new
+ *    image of it) looks for such a log too, by the place of the mark, which the log names, and is
+ *    refused.
  *
- * A sync that fails (S2 of lib/settle.h, C5 of tapdisk/cache/cache.c): what guests have written
- * since the last good flush may be lost, and a log's records refer to it.  In the file they would
- * replace what an earlier flush has made durable (a parent's data, zeroes) by nobody knows what.
+ * When a sync fails (S2 of lib/settle.h, C5 of tapdisk/cache/cache.c), the data that guests have
+ * written since the last good flush may be lost, and a log's records refer to them.  Applied to the
+ * file, the records would replace what an earlier flush has made durable (a parent's data, zeroes)
+ * by unknown data.
  *
- * G9 A log of whose image a sync has failed says so (failed), before anybody hears of the failure;
- *    what a death takes along the syncmark tells (lib/syncmark.h).  It is not put into the image
- *    any more.  The disk's own successor opens the image for reading alone, and reads through the
- *    log: what was answered reads as it was answered, the image stays at its last good flush, and
- *    each write and flush fails.  Anybody else is refused.  It goes when the disk is closed, which
- *    says that the last flush failed, or by free -f.
+ * G9 After a failed sync, the log of that image is marked (failed) before the failure is reported
+ *    to anybody; if the process dies first, the syncmark tells (lib/syncmark.h).  The log is not
+ *    applied to the image any more.  The disk's own successor opens the image for reading alone,
+ *    and reads through the log: what was answered reads as it was answered, the image stays at its
+ *    last good flush, and each write and flush fails.  Anybody else is refused.  The log is removed
+ *    when the disk is closed, which reports that the last flush failed, or by free -f.
  *
- * Two halves: a commit freezes the one that is written to, and goes on in the other; the frozen one
- * is emptied when it succeeds.  When it fails, the next freezes nothing, and what it has covered of
- * the half that is written to is passed over from then on.
+ * A log has two halves.  A commit freezes the half that records go to, and new records go to the
+ * other half; the frozen half is emptied when the commit succeeds.  When it fails, the next commit
+ * freezes nothing, and the records that it covers in the active half are skipped from then on.
  *
- * A log that has missed something is applied to a file that a commit may have changed in part: who
- * puts into it what was there before (a count of nought, and then of one again) has to have a
- * commit in between; and there G3's sum and bits are not looked at.
+ * A log that has missed a change is applied to a file that a commit may have changed in part: code
+ * that records an earlier value again (a count of nought, and then of one) must have a commit in
+ * between; and for such a log G3's sum and bits are not checked.
  *
- * Home thread only.  NULL as a log is fine everywhere: nobody takes the place of such a process.
+ * Home thread only.  NULL is accepted as a log everywhere: such a process has no successor.
  */
 #ifndef TD_LIB_REDO_H
 #define TD_LIB_REDO_H

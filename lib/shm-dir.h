@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a tapdisk's counters stand for other programs to read (tapdisk/stats/shm.h): the directory
- * td3-<pid>, which its tapdisk makes and removes, and which tap-ctl removes when the tapdisk is
+ * Where a tapdisk's counters are for other programs to read (tapdisk/stats/shm.h): in the directory
+ * td3-<pid>, which the tapdisk makes and removes, and which tap-ctl removes when the tapdisk is
  * dead.
  *
- * Beside it stands a directory vbd3-<domid>-<devid> for each device of a guest whose counters are
- * there.  XenServer's rrdd hears of the device by its being made, forgets it when it is removed,
- * and keeps what it has mapped in between: so who serves a device makes it anew, after the file of
- * counters, and removes it before.  It holds one empty file, named by its owner's pid.  Whoever
- * removes it takes his own name away, and the directory goes if no other's is left: a successor's
- * stays, however late the dead process is swept.
+ * Beside it is a directory vbd3-<domid>-<devid> for each device of a guest whose counters are
+ * there.  XenServer's rrdd finds a device when this directory is made, forgets it when the
+ * directory is removed, and keeps what it has mapped in between.  So a tapdisk that begins to serve
+ * a device makes the directory again, after the file of counters, and removes it before that file.
+ * The directory holds one empty file, named by its owner's pid.  To remove it, a process removes
+ * its own name, and the directory if no other name is left: so a successor's stays, however late
+ * the dead process is cleaned up after.
  */
 #ifndef TD_LIB_SHM_DIR_H
 #define TD_LIB_SHM_DIR_H

@@ -1,32 +1,32 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Flushes whose outcome a dead process has taken along.
+ * Flushes whose outcome was lost when their process died.
  *
  * A flush that fails is sticky (C5 in cache.c), and a successor must not take the disk for sound:
- * the error was told once, to the dead process's descriptor, and a flush of its own may find
- * nothing any more (errseq: an error that has been seen is not shown to a file opened later).  The
- * record says so (record.h), but a death may come before it is written, or within the fdatasync.
- * So:
+ * the kernel reports the error once, to the dead process's descriptor, and the successor's own
+ * flush may not see it any more (errseq: an error that has been seen is not shown to a file opened
+ * later).  The record says that a flush has failed (record.h), but the process may die before the
+ * record is written, or within the fdatasync.  So:
  *
  * F1 before an fdatasync goes to the kernel, it is counted as begun in a page that outlives the
  *    process (struct td_sync_mark)
- * F2 its failure stands there before it is counted as ended, and before anybody hears of it
- * F3 it stays there until the disk is closed, and whoever takes the disk over has it in a page of
- *    his own before that one goes, and before he opens the image: his own open may be the one
- *    that hears of it, and fail, and the next must know
- * F4 a page that is there and cannot be read (another version's, damaged) may tell of a failure,
- *    and counts as one that does; where there is none, its disk's last process could make none,
- *    which it logged
+ * F2 its failure is in that page before it is counted as ended, and before it is reported
+ * F3 the failure stays there until the disk is closed.  A process that takes the disk over copies
+ *    it to a page of its own before the old page is removed, and before it opens the image: its own
+ *    open may be the one to which the kernel reports the error, and may fail, and the next process
+ *    must know
+ * F4 a page that cannot be read (another version's, damaged) counts as one that has a failure;
+ *    where there is no page, the disk's last process could not make one, which it logged
  *
- * A successor finds a failure: the disk has failed.  It finds one begun and not ended: nobody
- * knows.  Most deaths that meet a flush meet one that was well, and an error in each such case
- * would make every death under load one that the guest sees.  A flush that fails takes long, as the
- * store gives up first (a disk's command has 30 s and retries), and it is then that it is killed;
- * one that fails at once is known after some instructions.  So one that was under way for UNKNOWN_S
- * or longer counts as failed, and a younger one as not made: it is made again.  What this leaves is
- * a flush that fails within those seconds and a death within those instructions. A successor that
- * comes late (nobody was there to start it) takes the time until then for the flush's, which is the
- * safe side.
+ * If a successor finds a failure, the disk has failed.  If it finds a flush that was begun and not
+ * ended, nobody knows its outcome.  Most flushes that a death interrupts would have succeeded, and
+ * an error for each of them would let the guest notice every death under load.  A flush that fails
+ * takes long, as the store retries first (a disk's command has 30 s and retries), and a process is
+ * most likely killed in that time; a flush that fails at once is counted some instructions later.
+ * So a flush that was under way for UNKNOWN_S or longer counts as failed, and a younger one as not
+ * made: it is made again.  What this does not catch is a flush that fails within those seconds, and
+ * a death within those instructions.  A successor that starts late counts the time until its start
+ * as the flush's, which is the safe side.
  *
  * Each disk has a page of its own, flush<minor> in the control directory, and all files of its
  * images count there: one disk's failure is no other's.

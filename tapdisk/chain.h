@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A disk's chain of images: the leaf, which the guest writes, and the parents that it stands on,
- * root last. */
+/* A disk's chain of images: the leaf, which the guest writes, and its parents, the root last. */
 #ifndef TAPDISK_CHAIN_H
 #define TAPDISK_CHAIN_H
 

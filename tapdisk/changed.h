@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which blocks of a disk change, noted in a file (lib/changed-log.h) for who makes backups.
+ * Notes in a file which blocks of a disk have changed (lib/changed-log.h), for backup programs.
  *
- * CB1 A change, be it of a guest, an NBD client, or what a dead process owed, goes to the image
- *     when the bits of its blocks are in the log's file; so no death of this process loses one.
- *     What fails counts as well.
- * CB2 Bits are only set, and nothing of the file is written but the bytes that hold them: its
- *     header and its end are others'.
+ * CB1 A change, whether of a guest, of an NBD client, or repeated for a dead process, goes to the
+ *     image only when the bits of its blocks are in the log's file; so no death of this process
+ *     loses a bit.  A change that fails has its bits set too.
+ * CB2 Bits are only set, and only the bytes that hold them are written: other programs own the
+ *     file's header and its length.
  * CB3 Where the log cannot be written, the changes that need it fail with its error, and those
  *     that come later try again: nothing is changed without its bit.  For want of space they wait
  *     as writes do (C7).
- * CB4 One round of writes to the log is under way at a time.  It takes in all that wait, 4 KiB of
- *     bits at a time; who has its bits there already waits for nothing.
- * CB5 The log is made durable when the disk is paused or closed, and only then does that succeed:
- *     whoever reads the log afterwards marks it as consistent.  A power cut before may lose bits
- *     of what it left of the disk: who opened the disk has cleared the header's mark for that.
- *     Where it fails, a disk that was to be paused goes on, and one that was to be closed is
- *     closed with the error.
- * CB6 Other threads only look (lane.c): they write past the main thread where the bits are in the
- *     file.
- * CB7 What a sync that failed was to make durable is written again before the next, and so is what
- *     a dead process left, of whose syncs nobody knows: a later sync alone makes up for nothing.
+ * CB4 One round of writes to the log is under way at a time.  It covers all changes that wait,
+ *     4 KiB of bits at a time; a change whose bits are in the file already does not wait.
+ * CB5 The log is made durable when the disk is paused or closed, and the pause or close succeeds
+ *     only then: the program that reads the log afterwards marks it as consistent.  A power cut
+ *     before that may lose bits of changes that the disk has kept: therefore the program that has
+ *     the disk opened clears the header's mark first.  Where it fails, a disk that was to be paused
+ *     goes on, and one that was to be closed is closed with the error.
+ * CB6 Other threads only read the bits (lane.c): they write past the main thread where the bits
+ *     are in the file.
+ * CB7 After a failed sync, what it was to make durable is written again before the next sync; so
+ *     is what a dead process left, since nobody knows how its syncs ended: a later sync alone
+ *     makes up for nothing.
  */
 #ifndef TAPDISK_CHANGED_H
 #define TAPDISK_CHANGED_H

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How much a disk may be asked for in a second: requests and bytes, of reads, of writes, and of
- * both together.
+ * Limits of a disk: how many requests, and how many bytes, it takes per second, of reads, of
+ * writes, and of both together.
  *
  * RT1 A request that has to wait is not taken: it stays in the ring, or in the NBD client's socket.
  *     So it holds no memory and no grant here, and a pause, a close or another disk never waits for
  *     it.  What is behind it in the same ring or connection waits as well, and keeps its order.
- * RT2 Each rate is a time from which on the next request may go.  A request moves it by what it
- *     costs, at least from now minus the burst: that is how far an idle disk saves up.  So a
- *     request of any size goes once its time has come, and those behind it wait the longer.
- * RT3 Who has to wait has paid, and so has a place: one for each ring and NBD client.  They take
- *     turns, request by request, however quick each of them is.
+ * RT2 Each rate is kept as the time from which on the next request may go.  A request moves this
+ *     time forward by its cost; before that, a time earlier than now minus the burst is set to
+ *     that: so far an idle disk saves up.  So a request of any size goes once its time has come,
+ *     and those behind it wait the longer.
+ * RT3 A ring or NBD client whose request has to wait has paid for it, and so has a place; each has
+ *     at most one.  They take turns, request by request, however quick each of them is.
  * RT4 There is no lock: each time is one number that threads replace by compare-and-swap.  Without
  *     a limit, a look at `on' is all.
- * RT5 Who waits looks again after LIMIT_LOOK at the latest, so that a changed limit needs to wake
- *     nobody.  A change begins anew: nothing is saved up, and places are forgotten.
+ * RT5 A ring or client that waits looks again after LIMIT_LOOK at the latest, so that a changed
+ *     limit needs to wake nobody.  A change of a limit starts afresh: nothing is saved up, and
+ *     places are forgotten.
  * RT6 Reads, writes and zeroes count with their bytes, a discard as a write without any; a flush
- *     without data is free.  What a dead process owed has been paid for.
+ *     without data is free.  Requests that a successor repeats have been paid for.
  */
 #ifndef TAPDISK_LIMIT_H
 #define TAPDISK_LIMIT_H

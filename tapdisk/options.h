@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a disk is opened with: the words after -o, over the defaults of tapdisk.conf. */
+/* The options of a disk: the words after -o, which override the defaults of tapdisk.conf. */
 #ifndef TAPDISK_OPTIONS_H
 #define TAPDISK_OPTIONS_H
 

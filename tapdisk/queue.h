@@ -2,9 +2,9 @@
 /*
  * A queue: a thread, its event loop and its I/O engines.  Queue 0 is the main thread's, the home of
  * every disk; the others serve the further rings of devices that have several
- * (tapdisk/cache/lane.h), and each starts with the first ring that wants it. There are two engines,
- * each started when the first disk asks for it: for O_DIRECT, kernel AIO, and for buffered files,
- * threads, unless the host's configuration says io_uring for both.
+ * (tapdisk/cache/lane.h), and each starts with the first ring that wants it.  A queue has two
+ * engines, each started when the first disk asks for it: kernel AIO for O_DIRECT, and threads for
+ * buffered files, unless the host's configuration says io_uring for both.
  *
  * Queues talk by messages: queue_post() from any thread; what one thread posts to a queue arrives
  * there in order.

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a tapdisk takes away from itself before it looks at an image or a guest's ring: whoever
- * takes it over by one of these finds less to use.
+ * What a tapdisk gives up before it reads an image or a guest's ring, so that an intruder who takes
+ * it over through one of these finds less to use.
  *
- * B1 no new privileges, and of root's capabilities those alone that opening images takes: of any
- *    owner (DAC_OVERRIDE), and to tell who has one open (SYS_PTRACE)
+ * B1 it gets no new privileges, and of root's capabilities it keeps only those that opening images
+ *    needs: to open any owner's (DAC_OVERRIDE), and to find who has one open (SYS_PTRACE)
  * B2 no core dumps: a guest's data and keys are in the memory
- * B3 the system calls that it makes, and no others: one that is not on the list ends the process.
- *    Threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask whose they are; no
+ * B3 only the system calls that it makes: one that is not on the list ends the process.  It may
+ *    make threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask who owns one; no
  *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys
- * B4 io_urings are made before, and take reads, writes and syncs alone: what is asked for by a ring
- *    passes no filter, a socket of AF_INET too
+ * B4 io_urings are made before, and take only reads, writes and syncs: an operation that is asked
+ *    for through an io_uring passes no filter, even one that makes a socket of AF_INET
  *
- * It is still root, and opens files by their names: what an image may name, lib/io/reach.h says.
- * So this keeps an intruder from the kernel's interfaces and from the network, and not from what
- * root's open() and connect() reach; tests/unit/test-sandbox.c has both lists, the manual
- * (tapdisk.conf(5)) and SECURITY say the second.
+ * The process is still root, and opens files by their names (lib/io/reach.h says which of them an
+ * image may name).  So the sandbox keeps an intruder from the kernel's interfaces and from the
+ * network, and not from what root's open() and connect() reach.  tests/unit/test-sandbox.c has both
+ * lists; tapdisk.conf(5) and SECURITY give the second.
  */
 #ifndef TAPDISK_SANDBOX_H
 #define TAPDISK_SANDBOX_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A log of changed blocks (lib/changed-log.h), offline.  Nothing is locked: whoever changes one
- * keeps others off it, and a tapdisk that has it open, which adds bits to it, is paused.
+ * A log of changed blocks (lib/changed-log.h), offline.  Nothing is locked: the caller must keep
+ * other programs off the log that it changes, and pause a tapdisk that has it open and adds bits to
+ * it.
  *
- * Each function gives 0 or -errno with text.  What is changed is durable when it returns.
+ * Each function returns 0 or -errno with text.  Its changes are durable when it returns.
  */
 #ifndef CONTROL_CBT_LOG_H
 #define CONTROL_CBT_LOG_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the parts of tap-ctl share: the commands' table, their options, and the steps that `create'
- * and `destroy' are made of. Every function returns 0 or -errno, with text in err.
+ * What the parts of tap-ctl share: the table of commands, their options, and the steps of `create'
+ * and `destroy'.  Every function returns 0 or -errno, with text in err.
  */
 #ifndef CONTROL_TAP_CTL_H
 #define CONTROL_TAP_CTL_H

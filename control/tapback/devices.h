@@ -2,9 +2,9 @@
 /*
  * All disks of one backend type: finds them in xenstore and tells each when to look again.
  *
- * Nothing is done in the middle of an event: an event marks a disk, and before the loop sleeps each
- * marked disk looks at the whole of what it needs.  So lost, repeated and reordered events do no
- * harm, and a guest that storms costs one look a turn.
+ * Nothing is done while an event is handled: an event marks a disk, and before the loop sleeps each
+ * marked disk reads all that it needs.  So lost, repeated and reordered events do no harm, and a
+ * guest that causes a storm of events costs one look a turn.
  */
 #ifndef TD_CONTROL_DEVICES_H
 #define TD_CONTROL_DEVICES_H

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A tapdisk that lives and does not serve its guest: one that is stopped or hangs, and one whose
- * store does not answer.
+ * Finds a tapdisk that lives and does not serve its guest: because it is stopped or hangs, or
+ * because its store does not answer.
  *
- * It is looked at from outside, every LOOK seconds: at its state in /proc, at its published
+ * It looks at the tapdisk from outside, every LOOK seconds: at its state in /proc, at its published
  * counters, and, where these show nothing under way, at the two indices of the ring itself, whose
- * first page is mapped for that moment.  Only a tapdisk whose guest waits, and has waited since the
- * last look, is asked something: one at rest is never woken.  What is found goes into xenstore
- * (tapdisk-state and reason) and the log; nothing is done about it, since what it has begun may
- * still be done.
+ * first page is mapped for that moment.  It asks the tapdisk something only if the guest waits, and
+ * has waited since the last look: a tapdisk at rest is never woken.  The result goes into xenstore
+ * (tapdisk-state and reason) and the log.  The tapdisk is not killed, since the requests that it
+ * has begun may still be carried out.
  */
 #ifndef TD_CONTROL_WATCHDOG_H
 #define TD_CONTROL_WATCHDOG_H

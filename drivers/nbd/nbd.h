@@ -1,34 +1,34 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The NBD client, within.  nbd-greet.c: from a connected socket to an export; nbd-wire.c: commands
- * and replies; nbd-left.c: what a connection leaves to the next; nbd-fence.c: the server's ends of
- * dead ones; nbd.c: the image.
+ * The inside of the NBD client.  nbd-greet.c: from a connected socket to an export; nbd-wire.c:
+ * commands and replies; nbd-left.c: what a connection leaves to the next; nbd-fence.c: the server's
+ * ends of dead connections; nbd.c: connects, opens and closes.
  *
- * Our own and not libnbd, which takes one buffer a command (a guest's request has up to 11),
- * allocates and locks for each, and brings libraries for TLS and XML into every tapdisk of a host.
+ * It is our own code and not libnbd, which takes one buffer a command (a guest's request has up to
+ * 11), allocates and locks for each, and brings libraries for TLS and XML into every tapdisk.
  * Facts of the protocol: NetworkBlockDevice/nbd, doc/proto.md.
  *
- * K1 a server is believed nothing: each number that it sends is bounded before it is used, and
- *    what it may not say ends the connection
- * K2 bytes of a reply go only into the memory of the command that it answers, which is with the
- *    server in full and is answered once
+ * K1 a server is not trusted: each number that it sends is bounded before it is used, and a reply
+ *    that the protocol does not allow ends the connection
+ * K2 bytes of a reply go only into the memory of the command that it answers; the command must have
+ *    been sent in full, and is answered once
  * K3 a connection that has ended is not made again while the image is open: what the server had
  *    acknowledged and not flushed may be lost, and a flush on a new connection would not tell.
- *    All requests fail with EIO, flushes with them
+ *    All requests then fail with EIO, also flushes
  * K4 a request that failed, or whose sender has died, may still be carried out by the server
- *    until the server has closed its end of that connection: no request follows it that it could
- *    overwrite, neither on this connection (K3) nor on the next (K5)
- * K5 before a disk is written through a new connection, no connection to that server whose client
- *    is gone is open at the server's end. It is waited for, 10 s, and then the open is refused.
- *    Where the kernel does not show the server's end (TCP, another network namespace, a proxy's
- *    far side) and a guest has promises of a disk on which changes were unanswered, a flush has
- *    failed (S2)
+ *    until the server has closed its end of that connection: until then no request is sent whose
+ *    data it could overwrite, neither on this connection (K3) nor on the next (K5)
+ * K5 before a disk is written through a new connection, the server has closed its end of every
+ *    connection whose client is gone.  The open waits 10 s for that, and is then refused.  Where
+ *    the kernel does not show the server's end (TCP, another network namespace, the far side of a
+ *    proxy), changes of the disk were unanswered, and a guest has been promised something, the disk
+ *    counts as one whose flush has failed (S2)
  * K6 a flush need not cover what was acknowledged on another connection, unless the server says
- *    so (CAN_MULTI_CONN). Where it does not, and changes of an earlier connection were
- *    acknowledged and covered by no flush, a flush has failed: the guest that was promised them
- *    hears of it (S2 of lib/settle.h)
- * K7 so a connection that drops flushes (cache=unsafe) is flushed before it is let go: the next
- *    may have something to promise
+ *    so (CAN_MULTI_CONN).  Where it does not, and changes of an earlier connection were
+ *    acknowledged and covered by no flush, the disk counts as one whose flush has failed, and the
+ *    guest that was promised them gets the error (S2 of lib/settle.h)
+ * K7 therefore a connection that drops flushes (cache=unsafe) is flushed before it is closed: the
+ *    next one may promise something
  */
 #ifndef DRIVERS_NBD_H
 #define DRIVERS_NBD_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is done to qcow2 images while no guest uses them: made, looked at, checked, resized, merged.
- * All on a fiber, through an engine; each takes the image's lock, so that a tapdisk (or QEMU) that
- * has it open is not disturbed: -EBUSY then.
+ * Makes, shows, checks, resizes and merges qcow2 images while no guest uses them.  All functions
+ * run on a fiber, through an engine.  Each takes the image's lock, and returns -EBUSY when a
+ * tapdisk (or QEMU) has the image open.
  */
 #ifndef DRIVERS_QCOW_IMAGE_H
 #define DRIVERS_QCOW_IMAGE_H

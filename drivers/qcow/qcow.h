@@ -4,18 +4,18 @@
  *
  *   qcow.c           submit: what goes at once and what goes to a fiber; the image below
  *   qcow-open.c      open, close
- *   qcow-end.c       what the tables claim beyond the file's end
+ *   qcow-end.c       finds clusters that the file is too short for, at open
  *   qcow-format.c    the bytes
  *   qcow-page.c      metadata in memory: pages of L2 tables and refcount blocks, bounded
- *   qcow-flush.c     metadata back to the file, in order; the crash invariants (Q) are at its top
- *   qcow-refcount.c  host clusters: taken
- *   qcow-reap.c      host clusters: given back
- *   qcow-refblock.c  room for more counts
+ *   qcow-flush.c     writes metadata to the file, in order; the crash invariants (Q) are at its top
+ *   qcow-refcount.c  allocates host clusters
+ *   qcow-reap.c      frees host clusters, once nothing refers to them on disk or in flight
+ *   qcow-refblock.c  room for more refcounts
  *   qcow-map.c       guest offset > host offset, and changes of the mapping
  *   qcow-bitmap.c    persistent dirty bitmaps
  *   qcow-crypt.c     encryption: what the key opens
  *   qcow-luks.c      encryption: the header that hides the key
- *   qcow-part.c      what goes to the file as it is mapped
+ *   qcow-part.c      the I/O of a part of a request that is mapped
  *   qcow-read.c  qcow-write.c  qcow-discard.c  qcow-zip.c
  *
  * All of it runs in the home queue's thread.  Code that waits is marked "fiber"; between two waits

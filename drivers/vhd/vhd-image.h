@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VHD offline: what vhd-util does to files and devices that no tapdisk writes.  Plain blocking
- * reads and writes, one thread; the file's lock is the tapdisks' (lib/io/file-lock.c), so that both
- * never write one image.
+ * A VHD offline: what vhd-util does to files and devices that no tapdisk writes.  It makes plain
+ * blocking reads and writes, in one thread; it takes the same lock as a tapdisk
+ * (lib/io/file-lock.c), so that both never write one image at a time.
  *
  * Every function that can fail returns 0 or -errno with a text in err.  Bytes everywhere, multiples
  * of 512.

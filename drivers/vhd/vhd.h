@@ -7,18 +7,17 @@
  * parent's shows, or zeroes.
  *
  *   vhd.c         opens and closes; where the parent is: vhd-parent.c
- *   vhd-io.c      a request's way: split along blocks and bits, each piece to the file, the parent,
+ *   vhd-io.c      splits a request along blocks and bits; each piece goes to the file, the parent,
  *                 or nowhere
  *   vhd-map.c     bitmaps in memory, as many as a bound allows
  *   vhd-piece.c   a part of a request: its memory, and its way to the file and back
  *   vhd-clear.c   discards and zeroes
  *   vhd-alloc.c   new blocks and bits, and the order in which anything new becomes part of the
  *                 image: the crash invariants (V)
- *   vhd-commit.c  that into the file, at a flush and at close
- *   vhd-redo.c    its log of changes, and the mark and the sum that tell whether one is of this
- *                 image
+ *   vhd-commit.c  writes those to the file, at a flush and at close
+ *   vhd-redo.c    its redo log, and the mark and the sum that tell whether a log is of this image
  *   vhd-crypt.c   is this the key of the image?
- *   vhd-end.c     what the tables claim beyond the file's end
+ *   vhd-end.c     finds blocks that the file is too short for, at open
  *
  * All of an image runs in its home thread.  On the wire and in the file all numbers are big-endian;
  * bat[] is the host's.

@@ -3,8 +3,8 @@
  * Requests, drivers and images: what flows between the layers of a tapdisk.
  *
  * A request goes down once (ring or NBD > cache mode > image) and comes back up once, through
- * done().  Whoever holds it has it on exactly one list; it is completed exactly once; a layer that
- * needs state of its own makes a child request.
+ * done().  The layer that holds it has it on exactly one list; it is completed exactly once; a
+ * layer that needs state of its own makes a child request.
  */
 #ifndef TD_BLOCK_H
 #define TD_BLOCK_H
@@ -14,7 +14,7 @@
 enum td_op { TD_READ, TD_WRITE, TD_FLUSH, TD_DISCARD, TD_WRITE_ZEROES };
 
 enum {
-	TD_FUA = 1u << 0, /* durable before done(); of a driver it is asked with WRITE alone */
+	TD_FUA = 1u << 0, /* durable before done(); a driver sees it on a WRITE only */
 	/* the flags below are known above the cache-mode layer only; no driver sees them */
 	TD_PREFLUSH = 1u << 1, /* flush, write, flush (a blkif FLUSH that carries data) */
 	TD_BARRIER = 1u << 2,  /* as PREFLUSH, and nothing passes it in either direction */
@@ -23,10 +23,11 @@ enum {
 };
 
 /*
- * DISCARD is a hint: 0 too where nothing is given back; what the range reads as afterwards is
- * undefined. WRITE_ZEROES: the range reads as zeroes.  Without TD_UNMAP it has its space
- * afterwards, so that a later write finds some. -EOPNOTSUPP, with nothing changed, where a driver
- * could do it no faster than by writing zeroes: whoever asked writes them then.
+ * DISCARD is a hint: it returns 0 also where no space is given back; what the range reads as
+ * afterwards is undefined.  WRITE_ZEROES: the range reads as zeroes afterwards.  Without TD_UNMAP
+ * it keeps or gets its space, so that a later write finds some.  It fails with -EOPNOTSUPP, with
+ * nothing changed, where a driver could do it no faster than by writing zeroes: the caller then
+ * writes them.
  */
 
 struct td_image;
@@ -172,7 +173,7 @@ struct td_how {
 	struct td_sync_mark *mark;
 };
 
-/* What stands between an image and those who change it. */
+/* May hold back changes of an image before its driver gets them. */
 struct td_gate {
 	/* Of a change that td_submit() brings: true: it is kept here, and goes on by td_pass(), or
 	 * fails by td_req_done(). */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table of cache modes.  tapdisk/cache/cache.c, and the files beside it, alone act on it;
- * everybody else sees TD_FUA, TD_FLUSH and file flags.
+ * The table of cache modes.  Only tapdisk/cache/cache.c and the files beside it act on it; all
+ * other code sees TD_FUA, TD_FLUSH and file flags.
  *
  *               page      a write is             volatile    a FLUSH
  * mode          cache     acknowledged           cache told  is            durable

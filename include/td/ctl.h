@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Control operations: what one asks a tapdisk over its socket ctl<pid> in the control directory.
+ * Control operations: requests to a tapdisk over its socket ctl<pid> in the control directory.
  *
  * A connection carries one message: a JSON object {"op": NAME, ...} with file descriptors where an
  * operation takes them (lib/msg.h).  The answer is any number of rows {"row": {...}} and then
- * {"err": 0, ...} or {"err": ERRNO, "text": "..."}.  `watch' alone goes on: after {"err": 0} it
- * sends {"event": {...}} until the connection ends; its end is the tapdisk's death.
+ * {"err": 0, ...} or {"err": ERRNO, "text": "..."}.  Only `watch' continues after {"err": 0}: it
+ * sends {"event": {...}} until the connection ends; when the tapdisk ends it, the tapdisk has died.
  *
  * op          takes                           answers
  *
@@ -63,9 +63,9 @@
  * Of list and info:
  *   args, mode     absent without an image; args is type:path
  *   name           absent when the disk has none
- *   file           the image's file, under any name the same: "DEV:INODE", or "bRDEV"
+ *   file           identifies the image's file, whatever its name: "DEV:INODE", or "bRDEV"
  *   reason         text, when the disk is held or has failed
- *   ring           "connected", "broken" or absent: that of all rings in one word
+ *   ring           "connected", "broken" or absent: the state of all rings in one word
  *   stalled        true when the store has stopped answering (tapdisk/vbd/stall.h), or absent
  *   two-primaries  true when another host may write it (tapdisk/vbd/peers.h, O2), or absent
  *
@@ -84,16 +84,18 @@
  *                  gets all its rings or none
  *   abi            "native", "x86_64" or "x86_32"
  *   fds            with mem: memfd, kick, call, for each queue
- *   beside         true when the toolstack says that the frontends that have it are of the same
- *                  machine, as a guest and its stub domain are; a read-only disk needs no such word
- *   take-over      true goes on where a dead tapdisk of this minor has stopped, which needs the
- *                  ring's record
+ *   beside         true when the toolstack says that the frontends that have the disk belong to the
+ *                  same machine, as a guest and its stub domain do; a read-only disk does not need
+ *                  it
+ *   take-over      true continues the ring where a dead tapdisk of this minor has stopped, which
+ *   needs
+ *                  the file ring<N>...
  *
  * `state' is an or of TD_STATE_*.
  *
  * Files, all in the control directory (0700).  Those marked * outlive a tapdisk that is killed.
  *
- *   ctl<pid>              the socket; SOCK_SEQPACKET
+ *   ctl<pid>              the control socket; SOCK_SEQPACKET
  *   nbd*<pid>.<minor>     the NBD server's sockets (tapdisk/nbd/nbd.h); after a handover, links to
  *   nbdclient<pid>        those of the process that has the disk now
  *   disk<N> *             how minor N is open (tapdisk/vbd/record.h)

@@ -8,8 +8,8 @@
  * in one commit at the turn's end, unless td_io_commit() sends a part of a long batch ahead.
  * Completions run from the loop, in the same thread.
  *
- * The order of work within a turn is by libev's priorities: what woke the loop runs first, what it
- * caused follows.
+ * The order of work within a turn is set by libev's priorities: the events that woke the loop are
+ * handled first, the work that they caused follows.
  */
 #ifndef TD_IO_H
 #define TD_IO_H
@@ -189,10 +189,9 @@ struct td_io_counters {
 };
 
 /*
- * What a process that dies leaves of its fdatasyncs, and of its durable writes: the kernel tells of
- * a write-back that failed once, and a death may come between that and any record of it.  The
- * engines keep it, for each file that has one (td_file.mark): a disk's have one together.  Any
- * thread.
+ * Counts of fdatasyncs and durable writes, which survive the process: the kernel reports a failed
+ * write-back once, and the process may die before it has recorded the report.  The engines keep the
+ * counts for each file that has a mark (td_file.mark); all files of a disk share one.  Any thread.
  */
 struct td_sync_mark {
 	uint64_t begun, ended; /* so many; stored before the first goes to the kernel, and when the
@@ -234,16 +233,16 @@ void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
 void td_iop_queue(struct td_io *io, struct td_iop *op);
 
 /*
- * Commits what is queued before the turn's end, but for a run that may grow: for who queues so much
- * that the store would wait for it meanwhile. Nothing where a system call is dearer than that
- * (td_call_cost).
+ * Commits what is queued before the turn's end, except a run that may grow (lib/io/merge.c): for a
+ * caller that queues so much that the store would be idle until then.  It does nothing where a
+ * system call costs more than that (td_call_cost).
  */
 void td_io_commit(struct td_io *io);
 
 /*
- * For who stays awake for a while: between begin and end completions come by td_io_peek(), to be
- * called again and again, and do not wake the loop.  An engine that cannot do that wakes the loop
- * as ever.  May nest.
+ * For a caller that polls for a while: between begin and end completions come through td_io_peek(),
+ * which is called again and again, and do not wake the loop.  An engine that cannot do that wakes
+ * the loop as usual.  May nest.
  */
 void td_io_peek_begin(struct td_io *io);
 bool td_io_peek(struct td_io *io);

@@ -26,10 +26,10 @@ int td_fail(struct td_err *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /*
- * Where lines go: to the log daemon under `ident' (kept by reference), which is never waited for,
- * and to stderr too if `to_stderr' says so: of a tool, which waits for whoever reads it, or of a
- * process that serves, which does not.  Lines that nobody takes at once are counted, and the count
- * is logged when lines are taken again.
+ * Where lines go: to the log daemon under `ident' (kept by reference), without ever waiting for it,
+ * and also to stderr if `to_stderr' says so: a tool waits for the reader of stderr (STDERR), a
+ * process that serves does not (STDERR_NOWAIT).  Lines that cannot be written at once are counted,
+ * and the count is logged when lines can be written again.
  */
 enum td_log_stderr { TD_LOG_NO_STDERR, TD_LOG_STDERR, TD_LOG_STDERR_NOWAIT };
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ring transport: how a backend reaches a frontend's pages and its event channel.  Two stand
- * behind it: Xen (grants and event channels) and memory (a sealed memfd and two eventfds), so that
- * the same ring consumer runs without Xen. A transport never looks inside a page.  All calls come
- * from the ring's own thread.
+ * The ring transport: how a backend reaches a frontend's pages and its event channel.  There are
+ * two: Xen (grants and event channels) and memory (a sealed memfd and two eventfds), with which the
+ * same ring consumer runs without Xen.  A transport never looks inside a page.  All calls come from
+ * the ring's own thread.
  */
 #ifndef TD_XPORT_H
 #define TD_XPORT_H

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory that many share, with a limit for all of them together: an account for each.  Accounts
+ * Memory that several rings share, with one limit for all; each ring has an account.  Accounts
  * belong to threads; the budget is counted with atomics, and touched only when an account grows or
  * shrinks.
  *
- * BU1 Everybody gets on: what an account asks for within its reserve it always gets.  So whoever
- *     waits has something of its own under way, or needs no more than its reserve.
+ * BU1 Everybody makes progress: an account always gets what it asks for within its reserve.  So one
+ *     that waits has something of its own under way, or needs no more than its reserve.
  * BU2 All accounts together take at most the limit, or their reserves if these are more.
  * BU3 Nobody starves: as long as an account that has less than its share (of what remains beside
  *     the reserves) waits, those that have more get nothing, and give back what they let go.

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How far an image's word goes.  An image names its parent and its data file, and it may come from
- * a stranger; what it names is opened only where the host lets it reach.
+ * Which files an image may name.  An image names its parent and its data file, and it may come from
+ * a stranger; a file that it names is opened only where the host allows it.
  *
  * RW1 Where: in the leaf's own directory, in the host's parent-dirs, or below one of them.  The
- *    directory is opened as the host names it; from its descriptor the file is found without
- *    leaving it, and the descriptor that was found is the file that is opened: a path is never
- *    walked twice. A link in the directory that leads elsewhere is followed only into another of
- *    these directories. /dev is an exception, where links are the host's own: from /dev/VG/LV to
- *    ../dm-N, for block devices alone.
- * RW2 Which: those that `parents' accepts.  By default a parent is either known by a uuid that
- *    the image remembers, which no stranger can guess, or frozen: nobody may write it, as of a
- *    file without any write permission, or of a read-only device.  A disk in use is neither.
- * RW3 What is not accepted is not locked: an image cannot keep the owner of another one from
- *    writing it.
+ *    directory is opened as the host names it; the file is looked up from its descriptor, without
+ *    leaving the directory, and the file is then opened by the descriptor that was found: a path is
+ *    never walked twice.  A link in the directory that leads elsewhere is followed only into
+ *    another of these directories.  /dev is an exception, since links there are the host's own:
+ *    from /dev/VG/LV to ../dm-N, for block devices alone.
+ * RW2 Which: those that `parents' accepts.  By default a parent must be known by a uuid that the
+ *    image remembers, which no stranger can guess, or it must be frozen: nobody may write it, as is
+ *    true of a file without any write permission, or of a read-only device.  A disk in use is
+ *    neither.
+ * RW3 A file that is not accepted is not locked: so an image cannot keep the owner of another image
+ *    from writing it.
  */
 #ifndef TD_LIB_REACH_H
 #define TD_LIB_REACH_H
@@ -45,7 +46,7 @@ void td_reach_fini(struct td_reach *r);
 /* no, or, with colons between: frozen, same-uid, absolute paths of images or of directories. */
 bool td_reach_parents_valid(const char *parents);
 
-/* Does path (resolved, see lib/path.h) lie where an image's word goes?  By its text. */
+/* Is path (resolved, see lib/path.h) in or below one of these directories?  By its text. */
 bool td_reach_has(const struct td_reach *r, const char *path);
 
 /* Opens path with O_PATH as RW1 says.  May block.  The descriptor, or -errno with text. */
@@ -56,7 +57,8 @@ int td_reach_walk(int dir, const char *name);
 
 /*
  * For tools that make a file a parent: takes its write permissions away, so that RW2 lets it pass;
- * of a device nothing.  Root, and who gives them back, may write it all the same.  0 or -errno.
+ * those of a device stay.  Root may write the file all the same, and so may anybody who is given
+ * the permissions back.  0 or -errno.
  */
 int td_reach_freeze(const char *path);
 

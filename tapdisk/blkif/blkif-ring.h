@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A ring as its own files see it; nobody else includes this.
+ * The inside of a ring, for the files of blkif; nobody else includes this.
  *
  * blkif.c          takes and answers: the order of a turn
  * blkif-check.c    what a request asks for, and whether it may (R4)
  * blkif-copy.c     segments of an INDIRECT, and data between the guest's pages and our buffers
  *                  (R5, R10, R11)
  * blkif-persist.c  data in the guest's own pages, where they stay mapped (R6)
- * blkif-poll.c     stays awake for a while
- * blkif-connect.c  comes and goes
- * blkif-takeover.c goes on where a dead process stopped
+ * blkif-poll.c     polls for a while instead of sleeping
+ * blkif-connect.c  maps a ring, and unmaps it
+ * blkif-takeover.c continues a ring where another process stopped
  */
 #ifndef TAPDISK_BLKIF_RING_H
 #define TAPDISK_BLKIF_RING_H

@@ -3,9 +3,10 @@
  * One ring: takes a guest's requests, checks them, hands them to the disk's cache layer, and
  * answers.
  *
- * tapdisk/blkif/blkif.c alone reads ring memory.  Everything runs in the ring's thread: the main
- * one, or, of a ring that has a lane (tapdisk/cache/lane.h), the lane's; but connect, disconnect,
- * abandon, share and leave, and those that only look, are the main thread's.  States:
+ * tapdisk/blkif/blkif.c alone reads ring memory.  Everything runs in the ring's thread, which is
+ * the main one, or the lane's if the ring has a lane (tapdisk/cache/lane.h); except connect,
+ * disconnect, abandon, share and leave, and functions that only look, which the main thread calls.
+ * States:
  *
  *   connect > HELD <-> RUNNING > BROKEN     (any) > disconnect, when nothing is in flight
  *

@@ -4,9 +4,9 @@
  * responses overwrite its request slots, so that this table alone says what a guest is still owed
  * when its tapdisk has died.
  *
- * It is written by one process at a time, the ring's thread; a successor reads it when that process
- * is gone.  Its stores are made in this order, and only a death of the process (not of the machine,
- * whose guests die with it) stands between them:
+ * One process at a time writes it, in the ring's thread; a successor reads it when that process is
+ * gone.  The stores are made in this order; only a death of the process can come between them (when
+ * the machine dies, so do its guests):
  *
  * T1 an entry is whole (request, seq) before it is TAKEN
  * T2 it is TAKEN before head.next moves past it
@@ -15,11 +15,11 @@
  *
  * So at any instant an entry is owed exactly if it is not FREE, its seq is below head.next (else T2
  * has not come: the request is still in the ring, and will be taken), and it is not ANSWERING at an
- * index below rsp_prod (else T4 has not come: the guest has its answer). A request owed is done
- * again: a read, a write or a flush that was done already may be done twice before its answer, as
- * the guest touches its data, and the page with the segments of an INDIRECT, only after that; in
- * the order of seq, which is the guest's, so that barriers and flushes cover what they did. A flush
- * whose outcome the dead process has taken along is not this table's but lib/syncmark.h's.
+ * index below rsp_prod (else T4 has not come: the guest has its answer).  A request that is owed is
+ * done again.  A read, a write or a flush may be done twice before its answer, since the guest
+ * touches its data, and the page with the segments of an INDIRECT, only after that.  The requests
+ * are done in the order of seq, which is the guest's, so that barriers and flushes cover what they
+ * did.  Flushes whose outcome died with the process are lib/syncmark.h's concern.
  */
 #ifndef TAPDISK_INFLIGHT_H
 #define TAPDISK_INFLIGHT_H

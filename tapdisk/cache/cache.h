@@ -3,8 +3,8 @@
  * The cache-mode layer of one disk: between those who bring requests (ring, NBD) and the image.  It
  * alone knows what a mode means.
  *
- * Runs in the image's home thread.  All requests of a disk pass through one struct cache; see
- * cache.c for what it keeps.
+ * Runs in the image's home thread.  All requests of a disk pass through one struct cache, except
+ * the fast ones of a lane (lane.h); the rules are at the top of cache.c.
  */
 #ifndef TAPDISK_CACHE_H
 #define TAPDISK_CACHE_H

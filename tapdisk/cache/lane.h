@@ -1,30 +1,30 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A lane: the way of one ring, that a thread of its own serves, to the disk.
+ * A lane: how a ring that has a thread of its own reaches the disk.
  *
  * Reads and writes of data that lie at a known place of a file go straight there, by the thread's
- * own engine (fast); all others, and whatever fails for want of space, go to the cache layer in the
- * disk's home thread, and their answers come back (slow).  Rules:
+ * own engine (fast); all other requests, and those that fail for want of space, go to the cache
+ * layer in the disk's home thread, and their answers come back (slow).  Rules:
  *
- * L1 a lane goes fast only while it is open.  The home thread opens and closes it by message; it
- *    says that it is closed when nothing of it is under way any more.  A pause, a BARRIER, and a
- *    change that takes data from where they are wait for that (lanes_closed).
- * L2 a lane that has a BARRIER under way goes slow, so that what came after it stands behind it.
- * L3 what a lane knows of places it has learnt since it was opened, from the home thread; the
- *    whole of a raw disk with the opening.
+ * L1 a lane goes fast only while it is open.  The home thread opens and closes it by message; the
+ *    lane reports that it is closed when none of its requests is under way any more.  A pause, a
+ *    BARRIER, and a change that moves or removes data wait for that (lanes_closed).
+ * L2 a lane that has a BARRIER under way goes slow, so that later requests wait behind the BARRIER.
+ * L3 a lane learns from the home thread where data are, and forgets it when it is closed; for a raw
+ *    disk the opening tells all.
  * L4 a lane counts a write as it completes, before it is answered, so that a FLUSH that comes
  *    after the answer, from whatever ring, finds it counted (C2: cache_written).
  * L5 once a flush has failed no write goes fast (C5).  One that has to be durable goes fast only
  *    where the write's own flag makes it so: not through the page cache, whose errors the home
- *    thread judges (C6), and not into a format that has metadata to write.  One that fails is
- *    answered by the home thread, which has counted it as a failed flush before (C6).
+ *    thread judges (C6), and not into a format that has metadata to write.  If it fails, the home
+ *    thread answers it, after counting it as a failed flush (C6).
  * L6 no write goes fast beside a read-modify-write of the same block (lib/io/align.c), where
- *    blocks are larger than a sector: of a disk that is one piece the home thread closes the
- *    lanes for a part of a block; into a format, whose tables are its own, none goes fast then.
+ *    blocks are larger than a sector.  On a raw disk the home thread closes the lanes before it
+ *    writes a part of a block; into a format, which keeps tables of its own, no write goes fast
+ *    where blocks are so large.
  * L7 no write goes fast that the image's gate would keep (td_gate, CB6 of tapdisk/changed.h).
  *
- * Nothing of the fast way is shared with another thread but the lane's counters, which others only
- * read.
+ * The fast way shares nothing with other threads except the lane's counters, which they only read.
  */
 #ifndef TAPDISK_LANE_H
 #define TAPDISK_LANE_H

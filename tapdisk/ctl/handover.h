@@ -5,14 +5,14 @@
  *
  * H1 nothing is begun unless the other process reports our layout of the table of requests in
  *    flight
- * H2 one process at a time has a disk: its image is closed and its rings are let go before the
- *    other process hears of it
+ * H2 one process at a time has a disk: its image is closed and its rings are unmapped before the
+ *    other process is asked to adopt it
  * H3 the marker's lock is held from beginning to end, by one of them or both, so that nobody else
- *    can take the number for a dead one's
- * H4 all or nothing: when a disk cannot be given, is not taken, or the other dies or hangs within
- *    a second of the last, then it is killed, its end is awaited, and all that it had is taken
- *    back, from the same records that a successor of a dead process uses
- * H5 nothing of a disk is answered for, here, between its giving and its return: operations on it
+ *    can take the minor number for that of a dead process
+ * H4 all or nothing: when a disk cannot be given, or is not taken, or when the other process dies
+ *    or hangs within a second of the last disk, then that process is killed, its end is awaited,
+ *    and all its disks are taken back, by the same records that a successor of a dead process uses
+ * H5 no operation on a disk is answered here between its giving and its return: operations on it
  *    wait
  *
  * A process that dies in the middle leaves what any death leaves (tapdisk/blkif/inflight.h,

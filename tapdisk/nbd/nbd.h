@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The NBD server of one disk: its sockets in the control directory, and the clients that they
- * bring.
+ * The NBD server of one disk: its sockets in the control directory, and the clients that connect to
+ * them.
  *
  *   nbd<pid>.<minor>            newstyle: connect to it
  *   nbd-old<pid>.<minor>        oldstyle
  *   nbdserver<pid>.<minor>      takes a connected socket as an SCM_RIGHTS descriptor, and serves
  *                               it oldstyle
  *   nbdserver-new<pid>.<minor>  the same, newstyle
- *   nbdclient<pid>              one a process: keeps a connected socket under the name that comes
- *                               with it
+ *   nbdclient<pid>              one for each process: takes a connected socket, and keeps it under
+ *   the
+ *                               name that comes with it, for drivers/nbd
  *
  * A client's requests go into the same cache layer as the ring's.  Everything runs in the queue's
  * thread.  States:
@@ -17,7 +18,7 @@
  *   nbd_new > no sockets, held --nbd_listen--> sockets, held <--nbd_hold / nbd_run--> running
  *   (any) > nbd_close > no sockets, held
  *
- * Held: clients wait; nothing is read from them and none is let in.
+ * Held: clients wait; nothing is read from them, and no new one is accepted.
  */
 #ifndef TAPDISK_NBD_H
 #define TAPDISK_NBD_H

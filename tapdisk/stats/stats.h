@@ -7,8 +7,8 @@
  * publishes at the batch's end.  The disk's own numbers are the sum of its sources', from its
  * opening to its close, pauses included.  Nothing here waits.
  *
- * A source counts in its own thread, and another may look: each number has one writer.  All else is
- * the main thread's, which publishes for a ring of another thread too (tapdisk/cache/lane.h).
+ * A source counts in its own thread, and others may read: each number has one writer.  The main
+ * thread does all else, and publishes also for rings of other threads (tapdisk/cache/lane.h).
  */
 #ifndef TAPDISK_STATS_H
 #define TAPDISK_STATS_H

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Two hosts that write one disk, of which one has it in its memory: neither sees what the other
- * writes, and an old copy can go over newer data.
+ * Two hosts write one disk, and one of them keeps a part of it in its memory: that host does not
+ * see what the other writes, and can overwrite newer data with an old copy.
  *
  * O1 a disk is not opened for writing while the peer of a DRBD that it stands on is Primary, unless
  *    it is raw with cache=none or cache=directsync, which keep nothing of it in this host's memory;
- *    or the disk has the word two-primaries=yes
- * O2 a peer that becomes Primary later shows in the log, the state and xenstore.  The disk goes on:
- *    the peer may only be getting ready, as in a migration, and this host cannot tell
- * O3 a successor (revive, upgrade) is never refused by O1: its disk is in use, and O2 says it
+ *    or the disk has the option two-primaries=yes
+ * O2 a peer that becomes Primary later is reported in the log, the state and xenstore.  The disk
+ *    stays open: the peer may only be getting ready, as in a migration, and this host cannot tell
+ * O3 a successor (revive, upgrade) is never refused by O1, since its disk is in use; O2 reports it
  *
- * So a live migration goes on with none and directsync, whatever the roles are.  Of the other
- * modes, two Primaries that are one after the other cannot be told from two at a time: the host
- * that the guest leaves closes its disk after the guest runs on the new one (libxl), and what it
- * writes back then is old.  allow-two-primaries says nothing of it either: it is set for both.
+ * So a live migration works with none and directsync, whatever the roles are.  With the other
+ * modes, hosts that are Primary one after the other cannot be told from hosts that are Primary at
+ * the same time: the host that the guest leaves closes its disk after the guest runs on the new one
+ * (libxl), and what it writes back then is old.  DRBD's allow-two-primaries does not tell either:
+ * both uses need it.
  */
 #ifndef TAPDISK_PEERS_H
 #define TAPDISK_PEERS_H

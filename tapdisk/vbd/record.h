@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a disk is open, in a file that outlives the process: disk<minor> in the control directory, so
- * that a successor opens the same image in the same way (tap-ctl revive).  Written when a disk is
- * opened, paused, resumed, and when a flush of it has failed; gone when it is closed.  Keys are in
- * no file: whoever revives an encrypted disk gives its key.  One JSON object:
+ * The record says how a disk is open, in a file that outlives the process (disk<minor> in the
+ * control directory), so that a successor opens the same image in the same way (tap-ctl revive).
+ * It is written when a disk is opened, paused or resumed, and when a flush of it has failed; it is
+ * removed when the disk is closed.  Keys are in no file: the user who revives an encrypted disk
+ * gives its key.  One JSON object:
  *
  *   args, options, read_only, name   as the control operation open takes them
  *   encrypted: bool                  it is open with a key
  *   paused: bool, sectors            the image is closed; the guest knows the disk with that size
  *   sticky: errno                    a flush failed: writes and flushes go on failing
- *   log: the host's boot             there is a log of changes (G6 of lib/redo.h); "": none
+ *   log: the host's boot             there is a redo log (G6 of lib/redo.h); "": none
  */
 #ifndef TAPDISK_RECORD_H
 #define TAPDISK_RECORD_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Notices a store that does not answer, as an NFS server that is away.  It tells, and does nothing
- * else: a request that the store has is never answered before the store has done so, since a write
- * that was given up could land later, on top of newer data.
+ * Notices a store that does not answer, such as an NFS server that is away.  It reports that, and
+ * does nothing else: a request that the store has is never answered before the store has answered
+ * it, since a write that was given up could land later, on top of newer data.
  */
 #ifndef TAPDISK_STALL_H
 #define TAPDISK_STALL_H

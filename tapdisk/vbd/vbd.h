@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One disk: a minor number, its chain of images, its cache layer, and the rings of the guests that
- * use it. Everything runs in the main thread, except rings that have one of their own
- * (tapdisk/cache/lane.h); what may wait runs on a fiber, one such operation a disk at a time
- * (others queue). The state diagram stands at the top of vbd.c.
+ * use it.  Everything runs in the main thread, except rings that have one of their own
+ * (tapdisk/cache/lane.h).  An operation that may wait runs on a fiber, one at a time for each disk
+ * (others queue).  The state diagram is at the top of vbd.c.
  */
 #ifndef TAPDISK_VBD_H
 #define TAPDISK_VBD_H
