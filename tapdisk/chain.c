@@ -100,7 +100,7 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 		return rc;
 	}
 	image = *leaf;
-	for (int depth = 1; image->driver->backing; depth++) {
+	for (int depth = 1; !how->alone && image->driver->backing; depth++) {
 		rc = image->driver->backing(image, name, err);
 		if (rc <= 0)
 			break;

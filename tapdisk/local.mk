@@ -6,10 +6,12 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/changed.c \
 	tapdisk/changed.h \
 	tapdisk/chain.h \
+	tapdisk/leaf-cache.c \
 	tapdisk/limit.c \
 	tapdisk/limit.h \
 	tapdisk/options.c \
 	tapdisk/options.h \
+	tapdisk/parent-disk.c \
 	tapdisk/queue.c \
 	tapdisk/queue.h \
 	tapdisk/sandbox.c \

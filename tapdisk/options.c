@@ -52,6 +52,24 @@ static int set_parents_cache(struct vbd_options *o, const char *v, struct td_err
 	return yes_no("parents-cache", v, &o->parents_cache, err);
 }
 
+static int set_leaf_cache(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return yes_no("leaf-cache", v, &o->leaf_cache, err);
+}
+
+static int set_parent_disk(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	char *end;
+	long n = strtol(v, &end, 10);
+
+	if (end == v || *end || n < 0 || n >= TD_MINOR_MAX)
+		return td_fail(err, EINVAL,
+			       "parent-disk=%.100s: say the minor number of a disk of this host",
+			       v);
+	o->parent_disk = (int)n;
+	return 0;
+}
+
 static int set_on_enospc(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	if (strcmp(v, "pause") && strcmp(v, "report"))
@@ -184,6 +202,8 @@ static const struct {
 	{"sector-size", set_sector_size, true, false},
 	{"data-file", set_data_file, true, false},
 	{"changed-blocks", set_changed, true, false},
+	{"parent-disk", set_parent_disk, true, false},
+	{"leaf-cache", set_leaf_cache, true, false},
 	{"parent-dirs", set_parent_dirs, false, true},
 	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
@@ -219,6 +239,7 @@ int options_default(struct vbd_options *o, struct td_err *err)
 {
 	memset(o, 0, sizeof *o);
 	o->mode = td_cache_modes;
+	o->parent_disk = -1;
 	return td_conf_read(conf_set, o, err);
 }
 
@@ -240,7 +261,8 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 	       a->shared == b->shared && a->two_primaries == b->two_primaries &&
 	       a->parents_cache == b->parents_cache && options_sector(a) == options_sector(b) &&
 	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file) &&
-	       !strcmp(a->changed, b->changed);
+	       !strcmp(a->changed, b->changed) && a->parent_disk == b->parent_disk &&
+	       a->leaf_cache == b->leaf_cache;
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)
@@ -252,6 +274,10 @@ int options_check(const struct vbd_options *o, const char *type, struct td_err *
 			err, EINVAL,
 			"cache=unsafe loses data at a power cut, whatever the guest flushes: "
 			"say unsafe=yes as well if that is what you want");
+	if (o->parent_disk >= 0 && strcmp(type, "vhd") && strcmp(type, "qcow2"))
+		return td_fail(err, EINVAL,
+			       "parent-disk=%d: an image of the type %s stands on no other",
+			       o->parent_disk, type);
 	if (o->shared && !raw)
 		return td_fail(
 			err, EINVAL,

@@ -26,8 +26,12 @@ struct vbd_options {
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
 	char parent_dirs[1024]; /* where parents may be beside the leaf's own directory: absolute,
 				   colons between */
-	char parents[1024];   /* which images may be parents, as td_reach_parents_valid() knows it;
-				 "": as is the default */
+	char parents[1024]; /* which images may be parents, as td_reach_parents_valid() knows it;
+			       "": as is the default */
+	int parent_disk;    /* a disk of this host, by its minor number, that the leaf stands on in
+			       the place of its parents, by NBD; -1: none */
+	bool leaf_cache;    /* what is read from beneath is kept in the leaf
+			       (tapdisk/leaf-cache.h) */
 	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */
 	char changed[1024];   /* the log of changed blocks (tapdisk/changed.h); "": none */
 	struct td_key key;    /* of an encrypted image */

@@ -71,16 +71,16 @@ static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_ar
 	return 0;
 }
 
-/* One of the disk's options by another name. */
-static int parse_request_timeout(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text,
-				 struct tc_args *a, struct td_err *err)
+/* One of the disk's options, a number, by another name. */
+static int parse_as(const char *key, const struct tc_cmd *cmd, const struct tc_opt *o,
+		    const char *text, struct tc_args *a, struct td_err *err)
 {
 	char option[40];
-	int seconds = 0, ret = parse_number(cmd, o, text, 0, &seconds, err);
+	int n = 0, ret = parse_number(cmd, o, text, 0, &n, err);
 
 	if (ret)
 		return ret;
-	snprintf(option, sizeof option, "request-timeout=%d", seconds);
+	snprintf(option, sizeof option, "%s=%d", key, n);
 	return parse_option(cmd, option, a, err);
 }
 
@@ -95,7 +95,11 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 	case TC_TIMEOUT:
 		return parse_number(cmd, o, text, 0, &a->timeout, err);
 	case TC_REQUEST_TIMEOUT:
-		return parse_request_timeout(cmd, o, text, a, err);
+		return parse_as("request-timeout", cmd, o, text, a, err);
+	case TC_STACK:
+		return parse_as("parent-disk", cmd, o, text, a, err);
+	case TC_LEAF_CACHE:
+		return parse_option(cmd, "leaf-cache=yes", a, err);
 	case TC_ARGS:
 		a->args = text;
 		return 0;

@@ -49,12 +49,12 @@
 		{'C', "changed-blocks", "PATH", "keep a log of changed blocks there", TC_CHANGED}, \
 		{'E', "encrypted", NULL,                                                           \
 		 "the image is encrypted: its key or passphrase is on stdin", TC_KEY},             \
-		{'e', "stack", "N", "stack on the parents of another disk; not in this version",   \
-		 TC_LATER},                                                                        \
+		{'e', "stack", "N",                                                                \
+		 "stand on another disk, by its minor number: -o parent-disk=N", TC_STACK},        \
 	{                                                                                          \
 		'r', "leaf-cache", NULL,                                                           \
-			"keep what is read from parents in the leaf; not in this version",         \
-			TC_LATER                                                                   \
+			"keep what is read from parents in the leaf: -o leaf-cache=yes",           \
+			TC_LEAF_CACHE                                                              \
 	}
 #define OPT_TIMEOUT                                                                                \
 	{                                                                                          \

@@ -36,6 +36,9 @@ int vu_snapshot(const struct vu_args *a, struct td_err *err)
 	if (!rc && a->val['l'] && *a->val['l'])
 		rc = vu_number(a, 'l', 1000, &limit, err);
 	n.limit = (unsigned)limit;
+	/* a host's cache, which is in use for as long as any guest is: only what its parents hold
+	 * is written to it, so that who stands on it sees no change */
+	n.parent_in_use = n.parent_as_named && !n.parent_raw && vu_only_caches(n.parent);
 	return rc ? rc : vhd_create(&n, err);
 }
 

@@ -23,6 +23,7 @@ struct holder {
 	char file[48]; /* as a tapdisk's list has it (struct vbd.file) */
 	pid_t asked, pid;
 	int minor;
+	bool leaf_cache;
 };
 
 static void on_row(json_t *row, void *arg)
@@ -34,6 +35,7 @@ static void on_row(json_t *row, void *arg)
 		return;
 	h->pid = h->asked;
 	h->minor = (int)json_integer_value(json_object_get(row, "minor"));
+	h->leaf_cache = json_is_true(json_object_get(row, "leaf_cache"));
 }
 
 static int ask(pid_t pid, void *arg)
@@ -58,6 +60,13 @@ static bool find_holder(const char *path, struct holder *h)
 		snprintf(h->file, sizeof h->file, "%llu:%llu", (unsigned long long)st.st_dev,
 			 (unsigned long long)st.st_ino);
 	return td_ctl_each(ask, h) > 0;
+}
+
+bool vu_only_caches(const char *path)
+{
+	struct holder h = {.pid = 0};
+
+	return find_holder(path, &h) && h.leaf_cache;
 }
 
 static bool is_that_file(const char *a, const char *b)

@@ -71,6 +71,9 @@ int vu_coalesce(const struct vu_args *a, struct td_err *err);
 int vu_modify(const struct vu_args *a, struct td_err *err);
 /* -EBUSY with text unless parent is among those of path, which is in use. */
 int vu_only_down(const char *path, const char *parent, struct td_err *err);
+/* Is it the leaf of a disk with leaf-cache=yes?  vhd-util-relink.c. */
+bool vu_only_caches(const char *path);
+
 /* modify -p of an image that is in use, when busy says who has it; vhd-util-relink.c. */
 int vu_relink(const char *path, const char *parent, bool raw, struct td_err *busy,
 	      struct td_err *err);

@@ -291,7 +291,8 @@ static int open_parent(const struct vhd_new *n, struct vhd_image **out, struct t
 
 	if (!rc)
 		rc = n->parent_raw ? vhd_image_open_raw(path, VHD_READ, &v, err)
-				   : vhd_image_open(path, VHD_READ, &v, err);
+				   : vhd_image_open(path, n->parent_in_use ? VHD_LOOK : VHD_READ,
+						    &v, err);
 	while (!rc && !n->parent_as_named && !v->raw && v->footer.type == VHD_DIFF &&
 	       !vhd_image_allocated(v) && !vhd_uuid_nil(v->header.parent_uuid)) {
 		struct vhd_image *below;

@@ -152,6 +152,7 @@ struct vhd_new {
 	bool fixed;
 	const char *parent; /* of a snapshot */
 	bool parent_raw;
+	bool parent_in_use; /* the caller knows that its writer changes nothing of what it shows */
 	bool parent_as_named; /* do not look for the first ancestor that has data */
 	unsigned limit;       /* of the chain's depth; 0: VHD_CHAIN_MAX */
 	bool replace;         /* an existing file may be overwritten */

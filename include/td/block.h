@@ -154,9 +154,11 @@ struct td_how {
 	const struct td_reach *reach; /* how far the image's word goes (lib/io/reach.h); NULL:
 					 anywhere.  chain_open() makes it of: */
 	bool trusted;                 /* or, for who vouches for the images, leaves it at NULL */
-	const char *dirs;     /* directories, colons between, beside the leaf's own; or NULL */
-	const char *parents;  /* which images may be parents; NULL: as is the default */
-	const char *data;     /* the data file that the host names for this disk; or NULL */
+	const char *dirs;    /* directories, colons between, beside the leaf's own; or NULL */
+	const char *parents; /* which images may be parents; NULL: as is the default */
+	const char *data;    /* the data file that the host names for this disk; or NULL */
+	bool alone; /* of chain_open(): without the leaf's parents; its caller puts another image
+		       beneath it */
 	struct td_io *cached; /* of chain_open(): parents that are regular files are read through
 				 the page cache, by this engine; NULL: as the leaf's flags say */
 	struct td_redo *redo; /* of the leaf: where a driver notes metadata that waits for a commit
@@ -181,6 +183,9 @@ struct td_gate {
 	/* Any thread, never waits: would a change of [off, off + len) pass at once?  What is true
 	 * stays so. */
 	bool (*lets)(const struct td_gate *g, uint64_t off, uint64_t len);
+	/* Optional: a change that holds() has seen is done, whatever came of it; req is as it was
+	 * submitted. */
+	void (*passed)(struct td_gate *g, const struct td_req *req);
 };
 
 struct td_image {

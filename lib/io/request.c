@@ -108,6 +108,11 @@ static bool has_range(const struct td_req *req)
 	return req->op != TD_FLUSH;
 }
 
+static bool is_change(const struct td_req *req)
+{
+	return req->op != TD_READ && req->op != TD_FLUSH;
+}
+
 /* The contract of submit; a breach is a bug above, never a guest's doing:
  * tapdisk/blkif/blkif-check.c has checked what guests sent. */
 static void assert_request(const struct td_image *image, const struct td_req *req)
@@ -137,8 +142,7 @@ void td_submit(struct td_image *image, struct td_req *req)
 		req->io = image->io;
 	req->image = image;
 	image->inflight++;
-	if (image->gate && req->op != TD_READ && req->op != TD_FLUSH &&
-	    image->gate->holds(image->gate, req))
+	if (image->gate && is_change(req) && image->gate->holds(image->gate, req))
 		return;
 	image->driver->submit(image, req);
 }
@@ -158,6 +162,8 @@ void td_req_done(struct td_req *req, int err)
 	assert(image && image->magic == TD_IMAGE_MAGIC && err <= 0);
 	req->image = NULL; /* a second completion stops above */
 	image->inflight--;
+	if (image->gate && image->gate->passed && is_change(req))
+		image->gate->passed(image->gate, req);
 	if (req->op == TD_READ || req->op == TD_WRITE) {
 		int w = req->op == TD_WRITE;
 

@@ -134,6 +134,8 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
 			if (d->file[0])
 				json_object_set_new(row, "file", json_string(d->file));
+			if (d->opt.leaf_cache && !vbd_ring(d)) /* no guest writes it */
+				json_object_set_new(row, "leaf_cache", json_true());
 			ctl_put_name(row, d);
 		}
 		/* a list tells whether there is a guest, info tells which */

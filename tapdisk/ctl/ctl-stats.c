@@ -2,6 +2,7 @@
 #include "tapdisk/ctl/ctl-stats.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/io/budget.h"
 #include "tapdisk/cache/lane.h"
@@ -11,12 +12,21 @@
 /* The first keys are what clients of the older tap-ctl parse, in its order and spelling; what
  * follows them is ours. */
 
+/* A read that an image sends down is a hit of the one below, not of its own. */
+static uint64_t read_here(const struct td_image *i, const struct lane_count *n)
+{
+	uint64_t all = i->n.hits[0] + n->hits[0], below = i->backing ? i->backing->n.hits[0] : 0;
+
+	if (i->backing && !strcmp(i->driver->name, "lc"))
+		return all;
+	return all > below ? all - below : 0;
+}
+
 static json_t *image_json(const struct td_image *i, const struct lane_count *n)
 {
 	return json_pack("{s:s, s:[I,I], s:[I,I], s:{s:i, s:s, s:{}}}", "name", i->path, "hits",
-			 (json_int_t)(i->n.hits[0] + n->hits[0]),
-			 (json_int_t)(i->n.hits[1] + n->hits[1]), "fail",
-			 (json_int_t)(i->n.fail[0] + n->fail[0]),
+			 (json_int_t)read_here(i, n), (json_int_t)(i->n.hits[1] + n->hits[1]),
+			 "fail", (json_int_t)(i->n.fail[0] + n->fail[0]),
 			 (json_int_t)(i->n.fail[1] + n->fail[1]), "driver", "type", i->driver->type,
 			 "name", i->driver->name, "status");
 }
@@ -225,6 +235,12 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		json_object_set_new(j, "queue", queue_json(s, t));
 		json_object_set_new(j, "cache", cache_json(v));
 		json_object_set_new(j, "limit", ctl_limit_json(v));
+		if (v->kept)
+			json_object_set_new(
+				j, "leaf_cache",
+				json_pack("{s:I, s:I}", "kept",
+					  (json_int_t)leaf_cache_stats(v->kept).kept, "left_out",
+					  (json_int_t)leaf_cache_stats(v->kept).left_out));
 		if (v->changes)
 			json_object_set_new(j, "changed_blocks",
 					    json_pack("{s:s, s:I}", "log", v->opt.changed, "set",

@@ -14,6 +14,7 @@
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/chain.h"
+#include "tapdisk/parent-disk.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
@@ -151,6 +152,7 @@ struct opening {
 	struct td_redo *redo;
 	struct td_image *leaf;
 	struct changed *changed;
+	struct leaf_cache *kept;
 	char *copy; /* of spec */
 	int lost;   /* -errno of a sync that failed, or 0 */
 	bool shrunk;
@@ -179,6 +181,7 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 					 .dirs = o->parent_dirs,
 					 .parents = o->parents,
 					 .data = o->data_file,
+					 .alone = o->parent_disk >= 0,
 					 .cached = o->parents_cache ? n->buffered : NULL,
 					 .redo = n->redo,
 					 .lost = v->past || !fresh ? &n->lost : NULL,
@@ -232,6 +235,7 @@ static void install(struct vbd *v, const struct opening *n)
 	v->leaf = leaf;
 	v->redo = n->redo;
 	v->changes = n->changed;
+	v->kept = n->kept;
 	v->log_waits = false;
 	vbd_listen_to(v, leaf);
 	v->cache.report_enospc = o->report_enospc;
@@ -293,11 +297,15 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	rc = open_image(v, n, d, err);
+	if (!rc && o->parent_disk >= 0)
+		rc = parent_disk_open(o->parent_disk, n->io, &n->leaf->backing, err);
 	if (!rc)
 		rc = fits_guest(v, n, err);
 	if (!rc && o->changed[0])
 		rc = changed_open(o->changed, n->leaf, n->buffered, v->past != NULL, &n->changed,
 				  err);
+	if (!rc && o->leaf_cache)
+		rc = leaf_cache_open(n->leaf, vbd_on_idle, v, &n->kept, err);
 	if (!rc && !(n->copy = strdup(n->spec)))
 		rc = td_fail(err, ENOMEM, "out of memory for %s", n->spec);
 	if (!rc) {
@@ -324,7 +332,7 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 
 static bool image_idle(const struct vbd *v)
 {
-	return cache_image_idle(&v->cache);
+	return cache_image_idle(&v->cache) && !leaf_cache_busy(v->kept);
 }
 
 static void go_on(struct vbd *v)
@@ -393,6 +401,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	stall_watch(&v->stall, 0);
 	peers_stop(&v->peers);
 	cache_detach(&v->cache);
+	v->kept = NULL;
 	chain_close(leaf);
 	changed_close(v->changes);
 	v->changes = NULL;

@@ -36,6 +36,7 @@ void vbd_mark_syncs(struct vbd *v, int sticky);
 
 bool vbd_lost_data(int sticky); /* is it a failure after which what was not flushed may be lost?  No
 				   space is none */
+void vbd_on_idle(void *owner);  /* something below has come to rest */
 void vbd_listen(struct vbd *v); /* to what its layers tell, from now on */
 /* and of each image of a chain that is in use, whether it is corrupt; v NULL: no more */
 void vbd_listen_to(struct vbd *v, struct td_image *leaf);

@@ -60,7 +60,7 @@ static void on_cache_idle(struct cache *c)
 	wake(c->owner);
 }
 
-static void on_ring_idle(void *owner)
+void vbd_on_idle(void *owner)
 {
 	wake(owner);
 }
@@ -92,12 +92,12 @@ void vbd_listen(struct vbd *v)
 				      .stats = &v->stats,
 				      .owner = v,
 				      .broken = on_ring_broken,
-				      .idle = on_ring_idle};
+				      .idle = vbd_on_idle};
 	v->nbd_disk = (struct nbd_disk){.cache = &v->cache,
 					.stats = &v->stats,
 					.limit = &v->disk.rates,
 					.owner = v,
-					.idle = on_ring_idle};
+					.idle = vbd_on_idle};
 }
 
 void vbd_listen_to(struct vbd *v, struct td_image *leaf)

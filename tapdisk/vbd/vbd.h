@@ -11,6 +11,7 @@
 #include "tapdisk/blkif/blkif.h"
 #include "tapdisk/cache/cache.h"
 #include "tapdisk/changed.h"
+#include "tapdisk/leaf-cache.h"
 #include "tapdisk/nbd/nbd.h"
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
@@ -50,6 +51,7 @@ struct vbd {
 	struct td_image *leaf;       /* NULL when closed or paused */
 	struct td_redo *redo;        /* its log, or NULL; goes with it, except the file */
 	bool log_waits;              /* closed: the log still holds something */
+	struct leaf_cache *kept;     /* of the leaf: what is read beneath it; or NULL */
 	struct changed *changes;     /* its log of changed blocks; NULL: none, or no leaf */
 	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead

@@ -142,6 +142,7 @@ CRASH_UNITS = \
 	tests/unit/test-cache-space \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
+	tests/unit/test-leaf-cache \
 	tests/unit/test-blkif-limit \
 	tests/unit/test-blkif-memory \
 	tests/unit/test-lane \

@@ -63,6 +63,7 @@ IT_TESTS += \
 	tests/it/stats.sh \
 	tests/it/stats-rrdd.sh \
 	tests/it/parents-cache.sh \
+	tests/it/leaf-cache.sh \
 	tests/it/limit.sh \
 	tests/it/cbt-util.sh \
 	tests/it/changed-blocks.sh \

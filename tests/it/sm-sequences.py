@@ -24,11 +24,11 @@ def plug_and_unplug():
 
 def options_of_open():
     path = image("o.img")
-    for options in (["-R"], ["-D"], ["-t", "55"], ["-R", "-D", "-t", "55"]):
+    for options in (["-R"], ["-D"], ["-t", "55"], ["-R", "-D", "-t", "55"], ["-r"]):
         d = Disk("aio:" + path, *options)
         d.close()
     # these are not in this version: refused, never ignored
-    for options in (["-2", "aio:/x"], ["-s"], ["-e", "1"], ["-r"]):
+    for options in (["-2", "aio:/x"], ["-s"]):
         try:
             Disk("aio:" + path, *options)
         except sm.Failure as e:

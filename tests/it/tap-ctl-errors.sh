@@ -42,7 +42,9 @@ refuse 22 "TYPE:PATH" create -a :/x
 refuse 22 "TYPE:PATH" create -a aio:
 refuse 22 "KEY=VALUE" create -a aio:/x -o cache
 refuse 22 "leave one out" create -a "aio:$WORK/a.img" -D -o parents-cache=no
-for opt in "-2 aio:/y" -s "-e 3" -r; do
+refuse 22 "stands on no other" create -a "aio:$WORK/a.img" -e 3
+refuse 22 "takes a number" create -a "aio:$WORK/a.img" -e x
+for opt in "-2 aio:/y" -s; do
 	# shellcheck disable=SC2086
 	refuse 95 "not in this version" create -a "aio:$WORK/a.img" $opt
 done

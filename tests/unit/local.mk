@@ -29,6 +29,7 @@ UNIT_PARTS = \
 	tests/unit/test-blkif-limit \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
+	tests/unit/test-leaf-cache \
 	tests/unit/test-inflight \
 	tests/unit/test-align \
 	tests/unit/test-io \
@@ -85,6 +86,15 @@ tests_unit_test_changed_SOURCES = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_changed_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_leaf_cache_SOURCES = \
+	tests/unit/test-leaf-cache.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/test-image.c \
+	tests/support/test-image.h \
+	tests/support/suite.h
+tests_unit_test_leaf_cache_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_limit_SOURCES = tests/unit/test-limit.c tests/support/suite.h
 tests_unit_test_limit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)

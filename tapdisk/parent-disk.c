@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tapdisk/parent-disk.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "drivers/drivers.h"
+#include "lib/ctl-dir.h"
+#include "lib/fiber/fiber.h"
+
+#define LOOK_EVERY 0.1 /* s */
+
+/* A read, here and at the tapdisk. */
+struct pd_read {
+	struct td_list link; /* parent_disk.waiting or .spare */
+	struct td_req read;
+	struct td_req *reader;
+	bool again; /* it has been sent a second time */
+};
+
+struct parent_disk {
+	struct td_image *image, *there; /* there: the connection; NULL: none */
+	int minor;
+	struct td_list waiting, spare;
+	bool fiber;              /* it makes a connection */
+	struct td_fiber *closer; /* waits until the fiber has ended */
+};
+
+struct holder {
+	int minor;
+	pid_t pid;
+};
+
+static long holder_run(void *arg)
+{
+	struct holder *h = arg;
+
+	return td_ctl_marker(h->minor, &h->pid) == TD_MARKER_HELD;
+}
+
+static int connect_there(int minor, struct td_io *io, struct td_image **out, struct td_err *err)
+{
+	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
+	struct holder h = {.minor = minor};
+	char path[PATH_MAX];
+
+	if (!td_await_call(io, holder_run, &h))
+		return td_fail(
+			err, ENOENT,
+			"no tapdisk serves the disk %d (parent-disk=%d): open that one first",
+			minor, minor);
+	snprintf(path, sizeof path, "%s/nbd%d.%d", td_ctl_dir(), (int)h.pid, minor);
+	return td_image_open_how(&td_driver_nbd, path, &how, io, out, err);
+}
+
+/* --- another connection --- */
+
+static void on_read(struct td_req *req, int err);
+
+static void send_read(struct parent_disk *p, struct pd_read *r)
+{
+	r->read = (struct td_req){.op = TD_READ,
+				  .off = r->reader->off,
+				  .len = r->reader->len,
+				  .iov = r->reader->iov,
+				  .iovcnt = r->reader->iovcnt,
+				  .io = r->reader->io,
+				  .done = on_read};
+	td_submit(p->there, &r->read);
+}
+
+static void finish(struct parent_disk *p, struct pd_read *r, int err)
+{
+	struct td_req *reader = r->reader;
+
+	td_list_add(&p->spare, &r->link);
+	td_req_done(reader, err);
+}
+
+static void settle_all(struct parent_disk *p, int err)
+{
+	struct td_list *l;
+
+	while ((l = td_list_pop(&p->waiting))) {
+		struct pd_read *r = td_entry(l, struct pd_read, link);
+
+		if (err)
+			finish(p, r, err);
+		else
+			send_read(p, r);
+	}
+}
+
+/* What the old connection had is answered by it, be it with an error. */
+static void leave_old(struct parent_disk *p)
+{
+	struct td_image *old = p->there;
+
+	p->there = NULL;
+	while (old && old->inflight)
+		td_fiber_wait_for(LOOK_EVERY);
+	td_image_close(old);
+}
+
+static bool same_disk(const struct parent_disk *p, const struct td_image *now, struct td_err *err)
+{
+	if (now->info.size >= p->image->info.size)
+		return true;
+	td_fail(err, EIO, "%s has %llu bytes, and had %llu: it is another disk", now->path,
+		(unsigned long long)now->info.size, (unsigned long long)p->image->info.size);
+	return false;
+}
+
+static int reach_again(struct parent_disk *p, struct td_err *err)
+{
+	ev_tstamp until = ev_time() + PARENT_DISK_WAIT;
+	struct td_image *now;
+	char *path;
+	int rc;
+
+	do {
+		err->code = 0;
+		rc = connect_there(p->minor, p->image->io, &now, err);
+		if (rc < 0)
+			td_fiber_wait_for(LOOK_EVERY);
+	} while (rc < 0 && ev_time() < until);
+	if (rc < 0)
+		return rc;
+	path = same_disk(p, now, err) ? strdup(now->path) : NULL;
+	if (!path) {
+		td_image_close(now);
+		return -EIO;
+	}
+	free(p->image->path);
+	p->image->path = path;
+	p->there = now;
+	return 0;
+}
+
+static void reconnect(void *arg)
+{
+	struct parent_disk *p = arg;
+	struct td_err err = {0};
+	int rc;
+
+	td_fiber_wait_for(0); /* not within the failure of a read */
+	leave_old(p);
+	rc = reach_again(p, &err);
+	if (rc < 0)
+		td_log(LOG_ERR, "the disk %d, on which another stands, cannot be reached: %s",
+		       p->minor, err.text);
+	else
+		td_log(LOG_INFO, "the disk %d, on which another stands, is read from %s now",
+		       p->minor, p->image->path);
+	p->fiber = false;
+	settle_all(p, rc < 0 ? -EIO : 0);
+	if (p->closer)
+		td_fiber_wake(p->closer);
+}
+
+static void wait_for_another(struct parent_disk *p, struct pd_read *r)
+{
+	td_list_add(&p->waiting, &r->link);
+	if (p->fiber)
+		return;
+	p->fiber = true;
+	if (td_fiber_start(p->image->io->loop, reconnect, p) < 0) {
+		p->fiber = false;
+		settle_all(p, -ENOMEM);
+	}
+}
+
+/* --- reads --- */
+
+static struct parent_disk *of(const struct td_image *image)
+{
+	return *(struct parent_disk **)image->priv;
+}
+
+static void on_read(struct td_req *req, int err)
+{
+	struct pd_read *r = td_entry(req, struct pd_read, read);
+	struct parent_disk *p = of(r->reader->image);
+
+	if (!err || r->again) {
+		finish(p, r, err);
+		return;
+	}
+	r->again = true;
+	wait_for_another(p, r);
+}
+
+static void pd_submit(struct td_image *image, struct td_req *req)
+{
+	struct parent_disk *p = of(image);
+	struct td_list *l = td_list_pop(&p->spare);
+	struct pd_read *r = l ? td_entry(l, struct pd_read, link) : malloc(sizeof *r);
+
+	if (!r) {
+		td_req_done(req, -ENOMEM);
+		return;
+	}
+	*r = (struct pd_read){.reader = req};
+	if (p->there && !p->fiber) {
+		send_read(p, r);
+		return;
+	}
+	r->again = true;
+	wait_for_another(p, r);
+}
+
+/* --- comes and goes --- */
+
+static int pd_open(struct td_image *image, struct td_err *err)
+{
+	return 0;
+}
+
+static void pd_close(struct td_image *image)
+{
+	struct parent_disk *p = of(image);
+	struct td_list *l;
+
+	p->closer = td_fiber_self();
+	while (p->fiber)
+		td_fiber_wait();
+	assert(td_list_empty(&p->waiting));
+	td_image_close(p->there);
+	while ((l = td_list_pop(&p->spare)))
+		free(td_entry(l, struct pd_read, link));
+	free(p);
+}
+
+/* No type that a disk could be opened with: its name is for who reads `tap-ctl stats'. */
+static const struct td_driver disk_driver = {
+	.name = "nbd",
+	.type = 15,
+	.priv_size = sizeof(struct parent_disk *),
+	.open = pd_open,
+	.close = pd_close,
+	.submit = pd_submit,
+};
+
+int parent_disk_open(int minor, struct td_io *io, struct td_image **out, struct td_err *err)
+{
+	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
+	struct parent_disk *p = calloc(1, sizeof *p);
+	int rc;
+
+	if (!p)
+		return td_fail(err, ENOMEM, "parent-disk=%d: out of memory", minor);
+	p->minor = minor;
+	td_list_init(&p->waiting);
+	td_list_init(&p->spare);
+	rc = connect_there(minor, io, &p->there, err);
+	if (!rc)
+		rc = td_image_open_how(&disk_driver, p->there->path, &how, io, &p->image, err);
+	if (rc < 0) {
+		td_image_close(p->there);
+		free(p);
+		return rc;
+	}
+	*(struct parent_disk **)p->image->priv = p;
+	p->image->info = p->there->info;
+	*out = p->image;
+	return 0;
+}
