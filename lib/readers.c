@@ -119,3 +119,10 @@ bool td_readers_beside(int fd, unsigned mine, int through, unsigned own, char *w
 	find_reader(name, pass, who, len);
 	return true;
 }
+
+unsigned td_readers(int fd)
+{
+	char name[64];
+
+	return lock_name(fd, name) ? count_readers("/proc/locks", name) : 0;
+}

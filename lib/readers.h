@@ -18,4 +18,7 @@
  */
 bool td_readers_beside(int fd, unsigned mine, int through, unsigned own, char *who, size_t len);
 
+/* How many shared locks there are on fd's file, by processes of this host. */
+unsigned td_readers(int fd);
+
 #endif

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 drivers_libdrivers_a_SOURCES += \
+	drivers/qcow/qcow-beneath.c \
 	drivers/qcow/qcow-bitmap.c \
 	drivers/qcow/qcow-check-count.c \
 	drivers/qcow/qcow-check-mend.c \
@@ -13,6 +14,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/qcow/qcow-flush.c \
 	drivers/qcow/qcow-format.c \
 	drivers/qcow/qcow-format.h \
+	drivers/qcow/qcow-grow.c \
 	drivers/qcow/qcow-image.c \
 	drivers/qcow/qcow-image.h \
 	drivers/qcow/qcow-image-inside.h \
@@ -30,6 +32,7 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/qcow/qcow-refblock.c \
 	drivers/qcow/qcow-refcount.c \
 	drivers/qcow/qcow-refcount.h \
+	drivers/qcow/qcow-relink.c \
 	drivers/qcow/qcow-snapshot.c \
 	drivers/qcow/qcow-write.c \
 	drivers/qcow/qcow-zip.c \

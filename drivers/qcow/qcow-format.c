@@ -332,6 +332,33 @@ int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct
 	return 0;
 }
 
+int qcow_extensions_find(const void *buf, size_t len, const struct qcow_header *h,
+			 struct qcow_extensions_at *out)
+{
+	const uint8_t *p = buf;
+	uint64_t at = h->length,
+		 end = h->backing_off && h->backing_off < len ? h->backing_off : len;
+
+	*out = (struct qcow_extensions_at){0};
+	while (at + 8 <= end) {
+		uint32_t type = td_get_be32(p + at), n = td_get_be32(p + at + 4);
+
+		at += 8;
+		if (type == EXT_END) {
+			out->end = at;
+			return 0;
+		}
+		if (n > end - at)
+			return -EINVAL;
+		if (type == EXT_BACKING_FORMAT) {
+			out->format = at;
+			out->format_len = n;
+		}
+		at += td_round_up(n, 8);
+	}
+	return -EINVAL;
+}
+
 /* --- tables --- */
 
 struct area {

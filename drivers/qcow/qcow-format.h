@@ -47,6 +47,8 @@
 /* offsets of header fields that are rewritten in place; all lie in the header's first sector, so
  * that each change is atomic */
 enum {
+	QCOW_H_BACKING_OFF = 8,
+	QCOW_H_BACKING_LEN = 16,
 	QCOW_H_SIZE = 24,
 	QCOW_H_L1_SIZE = 36,
 	QCOW_H_L1_OFF = 40,
@@ -106,6 +108,16 @@ int qcow1_header_decode(const void *buf, size_t len, const char *name, struct qc
  */
 int qcow_extensions_decode(const void *buf, size_t len, const char *name, struct qcow_header *h,
 			   struct td_err *err);
+
+/* Where some of them are, in the same bytes. */
+struct qcow_extensions_at {
+	uint64_t end;                /* behind the mark that ends them */
+	uint64_t format, format_len; /* the text of the backing file's format; 0: there is none */
+};
+
+/* -EINVAL where no mark ends them, or they go beyond the bytes. */
+int qcow_extensions_find(const void *buf, size_t len, const struct qcow_header *h,
+			 struct qcow_extensions_at *out);
 
 /* Do all tables lie within a file of that size, apart from each other?  To be asked before memory
  * is taken for any. */

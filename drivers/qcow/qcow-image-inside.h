@@ -15,7 +15,4 @@ void qcow_chain_close(struct td_image *image);
 int qcow_image_request(struct td_image *image, enum td_op op, unsigned flags, void *buf,
 		       uint64_t off, uint64_t len);
 
-/* qcow-image-resize.c: up to size bytes */
-int qcow_image_grow(struct td_image *image, uint64_t size);
-
 #endif

@@ -237,11 +237,14 @@ static int qcow_extents(struct td_image *image, uint64_t off, uint64_t len, stru
 }
 
 /* Version 1 is what is called so. */
-#define DRIVER(word)                                                                               \
+#define DRIVER(word, ...)                                                                          \
 	{                                                                                          \
 		.name = word, .type = 6, .priv_size = sizeof(struct qcow), .redo = true,           \
 		.open = qcow_open, .settle = qcow_settle, .close = qcow_close, .submit = submit,   \
 		.backing = qcow_backing, .extents = qcow_extents, .map = qcow_tell_map,            \
+		__VA_ARGS__                                                                        \
 	}
 
-const struct td_driver td_driver_qcow2 = DRIVER("qcow2"), td_driver_qcow = DRIVER("qcow");
+const struct td_driver td_driver_qcow2 = DRIVER("qcow2", .relink = qcow_relink, .grow = qcow_grow,
+						.beneath = qcow_beneath),
+		       td_driver_qcow = DRIVER("qcow", );

@@ -15,6 +15,9 @@
  *   qcow-bitmap.c    persistent dirty bitmaps
  *   qcow-crypt.c     encryption: what the key opens
  *   qcow-luks.c      encryption: the header that hides the key
+ *   qcow-grow.c      makes the disk larger
+ *   qcow-beneath.c   who else stands on a backing file
+ *   qcow-relink.c    names another backing file, while the image is open
  *   qcow-part.c      the I/O of a part of a request that is mapped
  *   qcow-read.c  qcow-write.c  qcow-discard.c  qcow-zip.c
  *
@@ -301,6 +304,17 @@ void qcow_part(struct qcow *q, struct td_req *req, uint64_t skip, uint64_t len, 
 /* A write to q->data of what stands at guest offset `guest', waited for; op->iov and iovcnt are
  * lost.  Fiber. */
 int qcow_await_write(struct qcow *q, struct td_io *io, struct td_iop *op, uint64_t guest);
+
+/* --- qcow-grow.c; fiber, with nothing else under way --- */
+int qcow_write_size(struct qcow *q, uint64_t size); /* the header's fields, in one write */
+int qcow_image_grow(struct td_image *image, uint64_t size);
+int qcow_grow(struct td_image *image, uint64_t size, struct td_err *err); /* td_driver's */
+
+/* --- qcow-relink.c; fiber --- */
+int qcow_relink(struct td_image *image, const struct td_relink *to, struct td_err *err);
+
+/* --- qcow-beneath.c; blocks: td_driver.beneath --- */
+int qcow_beneath(const char *child, const char *parent, struct td_err *err);
 
 /* --- qcow-crypt.c --- */
 int qcow_crypt_open(struct qcow *q, struct td_err *err); /* fiber */

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "drivers/vhd/vhd-image.h"
+#include "drivers/vhd/vhd-relink.h"
 #include "lib/readers.h"
 
 static int open_ones(const struct vhd_image *v, const struct vhd_image *to, struct td_err *err)
@@ -94,5 +95,25 @@ int vhd_alone_beneath(const struct vhd_image *v, const struct vhd_image *to, boo
 		rc = closed_ones(v, to, to->path, err);
 	if (!rc && !force)
 		rc = closed_ones(v, to, v->path, err);
+	return rc;
+}
+
+int vhd_beneath(const char *child, const char *parent, struct td_err *err)
+{
+	struct vhd_image *v, *to;
+	int rc;
+
+	/* a raw parent has no uuid that others could know it by: the locks alone tell */
+	if (vhd_image_open(child, VHD_LOOK | VHD_FAST, &v, NULL) < 0)
+		return 0;
+	if (vhd_image_open(parent, VHD_LOOK | VHD_FAST, &to, NULL) < 0) {
+		vhd_image_close(v);
+		return 0;
+	}
+	rc = closed_ones(v, to, to->path, err);
+	if (!rc)
+		rc = closed_ones(v, to, v->path, err);
+	vhd_image_close(to);
+	vhd_image_close(v);
 	return rc;
 }

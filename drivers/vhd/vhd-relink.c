@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
+#include "drivers/vhd/vhd-image.h"
 #include "drivers/vhd/vhd.h"
 #include "lib/fiber/fiber.h"
 
@@ -16,16 +18,13 @@ static int put_name(struct vhd *v, const void *data, uint64_t off, uint32_t len)
 	return rc ? rc : td_await_file(v->image->io, &sync);
 }
 
-int vhd_relink(struct td_image *image, const struct td_relink *to, struct td_err *err)
+static int relink(struct td_image *image, const struct td_relink *to, struct td_err *err)
 {
 	struct vhd *v = image->priv;
 	uint8_t old[VHD_HEADER];
 	struct vhd_relink r;
 	int rc;
 
-	if (!v->diff || !v->writable || v->broken)
-		return td_fail(err, EINVAL, "%s is not a differencing VHD that can be written",
-			       image->path);
 	rc = td_file_rw(v->file, TD_IO_READ, old, v->footer.data_offset, sizeof old, 0);
 	if (rc < 0)
 		return td_fail(err, -rc, "cannot read the header of %s: %s", image->path,
@@ -33,6 +32,10 @@ int vhd_relink(struct td_image *image, const struct td_relink *to, struct td_err
 	rc = vhd_relink_plan(old, to, &r, image->path, err);
 	if (rc < 0)
 		return rc;
+	if (to->trial) {
+		vhd_relink_free(&r);
+		return 0;
+	}
 	rc = put_name(v, r.name[0].data, r.name[0].off, r.name[0].len);
 	if (!rc) {
 		v->header = r.header; /* what vhd-redo.c writes has it from now on */
@@ -44,4 +47,36 @@ int vhd_relink(struct td_image *image, const struct td_relink *to, struct td_err
 	return rc < 0 ? td_fail(err, -rc, "cannot name another parent in %s: %s", image->path,
 				strerror(-rc))
 		      : 0;
+}
+
+int vhd_relink(struct td_image *image, const struct td_relink *to, struct td_err *err)
+{
+	const struct vhd *v = image->priv;
+	struct td_relink full = *to;
+	char relative[VHD_PATH_MAX];
+	struct td_err why = {0};
+	int rc = 0;
+
+	if (!v->diff || !v->writable || v->broken)
+		return td_fail(err, EINVAL, "%s is not a differencing VHD that can be written",
+			       image->path);
+	if (!to->relative) {
+		rc = vhd_relative_path(image->path, to->path, relative, err);
+		full.relative = relative;
+	}
+	if (rc || to->relative)
+		return rc ? rc : relink(image, &full, err);
+	rc = relink(image, &full, &why);
+	return rc ? td_fail(err, -rc, "%s%s", why.text,
+			    rc == -EBUSY ? "; or give the images names of one length, as uuids have"
+					 : "")
+		  : 0;
+}
+
+void vhd_identify(struct td_image *image, struct td_relink *to)
+{
+	const struct vhd *v = image->priv;
+
+	memcpy(to->uuid, v->footer.uuid, sizeof to->uuid);
+	to->timestamp = v->file->st.blockdev ? 0 : vhd_time(time(NULL));
 }

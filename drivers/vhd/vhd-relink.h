@@ -27,5 +27,8 @@ void vhd_relink_free(struct vhd_relink *r);
 
 /* The driver's; on a fiber. */
 int vhd_relink(struct td_image *image, const struct td_relink *to, struct td_err *err);
+void vhd_identify(struct td_image *image, struct td_relink *to); /* td_driver's */
+/* vhd-beneath.c; td_driver's */
+int vhd_beneath(const char *child, const char *parent, struct td_err *err);
 
 #endif

@@ -388,6 +388,8 @@ const struct td_driver td_driver_vhd = {
 	.resize = vhd_resize,
 	.backing = vhd_backing,
 	.relink = vhd_relink,
+	.identify = vhd_identify,
+	.beneath = vhd_beneath,
 	.extents = vhd_extents,
 	.map = vhd_map,
 };

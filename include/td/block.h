@@ -80,11 +80,15 @@ struct td_map {
 
 /* Another parent for an image that stays open. */
 struct td_relink {
-	const char *relative; /* its path from the image's directory, "./" in front */
-	const char *name;     /* its last component */
-	uint8_t uuid[16];     /* all zero: a raw one */
-	uint32_t timestamp;   /* as the format has it */
+	/* its path from the image's directory, "./" in front; NULL: it follows from path */
+	const char *relative;
+	const char *name;   /* its last component */
+	const char *path;   /* absolute, as it was opened; NULL: not known */
+	const char *type;   /* its driver's name; NULL: the image's own, or raw */
+	uint8_t uuid[16];   /* all zero: a raw one */
+	uint32_t timestamp; /* as the format has it */
 	bool raw;
+	bool trial; /* nothing is written: would it do well? */
 };
 
 struct td_driver {
@@ -116,6 +120,14 @@ struct td_driver {
 	 * an order of writes after each of which the image opens.  The chain stays open as it is.
 	 */
 	int (*relink)(struct td_image *image, const struct td_relink *to, struct td_err *err);
+	/* Optional: what a child remembers of this image, into uuid and timestamp. */
+	void (*identify)(struct td_image *image, struct td_relink *to);
+	/* Optional; on a fiber, of an image that was just opened for writing: makes the disk `size'
+	 * bytes large, and what is new reads as zeroes. */
+	int (*grow)(struct td_image *image, uint64_t size, struct td_err *err);
+	/* Optional; blocks: does another image, of those in the directories of both, stand on
+	 * `parent' as `child' does?  0: no; -EBUSY with text. */
+	int (*beneath)(const char *child, const char *parent, struct td_err *err);
 	/*
 	 * Optional; on a fiber, while requests go on: what this image alone holds in [off, off +
 	 * len), a range within its size. Fills at most max extents (max >= 1) in order from off,
@@ -188,6 +200,12 @@ struct td_gate {
 	void (*passed)(struct td_gate *g, const struct td_req *req);
 };
 
+/* Hears of changes of an image. */
+struct td_watch {
+	/* One is over, well or not; in the image's home thread, before done(). */
+	void (*changed)(struct td_watch *w, uint64_t off, uint64_t len);
+};
+
 struct td_image {
 	unsigned magic;
 	const struct td_driver *driver;
@@ -205,12 +223,13 @@ struct td_image {
 	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing;  /* next image down the chain, or NULL */
 	struct td_gate *gate;      /* whoever opened it may set one; NULL: none */
+	struct td_watch *watch;    /* likewise */
 	struct td_image_info info;
 	/* sectors read and written; failed requests of each */
 	struct {
 		uint64_t hits[2], fail[2];
 	} n;
-	unsigned inflight; /* requests submitted and not done */
+	unsigned inflight; /* requests submitted and not done, and those who look at its extents */
 	char *fault; /* what its driver has found wrong with it while it is open; NULL: nothing */
 	void (*failed)(struct td_image *image); /* optional: whoever opened it hears of a fault;
 						   owner is theirs */

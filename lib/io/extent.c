@@ -39,7 +39,9 @@ static int ask_driver(struct td_image *image, uint64_t off, uint64_t len, struct
 	return 1;
 }
 
-static bool show_extent(struct td_image *image, uint64_t off, uint64_t len, struct shown *s)
+static bool show_extent(struct td_image *image, uint64_t off, uint64_t len, struct shown *s);
+
+static bool show_all(struct td_image *image, uint64_t off, uint64_t len, struct shown *s)
 {
 	struct td_extent e[BATCH];
 
@@ -62,6 +64,19 @@ static bool show_extent(struct td_image *image, uint64_t off, uint64_t len, stru
 		}
 	}
 	return true;
+}
+
+/* The image may be taken out of its chain meanwhile, and is not closed before this is over. */
+static bool show_extent(struct td_image *image, uint64_t off, uint64_t len, struct shown *s)
+{
+	bool room;
+
+	if (image)
+		image->inflight++;
+	room = show_all(image, off, len, s);
+	if (image)
+		image->inflight--;
+	return room;
 }
 
 int td_extents(struct td_image *leaf, uint64_t off, uint64_t len, struct td_extent *out, int max)

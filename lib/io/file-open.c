@@ -260,7 +260,7 @@ int td_kernel_open_in(struct td_io *io, const char *path, unsigned flags,
 
 	if (found < 0)
 		return found;
-	rc = flags & TD_FILE_PARENT ? td_reach_may(reach, found, path, err) : 0;
+	rc = flags & (TD_FILE_PARENT | TD_FILE_BENEATH) ? td_reach_may(reach, found, path, err) : 0;
 	snprintf(via, sizeof via, "/proc/self/fd/%d", found);
 	if (!rc)
 		rc = open_via(via, path, flags, out, st, err);

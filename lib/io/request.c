@@ -49,7 +49,8 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 int td_image_file(struct td_image *image, unsigned flags, struct td_file **out, struct td_err *err)
 {
 	return td_file_open_in(image->io, image->path, flags,
-			       flags & TD_FILE_PARENT ? image->reach : NULL, out, err);
+			       flags & (TD_FILE_PARENT | TD_FILE_BENEATH) ? image->reach : NULL,
+			       out, err);
 }
 
 int td_image_open_how(const struct td_driver *driver, const char *path, const struct td_how *how,
@@ -164,6 +165,8 @@ void td_req_done(struct td_req *req, int err)
 	image->inflight--;
 	if (image->gate && image->gate->passed && is_change(req))
 		image->gate->passed(image->gate, req);
+	if (image->watch && is_change(req))
+		image->watch->changed(image->watch, req->off, req->len);
 	if (req->op == TD_READ || req->op == TD_WRITE) {
 		int w = req->op == TD_WRITE;
 
