@@ -2,6 +2,7 @@
 #include "tapdisk/chain.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -75,22 +76,29 @@ static int open_parent(const char *spec, const struct td_how *below, struct td_i
 	return open_one(spec, &how, io, out, err);
 }
 
-int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf,
-	       struct td_err *err)
+/* A parent keeps the leaf's way past the page cache (but see open_parent), is never written, and is
+ * shared with other leaves. */
+static struct td_how below_of(const struct td_how *how)
 {
-	struct td_how top = *how, below = *how;
-	struct td_image *image = NULL;
-	char name[TD_SPEC_MAX];
-	struct td_reach reach;
-	int rc;
+	struct td_how below = *how;
 
-	/* a parent keeps the leaf's way past the page cache (but see open_parent), is never
-	 * written, and is shared with other leaves */
 	below.redo = NULL;
 	below.left = NULL;
 	below.settle = !(how->flags & (TD_FILE_RDONLY | TD_FILE_LOOK)); /* S1 of lib/settle.h */
 	below.flags =
 		(how->flags & (TD_FILE_DIRECT | TD_FILE_NOSYNC)) | TD_FILE_PARENT | TD_FILE_RDONLY;
+	return below;
+}
+
+int chain_open(const char *spec, const struct td_how *how, struct td_io *io, struct td_image **leaf,
+	       struct td_err *err)
+{
+	struct td_how top = *how, below = below_of(how);
+	struct td_image *image = NULL;
+	char name[TD_SPEC_MAX];
+	struct td_reach reach;
+	int rc;
+
 	below.reach = top.reach = how->trusted ? NULL : &reach;
 	rc = chain_reach(spec, how, io, &reach, err);
 	if (!rc)
@@ -131,4 +139,31 @@ void chain_close(struct td_image *leaf)
 		td_image_close(leaf);
 		leaf = below;
 	}
+}
+
+int chain_open_again(const struct td_image *image, const struct td_image *child, bool write,
+		     const char *leaf, const struct td_how *how, struct td_io *io,
+		     struct td_image **out, struct td_err *err)
+{
+	struct td_how h = below_of(how);
+	char spec[TD_SPEC_MAX];
+	struct td_reach reach;
+	int rc = chain_reach(leaf, how, io, &reach, err);
+
+	snprintf(spec, sizeof spec, "%s:%s", image->driver->name, image->path);
+	reach.data = NULL; /* the host has named one for the leaf alone */
+	reach.known = knows(child, spec);
+	h.reach = how->trusted ? NULL : &reach;
+	h.lost = NULL;
+	if (write) {
+		h.flags = (how->flags & TD_FILE_DIRECT) | TD_FILE_BENEATH;
+		h.settle = false; /* it follows from the flags */
+		h.mark = NULL;    /* a sync that fails is the job's */
+	}
+	if (!rc)
+		rc = write ? open_one(spec, &h, io, out, err) : open_parent(spec, &h, io, out, err);
+	if (!rc)
+		(*out)->reach = NULL;
+	td_reach_fini(&reach);
+	return rc < 0 ? rc : 0;
 }

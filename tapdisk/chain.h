@@ -31,6 +31,16 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 	       struct td_err *err);
 void chain_close(struct td_image *leaf); /* leaf first; NULL is fine */
 
+/*
+ * One image of a chain once more, without what is under it; on a fiber.  It was named by `child',
+ * of the chain whose leaf is `leaf' (type:path); how: the disk's.  As a parent; or `write': for
+ * writing, past whoever has it as a parent and with syncs in every mode (td/io.h:
+ * TD_FILE_BENEATH).
+ */
+int chain_open_again(const struct td_image *image, const struct td_image *child, bool write,
+		     const char *leaf, const struct td_how *how, struct td_io *io,
+		     struct td_image **out, struct td_err *err);
+
 /* How far the word of the image goes that spec names; how: what the host says to it.  On a fiber;
  * then td_reach_fini().  0 or -errno. */
 int chain_reach(const char *spec, const struct td_how *how, struct td_io *io,

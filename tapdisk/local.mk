@@ -5,6 +5,8 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/chain.c \
 	tapdisk/changed.c \
 	tapdisk/changed.h \
+	tapdisk/commit.c \
+	tapdisk/commit.h \
 	tapdisk/chain.h \
 	tapdisk/leaf-cache.c \
 	tapdisk/limit.c \

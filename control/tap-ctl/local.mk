@@ -8,6 +8,7 @@ bin_tap_ctl_SOURCES = \
 	control/tap-ctl/tap-ctl-audit-print.c \
 	control/tap-ctl/tap-ctl-audit.c \
 	control/tap-ctl/tap-ctl-audit.h \
+	control/tap-ctl/tap-ctl-commit.c \
 	control/tap-ctl/tap-ctl-create.c \
 	control/tap-ctl/tap-ctl-disk.c \
 	control/tap-ctl/tap-ctl-list.c \

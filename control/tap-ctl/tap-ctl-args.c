@@ -59,6 +59,27 @@ static int parse_seconds(const struct tc_cmd *cmd, const struct tc_opt *o, const
 	return 0;
 }
 
+/* Bytes a second, with K, M, G or T for 1024 and so on. */
+static int parse_rate(const struct tc_cmd *cmd, const struct tc_opt *o, const char *text,
+		      unsigned long long *v, struct td_err *err)
+{
+	static const char units[] = "KMGT";
+	const char *unit = NULL;
+	char *end;
+
+	errno = 0;
+	*v = strtoull(text, &end, 10);
+	if (*end)
+		unit = strchr(units, *end);
+	if (*text < '0' || *text > '9' || errno || (*end && (!unit || end[1])) || *v >> 22)
+		return td_fail(err, EINVAL,
+			       "%s: -%c takes bytes a second, as 500K or 50M, not '%s'", cmd->name,
+			       o->letter, text);
+	for (; unit && unit >= units; unit--)
+		*v *= 1024;
+	return 0;
+}
+
 static int parse_option(const struct tc_cmd *cmd, const char *text, struct tc_args *a,
 			struct td_err *err)
 {
@@ -113,6 +134,11 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		return parse_option(cmd, text, a, err);
 	case TC_CHANGED:
 		a->changed = text;
+		return 0;
+	case TC_RATE:
+		return parse_rate(cmd, o, text, &a->rate, err);
+	case TC_WAIT:
+		a->wait = true;
 		return 0;
 	case TC_READ_ONLY:
 		a->read_only = true;
@@ -250,8 +276,7 @@ void tc_usage(bool to_stderr)
 
 	fprintf(f, "usage: tap-ctl COMMAND [OPTION]...\n\n");
 	for (const struct tc_cmd *c = tc_cmds; c->name; c++)
-		if (c->run != tc_cmd_later)
-			fprintf(f, "  %-10s %s\n", c->name, c->summary);
+		fprintf(f, "  %-10s %s\n", c->name, c->summary);
 	fprintf(f,
 		"\n'tap-ctl help COMMAND' shows its options.  'tap-ctl --version' shows the "
 		"version.\n"

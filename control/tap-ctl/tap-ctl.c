@@ -145,11 +145,23 @@ static const struct tc_opt opts_mode[] = {
 static const struct tc_opt opts_metrics[] = {
 	{'f', "file", "PATH", "put them into this file, whole, instead of printing them", TC_FILE},
 	OPT_HELP};
-static const struct tc_opt opts_job[] = {OPT_PID,
-					 OPT_MINOR,
-					 {'a', "args", "TYPE:PATH", "an image", TC_ARGS},
-					 {'w', "wait", NULL, "wait for the end", TC_FORCE},
-					 OPT_HELP};
+static const struct tc_opt opts_commit[] = {
+	OPT_PID,
+	OPT_MINOR,
+	{'a', "args", "[TYPE:]PATH", "the image of the chain that goes into its parent", TC_ARGS},
+	{'r', "rate", "BYTES", "at most so many bytes a second, as 50M", TC_RATE},
+	{'f', "force", NULL, "images that have the same parent, and are not open, do not count",
+	 TC_FORCE},
+	{'w', "wait", NULL, "wait for the end, showing how far it is", TC_WAIT},
+	OPT_HELP};
+static const struct tc_opt opts_query[] = {
+	OPT_PID,
+	OPT_MINOR,
+	{'w', "wait", NULL, "wait for the end, showing how far it is", TC_WAIT},
+	{1, "json", NULL, "print a JSON object", TC_JSON},
+	OPT_HELP};
+static const struct tc_opt opts_cancel[] = {
+	OPT_PID, OPT_MINOR, {'w', "wait", NULL, "wait for the end", TC_WAIT}, OPT_HELP};
 
 const struct tc_cmd tc_cmds[] = {
 	{"list", "show tapdisks and their disks", opts_list, "", tc_cmd_list},
@@ -188,16 +200,13 @@ const struct tc_cmd tc_cmds[] = {
 	 tc_cmd_metrics},
 	{"mode", "keep the cache mode of an image whose toolstack has no word for it", opts_mode,
 	 "", tc_cmd_mode},
-	{"commit", "not in this version", opts_job, "", tc_cmd_later},
-	{"query", "not in this version", opts_job, "", tc_cmd_later},
-	{"cancel", "not in this version", opts_job, "", tc_cmd_later},
+	{"commit", "put an image of a disk's chain into its parent, under a running guest",
+	 opts_commit, "pma", tc_cmd_commit},
+	{"query", "show how far a commit is; completes a leaf's that is ready", opts_query, "pm",
+	 tc_cmd_query},
+	{"cancel", "cancel a commit: the chain is as before", opts_cancel, "pm", tc_cmd_cancel},
 	{},
 };
-
-int tc_cmd_later(const struct tc_args *a, struct td_err *err)
-{
-	return td_fail(err, EOPNOTSUPP, "commit, query and cancel are not in this version");
-}
 
 int tc_put_line(const char *text, struct td_err *err)
 {

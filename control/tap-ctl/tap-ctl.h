@@ -39,6 +39,8 @@ enum tc_what {
 	TC_ALL,
 	TC_CLEAR,
 	TC_CHANGED,
+	TC_RATE,
+	TC_WAIT,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused,
 		     never ignored */
@@ -57,8 +59,9 @@ struct tc_args {
 	json_t *options;                                 /* array of "key=value"; NULL: none */
 	int count;                                       /* of top; 0: no end */
 	double delay;                                    /* of top; s; 0: not given */
-	bool key;                                        /* read one from standard input */
-	bool read_only, buffered, force, json, batch, all, clear, help;
+	unsigned long long rate; /* of commit; bytes a second; 0: not given */
+	bool key;                /* read one from standard input */
+	bool read_only, buffered, force, json, batch, all, clear, wait, help;
 };
 
 struct tc_cmd {
@@ -161,6 +164,8 @@ int tc_cmd_audit(const struct tc_args *a, struct td_err *err);
 int tc_cmd_top(const struct tc_args *a, struct td_err *err);
 int tc_cmd_metrics(const struct tc_args *a, struct td_err *err);
 int tc_cmd_mode(const struct tc_args *a, struct td_err *err);
-int tc_cmd_later(const struct tc_args *a, struct td_err *err);
+int tc_cmd_commit(const struct tc_args *a, struct td_err *err);
+int tc_cmd_query(const struct tc_args *a, struct td_err *err);
+int tc_cmd_cancel(const struct tc_args *a, struct td_err *err);
 
 #endif

@@ -6,7 +6,6 @@
 
 #include "drivers/qcow/qcow-image-inside.h"
 #include "drivers/qcow/qcow-image.h"
-#include "lib/zeroes.h"
 
 /* --- resize --- */
 

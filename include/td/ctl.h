@@ -27,6 +27,11 @@
  *                                             has shrunk)
  * relink      minor, file, relative, name,    -  (vhd-util modify -p: the leaf names another
  *             uuid, timestamp, raw            parent, see struct td_relink in td/block.h)
+ * commit      minor, image, rate (bytes a     -  (an image of the chain goes into its parent:
+ *             second), force                  tapdisk/commit.h; ENODEV, EOPNOTSUPP, or EINVAL)
+ * query       minor                           status, done, all (bytes); or the error with which
+ *                                             the commit has failed
+ * cancel      minor, wait                     -  (of a commit; 0 too when there is none)
  * stats       minor, full                     stats: {...}, the line that tap-ctl prints; full:
  *                                             with histograms
  * stats_all   -                               rows {minor, state, reason, args, mode, size (bytes),

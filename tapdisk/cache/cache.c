@@ -356,7 +356,7 @@ bool cache_lets_lanes(const struct cache *c)
 {
 	assert(c->magic == CACHE_MAGIC);
 	return c->image && !c->quiesced && !c->barrier && td_list_empty(&c->held) &&
-	       td_list_empty(&c->stoppers) && !c->stopping && c->image->driver->map &&
+	       td_list_empty(&c->stoppers) && !c->stopping && !c->alone && c->image->driver->map &&
 	       !c->image->fault;
 }
 

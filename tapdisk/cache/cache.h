@@ -57,6 +57,7 @@ struct cache {
 	struct td_req *barrier; /* the one under way, or NULL */
 	bool releasing;         /* held requests are being let go */
 	bool quiesced;          /* nothing new goes to the image */
+	bool alone;             /* all goes this way: no lane opens (then lanes_update()) */
 
 	uint64_t written; /* changes completed here so far, at least (cache_written() has the lanes'
 			     too); 1 at the start: what a predecessor left behind */

@@ -93,10 +93,14 @@ int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, 
 
 struct vbd_past ctl_get_past(const json_t *past)
 {
-	return (struct vbd_past){json_is_true(json_object_get(past, "paused")),
-				 (uint64_t)json_integer_value(json_object_get(past, "sectors")),
-				 -(int)json_integer_value(json_object_get(past, "sticky")),
-				 record_log(past)};
+	struct vbd_past was = {
+		.paused = json_is_true(json_object_get(past, "paused")),
+		.sectors = (uint64_t)json_integer_value(json_object_get(past, "sectors")),
+		.sticky = -(int)json_integer_value(json_object_get(past, "sticky")),
+		.log = record_log(past)};
+
+	record_job(past, &was.job);
+	return was;
 }
 
 /* --- operations --- */
@@ -362,6 +366,9 @@ static const struct op ops[] = {
 	{"resize", op_resize, true},
 	{"relink", ctl_op_relink, true},
 	{"limit", ctl_op_limit, true},
+	{"commit", ctl_op_commit, true},
+	{"query", ctl_op_query, true},
+	{"cancel", ctl_op_cancel, true},
 	{"stats", op_stats, true},
 	{"stats_all", op_stats_all, false},
 	{"info", op_info, true},

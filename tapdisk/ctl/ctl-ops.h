@@ -35,6 +35,11 @@ int ctl_adopt_ring(struct ctl_call *call, struct vbd *v, const json_t *ring, int
 /* ctl-relink.c */
 int ctl_op_relink(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
 
+/* ctl-commit.c */
+int ctl_op_commit(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+int ctl_op_query(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+int ctl_op_cancel(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
+
 /* ctl-limit.c */
 int ctl_op_limit(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
 

@@ -120,6 +120,8 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 	past = json_pack("{s:b, s:I, s:i, s:O}", "paused", !v->going, "sectors",
 			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
 			 json_object_get(o, "log"));
+	if (json_object_get(o, "commit"))
+		json_object_set(past, "commit", json_object_get(o, "commit"));
 	json_object_set_new(o, "op", json_string("adopt"));
 	json_object_set_new(o, "minor", json_integer(v->minor));
 	json_object_set_new(o, "past", past);

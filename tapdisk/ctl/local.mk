@@ -5,6 +5,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/ctl/ctl-ops.h \
 	tapdisk/ctl/ctl-report.c \
 	tapdisk/ctl/ctl-report.h \
+	tapdisk/ctl/ctl-commit.c \
 	tapdisk/ctl/ctl-limit.c \
 	tapdisk/ctl/ctl-relink.c \
 	tapdisk/ctl/ctl-ring.c \

@@ -8,6 +8,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/vbd/settle.h \
 	tapdisk/vbd/stall.c \
 	tapdisk/vbd/stall.h \
+	tapdisk/vbd/vbd-commit.c \
 	tapdisk/vbd/vbd-image.c \
 	tapdisk/vbd/vbd-inside.h \
 	tapdisk/vbd/vbd-move.c \

@@ -69,17 +69,76 @@ static int replace(const char *path, const json_t *o)
 	return rc;
 }
 
+/* --- a live commit --- */
+
+static const char *const job_states[] = {"running", "concluded", "failed"};
+
+static json_t *job_json(const struct vbd *v)
+{
+	const struct vbd_job_was *j = vbd_job_now((struct vbd *)v);
+
+	return j ? json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I}", "image", j->node,
+			     "parent", j->base, "state", job_states[j->state], "text", j->text,
+			     "error", -j->err, "at", (json_int_t)j->at, "done", (json_int_t)j->done,
+			     "all", (json_int_t)j->all, "rate", (json_int_t)j->rate)
+		 : NULL;
+}
+
+static void get_text(const json_t *o, const char *key, char *out, size_t len)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	snprintf(out, len, "%s", text && strlen(text) < len ? text : "");
+}
+
+static uint64_t get_bytes(const json_t *o, const char *key)
+{
+	json_int_t n = json_integer_value(json_object_get(o, key));
+
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+void record_job(const json_t *past, struct vbd_job_was *out)
+{
+	const json_t *o = json_object_get(past, "commit");
+	char state[16];
+
+	memset(out, 0, sizeof *out);
+	get_text(o, "image", out->node, sizeof out->node);
+	get_text(o, "parent", out->base, sizeof out->base);
+	get_text(o, "text", out->text, sizeof out->text);
+	get_text(o, "state", state, sizeof state);
+	out->err = -(int)get_bytes(o, "error");
+	out->at = get_bytes(o, "at");
+	out->done = get_bytes(o, "done");
+	out->all = get_bytes(o, "all");
+	out->rate = get_bytes(o, "rate");
+	/* what is not understood has not done well */
+	out->state = !strcmp(state, "running")     ? VBD_JOB_RUNNING
+		     : !strcmp(state, "concluded") ? VBD_JOB_CONCLUDED
+						   : VBD_JOB_FAILED;
+	if (out->state == VBD_JOB_FAILED && !out->err)
+		out->err = -EIO;
+}
+
 json_t *record_json(const struct vbd *v)
 {
+	json_t *o, *job;
 	bool log = v->leaf ? td_redo_takes(v->redo) : v->log_waits;
 	char boot[40];
 
 	td_redo_boot(boot);
-	return json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec,
-			 "options", words(&v->opt), "read_only", v->opt.read_only, "name",
-			 v->opt.name, "encrypted", v->opt.key.len != 0, "paused", !v->leaf,
-			 "sectors", (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
-			 log ? boot : "");
+	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec, "options",
+		      words(&v->opt), "read_only", v->opt.read_only, "name", v->opt.name,
+		      "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
+		      (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
+		      log ? boot : "");
+	job = job_json(v);
+	if (o && job)
+		json_object_set_new(o, "commit", job);
+	else
+		json_decref(job);
+	return o;
 }
 
 bool record_log(const json_t *past)
@@ -133,6 +192,7 @@ int record_read(int minor, struct vbd_recorded *out)
 	r.past.sectors = (uint64_t)json_integer_value(json_object_get(o, "sectors"));
 	r.past.sticky = -(int)json_integer_value(json_object_get(o, "sticky"));
 	r.past.log = record_log(o);
+	record_job(o, &r.past.job);
 	json_decref(o);
 	if (rc < 0 || !r.spec) {
 		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "",

@@ -11,6 +11,9 @@
  *   paused: bool, sectors            the image is closed; the guest knows the disk with that size
  *   sticky: errno                    a flush failed: writes and flushes go on failing
  *   log: the host's boot             there is a redo log (G6 of lib/redo.h); "": none
+ *   commit: {image, parent, state, text, error, at, done, all, rate}
+ *                                    a live commit, under way or over (struct vbd_job_was); absent:
+ *                                    none
  */
 #ifndef TAPDISK_RECORD_H
 #define TAPDISK_RECORD_H
@@ -19,7 +22,8 @@
 
 #include "tapdisk/vbd/vbd.h"
 
-bool record_log(const json_t *past);      /* does it tell of a log, of this boot of the host? */
+bool record_log(const json_t *past); /* does it tell of a log, of this boot of the host? */
+void record_job(const json_t *past, struct vbd_job_was *out); /* its live commit */
 json_t *record_json(const struct vbd *v); /* NULL: the image's name is no text */
 /* a failure is logged: without a record there is no successor */
 void record_write(const struct vbd *v);

@@ -158,12 +158,23 @@ struct opening {
 	bool shrunk;
 };
 
+struct td_how vbd_how(const struct vbd_options *o)
+{
+	return (struct td_how){.flags = file_flags(o),
+			       .key = &o->key,
+			       .dirs = o->parent_dirs,
+			       .parents = o->parents,
+			       .data = o->data_file,
+			       .alone = o->parent_disk >= 0};
+}
+
 /* The chain, with the log and the marks that go with it. */
 static int open_image(struct vbd *v, struct opening *n, const struct td_driver *d,
 		      struct td_err *err)
 {
 	const struct vbd_options *o = n->o;
 	bool fresh = n->fresh;
+	struct td_how how;
 	char left[PATH_MAX];
 	int sticky = v->past ? v->past->sticky : fresh ? 0 : v->cache.sticky;
 	int rc = open_redo(v, d, o, fresh, &n->redo, err);
@@ -175,22 +186,14 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 		td_redo_fail(n->redo);
 	if (v->past || fresh)
 		vbd_mark_syncs(v, sticky); /* F3 of lib/syncmark.h */
-	rc = chain_open(n->spec,
-			&(struct td_how){.flags = file_flags(o),
-					 .key = &o->key,
-					 .dirs = o->parent_dirs,
-					 .parents = o->parents,
-					 .data = o->data_file,
-					 .alone = o->parent_disk >= 0,
-					 .cached = o->parents_cache ? n->buffered : NULL,
-					 .redo = n->redo,
-					 .lost = v->past || !fresh ? &n->lost : NULL,
-					 .died = v->past && !v->past->paused,
-					 .mark = v->syncs,
-					 .left = v->marker >= 0 && !td_ctl_left_path(v->minor, left)
-							 ? left
-							 : NULL},
-			n->io, &n->leaf, err);
+	how = vbd_how(o);
+	how.cached = o->parents_cache ? n->buffered : NULL;
+	how.redo = n->redo;
+	how.lost = v->past || !fresh ? &n->lost : NULL;
+	how.died = v->past && !v->past->paused;
+	how.mark = v->syncs;
+	how.left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL;
+	rc = chain_open(n->spec, &how, n->io, &n->leaf, err);
 	if (rc < 0)
 		n->leaf = NULL;
 	return rc;
@@ -335,7 +338,7 @@ static bool image_idle(const struct vbd *v)
 	return cache_image_idle(&v->cache) && !leaf_cache_busy(v->kept);
 }
 
-static void go_on(struct vbd *v)
+void vbd_go_on(struct vbd *v)
 {
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
@@ -354,9 +357,8 @@ static int sync_changed(struct vbd *v, bool keep, struct td_err *err)
 				  : "do not rely on it: back up the whole disk");
 }
 
-int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
+int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err)
 {
-	struct td_image *leaf = v->leaf;
 	struct td_err why = {0};
 	int rc = 0, bad;
 
@@ -364,7 +366,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	nbd_hold(v->nbd);
 	cache_quiesce(&v->cache);
 	if (!vbd_wait_until(v, image_idle, until)) {
-		go_on(v);
+		vbd_go_on(v);
 		return td_fail(
 			err, ETIMEDOUT,
 			"minor %d: %u requests to %s are still under way; the disk stays open",
@@ -386,16 +388,23 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 					  : "what was not flushed is lost");
 	}
 	if (rc == -ENOSPC && keep && !v->cache.sticky) {
-		go_on(v);
+		vbd_go_on(v);
 		return rc;
 	}
 	bad = sync_changed(v, keep, &why);
 	if (bad < 0)
 		td_log(LOG_ERR, "%s", why.text);
 	if (bad < 0 && keep) {
-		go_on(v);
+		vbd_go_on(v);
 		return td_fail(err, -bad, "%s", why.text);
 	}
+	return rc || !bad ? rc : td_fail(err, -bad, "%s", why.text);
+}
+
+int vbd_shut(struct vbd *v, int rc, struct td_err *err)
+{
+	struct td_image *leaf = v->leaf;
+
 	v->leaf = NULL;
 	vbd_listen_to(NULL, leaf);
 	stall_watch(&v->stall, 0);
@@ -405,10 +414,15 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
 	chain_close(leaf);
 	changed_close(v->changes);
 	v->changes = NULL;
-	if (!rc && bad < 0)
-		rc = td_fail(err, -bad, "%s", why.text);
 	v->log_waits = td_redo_pending(v->redo);
 	td_redo_free(v->redo);
 	v->redo = NULL;
 	return rc;
+}
+
+int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err)
+{
+	int rc = vbd_rest(v, until, keep, err);
+
+	return v->cache.quiesced ? vbd_shut(v, rc, err) : rc;
 }

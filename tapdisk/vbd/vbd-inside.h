@@ -26,11 +26,28 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
  * error: a flush that failed.
  */
 int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
-void vbd_tell_nbd(struct vbd *v); /* the size, and what else NBD's clients see */
+/* Its two halves: at rest, with all flushed, or going on as it was; and closed.  rc: of the first.
+ */
+int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err);
+int vbd_shut(struct vbd *v, int rc, struct td_err *err);
+void vbd_go_on(struct vbd *v);                      /* from rest */
+struct td_how vbd_how(const struct vbd_options *o); /* its images, as far as the options say */
+void vbd_tell_nbd(struct vbd *v);                   /* the size, and what else NBD's clients see */
 
 /* Before the disk's images are opened: where their syncs count.  sticky: as its last process has
  * left it. */
 void vbd_mark_syncs(struct vbd *v, int sticky);
+
+/* --- vbd-commit.c: on a fiber --- */
+
+/* vbd_lock() of an operation that closes the images: a live commit is stopped before.  suspend:
+ * another process begins it again, else it is cancelled. */
+void vbd_lock_alone(struct vbd *v, bool suspend);
+/* locked, the images open: one that was stopped so, or of a dead process, goes on */
+void vbd_job_resume(struct vbd *v);
+void vbd_job_inherit(struct vbd *v, const struct vbd_job_was *was);
+void vbd_job_forget(struct vbd *v); /* none is under way */
+bool vbd_job_busy(const struct vbd *v);
 
 /* --- vbd-state.c --- */
 

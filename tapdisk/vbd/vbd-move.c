@@ -125,7 +125,7 @@ int vbd_give(struct vbd *v, double *began, struct td_err *err)
 	int rc;
 
 	assert(v->magic == VBD_MAGIC);
-	vbd_lock(v);
+	vbd_lock_alone(v, true);
 	v->going = false;
 	rc = give(v, began, err);
 	v->giving = !rc;
@@ -133,6 +133,7 @@ int vbd_give(struct vbd *v, double *began, struct td_err *err)
 		return 0; /* the lock stays */
 	td_list_each (l, &v->rings)
 		close_fds(entry(l));
+	vbd_job_resume(v);
 	vbd_unlock(v);
 	return rc;
 }
@@ -148,6 +149,7 @@ void vbd_taken(struct vbd *v, pid_t to)
 	}
 	free(v->spec);
 	v->spec = NULL;
+	vbd_job_forget(v);
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	stats_close(&v->stats);
 	syncmark_close(v->syncs);
@@ -207,12 +209,16 @@ static int go_on(struct vbd *v, struct td_err *err)
 		v->opt = was.opt;
 	}
 	v->cache.sticky = was.past.sticky;
+	if (was.spec)
+		vbd_job_inherit(v, &was.past.job);
 	v->past = &was.past;
 	if (was.past.paused)
 		vbd_mark_syncs(v, was.past.sticky);
 	else
 		rc = vbd_start(v, v->spec, &v->opt, false, err);
 	v->past = NULL;
+	if (!rc)
+		vbd_job_resume(v);
 	return rc;
 }
 

@@ -233,6 +233,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	free(v->spec);
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	v->spec = NULL;
+	vbd_job_forget(v);
 	record_remove(v);
 	syncmark_close(v->syncs);
 	v->syncs = NULL;
@@ -281,12 +282,16 @@ int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
 	if (!was.sticky && v->marker >= 0)
 		was.sticky = syncmark_past(v->minor);
 	v->past = &was;
-	if (v->spec)
+	if (v->spec) {
 		rc = td_fail(err, EALREADY, "minor %d is open already, with %s", v->minor, v->spec);
-	else
+	} else {
+		vbd_job_inherit(v, &was.job); /* the record that is written has it */
 		rc = was.paused ? start_paused(v, spec, o, &was, err)
 				: vbd_start(v, spec, o, true, err);
+	}
 	v->past = NULL;
+	if (!rc)
+		vbd_job_resume(v);
 	vbd_unlock(v);
 	if (!rc)
 		v->changed(v);
@@ -299,7 +304,7 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 	int rc;
 
 	assert(v->magic == VBD_MAGIC);
-	vbd_lock(v);
+	vbd_lock_alone(v, false);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);
 	} else {
@@ -311,7 +316,7 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 			     vbd_ring(v) && i < (timeout > 0 ? timeout : DETACH_WAIT) * 10; i++)
 				td_fiber_wait_for(0.1);
 			v->users--;
-			vbd_lock(v);
+			vbd_lock_alone(v, false);
 		}
 		/* or another close was faster */
 		rc = v->spec ? close_locked(v, force, until, err) : 0;
@@ -326,7 +331,7 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 	int rc = 0;
 
 	assert(v->magic == VBD_MAGIC);
-	vbd_lock(v);
+	vbd_lock_alone(v, false);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause",
 			     v->minor);
@@ -403,6 +408,10 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 	vbd_lock(v);
 	if (!v->leaf)
 		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
+	else if (vbd_job_busy(v))
+		rc = td_fail(err, EBUSY,
+			     "minor %d: a commit of its chain is under way: wait for its end",
+			     v->minor);
 	else if (v->leaf->driver->resize)
 		rc = v->leaf->driver->resize(v->leaf, err);
 	if (rc > 0) {
@@ -446,6 +455,10 @@ int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, stru
 	vbd_lock(v);
 	if (!v->leaf)
 		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
+	else if (vbd_job_busy(v))
+		rc = td_fail(err, EBUSY,
+			     "minor %d: a commit of its chain is under way: wait for its end",
+			     v->minor);
 	else if (strcmp(v->file, file))
 		rc = td_fail(err, ESTALE, "minor %d has another image by now", v->minor);
 	else if (!v->leaf->driver->relink)

@@ -53,6 +53,7 @@ struct vbd {
 	bool log_waits;              /* closed: the log still holds something */
 	struct leaf_cache *kept;     /* of the leaf: what is read beneath it; or NULL */
 	struct changed *changes;     /* its log of changed blocks; NULL: none, or no leaf */
+	struct vbd_job *job;         /* its live commit, under way or over; or NULL */
 	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead
 					of that one; or NULL */
@@ -88,6 +89,19 @@ void vbd_free(struct vbd *v);       /* not busy */
 
 /* The following may wait: on a fiber.  timeout in seconds; 0: no limit. */
 int vbd_open(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err);
+/* A live commit, as it is recorded (tapdisk/vbd/record.h). */
+enum vbd_job_state { VBD_JOB_RUNNING, VBD_JOB_CONCLUDED, VBD_JOB_FAILED };
+struct vbd_job_was {
+	char node[TD_SPEC_MAX]; /* the image's path; "": there is no commit */
+	char base[TD_SPEC_MAX]; /* its parent, as type:path */
+	char text[256];         /* why it has failed */
+	enum vbd_job_state state;
+	int err;            /* -errno of that */
+	uint64_t at;        /* bytes of the image that are durable in its parent */
+	uint64_t done, all; /* bytes */
+	uint64_t rate;      /* bytes a second; 0: no limit */
+};
+
 /* In the place of a dead process: as open, with what its record says beside (tapdisk/vbd/record.h).
  */
 struct vbd_past {
@@ -95,6 +109,7 @@ struct vbd_past {
 	uint64_t sectors; /* paused: the size that guests know */
 	int sticky;       /* -errno of a flush that failed, or 0 */
 	bool log;         /* there is a log of changes (G6 of lib/redo.h) */
+	struct vbd_job_was job;
 };
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
 	       const struct vbd_past *past, struct td_err *err);
@@ -109,6 +124,26 @@ int vbd_limit(struct vbd *v, const struct limit_rates *r, struct td_err *err);
 /* Names another parent in the leaf, which is `file' (struct vbd.file); the chain stays open as it
  * is. */
 int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, struct td_err *err);
+
+/*
+ * Live commit (tapdisk/commit.h).  vbd_commit begins one, or fails with -ENODEV (not open, or
+ * paused), -EOPNOTSUPP (no chain of the kind) or, for all else, -EINVAL.  A pause and a close
+ * cancel it.  vbd_commit_query: the error of one that has failed, until there is another; that of
+ * one that is concluded it tells once; and it completes a leaf's that is ready.
+ */
+struct vbd_commit {
+	const char *image; /* path or type:path, of the chain */
+	uint64_t rate;     /* bytes a second; 0: no limit */
+	bool force; /* images in files that are not open do not count as users of the parent */
+};
+struct vbd_job_told {
+	const char *status; /* as QEMU calls it */
+	uint64_t done, all; /* bytes */
+};
+int vbd_commit(struct vbd *v, const struct vbd_commit *c, struct td_err *err);
+int vbd_commit_query(struct vbd *v, struct vbd_job_told *out, struct td_err *err);
+int vbd_commit_cancel(struct vbd *v, bool wait, struct td_err *err);
+const struct vbd_job_was *vbd_job_now(struct vbd *v); /* NULL: there is none */
 
 enum {
 	/* the toolstack's word that the others' rings are of the same machine */

@@ -17,6 +17,8 @@ IT_TESTS += \
 	tests/it/takeover.sh \
 	tests/it/upgrade.sh \
 	tests/it/upgrade-trial.sh \
+	tests/it/commit.sh \
+	tests/it/commit-death.sh \
 	tests/it/redo.sh \
 	tests/it/flush-unknown.sh
 IT_TESTS += \

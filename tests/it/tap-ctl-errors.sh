@@ -57,9 +57,8 @@ echo "cache = nonsense" >"$WORK/conf"
 cd "$WORK" || exit 1
 TAPDISK_CONF=conf refuse 22 "$WORK/conf, line 1: cache=nonsense" create -a "aio:$WORK/a.img"
 cd "$OLDPWD" || exit 1
-for cmd in commit query cancel; do
-	refuse 95 "not in this version" $cmd -p 1 -m 0
-done
+refuse 22 "-a is missing" commit -p 1 -m 0
+refuse 22 "bytes a second" commit -p 1 -m 0 -a /x -r fast
 
 # help goes to stdout and succeeds
 for args in --help -h help "help list" "list --help" "list -h" "create --help"; do

@@ -66,16 +66,19 @@ tests_support_tdimg_LDADD = $(TAPDISK_LIBS)
 check_SCRIPTS += \
 	tests/support/stuck-sync.so \
 	tests/support/signal-after.so \
+	tests/support/file-trouble.so \
 	tests/support/false-sync.so
 EXTRA_DIST += \
 	tests/support/stuck-sync.c \
 	tests/support/signal-after.c \
+	tests/support/file-trouble.c \
 	tests/support/false-sync.c
 tests/support/%.so: $(srcdir)/tests/support/%.c
 	$(AM_V_CC)$(MKDIR_P) tests/support && $(CC) -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $< -ldl
 CLEANFILES += \
 	tests/support/stuck-sync.so \
 	tests/support/signal-after.so \
+	tests/support/file-trouble.so \
 	tests/support/false-sync.so
 
 # what scripts share, and what judges by strace whether a promise was kept
