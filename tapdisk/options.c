@@ -66,7 +66,7 @@ static int set_parent_disk(struct vbd_options *o, const char *v, struct td_err *
 		return td_fail(err, EINVAL,
 			       "parent-disk=%.100s: say the minor number of a disk of this host",
 			       v);
-	o->parent_disk = (int)n;
+	o->parent_disk = (int)n + 1;
 	return 0;
 }
 
@@ -239,7 +239,6 @@ int options_default(struct vbd_options *o, struct td_err *err)
 {
 	memset(o, 0, sizeof *o);
 	o->mode = td_cache_modes;
-	o->parent_disk = -1;
 	return td_conf_read(conf_set, o, err);
 }
 
@@ -274,10 +273,10 @@ int options_check(const struct vbd_options *o, const char *type, struct td_err *
 			err, EINVAL,
 			"cache=unsafe loses data at a power cut, whatever the guest flushes: "
 			"say unsafe=yes as well if that is what you want");
-	if (o->parent_disk >= 0 && strcmp(type, "vhd") && strcmp(type, "qcow2"))
+	if (o->parent_disk > 0 && strcmp(type, "vhd") && strcmp(type, "qcow2"))
 		return td_fail(err, EINVAL,
 			       "parent-disk=%d: an image of the type %s stands on no other",
-			       o->parent_disk, type);
+			       o->parent_disk - 1, type);
 	if (o->shared && !raw)
 		return td_fail(
 			err, EINVAL,

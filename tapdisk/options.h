@@ -28,8 +28,8 @@ struct vbd_options {
 				   colons between */
 	char parents[1024]; /* which images may be parents, as td_reach_parents_valid() knows it;
 			       "": as is the default */
-	int parent_disk;    /* a disk of this host, by its minor number, that the leaf stands on in
-			       the place of its parents, by NBD; -1: none */
+	int parent_disk;    /* a disk of this host, by its minor number plus 1, that the leaf stands
+			       on in the place of its parents, by NBD; 0: none */
 	bool leaf_cache;    /* what is read from beneath is kept in the leaf
 			       (tapdisk/leaf-cache.h) */
 	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */

@@ -34,8 +34,8 @@ static json_t *words(const struct vbd_options *o)
 		json_array_append_new(a, json_sprintf("data-file=%s", o->data_file));
 	if (o->changed[0]) /* one that does not know it must not go on without */
 		json_array_append_new(a, json_sprintf("changed-blocks=%s", o->changed));
-	if (o->parent_disk >= 0)
-		json_array_append_new(a, json_sprintf("parent-disk=%d", o->parent_disk));
+	if (o->parent_disk > 0)
+		json_array_append_new(a, json_sprintf("parent-disk=%d", o->parent_disk - 1));
 	if (o->leaf_cache)
 		json_array_append_new(a, json_string("leaf-cache=yes"));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));

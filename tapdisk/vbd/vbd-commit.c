@@ -220,7 +220,7 @@ static int check_disk(struct vbd *v, const char *name, struct td_err *err)
 	if (v->opt.read_only || v->opt.shared)
 		return td_fail(err, EINVAL, "minor %d is open %s: its chain cannot change",
 			       v->minor, v->opt.read_only ? "read-only" : "with shared=yes");
-	if (v->kept || v->opt.parent_disk >= 0)
+	if (v->kept || v->opt.parent_disk > 0)
 		return td_fail(
 			err, EINVAL,
 			"minor %d stands on another disk, or caches what is beneath it in its "

@@ -165,7 +165,7 @@ struct td_how vbd_how(const struct vbd_options *o)
 			       .dirs = o->parent_dirs,
 			       .parents = o->parents,
 			       .data = o->data_file,
-			       .alone = o->parent_disk >= 0};
+			       .alone = o->parent_disk > 0};
 }
 
 /* The chain, with the log and the marks that go with it. */
@@ -300,8 +300,8 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 	if (rc < 0)
 		return rc;
 	rc = open_image(v, n, d, err);
-	if (!rc && o->parent_disk >= 0)
-		rc = parent_disk_open(o->parent_disk, n->io, &n->leaf->backing, err);
+	if (!rc && o->parent_disk > 0)
+		rc = parent_disk_open(o->parent_disk - 1, n->io, &n->leaf->backing, err);
 	if (!rc)
 		rc = fits_guest(v, n, err);
 	if (!rc && o->changed[0])
