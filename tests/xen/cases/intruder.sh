@@ -30,12 +30,12 @@ case_intruder() {
 	tries "channel $id $port $((id + 1))" "refused: bind: Permission denied"
 	tries notify "refused: notify: Transport endpoint is not connected"
 	# and what root may: the sandbox does not refuse it
-	tries "grant $id $ref" done
-	tries hypercall done
-	tries "file /data/k1a.img w" done
-	tries "file /etc/shadow" done
-	tries "file /proc/$pid/mem w unread" done
-	tries "packet $CTL/ctl$pid" done
-	tries "stream /run/xenstored/socket" done
+	tries "grant $id $ref" "done"
+	tries hypercall "done"
+	tries "file /data/k1a.img w" "done"
+	tries "file /etc/shadow" "done"
+	tries "file /proc/$pid/mem w unread" "done"
+	tries "packet $CTL/ctl$pid" "done"
+	tries "stream /run/xenstored/socket" "done"
 	g k1 60 "sync_writes xvda 3" >/dev/null || die "the guest was disturbed"
 }
