@@ -18,7 +18,8 @@
 #define SLOT_SIZE 48
 #define STRIPES   4000
 #define SECTOR    TD_CIPHER_SECTOR
-/* some ten seconds' work, of an attacker's choice; and of all slots together: */
+/* some ten seconds' work, of an attacker's choice; and of all slots together, with the digest that
+ * is computed for each: */
 #define ITERATIONS_MAX (1u << 25)
 #define ITERATIONS_ALL (1u << 26)
 
@@ -153,11 +154,12 @@ int luks_decode(const uint8_t *buf, uint64_t area, const char *name, struct luks
 		rc = decode_slot(buf + SLOTS_AT + i * SLOT_SIZE, i, area, name, l, &l->slot[i],
 				 err);
 	for (unsigned i = 0; !rc && i < LUKS_SLOTS; i++)
-		all += l->slot[i].active ? l->slot[i].iterations : 0;
+		if (l->slot[i].active)
+			all += (uint64_t)l->slot[i].iterations + l->iterations;
 	if (!rc && all > ITERATIONS_ALL)
 		rc = td_fail(err, EINVAL,
-			     "%s: the key slots of its LUKS header have %llu iterations together: "
-			     "at most %u are tried",
+			     "%s: the key slots of its LUKS header have %llu iterations together, "
+			     "with those of the digest for each: at most %u are tried",
 			     name, (unsigned long long)all, ITERATIONS_ALL);
 	return rc;
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "drivers/qcow/qcow-format.h"
+#include "drivers/qcow/qcow-luks.h"
+#include "lib/bytes.h"
 #include "tests/support/suite.h"
 
 static struct td_err err;
@@ -168,6 +170,32 @@ START_TEST(tables_that_overlap_are_seen)
 }
 END_TEST
 
+/* The digest of the key is computed for each slot that is tried, so that it costs as often. */
+START_TEST(what_a_luks_header_costs_is_bounded_with_its_digests)
+{
+	uint8_t b[LUKS_HEADER] = "LUKS\xba\xbe\0\1aes";
+	struct luks l;
+
+	strcpy((char *)b + 40, "xts-plain64");
+	strcpy((char *)b + 72, "sha256");
+	td_put_be32(b + 108, 32);
+	for (unsigned i = 0; i < LUKS_SLOTS; i++) {
+		td_put_be32(b + 208 + i * 48, 0x00ac71f3);
+		td_put_be32(b + 208 + i * 48 + 4, 1u << 22);
+		td_put_be32(b + 208 + i * 48 + 40, 8 + i * 256);
+		td_put_be32(b + 208 + i * 48 + 44, 4000);
+	}
+	td_put_be32(b + 164, 1u << 22);
+	ck_assert_int_eq(luks_decode(b, 4 << 20, "x", &l, NULL), 0);
+	td_put_be32(b + 164, (1u << 22) + 1);
+	memset(&err, 0, sizeof err);
+	ck_assert_int_eq(luks_decode(b, 4 << 20, "x", &l, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "iterations"));
+	td_put_be32(b + 208, 0x0000dead);
+	ck_assert_int_eq(luks_decode(b, 4 << 20, "x", &l, NULL), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow-format");
@@ -180,5 +208,6 @@ int main(void)
 	SUITE_ADD(s, sub_byte_refcounts_begin_at_the_lowest_bit);
 	SUITE_ADD(s, a_compressed_place_is_of_bounded_length);
 	SUITE_ADD(s, tables_that_overlap_are_seen);
+	SUITE_ADD(s, what_a_luks_header_costs_is_bounded_with_its_digests);
 	return suite_run(s);
 }
