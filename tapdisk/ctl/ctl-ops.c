@@ -93,12 +93,15 @@ int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, 
 
 struct vbd_past ctl_get_past(const json_t *past)
 {
-	struct vbd_past was = {
-		.paused = json_is_true(json_object_get(past, "paused")),
-		.sectors = (uint64_t)json_integer_value(json_object_get(past, "sectors")),
-		.sticky = -(int)json_integer_value(json_object_get(past, "sticky")),
-		.log = record_log(past)};
+	json_int_t sectors = json_integer_value(json_object_get(past, "sectors")),
+		   sticky = json_integer_value(json_object_get(past, "sticky"));
+	struct vbd_past was = {.paused = json_is_true(json_object_get(past, "paused")),
+			       .log = record_log(past)};
 
+	if (sectors > 0 && sectors <= INT64_MAX / 512)
+		was.sectors = (uint64_t)sectors;
+	/* in doubt a flush has failed */
+	was.sticky = sticky < 0 || sticky > INT32_MAX ? -EIO : -(int)sticky;
 	record_job(past, &was.job);
 	return was;
 }

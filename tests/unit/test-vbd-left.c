@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a successor leaves to the next one when it dies, or fails, before it has written a record:
  * its page of flushes alone tells then that one had failed (F3 of lib/syncmark.h). */
+#include "tapdisk/ctl/ctl-ops.h"
 #include "tests/support/test-vbd.h"
 
 #include <sys/stat.h>
@@ -106,6 +107,29 @@ START_TEST(where_none_had_failed_none_is_left)
 }
 END_TEST
 
+/* It comes in a message: what is computed from it must not overflow. */
+START_TEST(numbers_of_a_record_are_bounded)
+{
+	static const json_int_t wrong[] = {INT64_MAX, INT64_MAX / 512 + 1, -1, INT64_MIN};
+	struct vbd_past p;
+	json_t *past;
+
+	for (int i = 0; i < 4; i++) {
+		past = json_pack("{s:I, s:I}", "sectors", wrong[i], "sticky", wrong[i]);
+		p = ctl_get_past(past);
+		ck_assert_uint_eq(p.sectors, 0);
+		ck_assert_int_eq(p.sticky, -EIO);
+		json_decref(past);
+	}
+	past = json_pack("{s:I, s:I}", "sectors", (json_int_t)(INT64_MAX / 512), "sticky",
+			 (json_int_t)EIO);
+	p = ctl_get_past(past);
+	ck_assert_uint_eq(p.sectors, INT64_MAX / 512);
+	ck_assert_int_eq(p.sticky, -EIO);
+	json_decref(past);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vbd-left");
@@ -113,5 +137,6 @@ int main(void)
 	SUITE_ADD(s, a_failure_is_left_by_a_successor_that_opens_nothing);
 	SUITE_ADD(s, a_failure_is_left_by_a_successor_that_is_paused);
 	SUITE_ADD(s, where_none_had_failed_none_is_left);
+	SUITE_ADD(s, numbers_of_a_record_are_bounded);
 	return suite_run(s);
 }
