@@ -22,17 +22,18 @@ EXTRA_DIST += \
 	bench/vhd \
 	bench/qcow \
 	bench/scale \
+	bench/sandbox \
 	bench/xen \
 	bench/results.md \
 	bench/results.svg
 
 # Each writes bench/report.md and bench/report.svg; bench/README.
 BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
-.PHONY: bench bench-all bench-engines bench-nbd bench-vhd bench-qcow bench-scale bench-xen
+.PHONY: bench bench-all bench-engines bench-nbd bench-vhd bench-qcow bench-scale bench-sandbox bench-xen
 bench: all
 	$(BENCH) ring null
 bench-all: all
-	$(BENCH) ring null engines nbd vhd qcow scale
+	$(BENCH) ring null engines nbd vhd qcow scale sandbox
 bench-engines: all
 	$(BENCH) engines
 bench-nbd: all
@@ -43,6 +44,8 @@ bench-qcow: all
 	$(BENCH) qcow
 bench-scale: all
 	$(BENCH) scale
+bench-sandbox: all
+	$(BENCH) sandbox
 bench-xen: all
 	$(BENCH) xen
 CLEANFILES += bench/report.tsv bench/report.md bench/report.svg
