@@ -7,6 +7,7 @@ include tests/cluster/local.mk
 include tests/xen/local.mk
 include tests/qemu/local.mk
 include tests/crash/local.mk
+include tests/fuzz/local.mk
 TEST_EXTENSIONS = .sh
 # a hang is a failure, with its log, and not the end of the whole run
 SH_LOG_COMPILER = timeout -k 10 900 bash

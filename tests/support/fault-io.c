@@ -88,8 +88,9 @@ static long transfer(struct fault_file *file, struct td_iop *op, uint64_t most)
 
 static int file_truncate(struct td_io *io, int fd, uint64_t size)
 {
-	struct fault_file *file = file_of(io->priv, fd);
-	unsigned char *p = realloc(file->data, size ? size : 1);
+	struct fault_io *f = io->priv;
+	struct fault_file *file = file_of(f, fd);
+	unsigned char *p = f->most && size > f->most ? NULL : realloc(file->data, size ? size : 1);
 
 	if (!p)
 		return -ENOMEM;
@@ -127,7 +128,9 @@ static long perform(struct fault_io *f, struct td_iop *op)
 		return transfer(file, op, most);
 	case TD_IO_PUNCH:
 	case TD_IO_ZERO:
-		memset(file->data + op->off, 0, op->len);
+		if (op->off < file->size)
+			memset(file->data + op->off, 0,
+			       op->len < file->size - op->off ? op->len : file->size - op->off);
 		return 0;
 	default:
 		return 0;

@@ -38,9 +38,10 @@ struct fault_io {
 	struct td_io_ops ops;
 	struct fault_file file[FAULT_FILES];
 	uint32_t off_align, mem_align; /* of direct files; others take anything */
-	bool manual;  /* operations complete when the test says so; CALLs always at once */
-	bool grows;   /* a write beyond the end of a file makes it longer; otherwise it is a bug */
-	bool reorder; /* those of a turn complete in random order */
+	bool manual;   /* operations complete when the test says so; CALLs always at once */
+	bool grows;    /* a write beyond the end of a file makes it longer; otherwise it is a bug */
+	uint64_t most; /* bytes that a file may grow to; 0: any */
+	bool reorder;  /* those of a turn complete in random order */
 
 	struct fault_rule rule[FAULT_RULES];
 	unsigned nrules;

@@ -3,6 +3,7 @@
 #include "tests/support/blkif-front.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ struct blkif *ring;
 unsigned nbroken, nidle;
 unsigned polling_us, polling_idle;
 bool persistent;
+unsigned guest_pages = PAGES;
 const struct blkif_keep *keep;
 
 /* --- the transport --- */
@@ -69,7 +71,7 @@ static void x_copy(struct td_xport *x, struct td_copy *c, unsigned n)
 	g.copies++;
 	for (unsigned i = 0; i < n; i++) {
 		ck_assert_uint_le(c[i].off + c[i].len, 4096);
-		if (c[i].ref >= PAGES)
+		if (c[i].ref >= guest_pages)
 			c[i].err = -EINVAL;
 		else if (c[i].to_guest)
 			memcpy(g.mem[c[i].ref] + c[i].off, c[i].local, c[i].len);
@@ -82,7 +84,7 @@ static void x_copy(struct td_xport *x, struct td_copy *c, unsigned n)
 
 static void *x_page(struct td_xport *x, uint32_t ref)
 {
-	if (ref >= PAGES || g.refuse_page)
+	if (ref >= guest_pages || g.refuse_page)
 		return NULL;
 	g.pages_mapped++;
 	g.maps++;
@@ -91,7 +93,7 @@ static void *x_page(struct td_xport *x, uint32_t ref)
 
 static void x_unpage(struct td_xport *x, void *page)
 {
-	ck_assert((char *)page >= g.mem[0] && (char *)page <= g.mem[PAGES - 1]);
+	ck_assert((char *)page >= g.mem[0] && (char *)page <= g.mem[guest_pages - 1]);
 	g.pages_mapped--;
 }
 
@@ -151,13 +153,8 @@ char as_made(unsigned sector)
 	return (char)(sector + sector * 512 % 251);
 }
 
-void begin(enum blkif_abi abi, unsigned pages)
+void begin_disk(void)
 {
-	memset(&g, 0, sizeof g);
-	memset(g.ring.bytes, 0xEE, sizeof g.ring.bytes);
-	g.ring.sring = (struct blkif_sring){.req_event = 1, .rsp_event = 1};
-	g.x.ops = &x_ops;
-	g.kick = eventfd(0, EFD_NONBLOCK);
 	loop = ev_loop_new(EVFLAG_AUTO);
 	test_image_open(&img, 0);
 	img.seen = seen;
@@ -175,22 +172,48 @@ void begin(enum blkif_abi abi, unsigned pages)
 				    .sectors = TEST_IMAGE_SECTORS,
 				    .broken = on_broken,
 				    .idle = on_idle};
+}
+
+void begin_ring(enum blkif_abi abi, unsigned pages)
+{
+	memset(&g, 0, offsetof(struct test_guest, mem));
+	memset(g.ring.bytes, 0xEE, sizeof g.ring.bytes);
+	g.ring.sring = (struct blkif_sring){.req_event = 1, .rsp_event = 1};
+	g.x.ops = &x_ops;
+	g.kick = eventfd(0, EFD_NONBLOCK);
 	nbroken = nidle = 0;
 	ck_assert_int_eq(try_connect(abi, pages, NULL), 0);
 	blkif_run(ring);
 }
 
-void end(void)
+void begin(enum blkif_abi abi, unsigned pages)
+{
+	memset(g.mem, 0, sizeof g.mem);
+	begin_disk();
+	begin_ring(abi, pages);
+}
+
+void end_ring(void)
 {
 	ck_assert_uint_eq(blkif_inflight(ring), 0);
 	blkif_disconnect(ring);
 	ck_assert(g.mapped == 0 && g.pages_mapped == 0 && g.bound == 0 && g.closed == 1);
+	close(g.kick);
+}
+
+void end_disk(void)
+{
 	cache_quiesce(&cache);
 	cache_detach(&cache);
 	cache_fini(&cache);
 	test_image_close(&img);
 	ev_loop_destroy(loop);
-	close(g.kick);
+}
+
+void end(void)
+{
+	end_ring();
+	end_disk();
 }
 
 /* --- the frontend --- */

@@ -18,7 +18,6 @@ struct test_guest {
 		struct blkif_sring sring;
 		char bytes[16 * 4096];
 	} ring;
-	char mem[PAGES][4096];
 	int kick;
 	unsigned notified, copies, acks, mapped, bound, closed;
 	unsigned pages_mapped, maps; /* pages: now, and so far */
@@ -27,6 +26,7 @@ struct test_guest {
 	enum blkif_abi abi;
 	unsigned slots;
 	uint32_t prod, cons; /* private */
+	char mem[PAGES][4096];
 };
 
 extern struct test_guest g;
@@ -38,6 +38,7 @@ extern struct blkif_disk bdisk;
 extern struct blkif *ring;
 extern unsigned nbroken, nidle;
 extern bool persistent;
+extern unsigned guest_pages; /* a reference is less than this */
 /* where begin has the ring's record; NULL until a test says otherwise */
 extern const struct blkif_keep *keep;
 extern unsigned polling_us, polling_idle; /* what begin asks for; 0 until a test says otherwise */
@@ -46,6 +47,12 @@ extern unsigned polling_us, polling_idle; /* what begin asks for; 0 until a test
  * be in flight or mapped. */
 void begin(enum blkif_abi abi, unsigned pages);
 void end(void);
+/* The same in two steps, for many rings of one disk; begin_ring leaves the guest's pages as they
+ * are. */
+void begin_disk(void);
+void begin_ring(enum blkif_abi abi, unsigned pages);
+void end_ring(void);
+void end_disk(void);
 int try_connect(enum blkif_abi abi, unsigned pages, struct td_err *err);
 
 char as_made(unsigned sector); /* the first byte of a sector that nobody has written */

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Fuzzers: one source a target.  They are built where sanitizers see what they find.
+FUZZERS = \
+	tests/fuzz/ring \
+	tests/fuzz/vhd \
+	tests/fuzz/qcow2 \
+	tests/fuzz/qcow \
+	tests/fuzz/nbd-server \
+	tests/fuzz/nbd-client \
+	tests/fuzz/luks \
+	tests/fuzz/control
+if HAVE_XEN
+FUZZERS += tests/fuzz/xenstore
+endif
+if HAVE_CHECK
+check_PROGRAMS += $(FUZZERS)
+TESTS += tests/fuzz/short.sh
+else
+EXTRA_PROGRAMS = $(FUZZERS)
+endif
+if LIBFUZZER
+FUZZ_MAIN = tests/fuzz/libfuzzer.c tests/fuzz/assert.c tests/fuzz/log.c tests/fuzz/fuzz.h
+FUZZ_LINK = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+FUZZ_MAIN = tests/fuzz/driver.c tests/fuzz/mutate.c tests/fuzz/mutate.h tests/fuzz/assert.c tests/fuzz/log.c tests/fuzz/fuzz.h
+FUZZ_LINK = $(AM_LDFLAGS)
+endif
+EXTRA_DIST += \
+	tests/fuzz/README \
+	tests/fuzz/driver.c \
+	tests/fuzz/mutate.c \
+	tests/fuzz/mutate.h \
+	tests/fuzz/libfuzzer.c \
+	tests/fuzz/plant \
+	tests/fuzz/run \
+	tests/fuzz/short.sh \
+	$(srcdir)/tests/fuzz/bugs \
+	$(srcdir)/tests/fuzz/corpus
+tests_fuzz_ring_SOURCES = \
+	tests/fuzz/ring.c \
+	tests/fuzz/ring-model.c \
+	tests/fuzz/ring-model.h \
+	tests/fuzz/dir.c \
+	tests/fuzz/dir.h \
+	$(FUZZ_MAIN) \
+	$(TEST_RING) \
+	tests/support/blkif-front.h
+tests_fuzz_ring_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_ring_LDFLAGS = $(FUZZ_LINK)
+
+tests_fuzz_nbd_server_SOURCES = \
+	tests/fuzz/nbd-server.c \
+	tests/fuzz/nbd-guest.c \
+	tests/fuzz/nbd-guest.h \
+	tests/fuzz/dir.c \
+	tests/fuzz/dir.h \
+	$(FUZZ_MAIN) \
+	tests/support/test-image.c \
+	tests/support/test-image.h
+tests_fuzz_nbd_server_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_nbd_server_LDFLAGS = $(FUZZ_LINK)
+
+tests_fuzz_nbd_client_SOURCES = \
+	tests/fuzz/nbd-client.c \
+	tests/fuzz/nbd-peer.c \
+	tests/fuzz/nbd-peer.h \
+	tests/fuzz/dir.c \
+	tests/fuzz/dir.h \
+	$(FUZZ_MAIN) \
+	tests/support/drive.h \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h
+tests_fuzz_nbd_client_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_nbd_client_LDFLAGS = $(FUZZ_LINK)
+
+tests_fuzz_luks_SOURCES = tests/fuzz/luks.c $(FUZZ_MAIN)
+tests_fuzz_luks_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_luks_LDFLAGS = $(FUZZ_LINK)
+
+tests_fuzz_xenstore_SOURCES = \
+	tests/fuzz/xenstore.c \
+	tests/fuzz/xs-mem.c \
+	tests/fuzz/xs-mem.h \
+	tests/fuzz/dir.c \
+	tests/fuzz/dir.h \
+	$(FUZZ_MAIN)
+tests_fuzz_xenstore_LDADD = $(TAPBACK_LIBS)
+tests_fuzz_xenstore_LDFLAGS = $(FUZZ_LINK)
+
+tests_fuzz_control_SOURCES = \
+	tests/fuzz/control.c \
+	tests/fuzz/dir.c \
+	tests/fuzz/dir.h \
+	$(FUZZ_MAIN) \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h
+tests_fuzz_control_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_control_LDFLAGS = $(FUZZ_LINK)
+
+FUZZ_IMAGE = \
+	tests/fuzz/image.c \
+	tests/fuzz/image.h \
+	tests/support/drive.h \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h
+tests_fuzz_vhd_SOURCES = tests/fuzz/vhd.c $(FUZZ_MAIN) $(FUZZ_IMAGE) tests/support/vhd-make.c tests/support/vhd-make.h
+tests_fuzz_vhd_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_vhd_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_qcow2_SOURCES = tests/fuzz/qcow2.c $(FUZZ_MAIN) $(FUZZ_IMAGE)
+tests_fuzz_qcow2_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_qcow2_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_qcow_SOURCES = tests/fuzz/qcow.c $(FUZZ_MAIN) $(FUZZ_IMAGE)
+tests_fuzz_qcow_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_qcow_LDFLAGS = $(FUZZ_LINK)
+
+# T="ring ...": these targets alone; TIME: seconds for each
+FUZZ_RUN = @top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' MAKE='$(MAKE)' TIME='$(TIME)' T='$(T)' BUGS='$(BUGS)' \
+	bash '$(abs_top_srcdir)/tests/fuzz/run'
+.PHONY: check-fuzz check-fuzz-bugs
+check-fuzz:
+	$(FUZZ_RUN) $(FUZZERS)
+
+# BUGS=NAME or BUGS='--first 1'
+check-fuzz-bugs:
+	$(FUZZ_RUN) --bugs $(FUZZERS)
+
+# What compiles one source, and links a target with it in front of the libraries, for tests/fuzz/plant
+FUZZ_ENV = SRC='$(abs_top_srcdir)' CC='$(CC)' LDFLAGS='$(FUZZ_LINK) $(LDFLAGS)' \
+	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XENSTORE_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
+	LINK_ring='$(tests_fuzz_ring_OBJECTS) @ $(tests_fuzz_ring_LDADD) $(LIBS)' \
+	LINK_vhd='$(tests_fuzz_vhd_OBJECTS) @ $(tests_fuzz_vhd_LDADD) $(LIBS)' \
+	LINK_qcow2='$(tests_fuzz_qcow2_OBJECTS) @ $(tests_fuzz_qcow2_LDADD) $(LIBS)' \
+	LINK_qcow='$(tests_fuzz_qcow_OBJECTS) @ $(tests_fuzz_qcow_LDADD) $(LIBS)' \
+	LINK_luks='$(tests_fuzz_luks_OBJECTS) @ $(tests_fuzz_luks_LDADD) $(LIBS)' \
+	LINK_nbd_server='$(tests_fuzz_nbd_server_OBJECTS) @ $(tests_fuzz_nbd_server_LDADD) $(LIBS)' \
+	LINK_nbd_client='$(tests_fuzz_nbd_client_OBJECTS) @ $(tests_fuzz_nbd_client_LDADD) $(LIBS)' \
+	LINK_control='$(tests_fuzz_control_OBJECTS) @ $(tests_fuzz_control_LDADD) $(LIBS)'
+if HAVE_XEN
+FUZZ_ENV += LINK_xenstore='$(tests_fuzz_xenstore_OBJECTS) @ $(tests_fuzz_xenstore_LDADD) $(LIBS)'
+endif
+.PHONY: fuzz-plant
+fuzz-plant: $(FUZZERS)
+	@$(FUZZ_ENV) python3 '$(abs_top_srcdir)/tests/fuzz/plant' $(BUGS)
+clean-local: clean-fuzz
+.PHONY: clean-fuzz
+clean-fuzz:
+	rm -rf tests/fuzz/planted
