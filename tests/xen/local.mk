@@ -17,6 +17,7 @@ EXTRA_DIST += \
 	tests/xen/profile \
 	tests/xen/dom0/bootloader \
 	tests/xen/dom0/init \
+	tests/xen/dom0/intruder.c \
 	tests/xen/dom0/lib.sh \
 	tests/xen/dom0/main \
 	tests/xen/dom0/save-helper \
@@ -32,6 +33,7 @@ EXTRA_DIST += \
 	tests/xen/cases/faults.sh \
 	tests/xen/cases/hotplug.sh \
 	tests/xen/cases/hvm.sh \
+	tests/xen/cases/intruder.sh \
 	tests/xen/cases/load.sh \
 	tests/xen/cases/media.sh \
 	tests/xen/cases/modes.sh \

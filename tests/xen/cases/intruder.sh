@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A tapdisk that was taken over (dom0/intruder.c), on the host of another guest's disk.
+
+# tries WHAT EXPECTED: what comes of it begins with EXPECTED; "dies": it ends the process
+tries() {
+	local got
+	rm -f /tmp/intruder.log
+	INTRUDER=$1 INTRUDER_LOG=/tmp/intruder.log TAPDISK=/tmp/taken tap-ctl spawn >/dev/null 2>&1 </dev/null
+	got=$(sed "s|.*began *||" /tmp/intruder.log) || die "$1: it did not begin"
+	[ -n "$got" ] || got=dies
+	say "$1: $got"
+	[[ $got = "$2"* ]] || die "$1: '$got' instead of '$2'"
+}
+
+# What SECURITY says of such a process, in both directions: when more is refused, it has to say so.
+case_intruder() {
+	guests_only
+	guest_start k1 pv "$(disk xvda "$(target none "$(image k1a.img)")")" || die "xl create failed"
+	local fe id pid ref port
+	id=$(cat /tmp/k1.id) fe=$(fe k1 xvda) pid=$(disk_pid k1 xvda)
+	ref=$(key "$fe" ring-ref) || ref=$(key "$fe" ring-ref0) || die "it has no ring"
+	port=$(key "$fe" event-channel)
+	printf '#!/bin/sh\nLD_PRELOAD=/lab/intruder.so exec /usr/libexec/tapdisk "$@"\n' >/tmp/taken
+	chmod 755 /tmp/taken
+	tries exec dies
+	tries "ptrace $pid" dies
+	tries inet dies
+	# an event channel in use has one owner; a restriction keeps a descriptor to one domain
+	tries "channel $id $port" "refused: bind: Invalid argument"
+	tries "channel $id $port $((id + 1))" "refused: bind: Permission denied"
+	tries notify "refused: notify: Transport endpoint is not connected"
+	# and what root may: the sandbox does not refuse it
+	tries "grant $id $ref" "done"
+	tries hypercall "done"
+	tries "file /data/k1a.img w" "done"
+	tries "file /etc/shadow" "done"
+	tries "file /proc/$pid/mem w unread" "done"
+	tries "packet $CTL/ctl$pid" "done"
+	tries "stream /run/xenstored/socket" "done"
+	g k1 60 "sync_writes xvda 3" >/dev/null || die "the guest was disturbed"
+}
