@@ -201,6 +201,13 @@ const struct format formats_host[] = {
 	 QCOW2_UPON,
 	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw leaf" SNAP_QCOW2},
 
+	/* images that are committed while the disk is in use: mid holds what the guest has */
+	{.name = "qcow2-commit",
+	 QCOW2_UPON,
+	 .commits = true,
+	 .create = PATTERN(8192) " && mv base data && qemu-img create -q -f qcow2 base 4M && "
+				 "qemu-img convert -f raw -O qcow2 -B base -F qcow2 data mid && "
+				 "rm data && " QCOW2_OVER "-b mid -F qcow2 leaf"},
 	{.name = "qcow",
 	 .type = "qcow",
 	 .align = 512,

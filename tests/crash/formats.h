@@ -37,6 +37,7 @@ struct format {
 	bool qemu_differs; /* after a cut QEMU may rightly read another of the possible values (it
 			      looks at no bitmap of a VHD) */
 	bool checkable;    /* qemu-img check knows it */
+	bool commits;      /* histories commit its image "mid" while it is in use */
 	/* Commands that make the image "leaf" (and others) in the current directory; NULL:
 	 * `sectors' of zeroes. */
 	const char *create;

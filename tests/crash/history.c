@@ -8,9 +8,9 @@
 const char *const history_modes[5] = {"none", "writeback", "writethrough", "directsync", "unsafe"};
 
 const char *const history_kinds[H_KINDS] = {
-	"write", "read",   "flush",   "barrier", "zero",   "discard", "let",
-	"drain", "pause",  "unpause", "die",     "revive", "create",  "other",
-	"list",  "tamper", "upgrade", "trial",   "fault",  "grow",    "reopen"};
+	"write",   "read",    "flush", "barrier", "zero",   "discard", "let",  "drain",
+	"pause",   "unpause", "die",   "revive",  "create", "other",   "list", "tamper",
+	"upgrade", "trial",   "fault", "grow",    "reopen", "commit",  "query"};
 
 /* clang-format off */
 const char *const sim_fault_names[SIM_KINDS] = {
@@ -31,13 +31,14 @@ struct taste {
 static struct taste draw_taste(struct rng *r, const struct history *h, const struct history_disk *d)
 {
 	static const unsigned likely[H_KINDS] = {
-		[H_PAUSE] = 30, [H_UNPAUSE] = 30, [H_DIE] = 70,  [H_UPGRADE] = 30, [H_FAULT] = 30,
-		[H_GROW] = 20,  [H_REOPEN] = 30,  [H_LIST] = 20, [H_TAMPER] = 5,   [H_OTHER] = 12};
+		[H_PAUSE] = 30, [H_UNPAUSE] = 30, [H_DIE] = 70,    [H_UPGRADE] = 30,
+		[H_FAULT] = 30, [H_GROW] = 20,    [H_REOPEN] = 30, [H_LIST] = 20,
+		[H_TAMPER] = 5, [H_OTHER] = 12,   [H_COMMIT] = 90, [H_QUERY] = 50};
 	struct taste t = {.special = 6 + (unsigned)rng_below(r, 22),
 			  .fua = rng_chance(r, 50),
 			  .few = (unsigned)rng_below(r, 4)};
 
-	for (unsigned k = 0; k < H_KINDS; k++)
+	for (unsigned k = 0; k < (d->commits ? H_KINDS : H_COMMIT); k++)
 		if (rng_chance(r, likely[k]))
 			t.weight[k] = 1 + (unsigned)rng_below(r, 8);
 	if (t.weight[H_PAUSE])
@@ -333,6 +334,16 @@ void history_words(const struct event *e, char *buf, size_t len)
 		break;
 	case H_REOPEN:
 		snprintf(buf, len, "closed, and opened in mode %s", mode_word(e->arg));
+		break;
+	case H_COMMIT:
+		snprintf(buf, len, "the image in the middle is committed%s",
+			 e->check   ? "; until it is over"
+			 : e->other ? ", slowly"
+				    : "");
+		break;
+	case H_QUERY:
+		snprintf(buf, len, "the commit is asked after%s",
+			 e->other ? ", and cancelled" : "");
 		break;
 	case H_KINDS:
 		break;

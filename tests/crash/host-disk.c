@@ -184,6 +184,8 @@ void host_do_give(struct vbd *v)
 	H.rc = vbd_give(v, &H.began, &H.err);
 	H.past = (struct vbd_past){
 		.paused = !v->going, .sectors = v->disk.sectors, .sticky = v->cache.sticky};
+	if (vbd_job_now(v))
+		H.past.job = *vbd_job_now(v);
 }
 
 /* As the operation adopt. */

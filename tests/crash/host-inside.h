@@ -7,6 +7,7 @@
  *   host-guest.c    requests and answers, and what they are held to
  *   host-disk.c     the operations of a tapdisk on its disk
  *   host-changed.c   its log of changed blocks
+ *   host-commit.c   a live commit
  *   host-tool.c     the toolstack;  host-move.c: its upgrades;  host-grow.c:
  *                   a larger image
  *   host-outside.c  what surrounds the linked programs
@@ -127,6 +128,10 @@ void host_do_grow(struct vbd *v);
 /* --- host-changed.c */
 void host_changed_begin(void); /* before the disk is opened */
 void host_changed_answered(const struct gop *op);
+
+/* --- host-commit.c */
+void host_commit(bool slowly, bool wait);
+void host_query(bool cancel);
 
 /* --- host-tool.c */
 bool host_excused(void);

@@ -569,7 +569,8 @@ static struct history_disk describe(void)
 {
 	struct history_disk d = {
 		.disk = {.sectors = L.format->sectors, .edge = L.format->edge, .extras = true},
-		.raw = !strcmp(L.format->type, "aio")};
+		.raw = !strcmp(L.format->type, "aio"),
+		.commits = L.format->commits};
 
 	d.grows = d.raw && !L.format->blockdev && L.format->align == 512;
 	for (unsigned k = 0; L.not &&k < H_KINDS; k++)

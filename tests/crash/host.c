@@ -75,6 +75,12 @@ static void happen(const struct event *e)
 	case H_GROW:
 		host_grow();
 		break;
+	case H_COMMIT:
+		host_commit(e->other, e->check);
+		break;
+	case H_QUERY:
+		host_query(e->other);
+		break;
 	case H_LET:
 	case H_KINDS:
 		break;

@@ -46,6 +46,7 @@ tests_crash_hostlab_SOURCES = \
 	tests/crash/host-process.c \
 	tests/crash/host-guest.c \
 	tests/crash/host-changed.c \
+	tests/crash/host-commit.c \
 	tests/crash/host-disk.c \
 	tests/crash/host-tool.c \
 	tests/crash/host-move.c \

@@ -288,7 +288,7 @@ void sim_death(struct sim *s, unsigned who, bool working)
 
 	for (unsigned i = 0; i < s->nfiles; i++) {
 		s->file[i].openers[who] = 0;
-		s->file[i].written[who] = false;
+		s->file[i].written[who] = s->file[i].beneath[who] = false;
 	}
 	if (!working)
 		return;
@@ -347,6 +347,15 @@ static bool in_use(const struct sim_file *f, bool reader)
 	return false;
 }
 
+/* By a writer, or by another process that writes past those who have it as a parent. */
+static bool in_use_beneath(const struct sim_file *f, unsigned who)
+{
+	for (unsigned i = 0; i < SIM_PROCESSES; i++)
+		if (f->written[i] || (f->beneath[i] && i != who))
+			return true;
+	return false;
+}
+
 static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st,
 		    struct td_err *err)
 {
@@ -360,7 +369,8 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 
 		if (strcmp(f->name, path))
 			continue;
-		if (!(flags & TD_FILE_SHARED) && in_use(f, reader))
+		if (!(flags & TD_FILE_SHARED) &&
+		    (flags & TD_FILE_BENEATH ? in_use_beneath(f, s->who) : in_use(f, reader)))
 			return td_fail(err, EBUSY, "%s is in use", path);
 		*st = (struct td_stat){.size = f->now.size,
 				       .blockdev = f->blockdev,
@@ -374,7 +384,8 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 			st->off_align = s->off_align;
 		}
 		f->openers[s->who]++;
-		f->written[s->who] |= !reader;
+		f->written[s->who] |= !reader && !(flags & TD_FILE_BENEATH);
+		f->beneath[s->who] |= flags & TD_FILE_BENEATH;
 		*fd = (int)i;
 		return 0;
 	}
@@ -388,7 +399,7 @@ static void sim_close(struct td_io *io, int fd)
 
 	assert(f->openers[s->who]);
 	if (!--f->openers[s->who])
-		f->written[s->who] = false;
+		f->written[s->who] = f->beneath[s->who] = false;
 }
 
 static int sim_size(struct td_io *io, int fd, uint64_t *size)

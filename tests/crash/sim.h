@@ -45,6 +45,7 @@ struct sim_file {
 	bool blockdev;
 	unsigned openers[SIM_PROCESSES];
 	bool written[SIM_PROCESSES]; /* one of them writes */
+	bool beneath[SIM_PROCESSES]; /* one of them does, what no child sees (td/io.h) */
 };
 
 struct sim {
