@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "drivers/drivers.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/file.h"
 
 static int open_one(const char *spec, const struct td_how *how, struct td_io *io,
 		    struct td_image **out, struct td_err *err)
@@ -48,36 +48,20 @@ static bool knows(const struct td_image *child, const char *spec)
 	return !strcmp(child->driver->name, "vhd") && !strncmp(spec, "vhd:", 4);
 }
 
-static long is_file_run(void *arg)
-{
-	struct stat st;
-
-	return !stat(arg, &st) && S_ISREG(st.st_mode);
-}
-
-/* PC2.  One that cannot be told is read past the cache. */
-static bool may_be_cached(const char *spec, struct td_io *io)
+/* One that is only read, with the flags and the engine that suit it (PC2, PC4). */
+static int open_read_only(const char *spec, const struct td_how *as_asked, struct td_io *io,
+			  struct td_image **out, struct td_err *err)
 {
 	const char *colon = strchr(spec, ':');
+	struct td_how how = *as_asked;
 
-	return colon && td_await_call(io, is_file_run, (void *)(colon + 1));
-}
-
-/* A parent, with the flags and the engine that suit it. */
-static int open_parent(const char *spec, const struct td_how *below, struct td_io *io,
-		       struct td_image **out, struct td_err *err)
-{
-	struct td_how how = *below;
-
-	if (how.cached && (how.flags & TD_FILE_DIRECT) && may_be_cached(spec, io)) {
-		how.flags &= ~TD_FILE_DIRECT;
-		io = how.cached;
-	}
+	if (colon)
+		td_file_cached(colon + 1, how.cached, &how.flags, &io);
 	return open_one(spec, &how, io, out, err);
 }
 
-/* A parent keeps the leaf's way past the page cache (but see open_parent), is never written, and is
- * shared with other leaves. */
+/* A parent is asked for as the leaf is, past the page cache or not (but see open_read_only), is
+ * never written, and is shared with other leaves. */
 static struct td_how below_of(const struct td_how *how)
 {
 	struct td_how below = *how;
@@ -102,7 +86,8 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 	below.reach = top.reach = how->trusted ? NULL : &reach;
 	rc = chain_reach(spec, how, io, &reach, err);
 	if (!rc)
-		rc = open_one(spec, &top, io, leaf, err);
+		rc = top.flags & TD_FILE_RDONLY ? open_read_only(spec, &top, io, leaf, err)
+						: open_one(spec, &top, io, leaf, err);
 	if (rc < 0) {
 		td_reach_fini(&reach);
 		return rc;
@@ -116,13 +101,15 @@ int chain_open(const char *spec, const struct td_how *how, struct td_io *io, str
 		rc = depth == CHAIN_MAX ? td_fail(err, ELOOP,
 						  "%s: more than %d images stand under it: a loop?",
 						  spec, CHAIN_MAX)
-					: open_parent(name, &below, io, &image->backing, err);
+					: open_read_only(name, &below, io, &image->backing, err);
 		if (rc < 0)
 			break;
 		image = image->backing;
 	}
-	for (image = *leaf; image; image = image->backing)
+	for (image = *leaf; image; image = image->backing) {
 		image->reach = NULL;
+		image->cached = NULL;
+	}
 	if (rc < 0) {
 		chain_close(*leaf);
 		*leaf = NULL;
@@ -161,9 +148,12 @@ int chain_open_again(const struct td_image *image, const struct td_image *child,
 		h.mark = NULL;    /* a sync that fails is the job's */
 	}
 	if (!rc)
-		rc = write ? open_one(spec, &h, io, out, err) : open_parent(spec, &h, io, out, err);
-	if (!rc)
+		rc = write ? open_one(spec, &h, io, out, err)
+			   : open_read_only(spec, &h, io, out, err);
+	if (!rc) {
 		(*out)->reach = NULL;
+		(*out)->cached = NULL;
+	}
 	td_reach_fini(&reach);
 	return rc < 0 ? rc : 0;
 }

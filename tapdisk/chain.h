@@ -9,7 +9,7 @@
 #define CHAIN_MAX 64 /* images; deeper is a loop, or a mistake */
 
 /*
- * Parents through the page cache (how->cached), beneath a leaf that goes past it:
+ * Parents through the page cache (how->cached), beneath a leaf that is written past it:
  *
  * PC1 A parent is read-only here, so that no promise rests on its pages: a mode's promises are the
  *     leaf's, which the flag does not touch.
@@ -21,6 +21,7 @@
  * PC3 A parent that another host writes while it is open here (a coalesce into it, a resize) may be
  *     read as before until the chain is opened again: only where an image above hides what is
  *     written, as a coalesce has it.  The pause and unpause after it open it again.
+ * PC4 A leaf that is opened read-only is read as a parent is, by the engine of how->cached.
  */
 
 /*

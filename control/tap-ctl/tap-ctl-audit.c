@@ -40,11 +40,10 @@ static bool past_page_cache(const json_t *report)
 	return !strcmp(mode, "none") || !strcmp(mode, "directsync");
 }
 
-/* A parent of a disk with parents-cache=yes; the leaf, which comes first, never. */
+/* With parents-cache=yes, what is only read: a parent, or the leaf of a read-only disk. */
 static bool may_be_cached(const json_t *report, const json_t *f)
 {
-	return td_json_true(report, "read_caching") && !td_json_true(f, "writes") &&
-	       json_array_size(json_object_get(report, "files"));
+	return td_json_true(report, "read_caching") && !td_json_true(f, "writes");
 }
 
 static void judge_file(json_t *report, const json_t *f)

@@ -152,12 +152,14 @@ static int backing_v1(struct td_image *image, const char *path, char *spec, stru
 {
 	struct td_file *f;
 	uint8_t first[QCOW_SECTOR];
+	unsigned flags = image->file_flags & TD_FILE_DIRECT;
+	struct td_io *io = image->io;
 	const char *type;
-	int rc = td_file_open_in(image->io, path,
-				 (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK |
-					 TD_FILE_RDONLY,
-				 image->reach, &f, err);
+	int rc;
 
+	td_file_cached(path, image->cached, &flags, &io);
+	rc = td_file_open_in(io, path, flags | TD_FILE_LOOK | TD_FILE_RDONLY, image->reach, &f,
+			     err);
 	if (rc)
 		return rc;
 	rc = td_file_rw(f, TD_IO_READ, first, 0, sizeof first, TD_IO_EOF_ZERO);

@@ -171,8 +171,8 @@ struct td_how {
 	const char *data;    /* the data file that the host names for this disk; or NULL */
 	bool alone; /* of chain_open(): without the leaf's parents; its caller puts another image
 		       beneath it */
-	struct td_io *cached; /* of chain_open(): parents that are regular files are read through
-				 the page cache, by this engine; NULL: as the leaf's flags say */
+	struct td_io *cached; /* of chain_open(): what is only read, and is a regular file, is read
+				 through the page cache, by this engine; NULL: as flags say */
 	struct td_redo *redo; /* of the leaf: where a driver notes metadata that waits for a commit
 				 (lib/redo.h); NULL: nowhere */
 	bool settle; /* read-only, but beneath what is written: what its files hold is made durable
@@ -215,6 +215,7 @@ struct td_image {
 					 for its requests too */
 	const struct td_key *key;     /* of td_how, as long as open runs */
 	const struct td_reach *reach; /* of td_how, as long as open and backing run */
+	struct td_io *cached;         /* the same */
 	struct td_redo *redo;         /* of td_how */
 	bool settle; /* lib/settle.h: before open ends, what its files hold is made durable */
 	int *lost;   /* of td_how, as long as open runs; and so are: */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "lib/fiber/fiber.h"
 
@@ -98,6 +99,22 @@ void td_file_close(struct td_file *f)
 		f->over->free(f->over);
 	free(f->path);
 	free(f);
+}
+
+static long is_file_run(void *arg)
+{
+	struct stat st;
+
+	return !stat(arg, &st) && S_ISREG(st.st_mode);
+}
+
+void td_file_cached(const char *path, struct td_io *cached, unsigned *flags, struct td_io **io)
+{
+	if (!cached || !(*flags & TD_FILE_DIRECT) ||
+	    !td_await_call(*io, is_file_run, (void *)(uintptr_t)path))
+		return;
+	*flags &= ~TD_FILE_DIRECT;
+	*io = cached;
 }
 
 void td_file_renewed(struct td_file *f)

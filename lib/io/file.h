@@ -42,6 +42,13 @@ int td_file_open(struct td_io *io, const char *path, unsigned flags, struct td_f
 int td_file_open_in(struct td_io *io, const char *path, unsigned flags,
 		    const struct td_reach *reach, struct td_file **out, struct td_err *err);
 void td_file_close(struct td_file *f); /* on a fiber; nothing in flight; NULL is fine */
+/*
+ * For a file that is only read, and may be read through the page cache, by the engine `cached': is
+ * it?  Then *flags and *io are changed to that.  Regular files alone are: the kernel keeps their
+ * pages in agreement with what others write, and a block device's it does not.  One that cannot be
+ * told is left as it is, and so is each where cached is NULL.  On a fiber.
+ */
+void td_file_cached(const char *path, struct td_io *cached, unsigned *flags, struct td_io **io);
 
 /* All that a sync which failed may have lost has been written once more, and is complete: the next
  * sync says how that one went.  For whoever has those bytes in memory. */

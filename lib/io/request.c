@@ -33,6 +33,7 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->file_flags = how->flags;
 	image->key = how->key;
 	image->reach = how->reach;
+	image->cached = how->cached;
 	image->redo = how->redo;
 	image->settle =
 		how->settle || !(how->flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_LOOK));

@@ -338,7 +338,7 @@ static void gate_send(struct lane *l, bool open)
 	l->gate = open ? OPENING : CLOSING;
 	l->order.open = open;
 	if (open) {
-		l->order.direct = c->mode->file_flags & TD_FILE_DIRECT;
+		l->order.direct = c->mode->file_flags & c->image->file_flags & TD_FILE_DIRECT;
 		l->order.fua = c->mode->fua_every_write;
 		l->order.choice = l->home->choice;
 		l->order.ops = c->io->ops;

@@ -200,9 +200,9 @@ static bool reads_are_cached(const struct vbd *v)
 
 	if (!v->spec || !(v->opt.mode->file_flags & TD_FILE_DIRECT))
 		return v->spec;
-	if (!v->opt.parents_cache || !i || !i->backing)
+	if (!v->opt.parents_cache || !i || (!i->backing && !v->opt.read_only))
 		return v->opt.parents_cache;
-	while ((i = i->backing))
+	for (; i; i = i->backing)
 		if (!(i->file_flags & TD_FILE_DIRECT))
 			return true;
 	return false;

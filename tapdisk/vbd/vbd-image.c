@@ -196,6 +196,8 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 	rc = chain_open(n->spec, &how, n->io, &n->leaf, err);
 	if (rc < 0)
 		n->leaf = NULL;
+	else
+		n->io = n->leaf->io; /* PC4 */
 	return rc;
 }
 

@@ -98,7 +98,36 @@ for type in vhd qcow2; do
 	says "$type, no more" direct direct false
 	right "$type, no more"
 	stop
+	# a leaf that is only read is read as they are
+	start -a "$type:$WORK/l" -R
+	says "$type, -R" direct direct false
+	stop
+	start -a "$type:$WORK/l" -D -R
+	says "$type, -D -R" cached cached true
+	right "$type, read-only"
+	expect 0 tap_ctl audit -p "$pid" -m "$minor" --json
+	has "$type, read-only: the audit" "$(tr -d ' \n' <<<"$OUT")" '"as_asked":true'
+	expect 0 tap_ctl upgrade -p "$pid"
+	find_pid
+	says "$type, -D -R, upgraded" cached cached true
+	right "$type, read-only, upgraded"
+	stop
 done
+
+# no file of the chain is looked at in another way than it is then read: a parent's file system may not know O_DIRECT
+if command -v strace >/dev/null; then
+	chain vhd
+	cat >traced <<-EOF
+		#!/bin/sh
+		exec strace -D -f -qq -A -o "$WORK/trace" -e trace=openat,openat2 -e signal=none -- "$top_builddir/tapdisk/tapdisk" "\$@"
+	EOF
+	chmod +x traced
+	TAPDISK=$WORK/traced start -a "vhd:$WORK/l" -D
+	stop
+	is "opened with O_DIRECT" "$(grep -w O_DIRECT trace | sed 's/[^"]*"\([^"]*\)".*/\1/' | sort -u)" "$WORK/l"
+else
+	echo "no strace: how parents are looked at is not seen"
+fi
 
 # a collector writes the base whose pages this host has: coalesce, relink, pause, unpause
 chain vhd
@@ -136,6 +165,17 @@ if dev=$(losetup --show -f "$WORK/raw" 2>/dev/null); then
 	is "its leaf" "$(way "$WORK/l")" direct
 	expect 0 tap_ctl stats -p "$pid" -m "$minor"
 	has "nothing is claimed" "$OUT" '"read_caching": "false"'
+	stop
+	start -a "vhd:$WORK/l" -D -R
+	is "a parent on a device, under a leaf that is only read" "$(way "$dev")" direct
+	is "that leaf" "$(way "$WORK/l")" cached
+	stop
+	start -a "aio:$dev" -D -R
+	is "a device that is only read" "$(way "$dev")" direct
+	expect 0 tap_ctl stats -p "$pid" -m "$minor"
+	has "of it nothing is claimed" "$OUT" '"read_caching": "false"'
+	stop
+	start -a "vhd:$WORK/l" -D
 	expect 0 guest verify 0 1048576 1
 	dd if=other of=raw bs=1M count=1 conv=notrunc,fsync status=none
 	expect 0 guest verify 0 1048576 5
