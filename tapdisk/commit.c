@@ -9,10 +9,10 @@
 #include "lib/fiber/await.h"
 #include "lib/fiber/fiber.h"
 
-#define CHUNK      (512u << 10)   /* LC8 */
-#define WINDOW     (256ull << 20) /* bytes that N is asked about at a time */
-#define STEPS      64             /* such questions without a wait, at most */
-#define BREATH     0.05           /* s that guests get after a piece, at most */
+#define CHUNK      (512u << 10)  /* LC8 */
+#define WINDOW     (16ull << 20) /* bytes that N is asked about at a time: so fine is the progress */
+#define STEPS      64            /* such questions without a wait, at most */
+#define BREATH     0.05          /* s that guests get after a piece, at most */
 #define SAVE_BYTES (256ull << 20)
 #define SAVE_TIME  10.0 /* s */
 #define BLOCK      16   /* bits; larger where that would be too many */
