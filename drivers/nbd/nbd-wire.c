@@ -64,7 +64,7 @@ static void cmd_done(struct nbdc_client *n, struct nbdc_cmd *cmd, int err)
 }
 
 /* K3.  The connection has ended, or is ended because of what came through it. */
-static void lose(struct nbdc_client *n, const char *why)
+void nbdc_wire_lose(struct nbdc_client *n, const char *why)
 {
 	char text[160];
 	struct td_list *l;
@@ -76,8 +76,9 @@ static void lose(struct nbdc_client *n, const char *why)
 	ev_io_stop(n->loop, &n->out);
 	ev_clear_pending(n->loop, &n->send);
 	shutdown(n->fd, SHUT_RDWR);
-	td_log(LOG_ERR, "nbd:%s: %s: all requests fail until the disk is closed and opened again",
-	       n->name, why);
+	td_log(n->copy ? LOG_INFO : LOG_ERR,
+	       "nbd:%s: %s: all requests fail until the disk is closed and opened again", n->name,
+	       why);
 	snprintf(text, sizeof text,
 		 "%s: all requests fail until the disk is closed and opened again", why);
 	td_image_fault(n->image, text); /* for those who look at the list */
@@ -253,7 +254,7 @@ static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 			ev_io_start(loop, &n->out);
 			return;
 		} else if (errno != EINTR) {
-			lose(n, strerror(errno));
+			nbdc_wire_lose(n, strerror(errno));
 			return;
 		}
 	}
@@ -300,7 +301,8 @@ static bool take_reply(struct nbdc_client *n, const uint8_t *p)
 	uint32_t error = nbd_get32(p + 4);
 
 	if (nbd_get32(p) != NBD_SIMPLE_MAGIC || !cmd) {
-		lose(n, "the server breaks the protocol: a reply to nothing that it was asked");
+		nbdc_wire_lose(
+			n, "the server breaks the protocol: a reply to nothing that it was asked");
 		return false;
 	}
 	if (cmd->type == NBD_CMD_READ && !error) {
@@ -375,7 +377,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0) {
-		lose(n, got ? strerror(errno) : "the server has closed the connection");
+		nbdc_wire_lose(n, got ? strerror(errno) : "the server has closed the connection");
 		return;
 	}
 	n->filled += (uint32_t)((size_t)got < wanted ? (size_t)got : wanted);
@@ -394,7 +396,8 @@ void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req)
 	req->pending = 1; /* until all of it is in commands */
 	req->err = 0;
 	req->state[0] = 0;
-	req->state[1] = (req->flags & TD_FUA) && !(n->x.flags & NBD_FLAG_SEND_FUA) && !n->nosync
+	req->state[1] = (req->flags & TD_FUA) && !(n->x.flags & NBD_FLAG_SEND_FUA) &&
+					(n->x.flags & NBD_FLAG_SEND_FLUSH) && !n->nosync
 				? FLUSH_AFTER
 				: PLAIN;
 	td_list_add(&n->waiting, &req->link);

@@ -165,7 +165,7 @@ static int check_export(const struct td_image *image, const struct nbdc_offer *x
 			       "nbd:%s: the server does not allow writing: open it read-only (-R)",
 			       image->path);
 	if (writes(image) && !(x->flags & NBD_FLAG_SEND_FLUSH) &&
-	    !(image->file_flags & TD_FILE_NOSYNC))
+	    !(image->file_flags & (TD_FILE_NOSYNC | TD_FILE_COPY)))
 		return td_fail(err, EOPNOTSUPP,
 			       "nbd:%s: the server does not support flush, so that it is unknown "
 			       "when data is on disk: open it "
@@ -292,6 +292,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	n->image = image;
 	n->loop = image->io->loop;
 	n->nosync = image->file_flags & TD_FILE_NOSYNC;
+	n->copy = image->file_flags & TD_FILE_COPY;
 	n->lock = -1;
 	rc = nbdc_left_open(n, image, image->lost, &was, err);
 	if (!rc)
@@ -348,14 +349,19 @@ static void client_submit(struct td_image *image, struct td_req *req)
 	if (req->op == TD_FLUSH && n->nosync)
 		td_req_done(req, n->lost ? -EIO : 0);
 	else if (req->op == TD_FLUSH && !(n->x.flags & NBD_FLAG_SEND_FLUSH))
-		/* nothing is ever written */
-		td_req_done(req, 0);
+		/* nothing is ever written; or it is a copy, whose writes have all been answered */
+		td_req_done(req, n->lost ? -EIO : 0);
 	else if (req->op == TD_DISCARD && !(n->x.flags & NBD_FLAG_SEND_TRIM))
 		td_req_done(req, 0);
 	else if (req->op == TD_WRITE_ZEROES && !(n->x.flags & NBD_FLAG_SEND_WRITE_ZEROES))
 		td_req_done(req, -EOPNOTSUPP);
 	else
 		nbdc_wire_submit(n, req);
+}
+
+static void client_abandon(struct td_image *image, const char *why)
+{
+	nbdc_wire_lose(image->priv, why);
 }
 
 const struct td_driver td_driver_nbd = {
@@ -365,4 +371,5 @@ const struct td_driver td_driver_nbd = {
 	.open = client_open,
 	.close = client_close,
 	.submit = client_submit,
+	.abandon = client_abandon,
 };

@@ -80,6 +80,7 @@ struct nbdc_client {
 	int fd, lock; /* lock: the host's, or -1 */
 	struct nbdc_offer x;
 	bool nosync;                 /* TD_FILE_NOSYNC: nothing need be durable */
+	bool copy;                   /* TD_FILE_COPY: a server without flush will do */
 	bool lost;                   /* K3 */
 	struct nbdc_left *left, own; /* left: the file's, or own where no successor can be */
 
@@ -130,5 +131,6 @@ void nbdc_wire_start(struct nbdc_client *n);
 bool nbdc_wire_stop(struct nbdc_client *n);
 /* As td_driver.submit; the server can do it. */
 void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req);
+void nbdc_wire_lose(struct nbdc_client *n, const char *why); /* K3 */
 
 #endif

@@ -145,6 +145,10 @@ struct td_driver {
 	 * image is closed; a FLUSH that comes after such a write makes that durable too.
 	 */
 	bool (*map)(struct td_image *image, uint64_t off, uint64_t len, struct td_map *out);
+	/* Optional; never waits: the image is given up.  What is under way ends within this call,
+	 * and all that comes fails; then it is closed.  Without it, what is under way ends when it
+	 * does. */
+	void (*abandon)(struct td_image *image, const char *why);
 };
 
 #define TD_SPEC_MAX 4160 /* bytes of "type:path" with a path of 4,095 */
@@ -258,6 +262,8 @@ void td_image_fault(struct td_image *image, const char *why);
  * iov. */
 void td_submit(struct td_image *image, struct td_req *req);
 void td_pass(struct td_req *req); /* of one that a gate has kept */
+/* By the driver that has it: another image completes it instead. */
+void td_forward(struct td_req *req, struct td_image *to);
 /* A driver has finished: exactly once a request. */
 void td_req_done(struct td_req *req, int err);
 

@@ -157,6 +157,13 @@ void td_pass(struct td_req *req)
 	image->driver->submit(image, req);
 }
 
+void td_forward(struct td_req *req, struct td_image *to)
+{
+	assert(req->image && req->image->magic == TD_IMAGE_MAGIC);
+	req->image->inflight--;
+	td_submit(to, req);
+}
+
 void td_req_done(struct td_req *req, int err)
 {
 	struct td_image *image = req->image;
