@@ -11,6 +11,8 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/leaf-cache.c \
 	tapdisk/limit.c \
 	tapdisk/limit.h \
+	tapdisk/mirror.c \
+	tapdisk/mirror.h \
 	tapdisk/options.c \
 	tapdisk/options.h \
 	tapdisk/parent-disk.c \

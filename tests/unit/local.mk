@@ -30,6 +30,7 @@ UNIT_PARTS = \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
 	tests/unit/test-leaf-cache \
+	tests/unit/test-mirror \
 	tests/unit/test-inflight \
 	tests/unit/test-align \
 	tests/unit/test-io \
@@ -95,6 +96,11 @@ tests_unit_test_leaf_cache_SOURCES = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_leaf_cache_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_mirror_SOURCES = \
+	tests/unit/test-mirror.c \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_mirror_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_limit_SOURCES = tests/unit/test-limit.c tests/support/suite.h
 tests_unit_test_limit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)
