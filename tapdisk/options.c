@@ -152,6 +152,36 @@ static int set_changed(struct vbd_options *o, const char *v, struct td_err *err)
 	return 0;
 }
 
+/* "null", as toolstacks write it: none any more. */
+static int set_mirror(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	const char *colon = strchr(v, ':');
+	bool none = !strcmp(v, "null");
+
+	if ((!none && (!colon || colon == v || !colon[1])) || strlen(v) >= sizeof o->mirror)
+		return td_fail(err, EINVAL,
+			       "mirror=%.100s: say TYPE:PATH in less than %zu bytes, as in "
+			       "nbd:NAME, or null for none",
+			       v, sizeof o->mirror);
+	strcpy(o->mirror, none ? "" : v);
+	o->mirror_said = true;
+	return 0;
+}
+
+static int set_mirror_timeout(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	char *end;
+	long n = strtol(v, &end, 10);
+
+	if (end == v || *end || n < 0 || n > 86400)
+		return td_fail(err, EINVAL,
+			       "mirror-timeout=%.100s: say after how many seconds without an "
+			       "answer a mirror has failed, 0 for never, a day at most",
+			       v);
+	o->mirror_timeout = n ? (int)n : -1;
+	return 0;
+}
+
 /* The host's too: how it is done, and not what is promised. */
 static int set_io(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -204,6 +234,8 @@ static const struct {
 	{"changed-blocks", set_changed, true, false},
 	{"parent-disk", set_parent_disk, true, false},
 	{"leaf-cache", set_leaf_cache, true, false},
+	{"mirror", set_mirror, true, false},
+	{"mirror-timeout", set_mirror_timeout, false, false},
 	{"parent-dirs", set_parent_dirs, false, true},
 	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
@@ -261,7 +293,8 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 	       a->parents_cache == b->parents_cache && options_sector(a) == options_sector(b) &&
 	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file) &&
 	       !strcmp(a->changed, b->changed) && a->parent_disk == b->parent_disk &&
-	       a->leaf_cache == b->leaf_cache;
+	       a->leaf_cache == b->leaf_cache && !strcmp(a->mirror, b->mirror) &&
+	       options_patience(a) == options_patience(b);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)
@@ -277,6 +310,16 @@ int options_check(const struct vbd_options *o, const char *type, struct td_err *
 		return td_fail(err, EINVAL,
 			       "parent-disk=%d: an image of the type %s stands on no other",
 			       o->parent_disk - 1, type);
+	if (o->shared && o->mirror[0])
+		return td_fail(
+			err, EINVAL,
+			"shared=yes and a mirror do not go together: what other hosts write would "
+			"not be mirrored");
+	if ((o->parent_disk > 0 || o->leaf_cache) && o->mirror[0] && strncmp(o->mirror, "nbd:", 4))
+		return td_fail(
+			err, EOPNOTSUPP,
+			"parent-disk (-e) or leaf-cache (-r), and a secondary (-2) that is an "
+			"image and would be read, are not in this version together");
 	if (o->shared && !raw)
 		return td_fail(
 			err, EINVAL,

@@ -9,6 +9,8 @@
 #include "td/ctl.h"
 #include "td/log.h"
 
+#define MIRROR_TIMEOUT 60 /* s */
+
 struct vbd_options {
 	const struct td_cache_mode *mode;
 	bool unsafe; /* the second word that cache=unsafe asks for */
@@ -34,6 +36,10 @@ struct vbd_options {
 			       (tapdisk/leaf-cache.h) */
 	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */
 	char changed[1024];   /* the log of changed blocks (tapdisk/changed.h); "": none */
+	char mirror[1024];    /* type:path of the mirror (tapdisk/mirror.h); "": none */
+	bool mirror_said;     /* a word has been said of it, be it that there is none */
+	int mirror_timeout;   /* s without an answer after which it has failed; 0:
+				 MIRROR_TIMEOUT, -1: never */
 	struct td_key key;    /* of an encrypted image */
 	struct limit_rates limit;
 };
@@ -41,6 +47,12 @@ struct vbd_options {
 static inline unsigned options_sector(const struct vbd_options *o)
 {
 	return o->sector_size ? o->sector_size : 512;
+}
+
+/* s; 0: never */
+static inline int options_patience(const struct vbd_options *o)
+{
+	return o->mirror_timeout > 0 ? o->mirror_timeout : o->mirror_timeout ? 0 : MIRROR_TIMEOUT;
 }
 
 /* The host's defaults: tapdisk.conf over what is built in. */

@@ -140,6 +140,9 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 	case TC_WAIT:
 		a->wait = true;
 		return 0;
+	case TC_SECONDARY:
+		a->secondary = text;
+		return 0;
 	case TC_READ_ONLY:
 		a->read_only = true;
 		return 0;

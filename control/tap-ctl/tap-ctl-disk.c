@@ -72,17 +72,10 @@ int tc_detach(pid_t pid, int minor, bool keep, bool *last, struct td_err *err)
 	return ret;
 }
 
-/* As an option, which an older tapdisk refuses rather than passes over; and if it is the only one,
- * an unpause leaves the others alone. */
-static int add_changed(const struct tc_args *a, json_t *req, struct td_err *err)
+/* As an option, which an older tapdisk refuses rather than passes over; and without a -o, an
+ * unpause leaves the others alone. */
+static int add_word(json_t *req, json_t *word, struct td_err *err)
 {
-	char *path = tc_absolute(a->changed);
-	json_t *word = path ? json_sprintf("changed-blocks=%s", path) : NULL;
-	int ret = word ? 0 : td_fail(err, path ? EILSEQ : errno, "%s: no such path", a->changed);
-
-	free(path);
-	if (ret)
-		return ret;
 	if (!json_object_get(req, "options")) {
 		json_object_set_new(req, "options", json_array());
 		json_object_set_new(req, "keep_options", json_true());
@@ -90,6 +83,29 @@ static int add_changed(const struct tc_args *a, json_t *req, struct td_err *err)
 	if (json_array_append_new(json_object_get(req, "options"), word))
 		return td_fail(err, ENOMEM, "out of memory");
 	return 0;
+}
+
+static int add_changed(const struct tc_args *a, json_t *req, struct td_err *err)
+{
+	char *path = tc_absolute(a->changed);
+	json_t *word = path ? json_sprintf("changed-blocks=%s", path) : NULL;
+	int ret = word ? 0 : td_fail(err, path ? EILSEQ : errno, "%s: no such path", a->changed);
+
+	free(path);
+	return ret ? ret : add_word(req, word, err);
+}
+
+/* TYPE:PATH, or null for none. */
+static int add_secondary(const struct tc_args *a, json_t *req, struct td_err *err)
+{
+	char *spec = NULL;
+	int ret = strcmp(a->secondary, "null") ? tc_spec(a->secondary, &spec, err) : 0;
+	json_t *word = ret ? NULL : json_sprintf("mirror=%s", spec ?: "null");
+
+	free(spec);
+	if (!ret && !word)
+		ret = td_fail(err, EILSEQ, "'%s' is not UTF-8 text", a->secondary);
+	return ret ? ret : add_word(req, word, err);
 }
 
 /* Puts args (made absolute) and options into req. */
@@ -111,7 +127,8 @@ static int disk_image(const struct tc_args *a, json_t *req, struct td_err *err)
 	}
 	if (a->options && json_object_set_new(req, "options", json_deep_copy(a->options)))
 		return td_fail(err, ENOMEM, "out of memory");
-	return a->changed ? add_changed(a, req, err) : 0;
+	ret = a->secondary ? add_secondary(a, req, err) : 0;
+	return !ret && a->changed ? add_changed(a, req, err) : ret;
 }
 
 /* Reads the key to its end from standard input, and puts it into req in hexadecimal. */

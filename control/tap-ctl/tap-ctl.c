@@ -41,7 +41,8 @@
 		{'R', "read-only", NULL, "open it read-only", TC_READ_ONLY},                       \
 		{'D', "buffered", NULL,                                                            \
 		 "read parents through the host's page cache: -o parents-cache=yes", TC_BUFFERED}, \
-		{'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},        \
+		{'2', "secondary", "TYPE:PATH",                                                    \
+		 "a mirror: what the guest writes goes there as well", TC_SECONDARY},              \
 		{'s', "failover", NULL,                                                            \
 		 "switch to the secondary when space runs out; not in this version", TC_LATER},    \
 		{'t', "request-timeout", "SECONDS",                                                \
@@ -111,7 +112,8 @@ static const struct tc_opt opts_unpause[] = {
 	OPT_MINOR,
 	{'a', "args", "TYPE:PATH", "go on with this image instead of the old one", TC_ARGS},
 	{'o', "option", "KEY=VALUE", "an option of the disk; may be repeated", TC_OPTION},
-	{'2', "secondary", "TYPE:PATH", "a mirror; not in this version", TC_LATER},
+	{'2', "secondary", "TYPE:PATH",
+	 "a mirror, from now on; null: none; without it, the mirror goes on", TC_SECONDARY},
 	{'c', "changed-blocks", "PATH", "keep a log of changed blocks there; without it, none",
 	 TC_CHANGED},
 	OPT_HELP};

@@ -41,6 +41,7 @@ enum tc_what {
 	TC_CHANGED,
 	TC_RATE,
 	TC_WAIT,
+	TC_SECONDARY,
 	TC_HELP,
 	TC_LATER, /* part of the command line that clients know, but not of this version: refused,
 		     never ignored */
@@ -55,7 +56,7 @@ struct tc_opt {
 struct tc_args {
 	pid_t pid;                                       /* -1: not given, as below */
 	int minor, timeout;                              /* timeout: s */
-	const char *args, *type, *file, *name, *changed; /* NULL: not given */
+	const char *args, *type, *file, *name, *changed, *secondary; /* NULL: not given */
 	json_t *options;                                 /* array of "key=value"; NULL: none */
 	int count;                                       /* of top; 0: no end */
 	double delay;                                    /* of top; s; 0: not given */

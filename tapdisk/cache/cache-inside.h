@@ -21,6 +21,12 @@ static inline bool cache_leaving(const struct cache *c, const struct td_req *req
 	return c->leaves && c->leaves(c, req);
 }
 
+static inline void cache_tell_torn(struct cache *c)
+{
+	if (c->torn)
+		c->torn(c);
+}
+
 /* --- cache.c --- */
 
 void cache_dispatch(struct cache *c, struct td_req *req); /* begins one that is counted as active */

@@ -225,6 +225,8 @@ static void op_done(struct td_req *child, int err)
 	else if ((child->flags & TD_FUA) && c->sticky)
 		err = -EIO; /* C6: a concurrent failure may have consumed the error that this write
 			       was to hear */
+	if (write && err && err != -EOPNOTSUPP)
+		cache_tell_torn(c);
 	/* only the write that was sent to see tells: others may lie where space is taken already */
 	probe = c->probe == req;
 	if (!err && req->op != TD_WRITE && lasting(c, req))

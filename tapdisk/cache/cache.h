@@ -75,8 +75,10 @@ struct cache {
 	ev_timer retry;
 
 	void (*changed)(struct cache *c); /* sticky or out_of_space has changed */
-	void (*idle)(struct cache *c);    /* the image has nothing left, after cache_quiesce, or
-					     `active' has come to 0 */
+	/* optional: a change that the image may have had in part was answered with an error */
+	void (*torn)(struct cache *c);
+	void (*idle)(struct cache *c); /* the image has nothing left, after cache_quiesce, or
+					  `active' has come to 0 */
 	void *owner;
 
 	struct cache_op *ops; /* free list */

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/bytes.h"
+#include "lib/passed.h"
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/ctl/handover.h"
 
@@ -22,6 +24,26 @@ int ctl_op_handover(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 	if (!rc)
 		server_end();
 	return rc;
+}
+
+/* A connection that the disk's mirror had, under its name again. */
+static int keep_passed(struct ctl_call *call, int *used, struct td_err *err)
+{
+	const json_t *p = json_object_get(call->req, "passed");
+	const char *name = json_string_value(json_object_get(p, "name")),
+		   *hex = json_string_value(json_object_get(p, "note"));
+	uint8_t note[TD_PASSED_NOTE];
+	int rc;
+
+	if (!p)
+		return 0;
+	if (!name || !hex || call->nfds <= *used || strlen(hex) != 2 * sizeof note ||
+	    !td_get_hex(hex, note, sizeof note))
+		return td_fail(err, EINVAL, "the mirror's connection makes no sense");
+	rc = td_passed_keep(name, call->fds[*used], note, sizeof note);
+	call->fds[(*used)++] = -1; /* taken over */
+	return rc < 0 ? td_fail(err, -rc, "the mirror's connection is not kept: %s", strerror(-rc))
+		      : 0;
 }
 
 /* Whoever asks this kills us when we fail: nothing is undone, and above all not the records. */
@@ -44,6 +66,8 @@ int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td
 		return rc;
 	rc = server_adopt((int)minor, call->fds[0], &v, err);
 	call->fds[0] = -1; /* taken over */
+	if (!rc)
+		rc = keep_passed(call, &used, err);
 	if (!rc)
 		rc = vbd_reopen(v, spec, &o, &past, err);
 	json_array_foreach (json_object_get(call->req, "rings"), i, ring)

@@ -96,7 +96,10 @@ struct vbd_past ctl_get_past(const json_t *past)
 	json_int_t sectors = json_integer_value(json_object_get(past, "sectors")),
 		   sticky = json_integer_value(json_object_get(past, "sticky"));
 	struct vbd_past was = {.paused = json_is_true(json_object_get(past, "paused")),
-			       .log = record_log(past)};
+			       .log = record_log(past),
+			       .mirror_failed =
+				       json_is_true(json_object_get(past, "mirror_failed")),
+			       .handed = json_is_true(json_object_get(past, "handed"))};
 
 	if (sectors > 0 && sectors <= INT64_MAX / 512)
 		was.sectors = (uint64_t)sectors;
@@ -229,6 +232,7 @@ static int keep_options(struct vbd *v, const json_t *req, const char *spec, stru
 
 	*o = v->opt;
 	o->changed[0] = 0;
+	o->mirror_said = false;
 	if (spec && v->spec && strcmp(spec, v->spec))
 		o->data_file[0] = 0; /* it was named for another image */
 	json_array_foreach (json_object_get(req, "options"), i, w)
@@ -251,6 +255,8 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 	v->users--;
 	if (!rc && has && !o.limit.said)
 		o.limit = v->opt.limit; /* it takes a word to lift them */
+	if (!rc && has && !o.mirror_said)
+		strcpy(o.mirror, v->opt.mirror); /* and to end it */
 	if (!rc)
 		rc = vbd_unpause(v, spec, has ? &o : NULL, err);
 	if (!rc)

@@ -36,9 +36,26 @@ static json_t *images_json(const struct vbd *v)
 	struct lane_count n = lanes_count(&v->cache); /* the leaf's, all of them */
 	json_t *a = json_array();
 
-	for (const struct td_image *i = v->leaf; i; i = i->backing, n = (struct lane_count){0})
+	for (const struct td_image *i = v->leaf; i; i = i->backing, n = (struct lane_count){0}) {
 		json_array_append_new(a, image_json(i, &n));
+		if (i == v->leaf && v->mirror && !v->mirror_failed)
+			json_array_append_new(
+				a, image_json(mirror_copy(v->mirror), &(struct lane_count){0}));
+	}
 	return a;
+}
+
+static json_t *mirror_json(const struct vbd *v)
+{
+	struct mirror_stats n = v->mirror ? mirror_stats(v->mirror) : (struct mirror_stats){0};
+	const char *why = v->mirror ? mirror_why(v->mirror) : NULL;
+	json_t *j =
+		json_pack("{s:s, s:b, s:i, s:I}", "args", v->opt.mirror, "failed", v->mirror_failed,
+			  "under_way", (int)n.under_way, "waited", (json_int_t)n.waited);
+
+	if (why)
+		json_object_set_new(j, "reason", json_string(why));
+	return j;
 }
 
 /* The first device's, all its queues together. */
@@ -219,8 +236,8 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		return NULL;
 	j = json_pack("{s:s, s:[I,I], s:o, s:i, s:i, s:i, s:s}", "name", v->spec ? v->spec : "",
 		      "secs", (json_int_t)n[0].sectors, (json_int_t)n[1].sectors, "images",
-		      images_json(v), "FIXME_enospc_redirect_count", 0, "nbd_mirror_failed", 0,
-		      "reqs_outstanding", (int)stats_under_way(s), "read_caching",
+		      images_json(v), "FIXME_enospc_redirect_count", 0, "nbd_mirror_failed",
+		      v->mirror_failed, "reqs_outstanding", (int)stats_under_way(s), "read_caching",
 		      reads_are_cached(v) ? "true" : "false");
 	if (!j) {
 		free(t);
@@ -241,6 +258,8 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 				json_pack("{s:I, s:I}", "kept",
 					  (json_int_t)leaf_cache_stats(v->kept).kept, "left_out",
 					  (json_int_t)leaf_cache_stats(v->kept).left_out));
+		if (v->opt.mirror[0])
+			json_object_set_new(j, "mirror", mirror_json(v));
 		if (v->changes)
 			json_object_set_new(j, "changed_blocks",
 					    json_pack("{s:s, s:I}", "log", v->opt.changed, "set",

@@ -13,6 +13,7 @@
 #include "lib/ctl-client.h"
 #include "lib/fiber/fiber.h"
 #include "lib/msg.h"
+#include "lib/passed.h"
 #include "tapdisk/blkif/inflight.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/server.h"
@@ -96,9 +97,28 @@ static void put_key(json_t *o, const struct td_key *key)
 	explicit_bzero(hex, sizeof hex);
 }
 
-/* Of a disk that has been given; its descriptors into fds: the marker, and those of each ring. NULL
- * and text. */
-static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, struct td_err *err)
+/* The connection that the disk's mirror goes on with (MI8 of tapdisk/mirror.h), if it is one that
+ * was passed: to `fds' behind the marker.  -1: none. */
+static int put_mirror(json_t *o, const struct vbd *v, int *fds, int *nfds)
+{
+	bool passed = !strncmp(v->opt.mirror, "nbd:", 4) && !v->mirror_failed;
+	uint8_t note[TD_PASSED_NOTE];
+	char hex[2 * sizeof note + 1];
+	int fd = passed ? td_passed_take(v->opt.mirror + 4, note, sizeof note) : -1;
+
+	if (fd < 0)
+		return -1;
+	td_put_hex(hex, note, sizeof note);
+	json_object_set_new(o, "passed",
+			    json_pack("{s:s, s:s}", "name", v->opt.mirror + 4, "note", hex));
+	fds[(*nfds)++] = fd;
+	return fd;
+}
+
+/* Of a disk that has been given; its descriptors into fds: the marker, the mirror's, which is the
+ * caller's to close, and those of each ring.  NULL and text. */
+static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, int *mirror,
+			 struct td_err *err)
 {
 	json_t *o = record_json(v), *past, *rings = json_array();
 
@@ -109,6 +129,7 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 	}
 	*nfds = 0;
 	fds[(*nfds)++] = v->marker;
+	*mirror = put_mirror(o, v, fds, nfds);
 	td_list_each (l, &v->given) {
 		const struct vbd_ring *r = td_entry(l, struct vbd_ring, link);
 
@@ -117,9 +138,9 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, st
 		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS; i++)
 			fds[(*nfds)++] = r->fds[i];
 	}
-	past = json_pack("{s:b, s:I, s:i, s:O}", "paused", !v->going, "sectors",
+	past = json_pack("{s:b, s:I, s:i, s:O, s:b, s:b}", "paused", !v->going, "sectors",
 			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
-			 json_object_get(o, "log"));
+			 json_object_get(o, "log"), "mirror_failed", v->mirror_failed, "handed", 1);
 	if (json_object_get(o, "commit"))
 		json_object_set(past, "commit", json_object_get(o, "commit"));
 	json_object_set_new(o, "op", json_string("adopt"));
@@ -160,11 +181,14 @@ static int sound_out(struct td_io *io, pid_t to, struct td_err *err)
 static int pass(struct td_io *io, pid_t to, struct vbd *v, struct td_err *err)
 {
 	struct question q = {.pid = to, .err = err};
-	int fds[TD_MSG_FDS];
+	int fds[TD_MSG_FDS], mirror = -1, rc;
 
-	q.req = disk_json(v, fds, &q.nfds, err);
+	q.req = disk_json(v, fds, &q.nfds, &mirror, err);
 	q.fds = fds;
-	return q.req ? ask_peer(io, q, NULL) : -err->code;
+	rc = q.req ? ask_peer(io, q, NULL) : -err->code;
+	if (mirror >= 0) /* the other's, from here on, whatever became of it */
+		close(mirror);
+	return rc;
 }
 
 struct given {

@@ -11,6 +11,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/vbd/vbd-commit.c \
 	tapdisk/vbd/vbd-image.c \
 	tapdisk/vbd/vbd-inside.h \
+	tapdisk/vbd/vbd-mirror.c \
 	tapdisk/vbd/vbd-move.c \
 	tapdisk/vbd/vbd-ring.c \
 	tapdisk/vbd/vbd-state.c \

@@ -38,6 +38,10 @@ static json_t *words(const struct vbd_options *o)
 		json_array_append_new(a, json_sprintf("parent-disk=%d", o->parent_disk - 1));
 	if (o->leaf_cache)
 		json_array_append_new(a, json_string("leaf-cache=yes"));
+	if (o->mirror[0]) /* nor this one: its copy would miss what follows */
+		json_array_append_new(a, json_sprintf("mirror=%s", o->mirror));
+	if (o->mirror_timeout)
+		json_array_append_new(a, json_sprintf("mirror-timeout=%d", options_patience(o)));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
 	/* a successor starts with what the host's configuration says, which may be another by now
 	 */
@@ -128,11 +132,11 @@ json_t *record_json(const struct vbd *v)
 	char boot[40];
 
 	td_redo_boot(boot);
-	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s}", "args", v->spec, "options",
+	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s, s:b}", "args", v->spec, "options",
 		      words(&v->opt), "read_only", v->opt.read_only, "name", v->opt.name,
 		      "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
 		      (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
-		      log ? boot : "");
+		      log ? boot : "", "mirror_failed", v->mirror_failed);
 	job = job_json(v);
 	if (o && job)
 		json_object_set_new(o, "commit", job);
@@ -193,6 +197,7 @@ int record_read(int minor, struct vbd_recorded *out)
 	r.past.sticky = -(int)json_integer_value(json_object_get(o, "sticky"));
 	r.past.log = record_log(o);
 	record_job(o, &r.past.job);
+	r.past.mirror_failed = json_is_true(json_object_get(o, "mirror_failed"));
 	json_decref(o);
 	if (rc < 0 || !r.spec) {
 		td_log(LOG_ERR, "minor %d: %s makes no sense%s%s", minor, path, rc < 0 ? ": " : "",

@@ -10,6 +10,7 @@
  *   encrypted: bool                  it is open with a key
  *   paused: bool, sectors            the image is closed; the guest knows the disk with that size
  *   sticky: errno                    a flush failed: writes and flushes go on failing
+ *   mirror_failed: bool              stays until the disk gets another (tapdisk/mirror.h)
  *   log: the host's boot             there is a redo log (G6 of lib/redo.h); "": none
  *   commit: {image, parent, state, text, error, at, done, all, rate}
  *                                    a live commit, under way or over (struct vbd_job_was); absent:

@@ -7,13 +7,13 @@
 /* Changes with each request that the image completes. */
 static uint64_t progress_made(const struct cache *c)
 {
-	const struct td_image *i = c->image;
-
 	struct lane_count n = lanes_count(c);
+	uint64_t sum = c->written + c->flushed + n.hits[0] + n.hits[1] + n.fail[0] + n.fail[1];
 
-	return i ? c->written + c->flushed + i->n.hits[0] + i->n.hits[1] + i->n.fail[0] +
-			       i->n.fail[1] + n.hits[0] + n.hits[1] + n.fail[0] + n.fail[1]
-		 : 0;
+	/* a read that passes the first image counts with the next */
+	for (const struct td_image *i = c->image; i; i = i->backing)
+		sum += i->n.hits[0] + i->n.hits[1] + i->n.fail[0] + i->n.fail[1];
+	return sum;
 }
 
 static void on_look(struct ev_loop *loop, ev_timer *w, int revents)

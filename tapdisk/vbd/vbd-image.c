@@ -153,8 +153,11 @@ struct opening {
 	struct td_image *leaf;
 	struct changed *changed;
 	struct leaf_cache *kept;
-	char *copy; /* of spec */
-	int lost;   /* -errno of a sync that failed, or 0 */
+	struct mirror *mirror;
+	struct td_image *copy; /* the mirror's */
+	bool mirror_failed;
+	char *spec_copy;
+	int lost; /* -errno of a sync that failed, or 0 */
 	bool shrunk;
 };
 
@@ -201,6 +204,19 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 	return rc;
 }
 
+static int open_mirror(struct vbd *v, struct opening *n, struct td_err *err)
+{
+	const struct vbd_options *o = n->o;
+	struct td_how how = {.flags = file_flags(o) | TD_FILE_COPY,
+			     .key = &o->key,
+			     .dirs = o->parent_dirs,
+			     .parents = o->parents,
+			     .cached = o->parents_cache ? n->buffered : NULL};
+
+	return vbd_mirror_open(v, o, &how, n->leaf, n->fresh, &n->mirror, &n->copy,
+			       &n->mirror_failed, err);
+}
+
 /* May the disk be what the image is now? */
 static int fits_guest(struct vbd *v, struct opening *n, struct td_err *err)
 {
@@ -234,8 +250,13 @@ static void install(struct vbd *v, const struct opening *n)
 
 	identify_image(v, n->path, n->io);
 	free(v->spec); /* which n->spec, and so n->path, may be */
-	v->spec = n->copy;
+	v->spec = n->spec_copy;
+	if (strcmp(v->opt.mirror, o->mirror))
+		vbd_mirror_forget(v->opt.mirror);
 	v->opt = *o;
+	v->mirror = n->mirror;
+	v->copy = n->copy;
+	v->mirror_failed = n->mirror_failed;
 	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->leaf = leaf;
 	v->redo = n->redo;
@@ -261,7 +282,8 @@ static void serve(struct vbd *v, const struct opening *n)
 
 	if (n->fresh)
 		stats_open(&v->stats, v->minor);
-	cache_attach(&v->cache, o->mode, n->leaf, n->io, n->fresh);
+	cache_attach(&v->cache, o->mode, n->mirror ? mirror_image(n->mirror) : n->leaf, n->io,
+		     n->fresh);
 	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been
 			  checked */
 		v->cache.sticky = v->past->sticky;
@@ -284,6 +306,8 @@ static void serve(struct vbd *v, const struct opening *n)
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, v->spec,
 	       (unsigned long long)v->disk.sectors, o->mode->name,
 	       o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
+	if (n->mirror)
+		td_log(LOG_NOTICE, "minor %d: %s is mirrored to %s", v->minor, v->spec, o->mirror);
 }
 
 static int start(struct vbd *v, struct opening *n, struct td_err *err)
@@ -311,13 +335,16 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 				  err);
 	if (!rc && o->leaf_cache)
 		rc = leaf_cache_open(n->leaf, vbd_on_idle, v, &n->kept, err);
-	if (!rc && !(n->copy = strdup(n->spec)))
+	if (!rc)
+		rc = open_mirror(v, n, err);
+	if (!rc && !(n->spec_copy = strdup(n->spec)))
 		rc = td_fail(err, ENOMEM, "out of memory for %s", n->spec);
 	if (!rc) {
 		install(v, n);
 		serve(v, n);
 		return 0;
 	}
+	vbd_mirror_close(n->mirror, n->copy);
 	chain_close(n->leaf);
 	changed_close(n->changed);
 	td_redo_free(n->redo);
@@ -413,6 +440,9 @@ int vbd_shut(struct vbd *v, int rc, struct td_err *err)
 	peers_stop(&v->peers);
 	cache_detach(&v->cache);
 	v->kept = NULL;
+	vbd_mirror_close(v->mirror, v->copy);
+	v->mirror = NULL;
+	v->copy = NULL;
 	chain_close(leaf);
 	changed_close(v->changes);
 	v->changes = NULL;

@@ -48,6 +48,18 @@ void vbd_job_resume(struct vbd *v);
 void vbd_job_inherit(struct vbd *v, const struct vbd_job_was *was);
 void vbd_job_forget(struct vbd *v); /* none is under way */
 bool vbd_job_busy(const struct vbd *v);
+/* --- vbd-mirror.c: on a fiber, apart from the last --- */
+
+/* The mirror that o asks for, beside a leaf that has been opened: 0 with *mirror NULL where there
+ * is none, or none any more, and then *failed says which. */
+int vbd_mirror_open(struct vbd *v, const struct vbd_options *o, const struct td_how *how,
+		    struct td_image *leaf, bool fresh, struct mirror **mirror,
+		    struct td_image **copy, bool *failed, struct td_err *err);
+void vbd_mirror_close(struct mirror *m, struct td_image *copy); /* NULL is fine */
+/* The disk is closed, or gets another: a connection that was kept for it ends. */
+void vbd_mirror_forget(const char *spec);
+/* A change was answered with an error: the two may differ from now on. */
+void vbd_mirror_torn(struct vbd *v);
 
 /* --- vbd-state.c --- */
 

@@ -47,6 +47,11 @@ static void on_cache_changed(struct cache *c)
 	v->changed(v);
 }
 
+static void on_cache_torn(struct cache *c)
+{
+	vbd_mirror_torn(c->owner);
+}
+
 static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
 {
 	const struct vbd *v = c->owner;
@@ -77,6 +82,8 @@ static void on_fault(struct td_image *image)
 {
 	struct vbd *v = image->owner;
 
+	if (v->mirror && image == v->leaf)
+		td_image_fault(mirror_image(v->mirror), image->fault); /* which the lanes look at */
 	lanes_update(&v->cache);
 	v->changed(v);
 }
@@ -86,6 +93,7 @@ void vbd_listen(struct vbd *v)
 	stall_init(&v->stall, v->queue->loop, &v->cache, on_stall);
 	peers_init(&v->peers, v->queue->loop, on_peers);
 	v->cache.changed = on_cache_changed;
+	v->cache.torn = on_cache_torn;
 	v->cache.idle = on_cache_idle;
 	v->cache.leaves = on_cache_leaves;
 	v->disk = (struct blkif_disk){.cache = &v->cache,

@@ -230,6 +230,9 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	if (v->nbd)
 		drop_nbd(v);
 	stats_close(&v->stats);
+	vbd_mirror_forget(v->opt.mirror);
+	v->opt.mirror[0] = 0;
+	v->mirror_failed = false;
 	free(v->spec);
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	v->spec = NULL;
@@ -260,6 +263,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->cache.sticky = past->sticky;
 	v->sticky_recorded = v->cache.sticky;
 	v->log_waits = past->log;
+	v->mirror_failed = past->mirror_failed;
 	vbd_mark_syncs(v, past->sticky);
 	record_write(v);
 	stats_open(&v->stats, v->minor);
@@ -366,6 +370,8 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 		opt.data_file[0] = 0; /* it was named for another image */
 	if (!o && !v->leaf)
 		opt.changed[0] = 0;
+	if (!o)
+		opt.mirror_said = false;
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to resume",
 			     v->minor);
@@ -415,6 +421,7 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 	else if (v->leaf->driver->resize)
 		rc = v->leaf->driver->resize(v->leaf, err);
 	if (rc > 0) {
+		mirror_resized(v->mirror);
 		__atomic_store_n(&v->disk.sectors,
 				 v->leaf->info.size / options_sector(&v->opt) *
 					 (options_sector(&v->opt) / 512),

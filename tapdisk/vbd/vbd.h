@@ -12,6 +12,7 @@
 #include "tapdisk/cache/cache.h"
 #include "tapdisk/changed.h"
 #include "tapdisk/leaf-cache.h"
+#include "tapdisk/mirror.h"
 #include "tapdisk/nbd/nbd.h"
 #include "tapdisk/options.h"
 #include "tapdisk/queue.h"
@@ -54,6 +55,9 @@ struct vbd {
 	struct leaf_cache *kept;     /* of the leaf: what is read beneath it; or NULL */
 	struct changed *changes;     /* its log of changed blocks; NULL: none, or no leaf */
 	struct vbd_job *job;         /* its live commit, under way or over; or NULL */
+	struct mirror *mirror;       /* NULL: none, or no leaf */
+	struct td_image *copy;       /* the mirror's chain */
+	bool mirror_failed;          /* that of opt, and it is not tried again */
 	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
 	const struct vbd_past *past; /* what its last process has left, while it is opened instead
 					of that one; or NULL */
@@ -110,6 +114,8 @@ struct vbd_past {
 	int sticky;       /* -errno of a flush that failed, or 0 */
 	bool log;         /* there is a log of changes (G6 of lib/redo.h) */
 	struct vbd_job_was job;
+	bool mirror_failed;
+	bool handed; /* it was closed cleanly, for this process (MI8 of tapdisk/mirror.h) */
 };
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
 	       const struct vbd_past *past, struct td_err *err);
