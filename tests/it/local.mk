@@ -69,6 +69,9 @@ IT_TESTS += \
 	tests/it/limit.sh \
 	tests/it/cbt-util.sh \
 	tests/it/changed-blocks.sh \
+	tests/it/mirror.sh \
+	tests/it/mirror-foreign.sh \
+	tests/it/sm-migrate.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh
 
@@ -80,6 +83,8 @@ IT_TESTS += \
 	tests/it/sm-sequences.sh \
 	tests/it/sm-many.sh
 EXTRA_DIST += \
+	tests/it/mirror-lib.sh \
+	tests/support/nbd-between.py \
 	tests/it/sm-client.py \
 	tests/it/rrdd-watch.py \
 	tests/it/sm-sequences.py \

@@ -28,7 +28,7 @@ def options_of_open():
         d = Disk("aio:" + path, *options)
         d.close()
     # these are not in this version: refused, never ignored
-    for options in (["-2", "aio:/x"], ["-s"]):
+    for options in (["-s"],):
         try:
             Disk("aio:" + path, *options)
         except sm.Failure as e:

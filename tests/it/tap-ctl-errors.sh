@@ -44,7 +44,7 @@ refuse 22 "KEY=VALUE" create -a aio:/x -o cache
 refuse 22 "leave one out" create -a "aio:$WORK/a.img" -D -o parents-cache=no
 refuse 22 "stands on no other" create -a "aio:$WORK/a.img" -e 3
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -e x
-for opt in "-2 aio:/y" -s; do
+for opt in -s; do
 	# shellcheck disable=SC2086
 	refuse 95 "not in this version" create -a "aio:$WORK/a.img" $opt
 done
