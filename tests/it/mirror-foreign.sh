@@ -121,9 +121,9 @@ for how in noflags bare; do
 	failed a 0 || fail "$how: $(of a stats) $(cat server.err)"
 	drop a
 	disk b -a "nbd:$S" -R
-	guest b read 0 $SIZE >read || fail "reading"
+	guest b read 0 $SIZE >seen || fail "reading"
 	drop b
-	same a read
+	same a seen
 	kill $Q
 	wait $Q 2>/dev/null
 	rm -f "$S"

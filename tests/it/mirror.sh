@@ -160,9 +160,9 @@ for spec in "aio:$WORK/b" "vhd:$WORK/m.vhd" "qcow2:$WORK/m.qcow2"; do
 	failed a 0 || fail "$spec"
 	drop a
 	disk c -a "$spec" -R
-	guest c read 0 $SIZE >read || fail "reading $spec"
+	guest c read 0 $SIZE >seen || fail "reading $spec"
 	drop c
-	same a read
+	same a seen
 done
 truncate -s 1M small
 expect 22 tap_ctl create -a "aio:$WORK/a" -2 "aio:$WORK/small"
