@@ -54,12 +54,12 @@ struct tc_opt {
 };
 
 struct tc_args {
-	pid_t pid;                                       /* -1: not given, as below */
-	int minor, timeout;                              /* timeout: s */
+	pid_t pid;                                                   /* -1: not given, as below */
+	int minor, timeout;                                          /* timeout: s */
 	const char *args, *type, *file, *name, *changed, *secondary; /* NULL: not given */
-	json_t *options;                                 /* array of "key=value"; NULL: none */
-	int count;                                       /* of top; 0: no end */
-	double delay;                                    /* of top; s; 0: not given */
+	json_t *options;         /* array of "key=value"; NULL: none */
+	int count;               /* of top; 0: no end */
+	double delay;            /* of top; s; 0: not given */
 	unsigned long long rate; /* of commit; bytes a second; 0: not given */
 	bool key;                /* read one from standard input */
 	bool read_only, buffered, force, json, batch, all, clear, wait, help;

@@ -132,8 +132,8 @@ json_t *record_json(const struct vbd *v)
 	char boot[40];
 
 	td_redo_boot(boot);
-	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s, s:b}", "args", v->spec, "options",
-		      words(&v->opt), "read_only", v->opt.read_only, "name", v->opt.name,
+	o = json_pack("{s:s, s:o, s:b, s:s, s:b, s:b, s:I, s:i, s:s, s:b}", "args", v->spec,
+		      "options", words(&v->opt), "read_only", v->opt.read_only, "name", v->opt.name,
 		      "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
 		      (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
 		      log ? boot : "", "mirror_failed", v->mirror_failed);

@@ -227,9 +227,10 @@ static int check_disk(struct vbd *v, const char *name, struct td_err *err)
 			"leaf: its chain cannot change",
 			v->minor);
 	if (v->mirror)
-		return td_fail(err, EINVAL,
-			       "minor %d is mirrored to %s: end that first (pause, unpause -2 null)",
-			       v->minor, v->opt.mirror);
+		return td_fail(
+			err, EINVAL,
+			"minor %d is mirrored to %s: end that first (pause, unpause -2 null)",
+			v->minor, v->opt.mirror);
 	if (v->cache.sticky)
 		return td_fail(err, EINVAL,
 			       "minor %d: a flush of %s has failed: close it, and check it first",

@@ -44,10 +44,8 @@ refuse 22 "KEY=VALUE" create -a aio:/x -o cache
 refuse 22 "leave one out" create -a "aio:$WORK/a.img" -D -o parents-cache=no
 refuse 22 "stands on no other" create -a "aio:$WORK/a.img" -e 3
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -e x
-for opt in -s; do
-	# shellcheck disable=SC2086
-	refuse 95 "not in this version" create -a "aio:$WORK/a.img" $opt
-done
+refuse 95 "not in this version" create -a "aio:$WORK/a.img" -s
+refuse 95 "not in this version together" create -a "aio:$WORK/a.img" -r -2 "aio:$WORK/b.img"
 refuse 22 "is empty" create -a "aio:$WORK/a.img" -E </dev/null
 refuse 22 "not encrypted" create -a "aio:$WORK/a.img" -o cache=writeback -E <<<"a key"
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -t soon
