@@ -66,7 +66,7 @@ static uint16_t *crowd(struct mirror *m, const struct td_req *req, unsigned i)
 	return &m->crowd[((req->off >> CROWD_BITS) + i) % CROWDS];
 }
 
-static void count(struct mirror *m, const struct td_req *req, int by)
+static void crowd_by(struct mirror *m, const struct td_req *req, int by)
 {
 	unsigned n = crowds(req);
 
@@ -88,7 +88,7 @@ static bool may_overlap(struct mirror *m, const struct td_req *req)
 	return any;
 }
 
-static bool overlap(const struct td_req *a, const struct td_req *b)
+static bool meet(const struct td_req *a, const struct td_req *b)
 {
 	return a->off < b->off + b->len && b->off < a->off + a->len;
 }
@@ -98,10 +98,10 @@ static bool must_wait(struct mirror *m, struct td_req *req, const struct td_list
 {
 	if (may_overlap(m, req))
 		td_list_each (l, &m->changes)
-			if (overlap(td_entry(l, struct mirror_op, link)->req, req))
+			if (meet(td_entry(l, struct mirror_op, link)->req, req))
 				return true;
 	for (struct td_list *l = m->waiting.next; l != last; l = l->next)
-		if (overlap(td_entry(l, struct td_req, link), req))
+		if (meet(td_entry(l, struct td_req, link), req))
 			return true;
 	return false;
 }
@@ -136,7 +136,7 @@ static struct td_req *take_waiting(struct mirror *m, const struct td_req *over)
 	td_list_each (at, &m->waiting) {
 		struct td_req *w = td_entry(at, struct td_req, link);
 
-		if (overlap(over, w) && !must_wait(m, w, at)) {
+		if (meet(over, w) && !must_wait(m, w, at)) {
 			td_list_del(at);
 			return w;
 		}
@@ -163,7 +163,7 @@ static void put_op(struct mirror_op *op)
 	over = (struct td_req){.off = req->off, .len = req->len};
 	if (req->op != TD_FLUSH) {
 		td_list_del(&op->link);
-		count(m, req, -1);
+		crowd_by(m, req, -1);
 	}
 	op->next = m->free;
 	m->free = op;
@@ -290,7 +290,7 @@ static void send_op(struct mirror *m, struct td_req *req)
 	fill_op(m, op, req);
 	if (req->op != TD_FLUSH) {
 		td_list_add(&m->changes, &op->link);
-		count(m, req, 1);
+		crowd_by(m, req, 1);
 	}
 	if (data || req->op == TD_FLUSH)
 		submit_copy(op);
@@ -372,7 +372,7 @@ static bool keep_none(struct td_gate *g, struct td_req *req)
 	return false; /* what is to be held is held below */
 }
 
-static bool lets(const struct td_gate *g, uint64_t off, uint64_t len)
+static bool pass_by(const struct td_gate *g, uint64_t off, uint64_t len)
 {
 	const struct mirror *m = td_entry(g, const struct mirror, gate);
 	const struct td_gate *below = m->leaf->gate;
@@ -432,7 +432,7 @@ int mirror_open(struct td_image *leaf, struct td_image *copy, int patience,
 	*m = (struct mirror){.image = image,
 			     .leaf = leaf,
 			     .copy = copy,
-			     .gate = {.holds = keep_none, .lets = lets},
+			     .gate = {.holds = keep_none, .lets = pass_by},
 			     .loop = leaf->io->loop,
 			     .on_failed = failed,
 			     .owner = owner,
