@@ -14,17 +14,19 @@
  *     in every cache mode: a sync is one even with cache=unsafe, as N held what an earlier mode
  *     had promised.
  * LC4 A names P in one step that a power cut cannot tear (RL1, QR1), and the chain in memory
- * changes after it.  N itself is not written, and not deleted: whoever asked for the commit does
- * that, when it has heard that it is concluded. LC5 Of a leaf, blocks that change while they are
- * copied are copied again: a change marks its blocks when it is over, before it is answered; no
- * ring is served past the main thread meanwhile.  The last of them are copied while the disk is at
- * rest, and only then P is the leaf; a guest's write goes to one of the two, never to both. LC6 A
- * job that has failed, was cancelled, or whose tapdisk died and that could not go on, leaves the
- * chain as it was, and is never reported as concluded: who asks hears the error, until another job
- * begins or the disk is closed. LC7 Nobody else may stand on P, as its disk would change.  Who has
- * P open as a parent without N, or has it as a parent in a file beside, stops the job before it
- * begins. LC8 The copy gives way: one piece at a time, of CHUNK bytes, with a pause as long as it
- * took where guests have asked for something meanwhile; and no faster than the job's rate.
+ *     changes after it.  N itself is not written, and not deleted: whoever asked for the commit
+ *     does that, when it has heard that it is concluded.
+ * LC5 Of a leaf, blocks that change while they are copied are copied again: a change marks its
+ *     blocks when it is over, before it is answered; no ring is served past the main thread
+ *     meanwhile.  The last of them are copied while the disk is at rest, and only then P is the
+ *     leaf; a guest's write goes to one of the two, never to both.
+ * LC6 A job that has failed, was cancelled, or whose tapdisk died and that could not go on, leaves
+ *     the chain as it was, and is never reported as concluded: who asks hears the error, until
+ *     another job begins or the disk is closed.
+ * LC7 Nobody else may stand on P, as its disk would change.  Who has P open as a parent without N,
+ *     or has it as a parent in a file beside, stops the job before it begins.
+ * LC8 The copy gives way: one piece at a time, of CHUNK bytes, with a pause as long as it took
+ *     where guests have asked for something meanwhile; and no faster than the job's rate.
  */
 #ifndef TAPDISK_COMMIT_H
 #define TAPDISK_COMMIT_H
