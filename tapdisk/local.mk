@@ -10,11 +10,13 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/chain.h \
 	tapdisk/leaf-cache.c \
 	tapdisk/limit.c \
+	tapdisk/leaf-cache.h \
 	tapdisk/limit.h \
 	tapdisk/mirror.c \
 	tapdisk/mirror.h \
 	tapdisk/options.c \
 	tapdisk/options.h \
+	tapdisk/parent-disk.h \
 	tapdisk/parent-disk.c \
 	tapdisk/queue.c \
 	tapdisk/queue.h \

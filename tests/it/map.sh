@@ -32,6 +32,22 @@ for doc in ["HACKING", "README"] + sorted(glob.glob("tests/*/README") + glob.glo
 print("\n".join(bad))
 P
 
+# what no makefile names is missing in the tarball, and nobody who builds in the tree notices
+cat >"$WORK/tarball" <<'P'
+import glob, os, re
+
+text = "".join(open(p).read() for p in glob.glob("**/*.mk", recursive=True) + glob.glob("*.am"))
+named = set(re.findall(r"(?:\$\(srcdir\)/)?([\w.+@-]+(?:/[\w.+@-]+)+)", text))
+for p in sorted(p for top in ("include", "lib", "drivers", "tapdisk", "control", "tests", "bench")
+                for end in ("[ch]", "sh", "py", "js", "hex")
+                for p in glob.glob(f"{top}/**/*.{end}", recursive=True)):
+    at = p
+    while at and at not in named:
+        at = os.path.dirname(at)
+    if not at:
+        print(f"{p}: no makefile names it")
+P
+
 mkdir -p "$WORK/tree/lib/io" && cd "$WORK/tree" || exit 99
 touch lib/a.c lib/b.c lib/io/c.c
 printf '    lib/       what\n      a         one\n      c, a      two\n\n    lib/io/   that\n      c         three\n\nSee lib/io/c, lib/b.c, lib/d.c.\n' >HACKING
@@ -41,6 +57,12 @@ lib/b.c has no line
 lib/c: there is none
 HACKING: lib/d.c: there is no such file"
 
+echo "x = lib/a.c \$(srcdir)/lib/io" >lib/local.mk
+run python3 "$WORK/tarball"
+is "a planted file" "$OUT" "lib/b.c: no makefile names it"
+
 cd "$top_srcdir" || exit 99
+run python3 "$WORK/tarball"
+is "files of the tarball" "$RC $OUT" "0 "
 run python3 "$WORK/map"
 is "the map of the tree" "$RC $OUT" "0 "
