@@ -99,7 +99,9 @@ int vbd_commit_query(struct vbd *v, struct vbd_job_told *out, struct td_err *err
 			       "was",
 			       j->is.node, j->is.text);
 	case VBD_JOB_CONCLUDED:
-		*out = (struct vbd_job_told){"concluded", j->is.all, j->is.all};
+		/* while its fiber is there P may yet fail to open, and N is needed again */
+		*out = (struct vbd_job_told){j->active ? "pending" : "concluded", j->is.all,
+					     j->is.all};
 		if (!j->active) { /* told once */
 			forget(v);
 			record_write(v);
