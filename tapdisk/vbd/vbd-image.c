@@ -432,17 +432,18 @@ int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err)
 
 int vbd_shut(struct vbd *v, int rc, struct td_err *err)
 {
-	struct td_image *leaf = v->leaf;
+	struct td_image *leaf = v->leaf, *copy = v->copy;
+	struct mirror *mirror = v->mirror;
 
-	v->leaf = NULL;
+	/* closing waits, and others look at the disk meanwhile */
+	v->leaf = v->copy = NULL;
+	v->mirror = NULL;
 	vbd_listen_to(NULL, leaf);
 	stall_watch(&v->stall, 0);
 	peers_stop(&v->peers);
 	cache_detach(&v->cache);
 	v->kept = NULL;
-	vbd_mirror_close(v->mirror, v->copy);
-	v->mirror = NULL;
-	v->copy = NULL;
+	vbd_mirror_close(mirror, copy);
 	chain_close(leaf);
 	changed_close(v->changes);
 	v->changes = NULL;
