@@ -345,6 +345,20 @@ void mirror_fail(struct mirror *m, const char *why)
 		pass(m, td_entry(l, struct td_req, link));
 }
 
+/* What the copy's server had taken may be lost with the connection. */
+static void on_copy_fault(struct td_image *image)
+{
+	mirror_fail(image->owner, image->fault);
+}
+
+static void listen_to_copy(struct mirror *m, bool on)
+{
+	for (struct td_image *i = m->copy; i; i = i->backing) {
+		i->owner = on ? m : NULL;
+		i->failed = on ? on_copy_fault : NULL;
+	}
+}
+
 static void on_watch(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct mirror *m = w->data;
@@ -442,6 +456,7 @@ int mirror_open(struct td_image *leaf, struct td_image *copy, int patience,
 	image->info = leaf->info;
 	image->backing = leaf;
 	image->gate = &m->gate;
+	listen_to_copy(m, true);
 	ev_init(&m->look, on_watch);
 	m->look.data = m;
 	m->look.repeat = (double)patience / LOOKS;
@@ -457,6 +472,7 @@ void mirror_close(struct mirror *m)
 		return;
 	assert(td_list_empty(&m->changes) && td_list_empty(&m->waiting) && !m->at_copy);
 	ev_timer_stop(m->loop, &m->look);
+	listen_to_copy(m, false);
 	while (m->free) {
 		struct mirror_op *op = m->free;
 

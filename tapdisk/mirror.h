@@ -8,7 +8,8 @@
  * MI1 A change, or a flush, is answered when both have done it, with the leaf's result; or, when
  *     the mirror has failed, when the leaf has.  FUA is asked of both, and a flush is sent to both.
  * MI2 A mirror fails once and for good: at the first error of the copy, be it a full one's; when
- *     the copy has answered nothing for `patience' although it was asked; when the disk grows; and
+ *     the copy is found bad or its connection ends, though it has nothing to do; when it has
+ *     answered nothing for `patience' although it was asked; when the disk grows; and
  *     when a change has failed on the leaf and was answered so (mirror_fail() by the cache layer's
  *     word).  The owner is told, and its record says so, before anything is answered that the copy
  *     lacks.

@@ -256,7 +256,7 @@ static void install(struct vbd *v, const struct opening *n)
 	v->opt = *o;
 	v->mirror = n->mirror;
 	v->copy = n->copy;
-	v->mirror_failed = n->mirror_failed;
+	v->mirror_failed = n->mirror_failed || (n->mirror && mirror_why(n->mirror));
 	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->leaf = leaf;
 	v->redo = n->redo;

@@ -14,7 +14,8 @@ static void on_failed(void *owner)
 	struct vbd *v = owner;
 
 	v->mirror_failed = true;
-	record_write(v);
+	if (v->leaf) /* else it is being opened or closed, which writes the record at its end */
+		record_write(v);
 }
 
 /* Has what the disk had as its mirror so far failed? */

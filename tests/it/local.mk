@@ -71,6 +71,7 @@ IT_TESTS += \
 	tests/it/changed-blocks.sh \
 	tests/it/mirror.sh \
 	tests/it/mirror-foreign.sh \
+	tests/it/mirror-truth.sh \
 	tests/it/sm-migrate.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh

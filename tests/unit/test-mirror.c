@@ -408,6 +408,29 @@ START_TEST(a_copy_that_does_not_answer_has_failed_after_a_while)
 }
 END_TEST
 
+/* A connection that ends between two requests: what its server had taken may be lost with it. */
+START_TEST(a_copy_that_is_found_bad_has_failed)
+{
+	begin();
+	ask(0, TD_WRITE, 0, 4096);
+	td_image_fault(copy.image, "the server has closed the connection");
+	ck_assert_uint_eq(nfailed, 1);
+	ck_assert_str_eq(mirror_why(m), "the server has closed the connection");
+	while (leaf.npending)
+		complete(&leaf, 0, 0);
+	answered(0, 0);
+	end();
+	/* while it is closed nobody is there to hear of it */
+	begin();
+	mirror_close(m);
+	td_image_fault(copy.image, "too late");
+	ck_assert_uint_eq(nfailed, 0);
+	td_image_close(leaf.image);
+	td_image_close(copy.image);
+	ev_loop_destroy(loop);
+}
+END_TEST
+
 START_TEST(a_copy_in_the_kernel_keeps_the_memory_that_it_has)
 {
 	begin_with(&in_kernel, 0);
@@ -511,6 +534,7 @@ int main(void)
 	SUITE_ADD(s, zeroes_and_discards_go_to_the_leaf_first);
 	SUITE_ADD(s, a_copy_that_cannot_zero_gets_zeroes_written);
 	SUITE_ADD(s, a_copy_that_does_not_answer_has_failed_after_a_while);
+	SUITE_ADD(s, a_copy_that_is_found_bad_has_failed);
 	SUITE_ADD(s, a_copy_in_the_kernel_keeps_the_memory_that_it_has);
 	SUITE_ADD(s, a_disk_that_grows_leaves_its_mirror_behind);
 	SUITE_ADD(s, other_threads_write_past_it_only_when_it_has_failed);
