@@ -307,7 +307,9 @@ static int client_open(struct td_image *image, struct td_err *err)
 		rc = wait_for_the_dead(image, &blind, err);
 	fill_info(image, &n->x);
 	nbdc_wire_start(n);
-	if (!rc && writes(image))
+	/* a copy promises nothing before its first flush, which its mirror waits for as it does for
+	 * all (MI2 of tapdisk/mirror.h) */
+	if (!rc && writes(image) && !n->copy)
 		rc = settle_left(image, &was, blind, err);
 	if (rc < 0) {
 		let_go(image, n->fd, &n->x, nbdc_wire_stop(n));

@@ -207,7 +207,8 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 static int open_mirror(struct vbd *v, struct opening *n, struct td_err *err)
 {
 	const struct vbd_options *o = n->o;
-	struct td_how how = {.flags = file_flags(o) | TD_FILE_COPY,
+	/* cache=unsafe promises nothing of the disk; but that the mirror has it all is told */
+	struct td_how how = {.flags = (file_flags(o) & ~(unsigned)TD_FILE_NOSYNC) | TD_FILE_COPY,
 			     .key = &o->key,
 			     .dirs = o->parent_dirs,
 			     .parents = o->parents,

@@ -35,4 +35,28 @@ expect 0 of a unpause
 failed a 1 || fail "another server is taken for the one that has the data"
 drop a
 server_end
+
+# --- one that answers nothing: neither a pause nor an unpause waits for it for ever
+server all
+for mode in none unsafe; do
+	words=(-o "cache=$mode")
+	[ $mode = none ] || words+=(-o unsafe=yes)
+	new a
+	disk a -a "aio:$WORK/a" "${words[@]}" -o mirror-timeout=2 -2 "nbd:$WORK/s"
+	failed a 0 || fail "$mode: $(of a stats)"
+	expect 0 guest a write 0 4096 1
+	: >s.hush
+	expect 0 timeout 60 "$top_builddir/bin/tap-ctl" pause -p "$PID_a" -m "$MINOR_a"
+	expect 0 of a stats
+	rm s.hush
+	expect 0 of a unpause -2 "nbd:$WORK/s" # the pause has ended it
+	expect 0 of a pause
+	: >s.hush
+	expect 0 timeout 60 "$top_builddir/bin/tap-ctl" unpause -p "$PID_a" -m "$MINOR_a"
+	expect 0 guest a write 0 4096 2
+	failed a 1 || fail "$mode: one that answers nothing is good"
+	rm s.hush
+	drop a
+done
+server_end
 exit 0

@@ -135,6 +135,8 @@ def carry_out(s, head, flags, sizes):
         hear(s, length)
         return b""
     data = hear(s, length) if type == 1 else b""
+    while os.path.exists(hush):
+        time.sleep(0.01)
     if log:
         log.write("%s %d %d %d\n" % (NAMES[type], off, length, cflags))
         log.flush()
@@ -225,6 +227,7 @@ if sys.argv[1] == "list":
 path, how, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 log = open(sys.argv[4], "w") if len(sys.argv) > 4 else None
 room = path + ".room"  # with this file there is space again
+hush = path + ".hush"  # with this file nothing is answered
 hold = path + ".hold"  # with this file the next write is held, which makes it .holds, until that is removed
 disk, lock = bytearray(size), threading.Lock()
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
