@@ -255,6 +255,7 @@ static void install(struct vbd *v, const struct opening *n)
 	if (strcmp(v->opt.mirror, o->mirror))
 		vbd_mirror_forget(v->opt.mirror);
 	v->opt = *o;
+	v->opt.mirror_said = false; /* it was for this opening */
 	v->mirror = n->mirror;
 	v->copy = n->copy;
 	v->mirror_failed = n->mirror_failed || (n->mirror && mirror_why(n->mirror));

@@ -89,11 +89,19 @@ void vbd_mirror_forget(const char *spec)
 		close(fd);
 }
 
+/* The record is another process's while the disk is handed over, which is told in the message. */
+static void torn_at_rest(struct vbd *v)
+{
+	v->mirror_failed = true;
+	if (v->state & TD_STATE_PAUSED && !v->giving)
+		record_write(v);
+}
+
 void vbd_mirror_torn(struct vbd *v)
 {
 	if (v->mirror)
 		mirror_fail(v->mirror, "a change of the disk itself has failed, so that the two "
 				       "may differ");
-	else if (v->opt.mirror[0])
-		v->mirror_failed = true;
+	else if (v->opt.mirror[0] && !v->mirror_failed)
+		torn_at_rest(v);
 }

@@ -196,7 +196,9 @@ static int take_back_ring(struct vbd *v, const struct vbd_ring *was, struct td_e
 static int go_on(struct vbd *v, struct td_err *err)
 {
 	struct vbd_recorded was = {.opt = v->opt,
-				   .past = {.paused = !v->going, .sticky = v->cache.sticky}};
+				   .past = {.paused = !v->going,
+					    .sticky = v->cache.sticky,
+					    .mirror_failed = v->mirror_failed}};
 	int rc = 0;
 
 	record_read(v->minor, &was);
@@ -209,6 +211,7 @@ static int go_on(struct vbd *v, struct td_err *err)
 		v->opt = was.opt;
 	}
 	v->cache.sticky = was.past.sticky;
+	v->mirror_failed = was.past.mirror_failed;
 	if (was.spec)
 		vbd_job_inherit(v, &was.past.job);
 	v->past = &was.past;

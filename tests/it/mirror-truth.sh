@@ -59,4 +59,46 @@ for mode in none unsafe; do
 	drop a
 done
 server_end
+
+# --- a commit that makes another image the leaf does not try a mirror again that had failed
+expect 0 "$top_builddir/bin/td-qcow" create base.qcow2 8M
+rm -f s
+expect 0 "$top_builddir/bin/td-qcow" snapshot base.qcow2 top.qcow2
+disk a -a "qcow2:$WORK/top.qcow2" -2 "nbd:$WORK/s"
+failed a 1 || fail "nobody listens, and it is good"
+expect 0 guest a write 0 4096 1
+server all
+expect 0 of a commit -a "$WORK/top.qcow2" -w
+has "the leaf" "$(tap_ctl list -m "$MINOR_a")" "base.qcow2"
+failed a 1 || fail "a commit has healed it"
+drop a
+server_end
+
+# --- a write that only the mirror took, and that is given up while the disk is paused: its failure outlives the tapdisk
+new b
+server full
+disk a -a "nbd:$WORK/s" -2 "aio:$WORK/b"
+"$top_builddir/tests/support/tdguest" "$PID_a" "$MINOR_a" write 1572864 4096 1 >/dev/null 2>&1 &
+G=$!
+at_exit "kill -KILL $G 2>/dev/null"
+no_space() { of a stats | grep -q '"no_space": true'; }
+until_true 10 no_space
+expect 0 of a pause
+failed a 0 || fail "it may still come to the disk"
+kill -KILL $G
+expect 0 python3 -c '
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(sys.argv[1])
+s.send(json.dumps({"op": "disconnect", "minor": int(sys.argv[2]), "domid": 1, "devid": 51712}).encode())
+assert json.loads(s.recv(65536))["err"] == 0' "$TAPDISK_CONTROL_DIR/ctl$PID_a" "$MINOR_a"
+failed a 1 || fail "the guest heard an error, and the mirror is good"
+kill -KILL "$PID_a"
+until_true 10 gone "$PID_a"
+expect 0 tap_ctl revive -m "$MINOR_a"
+find_pid a
+expect 0 of a unpause
+failed a 1 || fail "a successor does not know that it has failed"
+drop a
+server_end
 exit 0
