@@ -27,6 +27,21 @@ static bool has_failed(const struct vbd *v, const struct vbd_options *o, bool fr
 	return !fresh && !o->mirror_said && v->mirror_failed;
 }
 
+/* Has somebody named it just now, who hears why it cannot be? */
+static bool is_asked_for(const struct vbd *v, const struct vbd_options *o, bool fresh)
+{
+	return !v->past && (fresh || o->mirror_said);
+}
+
+static int goes_on_without(const struct vbd *v, const struct td_image *leaf, bool *failed,
+			   const struct td_err *why)
+{
+	*failed = true;
+	td_log(LOG_ERR, "minor %d: %s goes on without its mirror: %s", v->minor, leaf->path,
+	       why->text);
+	return 0;
+}
+
 /* The same image twice would be written by both, and two of another size are no mirror. */
 static int same_size(const struct td_image *leaf, const struct td_image *copy, const char *spec,
 		     struct td_err *err)
@@ -53,20 +68,21 @@ int vbd_mirror_open(struct vbd *v, const struct vbd_options *o, const struct td_
 	if (!o->mirror[0] || *failed || o->read_only)
 		return 0;
 	rc = chain_open(o->mirror, how, leaf->io, copy, &why);
-	if (rc < 0 && nbd) {
-		/* the guest goes on; who mirrors asks for `nbd_mirror_failed' */
-		*copy = NULL;
-		*failed = true;
-		td_log(LOG_ERR, "minor %d: %s goes on without its mirror: %s", v->minor, leaf->path,
-		       why.text);
-		return 0;
-	}
 	if (rc < 0) {
 		*copy = NULL;
-		return td_fail(err, -rc, "the mirror: %s", why.text);
+		/* the guest goes on; who mirrors asks for `nbd_mirror_failed' */
+		return nbd || v->past ? goes_on_without(v, leaf, failed, &why)
+				      : td_fail(err, -rc, "the mirror: %s", why.text);
 	}
-	rc = same_size(leaf, *copy, o->mirror, err);
-	if (!rc)
+	rc = same_size(leaf, *copy, o->mirror, &why);
+	if (rc < 0 && !is_asked_for(v, o, fresh)) { /* the disk has grown: MI2 */
+		chain_close(*copy);
+		*copy = NULL;
+		return goes_on_without(v, leaf, failed, &why);
+	}
+	if (rc < 0)
+		td_fail(err, -rc, "%s", why.text);
+	else
 		rc = mirror_open(leaf, *copy, options_patience(o), on_failed, v, mirror, err);
 	if (rc < 0) {
 		chain_close(*copy);

@@ -101,4 +101,23 @@ expect 0 of a unpause
 failed a 1 || fail "a successor does not know that it has failed"
 drop a
 server_end
+
+# --- a disk that has grown while it was paused, or was taken over, leaves its mirror behind
+new a b
+disk a -a "aio:$WORK/a" -2 "aio:$WORK/b"
+expect 0 of a pause
+truncate -s $((SIZE + 1048576)) a
+expect 0 of a unpause
+failed a 1 || fail "a disk has grown, and its mirror is good"
+expect 0 of a unpause
+mirror a null
+truncate -s $((SIZE + 1048576)) b
+mirror a "aio:$WORK/b"
+failed a 0 || fail "a new one"
+rm b
+expect 0 tap_ctl upgrade -p "$PID_a"
+find_pid a
+failed a 1 || fail "what is not there any more is good"
+expect 0 guest a write 0 4096 1
+drop a
 exit 0
