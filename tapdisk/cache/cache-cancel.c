@@ -23,7 +23,7 @@ static void cancel_list(struct cache *c, struct td_list *of, int err)
 			c->active++;
 		if (of == &c->stoppers && c->probe == req)
 			c->probe = NULL;
-		if (of == &c->waiting && req->op != TD_READ)
+		if ((of == &c->waiting || of == &c->stoppers) && req->op != TD_READ)
 			cache_tell_torn(
 				c); /* it may have been with the image, and found no space */
 		cache_finish(c, req, err);
