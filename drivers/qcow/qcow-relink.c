@@ -105,11 +105,19 @@ static int plan(struct qcow *q, const struct td_relink *to, uint8_t *cluster, st
 	return 0;
 }
 
-static void remember(struct qcow *q, const struct td_relink *to, const uint8_t *sector)
+/* What memory has of the sector may be further than the file: whoever has changed it, and waits for
+ * the lock, writes it next. */
+static void remember(struct qcow *q, const struct td_relink *to, const uint8_t *sector,
+		     const struct places *p)
 {
-	memcpy(q->first, sector, QCOW_SECTOR);
+	uint64_t at = p->at.format - 4, len = 4 + td_round_up(p->at.format_len, 8);
+
 	q->h.backing_off = td_get_be64(sector + QCOW_H_BACKING_OFF);
 	q->h.backing_len = td_get_be32(sector + QCOW_H_BACKING_LEN);
+	td_put_be64(q->first + QCOW_H_BACKING_OFF, q->h.backing_off);
+	td_put_be32(q->first + QCOW_H_BACKING_LEN, q->h.backing_len);
+	if (at + len <= QCOW_SECTOR) /* or it has stayed as it was: put_format() */
+		memcpy(q->first + at, sector + at, len);
 	strcpy(q->h.backing, to->path);
 	strcpy(q->h.backing_format, format_of(to));
 }
@@ -133,7 +141,7 @@ static int write_names(struct qcow *q, const struct td_relink *to, uint8_t *clus
 		rc = qcow_sync_all(q);
 	if (rc)
 		return fail(q, rc, strerror(-rc), err);
-	remember(q, to, cluster);
+	remember(q, to, cluster, &p);
 	return 0;
 }
 

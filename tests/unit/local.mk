@@ -361,10 +361,12 @@ if HAVE_CHECK
 check_PROGRAMS += \
 	tests/unit/test-qcow-format \
 	tests/unit/test-qcow \
+	tests/unit/test-qcow-relink \
 	tests/unit/test-qcow-model
 TESTS += \
 	tests/unit/test-qcow-format \
 	tests/unit/test-qcow \
+	tests/unit/test-qcow-relink \
 	tests/unit/test-qcow-model
 endif
 QCOW_TEST_PARTS = \
@@ -377,6 +379,11 @@ tests_unit_test_qcow_SOURCES = \
 	tests/support/drive.h \
 	$(QCOW_TEST_PARTS)
 tests_unit_test_qcow_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_qcow_relink_SOURCES = \
+	tests/unit/test-qcow-relink.c \
+	tests/support/drive.h \
+	$(QCOW_TEST_PARTS)
+tests_unit_test_qcow_relink_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_qcow_model_SOURCES = \
 	tests/unit/test-qcow-model.c \
 	tests/support/model.c \

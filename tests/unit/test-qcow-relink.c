@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Another backing file for a qcow2 that is being written (QR1 and QR2 of qcow-relink.c): beside
+ * other changes of the header, and where flushes are dropped. */
+#include <errno.h>
+
+#include "drivers/qcow/qcow-image.h"
+#include "drivers/qcow/qcow.h"
+#include "tests/support/drive.h"
+#include "tests/support/suite.h"
+
+#define CLUSTER (64u << 10)
+#define SIZE    (4 * MIB)
+
+static struct fault_file *file;
+
+static void create_it(void *arg)
+{
+	struct qcow_create o = {.size = SIZE,
+				.version = 3,
+				.cluster_bits = 16,
+				.refcount_order = 4,
+				.lazy = true,
+				.backing = "base.img",
+				.backing_format = "raw"};
+
+	ck_assert_msg(qcow_image_create("/a.qcow2", &o, fio.io, &err) == 0, "%s", err.text);
+}
+
+static void chain(unsigned flags)
+{
+	begin();
+	fio.grows = true;
+	fault_io_file(&fio, "/base.img", SIZE);
+	fault_io_file(&fio, "/other.img", SIZE);
+	file = fault_io_file(&fio, "/a.qcow2", 0);
+	on_fiber(loop, create_it, NULL);
+	ck_assert_msg(open_how("qcow2:/a.qcow2", (struct td_how){.flags = flags}) == 0, "%s",
+		      err.text);
+	fault_io_clear(&fio);
+}
+
+static int result;
+
+static void relink_main(void *arg)
+{
+	struct td_relink to = {
+		.path = "/other.img", .name = "other.img", .type = "aio", .raw = true};
+
+	err.code = 0;
+	result = leaf->driver->relink(leaf, &to, &err);
+}
+
+static uint64_t marks(void)
+{
+	return td_get_be64(file->data + QCOW_H_INCOMPAT);
+}
+
+static void names_the_other(void)
+{
+	uint64_t at = td_get_be64(file->data + QCOW_H_BACKING_OFF);
+
+	ck_assert_uint_eq(td_get_be32(file->data + QCOW_H_BACKING_LEN), strlen("/other.img"));
+	ck_assert_mem_eq(file->data + at, "/other.img", strlen("/other.img"));
+}
+
+/* Lazy refcounts: the mark must be in the file before a mapping without a count is (Q8). */
+START_TEST(a_mark_that_a_flush_makes_meanwhile_is_not_lost)
+{
+	struct op flush;
+
+	chain(TD_FILE_DIRECT);
+	ok(TD_WRITE, mem, 0, CLUSTER, 0);
+	ck_assert_uint_eq(marks() & QCOW_INCOMPAT_DIRTY, 0);
+	result = 1;
+	ck_assert_int_eq(td_fiber_start(loop, relink_main, NULL), 0);
+	start(&flush, TD_FLUSH, NULL, 0, 0, 0);
+	ck_assert_int_eq(finish(&flush), 0);
+	for (int i = 0; i < 1000 && result == 1; i++)
+		turns(1);
+	ck_assert_msg(!result, "%s", err.text);
+	ck_assert_uint_eq(marks() & QCOW_INCOMPAT_DIRTY, QCOW_INCOMPAT_DIRTY);
+	names_the_other();
+	close_leaf();
+	ck_assert_uint_eq(marks() & QCOW_INCOMPAT_DIRTY, 0);
+	names_the_other();
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("qcow-relink");
+
+	SUITE_ADD(s, a_mark_that_a_flush_makes_meanwhile_is_not_lost);
+	return suite_run(s);
+}
