@@ -122,6 +122,17 @@ static void remember(struct qcow *q, const struct td_relink *to, const uint8_t *
 	strcpy(q->h.backing_format, format_of(to));
 }
 
+/* With cache=unsafe, too (LC3 of tapdisk/commit.h). */
+static int sync_name(struct qcow *q)
+{
+	struct td_iop op = {.op = TD_IO_SYNC, .file = q->file, .flags = TD_IO_SURE};
+	int rc = td_await_file(q->io, &op);
+
+	if (rc)
+		qcow_sync_failed(q, rc);
+	return q->broken;
+}
+
 static int write_names(struct qcow *q, const struct td_relink *to, uint8_t *cluster,
 		       struct td_err *err)
 {
@@ -134,11 +145,11 @@ static int write_names(struct qcow *q, const struct td_relink *to, uint8_t *clus
 	rc = td_file_rw(q->file, TD_IO_WRITE, (void *)(uintptr_t)to->path, place, strlen(to->path),
 			0);
 	if (!rc)
-		rc = qcow_sync_all(q);
+		rc = sync_name(q);
 	if (!rc)
 		rc = td_file_rw(q->file, TD_IO_WRITE, cluster, 0, QCOW_SECTOR, 0);
 	if (!rc)
-		rc = qcow_sync_all(q);
+		rc = sync_name(q);
 	if (rc)
 		return fail(q, rc, strerror(-rc), err);
 	remember(q, to, cluster, &p);

@@ -10,9 +10,10 @@
 #include "drivers/vhd/vhd.h"
 #include "lib/fiber/fiber.h"
 
+/* Durably, with cache=unsafe, too (LC3 of tapdisk/commit.h). */
 static int put_name(struct vhd *v, const void *data, uint64_t off, uint32_t len)
 {
-	struct td_iop sync = {.op = TD_IO_SYNC, .file = v->file};
+	struct td_iop sync = {.op = TD_IO_SYNC, .file = v->file, .flags = TD_IO_SURE};
 	int rc = td_file_rw(v->file, TD_IO_WRITE, (void *)data, off, len, 0);
 
 	return rc ? rc : td_await_file(v->image->io, &sync);

@@ -57,6 +57,8 @@ enum {
 				find room for it, so a thread makes it */
 	/* a read beyond the end of the file gives zeroes; without it, -EIO */
 	TD_IO_EOF_ZERO = 1u << 1,
+	/* a SYNC that is one in a file with TD_FILE_NOSYNC as well */
+	TD_IO_SURE = 1u << 3,
 };
 
 /*

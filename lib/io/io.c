@@ -57,7 +57,7 @@ static struct td_sync_mark *mark_of(const struct td_iop *op)
 static bool syncs(const struct td_iop *op)
 {
 	return (op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && (op->flags & TD_IO_DSYNC))) &&
-	       !(op->file->flags & TD_FILE_NOSYNC);
+	       (!(op->file->flags & TD_FILE_NOSYNC) || (op->flags & TD_IO_SURE));
 }
 
 static void note_time(struct td_sync_mark *mark)
@@ -238,7 +238,7 @@ void td_iop_queue(struct td_io *io, struct td_iop *op)
 	op->change = TD_CHANGE_NONE;
 	op->merged = false;
 	io->inflight++;
-	if (op->op == TD_IO_SYNC && (op->file->flags & TD_FILE_NOSYNC)) {
+	if (op->op == TD_IO_SYNC && !syncs(op)) {
 		td_list_add(&io->nosync, &op->link);
 		if (!ev_is_pending(&io->ready))
 			ev_feed_event(io->loop, &io->ready, EV_CUSTOM);

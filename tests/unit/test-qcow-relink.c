@@ -87,10 +87,29 @@ START_TEST(a_mark_that_a_flush_makes_meanwhile_is_not_lost)
 }
 END_TEST
 
+/* LC3 of tapdisk/commit.h: what the image names is durable where nothing else is. */
+START_TEST(the_name_is_durable_where_flushes_are_dropped)
+{
+	unsigned syncs = 0;
+
+	chain(TD_FILE_NOSYNC);
+	on_fiber(loop, relink_main, NULL);
+	ck_assert_msg(!result, "%s", err.text);
+	for (unsigned i = 0; i < fio.nlog; i++)
+		syncs += fio.log[i].op == TD_IO_SYNC;
+	ck_assert_uint_eq(syncs, 2);
+	ck_assert_int_eq(fio.log[fio.nlog - 1].op, TD_IO_SYNC);
+	names_the_other();
+	close_leaf();
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow-relink");
 
 	SUITE_ADD(s, a_mark_that_a_flush_makes_meanwhile_is_not_lost);
+	SUITE_ADD(s, the_name_is_durable_where_flushes_are_dropped);
 	return suite_run(s);
 }

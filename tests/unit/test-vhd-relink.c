@@ -237,6 +237,27 @@ START_TEST(a_shorter_name_fits_and_writes_go_on)
 }
 END_TEST
 
+/* LC3 of tapdisk/commit.h: what the image names is durable where nothing else is. */
+START_TEST(the_name_is_durable_where_flushes_are_dropped)
+{
+	unsigned syncs = 0, writes = 0;
+
+	chain(false);
+	ck_assert_msg(open_how("vhd:/leaf.vhd", (struct td_how){.flags = TD_FILE_NOSYNC}) == 0,
+		      "%s", err.text);
+	fault_io_clear(&fio);
+	ck_assert_msg(relink("./base.vhd") == 0, "%s", err.text);
+	for (unsigned i = 0; i < fio.nlog; i++) {
+		syncs += fio.log[i].op == TD_IO_SYNC;
+		writes += fio.log[i].op == TD_IO_WRITE;
+	}
+	ck_assert_uint_eq(syncs, writes); /* each before the next */
+	close_leaf();
+	ck_assert_int_eq(parent_now(), 'b');
+	chain_end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd-relink");
@@ -246,5 +267,6 @@ int main(void)
 	SUITE_ADD(s, each_write_that_fails_is_told_and_the_disk_opens_and_can_be_relinked);
 	SUITE_ADD(s, a_name_that_does_not_fit_is_refused_and_nothing_is_written);
 	SUITE_ADD(s, a_shorter_name_fits_and_writes_go_on);
+	SUITE_ADD(s, the_name_is_durable_where_flushes_are_dropped);
 	return suite_run(s);
 }
