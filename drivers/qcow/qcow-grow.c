@@ -61,16 +61,20 @@ int qcow_image_grow(struct td_image *image, uint64_t size)
 {
 	struct qcow *q = image->priv;
 	uint64_t was = image->info.size, n = qcow_l1_needed(&q->h, size),
-		 below = image->backing ? image->backing->info.size : 0;
+		 below = image->backing ? image->backing->info.size : 0,
+		 end = td_round_up(was, qcow_csize(q));
 	int rc;
 
 	if (n > QCOW_L1_MAX / 8)
 		return -EFBIG;
 	rc = n > q->l1.n ? grow_l1(q, (uint32_t)n, size) : qcow_write_size(q, size);
-	/* a backing file that is longer than the image was must not show in the new part */
-	if (!rc && below > was)
-		rc = td_await_request(image, image->io, TD_WRITE_ZEROES, TD_UNMAP, was,
-				      (below < size ? below : size) - was, NULL, 0);
+	/* a backing file that is longer than the image was must not show in the new part; nor must
+	 * what others have left in the last cluster when they made the image smaller */
+	end = below > end ? below : end;
+	end = end < size ? end : size;
+	if (!rc && end > was)
+		rc = td_await_request(image, image->io, TD_WRITE_ZEROES, TD_UNMAP, was, end - was,
+				      NULL, 0);
 	if (!rc && q->external && (q->h.autoclear & QCOW_AUTOCLEAR_RAW))
 		rc = td_file_rw(q->data, TD_IO_WRITE, td_zeroes_iov(QCOW_SECTOR).iov_base,
 				size - QCOW_SECTOR, QCOW_SECTOR, 0);

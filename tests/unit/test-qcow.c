@@ -470,6 +470,37 @@ START_TEST(a_place_that_is_being_punched_is_not_taken)
 }
 END_TEST
 
+/* --- larger --- */
+
+static void grow_main(void *arg)
+{
+	*(int *)arg = leaf->driver->grow(leaf, SIZE, &err);
+}
+
+/* Others make an image smaller by its header alone, and leave what the last cluster held. */
+START_TEST(what_a_growth_brings_reads_as_zeroes)
+{
+	const uint64_t size = CLUSTER + 1536;
+	struct fault_file *f;
+	int rc = 1;
+
+	begin();
+	create((struct qcow_create){.size = SIZE});
+	open_leaf("qcow2:/a.qcow2");
+	ok(TD_WRITE, mem, 0, 2 * CLUSTER, 0);
+	close_leaf();
+	f = &fio.file[0];
+	td_put_be64(f->data + QCOW_H_SIZE, size);
+	open_leaf("qcow2:/a.qcow2");
+	on_fiber(loop, grow_main, &rc);
+	ck_assert_msg(!rc, "%s", err.text);
+	ok(TD_READ, mem, 0, 4 * CLUSTER, 0);
+	for (uint64_t i = 0; i < 4 * CLUSTER; i++)
+		ck_assert_msg(mem[i] == (i < size ? 0xab : 0), "byte %u", (unsigned)i);
+	close_sound();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2");
@@ -489,5 +520,6 @@ int main(void)
 	SUITE_ADD(s, a_discarded_place_is_given_back_only_when_that_is_durable);
 	SUITE_ADD(s, a_discarded_place_waits_for_who_reads_it);
 	SUITE_ADD(s, a_place_that_is_being_punched_is_not_taken);
+	SUITE_ADD(s, what_a_growth_brings_reads_as_zeroes);
 	return suite_run(s);
 }
