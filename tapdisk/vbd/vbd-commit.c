@@ -420,6 +420,13 @@ static void put_back(struct vbd *v, struct vbd_job *j)
 	       v->minor, to->path, err.text[0] ? ": " : "", err.text);
 }
 
+/* What a job has left so, or one that was stopped for another process and goes on in this one. */
+static void put_back_left(struct vbd *v, struct td_image *n)
+{
+	if (n && n->backing && (n->backing->file_flags & TD_FILE_BENEATH))
+		put_back(v, &(struct vbd_job){.from = n, .to = n->backing});
+}
+
 /* N leaves the chain while guests go on. */
 static int take_out(struct vbd *v, struct vbd_job *j, struct td_err *err)
 {
@@ -599,8 +606,10 @@ static int start_copy(struct vbd *v, struct vbd_job *j, struct td_err *err)
 				  .saved = on_saved,
 				  .owner = j};
 	rc = commit_init(&j->copy, !j->above);
-	if (rc)
+	if (rc) {
+		td_image_close(j->to);
 		return td_fail(err, -rc, "out of memory for a commit");
+	}
 	v->cache.alone = !j->above; /* LC5 */
 	lanes_update(&v->cache);
 	while (!j->above && !lanes_closed(&v->cache))
@@ -662,6 +671,7 @@ static int begin_new(struct vbd *v, const struct vbd_commit *c, struct td_err *e
 	if (rc)
 		return rc;
 	n = find_node(v, c->image);
+	put_back_left(v, n);
 	rc = check_images(v, n, c->image, err);
 	if (!rc)
 		rc = check_beneath(v, n, !c->force, err);
@@ -702,12 +712,12 @@ int vbd_commit(struct vbd *v, const struct vbd_commit *c, struct td_err *err)
 
 /* --- in another process --- */
 
-static bool in_chain(const struct vbd *v, const char *spec)
+/* P, which another image may name in another way than N did. */
+static bool has_base(struct vbd *v, const char *spec)
 {
-	for (const struct td_image *i = v->leaf; i; i = i->backing)
-		if (is_name(i, spec))
-			return true;
-	return false;
+	const char *colon = strchr(spec, ':');
+
+	return colon && find_node(v, colon + 1);
 }
 
 void vbd_job_resume(struct vbd *v)
@@ -717,13 +727,19 @@ void vbd_job_resume(struct vbd *v)
 	struct td_image *n;
 	int rc;
 
-	if (!j || j->active || j->is.state != VBD_JOB_RUNNING || !v->leaf)
+	if (!j || j->active || j->is.state != VBD_JOB_RUNNING)
 		return;
+	if (!v->leaf) { /* nobody would begin it again (LC6) */
+		tell(j, VBD_JOB_FAILED, -ECANCELED, "its disk is paused");
+		record_write(v);
+		return;
+	}
 	n = find_node(v, j->is.node);
-	if (!n && in_chain(v, j->is.base)) {
+	if (!n && has_base(v, j->is.base)) {
 		tell(j, VBD_JOB_CONCLUDED, 0, NULL); /* it died after LC4's step */
 	} else {
 		j->suspend = j->ready = j->complete = false;
+		put_back_left(v, n);
 		rc = check_disk(v, j->is.node, &err);
 		if (!rc)
 			rc = check_images(v, n, j->is.node, &err);

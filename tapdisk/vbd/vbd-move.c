@@ -220,8 +220,7 @@ static int go_on(struct vbd *v, struct td_err *err)
 	else
 		rc = vbd_start(v, v->spec, &v->opt, false, err);
 	v->past = NULL;
-	if (!rc)
-		vbd_job_resume(v);
+	vbd_job_resume(v);
 	return rc;
 }
 

@@ -195,4 +195,19 @@ for T in qcow2 vhd; do
 		sound base lows tops
 	done
 done
+
+# a handover that does not come about: the job goes on where it is
+T=qcow2
+fresh
+expect 0 "$top_builddir/bin/cbt-util" create -n log -s 16777216
+troubled "$T:$WORK/tops.$T" -C "$WORK/log"
+expect 0 guest write 1048576 65536 9
+expect 0 job commit -r 64K -a "$WORK/mids.$T"
+trouble "sync 5 $WORK/log"
+run tap_ctl upgrade -p "$pid"
+rm trouble
+is "the upgrade" "$RC" 5
+expect 0 job query
+has "it goes on" "$OUT" "'running'"
+stop
 exit 0

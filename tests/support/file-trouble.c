@@ -6,7 +6,8 @@
  *   die K               SIGKILL before the Kth change of a file from now on: a write of one place,
  *                       a sync, a hole
  *   read ERRNO PATH     reads of that file fail, or
- *   write ERRNO PATH    writes to it
+ *   write ERRNO PATH    writes to it, or
+ *   sync ERRNO PATH     fdatasync of it
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -88,10 +89,11 @@ ssize_t preadv(int fd, const struct iovec *iov, int n, off_t off)
 int fdatasync(int fd)
 {
 	int (*fn)(int);
+	int code = trouble(fd, "sync", true);
 
-	trouble(fd, "", true);
 	next("fdatasync", &fn);
-	return fn(fd);
+	errno = code;
+	return code ? -1 : fn(fd);
 }
 
 int fallocate(int fd, int mode, off_t off, off_t len)

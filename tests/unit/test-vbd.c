@@ -281,6 +281,33 @@ START_TEST(a_life_on_a_real_file)
 }
 END_TEST
 
+static void reopen_paused(void *arg)
+{
+	struct vbd_options o = {.mode = td_cache_mode_find("writeback")};
+	struct vbd_past past = {
+		.paused = true,
+		.sectors = SECTORS,
+		.job = {.node = "node", .base = "aio:base", .state = VBD_JOB_RUNNING}};
+
+	*(int *)arg = vbd_reopen(v, "aio:disk", &o, &past, &err);
+}
+
+/* Nobody would begin it again, and who waits for its end would wait for ever. */
+START_TEST(a_commit_of_a_disk_that_is_paused_in_its_new_process_has_failed)
+{
+	struct vbd_job_told told;
+	int rc = 1;
+
+	begin();
+	on_fiber(loop, reopen_paused, &rc);
+	ck_assert_int_eq(rc, 0);
+	ck_assert_int_eq(vbd_commit_query(v, &told, &err), -ECANCELED);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_int_eq(vbd_commit_query(v, &told, &err), -ECANCELED);
+	end();
+}
+END_TEST
+
 enum { VBD_ENTRIES = 18 };
 
 START_TEST(a_disk_that_is_gone_is_noticed_by_each_entry)
@@ -364,6 +391,7 @@ int main(void)
 	SUITE_ADD(s, operations_at_once_run_one_after_the_other);
 	SUITE_ADD(s, pauses_at_random_under_load_answer_every_write);
 	SUITE_ADD(s, a_life_on_a_real_file);
+	SUITE_ADD(s, a_commit_of_a_disk_that_is_paused_in_its_new_process_has_failed);
 	SUITE_ADD_LOOP_ABORT(s, a_disk_that_is_gone_is_noticed_by_each_entry, VBD_ENTRIES);
 	return suite_run(s);
 }
