@@ -23,6 +23,8 @@
  * LC6 A job that has failed, was cancelled, or whose tapdisk died and that could not go on, leaves
  *     the chain as it was, and is never reported as concluded: who asks hears the error, until
  *     another job begins or the disk is closed.
+ *     When a sync of P has failed, the kernel, which tells of it once, may hold for written what is
+ *     in no store: no other job begins until the disk is closed.
  * LC7 Nobody else may stand on P, as its disk would change.  Who has P open as a parent without N,
  *     or has it as a parent in a file beside, stops the job before it begins.
  * LC8 The copy gives way: one piece at a time, of CHUNK bytes, with a pause as long as it took

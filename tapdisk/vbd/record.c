@@ -81,10 +81,11 @@ static json_t *job_json(const struct vbd *v)
 {
 	const struct vbd_job_was *j = vbd_job_now((struct vbd *)v);
 
-	return j ? json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I}", "image", j->node,
+	return j ? json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:I, s:I, s:I}", "image", j->node,
 			     "parent", j->base, "state", job_states[j->state], "text", j->text,
-			     "error", -j->err, "at", (json_int_t)j->at, "done", (json_int_t)j->done,
-			     "all", (json_int_t)j->all, "rate", (json_int_t)j->rate)
+			     "error", -j->err, "lost", j->lost, "at", (json_int_t)j->at, "done",
+			     (json_int_t)j->done, "all", (json_int_t)j->all, "rate",
+			     (json_int_t)j->rate)
 		 : NULL;
 }
 
@@ -113,6 +114,7 @@ void record_job(const json_t *past, struct vbd_job_was *out)
 	get_text(o, "text", out->text, sizeof out->text);
 	get_text(o, "state", state, sizeof state);
 	out->err = -(int)get_bytes(o, "error");
+	out->lost = json_is_true(json_object_get(o, "lost"));
 	out->at = get_bytes(o, "at");
 	out->done = get_bytes(o, "done");
 	out->all = get_bytes(o, "all");

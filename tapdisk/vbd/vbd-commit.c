@@ -144,7 +144,7 @@ int vbd_commit_cancel(struct vbd *v, bool wait, struct td_err *err)
 		return td_fail(err, ENODEV, "minor %d is not open", v->minor);
 	if (v->job && v->job->active)
 		commit_stop(&v->job->copy);
-	else if (v->job && v->job->is.state == VBD_JOB_FAILED)
+	else if (v->job && v->job->is.state == VBD_JOB_FAILED && !v->job->is.lost)
 		forget(v); /* it was told, or is not of interest */
 	if (wait)
 		stop_job(v, false);
@@ -237,6 +237,13 @@ static int check_disk(struct vbd *v, const char *name, struct td_err *err)
 		return td_fail(err, EINVAL,
 			       "minor %d: a flush of %s has failed: close it, and check it first",
 			       v->minor, v->spec);
+	if (v->job && v->job->is.lost)
+		return td_fail(
+			err, EINVAL,
+			"minor %d: a sync of %s has failed in the commit of %s, so that what "
+			"is read there may be in no store: close the disk, and check that one "
+			"first",
+			v->minor, v->job->is.base, v->job->is.node);
 	return name ? 0 : td_fail(err, EINVAL, "'image' is missing");
 }
 
@@ -532,15 +539,20 @@ static void end(struct vbd *v, struct vbd_job *j, int rc, struct td_err *err)
 	v->cache.alone = false;
 	lanes_update(&v->cache);
 	if (rc == -ECANCELED && j->suspend) {
+		int bad = td_await_request(j->to, j->to->io, TD_FLUSH, 0, 0, 0, NULL, 0);
+
 		/* the chain is about to be closed; the record says that it runs */
-		if (j->above && !td_await_request(j->to, j->to->io, TD_FLUSH, 0, 0, 0, NULL, 0))
+		if (j->above && !bad)
 			j->is.at = j->copy.at;
-		return;
+		if (!vbd_lost_data(bad))
+			return;
+		rc = td_fail(err, -bad, "cannot make %s durable: %s", j->to->path, strerror(-bad));
 	}
 	if (rc) {
 		tell(j, VBD_JOB_FAILED, rc, rc == -ECANCELED ? "it was cancelled" : err->text);
 		if (j->from)
 			put_back(v, j);
+		j->is.lost = j->from && j->from->backing == j->to && j->to->fault;
 		record_write(v);
 	}
 	if (rc)

@@ -101,6 +101,8 @@ struct vbd_job_was {
 	char text[256];         /* why it has failed */
 	enum vbd_job_state state;
 	int err;            /* -errno of that */
+	bool lost;          /* a sync of the parent has failed: what is read there may not last, and
+			       no commit relies on it until the disk is closed */
 	uint64_t at;        /* bytes of the image that are durable in its parent */
 	uint64_t done, all; /* bytes */
 	uint64_t rate;      /* bytes a second; 0: no limit */

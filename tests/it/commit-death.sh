@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A live commit whose tapdisk dies, before each change that it makes in a file: a successor goes on with it, and nothing is another.
-# Upgraded in the middle; with a source that fails, and a parent without space.
+# Upgraded in the middle; with a source that fails, and a parent without space, or with a sync that fails.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
 vhd_util() { "$top_builddir/bin/vhd-util" "$@"; }
@@ -194,6 +194,28 @@ for T in qcow2 vhd; do
 		stop
 		sound base lows tops
 	done
+done
+
+# a sync of the parent that fails: the kernel tells of it once, so that no other job relies on what is read there
+for T in qcow2 vhd; do
+	fresh
+	troubled "$T:$WORK/tops.$T"
+	expect 0 job commit -r 1M -a "$WORK/mids.$T"
+	trouble "sync 5 $WORK/lows.$T"
+	run job query -w
+	rm trouble
+	is "$T: a sync" "$RC" 5
+	expect 0 job cancel
+	expect 0 job pause
+	expect 0 job unpause
+	right "$T: after a sync that failed"
+	expect 22 job commit -a "$WORK/mids.$T"
+	has "$T: why" "$ERR" "a sync of $T:$WORK/lows.$T has failed"
+	stop
+	start "$T:$WORK/tops.$T"
+	expect 0 job commit -a "$WORK/mids.$T" -w
+	right "$T: closed, and again"
+	stop
 done
 
 # a handover that does not come about: the job goes on where it is
