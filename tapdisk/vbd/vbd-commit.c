@@ -99,13 +99,13 @@ int vbd_commit_query(struct vbd *v, struct vbd_job_told *out, struct td_err *err
 			       "was",
 			       j->is.node, j->is.text);
 	case VBD_JOB_CONCLUDED:
-		/* while its fiber is there P may yet fail to open, and N is needed again */
-		*out = (struct vbd_job_told){j->active ? "pending" : "concluded", j->is.all,
-					     j->is.all};
-		if (!j->active) { /* told once */
-			forget(v);
-			record_write(v);
+		if (j->active) { /* P may not open as the leaf yet, and then N is needed (LC6) */
+			*out = (struct vbd_job_told){"pending", j->is.all, j->is.all};
+			return 0;
 		}
+		*out = (struct vbd_job_told){"concluded", j->is.all, j->is.all};
+		forget(v); /* told once */
+		record_write(v);
 		return 0;
 	case VBD_JOB_RUNNING:
 		break;

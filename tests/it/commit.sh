@@ -276,6 +276,23 @@ expect 0 tap_ctl list -m "$minor"
 has "the disk" "$OUT" "$WORK/mids.qcow2"
 stop
 
+# a leaf whose parent cannot be the leaf, as another disk has come to stand on it: never told as concluded, and the disk goes on
+start "qcow2:$WORK/mids.qcow2"
+expect 0 job commit -a "$WORK/mids.qcow2"
+expect 0 td_qcow snapshot lows.qcow2 beside.qcow2
+keep="$pid $minor"
+start "qcow2:$WORK/beside.qcow2"
+beside="$pid $minor"
+read -r pid minor <<<"$keep"
+while job query >>told3 2>told4; do :; done
+has "why" "$(cat told4)" "has failed"
+if grep "concluded" told3; then fail "told as concluded, which it is not"; fi
+right "the leaf stays"
+stop
+read -r pid minor <<<"$beside"
+stop
+rm beside.qcow2
+
 # a read-only disk, an image without a chain, another kind
 start "qcow2:$WORK/mids.qcow2" -R
 expect 22 job commit -a "$WORK/lows.qcow2"
