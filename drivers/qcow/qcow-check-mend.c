@@ -15,15 +15,26 @@ static uint16_t references(const struct qcow_checking *k, uint64_t off)
 	return i < k->n ? k->count[i] : 0;
 }
 
+/* May this entry have the flag at all? */
+static bool has_flag(const struct qcow_checking *k, uint64_t e, bool data)
+{
+	return (e & QCOW_OFFSET) &&
+	       !(data && ((e & QCOW_ZIPPED) || (k->h.incompat & QCOW_INCOMPAT_DATA)));
+}
+
 /* Does this entry's flag say what the count says?  set: which way the pass goes (see the top). */
 static bool wrong_flag(const struct qcow_checking *k, uint64_t e, bool data, bool set)
 {
 	bool is = e & QCOW_COPIED, want = references(k, e & QCOW_OFFSET) == 1;
 
-	if (!(e & QCOW_OFFSET) ||
-	    (data && ((e & QCOW_ZIPPED) || (k->h.incompat & QCOW_INCOMPAT_DATA))))
-		return false;
-	return is != want && want == set;
+	return has_flag(k, e, data) && is != want && want == set;
+}
+
+/* Is it absent, but perhaps not yet on the disk (see the top of qcow-check.c)?  One that is present
+ * in memory alone is no harm. */
+static bool doubtful_flag(const struct qcow_checking *k, uint64_t e, bool data, bool set)
+{
+	return k->anew && !set && has_flag(k, e, data) && !(e & QCOW_COPIED);
 }
 
 static void found_flag(struct qcow_checking *k, const char *what, uint64_t e)
@@ -43,6 +54,7 @@ static int flags_l2(struct qcow_checking *k, uint64_t off, bool set)
 	for (uint64_t i = 0; !rc && i < qcow_check_csize(k); i += esize) {
 		uint64_t e = td_get_be64(k->buf + i);
 
+		changed |= doubtful_flag(k, e, true, set);
 		if (!wrong_flag(k, e, true, set))
 			continue;
 		found_flag(k, "L2 entry", e);
@@ -71,6 +83,7 @@ int qcow_check_flags(struct qcow_checking *k, bool set)
 		/* a shared one is a copy in waiting: its flags mean nothing */
 		if (references(k, l2) == 1)
 			rc = flags_l2(k, l2, set);
+		changed |= doubtful_flag(k, l1[i], false, set);
 		if (wrong_flag(k, l1[i], false, set)) {
 			found_flag(k, "L1 entry", l1[i]);
 			l1[i] ^= QCOW_COPIED;

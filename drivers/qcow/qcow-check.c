@@ -6,6 +6,12 @@
  * which the header names when all of it is durable; then flags are set where they may be; the marks
  * in the header come off last.
  *
+ * Before a mark comes off, what it excused is durable: counts (dirty) and all that is mended
+ * (corrupt).  That a count reads right does not make it so: it may be a write of the last user, or
+ * of a mending before this one, whose sync failed.  The page cache, or the disk's, shows it, no
+ * later sync tells of it, and a power cut takes it away.  So where a mark stands, counts, the table
+ * of their blocks, and tables with flags that are rightly absent are written again as they are.
+ *
  * One thing: this file leads, and what counts and what mends report their findings through it.
  */
 #include "drivers/qcow/qcow-checking.h"
@@ -113,13 +119,29 @@ static uint64_t max64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* The refcount table, as it is. */
+static int rewrite_table(struct qcow_checking *k)
+{
+	uint64_t bytes = (uint64_t)k->nref * 8;
+	void *buf;
+	int rc;
+
+	if (posix_memalign(&buf, 4096, bytes))
+		return -ENOMEM;
+	rc = td_file_rw(k->file, TD_IO_READ, buf, k->h.ref_off, bytes, TD_IO_EOF_ZERO);
+	if (!rc)
+		rc = td_file_rw(k->file, TD_IO_WRITE, buf, k->h.ref_off, bytes, 0);
+	free(buf);
+	return rc;
+}
+
 static int compare_counts(struct qcow_checking *k)
 {
 	uint64_t per = qcow_refs_per_block(&k->h), blocks = max64(k->nref, (k->n + per - 1) / per);
-	int rc = 0;
+	int rc = k->anew && !k->rebuild ? rewrite_table(k) : 0;
 
 	for (uint64_t b = 0; !rc && b < blocks; b++) {
-		bool changed = false;
+		bool changed = k->anew;
 
 		if (b >= k->nref || !k->ref[b]) {
 			compare_nothing(k, b * per);
@@ -146,9 +168,12 @@ static void patch_marks(struct qcow_checking *k, uint8_t *p)
 
 static int mend(struct qcow_checking *k)
 {
-	bool fix = k->c->fix_errors;
-	int rc = qcow_check_flags(k, false);
+	bool fix = k->c->fix_errors,
+	     marked = k->h.incompat & (QCOW_INCOMPAT_DIRTY | QCOW_INCOMPAT_CORRUPT);
+	int rc;
 
+	k->anew = fix && marked;
+	rc = qcow_check_flags(k, false);
 	if (!rc && fix)
 		rc = qcow_check_sync(k);
 	if (!rc)
@@ -161,8 +186,7 @@ static int mend(struct qcow_checking *k)
 		rc = qcow_check_flags(k, true);
 	if (!rc && fix)
 		rc = qcow_check_sync(k);
-	if (!rc && fix && !k->c->corruptions &&
-	    (k->h.incompat & (QCOW_INCOMPAT_DIRTY | QCOW_INCOMPAT_CORRUPT)))
+	if (!rc && fix && !k->c->corruptions && marked)
 		rc = qcow_check_patch(k, patch_marks);
 	return rc;
 }

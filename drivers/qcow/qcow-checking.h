@@ -19,6 +19,7 @@ struct qcow_checking {
 	uint64_t *ref;   /* the refcount table; 0 where its entry makes no sense */
 	uint32_t nref;
 	bool rebuild;  /* the refcount structure cannot be mended in place */
+	bool anew;     /* a mark in the header is to come off: see the top of qcow-check.c */
 	uint64_t last; /* data: host offset behind the last cluster, for the fragmentation */
 };
 

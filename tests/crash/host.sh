@@ -47,6 +47,10 @@ out=$("$lab" --format vhd-differencing-2 --mode writethrough --seed 5000189) || 
 out=$("$lab" --format vhd-fixed --mode unsafe --seed 700001592) || [ $? = 77 ] ||
 	{ fail "vhd-fixed, cache=unsafe, seed 700001592"; tail -20 <<<"$out"; }
 
+# a pause whose close could not make lazy counts durable, which read right at the next opening
+out=$("$lab" --format qcow2-growing-lazy --mode none --seed 379) || [ $? = 77 ] ||
+	{ fail "qcow2-growing-lazy, cache=none, seed 379"; tail -20 <<<"$out"; }
+
 # it does what it is there for
 out=$("$lab" --format raw-file --mode none --seed 1-150)
 for n in 5 6 7 8 9 11; do

@@ -329,6 +329,58 @@ START_TEST(a_sync_that_fails_leaves_the_mapping_alone_and_fails_all_after_it)
 }
 END_TEST
 
+/* Is it written, all of [off, off + len), before the i-th operation, and a sync after it? */
+static bool durable_before(unsigned i, uint64_t off, uint64_t len)
+{
+	bool written = false, synced = false;
+
+	for (unsigned k = 0; k < i; k++) {
+		const struct fault_record *r = &fio.log[k];
+
+		if (r->op == TD_IO_WRITE && r->off <= off && off + len <= r->off + r->len)
+			written = true;
+		synced |= written && r->op == TD_IO_SYNC;
+	}
+	return synced;
+}
+
+static uint64_t ref_table(void)
+{
+	return td_get_be64(fio.file[0].data + QCOW_H_REF_OFF);
+}
+
+/* The counts that the close writes read right afterwards, and its sync has failed: whether they are
+ * on the disk, nobody knows. */
+START_TEST(counts_that_read_right_are_written_again_before_the_mark_comes_off)
+{
+	unsigned i;
+
+	begin();
+	create((struct qcow_create){.lazy = true});
+	open_leaf("qcow2:/a.qcow2");
+	ok(TD_WRITE, mem, 0, CLUSTER, 0);
+	ok(TD_FLUSH, NULL, 0, 0, 0);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 2, -EIO);
+	close_leaf();
+	ck_assert_uint_eq(fio.nlog, 2); /* the counts, and their sync */
+	ck_assert_int_eq(fio.log[0].op, TD_IO_WRITE);
+	ck_assert_int_eq(fio.log[1].op, TD_IO_SYNC);
+	ck_assert(fio.file[0].data[QCOW_H_INCOMPAT + 7] & QCOW_INCOMPAT_DIRTY);
+	fault_io_clear(&fio);
+	ck_assert_msg(open_how("qcow2:/a.qcow2", (struct td_how){.flags = TD_FILE_DIRECT}) == 0,
+		      "%s", err.text);
+	ck_assert(!(fio.file[0].data[QCOW_H_INCOMPAT + 7] & QCOW_INCOMPAT_DIRTY));
+	for (i = 0; i < fio.nlog && !(fio.log[i].op == TD_IO_WRITE && !fio.log[i].off); i++)
+		;
+	ck_assert_uint_lt(i, fio.nlog);
+	ck_assert(durable_before(i, ref_table(), CLUSTER));
+	ck_assert(durable_before(i, td_get_be64(fio.file[0].data + ref_table()), CLUSTER));
+	close_leaf();
+	end();
+}
+END_TEST
+
 START_TEST(a_write_back_that_finds_no_space_is_made_good_by_the_next)
 {
 	open_new();
@@ -515,6 +567,7 @@ int main(void)
 	SUITE_ADD(s, counts_and_data_are_durable_before_the_mapping_and_that_before_the_answer);
 	SUITE_ADD(s, a_durable_write_to_a_new_cluster_has_its_mapping_durable_too);
 	SUITE_ADD(s, a_sync_that_fails_leaves_the_mapping_alone_and_fails_all_after_it);
+	SUITE_ADD(s, counts_that_read_right_are_written_again_before_the_mark_comes_off);
 	SUITE_ADD(s, a_write_back_that_finds_no_space_is_made_good_by_the_next);
 	SUITE_ADD(s, a_cluster_that_finds_no_space_is_given_back);
 	SUITE_ADD(s, a_discarded_place_is_given_back_only_when_that_is_durable);
