@@ -16,6 +16,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/sandbox.h \
 	tapdisk/server.c \
 	tapdisk/server.h
+include tapdisk/opener/local.mk
 include tapdisk/ctl/local.mk
 include tapdisk/vbd/local.mk
 include tapdisk/blkif/local.mk

@@ -21,11 +21,16 @@
 
 #include "lib/conf.h"
 #include "lib/io/io-uring.h"
+#include "tapdisk/opener/opener-calls.h"
+#include "tapdisk/opener/opener.h"
 
 static char state[160] = "no";
 
 const char *sandbox_state(void)
 {
+	if (opener_is_dead())
+		return "partly: its opener of files has died; kill the tapdisk, and `tap-ctl "
+		       "revive' or tapback starts one with another";
 	return state;
 }
 
@@ -146,7 +151,8 @@ static void load_filter(size_t at)
 	emit(BPF_LD | BPF_W | BPF_ABS, (unsigned)at, 0, 0);
 }
 
-static bool filter(void)
+/* traps: the calls that name files go to the opener. */
+static bool filter(bool traps)
 {
 	enum {
 		NR = offsetof(struct seccomp_data, nr),
@@ -163,7 +169,7 @@ static bool filter(void)
 	for (size_t i = 0; i < COUNT;
 	     i++) { /* x32's calls have another bit set, and are on no list */
 		emit(EQ, (unsigned)allowed[i], 0, 1);
-		answer(SECCOMP_RET_ALLOW);
+		answer(traps && opener_call(allowed[i]) ? SECCOMP_RET_TRAP : SECCOMP_RET_ALLOW);
 	}
 	/* whose flags are in memory: libc then makes threads by clone() */
 	emit(EQ, SYS_clone3, 0, 1);
@@ -192,11 +198,16 @@ static bool filter(void)
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) == 0;
 }
 #else
-static bool filter(void)
+static bool filter(bool traps)
 {
 	return false;
 }
 #endif
+
+static bool restrict_opener(void)
+{
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && drop_capabilities() && filter(false);
+}
 
 /* --- whether --- */
 
@@ -218,7 +229,7 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 {
 	struct rlimit none = {0, 0};
 	enum setting on = NOT_SAID;
-	int rc = td_conf_read(set_key, &on, err);
+	int rc = td_conf_read(set_key, &on, err), opener;
 
 	if (rc < 0 || on == SAID_NO)
 		return rc;
@@ -232,6 +243,10 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 #endif
 	strcpy(state, "yes");
 	setrlimit(RLIMIT_CORE, &none);
+	/* before there are rings, which it would have mapped, too */
+	opener = opener_start(restrict_opener);
+	if (opener < 0)
+		misses("opener of files");
 	/* where there are none, other engines do; a ring that is not restricted is never used */
 	rc = td_uring_reserve(rings);
 	if (rc < 0)
@@ -240,7 +255,7 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 		misses("no_new_privs");
 	if (!drop_capabilities())
 		misses("dropping of capabilities");
-	if (!filter())
+	if (!filter(!opener))
 		misses("system call filter (a kernel or an architecture without it, or a build "
 		       "with sanitizers)");
 	if (strcmp(state, "yes"))
