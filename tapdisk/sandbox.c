@@ -46,11 +46,12 @@ static void misses(const char *what)
 
 /* --- B1 --- */
 
-static bool drop_capabilities(void)
+enum { TO_OPEN = 1u << CAP_DAC_OVERRIDE | 1u << CAP_SYS_PTRACE };
+
+static bool drop_capabilities(uint32_t keep)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2] = {{0}};
-	const uint32_t keep = 1u << CAP_DAC_OVERRIDE | 1u << CAP_SYS_PTRACE;
 
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (cap >= 32 || !(keep & 1u << cap))
@@ -86,8 +87,7 @@ static const short allowed[] = {
 	C(getdents64), C(fcntl), C(flock), C(ftruncate), C(fallocate), C(fsync), C(fdatasync),
 	C(sync_file_range), C(fadvise64), C(unlinkat), C(renameat), C(renameat2), C(linkat),
 	C(symlinkat), C(mkdirat), C(fchmod), C(fchmodat), C(umask), C(getcwd), C(dup), C(dup3),
-	C(pipe2), C(ioctl), C(utimensat), C(inotify_init1), C(inotify_add_watch),
-	C(inotify_rm_watch), C(close_range),
+	C(pipe2), C(ioctl), C(close_range),
 	/* memory */
 	C(mmap), C(munmap), C(mprotect), C(mremap), C(madvise), C(msync), C(brk), C(mlock),
 	C(munlock), C(memfd_create),
@@ -206,7 +206,8 @@ static bool filter(bool traps)
 
 static bool restrict_opener(void)
 {
-	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && drop_capabilities() && filter(false);
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && drop_capabilities(TO_OPEN) &&
+	       filter(false);
 }
 
 /* --- whether --- */
@@ -253,7 +254,7 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 		td_log(LOG_INFO, "no io_uring in the sandbox (%s)", strerror(-rc));
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		misses("no_new_privs");
-	if (!drop_capabilities())
+	if (!drop_capabilities(opener ? TO_OPEN : 0))
 		misses("dropping of capabilities");
 	if (!filter(!opener))
 		misses("system call filter (a kernel or an architecture without it, or a build "

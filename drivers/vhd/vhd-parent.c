@@ -93,6 +93,7 @@ static int not_allowed(struct search *s, struct td_err *err)
 static int try(struct search *s, const char *beside, struct td_err *err)
 {
 	struct td_image *image = s->v->image;
+	struct td_reach reach;
 	struct td_file *f;
 	int rc = td_path_resolve(beside, s->name, s->path, sizeof s->path);
 
@@ -108,9 +109,12 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 		return not_allowed(s, err), 0;
 	/* without a lock: it may be somebody else's disk, whose owner is not to be kept off (RW3 of
 	 * lib/io/reach.h) */
+	if (image->reach)
+		reach = *image->reach;
+	reach.uuid = is_raw(s->v) ? NULL : s->v->header.parent_uuid;
 	rc = td_file_open_in(image->io, s->path,
 			     (image->file_flags & TD_FILE_DIRECT) | TD_FILE_LOOK | TD_FILE_RDONLY,
-			     image->reach, &f, err);
+			     image->reach ? &reach : NULL, &f, err);
 	if (rc < 0)
 		return 0;
 	rc = is_raw(s->v) ? 0 : check_uuid(s, f, err);

@@ -5,8 +5,12 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 
+#include "td/log.h"
+
 /* clang-format off */
 static const struct opener_call calls[] = {
+	{OPENER_PARENT, "PBIS", true, sizeof(struct td_err)},
+	{OPENER_LISTEN, "F", true, 0},
 	{SYS_openat, "DPII", true, 0},
 	{SYS_openat2, "DPBI", true, 0},
 	{SYS_newfstatat, "DPSI", false, sizeof(struct stat)},
@@ -21,7 +25,6 @@ static const struct opener_call calls[] = {
 	{SYS_symlinkat, "TDP", false, 0},
 	{SYS_mkdirat, "DPI", false, 0},
 	{SYS_fchmodat, "DPI", false, 0},
-	{SYS_inotify_add_watch, "FPI", false, 0},
 	{SYS_connect, "FBI", false, 0},
 	{SYS_bind, "FBI", false, 0},
 #ifdef SYS_faccessat2

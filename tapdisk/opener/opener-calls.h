@@ -18,6 +18,9 @@
 
 enum { OPENER_ARGS = 6, OPENER_PARTS = 2, OPENER_FDS = 3, OPENER_PART_MAX = PATH_MAX };
 
+/* Beside the kernel's: a parent (path, uuid or nothing, error); the control socket. */
+enum { OPENER_PARENT = -2, OPENER_LISTEN = -3 };
+
 struct opener_ask {
 	int32_t nr;
 	uint32_t len[OPENER_PARTS]; /* bytes of each argument that is a pointer to read from */

@@ -15,10 +15,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "td/log.h"
 #include "tapdisk/opener/opener-calls.h"
+#include "tapdisk/opener/opener-rights.h"
 
 /* Calls that may hang at once; those of one tapdisk's threads are fewer. */
-enum { THREADS_MAX = 64, THREAD_STACK = 64 * 1024 };
+enum { THREADS_MAX = 64, THREAD_STACK = 256 * 1024 };
 
 static int channel;
 static pid_t tapdisk;
@@ -30,7 +32,12 @@ struct job {
 	struct opener_ask ask;
 	char part[OPENER_PARTS][OPENER_PART_MAX + 1];
 	char path[OPENER_PARTS][OPENER_PART_MAX + 64]; /* the same, as this process sees it */
-	char out[OPENER_PART_MAX];
+	char full[OPENER_PARTS][2 * PATH_MAX];         /* absolute, by its text */
+	union {
+		char out[OPENER_PART_MAX];
+		struct td_err err;
+	};
+	int paths; /* of full */
 	int fds[1 + OPENER_FDS], nfds;
 };
 
@@ -50,6 +57,72 @@ static void translate_path(const char *path, char *out, size_t size)
 	snprintf(out, size, "%s", path);
 }
 
+static bool by_own_fd(const char *path)
+{
+	char link[64];
+	size_t n = (size_t)snprintf(link, sizeof link, "/proc/%d/fd/", (int)tapdisk);
+
+	return !strncmp(path, link, n) && strchr(path + n, '/');
+}
+
+/* Is it DIR/name, the directory by one of the tapdisk's descriptors? */
+static bool through_fd(const char *path, char *dir, size_t size, const char **rest)
+{
+	char link[64], *end;
+	size_t own = (size_t)snprintf(link, sizeof link, "/proc/%d/fd/", (int)tapdisk);
+	long n;
+	ssize_t len;
+
+	if (strncmp(path, link, own))
+		return false;
+	n = strtol(path + own, &end, 10);
+	if (*end != '/' || n < 0)
+		return false;
+	snprintf(link + own, sizeof link - own, "%ld", n);
+	len = readlink(link, dir, size - 1);
+	dir[len > 0 ? len : 0] = 0;
+	*rest = end + 1;
+	return len > 0;
+}
+
+/* The text of a path from the root on, without "." and "//".  One with ".." has no right. */
+static int make_full(struct job *j, const char *path, int dir)
+{
+	char *out = j->full[j->paths], link[40];
+	ssize_t n = 0;
+
+	if (through_fd(path, out, PATH_MAX, &path)) {
+		if (*out != '/')
+			return -EACCES;
+		n = (ssize_t)strlen(out);
+	}
+	if (!n && *path != '/') {
+		snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+		n = readlink(dir == AT_FDCWD ? "/proc/self/cwd" : link, out, PATH_MAX - 1);
+		if (n < 0 || *out != '/')
+			return -EACCES;
+	}
+	while (n && out[n - 1] == '/')
+		n--;
+	while (*path) {
+		size_t len = strcspn(path, "/");
+
+		if (len == 2 && !strncmp(path, "..", 2))
+			return -EACCES;
+		if (len && !(len == 1 && *path == '.')) {
+			out[n++] = '/';
+			memcpy(out + n, path, len);
+			n += (ssize_t)len;
+		}
+		path += len + (path[len] == '/');
+	}
+	if (!n)
+		out[n++] = '/';
+	out[n] = 0;
+	j->paths++;
+	return 0;
+}
+
 /* A socket's name may begin in /proc/self, where the directory's is too long for it. */
 static int translate_name(struct job *j, int part)
 {
@@ -62,18 +135,20 @@ static int translate_name(struct job *j, int part)
 		return -EACCES;
 	memcpy(to, sa, n);
 	if (n <= at || !sa->sun_path[0])
-		return (int)n; /* none, or an abstract one */
+		return -EACCES; /* none, or an abstract one */
 	memcpy(name, sa->sun_path, n - at);
 	translate_path(name, real, sizeof real);
 	if (strlen(real) >= sizeof to->sun_path)
 		return -ENAMETOOLONG;
 	strcpy(to->sun_path, real);
-	return (int)(at + strlen(real) + 1);
+	return make_full(j, real, AT_FDCWD) < 0 ? -EACCES : (int)(at + strlen(real) + 1);
 }
 
 static int prepare(struct job *j, const struct opener_call *c, long *args)
 {
 	int part = 0, fd = 1, n;
+
+	j->paths = 0;
 
 	for (int i = 0; i < OPENER_ARGS; i++)
 		args[i] = (long)j->ask.arg[i];
@@ -90,7 +165,14 @@ static int prepare(struct job *j, const struct opener_call *c, long *args)
 			break;
 		case 'P':
 			translate_path(j->part[part], j->path[part], sizeof j->path[part]);
-			args[i] = (long)j->path[part++];
+			n = make_full(j, j->path[part],
+				      i && c->args[i - 1] == 'D' ? (int)args[i - 1] : AT_FDCWD);
+			if (n < 0)
+				return n;
+			/* a descriptor's directory is looked up once: another may get its number */
+			args[i] = (long)(by_own_fd(j->path[part]) ? j->full[j->paths - 1]
+								  : j->path[part]);
+			part++;
 			break;
 		case 'T':
 			args[i] = (long)j->part[part++];
@@ -151,7 +233,7 @@ static void answer_call(const struct job *j, const struct opener_call *c, long r
 		m->cmsg_len = CMSG_LEN(sizeof fd);
 		memcpy(CMSG_DATA(m), &fd, sizeof fd);
 	}
-	if (c && rc >= 0 && c->room)
+	if (c && (rc >= 0 || c->nr == OPENER_PARENT) && c->room)
 		iov[1].iov_len = c->room;
 	else if (c && rc > 0 && strchr(c->args, 'L'))
 		iov[1].iov_len = (size_t)rc;
@@ -162,6 +244,89 @@ static void answer_call(const struct job *j, const struct opener_call *c, long r
 	}
 }
 
+/* A descriptor of the tapdisk's own, by its name; -1: it is none. */
+static int own_fd(const char *full)
+{
+	char own[64], *end;
+	size_t n = (size_t)snprintf(own, sizeof own, "/proc/%d/fd/", (int)tapdisk);
+	long fd;
+
+	if (strncmp(full, own, n) || full[n] < '0' || full[n] > '9')
+		return -1;
+	fd = strtol(full + n, &end, 10);
+	return *end ? -1 : (int)fd;
+}
+
+static long open_file(struct job *j, const struct opener_call *c, long *args)
+{
+	int at = (int)(strchr(c->args, 'P') - c->args) + 1;
+	uint64_t *flags = c->args[at] == 'B' ? (uint64_t *)args[at] : (uint64_t *)&args[at];
+	int rc, fd = own_fd(j->full[0]);
+
+	if (c->args[at] == 'B' && args[at + 1] < (long)sizeof *flags)
+		return -EINVAL;
+	if (fd >= 0)
+		return rights_reopen(fd, *flags);
+	rc = rights_open(j->full[0], flags);
+	return rc < 0 ? rc : 1;
+}
+
+/* What the call's result is, or 1: to be made. */
+static long judge(struct job *j, const struct opener_call *c, long *args)
+{
+	switch (c->nr) {
+	case OPENER_PARENT:
+		memset(&j->err, 0, sizeof j->err);
+		return rights_parent(j->full[0],
+				     j->ask.len[1] == 16 ? (unsigned char *)j->part[1] : NULL,
+				     &j->err);
+	case OPENER_LISTEN:
+		return opener_listen(j->fds[1]);
+	case SYS_openat:
+	case SYS_openat2:
+#ifdef SYS_open
+	case SYS_open:
+#endif
+		return open_file(j, c, args);
+#ifdef SYS_open
+	case SYS_rename:
+#endif
+	case SYS_renameat:
+	case SYS_renameat2: {
+		int rc = rights_rename(j->full[0], j->full[1]);
+
+		if (!rc && rights_is_record(j->full[1]))
+			return rights_record(j->full[0], j->full[1]);
+		return rc < 0 ? rc : 1;
+	}
+#ifdef SYS_open
+	case SYS_link:
+#endif
+	case SYS_linkat:
+		return rights_link(j->full[0], j->full[1]) ?: 1;
+#ifdef SYS_open
+	case SYS_symlink:
+#endif
+	case SYS_symlinkat:
+		return rights_symlink(j->part[0], j->full[0]) ?: 1;
+#ifdef SYS_open
+	case SYS_unlink:
+	case SYS_mkdir:
+	case SYS_rmdir:
+	case SYS_chmod:
+#endif
+	case SYS_unlinkat:
+	case SYS_mkdirat:
+	case SYS_fchmodat:
+	case SYS_bind:
+		return rights_name(j->full[0]) ?: 1;
+	case SYS_connect:
+		return rights_connect(j->full[0]) ?: 1;
+	default:
+		return 1; /* OR5 */
+	}
+}
+
 static void serve_one(struct job *j)
 {
 	const struct opener_call *c = opener_call(j->ask.nr);
@@ -169,7 +334,11 @@ static void serve_one(struct job *j)
 
 	if (!rc && nobody_waits(j))
 		rc = -ETIMEDOUT;
-	if (!rc) {
+	if (!rc)
+		rc = judge(j, c, args);
+	else if (c && c->nr == OPENER_PARENT)
+		memset(j->out, 0, c->room);
+	if (rc == 1 && c && !(c->opens && c->nr < 0)) {
 		rc = syscall(c->nr, args[0], args[1], args[2], args[3], args[4], args[5]);
 		if (rc < 0)
 			rc = -errno;
@@ -282,6 +451,7 @@ void opener_serve(int from, pid_t for_pid)
 	channel = from;
 	tapdisk = for_pid;
 	threads = 1;
+	rights_init(for_pid);
 	serve_calls(NULL);
 	_exit(0);
 }

@@ -16,6 +16,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "lib/io/reach.h"
 #include "tapdisk/opener/opener-calls.h"
 
 unsigned opener_patience = OPENER_PATIENCE;
@@ -210,6 +211,8 @@ static long receive_reply(struct asked *a, const struct opener_call *call, int f
 
 static bool wants_cloexec(const struct opener_call *c, const long *args)
 {
+	if (c->nr < 0)
+		return true;
 	for (int i = 0; c->args[i]; i++)
 		if (c->args[i] == 'P') /* the flags follow, or point there */
 			return (c->args[i + 1] == 'B' ? *(const long *)args[i + 1] : args[i + 1]) &
@@ -240,6 +243,25 @@ static long ask_opener(const struct opener_call *c, const long *args)
 	out = rc < 0 ? rc : receive_reply(&a, c, sv[0], c->opens && wants_cloexec(c, args));
 	close(sv[0]);
 	return out;
+}
+
+int opener_take_listener(int fd)
+{
+	const long args[] = {fd};
+
+	return channel < 0 ? -ENOSYS : (int)ask_opener(opener_call(OPENER_LISTEN), args);
+}
+
+static int find_parent(const char *path, const unsigned char *uuid, struct td_err *err)
+{
+	struct td_err why = {0};
+	const long args[] = {(long)path, (long)(uuid ?: (const unsigned char *)""), uuid ? 16 : 0,
+			     (long)&why};
+	int fd = (int)ask_opener(opener_call(OPENER_PARENT), args);
+
+	return fd >= 0    ? fd
+	       : why.code ? td_fail(err, why.code, "%s", why.text)
+			  : td_fail(err, -fd, "cannot open %s: %s", path, strerror(-fd));
 }
 
 #if defined __x86_64__ || defined __aarch64__
@@ -332,5 +354,6 @@ int opener_start(bool (*restrict_it)(void))
 		return rc;
 	}
 	channel = sv[0];
+	td_reach_find = find_parent;
 	return 0;
 }

@@ -44,7 +44,16 @@ int opener_channel(void);
 pid_t opener_pid(void);
 extern unsigned opener_patience; /* ms */
 
-/* --- tapdisk/opener/opener-serve.c --- */
+/*
+ * Gives it the listening control socket: a socket on which each message is one from the host, with
+ * its connection as the first descriptor; closed, nobody is listened to any more.  -ENOSYS: there
+ * is no opener.
+ */
+int opener_take_listener(int fd);
+
+/* --- the opener's side --- */
+
+int opener_listen(int fd);
 
 /* The opener itself: answers what comes from the channel, until its end.  for_pid: the tapdisk. */
 void opener_serve(int channel, pid_t for_pid) __attribute__((noreturn));
