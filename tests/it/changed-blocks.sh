@@ -5,19 +5,9 @@
 
 cbt() { "$top_builddir/bin/cbt-util" "$@"; }
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
-find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
 cd "$WORK" || exit 99
 SIZE=$((64 << 20))
 
-start() # ARG...
-{
-	local marker
-
-	marker=$(tap_ctl create "$@") || fail "create $*"
-	minor=${marker##*-}
-	find_pid
-}
-stop() { expect 0 tap_ctl destroy -p "$pid" -m "$minor"; }
 new_log() { expect 0 cbt create -n "$1" -s $SIZE; }
 # the blocks whose bit is set in a log, and those in which two raw files differ: numbers, one a line
 logged()

@@ -17,6 +17,9 @@
 #   entries DIR [PATTERN]     names of what is in it, sorted, one a line; nothing when it is not there
 #   at_exit CMD               runs CMD (a string) at the end, the last one first
 #   fail TEXT, skip TEXT      end the test
+#   find_pid, start ARG..., stop    for a test of one disk at a time: the process that serves $minor, into $pid; tap-ctl create, into
+#                             both; destroy
+# A command that is not there, such as a helper whose name is misspelt, fails the test, wherever it stands.
 
 set -u
 : "${top_srcdir:=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}"
@@ -59,6 +62,10 @@ cleanup()
 	local rc=$? p
 
 	trap - EXIT
+	if [ -s "$WORK/.not-found" ]; then
+		cat "$WORK/.not-found" >&2
+		rc=1
+	fi
 	eval "$at_exit_cmds"
 	for p in $(procs tapback) $(procs tapdisk); do
 		kill -CONT "$p" 2>/dev/null
@@ -80,6 +87,14 @@ skip()
 {
 	echo "SKIP: $*" >&2
 	exit 77
+}
+
+# bash runs it in a subshell, whose exit code the test may not look at, and whose stderr may be the file of `run'.
+command_not_found_handle()
+{
+	echo "FAIL: ${BASH_SOURCE[-1]##*/}:${BASH_LINENO[-2]}: $1: there is no such command" >>"$WORK/.not-found"
+	kill -TERM $$
+	return 127
 }
 
 tap_ctl()
@@ -160,3 +175,16 @@ gone()
 	*) return 1 ;;
 	esac
 }
+
+find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
+
+start()
+{
+	local marker
+
+	marker=$(tap_ctl create "$@") || fail "create $*"
+	minor=${marker##*-}
+	find_pid
+}
+
+stop() { expect 0 tap_ctl destroy -p "$pid" -m "$minor"; }

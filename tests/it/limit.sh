@@ -5,16 +5,6 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$pid" "$minor" "$@"; }
-find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
-start() # ARG...
-{
-	local marker
-
-	marker=$(tap_ctl create "$@") || fail "create $*"
-	minor=${marker##*-}
-	find_pid
-}
-stop() { expect 0 tap_ctl destroy -p "$pid" -m "$minor"; }
 limit() { tap_ctl limit -p "$pid" -m "$minor" "$@"; }
 says() # WHAT WORD...
 {

@@ -9,7 +9,8 @@ IT_TESTS += \
 	tests/it/tap-ctl-dead.sh \
 	tests/it/tap-ctl-names.sh \
 	tests/it/tap-ctl-killed.sh \
-	tests/it/tap-ctl-remarks.sh
+	tests/it/tap-ctl-remarks.sh \
+	tests/it/no-such-command.sh
 IT_TESTS += \
 	tests/it/ring.sh \
 	tests/it/merge.sh \

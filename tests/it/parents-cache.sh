@@ -10,16 +10,6 @@ dd if=/dev/zero of=probe bs=4096 count=1 oflag=direct status=none 2>/dev/null ||
 command -v python3 >/dev/null || skip "python3 is not installed"
 direct=$(python3 -c "import os; print(os.O_DIRECT)")
 
-start() # ARG...
-{
-	local marker
-
-	marker=$(tap_ctl create "$@") || fail "create $*"
-	minor=${marker##*-}
-	find_pid
-}
-find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
-stop() { expect 0 tap_ctl destroy -p "$pid" -m "$minor"; }
 way() # FILE: how the tapdisk has it open: direct, cached, or nothing
 {
 	local fd flags
