@@ -103,11 +103,42 @@ static int write_blocks(struct qcow *q, struct qcow_table *t, uint64_t first, ui
 	return rc;
 }
 
+static void put_table(struct qcow *q, uint64_t off, uint64_t clusters)
+{
+	td_put_be64(q->first + QCOW_H_REF_OFF, off);
+	td_put_be32(q->first + QCOW_H_REF_CLUSTERS, (uint32_t)clusters);
+}
+
+/*
+ * The header names another refcount table.  A write without space, of one sector, has not been
+ * done: the header goes on to name the old one, and whoever asked may ask again.  Nobody else may
+ * write the header before it does (header_lock).  After any other failure it is not known which
+ * table the file has.
+ */
+static int name_table(struct qcow *q, const struct qcow_table *t, uint64_t clusters)
+{
+	int rc;
+
+	td_lock(&q->header_lock);
+	put_table(q, t->off, clusters);
+	rc = td_file_rw(q->file, TD_IO_WRITE, q->first, 0, QCOW_SECTOR, 0);
+	if (rc == -ENOSPC || rc == -EDQUOT)
+		put_table(q, q->h.ref_off, q->h.ref_clusters);
+	td_unlock(&q->header_lock);
+	if (rc == -ENOSPC || rc == -EDQUOT)
+		return rc;
+	if (!rc)
+		rc = qcow_sync(q->file);
+	if (rc)
+		qcow_sync_failed(q, -EIO);
+	return rc;
+}
+
 /* A larger refcount table (Q5).  The end has come to the first cluster that the old one cannot
- * count. */
+ * count.  The caller has alloc_lock. */
 int qcow_ref_grow(struct qcow *q)
 {
-	uint64_t first = q->end, blocks, entries,
+	uint64_t first = q->end, added = 0, blocks, entries,
 		 clusters = plan_table(q, first, &entries, &blocks);
 	struct qcow_table t;
 	int rc;
@@ -128,18 +159,14 @@ int qcow_ref_grow(struct qcow *q)
 		rc = write_table(q, &t, clusters);
 	if (!rc)
 		rc = qcow_sync_all(q);
-	for (uint64_t i = 0; !rc && i < blocks; i++)
-		rc = qcow_meta_add(q, (first + i) << q->cbits);
+	for (; !rc && added < blocks; added += !rc)
+		rc = qcow_meta_add(q, (first + added) << q->cbits);
 	if (rc)
 		goto fail;
 	q->end = first + blocks + clusters;
-	td_put_be64(q->first + QCOW_H_REF_OFF, t.off);
-	td_put_be32(q->first + QCOW_H_REF_CLUSTERS, (uint32_t)clusters);
-	rc = qcow_header_write(q);
-	if (rc) {
-		qcow_sync_failed(q, -EIO); /* which table the file has is not known */
+	rc = name_table(q, &t, clusters);
+	if (rc)
 		goto fail;
-	}
 	qcow_release(q, q->ref.off >> q->cbits, q->h.ref_clusters);
 	q->h.ref_off = t.off;
 	q->h.ref_clusters = (uint32_t)clusters;
@@ -147,6 +174,10 @@ int qcow_ref_grow(struct qcow *q)
 	q->ref = t;
 	return 0;
 fail:
+	if (!q->broken)
+		q->end = first;
+	while (added && !q->broken)
+		qcow_meta_del(q, (first + --added) << q->cbits);
 	qcow_table_fini(&t);
 	return rc;
 }

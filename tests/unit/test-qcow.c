@@ -553,6 +553,74 @@ START_TEST(what_a_growth_brings_reads_as_zeroes)
 }
 END_TEST
 
+/* --- a larger refcount table --- */
+
+#define FULL (2 * MIB) /* what a table of one cluster counts, with clusters of 512 and 64 bits */
+
+/* Writes until the counts need a larger table, which is named by a write of the header. */
+static int fill(uint64_t *from, uint64_t *header)
+{
+	for (; *from < FULL + CLUSTER; *from += CLUSTER) {
+		int rc = doing(TD_WRITE, mem, *from, CLUSTER, 0);
+
+		if (rc)
+			return rc;
+	}
+	for (unsigned i = 0; i < fio.nlog; i++)
+		if (fio.log[i].op == TD_IO_WRITE && !fio.log[i].off)
+			*header = i + 1;
+	return 0;
+}
+
+static void open_small_clusters(bool lazy)
+{
+	struct qcow_create o = {
+		.size = SIZE, .version = 3, .cluster_bits = 9, .refcount_order = 6, .lazy = lazy};
+
+	begin();
+	fio.grows = true;
+	fault_io_file(&fio, "/a.qcow2", 0);
+	on_fiber(loop, create_it, &o);
+	open_leaf("qcow2:/a.qcow2");
+}
+
+START_TEST(a_larger_refcount_table_that_finds_no_space_for_its_name_is_named_later)
+{
+	uint64_t at = 0, header = 0;
+
+	open_small_clusters(false);
+	ck_assert_int_eq(fill(&at, &header), 0);
+	close_sound();
+	ck_assert_uint_gt(header, 0);
+
+	open_small_clusters(false);
+	fault_io_rule(&fio, header, -ENOSPC);
+	at = 0;
+	ck_assert_int_eq(fill(&at, &header), -ENOSPC);
+	ck_assert_uint_lt(at, FULL);
+	ck_assert_int_eq(fill(&at, &header), 0);
+	ok(TD_FLUSH, NULL, 0, 0, 0);
+	close_sound();
+}
+END_TEST
+
+START_TEST(a_header_written_after_one_that_found_no_space_names_the_table_in_use)
+{
+	uint64_t at = 0, header = 0;
+
+	open_small_clusters(true);
+	ck_assert_int_eq(fill(&at, &header), 0);
+	close_sound();
+
+	open_small_clusters(true);
+	fault_io_rule(&fio, header, -ENOSPC);
+	at = 0;
+	ck_assert_int_eq(fill(&at, &header), -ENOSPC);
+	ok(TD_FLUSH, NULL, 0, 0, 0);
+	close_sound(); /* which takes the mark of lazy counts off, in the header */
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2");
@@ -574,5 +642,7 @@ int main(void)
 	SUITE_ADD(s, a_discarded_place_waits_for_who_reads_it);
 	SUITE_ADD(s, a_place_that_is_being_punched_is_not_taken);
 	SUITE_ADD(s, what_a_growth_brings_reads_as_zeroes);
+	SUITE_ADD(s, a_larger_refcount_table_that_finds_no_space_for_its_name_is_named_later);
+	SUITE_ADD(s, a_header_written_after_one_that_found_no_space_names_the_table_in_use);
 	return suite_run(s);
 }
