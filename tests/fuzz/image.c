@@ -5,7 +5,7 @@
 
 #include "tests/support/drive.h"
 
-enum { HEAD = 6, TOGETHER = 4, STEPS = 24, OP_MAX = 128 << 10 };
+enum { TOGETHER = 4, STEPS = 24, OP_MAX = 128 << 10 };
 enum { FOOTER_TWICE = 1, READ_ONLY = 2, FAILS = 4 };
 
 static uint32_t state;
@@ -45,6 +45,58 @@ static void finish_all(struct op *o, int n)
 		left = 0;
 		for (int k = 0; k < n; k++)
 			left += !o[k].done;
+	}
+}
+
+/* A number that a field may have: one near to what it has, one at which something begins or ends,
+ * or any. */
+static uint64_t other_number(struct fuzz_in *in, uint64_t now)
+{
+	static const uint64_t some[] = {
+		0,    1,    2,    31,   32,    64,    127,   511,        512,        1023,     1024,
+		2048, 4095, 4096, 8192, 16384, 65535, 65536, 0x7fffffff, 0xffffffff, INT64_MAX};
+	uint8_t how = fuzz_u8(in);
+	uint64_t any = fuzz_u64(in);
+
+	return how < 128   ? now + how - 64
+	       : how < 240 ? some[how % (sizeof some / sizeof *some)]
+			   : any;
+}
+
+static void change_field(uint8_t *image, size_t size, const struct image_field *f,
+			 struct fuzz_in *in)
+{
+	const uint8_t *base = f->after ? memmem(image, size, f->after, strlen(f->after)) : image;
+	uint64_t v = 0;
+	size_t at;
+
+	if (!base)
+		return;
+	at = (size_t)(base - image) + f->at;
+	if (at + f->bytes > size)
+		return;
+	for (unsigned i = 0; i < f->bytes; i++)
+		v = v << 8 | image[at + i];
+	v = other_number(in, v);
+	for (unsigned i = f->bytes; i; v >>= 8)
+		image[at + --i] = (uint8_t)v;
+}
+
+static void change_fields(uint8_t *image, size_t size, const struct image_field *fields,
+			  struct fuzz_in *in)
+{
+	unsigned n = 0;
+
+	while (fields && fields[n].bytes)
+		n++;
+	for (int i = 0; i < IMAGE_CHANGES; i++) {
+		struct fuzz_in one = *in;
+		uint8_t which = fuzz_u8(&one);
+
+		if (n && which)
+			change_field(image, size, &fields[which % n], &one);
+		in->p += in->left < 10 ? in->left : 10;
+		in->left -= in->left < 10 ? in->left : 10;
 	}
 }
 
@@ -117,10 +169,10 @@ static void look(void *arg)
 	}
 }
 
-int image_run(const char *type, const uint8_t *data, size_t size,
+int image_run(const char *type, const uint8_t *data, size_t size, const struct image_field *fields,
 	      void (*sums)(uint8_t *image, size_t size))
 {
-	struct fuzz_in in = {data, size};
+	struct fuzz_in in = {data, size}, changes;
 	struct fault_file *f;
 	uint8_t flags, zeroes;
 	char spec[64];
@@ -130,10 +182,14 @@ int image_run(const char *type, const uint8_t *data, size_t size,
 	state = fuzz_u32(&in);
 	flags = fuzz_u8(&in);
 	zeroes = fuzz_u8(&in);
+	changes = in;
+	in.p += in.left < IMAGE_HEAD - 6 ? in.left : IMAGE_HEAD - 6;
+	in.left -= in.left < IMAGE_HEAD - 6 ? in.left : IMAGE_HEAD - 6;
 	n = in.left;
 	f = fault_io_file(&fio, IMAGE_PATH,
 			  n + zeroes * 65536ull + (flags & FOOTER_TWICE ? 512 : 0));
 	memcpy(f->data, in.p, n);
+	change_fields(f->data, n, fields, &changes);
 	if (sums)
 		sums(f->data, n);
 	if (flags & FOOTER_TWICE && n >= 512)
@@ -178,10 +234,11 @@ size_t image_seed(void (*make)(struct td_io *io, unsigned n), unsigned n, uint8_
 	fault_io_file(&fio, IMAGE_PARENT, MIB);
 	fault_io_file(&fio, IMAGE_PATH, 0);
 	on_fiber(loop, make_one, &s);
-	size = fio.file[1].size < FUZZ_SIZE_MAX - HEAD ? fio.file[1].size : FUZZ_SIZE_MAX - HEAD;
-	memset(out, 0, HEAD);
+	size = fio.file[1].size < FUZZ_SIZE_MAX - IMAGE_HEAD ? fio.file[1].size
+							     : FUZZ_SIZE_MAX - IMAGE_HEAD;
+	memset(out, 0, IMAGE_HEAD);
 	out[0] = (uint8_t)n;
-	memcpy(out + HEAD, fio.file[1].data, size);
+	memcpy(out + IMAGE_HEAD, fio.file[1].data, size);
 	store_empty();
-	return HEAD + size;
+	return IMAGE_HEAD + size;
 }

@@ -79,10 +79,26 @@ static void put_word(uint8_t *data, size_t *size, size_t at)
 	}
 }
 
+/* Any place, or one of the first 1, 2, 4 ... bytes: a format's header comes first, and counts for
+ * more than what follows it.  Often where a number of 4 bytes would begin. */
+static size_t place(size_t size)
+{
+	size_t most = size, at;
+
+	if (!size)
+		return 0;
+	if (mutate_below(2)) {
+		most = (size_t)1 << mutate_below(17);
+		if (most > size)
+			most = size;
+	}
+	at = mutate_below(most);
+	return mutate_below(2) ? at : at & ~(size_t)3;
+}
+
 static void change(uint8_t *data, size_t *size, const struct fuzz_input *other)
 {
-	size_t at = *size ? mutate_below(*size) : 0, left = *size - at,
-	       n = left ? 1 + mutate_below(left) : 0, from;
+	size_t at = place(*size), left = *size - at, n = left ? 1 + mutate_below(left) : 0, from;
 
 	if (n > 64 && mutate_below(8))
 		n = 1 + mutate_below(64);

@@ -6,6 +6,13 @@
 const char fuzz_name[] = "qcow2", fuzz_unit[] = "images that opened";
 const char *const fuzz_words[] = {"QFI\xfb", "p.img", "raw", "qcow2", "a.img", NULL};
 
+static const struct image_field fields[] = {
+	{NULL, 4, 4},  {NULL, 8, 8},   {NULL, 16, 4},  {NULL, 20, 4},  {NULL, 24, 8},
+	{NULL, 32, 4}, {NULL, 36, 4},  {NULL, 40, 8},  {NULL, 48, 8},  {NULL, 56, 4},
+	{NULL, 60, 4}, {NULL, 64, 8},  {NULL, 72, 8},  {NULL, 80, 8},  {NULL, 88, 8},
+	{NULL, 96, 4}, {NULL, 100, 4}, {NULL, 104, 4}, {NULL, 108, 4}, {NULL, 0, 0},
+};
+
 static const struct qcow_create seeds[] = {
 	{.version = 3, .cluster_bits = 9, .refcount_order = 4},
 	{.version = 2, .cluster_bits = 9, .refcount_order = 4},
@@ -43,5 +50,5 @@ void fuzz_start(void)
 
 int fuzz_one(const uint8_t *data, size_t size)
 {
-	return image_run("qcow2", data, size, NULL);
+	return image_run("qcow2", data, size, fields, NULL);
 }

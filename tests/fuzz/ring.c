@@ -201,6 +201,18 @@ static void request(struct fuzz_in *in)
 	put_request(&d, seg);
 }
 
+/* How many sectors a request is about. */
+static uint64_t reach(const struct blkif_desc *d, const struct blkif_seg *seg, unsigned n)
+{
+	uint64_t sectors = 0;
+
+	if (d->op == BLKIF_DISCARD)
+		return d->nr_sectors;
+	for (unsigned i = 0; d->op != BLKIF_FLUSH_DISKCACHE && i < n; i++)
+		sectors += seg[i].last - seg[i].first + 1u;
+	return sectors;
+}
+
 /* Most of them well made, as a guest's are; some break a rule. */
 static void random_request(void)
 {
@@ -239,6 +251,10 @@ static void random_request(void)
 		break;
 	case 3:
 		d.nr_sectors = (uint64_t)rnd(UINT32_MAX) << rnd(33);
+		break;
+	case 4: /* up to the disk's end, and a sector or a block before or beyond it */
+		d.sector = TEST_IMAGE_SECTORS - reach(&d, seg, n) +
+			   (uint64_t)((int)rnd(3) - 1) * (bdisk.block ? 8 : 1);
 		break;
 	default:
 		break;

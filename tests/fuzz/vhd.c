@@ -10,6 +10,14 @@ const char fuzz_name[] = "vhd", fuzz_unit[] = "images that opened";
 const char *const fuzz_words[] = {"conectix", "cxsparse", "tdbatmap", "W2ru",
 				  "MacX",     "p.img",    "tap",      NULL};
 
+static const struct image_field fields[] = {
+	{NULL, 12, 4},        {NULL, 16, 8},        {NULL, 40, 8},        {NULL, 48, 8},
+	{NULL, 60, 4},        {"cxsparse", 8, 8},   {"cxsparse", 16, 8},  {"cxsparse", 24, 4},
+	{"cxsparse", 28, 4},  {"cxsparse", 32, 4},  {"cxsparse", 576, 4}, {"cxsparse", 580, 4},
+	{"cxsparse", 584, 4}, {"cxsparse", 592, 8}, {"tdbatmap", 8, 8},   {"tdbatmap", 16, 4},
+	{"tdbatmap", 20, 4},  {"tdbatmap", 24, 4},  {NULL, 0, 0},
+};
+
 static void sum(uint8_t *b, size_t n, size_t at)
 {
 	uint32_t s = 0;
@@ -38,6 +46,7 @@ size_t fuzz_seed(unsigned n, uint8_t *out)
 		{.size = 1 << 20, .block_size = 2 << 20, .type = VHD_DYNAMIC, .no_batmap = true},
 		{.size = 64 << 10, .block_size = 4096, .type = VHD_DIFF, .parent = "p.img"},
 		{.size = 4096, .type = VHD_FIXED},
+		{.size = 640 << 10, .block_size = 4096, .type = VHD_DYNAMIC},
 	};
 	struct fault_io f = {0};
 	struct vhd_make m;
@@ -50,11 +59,11 @@ size_t fuzz_seed(unsigned n, uint8_t *out)
 	m.name = "/a.img";
 	m.uuid = 1;
 	made = vhd_make(&f, &m);
-	size = made->size < FUZZ_SIZE_MAX - 6 ? made->size : FUZZ_SIZE_MAX - 6;
-	memset(out, 0, 6);
-	memcpy(out + 6, made->data, size);
+	size = made->size < FUZZ_SIZE_MAX - IMAGE_HEAD ? made->size : FUZZ_SIZE_MAX - IMAGE_HEAD;
+	memset(out, 0, IMAGE_HEAD);
+	memcpy(out + IMAGE_HEAD, made->data, size);
 	free(made->data);
-	return size + 6;
+	return size + IMAGE_HEAD;
 }
 
 void fuzz_start(void)
@@ -64,5 +73,5 @@ void fuzz_start(void)
 
 int fuzz_one(const uint8_t *data, size_t size)
 {
-	return image_run("vhd", data, size, sums);
+	return image_run("vhd", data, size, fields, sums);
 }

@@ -37,18 +37,20 @@ const char *const fuzz_words[] = {"ring-ref",
 				  "../",
 				  NULL};
 
-#define DOMID    7
-#define BACK     "/local/domain/0/backend/vbd3/7/51712"
-#define BACK2    "/local/domain/0/backend/vbd3/7/51728"
-#define FRONT    "/local/domain/7/device/vbd/51712"
-#define FRONT2   "/local/domain/7/device/vbd/51728"
-#define CALLS    8
-#define COST_MAX 4000 /* calls of xenstore for one step */
+#define DOMID            7
+#define BACK             "/local/domain/0/backend/vbd3/7/51712"
+#define BACK2            "/local/domain/0/backend/vbd3/7/51728"
+#define FRONT            "/local/domain/7/device/vbd/51712"
+#define FRONT_OF_ANOTHER "/local/domain/70/device/vbd/51712"
+#define FRONT2           "/local/domain/7/device/vbd/51728"
+#define CALLS            8
+#define COST_MAX         4000 /* calls of xenstore for one step */
 
 enum step {
 	STEP_GUEST, /* more often than others: up to STEP_LIKELY */
 	STEP_LIKELY = 4,
 	STEP_GUEST_RAW,
+	STEP_REFS,
 	STEP_STATE,
 	STEP_TOOLSTACK,
 	STEP_REMOVE,
@@ -269,7 +271,7 @@ static void answer(struct fuzz_in *in)
 	/* an info does not tell of a ring before one was connected; a disk is found by its number
 	 */
 	reply = state_of(b, json_integer_value(json_object_get(req, "devid")) ?: 51712);
-	if (!strcmp(op, "info") && !err)
+	if (!strcmp(op, "info") && !err && b & 16 && !(b & 32))
 		connected[0] = connected[1] = true; /* a daemon before this one may have done it */
 	if (!strcmp(op, "connect") && !err)
 		connected[json_integer_value(json_object_get(req, "devid")) != 51712] = true;
@@ -344,14 +346,14 @@ static size_t value(struct fuzz_in *in, char *out, size_t room)
 {
 	static const char *const words[] = {"0",   "1",     "4",     "connected", "x86_64-abi",
 					    "",    "force", "cdrom", "-1",        "999999999999",
-					    FRONT, "r",     "01",    "+3"};
+					    FRONT, "r",     "01",    "+3",        FRONT_OF_ANOTHER};
 	uint8_t how = fuzz_u8(in);
 	size_t n;
 
 	if (how < 128)
 		return (size_t)snprintf(out, room, "%u", how < 64 ? how : fuzz_u32(in));
 	if (how < 200)
-		return (size_t)snprintf(out, room, "%s", words[how % 14]);
+		return (size_t)snprintf(out, room, "%s", words[how % 15]);
 	n = how < 250 ? fuzz_u8(in) : fuzz_u16(in) % room;
 	return fuzz_take(in, out, n < room ? n : room);
 }
@@ -383,6 +385,24 @@ static void put_text(const char *dir, const char *key, const char *text)
 
 	snprintf(path, sizeof path, "%.100s/%.100s", dir, key);
 	xs_mem_put(path, text, strlen(text));
+}
+
+/* A ring of 1 to 256 pages, or 1 to 16 rings of one. */
+static void refs(uint8_t b)
+{
+	unsigned n = b & 128 ? 1u + b % 16 : 1u << b % 9;
+	char key[64], value[16];
+
+	snprintf(value, sizeof value, "%u", b & 128 ? n : b % 9);
+	put_text(FRONT, b & 128 ? "multi-queue-num-queues" : "ring-page-order", value);
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(key, sizeof key, b & 128 ? "queue-%u/ring-ref" : "ring-ref%u", i);
+		snprintf(value, sizeof value, "%u", 100 + i);
+		put_text(FRONT, key, value);
+		snprintf(key, sizeof key, "queue-%u/event-channel", i);
+		if (b & 128)
+			put_text(FRONT, key, value);
+	}
 }
 
 /* A disk and a frontend that are as they should be. */
@@ -436,6 +456,9 @@ static void step(struct fuzz_in *in)
 	case STEP_GUEST_RAW:
 		guest_raw(in);
 		break;
+	case STEP_REFS:
+		refs(fuzz_u8(in));
+		break;
 	case STEP_STATE:
 		state(fuzz_u8(in));
 		break;
@@ -485,9 +508,11 @@ size_t fuzz_seed(unsigned n, uint8_t *p)
 {
 	const uint8_t *start = p;
 
-	if (n >= 8)
+	if (n >= 10)
 		return 0;
 	*p++ = (uint8_t)n;
+	if (n >= 8)
+		p = fuzz_put(p, (const uint8_t[]){STEP_REFS, n == 8 ? 128 + 3 : 4}, 2);
 	p = fuzz_put(p, (const uint8_t[]){STEP_GOOD, (uint8_t)(n == 5)}, 2);
 	if (n & 2)
 		p = fuzz_put(p,
