@@ -28,13 +28,8 @@ void xs_disk_init(struct xs_disk *v, const char *type, const char *script, unsig
 static int write_params(struct store *s, const struct xs_disk *v, const struct xl_disk *d)
 {
 	char *params = NULL;
-	int rc = asprintf(
-		&params, "%s:%s%s%s%s%s%s%s%s%s%s%s", !strcmp(d->format, "raw") ? "aio" : d->format,
-		d->cache ? "cache=" : "", d->cache ? d->cache : "", d->cache ? ":" : "",
-		d->unsafe ? "unsafe=yes:" : "", d->on_enospc ? "on-enospc=" : "",
-		d->on_enospc ? d->on_enospc : "", d->on_enospc ? ":" : "",
-		d->sector_size ? "sector-size=" : "", d->sector_size ? d->sector_size : "",
-		d->sector_size ? ":" : "", d->target);
+	int rc = asprintf(&params, "%s:%s%s", !strcmp(d->format, "raw") ? "aio" : d->format,
+			  d->words ? d->words : "", d->target);
 
 	if (rc < 0)
 		return -ENOMEM;

@@ -141,6 +141,67 @@ static int set_number(char **where, const char *key, const char *v, uint32_t max
 	return set_text(where, v, key, err);
 }
 
+/* --- words for the tapdisk, which says what is wrong with a value --- */
+
+static bool is_word(const char *key)
+{
+	static const char *const words[] = {"cache",
+					    "on-enospc",
+					    "sector-size",
+					    "two-primaries",
+					    "parents-cache",
+					    "request-timeout",
+					    "limit",
+					    "limit-iops",
+					    "limit-iops-read",
+					    "limit-iops-write",
+					    "limit-bytes",
+					    "limit-bytes-read",
+					    "limit-bytes-write",
+					    "limit-burst"};
+
+	for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
+		if (!strcmp(key, words[i]))
+			return true;
+	return false;
+}
+
+static bool has_word(const struct xl_disk *d, const char *key)
+{
+	size_t n = strlen(key);
+
+	for (const char *w = d->words; w && *w; w = strchr(w, ':') + 1)
+		if (!strncmp(w, key, n) && w[n] == '=')
+			return true;
+	return false;
+}
+
+static int keep_word(struct xl_disk *d, const char *key, const char *v, struct td_err *err)
+{
+	char *more;
+
+	if (has_word(d, key))
+		return td_fail(err, EINVAL, "%s is given twice, the second time as '%s'", key, v);
+	/* of such a value the hotplug script would make a path, or words of its own */
+	if (!*v || strpbrk(v, ":/"))
+		return td_fail(err, EINVAL, "%s=%s: no value of %s is empty or has a ':' or '/'",
+			       key, v, key);
+	if (asprintf(&more, "%s%s=%s:", d->words ? d->words : "", key, v) < 0)
+		return td_fail(err, ENOMEM, "out of memory");
+	free(d->words);
+	d->words = more;
+	return 0;
+}
+
+static int set_unsafe(struct xl_disk *d, const char *v, struct td_err *err)
+{
+	bool yes = false;
+
+	if (set_yes(&yes, "unsafe", v, err))
+		return -err->code;
+	return yes ? keep_word(d, "unsafe", "yes", err) : 0;
+}
+
 static int set_access(struct xl_disk *d, const char *v, struct td_err *err)
 {
 	if (!strcmp(v, "r") || !strcmp(v, "ro"))
@@ -179,18 +240,14 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		return set_vdev(d, v, err);
 	if (!strcmp(key, "access"))
 		return set_access(d, v, err);
-	if (!strcmp(key, "cache"))
-		return set_text(&d->cache, v, "cache", err);
-	if (!strcmp(key, "on-enospc"))
-		return set_text(&d->on_enospc, v, "on-enospc", err);
-	if (!strcmp(key, "sector-size"))
-		return set_text(&d->sector_size, v, "sector-size", err);
+	if (is_word(key))
+		return keep_word(d, key, v, err);
 	if (!strcmp(key, "polling-duration"))
 		return set_number(&d->polling_duration, key, v, 10000, "microseconds", err);
 	if (!strcmp(key, "polling-idle-threshold"))
 		return set_number(&d->polling_idle, key, v, 100, "percent", err);
 	if (!strcmp(key, "unsafe"))
-		return set_yes(&d->unsafe, key, v, err);
+		return set_unsafe(d, v, err);
 	if (!strcmp(key, "shared"))
 		return set_yes(&d->shared, key, v, err);
 	if (!strcmp(key, "removable"))
@@ -214,8 +271,9 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		       "unknown key '%s'; known are target, format, vdev, access, devtype, "
 		       "backendtype, script, discard, "
 		       "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, "
-		       "sector-size, "
-		       "polling-duration, polling-idle-threshold",
+		       "sector-size, two-primaries, parents-cache, request-timeout, limit, "
+		       "limit-iops and the other limits, polling-duration, "
+		       "polling-idle-threshold",
 		       key);
 }
 
@@ -354,9 +412,7 @@ void xl_disk_free(struct xl_disk *d)
 	free(d->target);
 	free(d->format);
 	free(d->vdev);
-	free(d->cache);
-	free(d->on_enospc);
-	free(d->sector_size);
+	free(d->words);
 	free(d->polling_duration);
 	free(d->polling_idle);
 	memset(d, 0, sizeof *d);

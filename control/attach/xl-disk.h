@@ -9,8 +9,10 @@
  *   raw:/srv/a.img,xvda,w              the old way: a format in front of the target; vdev and
  *                                      access follow
  *
- * Ours: cache=MODE, unsafe=yes, shared=yes (or access w!), on-enospc=pause|report,
- * sector-size=512|4096, polling-duration=US, polling-idle-threshold=PERCENT.
+ * Ours: shared=yes (or access w!), polling-duration=US, polling-idle-threshold=PERCENT, and the
+ * words that block-tap(7) hands to the tapdisk, which judges their values: cache=MODE, unsafe=yes,
+ * on-enospc=pause|report, sector-size=512|4096, two-primaries=yes, parents-cache=yes,
+ * request-timeout=S, limit=none, limit-iops=N and the other limits.
  */
 #ifndef TD_CONTROL_XL_DISK_H
 #define TD_CONTROL_XL_DISK_H
@@ -25,10 +27,10 @@ struct xl_disk {
 	char *format;   /* "raw", "vhd", "qcow2", ... */
 	char *vdev;     /* as written: "xvda" */
 	uint32_t devid; /* its number in xenstore */
-	bool read_only, shared, unsafe, cdrom, removable;
+	bool read_only, shared, cdrom, removable;
 	bool discard; /* true unless no-discard */
 	bool direct_io_safe;
-	char *cache, *on_enospc, *sector_size; /* NULL: not given */
+	char *words; /* for the tapdisk: "cache=none:limit-iops=100:"; NULL: none */
 	char *polling_duration, *polling_idle; /* microseconds, percent; NULL: not given */
 };
 

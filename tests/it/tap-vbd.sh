@@ -45,6 +45,14 @@ is "keys" "$(get $B/polling-duration) $(get $B/polling-idle-threshold)" "200 20"
 expect 0 vbd detach guest xvdb
 nothing_left $D
 
+# --- limits, and the other words of a disk
+expect 0 vbd attach guest "limit-iops=100,limit-bytes-write=10M,two-primaries=yes,request-timeout=7,$spec"
+is "params" "$(get $B/params)" "aio:limit-iops=100:limit-bytes-write=10M:two-primaries=yes:request-timeout=7:cache=writeback:$img"
+disk=$(tap_ctl list --json)
+has "limits" "$(tap_ctl limit -p "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' <<<"$disk")" -m "$(sed -n 's/.*"minor": \([0-9]*\).*/\1/p' <<<"$disk")")" "limit-iops=100"
+expect 0 vbd detach guest xvdb
+nothing_left $D
+
 # --- a guest that connects: this tapdisk has no Xen to map grants with, so its own text comes out, and all is cleaned up
 (
 	until_true 5 key_is $B/state 2

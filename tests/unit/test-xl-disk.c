@@ -86,10 +86,13 @@ START_TEST(ours)
 	struct xl_disk d = good("cache=unsafe,unsafe=yes,shared=yes,on-enospc=report,sector-size="
 				"4096,vdev=xvda,target=/a");
 
-	ck_assert_str_eq(d.cache, "unsafe");
-	ck_assert_str_eq(d.on_enospc, "report");
-	ck_assert_str_eq(d.sector_size, "4096");
-	ck_assert(d.unsafe && d.shared);
+	ck_assert_str_eq(d.words, "cache=unsafe:unsafe=yes:on-enospc=report:sector-size=4096:");
+	ck_assert(d.shared);
+	xl_disk_free(&d);
+	d = good("/a,raw,xvda,rw,two-primaries=yes,limit-iops-read=100,limit-bytes=10M,"
+		 "request-timeout=5,unsafe=no");
+	ck_assert_str_eq(d.words, "two-primaries=yes:limit-iops-read=100:limit-bytes=10M:"
+				  "request-timeout=5:");
 	xl_disk_free(&d);
 	d = good("/a,raw,xvda,w!");
 	ck_assert(d.shared && !d.read_only);
@@ -113,6 +116,10 @@ START_TEST(refused)
 	bad("/a,raw,xvda,backendtype=qdisk", "backendtype");
 	bad("/a,raw,xvda,colour=red", "unknown key 'colour'");
 	bad("/a,raw,xvda,unsafe=perhaps", "yes or no");
+	bad("/a,raw,xvda,cache=none,limit-iops=5,cache=unsafe", "cache is given twice");
+	bad("/a,raw,xvda,limit-iops=5:cache=unsafe", "':'");
+	bad("/a,raw,xvda,cache=none/b", "'/'");
+	bad("/a,raw,xvda,two-primaries=", "empty");
 	bad("/a,raw,xvda,r,shared=yes", "read-only");
 	bad("/a,raw,xvda,devtype=tape", "devtype");
 }
