@@ -4,8 +4,8 @@
  * of BS bytes.
  *
  *   ringbench [--rw read|write|randread|randwrite] [--bs BYTES] [--depth N] [--seconds S]
- *             [--order 0..4] [--spin | --awake US] [--polling US] [--persistent] [--queues N]
- *             [--pairs] PID MINOR
+ *             [--order 0..4] [--spin | --awake US] [--polling US] [--idle PERCENT] [--persistent]
+ *             [--queues N] [--pairs] PID MINOR
  *
  * Prints iops, p50_us and p99_us (from push to reap), cpu (of the tapdisk, in percent of one core)
  * and switches (its voluntary context switches a second).
@@ -13,7 +13,9 @@
  *   --spin      the guest looks at the ring all the time, and is never woken
  *   --awake     it does so for US microseconds before it sleeps, as a guest does whose idle CPU
  *               polls
- *   --polling   the tapdisk stays awake for up to US after work, however busy the host
+ *   --polling   the tapdisk stays awake for up to US after work, however busy the host; 0: not at
+ *               all; without it, as it does by default
+ *   --idle      it does so only while so many percent of the host are idle; 0: in any case
  *   --queues    so many rings, each with a thread of ours and DEPTH requests; the numbers are of
  *               all together
  *   --pairs     the first ring's two threads, ours and the tapdisk's, share the first processor,
@@ -35,8 +37,8 @@
 #define BUCKETS (64 * SUB)
 
 struct job {
-	bool random, write, spin, persistent, pairs;
-	unsigned bs, depth, order, awake, polling, queues;
+	bool random, write, spin, persistent, pairs, says_polling, says_idle;
+	unsigned bs, depth, order, awake, polling, idle, queues;
 	double seconds;
 	uint64_t blocks, next;
 };
@@ -248,7 +250,8 @@ static int parse(int argc, char **argv, struct job *j)
 		{"rw", 1, NULL, 'r'},      {"bs", 1, NULL, 'b'},      {"depth", 1, NULL, 'd'},
 		{"seconds", 1, NULL, 's'}, {"order", 1, NULL, 'o'},   {"spin", 0, NULL, 'p'},
 		{"awake", 1, NULL, 'a'},   {"polling", 1, NULL, 'P'}, {"persistent", 0, NULL, 'm'},
-		{"queues", 1, NULL, 'q'},  {"pairs", 0, NULL, '2'},   {NULL, 0, NULL, 0}};
+		{"idle", 1, NULL, 'i'},    {"queues", 1, NULL, 'q'},  {"pairs", 0, NULL, '2'},
+		{NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -283,6 +286,11 @@ static int parse(int argc, char **argv, struct job *j)
 			break;
 		case 'P':
 			j->polling = (unsigned)atoi(optarg);
+			j->says_polling = true;
+			break;
+		case 'i':
+			j->says_idle = true;
+			j->idle = (unsigned)atoi(optarg);
 			break;
 		case 'q':
 			j->queues = (unsigned)atoi(optarg);
@@ -314,14 +322,18 @@ int main(int argc, char **argv)
 			"usage: ringbench [--rw read|write|randread|randwrite] [--bs BYTES, at "
 			"most %u] [--depth N]\n"
 			"                 [--seconds S] [--order 0..4] [--spin | --awake US] "
-			"[--polling US] [--persistent] [--queues N] [--pairs] PID MINOR\n",
+			"[--polling US] [--idle PERCENT]\n"
+			"                 [--persistent] [--queues N] [--pairs] PID MINOR\n",
 			GUEST_BYTES_MAX);
 		return 2;
 	}
 	if (guest_connect_queues(rings, j.queues, atoi(argv[optind]), atoi(argv[optind + 1]), 51712,
 				 &(struct guest_how){.order = j.order,
 						     .segs = (j.bs + 4095) / 4096,
+						     .says_polling = j.says_polling,
+						     .says_idle = j.says_idle,
 						     .polling_us = j.polling,
+						     .polling_idle = j.idle,
 						     .persistent = j.persistent},
 				 &err)) {
 		fprintf(stderr, "ringbench: %s\n", err.text);

@@ -209,6 +209,16 @@ static int set_ring_memory(struct vbd_options *o, const char *v, struct td_err *
 	return 0;
 }
 
+/* The host's: whether rings that do not say themselves are polled. */
+static int set_polling(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	bool on = true;
+	int rc = yes_no("polling", v, &on, err);
+
+	o->no_polling = !rc && !on;
+	return rc;
+}
+
 /* Read where a tapdisk starts (tapdisk/sandbox.h); here for its spelling. */
 static int set_sandbox(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -240,6 +250,7 @@ static const struct {
 	{"parents", set_parents, false, true},
 	{"io", set_io, false, true},
 	{"ring-memory", set_ring_memory, false, true},
+	{"polling", set_polling, false, true},
 	{"sandbox", set_sandbox, false, true},
 };
 

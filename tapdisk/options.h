@@ -23,6 +23,7 @@ struct vbd_options {
 	unsigned sector_size; /* bytes: the unit that the guest is told to use, 512 or 4096; 0: 512
 			       */
 	int request_timeout;  /* s until a store that does not answer is reported; 0: never */
+	bool no_polling;      /* rings that do not say themselves are not polled (the host's) */
 	size_t ring_memory;   /* bytes, of all rings of the process; 0: as is built in */
 	const char *io;       /* the I/O engine, of the host's choice; NULL: the one that suits */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */

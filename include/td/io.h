@@ -158,6 +158,8 @@ struct td_io_ops {
 	void (*commit)(struct td_io *io);
 	/* Optional: completes what is done without a system call; true if there was anything. */
 	bool (*peek)(struct td_io *io);
+	unsigned (*sees)(
+		const struct td_io *io); /* with peek: of how many under way it will know */
 	void (*watch)(struct td_io *io, bool on); /* optional: whether completions wake the loop */
 	bool merges; /* READs, and WRITEs, that continue each other come to it as one */
 
@@ -250,6 +252,7 @@ void td_io_commit(struct td_io *io);
  */
 void td_io_peek_begin(struct td_io *io);
 bool td_io_peek(struct td_io *io);
+unsigned td_io_peek_sees(const struct td_io *io); /* how many operations under way it will show */
 void td_io_peek_end(struct td_io *io);
 
 /* For engines: one round of an operation is over with res bytes, or -errno.  Goes on with the rest

@@ -121,6 +121,13 @@ static bool aio_peek(struct td_io *io)
 	return true;
 }
 
+static unsigned aio_sees(const struct td_io *io)
+{
+	const struct aio *a = io->priv;
+
+	return ring_of(a) ? a->inkernel : 0;
+}
+
 /* The eventfd stays as readable as it is, so that nothing is missed when it is watched again. */
 static void aio_watch(struct td_io *io, bool on)
 {
@@ -262,6 +269,7 @@ const struct td_io_ops td_io_aio = {
 	.queue = aio_queue,
 	.commit = aio_commit,
 	.peek = aio_peek,
+	.sees = aio_sees,
 	.watch = aio_watch,
 	.merges = true,
 	.open = td_kernel_open,

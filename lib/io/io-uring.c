@@ -96,6 +96,11 @@ static bool uring_peek(struct td_io *io)
 	return true;
 }
 
+static unsigned uring_sees(const struct td_io *io)
+{
+	return ((const struct uring *)io->priv)->inkernel;
+}
+
 static void uring_watch(struct td_io *io, bool on)
 {
 	struct uring *u = io->priv;
@@ -324,6 +329,7 @@ const struct td_io_ops td_io_uring = {
 	.queue = uring_queue,
 	.commit = uring_commit,
 	.peek = uring_peek,
+	.sees = uring_sees,
 	.watch = uring_watch,
 	.merges = true,
 	.open = td_kernel_open,

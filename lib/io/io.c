@@ -297,6 +297,11 @@ bool td_io_peek(struct td_io *io)
 	return io->watched && io->ops->peek(io);
 }
 
+unsigned td_io_peek_sees(const struct td_io *io)
+{
+	return io->watched ? io->ops->sees(io) : 0;
+}
+
 void td_io_peek_end(struct td_io *io)
 {
 	if (io->ops && io->ops->peek && !--io->watched)

@@ -5,74 +5,41 @@
  * looks at the ring and at the engine's completions instead of sleeping spares them, at the price
  * of the CPU.  So
  *
- * P1 it happens only when the ring's owner asked for it, and for at most polling_us after the
- *    last work;
+ * P1 it happens unless the ring's owner or the host's configuration says no, and only after work;
+ *    the owner may say for how long at most, otherwise it is 32 us for a guest.  At rest there is
+ *    no wake-up;
  * P2 only as long as the host has idle CPU time: polling_idle percent of it in the last second,
- *    what we burnt ourselves counted as idle;
- * P3 and only where it pays: the window doubles when work wakes us that polling_us would have
- *    seen, and halves when it comes later.
+ *    what we burnt ourselves counted as idle, and while nobody takes the processor from us in the
+ *    middle of it (blkif-idle.c);
+ * P3 only where it pays: the window for the guest's next request doubles when work wakes us that
+ *    the longest window would have seen, and halves when it comes later; after eight windows in
+ *    vain, for the guest or for the disk, there are none for a while, each time for longer;
+ * P4 however the guest behaves, a ring burns at most 240 us for each good request that it has made,
+ *    and 10 ms of this at once.  What is malformed, and an index or an event without a request, are
+ *    worth nothing;
+ * P5 while requests are under way, it lasts half as long again as the disk has taken on average,
+ *    and 200 us at most: a slow disk is not waited for at all;
+ * P6 the processor is offered to others every 100 us, and while anything but reads is under way
+ *    every 10 us: a file system may finish a write in a kernel thread of this very processor.  How
+ *    long that takes is evidence for P2.
  *
  * While it is on, the guest is not asked for events; at its end the guest is asked again, and then
- * the ring is looked at once more.  The loop's other descriptors get their turn every SLICE.
+ * the ring is looked at once more.  The loop's other descriptors get their turn every SLICE, and
+ * every FULL_SLICE when all that this ring waits for shows in memory.
  */
 #include "tapdisk/blkif/blkif-ring.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
+#include <sched.h>
 
 #include "lib/io/clock.h"
 
-#define SLICE UINT64_C(20000)      /* ns */
-#define START UINT64_C(8000)       /* ns: the smallest window but none */
-#define LOOK  UINT64_C(1000000000) /* ns between looks at the host */
+#define SLICE      UINT64_C(20000) /* ns */
+#define FULL_SLICE UINT64_C(50000)
+#define LOOKS      16               /* between looks at the clock */
+#define YIELD      UINT64_C(100000) /* P6; ns */
+#define YIELD_KERN UINT64_C(10000)
 
-/* Ticks of all CPUs since the start: those idle (waiting for a disk is idle too), and all. */
-static bool read_ticks(uint64_t *idle, uint64_t *total)
-{
-	unsigned long long v[8] = {0};
-	char line[512];
-	ssize_t n;
-	int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return false;
-	n = read(fd, line, sizeof line - 1);
-	close(fd);
-	line[n > 0 ? n : 0] = 0;
-	if (sscanf(line, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3],
-		   &v[4], &v[5], &v[6], &v[7]) < 4)
-		return false;
-	*idle = v[3] + v[4];
-	*total = 0;
-	for (int i = 0; i < 8; i++)
-		*total += v[i];
-	return true;
-}
-
-/* P2 */
-static bool host_idle(struct blkif *b, uint64_t now)
-{
-	struct blkif_poll *p = &b->poll;
-	uint64_t idle, total, tick = 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK);
-
-	if (!b->p.polling_idle)
-		return true;
-	if (p->looked && now - p->looked < LOOK)
-		return p->host_idle;
-	if (!read_ticks(&idle, &total))
-		return false;
-	/* the first look has nothing to compare with */
-	p->host_idle = p->looked && total > p->total_ticks &&
-		       (idle - p->idle_ticks + p->spun / tick) * 100 >=
-			       b->p.polling_idle * (total - p->total_ticks);
-	p->looked = now;
-	p->spun = 0;
-	p->idle_ticks = idle;
-	p->total_ticks = total;
-	return p->host_idle;
-}
+bool blkif_polling = true;
 
 void blkif_poll_stop(struct blkif *b)
 {
@@ -92,29 +59,35 @@ static void start_polling(struct blkif *b)
 	struct blkif_poll *p = &b->poll;
 
 	p->on = true;
+	blkif_ask_no_events(b);
 	p->io = blkif_io(b);
 	if (p->io)
 		td_io_peek_begin(p->io);
 	ev_idle_start(b->loop, &p->spin);
 }
 
+/* P4 */
+static uint64_t good_requests(const struct blkif *b)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < STATS_KINDS; i++)
+		n += b->stats.kind[i].done + b->stats.kind[i].under_way;
+	return n;
+}
+
 void blkif_poll_work(struct blkif *b, uint64_t now)
 {
 	struct blkif_poll *p = &b->poll;
-	uint64_t most = b->p.polling_us * UINT64_C(1000), gap = now - p->last;
+	bool unsaid = b->p.polling_us == BLKIF_POLLING_UNSAID;
+	uint64_t most = b->p.polling_us * UINT64_C(1000);
 
 	if (!most) /* P1 */
 		return;
-	p->last = now;
-	if (p->on)
-		return;
-	if (gap >= most) /* P3 */
-		p->window = p->window / 2 < START ? 0 : p->window / 2;
-	else if (gap > p->window)
-		p->window = p->window ? p->window * 2 : START;
-	if (p->window > most)
-		p->window = most;
-	if (p->window && b->state == RUNNING && host_idle(b, now))
+	blkif_window_work(&p->window, unsaid ? BLKIF_POLL_GUEST : most,
+			  unsaid ? BLKIF_POLL_DISK : most, b->inflight, good_requests(b), now);
+	if (!p->on && p->window.until && b->state == RUNNING &&
+	    blkif_idle_judge(&p->idle, b->p.polling_idle, now))
 		start_polling(b);
 }
 
@@ -127,23 +100,59 @@ static bool found_work(struct blkif *b)
 	return true;
 }
 
+static bool look_often(struct blkif *b)
+{
+	for (int i = 0; i < LOOKS; i++) {
+		if (found_work(b))
+			return true;
+#if defined(__x86_64__) || defined(__i386__)
+		__builtin_ia32_pause();
+#endif
+	}
+	return false;
+}
+
+/* What is under way elsewhere than in the engine's ring (in threads, in the main thread, at a
+ * server) ends with an event of the loop. */
+static uint64_t slice(const struct blkif *b)
+{
+	unsigned seen = b->poll.io ? td_io_peek_sees(b->poll.io) : 0;
+
+	return seen >= b->inflight ? FULL_SLICE : SLICE;
+}
+
+/* P6.  The time that it takes shows in the next look at the clock. */
+static void yield(struct blkif *b, uint64_t spun)
+{
+	bool reads_alone = b->inflight == b->stats.kind[stats_kind(TD_READ)].under_way;
+
+	b->poll.kept += spun;
+	if (b->poll.kept < (reads_alone ? YIELD : YIELD_KERN))
+		return;
+	b->poll.kept = 0;
+	sched_yield();
+}
+
 /* One slice of it.  What has been found causes the rest of the turn: answers, and the commit. */
 static void on_spin(struct ev_loop *loop, ev_idle *w, int revents)
 {
 	struct blkif *b = w->data;
 	struct blkif_poll *p = &b->poll;
-	uint64_t begun = td_clock_now(), now = begun;
+	uint64_t begun = td_clock_now(), now = begun, before, end = begun + slice(b);
 
-	while (!found_work(b)) {
+	while (!look_often(b)) {
+		before = now;
 		now = td_clock_now();
-		if (now > p->last + p->window) {
+		blkif_idle_step(&p->idle, now - before);
+		if (now >= p->window.until || !blkif_idle_judge(&p->idle, b->p.polling_idle, now)) {
 			blkif_poll_stop(b);
 			break;
 		}
-		if (now - begun > SLICE)
+		if (now >= end)
 			break;
+		yield(b, now - before);
 	}
-	p->spun += now - begun;
+	blkif_window_spun(&p->window, now - begun);
 	blkif_look(b);
 }
 

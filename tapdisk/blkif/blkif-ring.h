@@ -8,6 +8,8 @@
  *                  (R5, R10, R11)
  * blkif-persist.c  data in the guest's own pages, where they stay mapped (R6)
  * blkif-poll.c     polls for a while instead of sleeping
+ * blkif-window.c   how long that pays
+ * blkif-idle.c     whether the host has the time
  * blkif-connect.c  maps a ring, and unmaps it
  * blkif-takeover.c continues a ring where another process stopped
  */
@@ -15,6 +17,7 @@
 #define TAPDISK_BLKIF_RING_H
 
 #include "lib/io/pool.h"
+#include "tapdisk/blkif/blkif-poll.h"
 #include "tapdisk/blkif/blkif.h"
 #include "tapdisk/blkif/inflight.h"
 #include "tapdisk/cache/lane.h"
@@ -39,16 +42,13 @@ struct blkif_req {
 	struct blkif_req *next; /* on the free list, or on the list of those that are done */
 };
 
-/* See blkif-poll.c.  Times in ns of CLOCK_MONOTONIC. */
+/* See blkif-poll.c. */
 struct blkif_poll {
-	bool on;               /* the loop does not sleep, and the guest need not wake it */
-	struct td_io *io;      /* whose completions are looked for, while on; or NULL */
-	uint64_t window;       /* how long it stays awake after work, for now */
-	uint64_t last;         /* when there was work */
-	uint64_t looked, spun; /* when /proc/stat was read, and how long we have been awake for
-				  nothing since */
-	uint64_t idle_ticks, total_ticks; /* then */
-	bool host_idle;                   /* what it said */
+	bool on;          /* the loop does not sleep, and the guest need not wake it */
+	struct td_io *io; /* whose completions are looked for, while on; or NULL */
+	struct blkif_window window;
+	struct blkif_idle idle;
+	uint64_t kept; /* ns awake since the processor was offered to others */
 	ev_idle spin;
 };
 
@@ -130,6 +130,7 @@ static inline const struct blkif_desc *blkif_desc_of(const struct blkif_req *r)
 void blkif_init_watchers(struct blkif *b);
 void blkif_respond(struct blkif *b);            /* to all that is done, now */
 bool blkif_has_requests(const struct blkif *b); /* in its ring, not taken */
+void blkif_ask_no_events(struct blkif *b);      /* as it is looked at without */
 void blkif_req_done(struct td_req *req, int err);
 
 /* --- blkif-check.c --- */

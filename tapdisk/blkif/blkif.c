@@ -387,6 +387,12 @@ static bool final_check(struct blkif *b)
 	return blkif_has_requests(b);
 }
 
+/* Until the next final_check(). */
+void blkif_ask_no_events(struct blkif *b)
+{
+	__atomic_store_n(&b->ring->req_event, b->req_cons, __ATOMIC_RELAXED);
+}
+
 static void ring_take(struct blkif *b, uint64_t now)
 {
 	if (b->state != RUNNING)

@@ -45,8 +45,9 @@ struct blkif_disk {
 	void (*idle)(void *owner); /* nothing is in flight any more */
 };
 
-#define BLKIF_POLLING_MAX  10000 /* us, at most: no disk worth polling for is slower */
-#define BLKIF_POLLING_IDLE 50    /* percent, where nobody says */
+#define BLKIF_POLLING_MAX    10000 /* us, at most: no disk worth polling for is slower */
+#define BLKIF_POLLING_IDLE   50    /* percent, where nobody says */
+#define BLKIF_POLLING_UNSAID UINT32_MAX
 
 struct blkif_params {
 	uint16_t domid;
@@ -58,7 +59,7 @@ struct blkif_params {
 	unsigned queue; /* which of the device's rings: from 0 */
 	/* from here on: may be another when the same ring is asked for again */
 	uint32_t polling_us; /* how long the ring is watched awake after work, at most; 0: not at
-				all */
+				all; BLKIF_POLLING_UNSAID: as long as suits */
 	bool persistent; /* the frontend uses the same grants always, and they may be used without a
 			    copy */
 	uint32_t polling_idle; /* percent of the host's CPU time that must be idle for that */
@@ -78,6 +79,8 @@ struct blkif_stats {
 /* What the data of all rings of this process may take; its limit may change at any time. */
 extern struct td_budget blkif_memory;
 #define BLKIF_MEMORY (64 << 20) /* bytes: its limit where nobody says */
+
+extern bool blkif_polling; /* are rings that do not say watched awake? */
 
 unsigned blkif_grants(void); /* guests' pages that are mapped now, in this process */
 

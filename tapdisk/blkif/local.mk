@@ -5,11 +5,14 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/blkif/blkif-check.c \
 	tapdisk/blkif/blkif-connect.c \
 	tapdisk/blkif/blkif-copy.c \
+	tapdisk/blkif/blkif-idle.c \
 	tapdisk/blkif/blkif-layout.h \
 	tapdisk/blkif/blkif-persist.c \
 	tapdisk/blkif/blkif-poll.c \
+	tapdisk/blkif/blkif-poll.h \
 	tapdisk/blkif/blkif-ring.h \
 	tapdisk/blkif/blkif-takeover.c \
+	tapdisk/blkif/blkif-window.c \
 	tapdisk/blkif/blkif.c \
 	tapdisk/blkif/blkif.h \
 	tapdisk/blkif/inflight.c \

@@ -76,6 +76,7 @@ int ctl_get_options(const json_t *req, const char *spec, struct vbd_options *o, 
 		return rc;
 	__atomic_store_n(&blkif_memory.limit, o->ring_memory ? o->ring_memory : BLKIF_MEMORY,
 			 __ATOMIC_RELAXED); /* the whole process's, as the host has it now */
+	blkif_polling = !o->no_polling;
 	json_array_foreach (words, i, w) {
 		if (!json_is_string(w))
 			return td_fail(err, EINVAL, "an option is not a word");

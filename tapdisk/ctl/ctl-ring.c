@@ -25,7 +25,7 @@ static int get_refs(const json_t *ring, struct blkif_params *p, struct td_err *e
 
 static int get_polling(const json_t *req, struct blkif_params *p, struct td_err *err)
 {
-	json_int_t us = 0, idle = BLKIF_POLLING_IDLE;
+	json_int_t us = blkif_polling ? BLKIF_POLLING_UNSAID : 0, idle = BLKIF_POLLING_IDLE;
 
 	if (json_object_get(req, "polling-duration") &&
 	    ctl_get_int(req, "polling-duration", 0, BLKIF_POLLING_MAX, &us, err) < 0)

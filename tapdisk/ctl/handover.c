@@ -74,16 +74,18 @@ static bool ends(struct td_io *io, int pidfd, int ms)
 
 static json_t *ring_json(const struct vbd_ring *r)
 {
-	json_t *refs = json_array();
+	json_t *refs = json_array(), *o;
 
 	for (unsigned i = 0; i < r->p.pages; i++)
 		json_array_append_new(refs, json_integer(r->p.refs[i]));
-	return json_pack("{s:i, s:I, s:i, s:I, s:o, s:s, s:s, s:b, s:I, s:I}", "domid", r->p.domid,
-			 "devid", (json_int_t)r->p.devid, "queue", (int)r->p.queue, "port",
-			 (json_int_t)r->p.port, "refs", refs, "abi", blkif_abi_name(r->p.abi),
-			 "transport", r->transport, "persistent", r->p.persistent,
-			 "polling-duration", (json_int_t)r->p.polling_us, "polling-idle-threshold",
-			 (json_int_t)r->p.polling_idle);
+	o = json_pack("{s:i, s:I, s:i, s:I, s:o, s:s, s:s, s:b, s:I}", "domid", r->p.domid, "devid",
+		      (json_int_t)r->p.devid, "queue", (int)r->p.queue, "port",
+		      (json_int_t)r->p.port, "refs", refs, "abi", blkif_abi_name(r->p.abi),
+		      "transport", r->transport, "persistent", r->p.persistent,
+		      "polling-idle-threshold", (json_int_t)r->p.polling_idle);
+	if (r->p.polling_us != BLKIF_POLLING_UNSAID)
+		json_object_set_new(o, "polling-duration", json_integer(r->p.polling_us));
+	return o;
 }
 
 static void put_key(json_t *o, const struct td_key *key)

@@ -62,21 +62,23 @@ static json_t *describe(const struct guest *g)
 
 static int ask_connect(struct guest *g, unsigned n, bool take_over, struct td_err *err)
 {
-	json_t *queues = json_array(), *info = NULL;
+	json_t *queues = json_array(), *info = NULL, *req;
 	int fds[3 * BLKIF_MAX_QUEUES], rc;
 
 	for (unsigned i = 0; i < n; i++) {
 		json_array_append_new(queues, describe(&g[i]));
 		memcpy(&fds[3 * i], (int[]){g[i].memfd, g[i].kick, g[i].call}, 3 * sizeof fds[0]);
 	}
-	rc = td_ctl_call(g->pid,
-			 json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:b,s:i,s:i}", "op", "connect",
-				   "minor", g->minor, "domid", g->domid, "devid", g->devid,
-				   "transport", "mem", "queues", queues, "abi",
-				   blkif_abi_name(g->abi), "take-over", take_over, "persistent",
-				   g->how.persistent, "polling-duration", (int)g->how.polling_us,
-				   "polling-idle-threshold", (int)g->how.polling_idle),
-			 fds, (int)(3 * n), CALL_TIMEOUT, NULL, NULL, NULL, err);
+	req = json_pack("{s:s,s:i,s:i,s:i,s:s,s:o,s:s,s:b,s:b}", "op", "connect", "minor", g->minor,
+			"domid", g->domid, "devid", g->devid, "transport", "mem", "queues", queues,
+			"abi", blkif_abi_name(g->abi), "take-over", take_over, "persistent",
+			g->how.persistent);
+	if (g->how.says_polling)
+		json_object_set_new(req, "polling-duration", json_integer(g->how.polling_us));
+	if (g->how.says_polling || g->how.says_idle)
+		json_object_set_new(req, "polling-idle-threshold",
+				    json_integer(g->how.polling_idle));
+	rc = td_ctl_call(g->pid, req, fds, (int)(3 * n), CALL_TIMEOUT, NULL, NULL, NULL, err);
 	if (!rc)
 		rc = td_ctl_call(g->pid, json_pack("{s:s,s:i}", "op", "info", "minor", g->minor),
 				 NULL, 0, CALL_TIMEOUT, NULL, NULL, &info, err);

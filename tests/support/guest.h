@@ -27,8 +27,9 @@ struct guest_how {
 	unsigned segs;   /* in a request, up to BLKIF_MAX_INDIRECT; 0: BLKIF_MAX_SEGS */
 	bool persistent; /* the pages may be used without a copy, at any time until the disconnect
 			  */
-	unsigned polling_us;   /* how long the tapdisk stays awake for it, */
-	unsigned polling_idle; /* if so many percent of the host are idle */
+	bool says_polling, says_idle; /* it asks for this: */
+	unsigned polling_us;          /* how long the tapdisk stays awake for it, */
+	unsigned polling_idle;        /* if so many percent of the host are idle */
 };
 
 struct guest {

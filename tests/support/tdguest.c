@@ -229,7 +229,8 @@ int main(int argc, char **argv)
 		{"trace", 1, NULL, 't'}, {"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0}};
 	static struct td_err err;
 	static struct guest g;
-	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, segs = BLKIF_MAX_SEGS, polling = 0, rc;
+	int c, abi = BLKIF_NATIVE, order = 0, devid = 51712, segs = BLKIF_MAX_SEGS, polling = -1,
+	       rc;
 	struct guest_how how;
 	bool persistent = false;
 	FILE *trace = NULL;
@@ -267,6 +268,7 @@ int main(int argc, char **argv)
 	how = (struct guest_how){.abi = (enum blkif_abi)abi,
 				 .order = (unsigned)order,
 				 .segs = (unsigned)segs,
+				 .says_polling = polling >= 0,
 				 .polling_us = (unsigned)polling,
 				 .persistent = persistent};
 	if (guest_connect_how(&g, atoi(argv[0]), atoi(argv[1]), devid, &how, &err)) {

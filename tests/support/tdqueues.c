@@ -283,7 +283,7 @@ int main(int argc, char **argv)
 		else if (c == 'b')
 			with_barrier = true;
 		else if (c == 'p')
-			how.polling_us = (unsigned)atoi(optarg);
+			how.says_polling = true, how.polling_us = (unsigned)atoi(optarg);
 		else if (c == 'P')
 			how.persistent = true;
 		else

@@ -24,6 +24,7 @@ UNIT_PARTS = \
 	tests/unit/test-blkif \
 	tests/unit/test-blkif-indirect \
 	tests/unit/test-blkif-poll \
+	tests/unit/test-blkif-window \
 	tests/unit/test-blkif-persist \
 	tests/unit/test-blkif-memory \
 	tests/unit/test-blkif-limit \
@@ -74,8 +75,13 @@ TEST_RING = \
 tests_unit_test_blkif_SOURCES = tests/unit/test-blkif.c $(TEST_RING)
 tests_unit_test_blkif_indirect_SOURCES = tests/unit/test-blkif-indirect.c $(TEST_RING)
 tests_unit_test_blkif_indirect_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_blkif_poll_SOURCES = tests/unit/test-blkif-poll.c $(TEST_RING)
+tests_unit_test_blkif_poll_SOURCES = \
+	tests/unit/test-blkif-poll.c \
+	tests/support/fake-clock.h \
+	$(TEST_RING)
 tests_unit_test_blkif_poll_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_blkif_window_SOURCES = tests/unit/test-blkif-window.c tests/support/suite.h
+tests_unit_test_blkif_window_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_limit_SOURCES = tests/unit/test-blkif-limit.c $(TEST_RING)
 tests_unit_test_blkif_limit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_changed_SOURCES = \

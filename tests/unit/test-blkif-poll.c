@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Staying awake after work (rules P1 to P3 in tapdisk/blkif/blkif-poll.c).  Times are such that no
- * machine is too slow for them. */
+/* A ring that stays awake after work (tapdisk/blkif/blkif-poll.c), on a clock that is made up.  How
+ * long it does, and on which hosts, is test-blkif-window's. */
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "lib/io/clock.h"
 #include "tapdisk/blkif/blkif-ring.h"
+#include "tests/support/fake-clock.h"
 #include "tests/support/test-ring.h"
 
-#define LONG 60000000u /* us */
+#define MOST 200u /* us */
 
 /* Pushes a request as a frontend does, with an event only if it is asked for; true: it was. */
 static bool push(struct blkif_desc d)
@@ -33,21 +33,20 @@ static void answered(void)
 	ck_assert_int_eq(response(&id, &op), BLKIF_OKAY);
 }
 
-/* A ring that is awake, and stays so for a long time. */
+/* A ring that is awake after its first request. */
 static void begin_awake(void)
 {
-	polling_us = LONG;
+	polling_us = MOST;
 	polling_idle = 0;
 	begin(BLKIF_NATIVE, 1);
-	/* the first work ever is the first after a long time, and the window that it finds is
-	 * halved */
-	ring->poll.window = UINT64_C(2000) * LONG;
+	ring->poll.window.guest = UINT64_C(1000) * MOST;
 	ck_assert(push(desc(BLKIF_READ, 1, 0, 1)));
 	answered();
 	ck_assert(ring->poll.on);
+	ring->poll.window.disk = UINT64_C(100000); /* its answers come in the next slice */
 }
 
-START_TEST(without_being_asked_for_it_sleeps_at_once)
+START_TEST(p1_where_the_answer_is_no_it_sleeps_at_once)
 {
 	polling_us = 0;
 	begin(BLKIF_NATIVE, 1);
@@ -57,6 +56,61 @@ START_TEST(without_being_asked_for_it_sleeps_at_once)
 		ck_assert(!ring->poll.on);
 	}
 	end();
+}
+END_TEST
+
+static bool idle_host(uint64_t *idle, uint64_t *total)
+{
+	static uint64_t ticks;
+
+	*total = ticks += 100;
+	*idle = ticks;
+	return true;
+}
+
+static bool busy_host(uint64_t *idle, uint64_t *total)
+{
+	static uint64_t ticks;
+
+	*total = ticks += 100;
+	*idle = 0;
+	return true;
+}
+
+/* Requests that come quickly, and then, after a pause that the first look at the host needs, more;
+ * true: it was awake after one of these. */
+static bool awake_by_default(bool (*host)(uint64_t *idle, uint64_t *total))
+{
+	bool was = false;
+
+	blkif_idle_source(host);
+	polling_us = BLKIF_POLLING_UNSAID;
+	polling_idle = BLKIF_POLLING_IDLE;
+	begin(BLKIF_NATIVE, 1);
+	for (int i = 0; i < 40; i++) {
+		if (i == 20)
+			fake_now += 200000000;
+		fake_now += 10000;
+		(void)push(desc(BLKIF_READ, 1, 0, 1));
+		answered();
+		was |= ring->poll.on;
+	}
+	while (ring->poll.on)
+		turns(1);
+	end();
+	blkif_idle_source(NULL);
+	return was;
+}
+
+START_TEST(p1_where_nothing_is_said_it_stays_awake_on_an_idle_host)
+{
+	ck_assert(awake_by_default(idle_host));
+}
+END_TEST
+
+START_TEST(p2_on_a_busy_host_it_does_not)
+{
+	ck_assert(!awake_by_default(busy_host));
 }
 END_TEST
 
@@ -75,10 +129,16 @@ END_TEST
 
 START_TEST(p1_it_goes_to_sleep_when_the_window_is_over_and_asks_for_an_event)
 {
+	uint64_t begun;
+
 	begin_awake();
-	ring->poll.window = 0;
-	while (ring->poll.on)
+	begun = fake_now;
+	for (int i = 0; ring->poll.on; i++) {
 		turns(1);
+		ck_assert_int_lt(i, 100);
+	}
+	ck_assert_uint_ge(fake_now - begun, UINT64_C(1000) * (MOST - 10));
+	ck_assert_uint_lt(fake_now - begun, UINT64_C(1000) * 2 * MOST);
 	ck_assert_uint_eq(g.ring.sring.req_event, g.prod + 1);
 	ck_assert(push(desc(BLKIF_READ, 1, 0, 1)));
 	answered();
@@ -92,69 +152,61 @@ START_TEST(a_request_that_comes_as_it_goes_to_sleep_is_found)
 	for (int i = 0; i < 20; i++) {
 		ring->poll.on ? ck_assert(!push(desc(BLKIF_READ, 1, 0, 1)))
 			      : (void)push(desc(BLKIF_READ, 1, 0, 1));
-		ring->poll.window = i % 2; /* over when it looks next */
+		if (i % 2)
+			ring->poll.window.until = 0; /* over when it looks next */
 		answered();
 	}
 	end();
 }
 END_TEST
 
-START_TEST(p2_a_busy_host_keeps_it_asleep)
+/* P4: malformed requests, as quick as they may be. */
+START_TEST(p4_malformed_requests_burn_nothing)
 {
-	polling_us = LONG;
-	polling_idle = 100;
-	begin(BLKIF_NATIVE, 1);
-	for (int i = 0; i < 50; i++) {
-		ck_assert(push(desc(BLKIF_READ, 1, 0, 1))); /* within a second of the first look,
-							       which has nothing to compare with */
-		ring->poll.looked = ring->poll.looked ? td_clock_now() : 0;
-		ring->poll.host_idle = false;
-		answered();
-		ck_assert(!ring->poll.on);
-	}
-	ck_assert_uint_gt(ring->poll.total_ticks, 0); /* it did look */
-	/* a host that was all idle: what has been spun counts as idle */
-	ring->poll.looked = 1;
-	ring->poll.spun = UINT64_MAX / 1000;
-	ring->poll.total_ticks -= 100;
-	ring->poll.window = UINT64_C(2000) * LONG;
-	ck_assert(push(desc(BLKIF_READ, 1, 0, 1)));
-	answered();
-	ck_assert(ring->poll.on);
-	end();
-}
-END_TEST
+	uint64_t id;
+	uint8_t op;
 
-START_TEST(p3_the_window_follows_the_work)
-{
-	uint64_t was;
-
-	polling_us = LONG;
+	polling_us = 8000;
 	polling_idle = 0;
 	begin(BLKIF_NATIVE, 1);
-	(void)push(desc(BLKIF_READ, 1, 0, 1)); /* the first for a long time */
-	answered();
-	ring->poll.window = 0;
+	ring->poll.window.guest = UINT64_C(8000000);
+	for (int i = 0; i < 1000; i++) {
+		ck_assert(push(desc(99, 1, 0, 1)));
+		for (int k = 0; k < 1000 && !nresponses(); k++)
+			turns(1);
+		(void)response(&id, &op);
+		ck_assert(!ring->poll.on);
+	}
+	end();
+}
+END_TEST
+
+/* P4: one request in each of the longest windows, as an owner allows them. */
+START_TEST(p4_a_request_a_window_keeps_it_awake_for_its_bound_alone)
+{
+	uint64_t begun, awake = 0;
+	unsigned n = 2000;
+
+	polling_us = 8000;
+	polling_idle = 0;
+	begin(BLKIF_NATIVE, 1);
+	for (unsigned i = 0; i < n; i++) {
+		(void)push(desc(BLKIF_READ, 1, 0, 1));
+		answered();
+		begun = fake_now;
+		while (ring->poll.on && fake_now - begun < 7000000) {
+			uint64_t was = fake_now;
+
+			turns(1);
+			awake += fake_now - was;
+		}
+		fake_now = begun + 7000000;
+	}
+	ck_assert_uint_gt(awake, 0);
+	/* and one slice of what is kept, as a window that has begun is not cut short */
+	ck_assert_uint_le(awake, n * BLKIF_POLL_EARN + 2 * BLKIF_POLL_STORE);
 	while (ring->poll.on)
 		turns(1);
-	ck_assert_uint_eq(ring->poll.window, 0);
-	(void)push(desc(BLKIF_READ, 1, 0, 1)); /* soon after */
-	answered();
-	was = ring->poll.window;
-	ck_assert_uint_gt(was, 0);
-	while (ring->poll.on)
-		turns(1);
-	ring->poll.last = td_clock_now() - was - 1;
-	(void)push(desc(BLKIF_READ, 1, 0, 1)); /* after it went to sleep, but soon */
-	turns(1);
-	ck_assert_uint_ge(ring->poll.window, 2 * was);
-	answered();
-	blkif_poll_stop(ring);
-	was = ring->poll.window;
-	ring->poll.last = 1; /* long ago */
-	g.prod == g.cons ? (void)0 : ck_abort();
-	blkif_poll_work(ring, UINT64_C(2000) * LONG);
-	ck_assert_uint_lt(ring->poll.window, was);
 	end();
 }
 END_TEST
@@ -181,12 +233,14 @@ int main(void)
 {
 	Suite *s = suite_create("blkif-poll");
 
-	SUITE_ADD(s, without_being_asked_for_it_sleeps_at_once);
+	SUITE_ADD(s, p1_where_the_answer_is_no_it_sleeps_at_once);
+	SUITE_ADD(s, p1_where_nothing_is_said_it_stays_awake_on_an_idle_host);
+	SUITE_ADD(s, p2_on_a_busy_host_it_does_not);
 	SUITE_ADD(s, awake_it_asks_for_no_events_and_misses_no_request);
 	SUITE_ADD(s, p1_it_goes_to_sleep_when_the_window_is_over_and_asks_for_an_event);
 	SUITE_ADD(s, a_request_that_comes_as_it_goes_to_sleep_is_found);
-	SUITE_ADD(s, p2_a_busy_host_keeps_it_asleep);
-	SUITE_ADD(s, p3_the_window_follows_the_work);
+	SUITE_ADD(s, p4_malformed_requests_burn_nothing);
+	SUITE_ADD(s, p4_a_request_a_window_keeps_it_awake_for_its_bound_alone);
 	SUITE_ADD(s, a_ring_that_is_held_or_broken_does_not_stay_awake);
 	return suite_run(s);
 }

@@ -59,6 +59,11 @@ START_TEST(nothing_said_is_none)
 	ck_assert_uint_eq(opt.ring_memory, 0);
 	ck_assert_int_eq(defaults("ring-memory = 8\n"), 0);
 	ck_assert_uint_eq(opt.ring_memory, 8 << 20);
+	ck_assert(!opt.no_polling);
+	ck_assert_int_eq(defaults("polling = no\n"), 0);
+	ck_assert(opt.no_polling);
+	ck_assert_int_eq(defaults("polling = yes\n"), 0);
+	ck_assert(!opt.no_polling);
 	setenv(TD_CONF_ENV, "/dev/null", 1);
 	ck_assert_int_eq(options_default(&opt, &err), 0);
 	ck_assert_str_eq(opt.mode->name, "none");
@@ -111,6 +116,7 @@ START_TEST(a_bad_line_is_named_with_its_file_and_number)
 		const char *text, *where, *what;
 	} t[] = {{"# fine\n\ncache none\n", "line 3", "key = value"},
 		 {"cache=none\ncache=fast\n", "line 2", "cache=fast"},
+		 {"polling=perhaps\n", "line 1", "polling"},
 		 {"ring-memory=3\n", "line 1", "from 4 to 65536"},
 		 {"ring-memory=99999999999\n", "line 1", "from 4 to 65536"},
 		 {"speed=high\n", "line 1", "cache, unsafe, on-enospc, request-timeout"},
