@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What the benches are written with: sourced by bench/ring, null, nbd, vhd, qcow, scale.  They print the lines that bench/report takes, and are
 # run by bench/run.  Environment: ROUNDS (5), SECONDS_EACH (3), SIZE (1G: of the disk), DIR (where files go: /var/tmp), ROWS (a regular
-# expression: of the rows, as "TABLE: ROW", only those).
+# expression: of the rows, as "TABLE: ROW", only those), PRIORITY (see at_priority).
 set -euo pipefail
 # shellcheck source=tests/support/errtrap.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/support/errtrap.sh"
@@ -64,6 +64,7 @@ create() # SPEC [OPTION...]: sets pid and minor
 	marker=$(tap_ctl create -a "$@")
 	minor=${marker##*-}
 	pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
+	[ -z "${PRIORITY:-}" ] || chrt -a -f -p "$PRIORITY" "$pid"
 }
 destroy() { tap_ctl destroy -p "$pid" -m "$minor"; pid=; }
 socket() { echo "$TAPDISK_CONTROL_DIR/nbd$pid.$minor"; }
@@ -77,6 +78,10 @@ qsd_start() # FILE DRIVER [DIRECT AIO]
 }
 cpu_of() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; } # ticks
 
+# PRIORITY: what is measured, and what it is measured with, run at this priority of SCHED_FIFO, so that a machine that others use is ours for
+# the seconds of a round.
+at_priority() { if [ -n "${PRIORITY:-}" ]; then chrt -f "$PRIORITY" "$@"; else "$@"; fi; }
+
 # --- loads ---------------------------------------------------------------------------------------------------------------------
 lay_out() { # FILE
 	say "laying out $SIZE in $work"
@@ -85,7 +90,7 @@ lay_out() { # FILE
 ring() # SPEC RW BS DEPTH [OPTION...]: the ring on a tapdisk that is started for it
 {
 	create "$1" -o cache=none
-	"$top_builddir/bench/ringbench" --rw "$2" --bs "$3" --depth "$4" --seconds "$SECONDS_EACH" "${@:5}" "$pid" "$minor" | ring_result
+	at_priority "$top_builddir/bench/ringbench" --rw "$2" --bs "$3" --depth "$4" --seconds "$SECONDS_EACH" "${@:5}" "$pid" "$minor" | ring_result
 	destroy
 }
 ring_result() { sed 's/[a-z0-9_]*=//g' | awk '{ print $1, $2, $3, $1 ? $4 / 100 / $1 * 1e6 : "-" }'; }
@@ -100,7 +105,7 @@ fio_result() # RW
 ms=$(awk "BEGIN { printf \"%.0f\", $SECONDS_EACH * 1000 }") # fio takes no fractions, and 0 for ever
 job() # RW BS DEPTH SIZE FIO-OPTION...
 {
-	fio --name=x --rw="$1" --bs="$2" --iodepth="$3" --size="$4" --runtime="${ms}ms" --time_based --norandommap --randrepeat=0 \
+	at_priority fio --name=x --rw="$1" --bs="$2" --iodepth="$3" --size="$4" --runtime="${ms}ms" --time_based --norandommap --randrepeat=0 \
 		--output-format=terse --terse-version=3 "${@:5}" 2>/dev/null | fio_result "$1"
 }
 fio_file() { job "$3" "$4" "$5" "$SIZE" --filename="$2" --ioengine="$1" --direct=1 | cut -d' ' -f1-4; } # ENGINE FILE RW BS DEPTH

@@ -18,6 +18,7 @@ EXTRA_DIST += \
 	bench/ring \
 	bench/null \
 	bench/engines \
+	bench/quick \
 	bench/nbd \
 	bench/vhd \
 	bench/qcow \
@@ -29,13 +30,15 @@ EXTRA_DIST += \
 
 # Each writes bench/report.md and bench/report.svg; bench/README.
 BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
-.PHONY: bench bench-all bench-engines bench-nbd bench-vhd bench-qcow bench-scale bench-sandbox bench-xen
+.PHONY: bench bench-all bench-engines bench-quick bench-nbd bench-vhd bench-qcow bench-scale bench-sandbox bench-xen
 bench: all
 	$(BENCH) ring null
 bench-all: all
 	$(BENCH) ring null engines nbd vhd qcow scale sandbox
 bench-engines: all
 	$(BENCH) engines
+bench-quick: all
+	$(BENCH) quick
 bench-nbd: all
 	$(BENCH) nbd
 bench-vhd: all
