@@ -24,6 +24,8 @@ struct vbd_options {
 			       */
 	int request_timeout;  /* s until a store that does not answer is reported; 0: never */
 	bool no_polling;      /* rings that do not say themselves are not polled (the host's) */
+	int reconnect_limit;  /* s that an NBD server may be away while requests wait for it; 0:
+				 without end; -1: none, requests fail at once */
 	size_t ring_memory;   /* bytes, of all rings of the process; 0: as is built in */
 	const char *io;       /* the I/O engine, of the host's choice; NULL: the one that suits */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */

@@ -151,6 +151,7 @@ static bool is_word(const char *key)
 					    "two-primaries",
 					    "parents-cache",
 					    "request-timeout",
+					    "reconnect-limit",
 					    "limit",
 					    "limit-iops",
 					    "limit-iops-read",

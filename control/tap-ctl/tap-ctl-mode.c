@@ -29,6 +29,7 @@ static const struct {
 	{"on-enospc", " pause report "},
 	{"sector-size", " 512 4096 "},
 	{"request-timeout", NULL},
+	{"reconnect-limit", NULL},
 	{"limit", " none "},
 	{"limit-iops", NULL},
 	{"limit-iops-read", NULL},

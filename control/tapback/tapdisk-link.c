@@ -143,6 +143,8 @@ static void say_state(struct device *d, json_t *ev)
 		now = "closed";
 	} else if (td_json_true(ev, "two-primaries")) {
 		now = "two-primaries";
+	} else if (td_json_true(ev, "reconnecting")) {
+		now = "reconnecting";
 	} else if (*reason) {
 		now = "stalled";
 	}

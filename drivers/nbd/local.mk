@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # NBD, as a client
 drivers_libdrivers_a_SOURCES += \
+	drivers/nbd/nbd-again.c \
 	drivers/nbd/nbd-fence.c \
 	drivers/nbd/nbd-greet.c \
+	drivers/nbd/nbd-keep.c \
 	drivers/nbd/nbd-left.c \
 	drivers/nbd/nbd-wire.c \
 	drivers/nbd/nbd.c \

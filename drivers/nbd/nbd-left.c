@@ -115,6 +115,14 @@ void nbdc_left_settled(struct nbdc_client *n, bool durable)
 		set_count(&n->left->covered, n->left->changed);
 }
 
+void nbdc_left_away(struct nbdc_client *n, bool away)
+{
+	if (away)
+		__atomic_fetch_or(&n->left->failed, NBD_LEFT_AWAY, __ATOMIC_RELEASE);
+	else
+		__atomic_fetch_and(&n->left->failed, ~(uint32_t)NBD_LEFT_AWAY, __ATOMIC_RELEASE);
+}
+
 static bool changes(const struct nbdc_cmd *cmd)
 {
 	return cmd->type == NBD_CMD_WRITE || cmd->type == NBD_CMD_TRIM ||
@@ -134,7 +142,7 @@ void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool 
 
 	if (err && err != -ENOSPC && err != -EOPNOTSUPP && (durable || cmd->type == NBD_CMD_FLUSH))
 		/* before anybody hears of it: F2 in lib/syncmark.h */
-		__atomic_store_n(&l->failed, 1, __ATOMIC_RELEASE);
+		__atomic_fetch_or(&l->failed, NBD_LEFT_FLUSH, __ATOMIC_RELEASE);
 	if (changes(cmd)) {
 		if (!err && !durable)
 			set_count(&l->changed, l->changed + 1); /* before it is no more in flight */

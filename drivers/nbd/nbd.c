@@ -26,14 +26,17 @@
 #define CONNECT_TRIES 1000 /* of a server that has too many to let in */
 #define TRY_EVERY     0.01 /* s */
 #define FENCE_WAIT    10   /* s */
+#define FENCE_AGAIN   1    /* s: of one attempt; another one follows */
 
 _Static_assert(sizeof(struct nbdc_offer) <= TD_PASSED_NOTE,
 	       "what is left with a socket that is given back");
 
 struct connect_call {
 	struct td_image *image;
-	int fd;   /* the socket */
-	int lock; /* or -1 */
+	int fd;           /* the socket */
+	int lock;         /* or -1 */
+	bool locked;      /* by this call */
+	uint64_t lock_at; /* its byte */
 	struct td_err *err;
 };
 
@@ -54,16 +57,31 @@ static int lock_socket(struct connect_call *c)
 		return -errno;
 	byte.l_start = (off_t)((uint64_t)st.st_ino & ((UINT64_C(1) << 46) - 1)) |
 		       (off_t)(st.st_dev & 0xffff) << 46;
+	c->lock_at = (uint64_t)byte.l_start;
 	snprintf(path, sizeof path, "%s/nbd.lock", td_ctl_dir());
-	c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (c->lock < 0)
+		c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (c->lock < 0)
 		return td_fail(c->err, errno, "cannot make the lock %s: %s", path, strerror(errno));
-	if (fcntl(c->lock, F_OFD_SETLK, &byte) == 0)
+	if (fcntl(c->lock, F_OFD_SETLK, &byte) == 0) {
+		c->locked = true;
 		return 0;
+	}
 	return td_fail(c->err, errno == EAGAIN || errno == EACCES ? EBUSY : errno,
 		       "nbd:%s is in use by another disk of this host: an export has "
 		       "one writer, or any number of readers",
 		       c->image->path);
+}
+
+/* A server that was started anew listens at another socket of the same name. */
+static void unlock_old(struct nbdc_client *n, uint64_t now)
+{
+	struct flock byte = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_len = 1};
+
+	byte.l_start = (off_t)n->lock_at;
+	if (n->lock >= 0 && n->lock_at != now)
+		fcntl(n->lock, F_OFD_SETLK, &byte);
+	n->lock_at = now;
 }
 
 /* Through the directory's descriptor, since a socket's address has less room than a path. */
@@ -73,7 +91,7 @@ static long connect_run(void *arg)
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	const char *path = c->image->path, *slash = strrchr(path, '/');
 	char dir[4097];
-	int at, rc = c->lock < 0 ? lock_socket(c) : 0;
+	int at, rc = c->locked ? 0 : lock_socket(c);
 
 	if (rc < 0)
 		return rc;
@@ -90,20 +108,26 @@ static long connect_run(void *arg)
 	return rc;
 }
 
-static int connect_path(struct td_image *image, int *lock, struct td_err *err)
+static int connect_path(struct nbdc_client *n, struct td_err *err)
 {
+	struct td_image *image = n->image;
 	struct connect_call c = {
-		image, socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), -1, err};
+		.image = image,
+		.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+		.lock = n->lock,
+		.err = err};
 	long rc = c.fd < 0 ? -errno : -EAGAIN;
 
-	for (int i = 0; rc == -EAGAIN && i < CONNECT_TRIES; i++) {
+	for (int i = 0; rc == -EAGAIN && i < CONNECT_TRIES && !n->closing && !n->lost; i++) {
 		rc = td_await_call(image->io, connect_run, &c);
 		if (rc == -EAGAIN)
 			td_fiber_wait_for(TRY_EVERY);
 	}
-	*lock = c.lock;
-	if (!rc)
+	n->lock = c.lock;
+	if (!rc) {
+		unlock_old(n, c.lock_at);
 		return c.fd;
+	}
 	if (c.fd >= 0)
 		close(c.fd);
 	return td_fail(err, (int)-rc, "cannot connect to an NBD server at %s: %s", image->path,
@@ -184,6 +208,8 @@ static void let_go(const struct td_image *image, int fd, const struct nbdc_offer
 {
 	uint8_t bye[NBD_REQUEST_SIZE] = {0};
 
+	if (fd < 0)
+		return;
 	if (was_passed(image) && whole) {
 		td_passed_keep(image->path, fd, x, sizeof *x);
 		return;
@@ -222,8 +248,7 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 	struct nbdc_client *n = image->priv;
 	int rc;
 
-	n->fd = was_passed(image) ? take_passed(image->path, &n->x, err)
-				  : connect_path(image, &n->lock, err);
+	n->fd = was_passed(image) ? take_passed(image->path, &n->x, err) : connect_path(n, err);
 	if (n->fd < 0)
 		return n->fd;
 	*same = n->x.flags;
@@ -266,7 +291,9 @@ static int settle_left(struct td_image *image, const struct nbdc_left *was, bool
 
 	if (!rc && doubt) {
 		td_log(LOG_ERR, "nbd:%s: an earlier connection %s", image->path,
-		       was->failed ? "ended with a flush that had failed"
+		       was->failed & NBD_LEFT_FLUSH ? "ended with a flush that had failed"
+		       : was->failed ? "ended with its server, which may have lost what it had "
+				       "acknowledged, before that was written again"
 		       : was->changed != was->covered
 			       ? "ended with writes that were acknowledged and not flushed, and "
 				 "the server does not offer to flush "
@@ -279,6 +306,87 @@ static int settle_left(struct td_image *image, const struct nbdc_left *was, bool
 	if (!rc)
 		nbdc_left_settled(n, !n->nosync);
 	return rc;
+}
+
+/* K12: what is the same, or better, is the same export. */
+static int same_export(const struct nbdc_client *n, const struct nbdc_offer *now,
+		       struct td_err *err)
+{
+	const uint32_t used = NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM |
+			      NBD_FLAG_SEND_WRITE_ZEROES;
+	uint32_t lacks = n->x.flags & ~now->flags & used;
+
+	if (now->size != n->x.size)
+		return td_fail(err, EINVAL,
+			       "the server has come back with an export of %llu bytes, and had one "
+			       "of %llu: it is another disk",
+			       (unsigned long long)now->size, (unsigned long long)n->x.size);
+	if (writes(n->image) && (now->flags & NBD_FLAG_READ_ONLY))
+		return td_fail(err, EROFS, "the server has come back with a read-only export");
+	if (lacks && writes(n->image))
+		return td_fail(err, EOPNOTSUPP, "the server has come back without %s%s%s%s",
+			       lacks & NBD_FLAG_SEND_FLUSH ? "flush " : "",
+			       lacks & NBD_FLAG_SEND_FUA ? "FUA " : "",
+			       lacks & NBD_FLAG_SEND_TRIM ? "trim " : "",
+			       lacks & NBD_FLAG_SEND_WRITE_ZEROES ? "write-zeroes " : "");
+	if (now->min > 512 || now->max < n->x.max)
+		return td_fail(err, EINVAL,
+			       "the server has come back with requests of %u to %u bytes, and had "
+			       "%u to %u: it could not take what it had been sent",
+			       now->min, now->max, n->x.min, n->x.max);
+	return 0;
+}
+
+int nbdc_connect_again(struct nbdc_client *n, bool *ended, struct td_err *err)
+{
+	struct nbdc_offer now;
+	int fd, rc;
+
+	*ended = false;
+	fd = connect_path(n, err);
+	if (fd < 0) {
+		*ended = fd == -EBUSY; /* another disk has taken the export: it may have written */
+		return fd;
+	}
+	n->trying = fd;
+	rc = n->lost || n->closing ? td_fail(err, ECANCELED, "given up")
+				   : nbdc_greet(n->loop, fd, n->name, &now, err);
+	if (!rc) {
+		rc = same_export(n, &now, err);
+		*ended = rc < 0;
+	}
+	/* K11: blind counts as clear, since the old connection has shown its end */
+	if (!rc && nbdc_fence(n->image->io, fd, FENCE_AGAIN) == NBD_FENCE_BUSY)
+		rc = td_fail(err, EBUSY,
+			     "its server still executes requests of the connection before");
+	n->trying = -1;
+	if (!rc)
+		return fd;
+	let_go(n->image, fd, &now, false);
+	return rc;
+}
+
+/* K3: what is needed for it. */
+static void may_reconnect(struct nbdc_client *n)
+{
+	struct td_image *image = n->image;
+
+	n->reconnect = was_passed(image) || n->copy ? 0 : image->reconnect;
+	if (!n->reconnect || !writes(image))
+		return;
+	if (!(n->x.flags & NBD_FLAG_SEND_FLUSH)) {
+		td_log(LOG_NOTICE,
+		       "nbd:%s: the server does not support flush: if it goes away, all requests "
+		       "fail",
+		       image->path);
+		n->reconnect = 0;
+	} else if (nbdc_keep_open(&n->keep) < 0) {
+		td_log(LOG_WARNING,
+		       "nbd:%s: no memory for what is not flushed: if the server goes away, all "
+		       "requests fail",
+		       image->path);
+		n->reconnect = 0;
+	}
 }
 
 static int client_open(struct td_image *image, struct td_err *err)
@@ -294,6 +402,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	n->nosync = image->file_flags & TD_FILE_NOSYNC;
 	n->copy = image->file_flags & TD_FILE_COPY;
 	n->lock = -1;
+	n->trying = -1;
 	rc = nbdc_left_open(n, image, image->lost, &was, err);
 	if (!rc)
 		rc = connect_export(image, &same, err);
@@ -314,6 +423,9 @@ static int client_open(struct td_image *image, struct td_err *err)
 	if (rc < 0) {
 		let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
 		forget_left(n);
+	} else {
+		may_reconnect(n); /* from here on: an open fails at once */
+		nbdc_again_start(n);
 	}
 	return rc;
 }
@@ -324,7 +436,7 @@ static void flush_at_last(struct td_image *image)
 	struct nbdc_client *n = image->priv;
 	int rc;
 
-	if (!n->nosync || n->lost || n->left->changed == n->left->covered ||
+	if (!n->nosync || n->lost || n->since || n->left->changed == n->left->covered ||
 	    !(n->x.flags & NBD_FLAG_SEND_FLUSH))
 		return;
 	n->nosync = false;
@@ -340,7 +452,9 @@ static void client_close(struct td_image *image)
 	struct nbdc_client *n = image->priv;
 
 	flush_at_last(image);
+	nbdc_again_stop(n);
 	let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
+	nbdc_keep_close(&n->keep);
 	forget_left(n);
 }
 

@@ -185,6 +185,9 @@ struct td_how {
 			     (drivers/nbd/nbd-left.c); NULL: none */
 	bool died; /* the last to have it open was another process, so that the file must be there
 		    */
+	/* s that the leaf may be without its server (drivers/nbd/nbd-again.c), while its requests
+	 * wait; 0: none; -1: without end */
+	int reconnect;
 	int *lost; /* NULL: the open fails where that fails; else -errno comes here, and it goes on;
 		      one may be there already */
 	/* of the disk, which outlives its images (td/io.h); NULL: none */
@@ -225,6 +228,7 @@ struct td_image {
 	int *lost;   /* of td_how, as long as open runs; and so are: */
 	const char *left;
 	bool died;
+	int reconnect;             /* of td_how */
 	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing;  /* next image down the chain, or NULL */
 	struct td_gate *gate;      /* whoever opened it may set one; NULL: none */
@@ -236,8 +240,11 @@ struct td_image {
 	} n;
 	unsigned inflight; /* requests submitted and not done, and those who look at its extents */
 	char *fault; /* what its driver has found wrong with it while it is open; NULL: nothing */
-	void (*failed)(struct td_image *image); /* optional: whoever opened it hears of a fault;
-						   owner is theirs */
+	char *away;  /* what its server is being waited for; NULL: it is there */
+	uint64_t reconnects;                     /* how often it has been waited for */
+	void (*changed)(struct td_image *image); /* optional: `away' is another; owner is theirs */
+	void (*failed)(struct td_image *image);  /* optional: whoever opened it hears of a fault;
+						    owner is theirs */
 	void *owner;
 	void *priv; /* the driver's */
 };
@@ -257,6 +264,9 @@ int td_image_settle(const struct td_driver *driver, const char *path, const stru
 /* A driver has found that its image is not to be trusted, and fails what it must from now on; in
  * the image's home thread.  The first counts. */
 void td_image_fault(struct td_image *image, const char *why);
+
+/* A driver waits for its server, or (NULL) no more; likewise in the home thread. */
+void td_image_away(struct td_image *image, const char *why);
 
 /* The only place that calls a driver's submit.  Asserts the contract: range, alignment, capability,
  * iov. */

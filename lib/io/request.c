@@ -14,6 +14,7 @@ static void image_free(struct td_image *image)
 {
 	if (image) {
 		free(image->fault);
+		free(image->away);
 		free(image->path);
 	}
 	free(image);
@@ -42,6 +43,7 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->left = how->left;
 	image->mark = how->mark;
 	image->died = how->died;
+	image->reconnect = how->reconnect;
 	image->io = io;
 	image->priv = image + 1;
 	return image;
@@ -103,6 +105,15 @@ void td_image_fault(struct td_image *image, const char *why)
 	image->fault = strdup(why);
 	if (image->failed)
 		image->failed(image);
+}
+
+void td_image_away(struct td_image *image, const char *why)
+{
+	assert(image->magic == TD_IMAGE_MAGIC);
+	free(image->away);
+	image->away = why ? strdup(why) : NULL;
+	if (image->changed)
+		image->changed(image);
 }
 
 static bool has_range(const struct td_req *req)

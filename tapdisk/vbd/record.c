@@ -43,6 +43,9 @@ static json_t *words(const struct vbd_options *o)
 	if (o->mirror_timeout)
 		json_array_append_new(a, json_sprintf("mirror-timeout=%d", options_patience(o)));
 	json_array_append_new(a, json_sprintf("request-timeout=%d", o->request_timeout));
+	json_array_append_new(a, o->reconnect_limit < 0
+					 ? json_string("reconnect-limit=no")
+					 : json_sprintf("reconnect-limit=%d", o->reconnect_limit));
 	/* a successor starts with what the host's configuration says, which may be another by now
 	 */
 	if (o->limit.said)

@@ -195,6 +195,7 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 	how.lost = v->past || !fresh ? &n->lost : NULL;
 	how.died = v->past && !v->past->paused;
 	how.mark = v->syncs;
+	how.reconnect = o->reconnect_limit > 0 ? o->reconnect_limit : -!o->reconnect_limit;
 	how.left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL;
 	rc = chain_open(n->spec, &how, n->io, &n->leaf, err);
 	if (rc < 0)
@@ -369,6 +370,12 @@ static bool image_idle(const struct vbd *v)
 	return cache_image_idle(&v->cache) && !leaf_cache_busy(v->kept);
 }
 
+/* And its server is there for the flush that follows. */
+static bool may_flush(const struct vbd *v)
+{
+	return image_idle(v) && !(v->leaf->away && cache_dirty(&v->cache));
+}
+
 void vbd_go_on(struct vbd *v)
 {
 	cache_resume(&v->cache);
@@ -396,8 +403,14 @@ int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err)
 	vbd_hold_rings(v);
 	nbd_hold(v->nbd);
 	cache_quiesce(&v->cache);
-	if (!vbd_wait_until(v, image_idle, until)) {
+	if (!vbd_wait_until(v, may_flush, until)) {
 		vbd_go_on(v);
+		if (v->leaf->away)
+			return td_fail(err, ETIMEDOUT, "minor %d: %s: %s; the disk stays open%s",
+				       v->minor, v->spec, v->leaf->away,
+				       keep ? ", and waits for it; closing it with -f gives up "
+					      "what is not flushed"
+					    : "");
 		return td_fail(
 			err, ETIMEDOUT,
 			"minor %d: %u requests to %s are still under way; the disk stays open",

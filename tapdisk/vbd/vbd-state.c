@@ -88,6 +88,15 @@ static void on_fault(struct td_image *image)
 	v->changed(v);
 }
 
+/* An image's server has gone away, or is there again. */
+static void on_away(struct td_image *image)
+{
+	struct vbd *v = image->owner;
+
+	wake(v);
+	v->changed(v);
+}
+
 void vbd_listen(struct vbd *v)
 {
 	stall_init(&v->stall, v->queue->loop, &v->cache, on_stall);
@@ -113,6 +122,7 @@ void vbd_listen_to(struct vbd *v, struct td_image *leaf)
 	for (struct td_image *i = leaf; i; i = i->backing) {
 		i->owner = v;
 		i->failed = v ? on_fault : NULL;
+		i->changed = v ? on_away : NULL;
 	}
 }
 
@@ -138,6 +148,8 @@ const char *vbd_reason(const struct vbd *v)
 	assert(v->magic == VBD_MAGIC);
 	if (fault_of(v)) /* which is why flushes fail */
 		return fault_of(v);
+	if (v->leaf && v->leaf->away)
+		return v->leaf->away;
 	if (v->cache.sticky)
 		return "a flush to disk failed: writes and flushes fail until the disk is closed "
 		       "and opened again";

@@ -308,6 +308,9 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 	int rc;
 
 	assert(v->magic == VBD_MAGIC);
+	if (force && v->leaf && v->leaf->away && v->leaf->driver->abandon)
+		v->leaf->driver->abandon(v->leaf, "it was closed by force while its server was "
+						  "away");
 	vbd_lock_alone(v, false);
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open", v->minor);

@@ -127,7 +127,7 @@ CRASH_ENV = HOST_OBJECTS='$(tests_crash_hostlab_OBJECTS)' HOST_FLAGS='$(tests_cr
 	FLAGS='$(DEFS) $(DEFAULT_INCLUDES) $(INCLUDES) $(AM_CPPFLAGS) $(CPPFLAGS) $(AM_CFLAGS) $(XEN_CFLAGS) $(CFLAGS)' \
 	LINK='$(AM_LDFLAGS) $(LDFLAGS) $(tests_crash_crashlab_OBJECTS) @ $(tests_crash_crashlab_LDADD) $(LIBS)' \
 	CUTS_LINK='$(VHD_IMAGE_WRAPS) $(LDFLAGS) $(tests_unit_test_vhd_resize_OBJECTS) @ $(tests_unit_test_vhd_resize_LDADD) $(LIBS)' \
-	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o tests/support/test-ring.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
+	UNIT_LINK='$(AM_LDFLAGS) $(LDFLAGS) tests/unit/UNIT.o tests/support/test-image.o tests/support/fault-io.o tests/support/vhd-make.o tests/support/test-ring.o tests/support/nbd-flaky.o @ $(UNIT_PARTS_LIBS) $(LIBS)'
 
 # whose bugs the lab cannot see: its disk is in one thread, and has no log of changes
 if HAVE_CHECK
@@ -157,7 +157,8 @@ CRASH_UNITS = \
 	tests/unit/test-vbd \
 	tests/unit/test-nbd \
 	tests/unit/test-align \
-	tests/unit/test-nbd-left
+	tests/unit/test-nbd-left \
+	tests/unit/test-nbd-again
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

@@ -205,7 +205,7 @@ for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-
 done
 for how in $($nbd_python "$top_srcdir/tests/support/nbd-server.py" list hostile-talk); do
 	server "$how"
-	nbd_disk "nbd:$S"
+	nbd_disk "nbd:$S" -o reconnect-limit=no
 	ring write 4096 4096 1
 	run timeout 250 "$guest" "$PID" "$MINOR" read 0 4096
 	case $RC,$how in
@@ -223,7 +223,7 @@ done
 # an answer to a write that is still being sent: its data is in use until it has been, whoever thinks that it is done with
 SIZE=$((48 << 20))
 server early
-nbd_disk "nbd:$S"
+nbd_disk "nbd:$S" -o reconnect-limit=no
 ring write 4096 4096 1
 run timeout 250 qemu-io -f raw -c 'aio_write -P 1 0 12M' -c 'aio_write -P 2 12M 12M' -c 'aio_write -P 3 24M 12M' -c aio_flush "$URI"
 has "an early answer" "$OUT$ERR" "failed: Input/output error"
@@ -231,9 +231,9 @@ until_true 20 sh -c "! '$guest' $PID $MINOR read 8192 512 >/dev/null"
 expect 5 tap_ctl destroy -p "$PID" -m "$MINOR"
 server_end
 
-# --- a server that dies under load: errors, no hang; a new one is found when the disk is opened again
+# --- a server that dies under load, and is not waited for: errors, no hang; a new one is found when the disk is opened again
 server all
-nbd_disk "nbd:$S"
+nbd_disk "nbd:$S" -o reconnect-limit=no
 "$guest" "$PID" "$MINOR" load 10000 64 >"$WORK/load.out" &
 until_true 20 sh -c "[ \$(wc -l <'$WORK/log') -gt 200 ]"
 kill -KILL $SERVER

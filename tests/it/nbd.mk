@@ -5,7 +5,8 @@ NBD_TESTS = \
 	tests/it/nbd-life.sh \
 	tests/it/nbd-hostile.sh \
 	tests/it/nbd-client.sh \
-	tests/it/nbd-dead.sh
+	tests/it/nbd-dead.sh \
+	tests/it/nbd-again.sh
 TESTS += $(NBD_TESTS)
 EXTRA_DIST += \
 	tests/it/nbd-lib.sh \
@@ -15,4 +16,5 @@ EXTRA_DIST += \
 	tests/support/nbd-hostile.py \
 	tests/support/nbd-server.py \
 	tests/support/nbd-pass.py \
+	tests/support/nbd-survive.py \
 	tests/support/nbd-cd.py

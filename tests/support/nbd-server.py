@@ -27,6 +27,7 @@ HONEST = {
     "full": (ALL, "fixed", None),  # ENOSPC for writes there
     "unwilling": (ALL, "fixed", None),  # ENOTSUP for trim and zeroes
     "multi": (ALL | MULTI, "fixed", None),  # a flush covers all connections
+    "volatile": (ALL, "fixed", None),  # keeps in SOCKET.disk what was flushed, or written with FUA; its death loses the rest
 }
 # malicious handshakes: sent as the greeting, or as the answer to GO
 GREETING = {
@@ -167,6 +168,14 @@ def carry_out(s, head, flags, sizes):
                 log.flush()
         elif type == 6 and not error:
             disk[off:off + length] = bytes(length)
+        if stable:
+            if type in (1, 6):
+                dirty.append((off, length))
+            if type == 3 or cflags & 1:
+                for at, n in dirty if type == 3 else [(off, length)]:
+                    os.pwrite(stable.fileno(), disk[at:at + n], at)
+                if type == 3:
+                    dirty.clear()
     return reply
 
 
@@ -230,6 +239,12 @@ room = path + ".room"  # with this file there is space again
 hush = path + ".hush"  # with this file nothing is answered
 hold = path + ".hold"  # with this file the next write is held, which makes it .holds, until that is removed
 disk, lock = bytearray(size), threading.Lock()
+stable, dirty = None, []
+if how == "volatile":
+    if not os.path.exists(path + ".disk"):
+        open(path + ".disk", "wb").truncate(size)
+    stable = open(path + ".disk", "r+b")
+    disk[:] = stable.read()
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 listener.bind(path)
 listener.listen(16)

@@ -5,12 +5,14 @@ check_PROGRAMS += \
 	tests/unit/test-nbd \
 	tests/unit/test-nbd-handshake \
 	tests/unit/test-passed \
-	tests/unit/test-nbd-left
+	tests/unit/test-nbd-left \
+	tests/unit/test-nbd-again
 TESTS += \
 	tests/unit/test-nbd \
 	tests/unit/test-nbd-handshake \
 	tests/unit/test-passed \
-	tests/unit/test-nbd-left
+	tests/unit/test-nbd-left \
+	tests/unit/test-nbd-again
 endif
 tests_unit_test_nbd_SOURCES = \
 	tests/unit/test-nbd.c \
@@ -28,3 +30,10 @@ tests_unit_test_nbd_left_SOURCES = \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
 tests_unit_test_nbd_left_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_nbd_again_SOURCES = \
+	tests/unit/test-nbd-again.c \
+	tests/support/nbd-flaky.c \
+	tests/support/nbd-flaky.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_nbd_again_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS) -lpthread
