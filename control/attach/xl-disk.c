@@ -272,7 +272,8 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		       "unknown key '%s'; known are target, format, vdev, access, devtype, "
 		       "backendtype, script, discard, "
 		       "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, "
-		       "sector-size, two-primaries, parents-cache, request-timeout, limit, "
+		       "sector-size, two-primaries, parents-cache, request-timeout, "
+		       "reconnect-limit, limit, "
 		       "limit-iops and the other limits, polling-duration, "
 		       "polling-idle-threshold",
 		       key);
