@@ -64,12 +64,17 @@ create() # SPEC [OPTION...]: sets pid and minor
 	marker=$(tap_ctl create -a "$@")
 	minor=${marker##*-}
 	pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
-	[ -z "${PRIORITY:-}" ] || chrt -a -f -p "$PRIORITY" "$pid"
+	at_priority_too "$pid"
 }
 destroy() { tap_ctl destroy -p "$pid" -m "$minor"; pid=; }
 socket() { echo "$TAPDISK_CONTROL_DIR/nbd$pid.$minor"; }
 # A server of somebody else's on $work/peer.sock; its command is in the arguments.
-peer_start() { rm -f "$work/peer.sock"; "$@" & server=$!; until [ -S "$work/peer.sock" ]; do kill -0 $server || return 1; sleep 0.02; done; }
+peer_start()
+{
+	rm -f "$work/peer.sock"; "$@" & server=$!
+	until [ -S "$work/peer.sock" ]; do kill -0 $server || return 1; sleep 0.02; done
+	at_priority_too $server
+}
 peer_stop() { kill "$server"; wait "$server" || true; server=; }
 qsd_start() # FILE DRIVER [DIRECT AIO]
 {
@@ -81,6 +86,7 @@ cpu_of() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; } # ticks
 # PRIORITY: what is measured, and what it is measured with, run at this priority of SCHED_FIFO, so that a machine that others use is ours for
 # the seconds of a round.
 at_priority() { if [ -n "${PRIORITY:-}" ]; then chrt -f "$PRIORITY" "$@"; else "$@"; fi; }
+at_priority_too() { [ -z "${PRIORITY:-}" ] || chrt -a -f -p "$PRIORITY" "$1"; } # what runs already
 
 # --- loads ---------------------------------------------------------------------------------------------------------------------
 lay_out() { # FILE

@@ -11,6 +11,7 @@ IT_TESTS += \
 	tests/it/tap-ctl-killed.sh \
 	tests/it/tap-ctl-remarks.sh
 IT_TESTS += \
+	tests/it/polling.sh \
 	tests/it/ring.sh \
 	tests/it/merge.sh \
 	tests/it/io-uring.sh \
