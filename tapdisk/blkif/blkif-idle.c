@@ -58,15 +58,19 @@ void blkif_idle_source(bool (*read)(uint64_t *idle, uint64_t *total))
 
 bool blkif_idle_judge(struct blkif_idle *h, unsigned percent, uint64_t now)
 {
-	uint64_t idle, total, tick = 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK), since;
+	uint64_t idle, total, tick, since;
 
 	if (!percent)
 		return true;
 	since = now - h->looked;
 	if (h->looks && since < (h->looks == 1 ? SOON : LOOK))
 		return h->says;
-	if (!source(&idle, &total))
+	if (!source(&idle, &total)) {
+		h->looks = 1;
+		h->looked = now;
 		return h->says = false;
+	}
+	tick = 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK);
 	h->looks = h->looks && since < STALE ? 2 : 1;
 	h->says = h->looks > 1 && total > h->total &&
 		  (idle - h->idle + h->spun / tick) * 100 >= percent * (total - h->total);
