@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "drivers/drivers.h"
 #include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
+#include "lib/json-get.h"
 
 #define LOOK_EVERY 0.1 /* s */
 
@@ -25,36 +27,89 @@ struct pd_read {
 struct parent_disk {
 	struct td_image *image, *there; /* there: the connection; NULL: none */
 	int minor;
+	struct parent_disk_id *id; /* the owner's */
 	struct td_list waiting, spare;
 	bool fiber;              /* it makes a connection */
 	struct td_fiber *closer; /* waits until the fiber has ended */
 };
 
+/* --- which disk it is (PD3) --- */
+
 struct holder {
 	int minor;
 	pid_t pid;
+	struct parent_disk_id is;
 };
+
+static void get_text(const json_t *o, const char *key, char *out, size_t len)
+{
+	const char *text = td_json_text(o, key);
+
+	snprintf(out, len, "%s", strlen(text) < len ? text : "");
+}
 
 static long holder_run(void *arg)
 {
 	struct holder *h = arg;
+	char path[PATH_MAX];
+	json_t *o;
 
-	return td_ctl_marker(h->minor, &h->pid) == TD_MARKER_HELD;
+	memset(&h->is, 0, sizeof h->is);
+	if (td_ctl_marker(h->minor, &h->pid) != TD_MARKER_HELD)
+		return 0;
+	o = td_ctl_disk_path(h->minor, path) ? NULL : json_load_file(path, 0, NULL);
+	get_text(o, "born", h->is.born, sizeof h->is.born);
+	get_text(o, "file", h->is.file, sizeof h->is.file);
+	get_text(o, "args", h->is.args, sizeof h->is.args);
+	json_decref(o);
+	return 1;
 }
 
-static int connect_there(int minor, struct td_io *io, struct td_image **out, struct td_err *err)
+/* An older tapdisk's record says less. */
+static bool same_id(const struct parent_disk_id *was, const struct parent_disk_id *is)
+{
+	if (!was->args[0] || (was->born[0] && !strcmp(was->born, is->born)))
+		return true;
+	return !strcmp(was->args, is->args) &&
+	       (!was->file[0] || !is->file[0] || !strcmp(was->file, is->file));
+}
+
+static int another(int minor, const struct parent_disk_id *was, const struct parent_disk_id *is,
+		   struct td_err *err)
+{
+	return td_fail(err, ESTALE,
+		       "the disk %d (parent-disk=%d) is another one by now, %s instead of %s: open "
+		       "that one under its number again",
+		       minor, minor, is->args, was->args);
+}
+
+static int connect_there(int minor, struct parent_disk_id *id, struct td_io *io,
+			 struct td_image **out, struct td_err *err)
 {
 	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
-	struct holder h = {.minor = minor};
+	struct holder h = {.minor = minor}, after = {.minor = minor};
 	char path[PATH_MAX];
+	int rc;
 
 	if (!td_await_call(io, holder_run, &h))
 		return td_fail(
 			err, ENOENT,
 			"no tapdisk serves the disk %d (parent-disk=%d): open that one first",
 			minor, minor);
+	if (!same_id(id, &h.is))
+		return another(minor, id, &h.is, err);
 	snprintf(path, sizeof path, "%s/nbd%d.%d", td_ctl_dir(), (int)h.pid, minor);
-	return td_image_open_how(&td_driver_nbd, path, &how, io, out, err);
+	rc = td_image_open_how(&td_driver_nbd, path, &how, io, out, err);
+	if (rc < 0)
+		return rc;
+	/* a record of before its close, or of after that, is another */
+	td_await_call(io, holder_run, &after);
+	if (strcmp(h.is.born, after.is.born) || !same_id(&h.is, &after.is)) {
+		td_image_close(*out);
+		return another(minor, &h.is, &after.is, err);
+	}
+	*id = h.is;
+	return 0;
 }
 
 /* --- another connection --- */
@@ -124,7 +179,7 @@ static int reach_again(struct parent_disk *p, struct td_err *err)
 
 	do {
 		err->code = 0;
-		rc = connect_there(p->minor, p->image->io, &now, err);
+		rc = connect_there(p->minor, p->id, p->image->io, &now, err);
 		if (rc < 0)
 			td_fiber_wait_for(LOOK_EVERY);
 	} while (rc < 0 && ev_time() < until);
@@ -245,7 +300,8 @@ static const struct td_driver disk_driver = {
 	.submit = pd_submit,
 };
 
-int parent_disk_open(int minor, struct td_io *io, struct td_image **out, struct td_err *err)
+int parent_disk_open(int minor, struct parent_disk_id *id, struct td_io *io, struct td_image **out,
+		     struct td_err *err)
 {
 	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
 	struct parent_disk *p = calloc(1, sizeof *p);
@@ -254,9 +310,10 @@ int parent_disk_open(int minor, struct td_io *io, struct td_image **out, struct 
 	if (!p)
 		return td_fail(err, ENOMEM, "parent-disk=%d: out of memory", minor);
 	p->minor = minor;
+	p->id = id;
 	td_list_init(&p->waiting);
 	td_list_init(&p->spare);
-	rc = connect_there(minor, io, &p->there, err);
+	rc = connect_there(minor, id, io, &p->there, err);
 	if (!rc)
 		rc = td_image_open_how(&disk_driver, p->there->path, &how, io, &p->image, err);
 	if (rc < 0) {

@@ -107,6 +107,7 @@ struct vbd_past ctl_get_past(const json_t *past)
 	/* in doubt a flush has failed */
 	was.sticky = sticky < 0 || sticky > INT32_MAX ? -EIO : -(int)sticky;
 	record_job(past, &was.job);
+	record_identity(past, &was);
 	return was;
 }
 

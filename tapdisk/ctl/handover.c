@@ -145,6 +145,9 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, in
 			 json_object_get(o, "log"), "mirror_failed", v->mirror_failed, "handed", 1);
 	if (json_object_get(o, "commit"))
 		json_object_set(past, "commit", json_object_get(o, "commit"));
+	if (json_object_get(o, "beneath"))
+		json_object_set(past, "beneath", json_object_get(o, "beneath"));
+	json_object_set(past, "born", json_object_get(o, "born"));
 	json_object_set_new(o, "op", json_string("adopt"));
 	json_object_set_new(o, "minor", json_integer(v->minor));
 	json_object_set_new(o, "past", past);

@@ -130,6 +130,28 @@ void record_job(const json_t *past, struct vbd_job_was *out)
 		out->err = -EIO;
 }
 
+/* --- who is who (PD3 of tapdisk/parent-disk.h) --- */
+
+void record_identity(const json_t *past, struct vbd_past *out)
+{
+	const json_t *o = json_object_get(past, "beneath");
+
+	get_text(past, "born", out->born, sizeof out->born);
+	get_text(o, "born", out->beneath.born, sizeof out->beneath.born);
+	get_text(o, "file", out->beneath.file, sizeof out->beneath.file);
+	get_text(o, "args", out->beneath.args, sizeof out->beneath.args);
+}
+
+static void put_identity(json_t *o, const struct vbd *v)
+{
+	json_object_set_new(o, "born", json_string(v->born));
+	json_object_set_new(o, "file", json_string(v->file));
+	if (v->beneath.args[0])
+		json_object_set_new(o, "beneath",
+				    json_pack("{s:s, s:s, s:s}", "born", v->beneath.born, "file",
+					      v->beneath.file, "args", v->beneath.args));
+}
+
 json_t *record_json(const struct vbd *v)
 {
 	json_t *o, *job;
@@ -142,6 +164,8 @@ json_t *record_json(const struct vbd *v)
 		      "encrypted", v->opt.key.len != 0, "paused", !v->leaf, "sectors",
 		      (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
 		      log ? boot : "", "mirror_failed", v->mirror_failed);
+	if (o)
+		put_identity(o, v);
 	job = job_json(v);
 	if (o && job)
 		json_object_set_new(o, "commit", job);
@@ -202,6 +226,7 @@ int record_read(int minor, struct vbd_recorded *out)
 	r.past.sticky = -(int)json_integer_value(json_object_get(o, "sticky"));
 	r.past.log = record_log(o);
 	record_job(o, &r.past.job);
+	record_identity(o, &r.past);
 	r.past.mirror_failed = json_is_true(json_object_get(o, "mirror_failed"));
 	json_decref(o);
 	if (rc < 0 || !r.spec) {

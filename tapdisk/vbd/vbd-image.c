@@ -5,16 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "drivers/drivers.h"
+#include "lib/bytes.h"
 #include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
 #include "lib/io/clock.h"
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/chain.h"
-#include "tapdisk/parent-disk.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
@@ -330,7 +331,8 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 		return rc;
 	rc = open_image(v, n, d, err);
 	if (!rc && o->parent_disk > 0)
-		rc = parent_disk_open(o->parent_disk - 1, n->io, &n->leaf->backing, err);
+		rc = parent_disk_open(o->parent_disk - 1, &v->beneath, n->io, &n->leaf->backing,
+				      err);
 	if (!rc)
 		rc = fits_guest(v, n, err);
 	if (!rc && o->changed[0])
@@ -354,11 +356,31 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 	return not_opened(v, n->fresh, n->lost, rc);
 }
 
+void vbd_identify(struct vbd *v, const struct vbd_past *past)
+{
+	uint8_t id[(sizeof v->born - 1) / 2];
+
+	memset(&v->beneath, 0, sizeof v->beneath);
+	memset(v->born, 0, sizeof v->born);
+	if (past) {
+		memcpy(v->born, past->born, sizeof v->born);
+		v->beneath = past->beneath;
+	} else if (getrandom(id, sizeof id, 0) == (ssize_t)sizeof id) {
+		td_put_hex(v->born, id, sizeof id);
+	}
+}
+
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
 	      struct td_err *err)
 {
 	struct opening n = {.spec = spec, .o = o, .fresh = fresh};
-	int rc = start(v, &n, err);
+	int rc;
+
+	if (fresh || v->past)
+		vbd_identify(v, v->past);
+	else if (o->parent_disk != v->opt.parent_disk)
+		memset(&v->beneath, 0, sizeof v->beneath);
+	rc = start(v, &n, err);
 
 	if (rc < 0)
 		peers_stop(&v->peers);

@@ -20,6 +20,8 @@ bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double de
 /* Opens spec and lets requests through.  fresh: not after a pause. */
 int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool fresh,
 	      struct td_err *err);
+/* Which opening of a disk it is: a new one, or that of a past process. */
+void vbd_identify(struct vbd *v, const struct vbd_past *past);
 /*
  * Brings a running disk to rest and closes its images; -ETIMEDOUT, and with `keep' -ENOSPC for its
  * metadata, and what its log of changed blocks fails with (CB5): it goes on instead.  Any other

@@ -201,6 +201,8 @@ static int go_on(struct vbd *v, struct td_err *err)
 					    .mirror_failed = v->mirror_failed}};
 	int rc = 0;
 
+	memcpy(was.past.born, v->born, sizeof v->born);
+	was.past.beneath = v->beneath;
 	record_read(v->minor, &was);
 	if (!was.past.sticky)
 		was.past.sticky = syncmark_past(v->minor);

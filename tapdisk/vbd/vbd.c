@@ -264,6 +264,7 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->sticky_recorded = v->cache.sticky;
 	v->log_waits = past->log;
 	v->mirror_failed = past->mirror_failed;
+	vbd_identify(v, past);
 	vbd_mark_syncs(v, past->sticky);
 	record_write(v);
 	stats_open(&v->stats, v->minor);

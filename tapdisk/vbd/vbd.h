@@ -15,6 +15,7 @@
 #include "tapdisk/mirror.h"
 #include "tapdisk/nbd/nbd.h"
 #include "tapdisk/options.h"
+#include "tapdisk/parent-disk.h"
 #include "tapdisk/queue.h"
 #include "tapdisk/vbd/peers.h"
 #include "tapdisk/vbd/stall.h"
@@ -48,19 +49,21 @@ struct vbd {
 	char *spec;     /* type:path; NULL when closed */
 	char file[48];  /* which file that is, under any name: DEV:INODE, or of a device "bRDEV";
 			   empty: no file */
+	char born[33];  /* of its opening, over all pauses and processes; empty: not known */
 	struct vbd_options opt;
-	struct td_image *leaf;       /* NULL when closed or paused */
-	struct td_redo *redo;        /* its log, or NULL; goes with it, except the file */
-	bool log_waits;              /* closed: the log still holds something */
-	struct leaf_cache *kept;     /* of the leaf: what is read beneath it; or NULL */
-	struct changed *changes;     /* its log of changed blocks; NULL: none, or no leaf */
-	struct vbd_job *job;         /* its live commit, under way or over; or NULL */
-	struct mirror *mirror;       /* NULL: none, or no leaf */
-	struct td_image *copy;       /* the mirror's chain */
-	bool mirror_failed;          /* that of opt, and it is not tried again */
-	struct td_sync_mark *syncs;  /* lib/syncmark.h: from its opening on; NULL: none */
-	const struct vbd_past *past; /* what its last process has left, while it is opened instead
-					of that one; or NULL */
+	struct parent_disk_id beneath; /* of opt.parent_disk */
+	struct td_image *leaf;         /* NULL when closed or paused */
+	struct td_redo *redo;          /* its log, or NULL; goes with it, except the file */
+	bool log_waits;                /* closed: the log still holds something */
+	struct leaf_cache *kept;       /* of the leaf: what is read beneath it; or NULL */
+	struct changed *changes;       /* its log of changed blocks; NULL: none, or no leaf */
+	struct vbd_job *job;           /* its live commit, under way or over; or NULL */
+	struct mirror *mirror;         /* NULL: none, or no leaf */
+	struct td_image *copy;         /* the mirror's chain */
+	bool mirror_failed;            /* that of opt, and it is not tried again */
+	struct td_sync_mark *syncs;    /* lib/syncmark.h: from its opening on; NULL: none */
+	const struct vbd_past *past;   /* what its last process has left, while it is opened instead
+					  of that one; or NULL */
 	struct cache cache;
 	struct stall stall;
 	struct peers peers;
@@ -118,6 +121,8 @@ struct vbd_past {
 	struct vbd_job_was job;
 	bool mirror_failed;
 	bool handed; /* it was closed cleanly, for this process (MI8 of tapdisk/mirror.h) */
+	char born[33];
+	struct parent_disk_id beneath;
 };
 int vbd_reopen(struct vbd *v, const char *spec, const struct vbd_options *o,
 	       const struct vbd_past *past, struct td_err *err);

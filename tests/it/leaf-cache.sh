@@ -35,6 +35,7 @@ start -a "vhd:$WORK/shared.vhd" -o cache=writeback
 expect 0 guest write 0 1048576 1
 expect 0 guest write 8388608 65536 2
 expect 0 guest write 16777216 65536 3
+expect 0 guest write 20971520 65536 5
 stop "$minor"
 expect 0 vhd_util snapshot -n rc.vhdcache -p shared.vhd
 expect 0 vhd_util snapshot -n leaf.vhdcache -p rc.vhdcache -e -S 1024
@@ -99,6 +100,38 @@ reader=$!
 expect 0 tap_ctl revive -m "$rc"
 wait $reader
 is "a read while the parent was dead" "$(cat verify.out)" ""
+# another disk that gets its number is never read in its place, neither at once nor after a pause; itself is, closed and opened again
+expect 0 vhd_util create -n other.vhd -s 64
+expect 0 tap_ctl destroy -p "$(pid_of "$rc")" -m "$rc"
+start -a "vhd:$WORK/other.vhd" -R
+is "it got the number" "$minor" "$rc"
+use "$leaf"
+expect 0 tap_ctl pause -p "$pid" -m "$minor"
+expect 116 tap_ctl unpause -p "$pid" -m "$minor"
+has "why" "$ERR" "is another one by now, vhd:$WORK/other.vhd instead of vhd:$WORK/rc.vhdcache"
+kill -KILL "$pid"
+until_true 10 gone "$pid"
+expect 0 tap_ctl revive -m "$leaf"
+use "$leaf"
+expect 116 tap_ctl unpause -p "$pid" -m "$minor"
+stop "$rc"
+start -a "vhd:$WORK/rc.vhdcache" -r -D
+is "it got its number again" "$minor" "$rc"
+use "$leaf"
+expect 0 tap_ctl unpause -p "$pid" -m "$minor"
+expect 0 guest verify 16777216 65536 3
+# a read under way when the other comes
+expect 0 tap_ctl destroy -p "$(pid_of "$rc")" -m "$rc"
+start -a "vhd:$WORK/other.vhd" -R
+use "$leaf"
+timeout 250 "$top_builddir/tests/support/tdguest" "$pid" "$leaf" verify 20971520 65536 5 >verify.out 2>&1 &
+reader=$!
+stop "$rc"
+start -a "vhd:$WORK/rc.vhdcache" -r -D
+wait $reader
+is "what it read" "$(cat verify.out)" ""
+use "$leaf"
+expect 0 guest verify 20971520 65536 5
 stop "$leaf"
 stop "$rc"
 
