@@ -128,13 +128,14 @@ void chain_close(struct td_image *leaf)
 	}
 }
 
-int chain_open_again(const struct td_image *image, const struct td_image *child, bool write,
+int chain_open_again(const struct td_image *image, const struct td_image *child, unsigned lock,
 		     const char *leaf, const struct td_how *how, struct td_io *io,
 		     struct td_image **out, struct td_err *err)
 {
 	struct td_how h = below_of(how);
 	char spec[TD_SPEC_MAX];
 	struct td_reach reach;
+	bool write = lock & TD_FILE_BENEATH;
 	int rc = chain_reach(leaf, how, io, &reach, err);
 
 	snprintf(spec, sizeof spec, "%s:%s", image->driver->name, image->path);
@@ -143,10 +144,11 @@ int chain_open_again(const struct td_image *image, const struct td_image *child,
 	h.reach = how->trusted ? NULL : &reach;
 	h.lost = NULL;
 	if (write) {
-		h.flags = (how->flags & TD_FILE_DIRECT) | TD_FILE_BENEATH;
+		h.flags = how->flags & TD_FILE_DIRECT;
 		h.settle = false; /* it follows from the flags */
 		h.mark = NULL;    /* a sync that fails is the job's */
 	}
+	h.flags |= lock;
 	if (!rc)
 		rc = write ? open_one(spec, &h, io, out, err)
 			   : open_read_only(spec, &h, io, out, err);

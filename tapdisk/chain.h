@@ -34,11 +34,10 @@ void chain_close(struct td_image *leaf); /* leaf first; NULL is fine */
 
 /*
  * One image of a chain once more, without what is under it; on a fiber.  It was named by `child',
- * of the chain whose leaf is `leaf' (type:path); how: the disk's.  As a parent; or `write': for
- * writing, past whoever has it as a parent and with syncs in every mode (td/io.h:
- * TD_FILE_BENEATH).
+ * of the chain whose leaf is `leaf' (type:path); how: the disk's.  lock (td/io.h): 0 or
+ * TD_FILE_CLAIM, as a parent; with TD_FILE_BENEATH for writing, with syncs in every mode.
  */
-int chain_open_again(const struct td_image *image, const struct td_image *child, bool write,
+int chain_open_again(const struct td_image *image, const struct td_image *child, unsigned lock,
 		     const char *leaf, const struct td_how *how, struct td_io *io,
 		     struct td_image **out, struct td_err *err);
 

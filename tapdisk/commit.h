@@ -26,7 +26,12 @@
  *     When a sync of P has failed, the kernel, which tells of it once, may hold for written what is
  *     in no store: no other job begins until the disk is closed.
  * LC7 Nobody else may stand on P, as its disk would change.  Who has P open as a parent without N,
- *     or has it as a parent in a file beside, stops the job before it begins.
+ *     or has it as a parent in a file beside, stops the job before it begins.  From then until P is
+ *     a parent as before nobody else can open it: P is claimed (TD_FILE_CLAIM), and who reads it
+ *     is looked for once more under the claim, before the first write.  Another host's readers are
+ *     seen, and it sees the claim, where the file system takes locks to its server (NFS); on a
+ *     block device that hosts share (LVM) neither does, and who asks for the commit answers for
+ *     it.
  * LC8 The copy gives way: one piece at a time, of CHUNK bytes, with a pause as long as it took
  *     where guests have asked for something meanwhile; and no faster than the job's rate.
  */

@@ -139,6 +139,8 @@ enum {
 	/* read-only, without a lock: for a look at an image that may be in use */
 	TD_FILE_LOOK = 1u << 6,
 	TD_FILE_MAY_SHARE = 1u << 7, /* for an error's text: TD_FILE_SHARED would do */
+	TD_FILE_CLAIM = 1u << 9,     /* with BENEATH: writes what children do read: nobody new comes
+					to have it as a parent; with PARENT: except its owner */
 	TD_FILE_COPY = 1u << 8,      /* of an image: all that it is given is elsewhere as well, and
 					no promise is its own */
 };

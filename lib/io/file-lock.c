@@ -17,11 +17,14 @@
  * Locks are OFD locks.  A writer holds a write lock over the whole file.  Readers and parents hold
  * a read lock on bytes 0-99, and on the byte by which QEMU's block layer says "I do not share
  * writing" (200 + 1 in block/file-posix.c's scheme), and look for QEMU's "I write" (100 + 1): so a
- * QEMU that writes and a parent of ours keep off each other, and its readers do not mind.
+ * QEMU that writes and a parent of ours keep off each other, and its readers do not mind.  Who
+ * writes what a parent's children do read (TD_FILE_CLAIM) holds that byte too: who has it as a
+ * parent keeps it, and nobody else comes to have it, be it another tapdisk or a QEMU.
  */
 enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRITE = 201 };
 
 #define WAIT_FOR_THE_DEAD 10 /* s */
+#define COMMITS           "is committing another image into it"
 
 static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 {
@@ -33,15 +36,25 @@ static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 }
 
 /* Around the bytes that readers and parents hold; and without QEMU's "I write", which would keep
- * new parents off. */
-static int lock_beneath(int fd)
+ * new parents off, unless that is meant (claim). */
+static int lock_beneath(int fd, bool claim)
 {
+	off_t from = claim ? QEMU_WRITES : QEMU_WRITES + 1;
 	int rc = ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
 
 	if (!rc)
-		rc = ofd(fd, F_OFD_SETLK, F_WRLCK, QEMU_WRITES + 1,
-			 QEMU_UNSHARES_WRITE - QEMU_WRITES - 1);
+		rc = ofd(fd, F_OFD_SETLK, F_WRLCK, from, QEMU_UNSHARES_WRITE - from);
 	return rc ? rc : ofd(fd, F_OFD_SETLK, F_WRLCK, QEMU_UNSHARES_WRITE + 1, 0);
+}
+
+/* Does somebody hold a claim, by the lock that lock_beneath() takes and nobody else? */
+static bool is_claimed(int fd)
+{
+	struct flock fl = {
+		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = QEMU_WRITES, .l_len = 1};
+
+	return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type == F_WRLCK &&
+	       fl.l_start == QEMU_WRITES;
 }
 
 static int lock_file(int fd, unsigned flags)
@@ -51,14 +64,15 @@ static int lock_file(int fd, unsigned flags)
 	if (flags & TD_FILE_LOOK)
 		return 0;
 	if (flags & TD_FILE_BENEATH)
-		return lock_beneath(fd);
+		return lock_beneath(fd, flags & TD_FILE_CLAIM);
 	if (!(flags & (TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED)))
 		return ofd(fd, F_OFD_SETLK, F_WRLCK, 0, 0);
 	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, READERS_FROM, READERS_LEN);
 	if (rc < 0 || (flags & TD_FILE_SHARED))
 		return rc;
 	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, QEMU_UNSHARES_WRITE, 1);
-	return rc < 0 ? rc : ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
+	return rc < 0 || (flags & TD_FILE_CLAIM) ? rc
+						 : ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
 }
 
 /* Does an open file of process `pid' hold a lock on the inode?  /proc/PID/fdinfo says so on a line
@@ -136,16 +150,36 @@ static bool is_over(const struct timespec *start)
 	return false;
 }
 
+/* Who commits an image into this one has more to say than that it has it open. */
+static void add_claim(int fd, char *who, size_t len)
+{
+	static const char more[] = ", which " COMMITS;
+	size_t n = strlen(who);
+
+	if (!is_claimed(fd))
+		return;
+	if (!n)
+		n = (size_t)snprintf(who, len, " by a process that this host does not show");
+	snprintf(who + n, len - n, "%s", more);
+}
+
 int td_file_lock(int fd, unsigned flags, const struct timespec *start, char *who, size_t len)
 {
 	int rc;
 
 	while ((rc = lock_file(fd, flags)) == -EAGAIN || rc == -EACCES) {
 		find_holder(fd, who, len);
-		if (who[0] || is_over(start))
-			return -EAGAIN;
+		if (!who[0] && !is_over(start))
+			continue;
+		add_claim(fd, who, len);
+		return -EAGAIN;
 	}
 	return rc;
+}
+
+bool td_file_read_by_others(int fd)
+{
+	return ofd(fd, F_OFD_GETLK, F_WRLCK, READERS_FROM, READERS_LEN + 1) == -EAGAIN;
 }
 
 /* Is the device claimed by one that has died? */
@@ -177,6 +211,9 @@ int td_file_open_wait(const char *path, int how, const struct timespec *start)
 /* What to do about an image that is in use depends on who has it. */
 static const char *way_out(const char *who)
 {
+	if (strstr(who, COMMITS))
+		return "wait for the end of that commit (`tap-ctl query'), or cancel it (`tap-ctl "
+		       "cancel'; `tap-ctl list' shows its PID and MINOR)";
 	if (strstr(who, "tapdisk"))
 		return "close it there with `tap-ctl destroy' (`tap-ctl list' shows its PID and "
 		       "MINOR) or by detaching it from its guest";

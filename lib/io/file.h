@@ -92,6 +92,9 @@ struct timespec;
 int td_file_lock(int fd, unsigned flags, const struct timespec *start, char *who, size_t len);
 int td_file_open_wait(const char *path, int how, const struct timespec *start);
 int td_file_busy(const char *who, const char *path, unsigned flags, struct td_err *err);
+/* Beside fd, whose own locks do not count: does somebody read the file, or has it as a parent?  Of
+ * another host too, where the file system takes locks to its server (NFS). */
+bool td_file_read_by_others(int fd);
 
 /* --- lib/io/file-open.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st,

@@ -21,6 +21,7 @@
 
 #include "lib/fiber/await.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/file.h"
 #include "lib/readers.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/chain.h"
@@ -322,10 +323,38 @@ static int check_beneath(struct vbd *v, const struct td_image *n, bool files, st
 	return (int)td_await_call(v->cache.io, beneath_run, &b);
 }
 
+/* Once more, when nobody else can come: P is claimed, and what the chain had open of it is closed.
+ * This sees another host's locks too, where the file system does. */
+static long claimed_run(void *arg)
+{
+	const struct beneath *b = arg;
+	int fd = open(b->p->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int rc = 0;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0; /* it has just been renamed, and this host's readers were looked for */
+	if (fd < 0)
+		return td_fail(b->err, errno, "cannot open %s: %s", b->p->path, strerror(errno));
+	if (td_file_read_by_others(fd))
+		rc = td_fail(b->err, EBUSY,
+			     "%s is in use by another disk too, which would change, on this host "
+			     "or on another that shares the file: close that one first",
+			     b->p->path);
+	close(fd);
+	return rc;
+}
+
+static int check_claimed(struct vbd *v, const struct vbd_job *j, struct td_err *err)
+{
+	struct beneath b = {j->from, j->to, !j->above, false, err};
+
+	return (int)td_await_call(v->cache.io, claimed_run, &b);
+}
+
 /* --- images --- */
 
 static int open_again(struct vbd *v, const struct td_image *image, const struct td_image *child,
-		      bool write, struct td_image **out, struct td_err *err)
+		      unsigned lock, struct td_image **out, struct td_err *err)
 {
 	const struct vbd_options *o = &v->opt;
 	struct td_how how = vbd_how(o);
@@ -334,8 +363,7 @@ static int open_again(struct vbd *v, const struct td_image *image, const struct 
 	how.mark = v->syncs;
 	if (o->parents_cache)
 		rc = queue_engine(v->queue, o->io, false, &how.cached, err);
-	return rc ? rc
-		  : chain_open_again(image, child, write, v->spec, &how, v->cache.io, out, err);
+	return rc ? rc : chain_open_again(image, child, lock, v->spec, &how, v->cache.io, out, err);
 }
 
 /* Nothing of the chain leads to it any more: when what it has begun is over, it is closed. */
@@ -383,7 +411,7 @@ static int name_base(struct vbd *v, struct vbd_job *j, struct td_image *p, bool 
 	if (p->driver->identify)
 		p->driver->identify(p, &to);
 	if (a != v->leaf)
-		rc = open_again(v, a, above_of(v, a), true, &open, err);
+		rc = open_again(v, a, above_of(v, a), TD_FILE_BENEATH, &open, err);
 	if (!rc)
 		rc = a->driver->relink(open, &to, err);
 	if (open != a)
@@ -416,7 +444,7 @@ static void put_back(struct vbd *v, struct vbd_job *j)
 	struct td_err err = {0};
 
 	if (td_await_request(to, to->io, TD_FLUSH, 0, 0, 0, NULL, 0) == 0 &&
-	    !open_again(v, to, j->from, false, &fresh, &err)) {
+	    !open_again(v, to, j->from, TD_FILE_CLAIM, &fresh, &err)) {
 		take_counts(fresh, to);
 		put_in(v, j->from, fresh, to->backing);
 		close_idle(to);
@@ -438,7 +466,7 @@ static void put_back_left(struct vbd *v, struct td_image *n)
 static int take_out(struct vbd *v, struct vbd_job *j, struct td_err *err)
 {
 	struct td_image *fresh = NULL, *from = j->from, *to = j->to;
-	int rc = open_again(v, to, from, false, &fresh, err);
+	int rc = open_again(v, to, from, TD_FILE_CLAIM, &fresh, err);
 
 	if (!rc)
 		rc = name_base(v, j, fresh, false, err);
@@ -629,21 +657,26 @@ static int start_copy(struct vbd *v, struct vbd_job *j, struct td_err *err)
 	take_counts(j->to, was);
 	put_in(v, j->from, j->to, was->backing);
 	close_idle(was);
-	j->active = true;
-	rc = td_fiber_start(v->queue->loop, run, j);
+	rc = check_claimed(v, j, err);
+	if (!rc) {
+		j->active = true;
+		rc = td_fiber_start(v->queue->loop, run, j);
+		if (rc)
+			td_fail(err, -rc, "out of memory for a commit");
+	}
 	if (!rc)
 		return 0;
 	j->active = v->cache.alone = false;
 	lanes_update(&v->cache);
 	commit_fini(&j->copy);
 	put_back(v, j);
-	return td_fail(err, -rc, "out of memory for a commit");
+	return rc;
 }
 
 static int open_base(struct vbd *v, struct vbd_job *j, struct td_err *err)
 {
 	struct td_image *p = j->from->backing;
-	int rc = open_again(v, p, j->from, true, &j->to, err);
+	int rc = open_again(v, p, j->from, TD_FILE_BENEATH | TD_FILE_CLAIM, &j->to, err);
 
 	if (rc)
 		return rc;

@@ -289,6 +289,7 @@ void sim_death(struct sim *s, unsigned who, bool working)
 	for (unsigned i = 0; i < s->nfiles; i++) {
 		s->file[i].openers[who] = 0;
 		s->file[i].written[who] = s->file[i].beneath[who] = false;
+		s->file[i].claimed[who] = false;
 	}
 	if (!working)
 		return;
@@ -347,6 +348,15 @@ static bool in_use(const struct sim_file *f, bool reader)
 	return false;
 }
 
+/* Claimed (td/io.h: TD_FILE_CLAIM) by another process. */
+static bool is_claimed(const struct sim_file *f, unsigned who)
+{
+	for (unsigned i = 0; i < SIM_PROCESSES; i++)
+		if (f->claimed[i] && i != who)
+			return true;
+	return false;
+}
+
 /* By a writer, or by another process that writes past those who have it as a parent. */
 static bool in_use_beneath(const struct sim_file *f, unsigned who)
 {
@@ -361,6 +371,7 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 {
 	struct sim *s = io->priv;
 	bool reader = flags & (TD_FILE_RDONLY | TD_FILE_PARENT);
+	bool owner = flags & (TD_FILE_CLAIM | TD_FILE_LOOK | TD_FILE_BENEATH);
 
 	if (call_fails(s, SIM_OPEN, ++s->nopens))
 		return td_fail(err, EIO, "cannot open %s: made to fail", path);
@@ -372,6 +383,8 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 		if (!(flags & TD_FILE_SHARED) &&
 		    (flags & TD_FILE_BENEATH ? in_use_beneath(f, s->who) : in_use(f, reader)))
 			return td_fail(err, EBUSY, "%s is in use", path);
+		if (!(flags & TD_FILE_SHARED) && !owner && is_claimed(f, s->who))
+			return td_fail(err, EBUSY, "%s is being written as a parent", path);
 		*st = (struct td_stat){.size = f->now.size,
 				       .blockdev = f->blockdev,
 				       .mem_align = 1,
@@ -386,6 +399,7 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 		f->openers[s->who]++;
 		f->written[s->who] |= !reader && !(flags & TD_FILE_BENEATH);
 		f->beneath[s->who] |= flags & TD_FILE_BENEATH;
+		f->claimed[s->who] |= flags & TD_FILE_CLAIM && flags & TD_FILE_BENEATH;
 		*fd = (int)i;
 		return 0;
 	}
@@ -399,7 +413,7 @@ static void sim_close(struct td_io *io, int fd)
 
 	assert(f->openers[s->who]);
 	if (!--f->openers[s->who])
-		f->written[s->who] = f->beneath[s->who] = false;
+		f->written[s->who] = f->beneath[s->who] = f->claimed[s->who] = false;
 }
 
 static int sim_size(struct td_io *io, int fd, uint64_t *size)

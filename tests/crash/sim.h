@@ -46,6 +46,7 @@ struct sim_file {
 	unsigned openers[SIM_PROCESSES];
 	bool written[SIM_PROCESSES]; /* one of them writes */
 	bool beneath[SIM_PROCESSES]; /* one of them does, what no child sees (td/io.h) */
+	bool claimed[SIM_PROCESSES]; /* and lets no other come to read it (TD_FILE_CLAIM) */
 };
 
 struct sim {

@@ -19,6 +19,7 @@ IT_TESTS += \
 	tests/it/upgrade.sh \
 	tests/it/upgrade-trial.sh \
 	tests/it/commit.sh \
+	tests/it/commit-claim.sh \
 	tests/it/commit-death.sh \
 	tests/it/redo.sh \
 	tests/it/flush-unknown.sh

@@ -338,6 +338,39 @@ START_TEST(a_second_writer_is_told_who_the_first_is)
 }
 END_TEST
 
+/* LC7 of tapdisk/commit.h: who has it as a parent keeps it, and nobody new comes, except the owner.
+ */
+START_TEST(a_parent_that_is_claimed_gets_no_new_readers)
+{
+	unsigned parent = TD_FILE_PARENT | TD_FILE_RDONLY;
+	struct td_file *was, *claim, *again;
+	pid_t pid;
+
+	begin();
+	ck_assert_int_eq(try_open(image, parent, &was), 0);
+	pid = held_by_child(TD_FILE_BENEATH); /* for a change that children do not see */
+	ck_assert_int_eq(try_open(image, parent, &again), 0);
+	must_close(again);
+	refused(image, TD_FILE_BENEATH | TD_FILE_CLAIM, EBUSY, "is in use");
+	release(pid);
+	ck_assert_int_eq(try_open(image, TD_FILE_BENEATH | TD_FILE_CLAIM, &claim), 0);
+	refused(image, parent, EBUSY, "by this tapdisk");
+	must_close(claim);
+	pid = held_by_child(TD_FILE_BENEATH | TD_FILE_CLAIM);
+	refused(image, parent, EBUSY, "which is committing another image into it");
+	refused(image, TD_FILE_RDONLY, EBUSY, "tap-ctl cancel");
+	refused(image, 0, EBUSY, "which is committing another image into it");
+	refused(image, TD_FILE_BENEATH, EBUSY, "which is committing another image into it");
+	ck_assert_int_eq(try_open(image, parent | TD_FILE_CLAIM, &again), 0);
+	must_close(again);
+	release(pid);
+	ck_assert_int_eq(try_open(image, parent, &again), 0);
+	must_close(again);
+	must_close(was);
+	end();
+}
+END_TEST
+
 START_TEST(a_parent_is_shared_by_readers_and_kept_from_writers)
 {
 	struct td_file *a, *b, *c;
@@ -452,6 +485,7 @@ int main(void)
 	SUITE_ADD(s, a_file_says_what_it_is);
 	SUITE_ADD(s, a_file_can_be_read_and_written_on_a_fiber);
 	SUITE_ADD(s, a_second_writer_is_told_who_the_first_is);
+	SUITE_ADD(s, a_parent_that_is_claimed_gets_no_new_readers);
 	SUITE_ADD(s, a_parent_is_shared_by_readers_and_kept_from_writers);
 	SUITE_ADD(s, shared_goes_with_shared_and_not_with_a_sole_writer);
 	SUITE_ADD(s, qemu_and_we_keep_off_each_other);
