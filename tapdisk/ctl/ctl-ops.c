@@ -10,6 +10,7 @@
 #include "tapdisk/vbd/record.h"
 #include "lib/bytes.h"
 #include "lib/io/budget.h"
+#include "lib/json-get.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
 #include "tapdisk/ctl/ctl-stats.h"
@@ -431,7 +432,7 @@ void ctl_ops_run(struct ctl_call *call)
 	json_object_set_new(answer, "err", json_integer(rc < 0 ? -rc : 0));
 	if (rc < 0) {
 		json_object_set_new(answer, "text",
-				    json_string(err.text[0] ? err.text : strerror(-rc)));
+				    td_json_told(err.text[0] ? err.text : strerror(-rc)));
 		td_log(LOG_INFO, "%s: %s",
 		       json_string_value(json_object_get(call->req, "op")) ?: "?", err.text);
 	}

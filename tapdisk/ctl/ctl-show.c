@@ -2,6 +2,8 @@
 /* What answers say of a disk. */
 #include "tapdisk/ctl/ctl-ops.h"
 
+#include "lib/json-get.h"
+
 static const char *ring_state(const struct blkif *b)
 {
 	return blkif_is_broken(b) ? "broken" : "connected";
@@ -18,7 +20,7 @@ static void put_rings(json_t *o, const struct vbd *v)
 				      (int)blkif_params(b)->queue, "state", ring_state(b));
 
 		if (blkif_is_broken(b))
-			json_object_set_new(r, "reason", json_string(blkif_why(b)));
+			json_object_set_new(r, "reason", td_json_told(blkif_why(b)));
 		json_array_append_new(rings, r);
 	}
 	json_object_set_new(o, "rings", rings);
@@ -51,7 +53,7 @@ void ctl_put_state(json_t *o, const struct vbd *v)
 	json_object_set_new(o, "minor", json_integer(v->minor));
 	json_object_set_new(o, "state", json_integer(vbd_state(v)));
 	if (reason)
-		json_object_set_new(o, "reason", json_string(reason));
+		json_object_set_new(o, "reason", td_json_told(reason));
 	if (v->stall.stalled)
 		json_object_set_new(o, "stalled", json_true());
 	if (v->leaf && v->leaf->away)

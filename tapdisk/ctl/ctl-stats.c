@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/io/budget.h"
+#include "lib/json-get.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/vbd/vbd.h"
@@ -54,7 +55,7 @@ static json_t *mirror_json(const struct vbd *v)
 			  "under_way", (int)n.under_way, "waited", (json_int_t)n.waited);
 
 	if (why)
-		json_object_set_new(j, "reason", json_string(why));
+		json_object_set_new(j, "reason", td_json_told(why));
 	return j;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-dir.h"
+#include "lib/json-get.h"
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/vbd/vbd.h"
@@ -84,11 +85,11 @@ static json_t *job_json(const struct vbd *v)
 {
 	const struct vbd_job_was *j = vbd_job_now((struct vbd *)v);
 
-	return j ? json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:I, s:I, s:I}", "image", j->node,
-			     "parent", j->base, "state", job_states[j->state], "text", j->text,
-			     "error", -j->err, "lost", j->lost, "at", (json_int_t)j->at, "done",
-			     (json_int_t)j->done, "all", (json_int_t)j->all, "rate",
-			     (json_int_t)j->rate)
+	return j ? json_pack("{s:s, s:s, s:s, s:o, s:i, s:b, s:I, s:I, s:I, s:I}", "image", j->node,
+			     "parent", j->base, "state", job_states[j->state], "text",
+			     td_json_told(j->text), "error", -j->err, "lost", j->lost, "at",
+			     (json_int_t)j->at, "done", (json_int_t)j->done, "all",
+			     (json_int_t)j->all, "rate", (json_int_t)j->rate)
 		 : NULL;
 }
 
@@ -167,10 +168,13 @@ json_t *record_json(const struct vbd *v)
 	if (o)
 		put_identity(o, v);
 	job = job_json(v);
-	if (o && job)
+	if (o && job) {
 		json_object_set_new(o, "commit", job);
-	else
+	} else if (vbd_job_now((struct vbd *)v)) { /* a record without it would end the job */
 		json_decref(job);
+		json_decref(o);
+		o = NULL;
+	}
 	return o;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A disk's life (the diagram at the top of tapdisk/vbd/vbd.c), with a ring and without, on a
  * simulated store and on real files. */
+#include "lib/json-get.h"
+#include "tapdisk/vbd/record.h"
 #include "tests/support/test-vbd.h"
 
 /* --- states --- */
@@ -308,6 +310,62 @@ START_TEST(a_commit_of_a_disk_that_is_paused_in_its_new_process_has_failed)
 }
 END_TEST
 
+static void reopen_failed(void *arg)
+{
+	struct vbd_options o = {.mode = td_cache_mode_find("writeback")};
+	struct vbd_past past = {.paused = true,
+				.sectors = SECTORS,
+				.job = {.node = "node",
+					.base = "aio:base",
+					.state = VBD_JOB_FAILED,
+					.err = -EIO,
+					/* as of a name that a buffer's end has cut */
+					.text = "cannot read /srv/gr\xc3\xbc\xc3"}};
+
+	*(int *)arg = vbd_reopen(v, "aio:disk", &o, &past, &err);
+}
+
+/* Else a successor would know of no job, and who asks it take that for its good end. */
+START_TEST(a_job_whose_error_is_cut_within_a_character_stays_in_the_record)
+{
+	json_t *o;
+	int rc = 1;
+
+	begin();
+	on_fiber(loop, reopen_failed, &rc);
+	ck_assert_int_eq(rc, 0);
+	o = record_json(v);
+	ck_assert_ptr_nonnull(o);
+	ck_assert_str_eq(json_string_value(json_object_get(json_object_get(o, "commit"), "state")),
+			 "failed");
+	ck_assert_str_eq(json_string_value(json_object_get(json_object_get(o, "commit"), "text")),
+			 "cannot read /srv/gr\xc3\xbc");
+	json_decref(o);
+	end();
+}
+END_TEST
+
+START_TEST(text_of_any_origin_can_be_told)
+{
+	static const char *const text[][2] = {{"plain", "plain"},
+					      {"", ""},
+					      {"gr\xc3\xbcn", "gr\xc3\xbcn"},
+					      {"gr\xfcn", "gr?n"},
+					      {"a\xe2\x82", "a"},
+					      {"a\xf0\x9f\x92", "a"},
+					      {"\xed\xa0\x80z", "???z"},
+					      {"\xff", "?"}};
+
+	for (unsigned i = 0; i < sizeof text / sizeof *text; i++) {
+		json_t *o = td_json_told(text[i][0]);
+
+		ck_assert_ptr_nonnull(o);
+		ck_assert_str_eq(json_string_value(o), text[i][1]);
+		json_decref(o);
+	}
+}
+END_TEST
+
 enum { VBD_ENTRIES = 18 };
 
 START_TEST(a_disk_that_is_gone_is_noticed_by_each_entry)
@@ -392,6 +450,8 @@ int main(void)
 	SUITE_ADD(s, pauses_at_random_under_load_answer_every_write);
 	SUITE_ADD(s, a_life_on_a_real_file);
 	SUITE_ADD(s, a_commit_of_a_disk_that_is_paused_in_its_new_process_has_failed);
+	SUITE_ADD(s, a_job_whose_error_is_cut_within_a_character_stays_in_the_record);
+	SUITE_ADD(s, text_of_any_origin_can_be_told);
 	SUITE_ADD_LOOP_ABORT(s, a_disk_that_is_gone_is_noticed_by_each_entry, VBD_ENTRIES);
 	return suite_run(s);
 }
