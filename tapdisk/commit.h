@@ -23,8 +23,10 @@
  * LC6 A job that has failed, was cancelled, or whose tapdisk died and that could not go on, leaves
  *     the chain as it was, and is never reported as concluded: who asks hears the error, until
  *     another job begins or the disk is closed.
- *     When a sync of P has failed, the kernel, which tells of it once, may hold for written what is
- *     in no store: no other job begins until the disk is closed.
+ *     Where it fails while A is written, A may name N or P, which read the same: both are to be
+ *     kept, and that is what is told.
+ *     When a sync of P, or of A's name, has failed, the kernel, which tells of it once, may hold
+ *     for written what is in no store: no other job begins until the disk is closed.
  * LC7 Nobody else may stand on P, as its disk would change.  Who has P open as a parent without N,
  *     or has it as a parent in a file beside, stops the job before it begins.  From then until P is
  *     a parent as before nobody else can open it: P is claimed (TD_FILE_CLAIM), and who reads it

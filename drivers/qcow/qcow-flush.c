@@ -437,7 +437,12 @@ int qcow_header_write(struct qcow *q)
 {
 	int rc = write_first(q);
 
-	return rc ? rc : qcow_sync(q->file);
+	if (rc)
+		return rc;
+	rc = qcow_sync(q->file);
+	if (rc)
+		qcow_sync_failed(q, rc); /* the kernel tells of it once */
+	return rc;
 }
 
 void qcow_unmark(struct qcow *q)

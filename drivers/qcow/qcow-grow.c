@@ -42,8 +42,8 @@ static int grow_l1(struct qcow *q, uint32_t n, uint64_t size)
 	}
 	if (!rc)
 		rc = td_file_rw(q->file, TD_IO_WRITE, buf, t.off, bytes, 0);
-	if (!rc)
-		rc = qcow_sync(q->file);
+	if (!rc && (rc = qcow_sync(q->file)))
+		qcow_sync_failed(q, rc); /* or the next try's would do well, with nothing there */
 	free(buf);
 	if (rc) {
 		qcow_table_fini(&t);

@@ -138,6 +138,7 @@ static int write_names(struct qcow *q, const struct td_relink *to, uint8_t *clus
 {
 	struct places p = {.cluster = qcow_csize(q)};
 	uint64_t place;
+	bool begun = false;
 	int rc = plan(q, to, cluster, &p, &place, err);
 
 	if (rc || to->trial)
@@ -146,10 +147,19 @@ static int write_names(struct qcow *q, const struct td_relink *to, uint8_t *clus
 			0);
 	if (!rc)
 		rc = sync_name(q);
-	if (!rc)
+	if (!rc) {
+		begun = true;
 		rc = td_file_rw(q->file, TD_IO_WRITE, cluster, 0, QCOW_SECTOR, 0);
+	}
 	if (!rc)
 		rc = sync_name(q);
+	if (rc && begun && to->doubt)
+		*to->doubt = true;
+	if (rc && begun)
+		return td_fail(
+			err, -rc,
+			"cannot name another backing file durably in %s: %s; " TD_RELINK_DOUBT,
+			q->image->path, strerror(-rc));
 	if (rc)
 		return fail(q, rc, strerror(-rc), err);
 	remember(q, to, cluster, &p);

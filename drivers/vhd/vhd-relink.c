@@ -16,7 +16,12 @@ static int put_name(struct vhd *v, const void *data, uint64_t off, uint32_t len)
 	struct td_iop sync = {.op = TD_IO_SYNC, .file = v->file, .flags = TD_IO_SURE};
 	int rc = td_file_rw(v->file, TD_IO_WRITE, (void *)data, off, len, 0);
 
-	return rc ? rc : td_await_file(v->image->io, &sync);
+	if (rc)
+		return rc;
+	rc = td_await_file(v->image->io, &sync);
+	if (rc)
+		vhd_break(v, rc); /* the kernel tells of it once */
+	return rc;
 }
 
 static int relink(struct td_image *image, const struct td_relink *to, struct td_err *err)
@@ -24,6 +29,7 @@ static int relink(struct td_image *image, const struct td_relink *to, struct td_
 	struct vhd *v = image->priv;
 	uint8_t old[VHD_HEADER];
 	struct vhd_relink r;
+	bool begun = false;
 	int rc;
 
 	rc = td_file_rw(v->file, TD_IO_READ, old, v->footer.data_offset, sizeof old, 0);
@@ -39,14 +45,18 @@ static int relink(struct td_image *image, const struct td_relink *to, struct td_
 	}
 	rc = put_name(v, r.name[0].data, r.name[0].off, r.name[0].len);
 	if (!rc) {
+		begun = true;
 		v->header = r.header; /* what vhd-redo.c writes has it from now on */
 		rc = put_name(v, r.head, v->footer.data_offset, VHD_SECTOR);
 	}
 	for (unsigned i = 1; i < r.names && !rc; i++)
 		rc = put_name(v, r.name[i].data, r.name[i].off, r.name[i].len);
 	vhd_relink_free(&r);
-	return rc < 0 ? td_fail(err, -rc, "cannot name another parent in %s: %s", image->path,
-				strerror(-rc))
+	if (rc < 0 && begun && to->doubt)
+		*to->doubt = true;
+	return rc < 0 ? td_fail(err, -rc, "cannot name another parent%s in %s: %s%s",
+				begun ? " durably" : "", image->path, strerror(-rc),
+				begun ? "; " TD_RELINK_DOUBT : "")
 		      : 0;
 }
 

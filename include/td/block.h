@@ -78,6 +78,12 @@ struct td_map {
 	bool whole; /* all of the image, for good: of one that may grow, what comes behind too */
 };
 
+/* What an error says then. */
+#define TD_RELINK_DOUBT                                                                            \
+	"it may name the old one or the new one from now on: keep both, close the disk, and "      \
+	"check "                                                                                   \
+	"which"
+
 /* Another parent for an image that stays open. */
 struct td_relink {
 	/* its path from the image's directory, "./" in front; NULL: it follows from path */
@@ -89,6 +95,9 @@ struct td_relink {
 	uint32_t timestamp; /* as the format has it */
 	bool raw;
 	bool trial; /* nothing is written: would it do well? */
+	/* optional; set where it failed, and the image may name the new one nevertheless, now or
+	 * after a power cut */
+	bool *doubt;
 };
 
 struct td_driver {

@@ -95,10 +95,11 @@ int vbd_commit_query(struct vbd *v, struct vbd_job_told *out, struct td_err *err
 	*out = (struct vbd_job_told){"running", j->is.done, j->is.all};
 	switch (j->is.state) {
 	case VBD_JOB_FAILED:
-		return td_fail(err, -j->is.err,
-			       "the commit of %s has failed: %s.  The chain is as it "
-			       "was",
-			       j->is.node, j->is.text);
+		return td_fail(err, -j->is.err, "the commit of %s has failed: %s.  %s", j->is.node,
+			       j->is.text,
+			       j->is.lost ? "Remove no image of the chain before the disk is "
+					    "closed and they are checked"
+					  : "The chain is as it was");
 	case VBD_JOB_CONCLUDED:
 		if (j->active) { /* P may not open as the leaf yet, and then N is needed (LC6) */
 			*out = (struct vbd_job_told){"pending", j->is.all, j->is.all};
@@ -241,9 +242,9 @@ static int check_disk(struct vbd *v, const char *name, struct td_err *err)
 	if (v->job && v->job->is.lost)
 		return td_fail(
 			err, EINVAL,
-			"minor %d: a sync of %s has failed in the commit of %s, so that what "
-			"is read there may be in no store: close the disk, and check that one "
-			"first",
+			"minor %d: a sync of %s, or of what names it, has failed in the commit "
+			"of %s, so that what is read there may be in no store: close the disk, "
+			"and check the chain first",
 			v->minor, v->job->is.base, v->job->is.node);
 	return name ? 0 : td_fail(err, EINVAL, "'image' is missing");
 }
@@ -405,15 +406,18 @@ static int name_base(struct vbd *v, struct vbd_job *j, struct td_image *p, bool 
 {
 	struct td_image *a = j->above, *open = a;
 	struct td_relink to = names_of(p);
+	bool doubt = false;
 	int rc = 0;
 
 	to.trial = trial;
+	to.doubt = &doubt;
 	if (p->driver->identify)
 		p->driver->identify(p, &to);
 	if (a != v->leaf)
 		rc = open_again(v, a, above_of(v, a), TD_FILE_BENEATH, &open, err);
 	if (!rc)
 		rc = a->driver->relink(open, &to, err);
+	j->is.lost |= doubt || (rc && !trial && open->fault);
 	if (open != a)
 		td_image_close(open);
 	return rc;
@@ -580,7 +584,7 @@ static void end(struct vbd *v, struct vbd_job *j, int rc, struct td_err *err)
 		tell(j, VBD_JOB_FAILED, rc, rc == -ECANCELED ? "it was cancelled" : err->text);
 		if (j->from)
 			put_back(v, j);
-		j->is.lost = j->from && j->from->backing == j->to && j->to->fault;
+		j->is.lost |= j->from && j->from->backing == j->to && j->to->fault;
 		record_write(v);
 	}
 	if (rc)
@@ -685,6 +689,7 @@ static int open_base(struct vbd *v, struct vbd_job *j, struct td_err *err)
 		rc = td_fail(err, EINVAL, "%s is not encrypted", p->path);
 	if (!rc && j->above)
 		rc = name_base(v, j, j->to, true, err);
+	j->is.lost |= rc && j->to->fault;
 	if (rc)
 		td_image_close(j->to);
 	return rc;
@@ -727,13 +732,17 @@ static int begin_new(struct vbd *v, const struct vbd_commit *c, struct td_err *e
 		return td_fail(err, ENOMEM, "out of memory for a commit");
 	j->is.rate = c->rate;
 	rc = begin_job(v, j, n, err);
-	if (rc) {
+	if (rc && !j->is.lost) {
 		free(j);
 		return rc;
 	}
 	forget(v);
 	v->job = j;
+	if (rc)
+		tell(j, VBD_JOB_FAILED, rc, err->text);
 	record_write(v);
+	if (rc)
+		return rc;
 	td_log(LOG_NOTICE, "minor %d: %s is being committed into %s", v->minor, j->is.node,
 	       j->is.base);
 	return 0;

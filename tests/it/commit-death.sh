@@ -210,7 +210,7 @@ for T in qcow2 vhd; do
 	expect 0 job unpause
 	right "$T: after a sync that failed"
 	expect 22 job commit -a "$WORK/mids.$T"
-	has "$T: why" "$ERR" "a sync of $T:$WORK/lows.$T has failed"
+	has "$T: why" "$ERR" "a sync of $T:$WORK/lows.$T, or of what names it, has failed"
 	stop
 	start "$T:$WORK/tops.$T"
 	expect 0 job commit -a "$WORK/mids.$T" -w

@@ -41,10 +41,15 @@ static void chain(unsigned flags)
 
 static int result;
 
+static bool doubt;
+
 static void relink_main(void *arg)
 {
-	struct td_relink to = {
-		.path = "/other.img", .name = "other.img", .type = "aio", .raw = true};
+	struct td_relink to = {.path = "/other.img",
+			       .name = "other.img",
+			       .type = "aio",
+			       .raw = true,
+			       .doubt = &doubt};
 
 	err.code = 0;
 	result = leaf->driver->relink(leaf, &to, &err);
@@ -105,11 +110,43 @@ START_TEST(the_name_is_durable_where_flushes_are_dropped)
 }
 END_TEST
 
+/* Calls: the header is read; the name written, for which its sector is read, and synced; the
+ * header's sector written, and synced. */
+START_TEST(one_that_fails_says_whether_the_image_may_name_the_other)
+{
+	static const struct {
+		uint64_t k;
+		bool doubt, broken;
+	} at[] = {{1, false, false},
+		  {3, false, false},
+		  {4, false, true},
+		  {5, true, false},
+		  {6, true, true}};
+
+	for (unsigned i = 0; i < sizeof at / sizeof *at; i++) {
+		chain(TD_FILE_DIRECT);
+		doubt = false;
+		fault_io_rule(&fio, at[i].k, -EIO);
+		on_fiber(loop, relink_main, NULL);
+		ck_assert_int_eq(result, -EIO);
+		ck_assert_int_eq(doubt, at[i].doubt);
+		ck_assert_int_eq(!!strstr(err.text, "keep both"), at[i].doubt);
+		fault_io_clear(&fio);
+		/* a sync that failed is told once, and sticks */
+		on_fiber(loop, relink_main, NULL);
+		ck_assert_int_eq(result, at[i].broken ? -EINVAL : 0);
+		close_leaf();
+		end();
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow-relink");
 
 	SUITE_ADD(s, a_mark_that_a_flush_makes_meanwhile_is_not_lost);
 	SUITE_ADD(s, the_name_is_durable_where_flushes_are_dropped);
+	SUITE_ADD(s, one_that_fails_says_whether_the_image_may_name_the_other);
 	return suite_run(s);
 }

@@ -17,7 +17,7 @@ static void create_it(void *arg)
 
 static void create(struct qcow_create o)
 {
-	o.size = SIZE;
+	o.size = o.size ? o.size : SIZE;
 	o.version = o.version ? o.version : 3;
 	o.cluster_bits = 16;
 	o.refcount_order = 4;
@@ -553,6 +553,40 @@ START_TEST(what_a_growth_brings_reads_as_zeroes)
 }
 END_TEST
 
+/* The disk has failed, as after any other sync: a guest's writes would go on upon what is lost. */
+START_TEST(a_sync_that_fails_in_a_growth_sticks)
+{
+	unsigned syncs = 0;
+
+	for (uint64_t k = 1;; k++) {
+		int rc = 1, again = 1;
+		bool sync;
+
+		begin();
+		create((struct qcow_create){.size = CLUSTER});
+		open_leaf("qcow2:/a.qcow2");
+		fault_io_clear(&fio);
+		fault_io_rule(&fio, k, -EIO);
+		on_fiber(loop, grow_main, &rc);
+		sync = fio.nlog >= k && fio.log[k - 1].op == TD_IO_SYNC;
+		fault_io_clear(&fio);
+		err.code = 0;
+		if (rc && sync) {
+			ck_assert_ptr_nonnull(leaf->fault);
+			on_fiber(loop, grow_main, &again);
+			ck_assert_int_lt(again, 0);
+			ck_assert_int_lt(doing(TD_WRITE, mem, 0, CLUSTER, 0), 0);
+		}
+		syncs += rc && sync;
+		close_leaf();
+		end();
+		if (!rc)
+			break;
+	}
+	ck_assert_uint_gt(syncs, 1);
+}
+END_TEST
+
 /* --- a larger refcount table --- */
 
 #define FULL (2 * MIB) /* what a table of one cluster counts, with clusters of 512 and 64 bits */
@@ -642,6 +676,7 @@ int main(void)
 	SUITE_ADD(s, a_discarded_place_waits_for_who_reads_it);
 	SUITE_ADD(s, a_place_that_is_being_punched_is_not_taken);
 	SUITE_ADD(s, what_a_growth_brings_reads_as_zeroes);
+	SUITE_ADD(s, a_sync_that_fails_in_a_growth_sticks);
 	SUITE_ADD(s, a_larger_refcount_table_that_finds_no_space_for_its_name_is_named_later);
 	SUITE_ADD(s, a_header_written_after_one_that_found_no_space_names_the_table_in_use);
 	return suite_run(s);

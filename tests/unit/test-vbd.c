@@ -347,14 +347,10 @@ END_TEST
 
 START_TEST(text_of_any_origin_can_be_told)
 {
-	static const char *const text[][2] = {{"plain", "plain"},
-					      {"", ""},
-					      {"gr\xc3\xbcn", "gr\xc3\xbcn"},
-					      {"gr\xfcn", "gr?n"},
-					      {"a\xe2\x82", "a"},
-					      {"a\xf0\x9f\x92", "a"},
-					      {"\xed\xa0\x80z", "???z"},
-					      {"\xff", "?"}};
+	static const char *const text[][2] = {
+		{"plain", "plain"},        {"", ""},           {"gr\xc3\xbcn", "gr\xc3\xbcn"},
+		{"gr\xfcn", "gr?n"},       {"a\xe2\x82", "a"}, {"a\xf0\x9f\x92", "a"},
+		{"\xed\xa0\x80z", "???z"}, {"\xff", "?"}};
 
 	for (unsigned i = 0; i < sizeof text / sizeof *text; i++) {
 		json_t *o = td_json_told(text[i][0]);
