@@ -23,6 +23,14 @@
 #include "lib/io/io-uring.h"
 
 static char state[160] = "no";
+static bool filters; /* B3 is in force */
+/* a build without such disks has no use for a network */
+#ifdef HAVE_RBD
+enum { REMOTE_DISKS = true };
+#else
+enum { REMOTE_DISKS = false };
+#endif
+static enum { UNDECIDED, EXPECTED, KEPT, LEFT } network; /* B5 */
 
 const char *sandbox_state(void)
 {
@@ -128,6 +136,18 @@ static const short allowed[] = {
 
 enum { COUNT = sizeof allowed / sizeof *allowed };
 
+/*
+ * What a disk on other hosts needs (B5); a build without such drivers has no use for it.  A name
+ * is looked up without NETLINK_ROUTE where that is refused.
+ */
+#ifdef HAVE_RBD
+enum { FIRST_NETWORK = AF_INET, LAST_NETWORK = AF_INET6 };
+#define OTHER_NETLINK (SECCOMP_RET_ERRNO | EPERM)
+#else
+enum { FIRST_NETWORK = AF_UNIX, LAST_NETWORK = AF_UNIX };
+#define OTHER_NETLINK SECCOMP_RET_KILL_PROCESS
+#endif
+
 static struct sock_filter program[COUNT * 2 + 40];
 static unsigned short length;
 
@@ -178,21 +198,55 @@ static bool filter(void)
 	answer(SECCOMP_RET_ERRNO | EPERM);
 	emit(EQ, SYS_clone, 0, 3);
 	load_filter(FIRST);
-	emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 7);
+	emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 14);
 	answer(SECCOMP_RET_ALLOW);
-	emit(EQ, SYS_socket, 0, 5);
+	emit(EQ, SYS_seccomp, 0, 3); /* B5: a further filter, upon all threads */
+	load_filter(FIRST + sizeof(uint64_t));
+	emit(EQ, SECCOMP_FILTER_FLAG_TSYNC, 0, 10);
+	answer(SECCOMP_RET_ALLOW);
+	emit(EQ, SYS_socket, 0, 8);
 	load_filter(FIRST);
-	emit(EQ, AF_UNIX, 4, 0);
-	emit(EQ, AF_NETLINK, 0, 2);
+	emit(EQ, AF_UNIX, 7, 0);
+	emit(EQ, FIRST_NETWORK, 6, 0);
+	emit(EQ, LAST_NETWORK, 5, 0);
+	emit(EQ, AF_NETLINK, 0, 3);
 	load_filter(offsetof(struct seccomp_data, args[2]));
-	emit(EQ, NETLINK_SOCK_DIAG, 1, 0);
+	emit(EQ, NETLINK_SOCK_DIAG, 2, 0);
+	answer(OTHER_NETLINK);
 	answer(SECCOMP_RET_KILL_PROCESS);
 	answer(SECCOMP_RET_ALLOW);
 	p.len = length;
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) == 0;
 }
+
+/* B5.  The first filter has let pass what this one looks at, and goes on to judge the rest. */
+static bool leave_network(void)
+{
+	enum { EQ = BPF_JMP | BPF_JEQ | BPF_K };
+	struct sock_fprog p = {.filter = program};
+
+	length = 0;
+	load_filter(offsetof(struct seccomp_data, nr));
+	emit(EQ, SYS_seccomp, 7, 0);
+	emit(EQ, SYS_socket, 0, 7);
+	load_filter(offsetof(struct seccomp_data, args[0]));
+	emit(EQ, FIRST_NETWORK, 4, 0);
+	emit(EQ, LAST_NETWORK, 3, 0);
+	emit(EQ, AF_NETLINK, 0, 3);
+	load_filter(offsetof(struct seccomp_data, args[2]));
+	emit(EQ, NETLINK_SOCK_DIAG, 1, 0);
+	answer(SECCOMP_RET_KILL_PROCESS);
+	answer(SECCOMP_RET_ALLOW);
+	p.len = length;
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p) == 0;
+}
 #else
 static bool filter(void)
+{
+	return false;
+}
+
+static bool leave_network(void)
 {
 	return false;
 }
@@ -200,7 +254,7 @@ static bool filter(void)
 
 /* --- whether --- */
 
-enum setting { NOT_SAID, SAID_YES, SAID_NO };
+enum setting { NOT_SAID, SAID_YES, SAID_NETWORK, SAID_NO };
 
 static int set_key(const char *key, const char *value, void *arg, struct td_err *err)
 {
@@ -208,9 +262,9 @@ static int set_key(const char *key, const char *value, void *arg, struct td_err 
 
 	if (strcmp(key, "sandbox"))
 		return 0; /* a disk's options say what they know */
-	if (strcmp(value, "yes") && strcmp(value, "no"))
-		return td_fail(err, EINVAL, "sandbox=%.100s: say yes or no", value);
-	*on = !strcmp(value, "yes") ? SAID_YES : SAID_NO;
+	if (strcmp(value, "yes") && strcmp(value, "no") && strcmp(value, "network"))
+		return td_fail(err, EINVAL, "sandbox=%.100s: say yes or no, or network", value);
+	*on = *value == 'y' ? SAID_YES : !strcmp(value, "no") ? SAID_NO : SAID_NETWORK;
 	return 0;
 }
 
@@ -230,6 +284,8 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 		return 0;
 	}
 #endif
+	if (on == SAID_NETWORK)
+		sandbox_expect_network();
 	strcpy(state, "yes");
 	setrlimit(RLIMIT_CORE, &none);
 	/* where there are none, other engines do; a ring that is not restricted is never used */
@@ -240,10 +296,47 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 		misses("no_new_privs");
 	if (!drop_capabilities())
 		misses("dropping of capabilities");
-	if (!filter())
+	filters = filter();
+	if (!filters)
 		misses("system call filter (a kernel or an architecture without it, or a build "
 		       "with sanitizers)");
 	if (strcmp(state, "yes"))
 		td_log(LOG_WARNING, "the sandbox is not whole: %s", state);
+	return 0;
+}
+
+/* --- B5 --- */
+
+void sandbox_expect_network(void)
+{
+	if (network == UNDECIDED)
+		network = EXPECTED;
+}
+
+bool sandbox_has_network(void)
+{
+	return network == KEPT;
+}
+
+int sandbox_network(const char *spec, bool needed, struct td_err *err)
+{
+	if (needed && network == LEFT)
+		return td_fail(
+			err, EPERM,
+			"%s is on other hosts, and this tapdisk has given up the network when "
+			"it opened its first disk, which was not: serve it by a tapdisk of its "
+			"own (tap-ctl create), or say sandbox=network in tapdisk.conf, and "
+			"`tap-ctl upgrade'",
+			spec);
+	if (needed)
+		network = KEPT;
+	if (network != UNDECIDED)
+		return 0;
+	network = filters ? LEFT : KEPT;
+	if (REMOTE_DISKS && filters && !leave_network()) {
+		misses("giving up of the network");
+		td_log(LOG_WARNING, "the sandbox is not whole: %s", state);
+		network = KEPT;
+	}
 	return 0;
 }

@@ -11,6 +11,9 @@
  *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys
  * B4 io_urings are made before, and take only reads, writes and syncs: an operation that is asked
  *    for through an io_uring passes no filter, even one that makes a socket of AF_INET
+ * B5 sockets of AF_INET and AF_INET6 are for disks on other hosts (rbd) alone.  Which disks it will
+ *    have is not known when it starts: it gives them up before it opens its first disk, unless that
+ *    one needs them, or it takes disks over of which one does
  *
  * The process is still root, and opens files by their names (lib/io/reach.h says which of them an
  * image may name).  So the sandbox keeps an intruder from the kernel's interfaces and from the
@@ -19,6 +22,8 @@
  */
 #ifndef TAPDISK_SANDBOX_H
 #define TAPDISK_SANDBOX_H
+
+#include <stdbool.h>
 
 #include "td/log.h"
 
@@ -29,6 +34,12 @@
  * as none can be made later.
  */
 int sandbox_enter(unsigned rings, struct td_err *err);
+
+/* B5: the disk spec is opened next; needed: it is on other hosts.  -EPERM with text: too late. */
+int sandbox_network(const char *spec, bool needed, struct td_err *err);
+/* B5: for a handover: a disk needs it; one that does will come. */
+bool sandbox_has_network(void);
+void sandbox_expect_network(void);
 
 /* "yes" (by default), "no" (as tapdisk.conf says), "no: a build with sanitizers", or "partly: " and
  * what is missing; a static string. */

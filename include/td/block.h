@@ -108,6 +108,8 @@ struct td_driver {
 	bool redo; /* it keeps metadata in memory that a death must not take along: image->redo is
 		      its log */
 
+	bool remote; /* it talks to other hosts: tapdisk/sandbox.h, B5 */
+
 	/* On a fiber: may wait (lib/fiber/fiber.h), never blocks the loop.  Fills image->info.  On
 	 * error nothing is left open. */
 	int (*open)(struct td_image *image, struct td_err *err);

@@ -8,6 +8,7 @@
 #include "lib/passed.h"
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/ctl/handover.h"
+#include "tapdisk/sandbox.h"
 
 static void tell_given(void *arg, const struct vbd *v, double pause)
 {
@@ -64,6 +65,8 @@ int ctl_op_adopt(struct ctl_call *call, struct vbd *v, json_t *answer, struct td
 		rc = td_fail(err, EINVAL, "'args' is missing, or the marker is");
 	if (rc < 0)
 		return rc;
+	if (json_is_true(json_object_get(call->req, "network")))
+		sandbox_expect_network();
 	rc = server_adopt((int)minor, call->fds[0], &v, err);
 	call->fds[0] = -1; /* taken over */
 	if (!rc)

@@ -15,6 +15,7 @@
 #include "lib/msg.h"
 #include "lib/passed.h"
 #include "tapdisk/blkif/inflight.h"
+#include "tapdisk/sandbox.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/server.h"
 
@@ -150,6 +151,7 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, in
 	json_object_set(past, "born", json_object_get(o, "born"));
 	json_object_set_new(o, "op", json_string("adopt"));
 	json_object_set_new(o, "minor", json_integer(v->minor));
+	json_object_set_new(o, "network", json_boolean(sandbox_has_network()));
 	json_object_set_new(o, "past", past);
 	json_object_set_new(o, "rings", rings);
 	put_key(o, &v->opt.key);

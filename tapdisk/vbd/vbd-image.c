@@ -16,6 +16,7 @@
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/chain.h"
+#include "tapdisk/sandbox.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
@@ -245,6 +246,17 @@ static int fits_guest(struct vbd *v, struct opening *n, struct td_err *err)
 	return 0;
 }
 
+/* B5 of tapdisk/sandbox.h */
+static bool is_remote(const struct td_driver *d, const struct vbd_options *o)
+{
+	struct td_err why = {0};
+	const char *path;
+	const struct td_driver *copy =
+		o->mirror[0] ? td_driver_parse(o->mirror, &path, &why) : NULL;
+
+	return d->remote || (copy && copy->remote);
+}
+
 /* The disk has all of it from here on. */
 static void install(struct vbd *v, const struct opening *n)
 {
@@ -320,6 +332,8 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 	const struct td_driver *d = td_driver_parse(n->spec, &n->path, err);
 	int rc = d ? options_check(o, d->name, err) : -err->code;
 
+	if (!rc)
+		rc = sandbox_network(n->spec, is_remote(d, o), err);
 	if (!rc)
 		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &n->io,
 				  err);

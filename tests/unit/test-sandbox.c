@@ -62,7 +62,7 @@ static int inside(int (*attempt)(void))
 	int status;
 
 	if (!pid) {
-		if (sandbox_enter(1, &err))
+		if (sandbox_enter(1, &err) || sandbox_network("a disk", false, &err))
 			_exit(1);
 		_exit(attempt() < 0 ? REFUSED : DONE);
 	}
@@ -399,6 +399,95 @@ static int is_whole(void)
 	return strcmp(sandbox_state(), "yes") ? -1 : 0;
 }
 
+/* --- B5 --- */
+
+#ifdef HAVE_RBD
+enum { KEEPS = FILTERS };
+#else
+enum { KEEPS = false };
+#endif
+
+/* As inside(), for a disk on other hosts. */
+static int inside_with_network(int (*attempt)(void))
+{
+	struct td_err err = {0};
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		if (sandbox_enter(1, &err) || sandbox_network("rbd:a/b", true, &err) ||
+		    sandbox_network("aio:/a", false, &err)) /* and another one beside it */
+			_exit(1);
+		_exit(attempt() < 0 ? REFUSED : DONE);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int come_too_late(void)
+{
+	struct td_err err = {0};
+
+	return sandbox_network("rbd:a/b", true, &err) == -EPERM &&
+			       strstr(err.text, "has given up the network")
+		       ? DONE
+		       : -1;
+}
+
+static int filter_again(void)
+{
+	return (int)syscall(SYS_seccomp, 1, 0, NULL);
+}
+
+static int sockets[2];
+
+static void *dial_when_told(void *arg)
+{
+	char c;
+
+	return read(sockets[0], &c, 1) == 1 && dial_out() < 0 ? arg : NULL;
+}
+
+/* What a thread may, that was there before. */
+static int dial_in_a_thread(bool needed)
+{
+	struct td_err err = {0};
+	pid_t pid = fork();
+	pthread_t t;
+	int status;
+
+	if (!pid) {
+		if (sandbox_enter(1, &err) || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) ||
+		    pthread_create(&t, NULL, dial_when_told, NULL) ||
+		    sandbox_network("a disk", needed, &err) || write(sockets[1], "", 1) != 1)
+			_exit(1);
+		pthread_join(t, NULL);
+		_exit(DONE);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+START_TEST(only_a_disk_on_other_hosts_has_the_network)
+{
+	conf("sandbox = yes\n");
+	ck_assert_int_eq(inside_with_network(dial_out), KEEPS || !FILTERS ? DONE : -SIGSYS);
+	ck_assert_int_eq(inside_with_network(dial_out_6), KEEPS || !FILTERS ? DONE : -SIGSYS);
+	ck_assert_int_eq(inside_with_network(is_whole), DONE);
+	if (!FILTERS)
+		return;
+	ck_assert_int_eq(inside_with_network(routes), KEEPS ? REFUSED : -SIGSYS);
+	ck_assert_int_eq(inside_with_network(packets), -SIGSYS);
+	ck_assert_int_eq(inside_with_network(to_the_hypervisor), -SIGSYS);
+	ck_assert_int_eq(inside_with_network(run_program), -SIGSYS);
+	ck_assert_int_eq(inside_with_network(filter_again), -SIGSYS);
+	ck_assert_int_eq(inside(filter_again), -SIGSYS);
+	ck_assert_int_eq(inside(come_too_late), DONE);
+	ck_assert_int_eq(dial_in_a_thread(true), KEEPS ? DONE : -SIGSYS);
+	ck_assert_int_eq(dial_in_a_thread(false), -SIGSYS);
+}
+END_TEST
+
 START_TEST(what_a_tapdisk_needs_is_there)
 {
 	conf("sandbox = yes\n");
@@ -690,6 +779,7 @@ int main(void)
 #endif
 		SUITE_ADD(s, what_it_lets_through_is_what_the_manual_says);
 		SUITE_ADD(s, what_a_tapdisk_needs_is_there);
+		SUITE_ADD(s, only_a_disk_on_other_hosts_has_the_network);
 	}
 	SUITE_ADD(s, it_is_on_unless_the_host_says_no);
 	SUITE_ADD(s, a_word_that_is_neither_is_an_error);
