@@ -8,6 +8,9 @@
 static const struct td_driver *const drivers[] = {
 	&td_driver_raw,   &td_driver_vhd,  &td_driver_null, &td_driver_empty,
 	&td_driver_qcow2, &td_driver_qcow, &td_driver_nbd,
+#ifdef HAVE_RBD
+	&td_driver_rbd,
+#endif
 };
 
 /* Types that hosts write and that this build has no driver for. */
@@ -15,7 +18,7 @@ static const char *const known[] = {"ram", "rbd", "vdi", "log"};
 
 const struct td_driver *td_driver_find(const char *type, struct td_err *err)
 {
-	char list[128] = "";
+	char list[160] = "";
 
 	for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++) {
 		const struct td_driver *d = drivers[i];

@@ -12,6 +12,7 @@ extern const struct td_driver td_driver_qcow2;
 extern const struct td_driver td_driver_qcow;
 extern const struct td_driver td_driver_empty;
 extern const struct td_driver td_driver_nbd;
+extern const struct td_driver td_driver_rbd; /* where the build has it: HAVE_RBD */
 
 /*
  * The driver of a type name (or its alias).  NULL and err: ENOENT for a name that nobody knows,

@@ -11,5 +11,6 @@ drivers_libdrivers_a_SOURCES = \
 include drivers/vhd/local.mk
 include drivers/qcow/local.mk
 include drivers/nbd/local.mk
+include drivers/rbd/local.mk
 # what a program that stands on the drivers links, before TD_LIBS
 DRIVERS_LIBS = drivers/libdrivers.a $(ZLIB_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS)

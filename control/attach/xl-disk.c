@@ -225,12 +225,12 @@ static int set_vdev(struct xl_disk *d, const char *v, struct td_err *err)
 
 static int set_format(struct xl_disk *d, const char *v, struct td_err *err)
 {
-	static const char *const known[] = {"raw", "aio", "vhd", "qcow2", "qcow", "nbd"};
+	static const char *const known[] = {"raw", "aio", "vhd", "qcow2", "qcow", "nbd", "rbd"};
 
 	for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
 		if (!strcmp(v, known[i]))
 			return set_text(&d->format, v, "format", err);
-	return td_fail(err, EINVAL, "format '%s' is none of raw, vhd, qcow2, qcow, nbd", v);
+	return td_fail(err, EINVAL, "format '%s' is none of raw, vhd, qcow2, qcow, nbd, rbd", v);
 }
 
 static int set_named(struct xl_disk *d, const char *key, const char *v, struct td_err *err)
@@ -301,8 +301,9 @@ static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct t
 	static const struct {
 		const char *prefix, *format;
 	} old[] = {
-		{"raw:", "raw"}, {"aio:", "raw"},     {"file:", "raw"},  {"phy:", "raw"},
-		{"vhd:", "vhd"}, {"qcow2:", "qcow2"}, {"qcow:", "qcow"}, {"nbd:", "nbd"},
+		{"raw:", "raw"},   {"aio:", "raw"}, {"file:", "raw"},
+		{"phy:", "raw"},   {"vhd:", "vhd"}, {"qcow2:", "qcow2"},
+		{"qcow:", "qcow"}, {"nbd:", "nbd"}, {"rbd:", "rbd"},
 	};
 
 	*prefixed = false;

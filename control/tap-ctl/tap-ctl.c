@@ -35,7 +35,7 @@
 	}
 #define OPT_IMAGE                                                                                  \
 	{'a', "args", "TYPE:PATH",                                                                 \
-	 "the image; TYPE is aio (or raw), vhd, qcow2, qcow, nbd, empty or null", TC_ARGS},        \
+	 "the image; TYPE is aio (or raw), vhd, qcow2, qcow, nbd, rbd, empty or null", TC_ARGS},   \
 		{'o', "option", "KEY=VALUE",                                                       \
 		 "an option of the disk, such as cache=writeback; may be repeated", TC_OPTION},    \
 		{'R', "read-only", NULL, "open it read-only", TC_READ_ONLY},                       \

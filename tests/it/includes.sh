@@ -52,7 +52,7 @@ room() {
 }
 
 # A family's inside is its own folder's.
-private='tapdisk/(blkif/blkif-ring|nbd/nbd-conn|cache/cache-inside|vbd/vbd-inside|ctl/ctl-ops)\.h|drivers/(vhd/vhd|qcow/qcow|qcow/qcow-checking|qcow/qcow-refcount|nbd/nbd)\.h'
+private='tapdisk/(blkif/blkif-ring|nbd/nbd-conn|cache/cache-inside|vbd/vbd-inside|ctl/ctl-ops)\.h|drivers/(vhd/vhd|qcow/qcow|qcow/qcow-checking|qcow/qcow-refcount|nbd/nbd|rbd/rbd)\.h'
 
 # breaches: reads pairs, and prints those that break a rule
 breaches() {

@@ -72,7 +72,7 @@ has version "$OUT" "tap-ctl "
 # images; the tapdisk judges these, and create takes back what it had made
 refuse 2 "$WORK/missing" create -a "aio:$WORK/missing"
 refuse 2 frob create -a "frob:$WORK/a.img"
-refuse 38 rbd create -a "rbd:$WORK/a.img"
+refuse 38 vdi create -a "vdi:$WORK/a.img"
 refuse 21 "$WORK" create -a "aio:$WORK"
 refuse 22 cache create -a "aio:$WORK/a.img" -o cache=frob
 refuse 22 frob create -a "aio:$WORK/a.img" -o frob=yes

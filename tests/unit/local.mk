@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 include tests/unit/nbd.mk
+include tests/unit/rbd.mk
 
 # messages and the control client
 if HAVE_CHECK

@@ -200,7 +200,7 @@ START_TEST(drivers_are_found_by_type)
 		{"", EINVAL, "type:path"},
 		{"bogus:/x", ENOENT, "aio, raw, vhd, null"},
 		{"AIO:/x", ENOENT, "unknown"},
-		{"rbd:/x", ENOSYS, "no driver"},
+		{"vdi:/x", ENOSYS, "no driver"},
 		{"vdi:/x", ENOSYS, "no driver"},
 		{"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:/x", ENOENT, "unknown"}};
 	struct td_err err = {0};

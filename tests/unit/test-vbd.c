@@ -42,7 +42,7 @@ START_TEST(an_open_that_fails_leaves_the_disk_closed)
 	begin();
 	ck_assert_int_eq(DO(.what = OPEN, .spec = "aio:gone"), -ENOENT);
 	ck_assert_int_eq(DO(.what = OPEN, .spec = "bogus:disk"), -ENOENT);
-	ck_assert_int_eq(DO(.what = OPEN, .spec = "rbd:disk"), -ENOSYS);
+	ck_assert_int_eq(DO(.what = OPEN, .spec = "vdi:disk"), -ENOSYS);
 	ck_assert_int_eq(DO(.what = OPEN, .spec = "disk"), -EINVAL);
 	ck_assert_int_eq(DO(.what = OPEN, .spec = "aio:"), -EINVAL);
 	fault_io_file(&fio, "odd", 1000);
