@@ -3,6 +3,7 @@
 include tests/unit/local.mk
 include tests/it/local.mk
 include tests/support/local.mk
+include tests/ceph/local.mk
 include tests/cluster/local.mk
 include tests/xen/local.mk
 include tests/qemu/local.mk

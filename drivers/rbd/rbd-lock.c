@@ -25,7 +25,7 @@ static int get_owner(struct rbdc_handle *h, const char *name, char addr[RBDC_ADD
 	int rc = rbdc_lib->rbd_lock_get_owners(h->rbd, &mode, owners, &n);
 
 	*addr = 0;
-	if (rc == -ENOENT || (!rc && !n))
+	if (rc == -ENOENT || rc == -EINVAL || (!rc && !n)) /* EINVAL: it has no lock at all */
 		return 0;
 	if (rc < 0)
 		return td_fail(err, -rc, "rbd:%s: cannot read who has its lock: %s", name,
