@@ -12,6 +12,7 @@
 #include "drivers/drivers.h"
 #include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 #include "lib/json-get.h"
 
 #define LOOK_EVERY 0.1 /* s */
@@ -172,7 +173,7 @@ static bool same_disk(const struct parent_disk *p, const struct td_image *now, s
 
 static int reach_again(struct parent_disk *p, struct td_err *err)
 {
-	ev_tstamp until = ev_time() + PARENT_DISK_WAIT;
+	uint64_t until = td_clock_now() + PARENT_DISK_WAIT * UINT64_C(1000000000);
 	struct td_image *now;
 	char *path;
 	int rc;
@@ -182,7 +183,7 @@ static int reach_again(struct parent_disk *p, struct td_err *err)
 		rc = connect_there(p->minor, p->id, p->image->io, &now, err);
 		if (rc < 0)
 			td_fiber_wait_for(LOOK_EVERY);
-	} while (rc < 0 && ev_time() < until);
+	} while (rc < 0 && td_clock_now() < until);
 	if (rc < 0)
 		return rc;
 	path = same_disk(p, now, err) ? strdup(now->path) : NULL;

@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tapdisk/mirror.h"
@@ -12,6 +15,27 @@
 
 #define SIZE (8u << 20)
 #define NREQ 64
+
+/* The wall clock is set, as libev sees it. */
+static time_t jump; /* s */
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	long rc = syscall(SYS_clock_gettime, id, t);
+
+	if (id == CLOCK_REALTIME)
+		t->tv_sec += jump;
+	return (int)rc;
+}
+
+int gettimeofday(struct timeval *restrict t, void *restrict zone)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	*t = (struct timeval){now.tv_sec, now.tv_nsec / 1000};
+	return 0;
+}
 
 static struct ev_loop *loop;
 static struct td_io io;
@@ -408,6 +432,63 @@ START_TEST(a_copy_that_does_not_answer_has_failed_after_a_while)
 }
 END_TEST
 
+static double since(const struct timespec *start)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)(t.tv_sec - start->tv_sec) + (double)(t.tv_nsec - start->tv_nsec) / 1e9;
+}
+
+/* Of `patience' s, in which the mirror looks four times; false: the machine was held up for as
+ * long. */
+static bool outlives_a_jump(int patience)
+{
+	double was = ev_time();
+	struct timespec start;
+	unsigned bad;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	begin_with(&by_hand, patience);
+	ask(0, TD_WRITE, 0, 4096);
+	complete(&leaf, 0, 0);
+	jump = 3600; /* which libev notices twice a second */
+	while (ev_now(loop) < was + 3000 || since(&start) < patience * 0.6) {
+		usleep(50000);
+		ev_run(loop, EVRUN_NOWAIT);
+	}
+	bad = nfailed;
+	if (!bad)
+		complete(&copy, 0, 0);
+	answered(0, 0);
+	jump = 0;
+	end();
+	ck_assert(!bad || since(&start) >= patience);
+	return !bad;
+}
+
+START_TEST(a_clock_that_is_set_fails_no_mirror_and_keeps_none)
+{
+	int tries = 5;
+
+	while (!outlives_a_jump(2))
+		ck_assert_int_gt(--tries, 0);
+
+	begin_with(&by_hand, 1);
+	ask(0, TD_WRITE, 0, 4096);
+	complete(&leaf, 0, 0);
+	jump = -3600;
+	for (int k = 0; k < 200 && !nfailed; k++) {
+		usleep(100000);
+		ev_run(loop, EVRUN_NOWAIT);
+	}
+	ck_assert_uint_eq(nfailed, 1);
+	jump = 0;
+	answered(0, 0);
+	end();
+}
+END_TEST
+
 /* A connection that ends between two requests: what its server had taken may be lost with it. */
 START_TEST(a_copy_that_is_found_bad_has_failed)
 {
@@ -534,6 +615,7 @@ int main(void)
 	SUITE_ADD(s, zeroes_and_discards_go_to_the_leaf_first);
 	SUITE_ADD(s, a_copy_that_cannot_zero_gets_zeroes_written);
 	SUITE_ADD(s, a_copy_that_does_not_answer_has_failed_after_a_while);
+	SUITE_ADD(s, a_clock_that_is_set_fails_no_mirror_and_keeps_none);
 	SUITE_ADD(s, a_copy_that_is_found_bad_has_failed);
 	SUITE_ADD(s, a_copy_in_the_kernel_keeps_the_memory_that_it_has);
 	SUITE_ADD(s, a_disk_that_grows_leaves_its_mirror_behind);
