@@ -15,7 +15,7 @@ blocks = size // BLOCK
 content = [0] * blocks  # the number that fills a block
 h = nbd.NBD()
 h.connect_uri(uri)
-left, done, writes = kills, threading.Event(), 0
+left, done, over, writes = kills, threading.Event(), threading.Event(), 0
 trouble = []
 
 
@@ -23,23 +23,36 @@ def pattern(n):
     return n.to_bytes(8, "little") * (BLOCK // 8)
 
 
-def killer():
-    global left
-    r = random.Random(seed + 1)
-    while left and not trouble:
-        time.sleep(r.uniform(0.05, 0.4))
-        os.kill(int(open(pidfile).read()), signal.SIGKILL)
-        time.sleep(r.choice((0, 0, 0.3, 1)))
+def start():
+    """As a supervisor does: a server that ends by itself (nbdkit now and then, just after its start) is started again."""
+    while True:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(1000):
+        while server.poll() is None:
             try:
                 if int(open(pidfile).read()) == server.pid:
-                    break
+                    return server
             except (OSError, ValueError):
                 pass
             time.sleep(0.01)
-        left -= 1
-    done.set()
+
+
+def killer():
+    global left
+    r = random.Random(seed + 1)
+    server = None
+    while not over.is_set() and not trouble:
+        time.sleep(r.uniform(0.05, 0.4))
+        if left:
+            os.kill(int(open(pidfile).read()), signal.SIGKILL)
+            if server:
+                server.wait()
+            time.sleep(r.choice((0, 0, 0.3, 1)))
+            server = start()
+            left -= 1
+        else:
+            done.set()
+            if server and server.poll() is not None:
+                server = start()
 
 
 def check(at, n, data):
@@ -48,7 +61,8 @@ def check(at, n, data):
             trouble.append("block %d is %s, not %d" % (at + i, data[i * BLOCK:i * BLOCK + 8].hex(), content[at + i]))
 
 
-threading.Thread(target=killer, daemon=True).start()
+supervisor = threading.Thread(target=killer, daemon=True)
+supervisor.start()
 busy, serial, reads = {}, 0, 0
 while (not done.is_set() or busy) and not trouble:
     while len(busy) < DEPTH and not done.is_set():
@@ -84,6 +98,8 @@ for at in range(0, blocks, 16):
     n = min(16, blocks - at)
     check(at, n, h.pread(n * BLOCK, at * BLOCK))
 h.flush()
+over.set()
+supervisor.join()
 if trouble:
     print("seed %d: %s" % (seed, trouble[0]))
     sys.exit(1)
