@@ -9,7 +9,7 @@
 #include <jansson.h>
 
 #define TD_MSG_MAX (160 * 1024) /* bytes of JSON text */
-#define TD_MSG_FDS 26           /* a marker, a connection, and three a ring for eight of them */
+#define TD_MSG_FDS 27           /* a marker, two connections, and three a ring for eight of them */
 
 /* Sends msg (a reference is not taken) and nfds descriptors.  0 or -errno; -EAGAIN when a
  * non-blocking socket is full; -EMSGSIZE over TD_MSG_MAX.  Never raises SIGPIPE. */

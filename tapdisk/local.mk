@@ -24,6 +24,7 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/sandbox.h \
 	tapdisk/server.c \
 	tapdisk/server.h
+include tapdisk/opener/local.mk
 include tapdisk/ctl/local.mk
 include tapdisk/vbd/local.mk
 include tapdisk/blkif/local.mk
@@ -34,8 +35,10 @@ tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)
 
 libexec_PROGRAMS += tapdisk/tapdisk
-tapdisk_tapdisk_SOURCES = tapdisk/main.c
+tapdisk_tapdisk_SOURCES = tapdisk/main.c tapdisk/opener/opener-signals.c
 if TURN_CLOCK
 tapdisk_tapdisk_SOURCES += lib/io/clock-libc.c
 endif
 tapdisk_tapdisk_LDADD = $(TAPDISK_LIBS)
+# librbd, which is loaded at run time, finds tapdisk's own pthread_sigmask() (tapdisk/opener/opener-signals.c)
+tapdisk_tapdisk_LDFLAGS = $(AM_LDFLAGS) -Wl,--export-dynamic-symbol=pthread_sigmask

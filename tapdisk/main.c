@@ -14,6 +14,7 @@
 #include "lib/output.h"
 #include "tapdisk/ctl/ctl-report.h"
 #include "tapdisk/ctl/ctl.h"
+#include "tapdisk/opener/opener.h"
 #include "tapdisk/sandbox.h"
 #include "tapdisk/server.h"
 
@@ -127,8 +128,20 @@ static void limits(void)
 	signal(SIGUSR2, SIG_IGN);
 }
 
+/* Its end; it sends nothing by itself. */
+static void on_opener(struct ev_loop *loop, ev_io *w, int revents)
+{
+	ev_io_stop(loop, w);
+	opener_lost();
+	td_log(LOG_ERR,
+	       "the opener of files has died: what is open is served, and nothing more "
+	       "can be opened: kill this tapdisk, and tapback or `tap-ctl revive' starts a "
+	       "successor, for which its guests wait");
+}
+
 int main(int argc, char **argv)
 {
+	static ev_io opener;
 	static struct td_err err;
 	struct ev_loop *loop;
 	int rc = parse_options(argc, argv);
@@ -163,6 +176,11 @@ int main(int argc, char **argv)
 		server_orphan(orphan);
 	if (spawn_fd >= 0 && leash)
 		server_leash(spawn_fd);
+	if (opener_channel() >= 0) {
+		ev_io_init(&opener, on_opener, opener_channel(), EV_READ);
+		ev_io_start(loop, &opener);
+	}
+	opener_serving();
 	server_run();
 	td_clock_detach(loop);
 	nbd_passed_stop();

@@ -9,6 +9,7 @@
 
 #include "lib/io/clock.h"
 #include "lib/fiber/fiber.h"
+#include "tapdisk/opener/opener.h"
 
 int queue_engine(struct queue *q, const char *choice, bool direct, struct td_io **io,
 		 struct td_err *err)
@@ -112,6 +113,7 @@ static void *thread_main(void *arg)
 {
 	struct queue *q = arg;
 
+	opener_serving();
 	ev_run(q->loop, 0);
 	td_clock_detach(q->loop);
 	return NULL;
@@ -139,6 +141,7 @@ static struct queue *thread_new(unsigned ring)
 		td_clock_attach(q->loop);
 		open_inbox(q);
 		sigfillset(&all);
+		sigdelset(&all, SIGSYS); /* a call that its own sandbox catches */
 		pthread_sigmask(SIG_SETMASK, &all, &old);
 		rc = pthread_create(&q->thread, NULL, thread_main, q);
 		pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tapdisk/sandbox.h"
 
+#include <asm/sockios.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -11,16 +13,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/conf.h"
+#include "lib/ctl-dir.h"
 #include "lib/io/io-uring.h"
+#include "tapdisk/opener/opener-calls.h"
+#include "tapdisk/opener/opener.h"
 
 static char state[160] = "no";
 static bool filters; /* B3 is in force */
@@ -34,6 +41,9 @@ static enum { UNDECIDED, EXPECTED, KEPT, LEFT } network; /* B5 */
 
 const char *sandbox_state(void)
 {
+	if (opener_is_dead())
+		return "partly: its opener of files has died; kill the tapdisk, and `tap-ctl "
+		       "revive' or tapback starts one with another";
 	return state;
 }
 
@@ -49,11 +59,12 @@ static void misses(const char *what)
 
 /* --- B1 --- */
 
-static bool drop_capabilities(void)
+enum { TO_OPEN = 1u << CAP_DAC_OVERRIDE | 1u << CAP_SYS_PTRACE };
+
+static bool drop_capabilities(uint32_t keep)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2] = {{0}};
-	const uint32_t keep = 1u << CAP_DAC_OVERRIDE | 1u << CAP_SYS_PTRACE;
 
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (cap >= 32 || !(keep & 1u << cap))
@@ -89,8 +100,7 @@ static const short allowed[] = {
 	C(getdents64), C(fcntl), C(flock), C(ftruncate), C(fallocate), C(fsync), C(fdatasync),
 	C(sync_file_range), C(fadvise64), C(unlinkat), C(renameat), C(renameat2), C(linkat),
 	C(symlinkat), C(mkdirat), C(fchmod), C(fchmodat), C(umask), C(getcwd), C(dup), C(dup3),
-	C(pipe2), C(ioctl), C(utimensat), C(inotify_init1), C(inotify_add_watch),
-	C(inotify_rm_watch), C(close_range),
+	C(pipe2), C(ioctl), C(close_range),
 	/* memory */
 	C(mmap), C(munmap), C(mprotect), C(mremap), C(madvise), C(msync), C(brk), C(mlock),
 	C(munlock), C(memfd_create),
@@ -108,7 +118,7 @@ static const short allowed[] = {
 	/* the time, the process, its threads */
 	C(clock_gettime), C(clock_getres), C(gettimeofday), C(getpid), C(gettid), C(getppid),
 	C(getuid), C(geteuid), C(getgid), C(getegid), C(getresuid), C(getresgid), C(getrusage),
-	C(sysinfo), C(uname), C(sched_yield), C(sched_getaffinity), C(sched_setaffinity),
+	C(sysinfo), C(uname), C(sched_yield), C(sched_getaffinity),
 	C(set_robust_list), C(get_robust_list), C(set_tid_address), C(membarrier), C(prctl),
 	C(getrandom), C(capget), C(exit), C(exit_group), C(rt_sigaction), C(rt_sigprocmask),
 	C(rt_sigreturn), C(rt_sigpending), C(rt_sigtimedwait), C(sigaltstack), C(tgkill),
@@ -148,7 +158,7 @@ enum { FIRST_NETWORK = AF_UNIX, LAST_NETWORK = AF_UNIX };
 #define OTHER_NETLINK SECCOMP_RET_KILL_PROCESS
 #endif
 
-static struct sock_filter program[COUNT * 2 + 40];
+static struct sock_filter program[COUNT * 2 + 64];
 static unsigned short length;
 
 static void emit(unsigned code, unsigned k, unsigned char yes, unsigned char no)
@@ -166,13 +176,38 @@ static void load_filter(size_t at)
 	emit(BPF_LD | BPF_W | BPF_ABS, (unsigned)at, 0, 0);
 }
 
-static bool filter(void)
+enum {
+	NR = offsetof(struct seccomp_data, nr),
+	FIRST = offsetof(struct seccomp_data, args[0]),
+	SECOND = offsetof(struct seccomp_data, args[1]),
+	EQ = BPF_JMP | BPF_JEQ | BPF_K
+};
+
+/* What sends signals: to threads of its own alone, and to nobody who is to hear of a descriptor. */
+static void filter_signals(void)
 {
-	enum {
-		NR = offsetof(struct seccomp_data, nr),
-		FIRST = offsetof(struct seccomp_data, args[0]),
-		EQ = BPF_JMP | BPF_JEQ | BPF_K
-	};
+	emit(EQ, SYS_tgkill, 0, 4);
+	load_filter(FIRST);
+	emit(EQ, (unsigned)getpid(), 0, 1);
+	answer(SECCOMP_RET_ALLOW);
+	answer(SECCOMP_RET_KILL_PROCESS);
+	emit(EQ, SYS_fcntl, 0, 5);
+	load_filter(SECOND);
+	emit(EQ, F_SETOWN, 2, 0);
+	emit(EQ, F_SETOWN_EX, 1, 0);
+	answer(SECCOMP_RET_ALLOW);
+	answer(SECCOMP_RET_KILL_PROCESS);
+	emit(EQ, SYS_ioctl, 0, 5);
+	load_filter(SECOND);
+	emit(EQ, FIOSETOWN, 2, 0);
+	emit(EQ, SIOCSPGRP, 1, 0);
+	answer(SECCOMP_RET_ALLOW);
+	answer(SECCOMP_RET_KILL_PROCESS);
+}
+
+/* traps: the calls that name files go to the opener. */
+static bool filter(bool traps)
+{
 	struct sock_fprog p = {.filter = program};
 
 	length = 0;
@@ -180,10 +215,11 @@ static bool filter(void)
 	emit(EQ, ARCH, 1, 0);
 	answer(SECCOMP_RET_KILL_PROCESS);
 	load_filter(NR);
+	filter_signals();
 	for (size_t i = 0; i < COUNT;
 	     i++) { /* x32's calls have another bit set, and are on no list */
 		emit(EQ, (unsigned)allowed[i], 0, 1);
-		answer(SECCOMP_RET_ALLOW);
+		answer(traps && opener_call(allowed[i]) ? SECCOMP_RET_TRAP : SECCOMP_RET_ALLOW);
 	}
 	/* whose flags are in memory: libc then makes threads by clone() */
 	emit(EQ, SYS_clone3, 0, 1);
@@ -222,7 +258,6 @@ static bool filter(void)
 /* B5.  The first filter has let pass what this one looks at, and goes on to judge the rest. */
 static bool leave_network(void)
 {
-	enum { EQ = BPF_JMP | BPF_JEQ | BPF_K };
 	struct sock_fprog p = {.filter = program};
 
 	length = 0;
@@ -241,7 +276,7 @@ static bool leave_network(void)
 	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p) == 0;
 }
 #else
-static bool filter(void)
+static bool filter(bool traps)
 {
 	return false;
 }
@@ -251,6 +286,31 @@ static bool leave_network(void)
 	return false;
 }
 #endif
+
+/* --- B6 --- */
+
+/* A directory that is removed before it is the root: nobody can put anything there. */
+static bool empty_root(void)
+{
+	char path[PATH_MAX];
+	int fd, ok;
+
+	snprintf(path, sizeof path, "%s/.root.%d", td_ctl_dir(), (int)getpid());
+	if (td_ctl_mkdirs(NULL) < 0 || (mkdir(path, 0500) < 0 && errno != EEXIST))
+		return false;
+	fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	rmdir(path);
+	ok = fd >= 0 && !fchdir(fd) && !chroot(".");
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static bool restrict_opener(void)
+{
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && drop_capabilities(TO_OPEN) &&
+	       filter(false);
+}
 
 /* --- whether --- */
 
@@ -272,7 +332,7 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 {
 	struct rlimit none = {0, 0};
 	enum setting on = NOT_SAID;
-	int rc = td_conf_read(set_key, &on, err);
+	int rc = td_conf_read(set_key, &on, err), opener;
 
 	if (rc < 0 || on == SAID_NO)
 		return rc;
@@ -288,15 +348,21 @@ int sandbox_enter(unsigned rings, struct td_err *err)
 		sandbox_expect_network();
 	strcpy(state, "yes");
 	setrlimit(RLIMIT_CORE, &none);
+	/* before there are rings, which it would have mapped, too */
+	opener = opener_start(restrict_opener);
+	if (opener < 0)
+		misses("opener of files");
 	/* where there are none, other engines do; a ring that is not restricted is never used */
 	rc = td_uring_reserve(rings);
 	if (rc < 0)
 		td_log(LOG_INFO, "no io_uring in the sandbox (%s)", strerror(-rc));
+	if (!opener && !empty_root())
+		misses("empty root (it was not started by root)");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		misses("no_new_privs");
-	if (!drop_capabilities())
+	if (!drop_capabilities(opener ? TO_OPEN : 0))
 		misses("dropping of capabilities");
-	filters = filter();
+	filters = filter(!opener);
 	if (!filters)
 		misses("system call filter (a kernel or an architecture without it, or a build "
 		       "with sanitizers)");

@@ -3,22 +3,21 @@
  * What a tapdisk gives up before it reads an image or a guest's ring, so that an intruder who takes
  * it over through one of these finds less to use.
  *
- * B1 it gets no new privileges, and of root's capabilities it keeps only those that opening images
- *    needs: to open any owner's (DAC_OVERRIDE), and to find who has one open (SYS_PTRACE)
+ * B1 it gets no new privileges, and keeps none of root's capabilities
  * B2 no core dumps: a guest's data and keys are in the memory
  * B3 only the system calls that it makes: one that is not on the list ends the process.  It may
  *    make threads, but no processes; sockets of AF_UNIX, and of AF_NETLINK to ask who owns one; no
- *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys
+ *    exec, ptrace, mount, namespaces, bpf, kexec, modules, keys; signals to itself alone.  Calls
+ *    that name files are made by its opener (tapdisk/opener/opener.h), which decides
  * B4 io_urings are made before, and take only reads, writes and syncs: an operation that is asked
  *    for through an io_uring passes no filter, even one that makes a socket of AF_INET
  * B5 sockets of AF_INET and AF_INET6 are for disks on other hosts (rbd) alone.  Which disks it will
  *    have is not known when it starts: it gives them up before it opens its first disk, unless that
  *    one needs them, or it takes disks over of which one does
+ * B6 its root is an empty directory that nobody can fill, so that a name that no call is caught for
+ *    (a datagram's, within a message) leads nowhere
  *
- * The process is still root, and opens files by their names (lib/io/reach.h says which of them an
- * image may name).  So the sandbox keeps an intruder from the kernel's interfaces and from the
- * network, and not from what root's open() and connect() reach.  tests/unit/test-sandbox.c has both
- * lists; tapdisk.conf(5) and SECURITY give the second.
+ * tests/unit/test-sandbox.c tries what is refused; tapdisk.conf(5) and SECURITY say what remains.
  */
 #ifndef TAPDISK_SANDBOX_H
 #define TAPDISK_SANDBOX_H

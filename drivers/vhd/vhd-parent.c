@@ -95,6 +95,7 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 	struct td_image *image = s->v->image;
 	unsigned flags = image->file_flags & TD_FILE_DIRECT;
 	struct td_io *io = image->io;
+	struct td_reach reach;
 	struct td_file *f;
 	int rc = td_path_resolve(beside, s->name, s->path, sizeof s->path);
 
@@ -111,8 +112,12 @@ static int try(struct search *s, const char *beside, struct td_err *err)
 	/* without a lock: it may be somebody else's disk, whose owner is not to be kept off (RW3 of
 	 * lib/io/reach.h); and as it will be opened, if it is the one (PC2 of tapdisk/chain.h) */
 	td_file_cached(s->path, image->cached, &flags, &io);
-	rc = td_file_open_in(io, s->path, flags | TD_FILE_LOOK | TD_FILE_RDONLY, image->reach, &f,
-			     err);
+	if (image->reach) {
+		reach = *image->reach;
+		reach.uuid = is_raw(s->v) ? NULL : s->v->header.parent_uuid;
+	}
+	rc = td_file_open_in(io, s->path, flags | TD_FILE_LOOK | TD_FILE_RDONLY,
+			     image->reach ? &reach : NULL, &f, err);
 	if (rc < 0)
 		return 0;
 	rc = is_raw(s->v) ? 0 : check_uuid(s, f, err);

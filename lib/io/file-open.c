@@ -255,12 +255,17 @@ int td_kernel_open_in(struct td_io *io, const char *path, unsigned flags,
 		      const struct td_reach *reach, int *out, struct td_stat *st,
 		      struct td_err *err)
 {
-	int found = td_reach_open(reach, path, err), rc;
+	bool write = flags & TD_FILE_BENEATH;
+	int found = td_reach_find ? td_reach_find(path, reach->uuid, write, err)
+				  : td_reach_open(reach, path, err);
 	char via[40];
+	int rc;
 
 	if (found < 0)
 		return found;
-	rc = flags & (TD_FILE_PARENT | TD_FILE_BENEATH) ? td_reach_may(reach, found, path, err) : 0;
+	rc = flags & (TD_FILE_PARENT | TD_FILE_BENEATH) && !td_reach_find
+		     ? td_reach_may(reach, found, path, err)
+		     : 0;
 	snprintf(via, sizeof via, "/proc/self/fd/%d", found);
 	if (!rc)
 		rc = open_via(via, path, flags, out, st, err);

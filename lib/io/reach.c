@@ -12,6 +12,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+int (*td_reach_find)(const char *path, const unsigned char *uuid, bool write, struct td_err *err);
+
 #define FOUND (O_PATH | O_CLOEXEC)
 
 /* --- where --- */

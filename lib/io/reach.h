@@ -32,9 +32,18 @@ struct td_reach {
 	const char *parents; /* what td_reach_parents_valid() lets pass; NULL: "frozen" */
 	/* the data file that the host has named for this disk; NULL: it has none */
 	const char *data;
-	long uid;   /* the leaf's owner; -1: it is not known */
-	bool known; /* the file to be opened is known by its uuid */
+	long uid;                  /* the leaf's owner; -1: it is not known */
+	bool known;                /* the file to be opened is known by its uuid */
+	const unsigned char *uuid; /* of 16 bytes, of the VHD that is looked for; or NULL */
 };
+
+/*
+ * Does both for a process that may open no file itself, by what the host has told to another one.
+ * As td_reach_open(), and td_reach_may() is not asked; write: the file is opened for more than
+ * reading.  NULL: it is done here.
+ */
+extern int (*td_reach_find)(const char *path, const unsigned char *uuid, bool write,
+			    struct td_err *err);
 
 /*
  * For a leaf called path.  May block.  0 or -ENOMEM.  The strings that it is given are kept by

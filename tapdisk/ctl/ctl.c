@@ -17,6 +17,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/fiber/fiber.h"
+#include "tapdisk/opener/opener.h"
 
 #define UNSENT_MAX 256 /* answers waiting for one client; a client that reads none is dropped */
 
@@ -26,7 +27,7 @@ struct unsent {
 };
 
 static struct ev_loop *ctl_loop;
-static ev_io listener;
+static ev_io listener, handed; /* one of the two is active: see opener_take_listener() */
 static ev_timer accept_again;
 static struct td_list calls = TD_LIST_INIT(calls);
 static char socket_path[sizeof((struct sockaddr_un *)0)->sun_path];
@@ -146,6 +147,15 @@ static void call_fiber(void *arg)
 		call_finish_if_sent(call);
 }
 
+static void call_begin(struct ctl_call *call)
+{
+	call->working = true;
+	if (td_fiber_start(ctl_loop, call_fiber, call) < 0) {
+		call->working = false;
+		call_gone(call);
+	}
+}
+
 /* The question; after it, a watcher's socket becomes readable only at its end. */
 static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
@@ -168,12 +178,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 			call_gone(call);
 		return;
 	}
-	call->working = true;
-	rc = td_fiber_start(loop, call_fiber, call);
-	if (rc < 0) {
-		call->working = false;
-		call_gone(call);
-	}
+	call_begin(call);
 }
 
 static bool trusted(int fd)
@@ -192,21 +197,14 @@ static void on_accept_again(struct ev_loop *loop, ev_timer *w, int revents)
 	ev_io_start(loop, &listener);
 }
 
-static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
+/* fd: taken over. */
+static struct ctl_call *call_new(int fd)
 {
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct ctl_call *call;
+	struct ctl_call *call = calloc(1, sizeof *call);
 
-	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
-		ev_io_stop(loop, w);
-		ev_timer_again(loop, &accept_again);
-	}
-	if (fd < 0)
-		return;
-	call = trusted(fd) ? calloc(1, sizeof *call) : NULL;
 	if (!call) {
 		close(fd);
-		return;
+		return NULL;
 	}
 	call->fd = fd;
 	call->minor = -1;
@@ -215,13 +213,63 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 	ev_io_init(&call->in, on_readable, fd, EV_READ);
 	ev_io_init(&call->out, on_writable, fd, EV_WRITE);
 	call->in.data = call->out.data = call;
-	ev_io_start(loop, &call->in);
+	ev_io_start(ctl_loop, &call->in);
+	return call;
+}
+
+static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
+{
+	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+		ev_io_stop(loop, w);
+		ev_timer_again(loop, &accept_again);
+	}
+	if (fd >= 0 && trusted(fd))
+		call_new(fd);
+	else if (fd >= 0)
+		close(fd);
+}
+
+/* The opener has died (OP3 of tapdisk/opener/opener.h), as main.c says. */
+static void hear_itself(struct ev_loop *loop)
+{
+	ev_io_stop(loop, &handed);
+	close(handed.fd);
+	ev_io_start(loop, &listener);
+}
+
+/* A connection, and what it has said, from the opener. */
+static void on_handed(struct ev_loop *loop, ev_io *w, int revents)
+{
+	int fds[TD_MSG_FDS], nfds = TD_MSG_FDS, rc;
+	struct ctl_call *call;
+	json_t *msg = NULL;
+
+	rc = td_msg_recv(w->fd, &msg, fds, &nfds);
+	if (rc == -EAGAIN)
+		return;
+	if (rc == -ENODATA || rc == -ECONNRESET)
+		hear_itself(loop);
+	if (rc < 0)
+		return;
+	call = nfds > 0 ? call_new(fds[0]) : NULL;
+	if (!call) {
+		json_decref(msg);
+		for (int i = 1; i < nfds; i++)
+			close(fds[i]);
+		return;
+	}
+	call->req = msg;
+	call->nfds = nfds - 1;
+	memcpy(call->fds, fds + 1, (size_t)call->nfds * sizeof *fds);
+	call_begin(call);
 }
 
 int ctl_start(struct ev_loop *loop, struct td_err *err)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	int fd, rc = td_ctl_mkdirs(err);
+	int fd, from_opener, rc = td_ctl_mkdirs(err);
 
 	if (rc < 0)
 		return rc;
@@ -243,9 +291,19 @@ int ctl_start(struct ev_loop *loop, struct td_err *err)
 	ctl_loop = loop;
 	ctl_ops_init();
 	ev_io_init(&listener, on_accept, fd, EV_READ);
+	from_opener = opener_take_listener(fd);
+	if (from_opener >= 0) {
+		fcntl(from_opener, F_SETFL, fcntl(from_opener, F_GETFL) | O_NONBLOCK);
+		ev_io_init(&handed, on_handed, from_opener, EV_READ);
+	} else if (from_opener != -ENOSYS) {
+		close(fd);
+		return td_fail(err, -from_opener,
+			       "cannot give the control socket to the opener: %s",
+			       strerror(-from_opener));
+	}
 	ev_init(&accept_again, on_accept_again);
 	accept_again.repeat = 0.1;
-	ev_io_start(loop, &listener);
+	ev_io_start(loop, from_opener >= 0 ? &handed : &listener);
 	return 0;
 }
 
@@ -254,6 +312,7 @@ void ctl_stop(void)
 	if (!ctl_loop)
 		return;
 	ev_io_stop(ctl_loop, &listener);
+	ev_io_stop(ctl_loop, &handed);
 	ev_timer_stop(ctl_loop, &accept_again);
 	close(listener.fd);
 	unlink(socket_path);

@@ -26,6 +26,7 @@
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/commit.h"
+#include "tapdisk/opener/opener.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
@@ -312,9 +313,7 @@ static long beneath_run(void *arg)
 			       "%s is in use by another disk too, which would change, or read what "
 			       "is being moved: close that one first (lsof %s)",
 			       path, path);
-	return b->files && b->n->driver->beneath
-		       ? b->n->driver->beneath(b->n->path, b->p->path, b->err)
-		       : 0;
+	return b->files ? opener_beneath(b->n->driver, b->n->path, b->p->path, b->err) : 0;
 }
 
 static int check_beneath(struct vbd *v, const struct td_image *n, bool files, struct td_err *err)
@@ -522,8 +521,12 @@ static int go_on_below(struct vbd *v, struct vbd_job *j, struct td_err *err)
 
 static int turn_over(struct vbd *v, struct vbd_job *j, struct td_err *err)
 {
-	int rc = vbd_rest(v, ev_time() + SETTLE, true, err);
+	int rc;
 
+	if (opener_is_dead()) /* neither image could be opened again */
+		return td_fail(err, EIO, "the opener of files has died: %s stays as it is",
+			       v->spec);
+	rc = vbd_rest(v, ev_time() + SETTLE, true, err);
 	if (rc < 0 && !v->cache.quiesced)
 		return rc; /* it went on */
 	if (!rc)

@@ -32,6 +32,7 @@
 #include "lib/fiber/fiber.h"
 #include "lib/io/clock.h"
 #include "lib/syncmark.h"
+#include "tapdisk/opener/opener.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/settle.h"
 #include "tapdisk/vbd/vbd-inside.h"
@@ -343,6 +344,13 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to pause",
 			     v->minor);
+	} else if (v->leaf && opener_is_dead()) {
+		/* a successor would not know that it is paused */
+		rc = td_fail(err, EIO,
+			     "minor %d cannot be paused: the opener of files has died, so that it "
+			     "could not be unpaused; kill tapdisk %d, and tapback or `tap-ctl "
+			     "revive' starts one with another",
+			     v->minor, (int)getpid());
 	} else if (v->leaf) {
 		v->state |= TD_STATE_PAUSE_REQUESTED;
 		rc = vbd_settle(v, deadline(timeout), true, err);

@@ -32,7 +32,7 @@ troubled() # SPEC [ARG...]: with tests/support/file-trouble.c
 }
 trouble() # LINE
 {
-	echo "$*" >trouble.new && mv trouble.new trouble
+	ln -s "$*" trouble.new && mv -T trouble.new trouble
 }
 chain() # once; it is kept in keep/
 {

@@ -38,7 +38,7 @@ level() {
 	tapdisk/blkif/* | tapdisk/nbd/*) echo 4 ;; # of one level, and strangers
 	tapdisk/cache/*) echo 3 ;;
 	tapdisk/queue.*) echo 2 ;;
-	tapdisk/stats/* | tapdisk/chain.* | tapdisk/options.*) echo 1 ;;
+	tapdisk/stats/* | tapdisk/chain.* | tapdisk/options.* | tapdisk/sandbox.*) echo 1 ;;
 	*) echo 0 ;;
 	esac
 }

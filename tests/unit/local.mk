@@ -57,6 +57,7 @@ UNIT_PARTS = \
 	tests/unit/test-redo-deaths \
 	tests/unit/test-syncmark \
 	tests/unit/test-log \
+	tests/unit/test-opener \
 	tests/unit/test-sandbox
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
@@ -217,6 +218,8 @@ tests_unit_test_request_SOURCES = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_request_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_opener_SOURCES = tests/unit/test-opener.c tests/support/suite.h
+tests_unit_test_opener_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_sandbox_SOURCES = tests/unit/test-sandbox.c tests/support/suite.h
 tests_unit_test_sandbox_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_options_SOURCES = tests/unit/test-options.c tests/support/suite.h

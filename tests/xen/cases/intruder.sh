@@ -25,17 +25,25 @@ case_intruder() {
 	tries exec dies
 	tries "ptrace $pid" dies
 	tries inet dies
-	# an event channel in use has one owner; a restriction keeps a descriptor to one domain
+	# root may do it, and its opener refuses it: no host has named it to this tapdisk
+	tries "channel $id $port" "refused: open: Permission denied"
+	tries notify "refused: open: Permission denied"
+	tries "grant $id $ref" "refused: open: Permission denied"
+	tries hypercall "refused: open: Permission denied"
+	tries "file /data/k1a.img w" "refused: open: Permission denied"
+	tries "file /etc/shadow" "refused: open: Permission denied"
+	tries "file /proc/$pid/mem w unread" "refused: open: Permission denied"
+	tries "packet $CTL/ctl$pid" "refused: connect: Permission denied"
+	tries "stream /run/xenstored/socket" "refused: connect: Permission denied"
+	# and without the sandbox it may, so that it is the sandbox that refuses
+	mkdir -p /etc/tapdisk && echo "sandbox = no" >>/etc/tapdisk/tapdisk.conf
+	tries "grant $id $ref" "done"
 	tries "channel $id $port" "refused: bind: Invalid argument"
 	tries "channel $id $port $((id + 1))" "refused: bind: Permission denied"
-	tries notify "refused: notify: Transport endpoint is not connected"
-	# and what root may: the sandbox does not refuse it
-	tries "grant $id $ref" "done"
 	tries hypercall "done"
 	tries "file /data/k1a.img w" "done"
-	tries "file /etc/shadow" "done"
-	tries "file /proc/$pid/mem w unread" "done"
 	tries "packet $CTL/ctl$pid" "done"
 	tries "stream /run/xenstored/socket" "done"
+	sed -i '/^sandbox = no$/d' /etc/tapdisk/tapdisk.conf
 	g k1 60 "sync_writes xvda 3" >/dev/null || die "the guest was disturbed"
 }
