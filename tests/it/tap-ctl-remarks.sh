@@ -44,12 +44,12 @@ if command -v qemu-nbd >/dev/null; then
 		rm -f q
 	done
 
-	# an NBD server that has gone shows, before anybody writes
+	# an NBD server that has gone for good shows, before anybody writes
 	qemu-nbd -t -f raw -k "$WORK/server" a.img &
 	q=$!
 	at_exit "kill -KILL $q 2>/dev/null"
 	until_true 10 test -S server
-	expect 0 tap_ctl create -a "nbd:$WORK/server"
+	expect 0 tap_ctl create -a "nbd:$WORK/server" -o reconnect-limit=no
 	minor=${OUT##*-} pid=$(pid_of "${OUT##*-}")
 	has "a server that is there" "$(tap_ctl list -m "$minor")" "state=0 "
 	kill -KILL $q
