@@ -35,10 +35,8 @@ tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)
 
 libexec_PROGRAMS += tapdisk/tapdisk
-tapdisk_tapdisk_SOURCES = tapdisk/main.c tapdisk/opener/opener-signals.c
+tapdisk_tapdisk_SOURCES = tapdisk/main.c
 if TURN_CLOCK
 tapdisk_tapdisk_SOURCES += lib/io/clock-libc.c
 endif
 tapdisk_tapdisk_LDADD = $(TAPDISK_LIBS)
-# librbd, which is loaded at run time, finds tapdisk's own pthread_sigmask() (tapdisk/opener/opener-signals.c)
-tapdisk_tapdisk_LDFLAGS = $(AM_LDFLAGS) -Wl,--export-dynamic-symbol=pthread_sigmask

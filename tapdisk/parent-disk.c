@@ -54,11 +54,17 @@ static long holder_run(void *arg)
 	struct holder *h = arg;
 	char path[PATH_MAX];
 	json_t *o;
+	FILE *f;
 
 	memset(&h->is, 0, sizeof h->is);
 	if (td_ctl_marker(h->minor, &h->pid) != TD_MARKER_HELD)
 		return 0;
-	o = td_ctl_disk_path(h->minor, path) ? NULL : json_load_file(path, 0, NULL);
+	f = td_ctl_disk_path(h->minor, path) ? NULL : fopen(path, "re");
+	if (!f && errno != ENOENT)
+		return -errno; /* one that is there says which disk it is */
+	o = f ? json_loadf(f, 0, NULL) : NULL;
+	if (f)
+		fclose(f);
 	get_text(o, "born", h->is.born, sizeof h->is.born);
 	get_text(o, "file", h->is.file, sizeof h->is.file);
 	get_text(o, "args", h->is.args, sizeof h->is.args);
@@ -90,9 +96,14 @@ static int connect_there(int minor, struct parent_disk_id *id, struct td_io *io,
 	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
 	struct holder h = {.minor = minor}, after = {.minor = minor};
 	char path[PATH_MAX];
-	int rc;
+	int rc = (int)td_await_call(io, holder_run, &h);
 
-	if (!td_await_call(io, holder_run, &h))
+	if (rc < 0)
+		return td_fail(err, -rc,
+			       "the disk %d (parent-disk=%d): its record, which says which one it "
+			       "is, cannot be read: %s",
+			       minor, minor, strerror(-rc));
+	if (!rc)
 		return td_fail(
 			err, ENOENT,
 			"no tapdisk serves the disk %d (parent-disk=%d): open that one first",
@@ -104,8 +115,8 @@ static int connect_there(int minor, struct parent_disk_id *id, struct td_io *io,
 	if (rc < 0)
 		return rc;
 	/* a record of before its close, or of after that, is another */
-	td_await_call(io, holder_run, &after);
-	if (strcmp(h.is.born, after.is.born) || !same_id(&h.is, &after.is)) {
+	rc = (int)td_await_call(io, holder_run, &after);
+	if (rc <= 0 || strcmp(h.is.born, after.is.born) || !same_id(&h.is, &after.is)) {
 		td_image_close(*out);
 		return another(minor, &h.is, &after.is, err);
 	}

@@ -219,7 +219,7 @@ static bool filter(bool traps)
 	for (size_t i = 0; i < COUNT;
 	     i++) { /* x32's calls have another bit set, and are on no list */
 		emit(EQ, (unsigned)allowed[i], 0, 1);
-		answer(traps && opener_call(allowed[i]) ? SECCOMP_RET_TRAP : SECCOMP_RET_ALLOW);
+		answer(traps && opener_catches(allowed[i]) ? SECCOMP_RET_TRAP : SECCOMP_RET_ALLOW);
 	}
 	/* whose flags are in memory: libc then makes threads by clone() */
 	emit(EQ, SYS_clone3, 0, 1);

@@ -59,8 +59,9 @@ bool place_is_successors(const char *path);
 long place_flushes(const char *path); /* the minor whose flushes it counts; -1: none */
 bool place_is_disk_link(const char *target, const char *path);
 bool place_is_record(const char *path);
-bool place_is_log(const char *path);    /* of any disk */
-bool place_is_marker(const char *path); /* or the directory of markers, or that above */
+bool place_is_record_beneath(const char *path); /* of a disk that one of ours stands on */
+bool place_is_log(const char *path);            /* of any disk */
+bool place_is_marker(const char *path);         /* or the directory of markers, or that above */
 bool place_is_for_all(const char *path);
 bool place_is_for_remote(const char *path); /* of disks on other hosts */
 /* The directory below which such a path with ".." in it is looked up; NULL: nowhere. */

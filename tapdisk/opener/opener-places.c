@@ -171,6 +171,15 @@ bool place_is_record(const char *path)
 	return name && place_number(name, "disk", &rest) >= 0 && !*rest;
 }
 
+/* Which disk is it that another one stands on (PD3 of tapdisk/parent-disk.h)? */
+bool place_is_record_beneath(const char *path)
+{
+	const char *name = in_control(path), *rest;
+	long minor = name ? place_number(name, "disk", &rest) : -1;
+
+	return minor >= 0 && !*rest && named_stands_on(minor);
+}
+
 bool place_is_log(const char *path)
 {
 	const char *name = in_control(path), *rest;

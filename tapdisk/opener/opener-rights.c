@@ -170,7 +170,9 @@ static int may_open_own(const char *full, uint64_t flags)
 		return check_log(full);
 	if (!reads(flags))
 		return -EACCES;
-	return place_is_successors(full) ? 0 : check_flushes(full);
+	if (place_is_successors(full) || place_is_record_beneath(full))
+		return 0;
+	return check_flushes(full);
 }
 
 /* In the control directory nobody follows a link. */
@@ -181,7 +183,7 @@ static int open_own(const char *full, uint64_t *flags)
 	if (!rc)
 		*flags |= O_NOFOLLOW;
 	/* a disk that comes back after a handover that failed (OR4) */
-	if (!rc && place_is_record(full) && named_successor() > 0)
+	if (!rc && place_is_own(full) && place_is_record(full) && named_successor() > 0)
 		named_learn_record(full);
 	return rc;
 }

@@ -280,23 +280,62 @@ int opener_beneath(const struct td_driver *d, const char *child, const char *par
 	return rc < 0 ? told(err, &why, rc, child) : 0;
 }
 
+bool opener_catches(long nr)
+{
+	return nr == SYS_rt_sigprocmask || opener_call(nr);
+}
+
+/*
+ * Libraries block all signals in threads of their own (librados does), and the kernel ends a
+ * process in which SIGSYS is raised while it is blocked.  So it is never blocked: the mask is
+ * changed here, by what the handler returns to.
+ */
+static long change_mask(ucontext_t *u, const long *args)
+{
+	uint64_t *mask = (uint64_t *)&u->uc_sigmask, was = *mask, set;
+
+	if (args[3] != sizeof set)
+		return -EINVAL;
+	if (args[1]) {
+		memcpy(&set, (const void *)args[1], sizeof set);
+		if (args[0] == SIG_BLOCK)
+			set |= was;
+		else if (args[0] == SIG_UNBLOCK)
+			set = was & ~set;
+		else if (args[0] != SIG_SETMASK)
+			return -EINVAL;
+		*mask = set & ~(UINT64_C(1) << (SIGSYS - 1));
+	}
+	if (args[2])
+		memcpy((void *)args[2], &was, sizeof was);
+	return 0;
+}
+
+static long catch_call(long nr, ucontext_t *u, const long *args)
+{
+	const struct opener_call *c = opener_call(nr);
+
+	if (nr == SYS_rt_sigprocmask)
+		return change_mask(u, args);
+	return c ? ask_opener(c, args) : -ENOSYS;
+}
+
 #if defined __x86_64__ || defined __aarch64__
 static void on_call(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *u = context;
-	const struct opener_call *c = opener_call(info->si_syscall);
 	int was = errno;
 #ifdef __x86_64__
 	greg_t *r = u->uc_mcontext.gregs;
 	const long args[] = {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]};
 
-	r[REG_RAX] = c ? ask_opener(c, args) : -ENOSYS;
+	r[REG_RAX] = catch_call(info->si_syscall, u, args);
 #else
 	unsigned long long *r = u->uc_mcontext.regs;
 	const long args[] = {(long)r[0], (long)r[1], (long)r[2],
 			     (long)r[3], (long)r[4], (long)r[5]};
 
-	r[0] = (unsigned long long)(c ? ask_opener(c, args) : -ENOSYS);
+	r[0] = (unsigned long long)catch_call(info->si_syscall, u, args);
 #endif
 	errno = was;
 }

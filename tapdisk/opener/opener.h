@@ -27,10 +27,12 @@
 
 /*
  * Makes the opener; while there is one thread alone.  restrict_it is called in it, before it hears
- * anything: false when it cannot.  0, or -errno without an opener.  Then the caller makes each of
- * opener_calls() raise SIGSYS.
+ * anything: false when it cannot.  0, or -errno without an opener.  Then the caller makes each call
+ * that opener_catches() raise SIGSYS.
  */
 int opener_start(bool (*restrict_it)(void));
+
+bool opener_catches(long nr);
 
 /* The calling thread serves guests (OP4). */
 void opener_serving(void);

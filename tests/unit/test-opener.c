@@ -249,10 +249,35 @@ static void bad_arguments(void)
 	SAY(syscall(SYS_openat, AT_FDCWD, NULL, O_RDONLY) < 0 && errno == EFAULT);
 }
 
+static void *open_masked(void *arg)
+{
+	sigset_t all, now;
+
+	sigfillset(&all);
+	SAY(!pthread_sigmask(SIG_SETMASK, &all, NULL) && !pthread_sigmask(SIG_BLOCK, &all, &now));
+	SAY(sigismember(&now, SIGUSR1) && !sigismember(&now, SIGSYS));
+	SAY(access(DIR_NAME, F_OK) == 0);
+	sigemptyset(&all);
+	sigaddset(&all, SIGUSR1);
+	SAY(!pthread_sigmask(SIG_UNBLOCK, &all, NULL) && !pthread_sigmask(SIG_BLOCK, NULL, &now));
+	SAY(!sigismember(&now, SIGUSR1) && sigismember(&now, SIGUSR2));
+	SAY(pthread_sigmask(77, &all, NULL) == EINVAL);
+	return arg;
+}
+
+/* As libraries do in threads of their own, which open files. */
+static void block_signals(void)
+{
+	pthread_t t;
+
+	SAY(!pthread_create(&t, NULL, open_masked, NULL) && !pthread_join(t, NULL));
+}
+
 START_TEST(calls_answer_as_the_kernel_does)
 {
-	static void (*const use[])(void) = {use_files,   use_directories, use_proc,
-					    use_sockets, leave_no_lock,   bad_arguments};
+	static void (*const use[])(void) = {use_files,    use_directories, use_proc,
+					    use_sockets,  leave_no_lock,   bad_arguments,
+					    block_signals};
 
 	inside(use[_i]);
 }
@@ -724,7 +749,7 @@ int main(void)
 		puts("this host, or this build, has none");
 		return 77;
 	}
-	ADD(calls_answer_as_the_kernel_does, 0, 6);
+	ADD(calls_answer_as_the_kernel_does, 0, 7);
 	ADD(a_call_that_hangs_keeps_no_other_waiting, 0, 1);
 	ADD(a_thread_that_serves_guests_waits_for_so_long_alone, 0, 1);
 	ADD(what_nobody_waits_for_any_more_is_not_begun, 0, 1);
