@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,14 @@ static bool nobody_waits(const struct job *j)
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return j->ask.deadline &&
 	       (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec >= j->ask.deadline;
+}
+
+/* OP5.  Its end of the pair is closed with the rest of what it had. */
+static bool has_died(const struct job *j)
+{
+	struct pollfd p = {.fd = j->nfds ? j->fds[0] : -1};
+
+	return poll(&p, 1, 0) > 0 && p.revents;
 }
 
 /* Those with a text of their own. */
@@ -190,8 +199,12 @@ static void serve_one(struct job *j)
 	rc = c ? job_prepare(j, c, args) : -ENOSYS;
 	if (!rc && nobody_waits(j))
 		rc = -ETIMEDOUT;
+	if (!rc && has_died(j))
+		rc = -EPIPE;
 	if (!rc)
 		rc = judge(j, c, args);
+	if (rc == 1 && has_died(j))
+		rc = -EPIPE;
 	if (rc == 1 && c && c->nr > 0) {
 		rc = syscall(c->nr, args[0], args[1], args[2], args[3], args[4], args[5]);
 		if (rc < 0)

@@ -16,6 +16,8 @@
  * OP4 A thread that serves guests waits OPENER_PATIENCE for it at most (ETIMEDOUT), and the opener
  *    does not begin what nobody waits for any more.  Other threads wait as long as the file system
  *    makes them, as they would without it: a call that hangs does not keep another one waiting.
+ * OP5 A call whose tapdisk has ended is not begun: a successor may have the disk by then, and its
+ *    record and files are not to be replaced by what the dead one had wanted.
  */
 #ifndef TAPDISK_OPENER_H
 #define TAPDISK_OPENER_H

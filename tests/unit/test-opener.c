@@ -451,6 +451,52 @@ START_TEST(an_opener_dies_with_its_tapdisk_and_holds_nothing)
 }
 END_TEST
 
+static void ask_and_wait(void)
+{
+	pid_t its = opener_pid();
+	char c, late[64];
+
+	SAY(write(told[1], &its, sizeof its) == sizeof its && read(told[0], &c, 1) == 1);
+	mkdir(own_dir(late), 0700);
+}
+
+/* It has asked: it waits for the answer. */
+static void wait_for_ask(pid_t pid)
+{
+	char path[64], text[64] = "";
+
+	snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
+	while (strtol(text, NULL, 10) != SYS_ppoll) {
+		FILE *f = fopen(path, "r");
+
+		ck_assert(f && fgets(text, sizeof text, f));
+		fclose(f);
+		usleep(1000);
+	}
+}
+
+START_TEST(what_a_dead_tapdisk_asked_for_is_not_begun)
+{
+	int sv[2];
+	pid_t pid, its;
+	char late[64];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
+	told[0] = told[1] = sv[1];
+	pid = start(ask_and_wait);
+	ck_assert_int_eq(read(sv[0], &its, sizeof its), sizeof its);
+	ck_assert_int_eq(kill(its, SIGSTOP), 0);
+	ck_assert_int_eq(write(sv[0], "", 1), 1);
+	wait_for_ask(pid);
+	ck_assert_int_eq(kill(pid, SIGKILL), 0);
+	ck_assert_int_eq(status_of(pid), -SIGKILL);
+	ck_assert_int_eq(kill(its, SIGCONT), 0);
+	wait_for_end(its);
+	snprintf(late, sizeof late, DIR_NAME "/td3-%d", (int)pid);
+	ck_assert(access(late, F_OK) < 0 && errno == ENOENT);
+}
+END_TEST
+
 /* --- a tapdisk taken over --- */
 
 static int open_by_itself(const char *path)
@@ -755,6 +801,7 @@ int main(void)
 	ADD(what_nobody_waits_for_any_more_is_not_begun, 0, 1);
 	ADD(a_tapdisk_outlives_its_opener, 0, 1);
 	ADD(an_opener_dies_with_its_tapdisk_and_holds_nothing, 0, 1);
+	ADD(what_a_dead_tapdisk_asked_for_is_not_begun, 0, 1);
 	ADD(no_call_goes_past_the_opener, 0, 1);
 	ADD(what_no_host_has_named_is_refused, 0, 3);
 	ADD(an_image_of_a_read_only_disk_is_not_written, 0, 1);
