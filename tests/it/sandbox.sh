@@ -19,7 +19,8 @@ inside()
 {
 	[ -z "${whole:-}" ] || grep -q '^Seccomp:.2$' "/proc/$pid/status" || fail "no filter: $(grep Seccomp "/proc/$pid/status")"
 	grep -q '^NoNewPrivs:.1$' "/proc/$pid/status" || fail "new privileges"
-	grep -q '^CapEff:.0*$' "/proc/$pid/status" || [ "$(id -u)" != 0 ] || fail "capabilities: $(grep CapEff "/proc/$pid/status")"
+	# without an opener, as in a build with sanitizers, it keeps the two that it opens files by
+	grep -qE "^CapEff:.0*(${whole:+no }80002)?$" "/proc/$pid/status" || [ "$(id -u)" != 0 ] || fail "capabilities: $(grep CapEff "/proc/$pid/status")"
 }
 
 truncate -s 8M a.img
