@@ -143,3 +143,13 @@ done < <(sed -n '/^A disk in one command/,/^A disk for a Xen guest/s/^    //p' "
 for page in README doc/block-tap.7 doc/tapdisk-disk.7; do
 	has "$page" "$(grep -m 1 -A 4 HVM "$top_srcdir/$page")" script=block-tap
 done
+
+# --- what the package is built from, the README, quickstart and the lab install -----------------------------------------------------
+n=0
+while read -r package; do
+	for list in README quickstart tests/xen/build; do
+		grep -qw -- "$package" "$top_srcdir/$list" || fail "$list does not name $package, which debian/control asks for"
+	done
+	n=$((n + 1))
+done < <(sed -n '/^Build-Depends:/,/^Standards-Version:/s/^ \([a-z0-9.+-]*-dev\),$/\1/p' "$top_srcdir/debian/control")
+[ $n -ge 8 ] || fail "$n packages were found in debian/control"
