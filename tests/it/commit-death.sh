@@ -89,6 +89,8 @@ sweep() # IMAGE STEP
 		# it may die before it has answered, and is not to have begun then, or to go on
 		job commit -a "$WORK/$1.$T" -w >told 2>&1
 		rm -f trouble
+		# its sockets are closed before it is gone
+		! grep -q "ended before it answered" told || until_true 10 gone "$pid"
 		if alive; then
 			grep -q "concluded" told || fail "$T, $1, $k: alive, and: $(cat told)"
 			rm "$1.$T"
