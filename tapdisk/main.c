@@ -12,6 +12,7 @@
 #include "lib/io/clock.h"
 #include "lib/ctl-dir.h"
 #include "lib/output.h"
+#include "tapdisk/blkif/blkif-poll.h"
 #include "tapdisk/ctl/ctl-report.h"
 #include "tapdisk/ctl/ctl.h"
 #include "tapdisk/opener/opener.h"
@@ -149,6 +150,7 @@ int main(int argc, char **argv)
 	if (rc < 0)
 		return -rc;
 	limits();
+	blkif_idle_open();
 	/* a ring for each engine of each thread */
 	rc = sandbox_enter(2 * queue_threads(), &err);
 	if (rc < 0) {

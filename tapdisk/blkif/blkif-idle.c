@@ -26,18 +26,20 @@
 #define STEP  UINT64_C(50000)   /* ns: the longest time between two looks that is our own */
 #define LOST  UINT64_C(5000000) /* ns that others may have had of our processor since a look */
 
+static int stat_fd = -1; /* of /proc/stat */
+
+void blkif_idle_open(void)
+{
+	stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+}
+
 /* Ticks of all CPUs since the start: those idle (waiting for a disk is idle too), and all. */
 static bool read_ticks(uint64_t *idle, uint64_t *total)
 {
 	unsigned long long v[8] = {0};
 	char line[512];
-	ssize_t n;
-	int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+	ssize_t n = pread(stat_fd, line, sizeof line - 1, 0);
 
-	if (fd < 0)
-		return false;
-	n = read(fd, line, sizeof line - 1);
-	close(fd);
 	line[n > 0 ? n : 0] = 0;
 	if (sscanf(line, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3],
 		   &v[4], &v[5], &v[6], &v[7]) < 4)

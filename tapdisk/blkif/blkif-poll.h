@@ -49,6 +49,8 @@ struct blkif_idle {
 	bool says;
 };
 
+/* Once, before the sandbox: a thread that serves would have to ask its opener for the file. */
+void blkif_idle_open(void);
 /* Was so much of the host's CPU time idle lately?  0 percent: in any case. */
 bool blkif_idle_judge(struct blkif_idle *h, unsigned percent, uint64_t now);
 /* So much time passed between two looks at the clock with nothing to do: we burnt it, or, if it is

@@ -17,6 +17,8 @@ create() # TYPE:PATH ARG...: pid, minor
 }
 inside()
 {
+	# what a thread that serves looks at again and again is open: it waits for no opener
+	readlink "/proc/$pid"/fd/* | grep -qx /proc/stat || fail "/proc/stat is not open"
 	[ -z "${whole:-}" ] || grep -q '^Seccomp:.2$' "/proc/$pid/status" || fail "no filter: $(grep Seccomp "/proc/$pid/status")"
 	grep -q '^NoNewPrivs:.1$' "/proc/$pid/status" || fail "new privileges"
 	# without an opener, as in a build with sanitizers, it keeps the two that it opens files by
