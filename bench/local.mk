@@ -20,27 +20,31 @@ EXTRA_DIST += \
 	bench/engines \
 	bench/quick \
 	bench/nbd \
+	bench/rbd \
 	bench/vhd \
 	bench/qcow \
 	bench/scale \
 	bench/sandbox \
+	bench/copies \
 	bench/xen \
 	bench/results.md \
 	bench/results.svg
 
 # Each writes bench/report.md and bench/report.svg; bench/README.
 BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
-.PHONY: bench bench-all bench-engines bench-quick bench-nbd bench-vhd bench-qcow bench-scale bench-sandbox bench-xen
+.PHONY: bench bench-all bench-engines bench-quick bench-nbd bench-rbd bench-vhd bench-qcow bench-scale bench-sandbox bench-copies bench-xen
 bench: all
 	$(BENCH) ring null
 bench-all: all
-	$(BENCH) ring null engines nbd vhd qcow scale sandbox
+	$(BENCH) ring null engines nbd rbd vhd qcow scale sandbox copies
 bench-engines: all
 	$(BENCH) engines
 bench-quick: all
 	$(BENCH) quick
 bench-nbd: all
 	$(BENCH) nbd
+bench-rbd: all
+	$(BENCH) rbd
 bench-vhd: all
 	$(BENCH) vhd
 bench-qcow: all
@@ -49,6 +53,8 @@ bench-scale: all
 	$(BENCH) scale
 bench-sandbox: all
 	$(BENCH) sandbox
+bench-copies: all
+	$(BENCH) copies
 bench-xen: all
 	$(BENCH) xen
 CLEANFILES += bench/report.tsv bench/report.md bench/report.svg

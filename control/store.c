@@ -164,21 +164,12 @@ int store_begin(struct store *s)
 	return s->t != XBT_NULL ? 0 : -errno;
 }
 
-int store_commit(struct store *s)
+int store_end(struct store *s, int rc)
 {
-	xs_transaction_t t = s->t;
+	bool ended = xs_transaction_end(s->xs, s->t, rc != 0);
 
 	s->t = XBT_NULL;
-	return xs_transaction_end(s->xs, t, false) ? 0 : -errno;
-}
-
-void store_abort(struct store *s)
-{
-	xs_transaction_t t = s->t;
-
-	s->t = XBT_NULL;
-	if (t != XBT_NULL)
-		xs_transaction_end(s->xs, t, true);
+	return ended || rc ? rc : -errno;
 }
 
 int store_watch(struct store *s, const char *path, const char *token)

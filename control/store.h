@@ -3,7 +3,7 @@
  * xenstore, as tapback and tap-vbd use it: a thin layer over libxenstore.
  *
  * A path is dir + "/" + key (key may be NULL); a relative path is below the own domain's directory,
- * so that it works in a driver domain.  Between store_begin() and store_commit() all reads and
+ * so that it works in a driver domain.  Between store_begin() and store_end() all reads and
  * writes belong to that transaction.  Calls wait for xenstored and for nobody else.  One thread.
  */
 #ifndef TD_CONTROL_STORE_H
@@ -43,8 +43,9 @@ int store_remove(struct store *s, const char *dir, const char *key);
 int store_owner(struct store *s, const char *path, unsigned owner, unsigned reader);
 
 int store_begin(struct store *s);
-int store_commit(struct store *s); /* -EAGAIN: somebody else was faster; do the whole again */
-void store_abort(struct store *s);
+/* rc: of what was done in it; not 0: it is undone.  rc, or -errno; -EAGAIN: somebody else was
+ * faster: do the whole again. */
+int store_end(struct store *s, int rc);
 
 int store_watch(struct store *s, const char *path, const char *token);
 void store_unwatch(struct store *s, const char *path, const char *token);

@@ -31,3 +31,4 @@ dist_man_MANS += \
 	doc/block-tap.7 \
 	doc/tapdisk-cache.7 \
 	doc/tapdisk-disk.7
+EXTRA_DIST += doc/pool

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/nbd-uri.h"
+
 static const struct td_driver *const drivers[] = {
 	&td_driver_raw,   &td_driver_vhd,  &td_driver_null, &td_driver_empty,
 	&td_driver_qcow2, &td_driver_qcow, &td_driver_nbd,
@@ -45,6 +47,15 @@ const struct td_driver *td_driver_parse(const char *spec, const char **path, str
 {
 	const char *colon = strchr(spec, ':');
 	char type[32];
+
+	if (nbd_is_spec(spec) && strncmp(spec, "nbd:", 4)) { /* a URI of another scheme */
+		if (strlen(spec) > 4095) {
+			td_fail(err, ENAMETOOLONG, "the URI is longer than 4095 bytes");
+			return NULL;
+		}
+		*path = spec;
+		return &td_driver_nbd;
+	}
 
 	if (!colon || colon == spec || !colon[1]) {
 		td_fail(err, EINVAL,

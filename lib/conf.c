@@ -35,8 +35,7 @@ static FILE *conf_open(const char *path)
 	return f;
 }
 
-/* Without the white space around it. */
-static char *trim(char *s)
+char *td_conf_trim(char *s)
 {
 	char *end;
 
@@ -54,14 +53,14 @@ static int one_line(char *line, int (*set)(const char *, const char *, void *, s
 	char *key, *eq;
 
 	line[strcspn(line, "#")] = 0;
-	key = trim(line);
+	key = td_conf_trim(line);
 	if (!*key)
 		return 0;
 	eq = strchr(key, '=');
 	if (!eq)
 		return td_fail(why, EINVAL, "'%.100s' is not of the form key = value", key);
 	*eq = 0;
-	return set(trim(key), trim(eq + 1), arg, why);
+	return set(td_conf_trim(key), td_conf_trim(eq + 1), arg, why);
 }
 
 int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err),

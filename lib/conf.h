@@ -20,4 +20,7 @@ const char *td_conf_path(void);
 int td_conf_read(int (*set)(const char *key, const char *value, void *arg, struct td_err *err),
 		 void *arg, struct td_err *err);
 
+/* What stands between the white space at both ends of s, which is cut short. */
+char *td_conf_trim(char *s);
+
 #endif

@@ -96,7 +96,8 @@ static bool ctl_name_is(const char *name, const char *prefix, pid_t pid, bool mi
 	       name[n + strspn(name + n, "0123456789")] == 0;
 }
 
-static const char *const ctl_of_a_disk[] = {"nbd", "nbd-old", "nbdserver", "nbdserver-new"};
+static const char *const ctl_of_a_disk[] = {"nbd",       "nbd-old",       "nbd-ro",
+					    "nbdserver", "nbdserver-new", "nbdexport"};
 
 void td_ctl_unlink_sockets(pid_t pid)
 {
@@ -111,6 +112,9 @@ void td_ctl_unlink_sockets(pid_t pid)
 			its |= ctl_name_is(e->d_name, ctl_of_a_disk[i], pid, true);
 		if (its)
 			unlinkat(dirfd(dir), e->d_name, 0);
+		else if (ctl_name_is(e->d_name, ".root.", pid,
+				     false)) /* tapdisk/sandbox/sandbox.c */
+			unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR);
 	}
 	if (dir)
 		closedir(dir);
@@ -176,30 +180,39 @@ static void ctl_ring_remove(int dir, const char *name)
 	unlinkat(dir, name, 0);
 }
 
-int td_ctl_disk_path(int minor, char *path)
+/* A minor's file in the control directory. */
+static int path_of(const char *what, int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/disk%d", td_ctl_dir(), minor) < PATH_MAX
+	return snprintf(path, PATH_MAX, "%s/%s%d", td_ctl_dir(), what, minor) < PATH_MAX
 		       ? 0
 		       : -ENAMETOOLONG;
+}
+
+int td_ctl_disk_path(int minor, char *path)
+{
+	return path_of("disk", minor, path);
 }
 
 int td_ctl_flush_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/flush%d", td_ctl_dir(), minor) < PATH_MAX
-		       ? 0
-		       : -ENAMETOOLONG;
+	return path_of("flush", minor, path);
 }
 
 int td_ctl_redo_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/redo%d", td_ctl_dir(), minor) < PATH_MAX
-		       ? 0
-		       : -ENAMETOOLONG;
+	return path_of("redo", minor, path);
 }
 
 int td_ctl_left_path(int minor, char *path)
 {
-	return snprintf(path, PATH_MAX, "%s/left%d", td_ctl_dir(), minor) < PATH_MAX
+	return path_of("left", minor, path);
+}
+
+int td_ctl_full_path(int minor, char *path)
+{
+	const char *env = getenv(TD_CTL_DIR_ENV), *dir = env && *env ? env : "/run";
+
+	return snprintf(path, PATH_MAX, "%s/tapdisk-enospc%d", dir, minor) < PATH_MAX
 		       ? 0
 		       : -ENAMETOOLONG;
 }
@@ -271,6 +284,8 @@ void td_ctl_record_sweep(int minor)
 	if (!td_ctl_redo_path(minor, path))
 		unlink(path);
 	if (!td_ctl_left_path(minor, path))
+		unlink(path);
+	if (!td_ctl_full_path(minor, path))
 		unlink(path);
 }
 

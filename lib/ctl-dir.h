@@ -40,6 +40,8 @@ int td_ctl_flush_path(int minor, char *path);
 int td_ctl_redo_path(int minor, char *path);
 /* What a connection to an NBD server has left (drivers/nbd/nbd.h). */
 int td_ctl_left_path(int minor, char *path);
+/* By which a toolstack knows that a disk's leaf is full (MI10 of tapdisk/mirror/mirror.h). */
+int td_ctl_full_path(int minor, char *path);
 /* Takes all of these away, and the notes of td_ctl_move(). */
 void td_ctl_record_sweep(int minor);
 

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/conf.h"
+
 int td_disks_dir(int which, char *out, size_t size)
 {
 	static const char *const built_in[] = {"/run/tapdisk/disks.d",
@@ -39,18 +41,6 @@ bool td_disks_any(void)
 
 /* --- a file --- */
 
-static char *trim(char *s)
-{
-	char *end;
-
-	s += strspn(s, " \t");
-	end = s + strlen(s);
-	while (end > s && strchr(" \t\r\n", end[-1]))
-		end--;
-	*end = 0;
-	return s;
-}
-
 static int add_word(char *words, char *line, const char *file, int n, struct td_err *err)
 {
 	char *eq = strchr(line, '=');
@@ -61,7 +51,8 @@ static int add_word(char *words, char *line, const char *file, int n, struct td_
 		return td_fail(err, EINVAL, "%s, line %d: '%.100s' is not of the form key = value",
 			       file, n, line);
 	*eq = 0;
-	len = snprintf(words + at, TD_DISK_WORDS - at, "%s=%s\n", trim(line), trim(eq + 1));
+	len = snprintf(words + at, TD_DISK_WORDS - at, "%s=%s\n", td_conf_trim(line),
+		       td_conf_trim(eq + 1));
 	if (len < 0 || (size_t)len >= TD_DISK_WORDS - at)
 		return td_fail(err, EINVAL, "%s, line %d: too many words for one image", file, n);
 	return 0;
@@ -85,10 +76,10 @@ int td_disks_read(const char *file, void (*fn)(const char *image, const char *wo
 			rc = td_fail(err, EINVAL, "%s, line %d: the line is too long", file, n);
 			break;
 		}
-		s = trim(line);
+		s = td_conf_trim(line);
 		if (*s != '[') {
 			s[strcspn(s, "#")] = 0;
-			s = trim(s);
+			s = td_conf_trim(s);
 			if (*s && !*image)
 				rc = td_fail(err, EINVAL, "%s, line %d: no [/path] stands above it",
 					     file, n);

@@ -9,6 +9,8 @@ lib_libtd_a_SOURCES = \
 	lib/ctl-client.h \
 	lib/ctl-dir.c \
 	lib/ctl-dir.h \
+	lib/dial.c \
+	lib/dial.h \
 	lib/disk-words.c \
 	lib/disk-words.h \
 	lib/json-get.c \
@@ -19,11 +21,17 @@ lib_libtd_a_SOURCES = \
 	lib/log-out.c \
 	lib/log-out.h \
 	lib/log.c \
+	lib/marker.c \
+	lib/marker.h \
 	lib/msg.c \
 	lib/msg.h \
 	lib/nbd-proto.h \
+	lib/nbd-uri.c \
+	lib/nbd-uri.h \
 	lib/output.c \
 	lib/output.h \
+	lib/pass-fd.c \
+	lib/pass-fd.h \
 	lib/passed.c \
 	lib/passed.h \
 	lib/path.c \
@@ -39,6 +47,8 @@ lib_libtd_a_SOURCES = \
 	lib/redo-inside.h \
 	lib/redo.c \
 	lib/redo.h \
+	lib/seccomp.c \
+	lib/seccomp.h \
 	lib/settle.c \
 	lib/settle.h \
 	lib/shm-dir.c \
@@ -51,5 +61,6 @@ lib_libtd_a_SOURCES = \
 	lib/zeroes.h
 include lib/io/local.mk
 include lib/fiber/local.mk
+include lib/tls/local.mk
 # what a program that stands on lib links
 TD_LIBS = lib/libtd.a $(JANSSON_LIBS) $(EV_LIBS) $(AIO_LIBS) $(URING_LIBS)

@@ -44,6 +44,7 @@ enum {
 };
 #define NBD_REP_ERR_UNSUP   0x80000001u
 #define NBD_REP_ERR_INVALID 0x80000003u
+#define NBD_REP_ERR_TLS     0x80000005u /* TLS_REQD */
 #define NBD_REP_ERR_TOO_BIG 0x80000009u
 #define NBD_REP_ERROR       0x80000000u /* the bit that all of these have */
 
@@ -88,8 +89,10 @@ enum {
 	NBD_CHUNK_DONE = 1u << 0, /* its flag */
 	NBD_CHUNK_NONE = 0,
 	NBD_CHUNK_DATA = 1,
+	NBD_CHUNK_HOLE = 2,
 	NBD_CHUNK_STATUS = 5,
 	NBD_CHUNK_ERROR = 0x8001,
+	NBD_CHUNK_IS_ERROR = 0x8000, /* the bit that all of these have */
 };
 
 enum { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 }; /* of base:allocation */

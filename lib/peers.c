@@ -142,51 +142,65 @@ static enum td_peer role_of(const char *word)
 					    : TD_PEER_AWAY;
 }
 
-/* " 0: cs:Connected ro:Primary/Secondary ds:...", one line for each device, or for each of its
- * peers. */
-static void read_roles(const char *path, const struct td_peers *p, enum td_peer *roles)
+/* " 0: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----", one line for each device,
+ * or for each of its peers. */
+static void read_roles(const char *path, const struct td_peers *p, enum td_peer *roles,
+		       struct td_peers_view *out)
 {
 	FILE *f = fopen(path, "re");
-	char line[512], word[16];
+	char line[512], word[16], half[16], flags[8];
 	enum td_peer role;
 	unsigned minor;
+	int n;
 
 	while (f && fgets(line, sizeof line, f)) {
-		if (sscanf(line, " %u: cs:%*63s ro:%*31[^/]/%15[A-Za-z]", &minor, word) != 2)
+		n = sscanf(line,
+			   " %u: cs:%*63s ro:%*31[^/]/%15[A-Za-z] ds:%*31[^/]/%15[A-Za-z] %*c %7s",
+			   &minor, word, half, flags);
+		if (n < 2)
 			continue;
 		role = role_of(word);
-		for (unsigned i = 0; i < p->n; i++)
-			if (p->minor[i] == minor && role > roles[i])
+		for (unsigned i = 0; i < p->n; i++) {
+			if (p->minor[i] != minor)
+				continue;
+			if (role > roles[i])
 				roles[i] = role;
+			/* s: its I/O waits, until the peer has been turned off */
+			if (role == TD_PEER_AWAY && n == 4 && !strcmp(half, "DUnknown") &&
+			    flags[0] != 's') {
+				out->cut_off = true;
+				out->cut = minor;
+			}
+		}
 	}
 	if (f)
 		fclose(f);
 }
 
-enum td_peer td_peers_look(const struct td_peers *p, unsigned *minor)
+void td_peers_look(const struct td_peers *p, struct td_peers_view *out)
 {
-	enum td_peer roles[TD_PEERS_MAX] = {TD_PEER_NONE}, worst = TD_PEER_NONE;
+	enum td_peer roles[TD_PEERS_MAX] = {TD_PEER_NONE};
 	char path[PATH_MAX];
 	glob_t g;
 
+	*out = (struct td_peers_view){.role = TD_PEER_NONE};
 	if (!p->n)
-		return TD_PEER_NONE;
+		return;
 	if (!td_host_path(path, sizeof path, "/proc/drbd"))
-		read_roles(path, p, roles);
+		read_roles(path, p, roles, out);
 	if (!td_host_path(path, sizeof path,
 			  "/sys/kernel/debug/drbd/resources/*/connections/*/*/proc_drbd") &&
 	    !glob(path, GLOB_NOSORT, NULL, &g)) {
 		for (size_t i = 0; i < g.gl_pathc; i++)
-			read_roles(g.gl_pathv[i], p, roles);
+			read_roles(g.gl_pathv[i], p, roles, out);
 		globfree(&g);
 	}
 	for (unsigned i = 0; i < p->n; i++) {
 		if (roles[i] == TD_PEER_NONE)
 			roles[i] = TD_PEER_UNSEEN;
-		if (roles[i] > worst && minor)
-			*minor = p->minor[i];
-		if (roles[i] > worst)
-			worst = roles[i];
+		if (roles[i] > out->role) {
+			out->role = roles[i];
+			out->device = p->minor[i];
+		}
 	}
-	return worst;
 }

@@ -41,8 +41,15 @@ void td_peers_find(dev_t dev, struct td_peers *out);
  * page caches in agreement itself. */
 void td_peers_find_image(const char *path, struct td_peers *out);
 
-/* The role of their peers.  minor: whose that is; it may be NULL. */
-enum td_peer td_peers_look(const struct td_peers *p, unsigned *minor);
+struct td_peers_view {
+	enum td_peer role; /* of the peers: the one of most weight */
+	unsigned device;   /* whose peer that is */
+	bool cut_off;      /* a peer is away, this host writes, and DRBD does not know that the
+			    * peer's half is outdated */
+	unsigned cut;      /* which device's that is */
+};
+
+void td_peers_look(const struct td_peers *p, struct td_peers_view *out);
 
 const char *td_peer_name(enum td_peer role); /* "Primary", as DRBD calls it */
 

@@ -247,6 +247,7 @@ int td_redo_apply(struct td_redo *r, struct td_file *f, struct td_image *image, 
 
 	if (!td_redo_pending(r))
 		return 0;
+	redo_drop_held(h);
 	if (has_failed(r, f, image)) {
 		td_redo_fail(r);
 		if (!image->lost)

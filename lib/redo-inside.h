@@ -74,6 +74,8 @@ int redo_next(const struct td_redo *r, unsigned i, uint32_t *at, struct redo_rec
 /* A half without records.  `used' goes first: what stands before `from' is in the file, with what
  * came after it, and never counts again. */
 void redo_empty(struct redo_head *h, unsigned i);
+/* Of the half that is written to, only what counts stays (E4). */
+void redo_drop_held(struct redo_head *h);
 /* Maps what is there, if it is a log of this version and boot that makes sense: 0; -ENODATA: of
  * another boot; or -errno. */
 int redo_map(const char *path, struct td_redo **out);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,22 +13,36 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/fiber/call.h"
 #include "lib/io/file.h"
 #include "lib/keep.h"
 #include "lib/redo-inside.h"
 
+/* Once that could be read, it stays so. */
 void td_redo_boot(char boot[40])
 {
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static char known[40];
 	ssize_t n;
+	int fd;
 
-	memset(boot, 0, 40);
+	pthread_mutex_lock(&lock);
+	memcpy(boot, known, 40);
+	pthread_mutex_unlock(&lock);
+	if (*boot)
+		return;
+	fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
 	n = read(fd, boot, 36);
-	if (n < 36)
-		memset(boot, 0, 40);
 	close(fd);
+	if (n < 36) {
+		memset(boot, 0, 40);
+		return;
+	}
+	pthread_mutex_lock(&lock);
+	memcpy(known, boot, 40);
+	pthread_mutex_unlock(&lock);
 }
 
 void redo_empty(struct redo_head *h, unsigned i)
@@ -166,7 +181,7 @@ static bool name_aside(const char *path)
 	return true;
 }
 
-struct td_redo *td_redo_new(const char *path)
+static struct td_redo *new_log(const char *path)
 {
 	struct td_redo *r = NULL;
 	char making[PATH_MAX];
@@ -199,11 +214,15 @@ struct td_redo *td_redo_new(const char *path)
 	return calloc(1, sizeof *r);
 }
 
-/* What does not count was never answered. */
-static void drop_held(struct redo_head *h)
+/* What does not count was never answered, or is in the file: a death may have come between the last
+ * stores of td_redo_done(). */
+void redo_drop_held(struct redo_head *h)
 {
+	uint32_t from = h->h[h->now].from, counts = h->held ? h->held - 1 : 0;
+
 	if (h->held)
-		__atomic_store_n(&h->h[h->now].used, h->held - 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&h->h[h->now].used, counts < from ? from : counts,
+				 __ATOMIC_RELEASE);
 	__atomic_store_n(&h->held, 0, __ATOMIC_RELEASE);
 }
 
@@ -213,14 +232,14 @@ int redo_take(const char *path, struct td_redo **out)
 
 	if (rc < 0)
 		return rc;
-	drop_held((*out)->head);
+	redo_drop_held((*out)->head);
 	for (unsigned i = 0; i < 2; i++)
 		if (!(*out)->head->h[i].used)
 			redo_empty((*out)->head, i);
 	return 0;
 }
 
-int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_err *err)
+static int adopt_log(const char *path, bool must, struct td_redo **out, struct td_err *err)
 {
 	int rc = redo_take(path, out);
 
@@ -238,8 +257,47 @@ int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_e
 			       "that were not in it yet: what guests had "
 			       "written may be lost; `tap-ctl free -f' gives it up",
 			       path);
-	*out = td_redo_new(path);
+	*out = new_log(path);
 	return *out ? 0 : td_fail(err, ENOMEM, "out of memory for %s", path);
+}
+
+struct wanted {
+	const char *path;
+	bool must;
+	struct td_redo *log;
+	struct td_err *err;
+};
+
+static long new_run(void *arg)
+{
+	struct wanted *w = arg;
+
+	w->log = new_log(w->path);
+	return 0;
+}
+
+static long adopt_run(void *arg)
+{
+	struct wanted *w = arg;
+
+	return adopt_log(w->path, w->must, &w->log, w->err);
+}
+
+struct td_redo *td_redo_new(const char *path)
+{
+	struct wanted w = {.path = path};
+
+	td_call(new_run, &w);
+	return w.log;
+}
+
+int td_redo_adopt(const char *path, bool must, struct td_redo **out, struct td_err *err)
+{
+	struct wanted w = {path, must, *out, err};
+	int rc = (int)td_call(adopt_run, &w);
+
+	*out = w.log;
+	return rc;
 }
 
 void td_redo_free(struct td_redo *r)

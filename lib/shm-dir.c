@@ -48,7 +48,7 @@ static int open_ours(const char *path)
 
 	if (fd < 0)
 		return -errno;
-	if (!fstat(fd, &st) && st.st_uid == geteuid() && !(st.st_mode & 022))
+	if (!fstat(fd, &st) && (!st.st_uid || st.st_uid == geteuid()) && !(st.st_mode & 022))
 		return fd;
 	close(fd);
 	return -EPERM;

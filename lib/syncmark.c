@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-dir.h"
+#include "lib/fiber/call.h"
 #include "lib/keep.h"
 #include "td/io.h"
 
@@ -22,14 +23,21 @@ struct page {
 	struct td_sync_mark mark;
 };
 
+struct making {
+	const char *path;
+	bool failed;
+	struct page *page;
+};
+
 /* Written whole before it replaces a predecessor's. */
-static int make_page(const char *path, bool failed, struct page **out)
+static long make_page(void *arg)
 {
+	struct making *m = arg;
 	char making[PATH_MAX];
 	struct page *p = MAP_FAILED;
 	int fd, rc;
 
-	if (snprintf(making, sizeof making, "%s.new", path) >= (int)sizeof making)
+	if (snprintf(making, sizeof making, "%s.new", m->path) >= (int)sizeof making)
 		return -ENAMETOOLONG;
 	fd = td_keep_new(making, sizeof *p);
 	if (fd < 0)
@@ -39,9 +47,9 @@ static int make_page(const char *path, bool failed, struct page **out)
 	close(fd);
 	if (!rc) {
 		p->size = sizeof *p;
-		p->mark.failed = failed;
+		p->mark.failed = m->failed;
 		__atomic_store_n(&p->magic, MAGIC, __ATOMIC_RELEASE);
-		rc = rename(making, path) < 0 ? -errno : 0;
+		rc = rename(making, m->path) < 0 ? -errno : 0;
 	}
 	if (rc < 0) {
 		if (p != MAP_FAILED)
@@ -49,24 +57,24 @@ static int make_page(const char *path, bool failed, struct page **out)
 		unlink(making);
 		return rc;
 	}
-	*out = p;
+	m->page = p;
 	return 0;
 }
 
 struct td_sync_mark *syncmark_open(int minor, bool failed)
 {
-	struct page *p = NULL;
 	char path[PATH_MAX];
+	struct making m = {path, failed, NULL};
 	int rc = td_ctl_flush_path(minor, path);
 
 	if (!rc)
-		rc = make_page(path, failed, &p);
+		rc = (int)td_call(make_page, &m);
 	if (rc < 0)
 		td_log(LOG_WARNING,
 		       "minor %d: no note of its flushes: %s: one that fails while this process "
 		       "dies is not known to the next",
 		       minor, strerror(-rc));
-	return p ? &p->mark : NULL;
+	return m.page ? &m.page->mark : NULL;
 }
 
 void syncmark_close(struct td_sync_mark *m)
@@ -75,12 +83,18 @@ void syncmark_close(struct td_sync_mark *m)
 		munmap((char *)m - offsetof(struct page, mark), sizeof(struct page));
 }
 
+void syncmark_fail(struct td_sync_mark *m)
+{
+	if (m)
+		__atomic_fetch_add(&m->failed, 1, __ATOMIC_RELEASE);
+}
+
 void syncmark_unlink(int minor)
 {
 	char path[PATH_MAX];
 
 	if (!td_ctl_flush_path(minor, path))
-		unlink(path);
+		td_call_unlink(path);
 }
 
 static double seconds_since(uint64_t ns)
@@ -116,8 +130,8 @@ static const char *past_failure(int minor, char *text, size_t size)
 
 	if (td_ctl_flush_path(minor, path))
 		return NULL;
-	past = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (past < 0 && errno == ENOENT)
+	past = td_call_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (past == -ENOENT)
 		return NULL;
 	n = past < 0 ? -1 : read(past, &was, sizeof was);
 	if (past >= 0)

@@ -10,7 +10,8 @@
  *
  * F1 before an fdatasync goes to the kernel, it is counted as begun in a page that outlives the
  *    process (struct td_sync_mark)
- * F2 its failure is in that page before it is counted as ended, and before it is reported
+ * F2 its failure is in that page before it is counted as ended, and before it is reported; and so
+ *    is any other failure after which the disk has failed (syncmark_fail())
  * F3 the failure stays there until the disk is closed.  A process that takes the disk over copies
  *    it to a page of its own before the old page is removed, and before it opens the image: its own
  *    open may be the one to which the kernel reports the error, and may fail, and the next process
@@ -44,6 +45,7 @@ struct td_sync_mark;
  * none, which is logged. */
 struct td_sync_mark *syncmark_open(int minor, bool failed);
 void syncmark_close(struct td_sync_mark *m); /* the file stays; NULL is fine */
+void syncmark_fail(struct td_sync_mark *m);  /* NULL is fine */
 void syncmark_unlink(int minor);
 int syncmark_past(int minor); /* -EIO: by that page, the disk has failed, which is logged; or 0 */
 bool syncmark_failed(int minor); /* the same question, for tools that only look: not logged */

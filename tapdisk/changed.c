@@ -34,6 +34,7 @@ struct changed {
 	uint8_t *dirty; /* chunks of next that are not in the file */
 	uint32_t dirty_from, dirty_to;
 	struct td_list waiting, round; /* changes, by td_req.link */
+	ev_prepare gather; /* never started: fed to the loop by the first change that waits */
 	struct log_write writes[WRITES];
 	unsigned under_way;
 	int err; /* of the round */
@@ -120,7 +121,12 @@ static void set_written(struct changed *c, const struct td_req *req)
 
 /* --- a round (CB4) --- */
 
-static void round_begin(struct changed *c);
+/* CB4: at the end of this turn of the loop, when all that it brings is there. */
+static void round_soon(struct changed *c)
+{
+	if (!td_list_empty(&c->waiting) && !ev_is_pending(&c->gather))
+		ev_feed_event(c->io->loop, &c->gather, EV_CUSTOM);
+}
 
 static void round_end(struct changed *c)
 {
@@ -139,7 +145,7 @@ static void round_end(struct changed *c)
 			set_written(c, td_entry(l, struct td_req, link));
 		td_list_add(&done, l);
 	}
-	round_begin(c); /* so that those who come by what follows wait for the next */
+	round_soon(c);
 	while ((l = td_list_pop(&done))) {
 		struct td_req *req = td_entry(l, struct td_req, link);
 
@@ -214,13 +220,11 @@ static void pump(struct changed *c)
 	}
 }
 
-/* With all that wait, if there are any. */
+/* With all that wait. */
 static void round_begin(struct changed *c)
 {
 	struct td_list *l;
 
-	if (td_list_empty(&c->waiting))
-		return;
 	while ((l = td_list_pop(&c->waiting))) {
 		add_bits(c, td_entry(l, struct td_req, link));
 		td_list_add(&c->round, l);
@@ -229,6 +233,14 @@ static void round_begin(struct changed *c)
 	pump(c);
 	if (!c->under_way) /* what an earlier round has written, which failed for others */
 		round_end(c);
+}
+
+static void on_gather(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+	struct changed *c = w->data;
+
+	if (td_list_empty(&c->round)) /* else that one's end comes back here */
+		round_begin(c);
 }
 
 static void say_beyond(struct changed *c, const struct td_req *req)
@@ -251,7 +263,7 @@ static bool holds(struct td_gate *g, struct td_req *req)
 		return false;
 	td_list_add(&c->waiting, &req->link);
 	if (td_list_empty(&c->round))
-		round_begin(c);
+		round_soon(c);
 	return true;
 }
 
@@ -307,6 +319,7 @@ static int load(struct changed *c, uint64_t size, struct td_err *err)
 
 static void free_log(struct changed *c)
 {
+	ev_clear_pending(c->io->loop, &c->gather);
 	td_file_close(c->file);
 	free(c->bits);
 	free(c->next);
@@ -327,6 +340,9 @@ int changed_open(const char *path, struct td_image *image, struct td_io *io, boo
 	c->doubt = left;
 	td_list_init(&c->waiting);
 	td_list_init(&c->round);
+	ev_init(&c->gather, on_gather);
+	ev_set_priority(&c->gather, TD_PRI_COMMIT);
+	c->gather.data = c;
 	/* without a lock: who else may write it holds one of the storage manager's own */
 	rc = td_file_open(io, path, TD_FILE_SHARED, &c->file, err);
 	if (!rc)

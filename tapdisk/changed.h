@@ -10,8 +10,9 @@
  * CB3 Where the log cannot be written, the changes that need it fail with its error, and those
  *     that come later try again: nothing is changed without its bit.  For want of space they wait
  *     as writes do (C7).
- * CB4 One round of writes to the log is under way at a time.  It covers all changes that wait,
- *     4 KiB of bits at a time; a change whose bits are in the file already does not wait.
+ * CB4 One round of writes to the log is under way at a time.  It begins at the end of a turn of the
+ *     loop, and covers all changes that wait by then, 4 KiB of bits at a time; a change whose bits
+ *     are in the file already does not wait.
  * CB5 The log is made durable when the disk is paused or closed, and the pause or close succeeds
  *     only then: the program that reads the log afterwards marks it as consistent.  A power cut
  *     before that may lose bits of changes that the disk has kept: therefore the program that has

@@ -8,8 +8,15 @@
 #include "lib/bytes.h"
 #include "lib/fiber/await.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 
-#define CHUNK      (512u << 10)  /* LC8 */
+#define CHUNK      (512u << 10) /* bytes of a piece, at most (LC8) */
+#define PIECE      (64u << 10)  /* and where guests ask, at least */
+#define SHARE      19           /* a pause is so many times as long as its piece took, at most */
+#define FLOOR      (8u << 20)   /* bytes a second, unless the job has a rate */
+#define LOOK_BACK  0.2          /* s in which is judged whether it gets on (LC9) */
+#define NEAR       (16ull << 20) /* bytes that may be left for the time in which the disk is at rest */
+#define NEAR_MAX   (256ull << 20)
 #define WINDOW     (16ull << 20) /* bytes that N is asked about at a time: so fine is the progress */
 #define STEPS      64            /* such questions without a wait, at most */
 #define BREATH     0.05          /* s that guests get after a piece, at most */
@@ -24,7 +31,10 @@ int commit_init(struct commit *c, bool live)
 	while ((c->from->info.size >> c->shift) >= BLOCKS_MAX)
 		c->shift++;
 	c->blocks = (c->from->info.size >> c->shift) + 1;
-	c->saved_at = ev_time();
+	c->saved_at = td_clock_s();
+	c->piece = PIECE;
+	c->share = SHARE;
+	c->near = NEAR;
 	if (posix_memalign((void **)&c->buf, 4096, CHUNK))
 		c->buf = NULL;
 	if (live)
@@ -90,14 +100,69 @@ void commit_stop(struct commit *c)
 	commit_wake(c);
 }
 
+bool commit_is_near(const struct commit *c)
+{
+	return commit_left(c) <= c->near;
+}
+
+/* What was copied has changed again. */
+static void press(struct commit *c)
+{
+	if (c->share)
+		c->share /= 2;
+	else if (c->near < NEAR_MAX)
+		c->near *= 2;
+}
+
+/* LC9: n bytes were copied. */
+static void look_back(struct commit *c, uint64_t n, double now)
+{
+	uint64_t left = commit_left(c), gone = c->left > left ? c->left - left : 0;
+
+	c->copied += n;
+	if (now - c->looked < LOOK_BACK)
+		return;
+	if (!c->looked)
+		; /* it begins */
+	else if (gone < c->copied / 2 && left > c->near)
+		press(c);
+	else if (gone > c->copied / 4 * 3 && c->share < SHARE)
+		c->share = c->share * 2 + 1 < SHARE ? c->share * 2 + 1 : SHARE;
+	c->left = left;
+	c->copied = 0;
+	c->looked = now;
+}
+
+static double between(double least, double x, double most)
+{
+	return x > most ? most : x < least ? least : x;
+}
+
+/* For guests who have asked, after a piece of n bytes; the next one is as small as that lets it be
+ * without being slow. */
+static double pause_after(struct commit *c, uint64_t n, double took)
+{
+	double due = (double)n / (double)(c->rate ? c->rate : FLOOR);
+
+	if (2 * took > due && c->piece < CHUNK)
+		c->piece *= 2;
+	else if (4 * took < due && c->piece > PIECE)
+		c->piece /= 2;
+	return c->share ? between(took, due - took, took * c->share) : 0;
+}
+
 /* n bytes were copied, from `began' on. */
 static bool give_way(struct commit *c, uint64_t n, double began)
 {
 	uint64_t asked = c->asked ? c->asked(c->owner) : 0;
-	double now = ev_time(), wait = 0;
+	double now = td_clock_s(), wait = 0;
 
 	if (asked != c->seen)
-		wait = now - began < BREATH ? now - began : BREATH;
+		wait = between(0, pause_after(c, n, now - began), BREATH);
+	else
+		c->piece = CHUNK;
+	if (c->dirty && c->at >= c->from->info.size)
+		look_back(c, n, now);
 	c->seen = asked;
 	c->steps = 0;
 	if (c->rate) {
@@ -106,7 +171,7 @@ static bool give_way(struct commit *c, uint64_t n, double began)
 			wait = c->due - now;
 	}
 	while (wait > 0 && commit_sleep(c, wait)) /* it may be woken for something else */
-		wait = c->rate ? c->due - ev_time() : 0;
+		wait = c->rate ? c->due - td_clock_s() : 0;
 	return !c->stop;
 }
 
@@ -135,7 +200,7 @@ static int sync_to(struct commit *c, struct td_err *err)
 	if (rc)
 		return td_fail(err, -rc, "cannot make %s durable: %s", c->to->path, strerror(-rc));
 	c->unsaved = 0;
-	c->saved_at = ev_time();
+	c->saved_at = td_clock_s();
 	return 0;
 }
 
@@ -159,9 +224,10 @@ static int copy_pieces(struct commit *c, uint64_t off, uint64_t len, bool zero, 
 	int rc = 0;
 
 	for (uint64_t n; len && !rc; off += n, len -= n) {
-		double began = ev_time();
+		double began = td_clock_s();
 
-		n = len < CHUNK ? len : CHUNK;
+		n = rest ? CHUNK : c->piece;
+		n = len < n ? len : n;
 		rc = copy_piece(c, off, n, zero, err);
 		c->unsaved += n;
 		if (!rc && !rest && !give_way(c, n, began))
@@ -172,7 +238,7 @@ static int copy_pieces(struct commit *c, uint64_t off, uint64_t len, bool zero, 
 
 static int put_zeroes(struct commit *c, uint64_t off, uint64_t len, bool rest, struct td_err *err)
 {
-	double began = ev_time();
+	double began = td_clock_s();
 	int rc = request(c, c->to, TD_WRITE_ZEROES, TD_UNMAP, off, len);
 
 	if (rc == -EOPNOTSUPP)
@@ -207,7 +273,7 @@ static int save(struct commit *c, struct td_err *err)
 {
 	int rc;
 
-	if (!c->unsaved || (c->unsaved < SAVE_BYTES && ev_time() - c->saved_at < SAVE_TIME))
+	if (!c->unsaved || (c->unsaved < SAVE_BYTES && td_clock_s() - c->saved_at < SAVE_TIME))
 		return 0;
 	rc = sync_to(c, err);
 	if (!rc && c->saved)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A live commit: what one image of a chain holds goes into its parent while guests go on; then the
- * image is taken out of the chain.  Here the copy; tapdisk/vbd/vbd-commit.c opens the images, and
- * changes the chain.  N: the image; P: its parent; A: the image upon N, or none (N is the leaf).
+ * image is taken out of the chain.  Here the copy; tapdisk/vbd/vbd-commit-chain.c opens the images,
+ * and changes the chain.  N: the image; P: its parent; A: the image upon N, or none (N is the
+ * leaf).
  *
  * LC1 P is written only where N holds something, and with what N holds there: N hides it.  So the
  *     chain reads the same at each moment, and after each cut or death, however far the copy is;
@@ -34,8 +35,14 @@
  *     seen, and it sees the claim, where the file system takes locks to its server (NFS); on a
  *     block device that hosts share (LVM) neither does, and who asks for the commit answers for
  *     it.
- * LC8 The copy gives way: one piece at a time, of CHUNK bytes, with a pause as long as it took
- *     where guests have asked for something meanwhile; and no faster than the job's rate.
+ * LC8 The copy gives way.  Where guests have asked for something meanwhile, it goes in small pieces
+ *     with pauses, in which they have the stores alone: 19 times as long as the piece took, but not
+ *     so long that it is slower than 8 MiB a second, or than the job's rate; and at least as long
+ *     as the piece took.  Where small pieces cannot be that quick, they are larger, up to 512 KiB.
+ *     It is never faster than the job's rate.
+ * LC9 A copy of the leaf comes to its end under a guest that never rests: while half of what is
+ *     copied changes again, the pauses become shorter; and when there are none, more may be left
+ *     for the time in which the disk is at rest, up to 256 MiB.
  */
 #ifndef TAPDISK_COMMIT_H
 #define TAPDISK_COMMIT_H
@@ -45,7 +52,7 @@
 struct commit {
 	/* the owner's */
 	struct td_image *from, *to; /* N, and P open for writing */
-	uint64_t rate;              /* bytes a second; 0: no limit */
+	uint64_t rate;              /* bytes a second; 0: none is said */
 	uint64_t at;                /* bytes of N: those before are durable in P, or begun with */
 	uint64_t (*asked)(void *owner); /* optional: how much guests have asked for so far */
 	void (*saved)(void *owner);     /* optional: `at' has moved, and P is durable up to there */
@@ -58,10 +65,15 @@ struct commit {
 	unsigned shift; /* of a block */
 	uint64_t blocks, ndirty;
 	uint64_t unsaved; /* bytes written since the last sync */
-	double saved_at;  /* ev_time() of that */
+	double saved_at;  /* td_clock_s() of that */
 	uint64_t seen;    /* of asked() */
-	double due;       /* ev_time() before which the rate allows no more */
+	double due;       /* td_clock_s() before which the rate allows no more */
 	unsigned steps;   /* without a wait */
+	uint32_t piece;   /* bytes */
+	unsigned share;   /* of the time that guests get who ask: so many times the copy's */
+	uint64_t near;    /* bytes that may be left at the end */
+	double looked; /* td_clock_s() when it was last judged whether it gets on; since then ... */
+	uint64_t copied, left; /* bytes copied, and those that were left */
 	bool stop;
 	struct td_fiber *sleeper;
 };
@@ -76,6 +88,8 @@ int commit_copy(struct commit *c, struct td_err *err);
 /* What has changed until now; rest: the disk is at rest, so that nothing is waited for, and P is
  * durable afterwards. */
 int commit_again(struct commit *c, bool rest, struct td_err *err);
+/* Is so little left that the disk may rest while it is copied? */
+bool commit_is_near(const struct commit *c);
 /* Sleeps; false: it was stopped. */
 bool commit_sleep(struct commit *c, double seconds);
 

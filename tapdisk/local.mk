@@ -12,27 +12,27 @@ tapdisk_libtapdisk_a_SOURCES = \
 	tapdisk/limit.c \
 	tapdisk/leaf-cache.h \
 	tapdisk/limit.h \
-	tapdisk/mirror.c \
-	tapdisk/mirror.h \
+	tapdisk/namespaces.c \
+	tapdisk/namespaces.h \
 	tapdisk/options.c \
 	tapdisk/options.h \
 	tapdisk/parent-disk.h \
 	tapdisk/parent-disk.c \
 	tapdisk/queue.c \
 	tapdisk/queue.h \
-	tapdisk/sandbox.c \
-	tapdisk/sandbox.h \
 	tapdisk/server.c \
 	tapdisk/server.h
 include tapdisk/opener/local.mk
+include tapdisk/sandbox/local.mk
 include tapdisk/ctl/local.mk
 include tapdisk/vbd/local.mk
 include tapdisk/blkif/local.mk
 include tapdisk/nbd/local.mk
 include tapdisk/cache/local.mk
+include tapdisk/mirror/local.mk
 include tapdisk/stats/local.mk
 tapdisk_libtapdisk_a_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
-TAPDISK_LIBS = tapdisk/libtapdisk.a $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)
+TAPDISK_LIBS = tapdisk/libtapdisk.a $(TLS_LIBS) $(DRIVERS_LIBS) $(TD_LIBS) $(XEN_LIBS)
 
 libexec_PROGRAMS += tapdisk/tapdisk
 tapdisk_tapdisk_SOURCES = tapdisk/main.c

@@ -7,16 +7,21 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/io/clock.h"
 #include "lib/ctl-dir.h"
+#include "lib/dial.h"
+#include "lib/fiber/call.h"
 #include "lib/output.h"
+#include "lib/redo.h"
+#include "lib/tls/tls.h"
 #include "tapdisk/blkif/blkif-poll.h"
 #include "tapdisk/ctl/ctl-report.h"
 #include "tapdisk/ctl/ctl.h"
 #include "tapdisk/opener/opener.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tapdisk/server.h"
 
 static const char usage[] =
@@ -152,6 +157,8 @@ int main(int argc, char **argv)
 	limits();
 	blkif_idle_open();
 	/* a ring for each engine of each thread */
+	td_dial_tls = td_tls_client_here; /* unless an opener dials */
+	td_redo_boot((char[40]){});       /* it is kept, for records that are written in a hurry */
 	rc = sandbox_enter(2 * queue_threads(), &err);
 	if (rc < 0) {
 		report_start(&err);
@@ -165,6 +172,10 @@ int main(int argc, char **argv)
 	}
 	td_clock_probe();
 	td_clock_attach(loop);
+	if (td_calls_start(loop, &err) < 0) {
+		report_start(&err);
+		return err.code;
+	}
 	server_init(loop);
 	ctl_report_start(loop);
 	rc = ctl_start(loop, &err);
@@ -181,6 +192,8 @@ int main(int argc, char **argv)
 	if (opener_channel() >= 0) {
 		ev_io_init(&opener, on_opener, opener_channel(), EV_READ);
 		ev_io_start(loop, &opener);
+		td_log_apart();
+		tzset(); /* gmtime_r() reads the time zone's file the first time */
 	}
 	opener_serving();
 	server_run();
@@ -188,6 +201,7 @@ int main(int argc, char **argv)
 	nbd_passed_stop();
 	ctl_stop();
 	queue_fini(&server.queue);
+	td_calls_stop();
 	td_log(LOG_INFO, "tapdisk ends");
 	return 0;
 }

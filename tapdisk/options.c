@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "lib/conf.h"
+#include "lib/fiber/call.h"
 #include "lib/io/reach.h"
+#include "lib/nbd-uri.h"
 
 static int set_cache(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -55,6 +57,11 @@ static int set_parents_cache(struct vbd_options *o, const char *v, struct td_err
 static int set_leaf_cache(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	return yes_no("leaf-cache", v, &o->leaf_cache, err);
+}
+
+static int set_standby(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return yes_no("mirror-standby", v, &o->standby, err);
 }
 
 static int set_parent_disk(struct vbd_options *o, const char *v, struct td_err *err)
@@ -238,12 +245,17 @@ static int set_polling(struct vbd_options *o, const char *v, struct td_err *err)
 	return rc;
 }
 
-/* Read where a tapdisk starts (tapdisk/sandbox.h); here for its spelling. */
+/* Read where a tapdisk starts (tapdisk/sandbox/sandbox.h); here for their spelling. */
 static int set_sandbox(struct vbd_options *o, const char *v, struct td_err *err)
 {
 	bool on;
 
 	return strcmp(v, "network") ? yes_no("sandbox", v, &on, err) : 0;
+}
+
+static int set_sandbox_uids(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	return 0;
 }
 
 static const struct {
@@ -265,6 +277,7 @@ static const struct {
 	{"parent-disk", set_parent_disk, true, false},
 	{"leaf-cache", set_leaf_cache, true, false},
 	{"mirror", set_mirror, true, false},
+	{"mirror-standby", set_standby, true, false},
 	{"mirror-timeout", set_mirror_timeout, false, false},
 	{"parent-dirs", set_parent_dirs, false, true},
 	{"parents", set_parents, false, true},
@@ -272,6 +285,7 @@ static const struct {
 	{"ring-memory", set_ring_memory, false, true},
 	{"polling", set_polling, false, true},
 	{"sandbox", set_sandbox, false, true},
+	{"sandbox-uids", set_sandbox_uids, false, true},
 };
 
 static int set_one(struct vbd_options *o, const char *key, size_t len, const char *value, bool conf,
@@ -298,11 +312,23 @@ static int conf_set(const char *key, const char *value, void *arg, struct td_err
 	return set_one(arg, key, strlen(key), value, true, err);
 }
 
+struct reading {
+	struct vbd_options *o;
+	struct td_err *err;
+};
+
+static long default_run(void *arg)
+{
+	const struct reading *r = arg;
+
+	return td_conf_read(conf_set, r->o, r->err);
+}
+
 int options_default(struct vbd_options *o, struct td_err *err)
 {
 	memset(o, 0, sizeof *o);
 	o->mode = td_cache_modes;
-	return td_conf_read(conf_set, o, err);
+	return (int)td_call(default_run, &(struct reading){o, err});
 }
 
 int options_add(struct vbd_options *o, const char *word, struct td_err *err)
@@ -316,6 +342,11 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err)
 	return set_one(o, word, (size_t)(eq - word), eq + 1, false, err);
 }
 
+bool options_is_joined(const struct vbd_options *o)
+{
+	return o->mirror[0] && (o->standby || (o->parent_disk > 0 && !nbd_is_spec(o->mirror)));
+}
+
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
 	return a->mode == b->mode && a->unsafe == b->unsafe &&
@@ -325,7 +356,8 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 	       options_sector(a) == options_sector(b) && a->read_only == b->read_only &&
 	       !strcmp(a->data_file, b->data_file) && !strcmp(a->changed, b->changed) &&
 	       a->parent_disk == b->parent_disk && a->leaf_cache == b->leaf_cache &&
-	       !strcmp(a->mirror, b->mirror) && options_patience(a) == options_patience(b);
+	       !strcmp(a->mirror, b->mirror) && a->standby == b->standby &&
+	       options_patience(a) == options_patience(b);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)
@@ -346,11 +378,16 @@ int options_check(const struct vbd_options *o, const char *type, struct td_err *
 			err, EINVAL,
 			"shared=yes and a mirror do not go together: what other hosts write would "
 			"not be mirrored");
-	if ((o->parent_disk > 0 || o->leaf_cache) && o->mirror[0] && strncmp(o->mirror, "nbd:", 4))
-		return td_fail(
-			err, EOPNOTSUPP,
-			"parent-disk (-e) or leaf-cache (-r), and a secondary (-2) that is an "
-			"image and would be read, are not in this version together");
+	if (o->standby && strncmp(o->mirror, "vhd:", 4) && strncmp(o->mirror, "qcow2:", 6))
+		return td_fail(err, EINVAL,
+			       "mirror-standby (-s) needs a secondary (-2) that can stand upon the "
+			       "disk's image: a VHD or a qcow2%s%s",
+			       *o->mirror ? ", and not " : "", o->mirror);
+	if (o->changed[0] && options_is_joined(o))
+		return td_fail(err, EINVAL,
+			       "changed-blocks (-C), and a secondary (-2) that may take the place "
+			       "of the disk's image, do not go together: what is written there "
+			       "would not be logged");
 	if (o->shared && !raw)
 		return td_fail(
 			err, EINVAL,

@@ -39,8 +39,9 @@ struct vbd_options {
 			       (tapdisk/leaf-cache.h) */
 	char data_file[1024]; /* of a qcow2 image that has one; "": none is named */
 	char changed[1024];   /* the log of changed blocks (tapdisk/changed.h); "": none */
-	char mirror[1024];    /* type:path of the mirror (tapdisk/mirror.h); "": none */
+	char mirror[1024];    /* type:path of the mirror (tapdisk/mirror/mirror.h); "": none */
 	bool mirror_said;     /* a word has been said of it, be it that there is none */
+	bool standby;         /* it takes what the leaf has no space for, and nothing before */
 	int mirror_timeout;   /* s without an answer after which it has failed; 0:
 				 MIRROR_TIMEOUT, -1: never */
 	struct td_key key;    /* of an encrypted image */
@@ -66,6 +67,9 @@ int options_add(struct vbd_options *o, const char *word, struct td_err *err);
 
 /* Apart from limits, which may change at any time. */
 bool options_equal(const struct vbd_options *a, const struct vbd_options *b);
+
+/* Is the mirror's copy a part of the disk (MI9 of tapdisk/mirror/mirror.h)? */
+bool options_is_joined(const struct vbd_options *o);
 
 /* Do they go together, for a disk of this type?  Nothing is made weaker in silence: what does not
  * work is refused. */

@@ -17,6 +17,8 @@
 
 #define LOOK_EVERY 0.1 /* s */
 
+double parent_disk_wait = PARENT_DISK_WAIT;
+
 /* A read, here and at the tapdisk. */
 struct pd_read {
 	struct td_list link; /* parent_disk.waiting or .spare */
@@ -110,7 +112,7 @@ static int connect_there(int minor, struct parent_disk_id *id, struct td_io *io,
 			minor, minor);
 	if (!same_id(id, &h.is))
 		return another(minor, id, &h.is, err);
-	snprintf(path, sizeof path, "%s/nbd%d.%d", td_ctl_dir(), (int)h.pid, minor);
+	snprintf(path, sizeof path, "%s/nbd-ro%d.%d", td_ctl_dir(), (int)h.pid, minor);
 	rc = td_image_open_how(&td_driver_nbd, path, &how, io, out, err);
 	if (rc < 0)
 		return rc;
@@ -162,14 +164,25 @@ static void settle_all(struct parent_disk *p, int err)
 	}
 }
 
-/* What the old connection had is answered by it, be it with an error. */
+static uint64_t deadline(void)
+{
+	return td_clock_now() + (uint64_t)(parent_disk_wait * 1e9);
+}
+
+/* What the old connection had is answered by it, be it with an error; or is given up (PD4). */
 static void leave_old(struct parent_disk *p)
 {
 	struct td_image *old = p->there;
+	uint64_t until = deadline();
 
 	p->there = NULL;
-	while (old && old->inflight)
-		td_fiber_wait_for(LOOK_EVERY);
+	while (old && old->inflight) {
+		if (td_clock_now() >= until)
+			old->driver->abandon(old,
+					     "it does not answer, and a read of it has failed");
+		else
+			td_fiber_wait_for(LOOK_EVERY);
+	}
 	td_image_close(old);
 }
 
@@ -184,7 +197,7 @@ static bool same_disk(const struct parent_disk *p, const struct td_image *now, s
 
 static int reach_again(struct parent_disk *p, struct td_err *err)
 {
-	uint64_t until = td_clock_now() + PARENT_DISK_WAIT * UINT64_C(1000000000);
+	uint64_t until = deadline();
 	struct td_image *now;
 	char *path;
 	int rc;

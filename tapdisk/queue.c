@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "lib/io/clock.h"
 #include "lib/fiber/fiber.h"
@@ -112,7 +113,11 @@ void queue_call(struct queue *home, struct queue *q, void (*fn)(void *arg), void
 static void *thread_main(void *arg)
 {
 	struct queue *q = arg;
+	char name[16];
 
+	/* for top -H, and taskset */
+	snprintf(name, sizeof name, "tapdisk-ring%hhu", q->ring);
+	prctl(PR_SET_NAME, name);
 	opener_serving();
 	ev_run(q->loop, 0);
 	td_clock_detach(q->loop);
@@ -130,12 +135,12 @@ static void thread_free(struct queue *q)
 static struct queue *thread_new(unsigned ring)
 {
 	struct queue *q = calloc(1, sizeof *q);
-	char name[16];
 	sigset_t all, old;
 	int rc = -1;
 
 	if (!q)
 		return NULL;
+	q->ring = (unsigned char)ring;
 	q->loop = ev_loop_new(EVFLAG_AUTO);
 	if (q->loop) {
 		td_clock_attach(q->loop);
@@ -146,12 +151,8 @@ static struct queue *thread_new(unsigned ring)
 		rc = pthread_create(&q->thread, NULL, thread_main, q);
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 	}
-	if (!rc) {
-		/* for top -H, and taskset */
-		snprintf(name, sizeof name, "tapdisk-ring%hhu", (unsigned char)ring);
-		pthread_setname_np(q->thread, name);
+	if (!rc)
 		return q;
-	}
 	td_log(LOG_WARNING, "cannot start a thread for a ring (%s): the main thread serves it",
 	       rc > 0 ? strerror(rc) : "no event loop");
 	thread_free(q);

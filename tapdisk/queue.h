@@ -33,6 +33,7 @@ struct queue {
 	ev_async mail;
 	bool open;                           /* it takes messages */
 	pthread_t thread;                    /* not of queue 0 */
+	unsigned char ring;                  /* its thread's number */
 	struct queue *others[QUEUE_MAX - 1]; /* of queue 0: those that have been started */
 };
 

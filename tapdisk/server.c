@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "lib/fiber/call.h"
 #include "lib/fiber/fiber.h"
+#include "lib/marker.h"
 #include "lib/msg.h"
 #include "td/ctl.h"
+#include "tapdisk/opener/opener.h"
 
 struct server server;
 
@@ -22,10 +25,11 @@ static ev_timer end_timer, orphan_timer;
 static ev_io leash;
 static ev_signal term, intr;
 static bool ending;
+static unsigned detaching; /* disks that are on no list, and whose markers are being written */
 
 static void on_end(struct ev_loop *loop, ev_timer *w, int revents)
 {
-	if (td_list_empty(&server.disks))
+	if (td_list_empty(&server.disks) && !detaching)
 		ev_break(loop, EVBREAK_ALL);
 }
 
@@ -55,6 +59,8 @@ static void end_fiber(void *arg)
 			td_log(LOG_ERR, "%s", err.text);
 		}
 	}
+	while (detaching)
+		td_fiber_wait_for(0.01);
 	ending = false;
 	if (!in_use)
 		ev_break(server.queue.loop, EVBREAK_ALL);
@@ -136,8 +142,10 @@ static void give_up_fiber(void *arg)
 			td_log(LOG_ERR, "%s", err.text);
 		/* ours by its lock */
 		marker_path(v->minor, path, sizeof path);
-		unlink(path);
+		td_call_unlink(path);
 	}
+	while (detaching)
+		td_fiber_wait_for(0.01);
 	ev_break(server.queue.loop, EVBREAK_ALL);
 }
 
@@ -165,43 +173,70 @@ void server_leash(int fd)
 }
 
 /*
- * The marker is ours while we hold its lock; the pid in it is for people and for those who find it
- * after a crash.  It is never empty on the way: an empty one is somebody's whom nobody knows, and
- * stays.
+ * The marker is ours while we hold its lock; the pid in it is for people, for those who find it
+ * after a crash, and for openers (lib/marker.h).
  */
-static int mark(int fd, pid_t pid)
-{
-	char text[32];
-	int n = snprintf(text, sizeof text, "%d\n", (int)pid);
-	ssize_t done = pwrite(fd, text, (size_t)n, 0);
+struct mark {
+	int fd, minor; /* fd: -1: it is to be opened, and locked */
+	pid_t pid;     /* 0: nobody's */
+	bool beside;
+};
 
-	if (done != n)
-		return done < 0 ? -errno : -ENOSPC;
-	return ftruncate(fd, n) < 0 ? -errno : 0;
+static int take_lock(struct mark *m)
+{
+	char path[4200];
+	int rc = 0;
+
+	marker_path(m->minor, path, sizeof path);
+	m->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (m->fd < 0)
+		return -errno;
+	if (flock(m->fd, LOCK_EX | LOCK_NB) < 0)
+		rc = -EWOULDBLOCK;
+	return rc;
+}
+
+/* A call for the tapdisk that had it before, or for another that has it, may be under way: it is
+ * waited for (OP5 of tapdisk/opener/opener.h). */
+static long mark_in_worker(void *arg)
+{
+	struct mark *m = arg;
+	int rc = m->fd < 0 ? take_lock(m) : 0;
+
+	if (!rc)
+		rc = opener_mark(m->fd, m->minor, m->pid, m->beside);
+	return rc == -ENOSYS ? td_marker_write(m->fd, m->minor, m->pid, m->beside) : rc;
+}
+
+/* On a fiber; this thread serves meanwhile. */
+static int mark(struct mark *m, struct td_err *err)
+{
+	bool takes = m->fd < 0;
+	char path[4200];
+	int rc = (int)td_call(mark_in_worker, m);
+
+	if (!rc)
+		return 0;
+	marker_path(m->minor, path, sizeof path);
+	if (takes && m->fd < 0)
+		return td_fail(err, -rc, "cannot open the marker %s: %s%s", path, strerror(-rc),
+			       rc == -ENOENT ? " (allocate the minor first)" : "");
+	if (takes && rc == -EWOULDBLOCK)
+		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)",
+			       m->minor, path);
+	return td_fail(err, -rc, "cannot write the marker %s: %s%s", path, strerror(-rc),
+		       rc == -EBUSY ? " (a file of the minor is being changed)" : "");
 }
 
 static int take_marker(int minor, int *out, struct td_err *err)
 {
-	char path[4200];
-	int fd, rc;
+	struct mark m = {-1, minor, getpid(), false};
+	int rc = mark(&m, err);
 
-	marker_path(minor, path, sizeof path);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return td_fail(err, errno, "cannot open the marker %s: %s%s", path, strerror(errno),
-			       errno == ENOENT ? " (allocate the minor first)" : "");
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		close(fd);
-		return td_fail(err, EBUSY, "minor %d belongs to another tapdisk (%s is locked)",
-			       minor, path);
-	}
-	rc = mark(fd, getpid());
-	if (rc < 0) {
-		close(fd);
-		return td_fail(err, -rc, "cannot write the marker %s: %s", path, strerror(-rc));
-	}
-	*out = fd;
-	return 0;
+	if (rc < 0 && m.fd >= 0)
+		close(m.fd);
+	*out = m.fd;
+	return rc;
 }
 
 /* marker: taken over. */
@@ -234,21 +269,34 @@ static void enter(struct vbd *v)
 	ev_timer_stop(server.queue.loop, &orphan_timer);
 }
 
+static int is_moving(int minor, struct td_err *err)
+{
+	return td_fail(err, EBUSY,
+		       "minor %d: this tapdisk is just being upgraded: attach it to another",
+		       minor);
+}
+
 int server_attach(int minor, struct td_err *err)
 {
 	struct vbd *v = NULL;
-	int fd, rc;
+	struct td_err why = {0};
+	int fd = -1, rc;
 
 	if (server_find(minor))
 		return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
-	if (server.moving)
-		return td_fail(
-			err, EBUSY,
-			"minor %d: this tapdisk is just being upgraded: attach it to another",
-			minor);
-	rc = take_marker(minor, &fd, err);
-	if (!rc)
-		rc = make_vbd(minor, fd, &v, err);
+	rc = server.moving ? is_moving(minor, err) : take_marker(minor, &fd, err);
+	if (rc < 0)
+		return rc;
+	if (server.moving) { /* since then */
+		rc = mark(&(struct mark){fd, minor, 0, false}, &why);
+		close(fd);
+		return rc < 0 ? td_fail(err, EBUSY,
+					"minor %d: this tapdisk is just being upgraded: attach it "
+					"to another, which must take the marker over: %s",
+					minor, why.text)
+			      : is_moving(minor, err);
+	}
+	rc = make_vbd(minor, fd, &v, err);
 	if (!rc)
 		enter(v);
 	return rc;
@@ -256,10 +304,16 @@ int server_attach(int minor, struct td_err *err)
 
 int server_adopt(int minor, int marker, struct vbd **out, struct td_err *err)
 {
-	if (!server_find(minor))
+	int rc = server_find(minor) ? td_fail(err, EEXIST,
+					      "minor %d is attached to this tapdisk "
+					      "already",
+					      minor)
+				    : mark(&(struct mark){marker, minor, getpid(), true}, err);
+
+	if (!rc)
 		return make_vbd(minor, marker, out, err);
 	close(marker);
-	return td_fail(err, EEXIST, "minor %d is attached to this tapdisk already", minor);
+	return rc;
 }
 
 void server_adopted(struct vbd *v)
@@ -270,10 +324,11 @@ void server_adopted(struct vbd *v)
 
 int server_mark(const struct vbd *v)
 {
-	int rc = mark(v->marker, getpid());
+	struct td_err err = {0};
+	int rc = mark(&(struct mark){v->marker, v->minor, getpid(), false}, &err);
 
 	if (rc < 0)
-		td_log(LOG_ERR, "minor %d: cannot write its marker: %s", v->minor, strerror(-rc));
+		td_log(LOG_ERR, "minor %d: %s", v->minor, err.text);
 	return rc;
 }
 
@@ -283,12 +338,19 @@ void server_moved(struct vbd *v)
 	td_list_add(&server.moved, &v->link);
 }
 
-void server_leave_notes(void)
+static long leave_notes(void *arg)
 {
 	td_ctl_remove_sockets(getpid());
 	td_list_each (l, &server.moved)
 		td_ctl_move(getpid(), td_entry(l, struct vbd, link)->moved,
 			    td_entry(l, struct vbd, link)->minor);
+	return 0;
+}
+
+/* The list does not change any more. */
+void server_leave_notes(void)
+{
+	td_call(leave_notes, NULL);
 }
 
 void server_end(void)
@@ -301,6 +363,8 @@ void server_end(void)
 int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err)
 {
 	struct vbd *v = server_find(minor);
+	struct td_err why = {0};
+	int rc = 0;
 
 	if (!v)
 		return td_fail(err, ENODEV, "minor %d is not attached to this tapdisk", minor);
@@ -309,12 +373,16 @@ int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err)
 			err, EBUSY,
 			"minor %d is open (%s): close it first, or `tap-ctl destroy' does both",
 			minor, v->spec ? v->spec : "an operation is under way");
-	if (keeper > 0 && v->marker >= 0 && mark(v->marker, keeper) == 0) {
-		close(v->marker);
-		v->marker = -1;
-	}
+	td_list_del(&v->link); /* from here on nobody finds it */
+	detaching++;
+	/* without a keeper empty: allocated, and nobody's */
+	if (v->marker >= 0)
+		rc = mark(&(struct mark){v->marker, minor, keeper > 0 ? keeper : 0, false}, &why);
+	if (rc < 0)
+		td_log(LOG_WARNING, "minor %d: %s", minor, why.text);
 	vbd_free(v);
-	*last = td_list_empty(&server.disks);
+	detaching--;
+	*last = td_list_empty(&server.disks) && !detaching;
 	if (*last)
 		server_end();
 	return 0;

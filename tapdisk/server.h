@@ -31,7 +31,10 @@ void server_leash(int fd);
 
 struct vbd *server_find(int minor); /* NULL */
 
-/* EEXIST: it is here already; EBUSY: another tapdisk has it; ENOENT: not allocated. */
+/* What writes a marker is on a fiber: another process may be changing the minor's files, and is
+ * waited for while this one serves.
+ *
+ * EEXIST: it is here already; EBUSY: another tapdisk has it; ENOENT: not allocated. */
 int server_attach(int minor, struct td_err *err);
 /* EBUSY: open.  keeper: the process that frees the minor next, whose pid the marker bears until
  * then; 0: none, and the marker is empty. *last: it was the last one, the process ends soon. */
@@ -41,7 +44,7 @@ int server_detach(int minor, pid_t keeper, bool *last, struct td_err *err);
  * server_adopted(). */
 int server_adopt(int minor, int marker, struct vbd **out, struct td_err *err);
 void server_adopted(struct vbd *v);
-int server_mark(const struct vbd *v); /* writes our pid into its marker; 0 or -errno */
+int server_mark(const struct vbd *v); /* likewise: our pid into its marker; 0 or -errno */
 /* It has been handed over. */
 void server_moved(struct vbd *v);
 /* All disks have moved: this process is found no more, except by those connected to it, and the

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Programs and scripts that `make check' runs: each folder lists its own.
+# the labs' tests take longest: they begin first, so that no core waits for them at the end
+include tests/crash/local.mk
+include tests/fuzz/local.mk
 include tests/unit/local.mk
 include tests/it/local.mk
 include tests/support/local.mk
@@ -7,9 +10,7 @@ include tests/ceph/local.mk
 include tests/cluster/local.mk
 include tests/xen/local.mk
 include tests/qemu/local.mk
-include tests/crash/local.mk
-include tests/fuzz/local.mk
 TEST_EXTENSIONS = .sh
 # a hang is a failure, with its log, and not the end of the whole run
-SH_LOG_COMPILER = timeout -k 10 900 bash
+SH_LOG_COMPILER = timeout -k 10 1800 bash
 AM_TESTS_ENVIRONMENT = CK_DEFAULT_TIMEOUT=200; export CK_DEFAULT_TIMEOUT; top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir;

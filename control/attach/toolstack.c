@@ -103,16 +103,6 @@ static int write_both(struct store *s, const struct xs_disk *v, const struct xl_
 	return rc ? rc : write_keys(s, v->front, fkv, sizeof fkv / sizeof *fkv);
 }
 
-/* Commits what rc says is well; 1: again. */
-static int end(struct store *s, int rc)
-{
-	if (rc)
-		store_abort(s);
-	else
-		rc = store_commit(s);
-	return rc == -EAGAIN ? 1 : rc;
-}
-
 int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk *d,
 		 struct td_err *err)
 {
@@ -124,8 +114,8 @@ int xs_disk_make(struct store *s, const struct xs_disk *v, const struct xl_disk 
 			break;
 		rc = store_exists(s, v->front) || store_exists(s, v->back) ? -EEXIST
 									   : write_both(s, v, d);
-		rc = end(s, rc);
-	} while (rc == 1);
+		rc = store_end(s, rc);
+	} while (rc == -EAGAIN);
 	if (rc == -EEXIST)
 		return td_fail(
 			err, EEXIST,
@@ -151,8 +141,8 @@ int xs_disk_remove(struct store *s, const struct xs_disk *v, struct td_err *err)
 			rc = store_remove(s, v->back, NULL);
 		if (!rc)
 			rc = store_remove(s, error, NULL);
-		rc = end(s, rc);
-	} while (rc == 1);
+		rc = store_end(s, rc);
+	} while (rc == -EAGAIN);
 	return rc ? td_fail(err, -rc, "cannot remove %s and %s: %s", v->back, v->front,
 			    strerror(-rc))
 		  : 0;
@@ -170,8 +160,8 @@ int xs_disk_ask_to_close(struct store *s, const struct xs_disk *v, struct td_err
 		/* one that has closed stays closed */
 		if (!rc && store_read_number(s, v->back, "state", 8) < 5)
 			rc = store_write_text(s, v->back, "state", "5");
-		rc = end(s, rc);
-	} while (rc == 1);
+		rc = store_end(s, rc);
+	} while (rc == -EAGAIN);
 	return rc ? td_fail(err, -rc, "cannot write %s in xenstore: %s", v->back, strerror(-rc))
 		  : 0;
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/nbd-uri.h"
+
 #define MAX_FIELD 4160
 
 /* --- virtual device numbers (xen-vbd-interface(7)) --- */
@@ -145,21 +147,11 @@ static int set_number(char **where, const char *key, const char *v, uint32_t max
 
 static bool is_word(const char *key)
 {
-	static const char *const words[] = {"cache",
-					    "on-enospc",
-					    "sector-size",
-					    "two-primaries",
-					    "parents-cache",
-					    "request-timeout",
-					    "reconnect-limit",
-					    "limit",
-					    "limit-iops",
-					    "limit-iops-read",
-					    "limit-iops-write",
-					    "limit-bytes",
-					    "limit-bytes-read",
-					    "limit-bytes-write",
-					    "limit-burst"};
+	static const char *const words[] = {
+		"cache",         "on-enospc",        "sector-size",       "two-primaries",
+		"parents-cache", "request-timeout",  "reconnect-limit",   "mirror-timeout",
+		"limit",         "limit-iops",       "limit-iops-read",   "limit-iops-write",
+		"limit-bytes",   "limit-bytes-read", "limit-bytes-write", "limit-burst"};
 
 	for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
 		if (!strcmp(key, words[i]))
@@ -273,7 +265,7 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		       "backendtype, script, discard, "
 		       "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, "
 		       "sector-size, two-primaries, parents-cache, request-timeout, "
-		       "reconnect-limit, limit, "
+		       "reconnect-limit, mirror-timeout, limit, "
 		       "limit-iops and the other limits, polling-duration, "
 		       "polling-idle-threshold",
 		       key);
@@ -295,6 +287,18 @@ static bool set_flag(struct xl_disk *d, const char *v)
 	return true;
 }
 
+static bool is_nbd_uri(const char *v)
+{
+	return nbd_is_spec(v) && (strncmp(v, "nbd:", 4) || !strncmp(v, "nbd://", 6));
+}
+
+/* Said before, it may be said again; false: another one was. */
+static bool set_nbd(struct xl_disk *d)
+{
+	d->format = d->format ? d->format : strdup("nbd");
+	return d->format && !strcmp(d->format, "nbd");
+}
+
 /* A target with its format in front; *prefixed tells that the next field is then the vdev. */
 static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct td_err *err)
 {
@@ -311,6 +315,13 @@ static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct t
 		v = strchr(v, ':') + 1;
 		*prefixed = true;
 	}
+	if (is_nbd_uri(v)) {
+		*prefixed = true;
+		return set_nbd(d) ? set_text(&d->target, nbd_path_of(v), "target", err)
+				  : td_fail(err, EINVAL,
+					    "format is given twice: '%s', and that of '%s'",
+					    d->format, v);
+	}
 	for (unsigned i = 0; i < sizeof old / sizeof *old; i++)
 		if (!strncmp(v, old[i].prefix, strlen(old[i].prefix))) {
 			*prefixed = true;
@@ -320,6 +331,12 @@ static int set_target(struct xl_disk *d, const char *v, bool *prefixed, struct t
 			break;
 		}
 	return set_text(&d->target, v, "target", err);
+}
+
+/* An image in a cluster, or a URI. */
+static bool names_no_file(const struct xl_disk *d)
+{
+	return (d->format && !strcmp(d->format, "rbd")) || nbd_is_spec(d->target);
 }
 
 /* The next field, without the blanks around it; false at the end. */
@@ -403,7 +420,7 @@ int xl_disk_parse(const char *text, struct xl_disk *d, struct td_err *err)
 	if (!d->vdev)
 		return td_fail(err, EINVAL,
 			       "no vdev: the disk's name in the guest, as in vdev=xvda");
-	if (d->target[0] != '/' && *d->target)
+	if (d->target[0] != '/' && *d->target && !names_no_file(d))
 		return td_fail(err, EINVAL, "target '%s' is not an absolute path", d->target);
 	if (d->read_only && d->shared)
 		return td_fail(err, EINVAL, "a read-only disk needs no shared=yes");

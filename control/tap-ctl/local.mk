@@ -11,6 +11,11 @@ bin_tap_ctl_SOURCES = \
 	control/tap-ctl/tap-ctl-commit.c \
 	control/tap-ctl/tap-ctl-create.c \
 	control/tap-ctl/tap-ctl-disk.c \
+	control/tap-ctl/tap-ctl-export-client.c \
+	control/tap-ctl/tap-ctl-export-disk.c \
+	control/tap-ctl/tap-ctl-export-listen.c \
+	control/tap-ctl/tap-ctl-export.c \
+	control/tap-ctl/tap-ctl-export.h \
 	control/tap-ctl/tap-ctl-list.c \
 	control/tap-ctl/tap-ctl-minor.c \
 	control/tap-ctl/tap-ctl-metrics.c \
@@ -29,4 +34,4 @@ bin_tap_ctl_SOURCES = \
 	control/tap-ctl/tap-ctl-upgrade.c \
 	control/tap-ctl/tap-ctl.c \
 	control/tap-ctl/tap-ctl.h
-bin_tap_ctl_LDADD = $(TD_LIBS)
+bin_tap_ctl_LDADD = $(TLS_LIBS) $(TD_LIBS) $(CRYPTO_LIBS)

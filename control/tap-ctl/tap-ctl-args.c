@@ -119,6 +119,8 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		return parse_as("request-timeout", cmd, o, text, a, err);
 	case TC_STACK:
 		return parse_as("parent-disk", cmd, o, text, a, err);
+	case TC_STANDBY:
+		return parse_option(cmd, "mirror-standby=yes", a, err);
 	case TC_LEAF_CACHE:
 		return parse_option(cmd, "leaf-cache=yes", a, err);
 	case TC_ARGS:
@@ -162,6 +164,18 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 		return parse_number(cmd, o, text, 1, &a->count, err);
 	case TC_DELAY:
 		return parse_seconds(cmd, o, text, &a->delay, err);
+	case TC_LISTEN:
+		a->listen = text;
+		return 0;
+	case TC_CERTIFICATES:
+		a->certificates = text;
+		return 0;
+	case TC_PSK_FILE:
+		a->psk_file = text;
+		return 0;
+	case TC_PLAIN:
+		a->plain = true;
+		return 0;
 	case TC_CLEAR:
 		a->clear = true;
 		return 0;
@@ -177,11 +191,8 @@ static int parse_one(const struct tc_cmd *cmd, const struct tc_opt *o, const cha
 	case TC_KEY:
 		a->key = true;
 		return 0;
-	case TC_LATER:
-		break;
 	}
-	return td_fail(err, EOPNOTSUPP, "%s: -%c (--%s) is not in this version", cmd->name,
-		       o->letter, o->name);
+	return td_fail(err, EINVAL, "%s: -%c (--%s) is not known", cmd->name, o->letter, o->name);
 }
 
 /* -D is an option of the disk by another name, which sm gives to nearly all; the opposite beside it

@@ -74,6 +74,7 @@ static void judge_file(json_t *report, const json_t *f)
 static void add_file(json_t *report, const struct tc_args *a, const char *path)
 {
 	json_t *o = json_pack("{s:s}", "path", path);
+	struct td_peers_view view;
 	struct td_peers below;
 	struct stat st;
 
@@ -86,9 +87,9 @@ static void add_file(json_t *report, const struct tc_args *a, const char *path)
 		tc_audit_devices(json_object_get(report, "devices"),
 				 S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev, 0);
 		td_peers_find_image(path, &below);
+		td_peers_look(&below, &view);
 		if (below.n)
-			json_object_set_new(o, "drbd_peer",
-					    json_string(td_peer_name(td_peers_look(&below, NULL))));
+			json_object_set_new(o, "drbd_peer", json_string(td_peer_name(view.role)));
 	} else {
 		found(report, false, "%s: process %d has no such file or device open", path,
 		      (int)a->pid);
@@ -167,8 +168,10 @@ int tc_cmd_audit(const struct tc_args *a, struct td_err *err)
 		add_counters(report, stats);
 		judge_devices(report);
 		if (*td_json_text(info, "reason"))
-			found(report, td_json_true(info, "two-primaries"), "%s",
-			      td_json_text(info, "reason"));
+			found(report,
+			      td_json_true(info, "two-primaries") ||
+				      td_json_true(info, "peer-cut-off"),
+			      "%s", td_json_text(info, "reason"));
 		if (a->json) {
 			json_dumpf(report, stdout, JSON_PRESERVE_ORDER | JSON_INDENT(1));
 			putchar('\n');

@@ -217,7 +217,7 @@ int tc_close(const struct tc_args *a, bool detach, bool give_up, struct tc_close
 		}
 		failed = after.marker && tc_flush_failed(a->minor);
 		if (after.marker)
-			tc_marker_sweep(a->minor, true);
+			tc_marker_sweep(a->minor);
 		if (failed)
 			return tc_say_failed(a->minor, give_up, err);
 		if (before.socket || before.marker || after.marker)

@@ -24,14 +24,17 @@ static bool list_has_minor(const struct list *l, int minor)
 	return false;
 }
 
-/* A marker that no tapdisk claims.  One that is held belongs to a tapdisk that did not answer, and
- * shows by its pid alone. */
+/* A marker that no tapdisk claims: allocated, or a dead tapdisk's.  One that is held belongs to a
+ * tapdisk that did not answer, and shows by its pid alone. */
 static void list_marker(int minor, void *arg)
 {
 	struct list *l = arg;
 
-	if (tc_marker_sweep(minor, false) || td_ctl_marker(minor, NULL) != TD_MARKER_FREE ||
-	    list_has_minor(l, minor))
+	enum td_marker what = td_ctl_marker(minor, NULL);
+
+	if (what == TD_MARKER_STALE && !tc_dead_is_wanted(minor, &l->rows))
+		tc_marker_sweep(minor);
+	if (what != TD_MARKER_FREE || list_has_minor(l, minor))
 		return;
 	tc_rows_add(&l->rows, json_pack("{s:i}", "minor", minor), l->err);
 }

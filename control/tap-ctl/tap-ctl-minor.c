@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-dir.h"
+#include "lib/marker.h"
 
 /* to be freed; NULL when there is no memory */
 static char *marker_path(int minor)
@@ -117,7 +118,7 @@ int tc_allocate(bool making, int *minor, char **path, struct td_err *err)
 static int marker_remove(int minor, const char *path, bool stale, bool give_up)
 {
 	struct stat st;
-	int ret = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	int ret = 0, fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
 	if (fd < 0)
 		return errno == ENOENT ? -ENODEV : -errno;
@@ -133,6 +134,8 @@ static int marker_remove(int minor, const char *path, bool stale, bool give_up)
 		ret = -EBUSY;
 	else if (tc_log_waits(minor) && !give_up)
 		ret = -ENOTEMPTY;
+	else if ((ret = td_marker_seal(fd, TD_MARKER_PATIENCE)) < 0)
+		; /* a dead tapdisk's opener is changing one of its files */
 	else {
 		td_ctl_record_sweep(minor); /* while the number is still nobody else's */
 		if (unlink(path) < 0)
@@ -145,7 +148,8 @@ static int marker_remove(int minor, const char *path, bool stale, bool give_up)
 int tc_free(int minor, bool give_up, struct td_err *err)
 {
 	char *path = marker_path(minor);
-	bool failed = td_ctl_marker(minor, NULL) == TD_MARKER_STALE && tc_flush_failed(minor);
+	/* also where its marker was attached and detached since */
+	bool failed = td_ctl_marker(minor, NULL) != TD_MARKER_HELD && tc_flush_failed(minor);
 	pid_t pid = 0;
 	int ret;
 
@@ -185,15 +189,12 @@ int tc_say_failed(int minor, bool give_up, struct td_err *err)
 	return 0;
 }
 
-bool tc_marker_sweep(int minor, bool by_name)
+bool tc_marker_sweep(int minor)
 {
 	bool swept = false;
 	char *path;
 
-	/* one with rings has guests that wait for a successor, and one whose flush failed has
-	 * something to tell: free and destroy take that away, a look at it does not */
-	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE ||
-	    (!by_name && (td_ctl_ring_any(minor) || tc_flush_failed(minor))))
+	if (td_ctl_marker(minor, NULL) != TD_MARKER_STALE)
 		return false;
 	path = marker_path(minor);
 	if (path)

@@ -20,9 +20,10 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "lib/io/clock.h"
 
 /* On the record that has the name: it is replaced by renames. */
-static int record_lock(int fd, const char *path, time_t until, bool *renamed, struct td_err *err)
+static int record_lock(int fd, const char *path, double until, bool *renamed, struct td_err *err)
 {
 	struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 	struct stat held, named;
@@ -30,7 +31,7 @@ static int record_lock(int fd, const char *path, time_t until, bool *renamed, st
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return td_fail(err, errno, "cannot lock %s: %s", path, strerror(errno));
-		if (time(NULL) >= until)
+		if (td_clock_s() >= until)
 			return td_fail(err, ETIMEDOUT,
 				       "%s is locked: another tap-ctl works on that disk", path);
 		nanosleep(&pause, NULL);
@@ -42,7 +43,7 @@ static int record_lock(int fd, const char *path, time_t until, bool *renamed, st
 
 int tc_record_open(int minor, int seconds, int *fd, json_t **record, struct td_err *err)
 {
-	time_t until = time(NULL) + seconds;
+	double until = td_clock_s() + seconds;
 	char path[PATH_MAX];
 	bool renamed;
 	int rc = td_ctl_disk_path(minor, path);

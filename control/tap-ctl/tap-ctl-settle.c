@@ -4,7 +4,7 @@
  * before its disk is taken away.  A tapdisk does it that has nothing else to do: it knows the
  * formats, and locks the image.
  */
-#include "control/tap-ctl/tap-ctl.h"
+#include "control/tap-ctl/tap-ctl-rows.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -44,19 +44,56 @@ int tc_log_waits(int minor)
 	return has ? -ENODATA : 0;
 }
 
-/* As the tapdisk's close: one that found no space has lost nothing. */
-bool tc_flush_failed(int minor)
+static json_t *load_record(int minor)
 {
 	char path[PATH_MAX];
-	json_t *record;
-	int sticky;
 
-	if (td_ctl_disk_path(minor, path))
-		return false;
-	record = json_load_file(path, 0, NULL);
-	sticky = (int)json_integer_value(json_object_get(record, "sticky"));
-	json_decref(record);
+	return td_ctl_disk_path(minor, path) ? NULL : json_load_file(path, 0, NULL);
+}
+
+/* As the tapdisk's close: one that found no space has lost nothing. */
+static bool says_failed(int minor, const json_t *record)
+{
+	int sticky = (int)json_integer_value(json_object_get(record, "sticky"));
+
 	return (sticky && sticky != ENOSPC && sticky != EDQUOT) || syncmark_failed(minor);
+}
+
+bool tc_flush_failed(int minor)
+{
+	json_t *record = load_record(minor);
+	bool failed = says_failed(minor, record);
+
+	json_decref(record);
+	return failed;
+}
+
+/* Has another disk the image by now? */
+static bool is_taken(const json_t *record, const struct tc_rows *live)
+{
+	const char *file = json_string_value(json_object_get(record, "file"));
+
+	for (size_t i = 0; file && *file && i < live->n; i++) {
+		const char *its = json_string_value(json_object_get(live->row[i], "file"));
+
+		if (its && !strcmp(its, file))
+			return true;
+	}
+	return false;
+}
+
+bool tc_dead_is_wanted(int minor, const struct tc_rows *live)
+{
+	json_t *record = load_record(minor);
+	/* whoever paused it works on its image, and is going to unpause it; whoever began a commit
+	 * asks what became of it */
+	bool asked = json_is_true(json_object_get(record, "paused")) ||
+		     json_object_get(record, "commit"),
+	     wanted = td_ctl_ring_any(minor) || says_failed(minor, record) ||
+		      (asked && !is_taken(record, live));
+
+	json_decref(record);
+	return wanted;
 }
 
 static int ask_tapdisk(int minor, json_t *record, struct td_err *err)

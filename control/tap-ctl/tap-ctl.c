@@ -44,7 +44,7 @@
 		{'2', "secondary", "TYPE:PATH",                                                    \
 		 "a mirror: what the guest writes goes there as well", TC_SECONDARY},              \
 		{'s', "failover", NULL,                                                            \
-		 "switch to the secondary when space runs out; not in this version", TC_LATER},    \
+		 "the secondary stands by, for what the image has no space for", TC_STANDBY},      \
 		{'t', "request-timeout", "SECONDS",                                                \
 		 "report a store that has not answered for that long", TC_REQUEST_TIMEOUT},        \
 		{'C', "changed-blocks", "PATH", "keep a log of changed blocks there", TC_CHANGED}, \
@@ -162,6 +162,17 @@ static const struct tc_opt opts_query[] = {
 	{'w', "wait", NULL, "wait for the end, showing how far it is", TC_WAIT},
 	{1, "json", NULL, "print a JSON object", TC_JSON},
 	OPT_HELP};
+static const struct tc_opt opts_export[] = {
+	OPT_MINOR,
+	{'l', "listen", "ADDRESS:PORT", "where; 127.0.0.1 and port 10809 without it", TC_LISTEN},
+	{4, "tls-certificates", "DIRECTORY",
+	 "server-cert.pem, server-key.pem, and ca-cert.pem, by which clients are known",
+	 TC_CERTIFICATES},
+	{5, "tls-psk-file", "FILE", "keys of clients, one a line: USER:HEXADECIMAL", TC_PSK_FILE},
+	{6, "plain", NULL, "without TLS, on whatever address: anybody may connect", TC_PLAIN},
+	{'R', "read-only", NULL, "clients change nothing", TC_READ_ONLY},
+	{'c', "clients", "N", "at most so many connections at once; 16 without it", TC_COUNT},
+	OPT_HELP};
 static const struct tc_opt opts_cancel[] = {
 	OPT_PID, OPT_MINOR, {'w', "wait", NULL, "wait for the end", TC_WAIT}, OPT_HELP};
 
@@ -207,6 +218,8 @@ const struct tc_cmd tc_cmds[] = {
 	{"query", "show how far a commit is; completes a leaf's that is ready", opts_query, "pm",
 	 tc_cmd_query},
 	{"cancel", "cancel a commit: the chain is as before", opts_cancel, "pm", tc_cmd_cancel},
+	{"export", "serve a disk to other hosts, by NBD over TLS, until it is ended", opts_export,
+	 "m", tc_cmd_export},
 	{},
 };
 

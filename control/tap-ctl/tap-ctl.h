@@ -42,9 +42,12 @@ enum tc_what {
 	TC_RATE,
 	TC_WAIT,
 	TC_SECONDARY,
+	TC_STANDBY,
+	TC_LISTEN,
+	TC_CERTIFICATES,
+	TC_PSK_FILE,
+	TC_PLAIN,
 	TC_HELP,
-	TC_LATER, /* part of the command line that clients know, but not of this version: refused,
-		     never ignored */
 };
 
 struct tc_opt {
@@ -57,12 +60,13 @@ struct tc_args {
 	pid_t pid;                                                   /* -1: not given, as below */
 	int minor, timeout;                                          /* timeout: s */
 	const char *args, *type, *file, *name, *changed, *secondary; /* NULL: not given */
+	const char *listen, *certificates, *psk_file;                /* of export */
 	json_t *options;         /* array of "key=value"; NULL: none */
-	int count;               /* of top; 0: no end */
+	int count;               /* of top: looks; of export: clients; 0: not given */
 	double delay;            /* of top; s; 0: not given */
 	unsigned long long rate; /* of commit; bytes a second; 0: not given */
 	bool key;                /* read one from standard input */
-	bool read_only, buffered, force, json, batch, all, clear, wait, help;
+	bool read_only, buffered, force, json, batch, all, clear, wait, plain, help;
 };
 
 struct tc_cmd {
@@ -91,13 +95,12 @@ char *tc_absolute(const char *path); /* to be freed; NULL and errno */
 
 /* tap-ctl-minor.c.  making: the number is for a disk that this process is making; the marker is
  * swept when it dies over that. path: the marker's, to be freed; may be NULL.  tc_free: 19 when
- * there is none, 16 when it is held. tc_marker_sweep removes the marker, and the records, if a dead
- * tapdisk left them; true when it did.  by_name: somebody wants this very disk gone; else one whose
- * guest waits for a successor stays.  One that holds what was not written yet stays in any case:
+ * there is none, 16 when it is held.  tc_marker_sweep removes the marker, and the records, if a
+ * dead tapdisk left them; true when it did.  One that holds what was not written yet stays:
  * tc_settle. */
 int tc_allocate(bool making, int *minor, char **path, struct td_err *err);
 int tc_free(int minor, bool give_up, struct td_err *err);
-bool tc_marker_sweep(int minor, bool by_name);
+bool tc_marker_sweep(int minor);
 void tc_markers(void (*fn)(int minor, void *arg), void *arg);
 
 /* tap-ctl-revive.c.  The record of how a disk was open, locked until fd is closed; -ENODEV when
@@ -112,6 +115,11 @@ int tc_settle(int minor, bool give_up, struct td_err *err);
 /* Had a flush of a dead tapdisk's disk failed?  And what is said once that disk is taken away:
  * -EIO; give_up: to stderr, and 0. */
 bool tc_flush_failed(int minor);
+/* Has a dead tapdisk's disk guests that wait for a successor, or something to tell: that a flush
+ * had failed; or, if none of the live disks has the image, that it was paused, or what became of a
+ * live commit?  Then a mere look does not take it away. */
+struct tc_rows;
+bool tc_dead_is_wanted(int minor, const struct tc_rows *live);
 int tc_say_failed(int minor, bool give_up, struct td_err *err);
 
 /* tap-ctl-spawn.c.  leash: NULL, or where to put a descriptor: the tapdisk gives up and ends when
@@ -167,6 +175,7 @@ int tc_cmd_metrics(const struct tc_args *a, struct td_err *err);
 int tc_cmd_mode(const struct tc_args *a, struct td_err *err);
 int tc_cmd_commit(const struct tc_args *a, struct td_err *err);
 int tc_cmd_query(const struct tc_args *a, struct td_err *err);
+int tc_cmd_export(const struct tc_args *a, struct td_err *err);
 int tc_cmd_cancel(const struct tc_args *a, struct td_err *err);
 
 #endif

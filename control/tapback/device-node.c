@@ -30,10 +30,7 @@ static int write_kept(struct device *d, const char *key, const char *value)
 		else
 			rc = value ? store_write(s, d->dir, key, "%s", value)
 				   : store_remove(s, d->dir, key);
-		if (rc)
-			store_abort(s);
-		else
-			rc = store_commit(s);
+		rc = store_end(s, rc);
 	} while (rc == -EAGAIN);
 	return rc;
 }

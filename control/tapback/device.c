@@ -35,6 +35,7 @@
 
 #include "control/tapback/publish.h"
 #include "control/tapback/frontend.h"
+#include "lib/io/clock.h"
 
 static void on_retry(struct ev_loop *loop, ev_timer *t, int revents)
 {
@@ -92,6 +93,7 @@ void device_free(struct device *d)
 	watchdog_drop(d);
 	revive_drop(d->revive);
 	json_decref(d->info);
+	device_limits_forget(d);
 	forget_frontend(d);
 	d->magic = 0;
 	free(d);
@@ -230,6 +232,8 @@ static void look_connected(struct device *d, int fe)
 		link_disconnect(d);
 	else if (!d->verified)
 		link_connect(d);
+	else
+		device_limits_look(d);
 }
 
 /*
@@ -239,7 +243,7 @@ static void look_connected(struct device *d, int fe)
  */
 static bool may_start(struct device *d)
 {
-	double now = ev_now(d->m->loop), from = d->paced > now ? d->paced : now,
+	double now = td_clock_s(), from = d->paced > now ? d->paced : now,
 	       wait = from - now - (DEVICE_CYCLES - 1) * DEVICE_CYCLE;
 
 	if (ev_is_active(&d->pace))
@@ -287,6 +291,7 @@ static void renew(struct device *d)
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
 	forget_frontend(d);
+	device_limits_forget(d);
 	d->phase = DEV_NEW;
 	d->refused = d->verified = d->disconnecting = d->take_over = false;
 	d->pid = 0;

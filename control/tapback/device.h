@@ -40,19 +40,21 @@ struct device {
 	struct backend b;             /* as of the last look */
 	struct tapdisk_call *call;    /* the one question that is open */
 	struct tapdisk_call *watch;   /* events, and the tapdisk's death */
-	double watched_at;            /* ev_now() */
+	double watched_at;            /* td_clock_s() */
 	struct revive *revive;        /* a successor for a dead tapdisk is being made */
 	bool take_over;               /* it is there, and is to get the ring */
-	double deaths[DEVICE_DEATHS]; /* ev_now() of the last ones, in a circle */
+	double deaths[DEVICE_DEATHS]; /* td_clock_s() of the last ones, in a circle */
 	unsigned ndeaths;
-	double held_until; /* ev_now() of the next try for a successor; 0: none is waited for */
+	double held_until; /* td_clock_s() of the next try for a successor; 0: none is waited for */
 	json_t *info;      /* the tapdisk's answer, while connecting */
 	long long sectors; /* as published; -1: unknown */
-	char said[96];     /* tapdisk-state as last written */
+	json_t *limits;    /* key: value, as last said to the tapdisk; NULL: not looked at yet */
+	json_t *limits_said; /* they are being said; or NULL */
+	char said[96];       /* tapdisk-state as last written */
 	struct watchdog watchdog;
 	ev_timer retry;            /* a tapdisk that hangs is asked again */
 	ev_timer pace;             /* a frontend that has closed may start again */
-	double paced;              /* ev_now() at which all its starts so far are paid for */
+	double paced;              /* td_clock_s() at which all its starts so far are paid for */
 	struct td_log_limit limit; /* the guest can cause most lines */
 };
 
@@ -62,7 +64,8 @@ void device_look(struct device *d); /* may free it */
 
 /*
  * Each of these files calls only those behind it:
- *   device.c, tapdisk-link.c, tapdisk-death.c, device-fail.c, watchdog.c, device-node.c
+ *   device.c, tapdisk-link.c, tapdisk-death.c, device-limit.c, device-fail.c, watchdog.c,
+ *   device-node.c
  */
 
 /* device-node.c */
@@ -80,6 +83,12 @@ void device_say(struct device *d, const char *now, const char *reason);
 void device_note_successor(struct device *d);
 #define DEVICE_RETRY_S 1.0 /* after a tapdisk did not answer, or could not let go of a ring */
 void device_again_in(struct device *d, double seconds); /* to be looked at anew */
+
+/* device-limit.c: the disk is connected for the first time; it is forgotten; says what has changed,
+ * maybe as the one question that is open */
+void device_limits_begin(struct device *d);
+void device_limits_forget(struct device *d);
+void device_limits_look(struct device *d);
 
 /* device-fail.c */
 /* the error, and Closing; there is no ring (any more) */

@@ -13,6 +13,7 @@ control_tapback_libtapback_a_SOURCES = \
 	control/tapback/backend.c \
 	control/tapback/backend.h \
 	control/tapback/device-fail.c \
+	control/tapback/device-limit.c \
 	control/tapback/device-node.c \
 	control/tapback/device.c \
 	control/tapback/device.h \

@@ -30,10 +30,7 @@ int publish_offer(struct store *s, const char *dir, int from, unsigned max_queue
 			rc = store_write(s, dir, "max-ring-page-order", "%d", FRONTEND_MAX_ORDER);
 		if (!rc && max_queues > 1)
 			rc = store_write(s, dir, "multi-queue-max-queues", "%u", max_queues);
-		if (rc)
-			store_abort(s);
-		else
-			rc = store_commit(s);
+		rc = store_end(s, rc);
 	} while (rc == -EAGAIN);
 	return rc;
 }
@@ -100,10 +97,7 @@ int publish_disk(struct store *s, const char *dir, const struct backend *b, json
 		rc = move(s, dir, b->state, XB_CONNECTED);
 		if (!rc)
 			rc = write_disk(s, dir, b, info, no_barrier);
-		if (rc)
-			store_abort(s);
-		else
-			rc = store_commit(s);
+		rc = store_end(s, rc);
 	} while (rc == -EAGAIN);
 	return rc;
 }
@@ -119,10 +113,7 @@ int publish_size(struct store *s, const char *dir, uint64_t sectors)
 		rc = move(s, dir, XB_CONNECTED, XB_CONNECTED);
 		if (!rc)
 			rc = store_write(s, dir, "sectors", "%llu", (unsigned long long)sectors);
-		if (rc)
-			store_abort(s);
-		else
-			rc = store_commit(s);
+		rc = store_end(s, rc);
 	} while (rc == -EAGAIN);
 	return rc;
 }

@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "control/tapback/device.h"
+#include "lib/io/clock.h"
 
 /* It has died too often lately: what kills it would kill the next. */
 static bool too_often(struct device *d)
 {
-	double now = ev_now(d->m->loop), *oldest = &d->deaths[d->ndeaths++ % DEVICE_DEATHS];
+	double now = td_clock_s(), *oldest = &d->deaths[d->ndeaths++ % DEVICE_DEATHS];
 	bool often = d->ndeaths > DEVICE_DEATHS && now - *oldest < DEVICE_DEATHS_S;
 
 	*oldest = now;
@@ -30,7 +31,7 @@ static void lose(struct device *d, const char *why)
 	snprintf(text, sizeof text,
 		 "%s; its guest's requests are held, and another is tried for every %u s", why,
 		 d->m->opt.hold_s);
-	d->held_until = ev_now(d->m->loop) + d->m->opt.hold_s;
+	d->held_until = td_clock_s() + d->m->opt.hold_s;
 	device_error(d, text);
 	device_say(d, "lost", text);
 	device_again_in(d, DEVICE_RETRY_S);
@@ -70,7 +71,7 @@ void death_bury(struct device *d, const char *text)
 		device_fail(d, text);
 		return;
 	}
-	if (ev_now(d->m->loop) < d->held_until) {
+	if (td_clock_s() < d->held_until) {
 		device_again_in(d, DEVICE_RETRY_S);
 		return;
 	}

@@ -11,6 +11,7 @@
 #include "control/tapback/publish.h"
 #include "control/tapback/frontend.h"
 #include "control/tapback/same-machine.h"
+#include "lib/io/clock.h"
 #include "lib/json-get.h"
 #include "lib/ctl-dir.h"
 #include "td/ctl.h"
@@ -143,6 +144,8 @@ static void say_state(struct device *d, json_t *ev)
 		now = "closed";
 	} else if (td_json_true(ev, "two-primaries")) {
 		now = "two-primaries";
+	} else if (td_json_true(ev, "peer-cut-off")) {
+		now = "peer-cut-off";
 	} else if (td_json_true(ev, "reconnecting")) {
 		now = "reconnecting";
 	} else if (*reason) {
@@ -191,7 +194,7 @@ static void on_watch(void *arg, json_t *ev, const char *text)
 		/* most likely its death: the next question tells, and is asked at once */
 		d->watch = NULL;
 		d->verified = false;
-		if (!d->call && d->ring && ev_now(d->m->loop) - d->watched_at < SETTLE_S)
+		if (!d->call && d->ring && td_clock_s() - d->watched_at < SETTLE_S)
 			device_again_in(d, SETTLE_S);
 		device_mark(d);
 		return;
@@ -277,10 +280,12 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 		return;
 	}
 	d->verified = d->watch != NULL;
-	if (d->take_over)
+	if (d->take_over) {
 		succeeded(d);
-	else
+	} else {
+		device_limits_begin(d);
 		publish(d);
+	}
 }
 
 static void connect_frontend(struct device *d)
@@ -343,8 +348,8 @@ static bool taken_over(struct device *d, bool mine)
 		d->sectors = sectors >= 0 ? sectors : -1;
 		if (d->b.state == XB_CONNECTED &&
 		    store_read_number(d->m->store, d->dir, "kthread-pid", INT32_MAX) != d->pid)
-			publish(d);
-		else if (d->b.state == XB_CONNECTED)
+			succeeded(d); /* a daemon before this one died before it had said so */
+		if (d->b.state == XB_CONNECTED)
 			see_size(d, td_json_number(d->info, "sectors", -1));
 		if (!d->verified)
 			device_again_in(d, DEVICE_RETRY_S);
@@ -417,7 +422,7 @@ void link_connect(struct device *d)
 	if (!d->watch) {
 		d->watch = tapdisk_watch(d->m->loop, d->pid, d->minor, d->m->opt.timeout_s,
 					 on_watch, d);
-		d->watched_at = ev_now(d->m->loop);
+		d->watched_at = td_clock_s();
 		d->said[0] = 0;
 	}
 	ask_tapdisk(d, json_pack("{s:s,s:i}", "op", "info", "minor", d->minor), on_info);

@@ -11,6 +11,7 @@
 
 #include "control/tapback/device.h"
 #include "control/tapback/ring-page.h"
+#include "lib/io/clock.h"
 #include "lib/json-get.h"
 #include "lib/proc.h"
 #include "lib/shm-dir.h"
@@ -104,7 +105,7 @@ static void on_ping(void *arg, int err, json_t *reply, const char *text)
 {
 	struct device *d = arg;
 	struct watchdog *w = &d->watchdog;
-	double now = ev_now(d->m->loop);
+	double now = td_clock_s();
 	long long answered = td_json_number(reply, "answered", -1);
 	char what[96];
 

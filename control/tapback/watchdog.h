@@ -32,7 +32,7 @@ struct watchdog {
 	bool stopped;  /* at the last look */
 	bool told;     /* that it hangs, or its store does */
 	struct tapdisk_call *ping;
-	double answered_at;                /* ev_now() of the first answer with ... */
+	double answered_at;                /* td_clock_s() of the first answer with ... */
 	long long answered;                /* ... so many requests done */
 	unsigned rings;                    /* 0: not looked up yet */
 	uint32_t ref[FRONTEND_MAX_QUEUES]; /* of each one's first page */

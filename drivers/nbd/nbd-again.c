@@ -9,6 +9,7 @@
 
 #include "drivers/nbd/nbd.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 
 #define FIRST 0.1 /* s before the second attempt; the first is made at once */
 #define LAST  5.0 /* s between attempts */
@@ -18,7 +19,7 @@
 static void tell_away(struct nbdc_client *n)
 {
 	char text[320], when[32] = "?";
-	time_t t = (time_t)n->since;
+	time_t t = n->since_date;
 	struct tm tm;
 
 	if (gmtime_r(&t, &tm))
@@ -38,14 +39,14 @@ static void attempt_failed(struct nbdc_client *n, const struct td_err *err)
 	if (!strncmp(n->why, err->text, sizeof n->why - 1))
 		return;
 	snprintf(n->why, sizeof n->why, "%.*s", (int)sizeof n->why - 1, err->text);
-	td_log(LOG_INFO, "nbd:%s: %s", n->name, n->why);
+	td_log(LOG_INFO, "%s: %s", n->name, n->why);
 	tell_away(n);
 }
 
 static void make_attempts(void *arg)
 {
 	struct nbdc_client *n = arg;
-	int fd = -1;
+	int fd = -1, under = -1;
 
 	while (fd < 0) {
 		struct td_err err = {0};
@@ -56,7 +57,7 @@ static void make_attempts(void *arg)
 		n->sleeper = NULL;
 		if (given_up(n))
 			break;
-		fd = nbdc_connect_again(n, &ended, &err);
+		fd = nbdc_connect_again(n, &under, &ended, &err);
 		if (given_up(n))
 			break;
 		if (fd < 0 && ended) {
@@ -69,9 +70,11 @@ static void make_attempts(void *arg)
 	n->attempts = false;
 	if (given_up(n) && fd >= 0) {
 		close(fd);
+		if (under >= 0)
+			close(under);
 	} else if (fd >= 0) {
-		n->made = ev_time();
-		nbdc_wire_resume(n, fd);
+		n->made = td_clock_s();
+		nbdc_wire_resume(n, fd, under);
 	}
 	if (n->closer)
 		td_fiber_wake(n->closer);
@@ -87,6 +90,28 @@ static void on_away_limit(struct ev_loop *loop, ev_timer *w, int revents)
 	nbdc_wire_lose(n, text);
 }
 
+/* The limit counts from `ago' s before now. */
+static void begin_away(struct nbdc_client *n, double ago)
+{
+	n->since = td_clock_s() - ago;
+	n->since_date = time(NULL) - (time_t)ago;
+	n->image->reconnects++;
+	if (n->reconnect > 0) {
+		ev_timer_set(&n->limit, n->reconnect > ago ? n->reconnect - ago : 0, 0);
+		ev_timer_start(n->loop, &n->limit);
+	}
+}
+
+void nbdc_again_silent(struct nbdc_client *n, const char *why, double quiet)
+{
+	n->silent = true;
+	if (!n->since)
+		begin_away(n, quiet);
+	td_log(LOG_WARNING, "%s: %s; requests wait", n->name, why);
+	snprintf(n->why, sizeof n->why, "%s", why);
+	tell_away(n);
+}
+
 void nbdc_again(struct nbdc_client *n, const char *why, bool clear)
 {
 	bool unanswered = n->left->sent != n->left->answered;
@@ -97,30 +122,26 @@ void nbdc_again(struct nbdc_client *n, const char *why, bool clear)
 		nbdc_wire_lose(n, why);
 		return;
 	}
-	if (!clear && unanswered) { /* K11 */
+	if (!clear && unanswered && n->under < 0) { /* K11 */
 		nbdc_wire_lose(n, "the connection broke, and the server may still carry out "
 				  "writes that it has not answered, over newer ones");
 		return;
 	}
 	if (n->keep.first != n->keep.end)
 		nbdc_left_away(n, true); /* K13 */
+	n->silent = false;
 	nbdc_wire_hold(n);
+	nbdc_under_leave(n);
 	close(n->fd);
 	n->fd = -1;
-	if (n->made && ev_time() - n->made < LASTS)
+	if (n->made && td_clock_s() - n->made < LASTS)
 		n->delay = n->delay < FIRST ? FIRST : n->delay * 2 < LAST ? n->delay * 2 : LAST;
 	else
 		n->delay = 0;
-	if (!n->since) {
-		n->since = ev_time();
-		n->image->reconnects++;
-		if (n->reconnect > 0) {
-			ev_timer_set(&n->limit, n->reconnect, 0);
-			ev_timer_start(n->loop, &n->limit);
-		}
-	}
+	if (!n->since)
+		begin_away(n, 0);
 	td_log(LOG_WARNING,
-	       "nbd:%s: %s: reconnecting; requests wait, and %llu changes that are not flushed are "
+	       "%s: %s: reconnecting; requests wait, and %llu changes that are not flushed are "
 	       "kept",
 	       n->name, why, (unsigned long long)(n->keep.end - n->keep.first));
 	snprintf(n->why, sizeof n->why, "%s", why);
@@ -140,9 +161,10 @@ void nbdc_again_over(struct nbdc_client *n)
 	if (n->trying >= 0)
 		shutdown(n->trying, SHUT_RDWR);
 	if (!n->lost)
-		td_log(LOG_NOTICE, "nbd:%s: connected again, after %.0f s", n->name,
-		       ev_time() - n->since);
+		td_log(LOG_NOTICE, "%s: connected again, after %.0f s", n->name,
+		       td_clock_s() - n->since);
 	n->since = 0;
+	n->silent = false;
 	td_image_away(n->image, NULL);
 }
 
@@ -150,11 +172,13 @@ void nbdc_again_start(struct nbdc_client *n)
 {
 	ev_init(&n->limit, on_away_limit);
 	n->limit.data = n;
+	nbdc_silent_start(n);
 }
 
 void nbdc_again_stop(struct nbdc_client *n)
 {
 	n->closing = true;
+	nbdc_silent_stop(n);
 	n->closer = td_fiber_self();
 	if (n->trying >= 0)
 		shutdown(n->trying, SHUT_RDWR);

@@ -14,6 +14,7 @@
 
 #include "drivers/nbd/nbd.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 
 #define LOOK_EVERY  0.01 /* s */
 #define ESTABLISHED 1    /* TCP_ESTABLISHED, which a Unix socket's state is too */
@@ -157,7 +158,7 @@ static long look_in_worker(void *arg)
 
 int nbdc_fence(struct td_io *io, int fd, double patience)
 {
-	double until = ev_time() + patience;
+	double until = td_clock_s() + patience;
 
 	for (;;) {
 		struct search s = {.fd = fd};
@@ -165,7 +166,7 @@ int nbdc_fence(struct td_io *io, int fd, double patience)
 
 		if (n <= 0)
 			return n ? NBD_FENCE_BLIND : NBD_FENCE_CLEAR;
-		if (ev_time() >= until)
+		if (td_clock_s() >= until)
 			return NBD_FENCE_BUSY;
 		td_fiber_wait_for(LOOK_EVERY);
 	}

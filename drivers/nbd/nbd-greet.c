@@ -8,6 +8,7 @@
 
 #include "drivers/nbd/nbd.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 
 #define PATIENCE    20.0        /* s that a handshake may take in all */
 #define ANSWERS     64          /* to one option; a server that goes on for ever is left */
@@ -18,9 +19,10 @@ struct talk {
 	struct ev_loop *loop;
 	ev_io io;
 	struct td_fiber *fiber;
-	double until; /* of ev_time() */
+	double until; /* of td_clock_s() */
 	int fd;
-	const char *name;
+	const char *name, *export;
+	bool more; /* a passed connection may go on in an older process */
 	struct td_err *err;
 };
 
@@ -35,7 +37,7 @@ static void on_ready(struct ev_loop *loop, ev_io *w, int revents)
 /* Waits until the socket is ready; false when the time is over. */
 static bool ready(struct talk *t, int events)
 {
-	double left = t->until - ev_time();
+	double left = t->until - td_clock_s();
 	bool woken;
 
 	ev_io_init(&t->io, on_ready, t->fd, events);
@@ -56,12 +58,12 @@ static int move_all(struct talk *t, void *buf, size_t len, bool out)
 			buf = (char *)buf + n;
 			len -= (size_t)n;
 		} else if (n < 0 && errno == EAGAIN) {
-			if (!ready(t, out ? EV_WRITE : EV_READ) && ev_time() >= t->until)
-				return td_fail(t->err, ETIMEDOUT,
-					       "nbd:%s: the server does not answer", t->name);
+			if (!ready(t, out ? EV_WRITE : EV_READ) && td_clock_s() >= t->until)
+				return td_fail(t->err, ETIMEDOUT, "%s: the server does not answer",
+					       t->name);
 		} else if (n == 0 || errno != EINTR) {
 			return td_fail(t->err, n ? errno : ECONNRESET,
-				       "nbd:%s: the server has closed the connection: %s", t->name,
+				       "%s: the server has closed the connection: %s", t->name,
 				       n ? strerror(errno)
 					 : "it does not want us, or serves somebody else");
 		}
@@ -81,7 +83,7 @@ static int say(struct talk *t, void *buf, size_t len)
 
 static int broken(struct talk *t, const char *what)
 {
-	return td_fail(t->err, EPROTO, "nbd:%s: the server breaks the protocol: %s", t->name, what);
+	return td_fail(t->err, EPROTO, "%s: the server breaks the protocol: %s", t->name, what);
 }
 
 /* The end of a handshake that is not GO's: size, flags, and zeroes that nobody needs. */
@@ -127,34 +129,86 @@ static int refused(struct talk *t, uint32_t type, const uint8_t *p, uint32_t len
 	for (n = 0; n < len && n < sizeof text - 1; n++)
 		text[n] = isprint(p[n]) ? (char)p[n] : '?';
 	text[n] = 0;
-	return td_fail(t->err, ECONNREFUSED, "nbd:%s: the server refuses with its error %u%s%s",
+	return td_fail(t->err, ECONNREFUSED, "%s: the server refuses with its error %u%s%s",
 		       t->name, type & ~NBD_REP_ERROR, n ? ": " : "",
-		       n ? text : " (it may want TLS, or an export's name, which is empty here)");
+		       n ? text
+		       : *t->export
+			       ? " (it may want TLS, or have no export of that name)"
+			       : " (it may want TLS, or an export's name, which is empty here)");
+}
+
+/* One answer to an option: its type and its bytes, or -errno. */
+static int hear_answer(struct talk *t, uint32_t option, uint8_t answer[ANSWER_MAX], uint32_t *type,
+		       uint32_t *len)
+{
+	uint8_t b[NBD_ANSWER_SIZE];
+	int rc = hear(t, b, sizeof b);
+
+	if (rc < 0)
+		return rc;
+	*type = nbd_get32(b + 12);
+	*len = nbd_get32(b + 16);
+	if (nbd_get64(b) != NBD_REPLY_MAGIC || nbd_get32(b + 8) != option || *len > ANSWER_MAX)
+		return broken(t, "what it answers is no answer");
+	return hear(t, answer, *len);
+}
+
+/* Structured replies, and holes: a server that has none says so, and all goes on without. */
+static int ask_for_more(struct talk *t, struct nbdc_offer *x)
+{
+	static const char context[] = "base:allocation";
+	uint32_t name = (uint32_t)strlen(t->export), text = sizeof context - 1, type, len;
+	uint8_t b[NBD_OPTION_SIZE + 12 + NBD_NAME_MAX + sizeof context], answer[ANSWER_MAX], *p;
+	int rc;
+
+	nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_STRUCTURED_REPLY), 0);
+	rc = say(t, b, NBD_OPTION_SIZE);
+	if (!rc)
+		rc = hear_answer(t, NBD_OPT_STRUCTURED_REPLY, answer, &type, &len);
+	if (rc < 0 || type & NBD_REP_ERROR)
+		return rc;
+	if (type != NBD_REP_ACK)
+		return broken(t, "what it answers is no answer");
+	x->structured = true;
+	p = nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_SET_META_CONTEXT);
+	p = nbd_put32(nbd_put32(p, 12 + name + text), name);
+	memcpy(p, t->export, name);
+	p = nbd_put32(nbd_put32(p + name, 1), text);
+	memcpy(p, context, text);
+	rc = say(t, b, NBD_OPTION_SIZE + 12 + name + text);
+	for (int i = 0; !rc && i < ANSWERS; i++) {
+		rc = hear_answer(t, NBD_OPT_SET_META_CONTEXT, answer, &type, &len);
+		if (rc < 0 || type == NBD_REP_ACK)
+			return rc;
+		if (type & NBD_REP_ERROR) {
+			x->context = 0;
+			return 0;
+		}
+		if (type == NBD_REP_META_CONTEXT && len == 4 + text &&
+		    !memcmp(answer + 4, context, text))
+			x->context = (uint64_t)nbd_get32(answer) + 1;
+	}
+	return rc ? rc : broken(t, "its answer has no end");
 }
 
 /* 0, 1 where the server does not know GO, or -errno. */
 static int go(struct talk *t, struct nbdc_offer *x)
 {
-	uint8_t b[NBD_OPTION_SIZE + 8], answer[ANSWER_MAX],
-		*p = nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_GO), 8);
+	uint32_t name = (uint32_t)strlen(t->export);
+	uint8_t b[NBD_OPTION_SIZE + 8 + NBD_NAME_MAX], answer[ANSWER_MAX],
+		*p = nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_GO), 8 + name);
 	bool known = false;
 	int rc;
 
-	/* the export without a name, and one wish */
-	nbd_put16(nbd_put16(nbd_put32(p, 0), 1), NBD_INFO_BLOCK_SIZE);
-	rc = say(t, b, sizeof b);
+	/* the export, and one wish */
+	p = nbd_put32(p, name);
+	memcpy(p, t->export, name);
+	nbd_put16(nbd_put16(p + name, 1), NBD_INFO_BLOCK_SIZE);
+	rc = say(t, b, NBD_OPTION_SIZE + 8 + name);
 	for (int i = 0; !rc && i < ANSWERS; i++) {
 		uint32_t type, len;
 
-		rc = hear(t, b, NBD_ANSWER_SIZE);
-		if (rc < 0)
-			return rc;
-		type = nbd_get32(b + 12);
-		len = nbd_get32(b + 16);
-		if (nbd_get64(b) != NBD_REPLY_MAGIC || nbd_get32(b + 8) != NBD_OPT_GO ||
-		    len > sizeof answer)
-			return broken(t, "what it answers is no answer");
-		rc = hear(t, answer, len);
+		rc = hear_answer(t, NBD_OPT_GO, answer, &type, &len);
 		if (rc < 0)
 			return rc;
 		if (type == NBD_REP_ACK)
@@ -180,6 +234,8 @@ static int newstyle(struct talk *t, struct nbdc_offer *x)
 	theirs = nbd_get16(b);
 	nbd_put32(b, theirs & (NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES));
 	rc = say(t, b, 4);
+	if (!rc && (theirs & NBD_FIXED_NEWSTYLE) && t->more)
+		rc = ask_for_more(t, x);
 	if (!rc && (theirs & NBD_FIXED_NEWSTYLE)) {
 		rc = go(t, x);
 		if (rc <= 0)
@@ -187,8 +243,11 @@ static int newstyle(struct talk *t, struct nbdc_offer *x)
 	}
 	if (rc < 0)
 		return rc;
-	nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_EXPORT_NAME), 0);
+	nbd_put32(nbd_put32(nbd_put64(b, NBD_OPTION_MAGIC), NBD_OPT_EXPORT_NAME),
+		  (uint32_t)strlen(t->export));
 	rc = say(t, b, sizeof b);
+	if (!rc)
+		rc = say(t, (void *)t->export, strlen(t->export));
 	return rc < 0 ? rc : hear_export(t, x, false, !(theirs & NBD_NO_ZEROES));
 }
 
@@ -208,14 +267,15 @@ static int check_offer(struct talk *t, struct nbdc_offer *x)
 	return 0;
 }
 
-int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer *x,
-	       struct td_err *err)
+int nbdc_greet(const struct nbdc_client *n, int fd, struct nbdc_offer *x, struct td_err *err)
 {
-	struct talk t = {.loop = loop,
+	struct talk t = {.loop = n->loop,
 			 .fiber = td_fiber_self(),
-			 .until = ev_time() + PATIENCE,
+			 .until = td_clock_s() + PATIENCE,
 			 .fd = fd,
-			 .name = name,
+			 .name = n->name,
+			 .export = n->uri.export,
+			 .more = n->uri.way != NBD_PASSED,
 			 .err = err};
 	uint8_t b[16];
 	int rc = hear(&t, b, sizeof b);
@@ -224,11 +284,15 @@ int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer
 		return rc;
 	*x = (struct nbdc_offer){.min = 1, .preferred = 4096, .max = DEFAULT_MAX};
 	if (nbd_get64(b) != NBD_MAGIC)
-		rc = td_fail(err, EPROTO, "nbd:%s: what listens there is no NBD server", name);
+		rc = td_fail(err, EPROTO, "%s: what listens there is no NBD server", t.name);
 	else if (nbd_get64(b + 8) == NBD_OPTION_MAGIC)
 		rc = newstyle(&t, x);
 	else if (nbd_get64(b + 8) == NBD_OLD_MAGIC)
-		rc = hear_export(&t, x, true, true);
+		rc = *t.export ? td_fail(err, ENOENT,
+					 "%s: the server is oldstyle, and has one export "
+					 "without a name",
+					 t.name)
+			       : hear_export(&t, x, true, true);
 	else
 		rc = broken(&t, "its greeting is neither newstyle nor oldstyle");
 	return rc < 0 ? rc : check_offer(&t, x);

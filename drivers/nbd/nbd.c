@@ -1,137 +1,39 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A disk that an NBD server holds.  nbd:/PATH is a server's Unix socket, and nbd:NAME a connection
- * that was passed to this process under that name (tapdisk/nbd/nbd-passed.c).  A passed one cannot
- * be made again, so that it is given back at close, in order to outlive a pause.
+ * A disk that an NBD server holds: one that is named by its address (lib/nbd-uri.h), or nbd:NAME, a
+ * connection that was passed to this process under that name (tapdisk/nbd/nbd-passed.c).  A passed
+ * one cannot be made again, so that it is given back at close, in order to outlive a pause.
  */
 #include "drivers/nbd/nbd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "drivers/drivers.h"
 #include "lib/fiber/await.h"
-#include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
 #include "lib/passed.h"
 #include "lib/settle.h"
 
-#define NAME_TRIES    100  /* a socket that was passed just now may not have been looked at yet */
-#define CONNECT_TRIES 1000 /* of a server that has too many to let in */
-#define TRY_EVERY     0.01 /* s */
-#define FENCE_WAIT    10   /* s */
-#define FENCE_AGAIN   1    /* s: of one attempt; another one follows */
+#define NAME_TRIES  100  /* a socket that was passed just now may not have been looked at yet */
+#define TRY_EVERY   0.01 /* s */
+#define FENCE_WAIT  10   /* s */
+#define FENCE_AGAIN 1    /* s: of one attempt; another one follows */
 
 _Static_assert(sizeof(struct nbdc_offer) <= TD_PASSED_NOTE,
 	       "what is left with a socket that is given back");
 
-struct connect_call {
-	struct td_image *image;
-	int fd;           /* the socket */
-	int lock;         /* or -1 */
-	bool locked;      /* by this call */
-	uint64_t lock_at; /* its byte */
-	struct td_err *err;
-};
-
-/*
- * A server lets in whoever comes, so that two disks of this host could have one export.  An image
- * has one writer: a byte of a file of ours stands for the socket, by its number, and is locked
- * while the disk is open.
- */
-static int lock_socket(struct connect_call *c)
+static const char *title_of(const struct td_image *image)
 {
-	bool writes = !(c->image->file_flags & (TD_FILE_RDONLY | TD_FILE_PARENT));
-	struct flock byte = {
-		.l_type = writes ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
-	char path[4200];
-	struct stat st;
-
-	if (stat(c->image->path, &st) < 0)
-		return -errno;
-	byte.l_start = (off_t)((uint64_t)st.st_ino & ((UINT64_C(1) << 46) - 1)) |
-		       (off_t)(st.st_dev & 0xffff) << 46;
-	c->lock_at = (uint64_t)byte.l_start;
-	snprintf(path, sizeof path, "%s/nbd.lock", td_ctl_dir());
-	if (c->lock < 0)
-		c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (c->lock < 0)
-		return td_fail(c->err, errno, "cannot make the lock %s: %s", path, strerror(errno));
-	if (fcntl(c->lock, F_OFD_SETLK, &byte) == 0) {
-		c->locked = true;
-		return 0;
-	}
-	return td_fail(c->err, errno == EAGAIN || errno == EACCES ? EBUSY : errno,
-		       "nbd:%s is in use by another disk of this host: an export has "
-		       "one writer, or any number of readers",
-		       c->image->path);
+	return ((const struct nbdc_client *)image->priv)->name;
 }
 
-/* A server that was started anew listens at another socket of the same name. */
-static void unlock_old(struct nbdc_client *n, uint64_t now)
+static bool was_passed(const struct nbdc_client *n)
 {
-	struct flock byte = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_len = 1};
-
-	byte.l_start = (off_t)n->lock_at;
-	if (n->lock >= 0 && n->lock_at != now)
-		fcntl(n->lock, F_OFD_SETLK, &byte);
-	n->lock_at = now;
-}
-
-/* Through the directory's descriptor, since a socket's address has less room than a path. */
-static long connect_run(void *arg)
-{
-	struct connect_call *c = arg;
-	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	const char *path = c->image->path, *slash = strrchr(path, '/');
-	char dir[4097];
-	int at, rc = c->locked ? 0 : lock_socket(c);
-
-	if (rc < 0)
-		return rc;
-	snprintf(dir, sizeof dir, "%.*s/", (int)(slash - path), path);
-	at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (at < 0)
-		return -errno;
-	if (snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d%s", at, slash) >=
-	    (int)sizeof sa.sun_path)
-		rc = -ENAMETOOLONG;
-	else if (connect(c->fd, (struct sockaddr *)&sa, sizeof sa) < 0)
-		rc = -errno;
-	close(at);
-	return rc;
-}
-
-static int connect_path(struct nbdc_client *n, struct td_err *err)
-{
-	struct td_image *image = n->image;
-	struct connect_call c = {
-		.image = image,
-		.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
-		.lock = n->lock,
-		.err = err};
-	long rc = c.fd < 0 ? -errno : -EAGAIN;
-
-	for (int i = 0; rc == -EAGAIN && i < CONNECT_TRIES && !n->closing && !n->lost; i++) {
-		rc = td_await_call(image->io, connect_run, &c);
-		if (rc == -EAGAIN)
-			td_fiber_wait_for(TRY_EVERY);
-	}
-	n->lock = c.lock;
-	if (!rc) {
-		unlock_old(n, c.lock_at);
-		return c.fd;
-	}
-	if (c.fd >= 0)
-		close(c.fd);
-	return td_fail(err, (int)-rc, "cannot connect to an NBD server at %s: %s", image->path,
-		       strerror((int)-rc));
+	return n->uri.way == NBD_PASSED;
 }
 
 /* A socket that was given back may have been closed by its server meanwhile; nothing else can have
@@ -154,12 +56,13 @@ static int take_passed(const char *name, struct nbdc_offer *x, struct td_err *er
 	if (fd < 0)
 		return td_fail(err, ENOENT,
 			       "no socket has been passed to nbdclient%d as '%s' (a server's own "
-			       "socket has a path, that begins with /)",
+			       "socket has a path, that begins with /, and one on another host is "
+			       "nbd://HOST/EXPORT)",
 			       (int)getpid(), name);
 	if (x->flags && is_over(fd)) {
 		close(fd);
 		return td_fail(err, ECONNRESET,
-			       "nbd:%s: the server has closed the connection: pass another one to "
+			       "%s: the server has closed the connection: pass another one to "
 			       "nbdclient%d",
 			       name, (int)getpid());
 	}
@@ -175,48 +78,43 @@ static int check_export(const struct td_image *image, const struct nbdc_offer *x
 			struct td_err *err)
 {
 	if (!x->size || x->size % 512)
-		return td_fail(err, EINVAL,
-			       "nbd:%s: its size, %llu bytes, is not a multiple of 512",
-			       image->path, (unsigned long long)x->size);
+		return td_fail(err, EINVAL, "%s: its size, %llu bytes, is not a multiple of 512",
+			       title_of(image), (unsigned long long)x->size);
 	if (x->min > 512)
 		return td_fail(err, EINVAL,
-			       "nbd:%s: its server takes nothing smaller than %u bytes, a guest's "
+			       "%s: its server takes nothing smaller than %u bytes, a guest's "
 			       "sectors have 512: let the server "
 			       "take them",
-			       image->path, x->min);
+			       title_of(image), x->min);
 	if (writes(image) && (x->flags & NBD_FLAG_READ_ONLY))
 		return td_fail(err, EROFS,
-			       "nbd:%s: the server does not allow writing: open it read-only (-R)",
-			       image->path);
+			       "%s: the server does not allow writing: open it read-only (-R)",
+			       title_of(image));
 	if (writes(image) && !(x->flags & NBD_FLAG_SEND_FLUSH) &&
 	    !(image->file_flags & (TD_FILE_NOSYNC | TD_FILE_COPY)))
 		return td_fail(err, EOPNOTSUPP,
-			       "nbd:%s: the server does not support flush, so that it is unknown "
+			       "%s: the server does not support flush, so that it is unknown "
 			       "when data is on disk: open it "
 			       "read-only (-R), or with cache=unsafe and unsafe=yes",
-			       image->path);
+			       title_of(image));
 	return 0;
-}
-
-static bool was_passed(const struct td_image *image)
-{
-	return image->path[0] != '/';
 }
 
 /* Back to where it came from, or good-bye. */
 static void let_go(const struct td_image *image, int fd, const struct nbdc_offer *x, bool whole)
 {
+	const struct nbdc_client *n = image->priv;
 	uint8_t bye[NBD_REQUEST_SIZE] = {0};
 
 	if (fd < 0)
 		return;
-	if (was_passed(image) && whole) {
+	if (was_passed(n) && whole) {
 		td_passed_keep(image->path, fd, x, sizeof *x);
 		return;
 	}
 	nbd_put16(nbd_put16(nbd_put32(bye, NBD_REQUEST_MAGIC), 0), NBD_CMD_DISC);
 	if (whole && send(fd, bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		td_log(LOG_INFO, "nbd:%s: gone without a good-bye: %s", image->path,
+		td_log(LOG_INFO, "%s: gone without a good-bye: %s", title_of(image),
 		       strerror(errno));
 	close(fd);
 }
@@ -248,18 +146,22 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 	struct nbdc_client *n = image->priv;
 	int rc;
 
-	n->fd = was_passed(image) ? take_passed(image->path, &n->x, err) : connect_path(n, err);
+	n->fd = was_passed(n) ? take_passed(image->path, &n->x, err)
+			      : nbdc_connect(n, &n->under, err);
 	if (n->fd < 0)
 		return n->fd;
 	*same = n->x.flags;
-	rc = *same ? 0 : nbdc_greet(n->loop, n->fd, n->name, &n->x, err);
+	rc = *same ? 0 : nbdc_greet(n, n->fd, &n->x, err);
 	if (rc < 0) {
 		close(n->fd);
+		nbdc_under_close(n);
 		return rc;
 	}
 	rc = check_export(image, &n->x, err);
-	if (rc < 0)
+	if (rc < 0) {
 		let_go(image, n->fd, &n->x, true);
+		nbdc_under_close(n);
+	}
 	return rc;
 }
 
@@ -267,17 +169,17 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err *err)
 {
 	struct nbdc_client *n = image->priv;
-	int rc = nbdc_fence(image->io, n->fd, FENCE_WAIT);
+	int rc = nbdc_fence(image->io, nbdc_under(n->fd, n->under), FENCE_WAIT);
 
 	*blind = rc == NBD_FENCE_BLIND;
 	if (rc != NBD_FENCE_BUSY)
 		return 0;
 	return td_fail(
 		err, EBUSY,
-		"nbd:%s: its server still executes requests of a client that has died, which could "
+		"%s: its server still executes requests of a client that has died, which could "
 		"overwrite newer writes: try "
 		"again when it has closed that connection (`ss -xp' shows it), or end the server",
-		image->path);
+		title_of(image));
 }
 
 /* S1 of lib/settle.h, and what an earlier connection has left (K5, K6). */
@@ -285,15 +187,20 @@ static int settle_left(struct td_image *image, const struct nbdc_left *was, bool
 		       struct td_err *err)
 {
 	struct nbdc_client *n = image->priv;
-	bool doubt =
-		nbdc_left_doubt(was, blind, n->nosync || (n->x.flags & NBD_FLAG_CAN_MULTI_CONN));
+	bool multi = n->x.flags & NBD_FLAG_CAN_MULTI_CONN,
+	     same = nbdc_server_same(&was->server, &n->server),
+	     doubt = nbdc_left_doubt(was, blind, n->nosync || (multi && same));
 	int rc = n->nosync ? 0 : td_await_request(image, image->io, TD_FLUSH, 0, 0, 0, NULL, 0);
 
 	if (!rc && doubt) {
-		td_log(LOG_ERR, "nbd:%s: an earlier connection %s", image->path,
+		td_log(LOG_ERR, "%s: an earlier connection %s", title_of(image),
 		       was->failed & NBD_LEFT_FLUSH ? "ended with a flush that had failed"
 		       : was->failed ? "ended with its server, which may have lost what it had "
 				       "acknowledged, before that was written again"
+		       : was->changed != was->covered && multi
+			       ? "ended with writes that were acknowledged and not flushed, and "
+				 "the server is not known to be the process that it was, which had "
+				 "them"
 		       : was->changed != was->covered
 			       ? "ended with writes that were acknowledged and not flushed, and "
 				 "the server does not offer to flush "
@@ -303,8 +210,10 @@ static int settle_left(struct td_image *image, const struct nbdc_left *was, bool
 		rc = -EIO;
 	}
 	rc = td_settled(image, image->path, rc, err);
-	if (!rc)
+	if (!rc) {
 		nbdc_left_settled(n, !n->nosync);
+		nbdc_left_server(n);
+	}
 	return rc;
 }
 
@@ -337,32 +246,43 @@ static int same_export(const struct nbdc_client *n, const struct nbdc_offer *now
 	return 0;
 }
 
-int nbdc_connect_again(struct nbdc_client *n, bool *ended, struct td_err *err)
+int nbdc_connect_again(struct nbdc_client *n, int *under, bool *ended, struct td_err *err)
 {
 	struct nbdc_offer now;
-	int fd, rc;
+	int fd, rc, looked_at;
 
 	*ended = false;
-	fd = connect_path(n, err);
+	*under = -1;
+	if (!nbdc_under_over(n)) /* K18 */
+		return td_fail(err, EBUSY, "its server has not closed the connection before");
+	fd = nbdc_connect(n, under, err);
 	if (fd < 0) {
 		*ended = fd == -EBUSY; /* another disk has taken the export: it may have written */
 		return fd;
 	}
+	looked_at = nbdc_under(fd, *under);
 	n->trying = fd;
 	rc = n->lost || n->closing ? td_fail(err, ECANCELED, "given up")
-				   : nbdc_greet(n->loop, fd, n->name, &now, err);
+				   : nbdc_greet(n, fd, &now, err);
 	if (!rc) {
 		rc = same_export(n, &now, err);
 		*ended = rc < 0;
 	}
 	/* K11: blind counts as clear, since the old connection has shown its end */
-	if (!rc && nbdc_fence(n->image->io, fd, FENCE_AGAIN) == NBD_FENCE_BUSY)
+	if (!rc && nbdc_fence(n->image->io, looked_at, FENCE_AGAIN) == NBD_FENCE_BUSY)
 		rc = td_fail(err, EBUSY,
 			     "its server still executes requests of the connection before");
-	n->trying = -1;
 	if (!rc)
+		n->server = nbdc_server_of(n->image->io, looked_at);
+	n->trying = -1;
+	if (!rc) {
+		n->x.structured = now.structured;
+		n->x.context = now.context;
 		return fd;
+	}
 	let_go(n->image, fd, &now, false);
+	if (*under >= 0)
+		close(*under);
 	return rc;
 }
 
@@ -371,20 +291,20 @@ static void may_reconnect(struct nbdc_client *n)
 {
 	struct td_image *image = n->image;
 
-	n->reconnect = was_passed(image) || n->copy ? 0 : image->reconnect;
+	n->reconnect = was_passed(n) || n->copy ? 0 : image->reconnect;
 	if (!n->reconnect || !writes(image))
 		return;
 	if (!(n->x.flags & NBD_FLAG_SEND_FLUSH)) {
 		td_log(LOG_NOTICE,
-		       "nbd:%s: the server does not support flush: if it goes away, all requests "
+		       "%s: the server does not support flush: if it goes away, all requests "
 		       "fail",
-		       image->path);
+		       title_of(image));
 		n->reconnect = 0;
 	} else if (nbdc_keep_open(&n->keep) < 0) {
 		td_log(LOG_WARNING,
-		       "nbd:%s: no memory for what is not flushed: if the server goes away, all "
+		       "%s: no memory for what is not flushed: if the server goes away, all "
 		       "requests fail",
-		       image->path);
+		       title_of(image));
 		n->reconnect = 0;
 	}
 }
@@ -396,13 +316,19 @@ static int client_open(struct td_image *image, struct td_err *err)
 	struct nbdc_left was;
 	int rc;
 
-	n->name = image->path;
+	nbd_title(image->path, n->title, sizeof n->title);
+	n->name = n->title;
 	n->image = image;
 	n->loop = image->io->loop;
 	n->nosync = image->file_flags & TD_FILE_NOSYNC;
 	n->copy = image->file_flags & TD_FILE_COPY;
 	n->lock = -1;
 	n->trying = -1;
+	n->under = -1;
+	n->past = -1;
+	rc = nbd_uri_parse(image->path, &n->uri, err);
+	if (rc < 0)
+		return rc;
 	rc = nbdc_left_open(n, image, image->lost, &was, err);
 	if (!rc)
 		rc = connect_export(image, &same, err);
@@ -414,14 +340,18 @@ static int client_open(struct td_image *image, struct td_err *err)
 		was.covered = was.changed; /* its own flush covers them */
 	else if (writes(image))
 		rc = wait_for_the_dead(image, &blind, err);
+	n->server = nbdc_server_of(image->io, nbdc_under(n->fd, n->under));
 	fill_info(image, &n->x);
 	nbdc_wire_start(n);
+	if (!rc)
+		rc = nbdc_server_check(n, same, err);
 	/* a copy promises nothing before its first flush, which its mirror waits for as it does for
-	 * all (MI2 of tapdisk/mirror.h) */
+	 * all (MI2 of tapdisk/mirror/mirror.h) */
 	if (!rc && writes(image) && !n->copy)
 		rc = settle_left(image, &was, blind, err);
 	if (rc < 0) {
 		let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
+		nbdc_under_close(n);
 		forget_left(n);
 	} else {
 		may_reconnect(n); /* from here on: an open fails at once */
@@ -442,9 +372,8 @@ static void flush_at_last(struct td_image *image)
 	n->nosync = false;
 	rc = td_await_request(image, image->io, TD_FLUSH, 0, 0, 0, NULL, 0);
 	if (rc < 0)
-		td_log(LOG_ERR,
-		       "nbd:%s: what was written under cache=unsafe could not be flushed: %s",
-		       image->path, strerror(-rc));
+		td_log(LOG_ERR, "%s: what was written under cache=unsafe could not be flushed: %s",
+		       title_of(image), strerror(-rc));
 }
 
 static void client_close(struct td_image *image)
@@ -454,6 +383,7 @@ static void client_close(struct td_image *image)
 	flush_at_last(image);
 	nbdc_again_stop(n);
 	let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
+	nbdc_under_close(n);
 	nbdc_keep_close(&n->keep);
 	forget_left(n);
 }
@@ -472,7 +402,7 @@ static void client_submit(struct td_image *image, struct td_req *req)
 	else if (req->op == TD_WRITE_ZEROES && !(n->x.flags & NBD_FLAG_SEND_WRITE_ZEROES))
 		td_req_done(req, -EOPNOTSUPP);
 	else
-		nbdc_wire_submit(n, req);
+		nbdc_cmd_submit(n, req);
 }
 
 static void client_abandon(struct td_image *image, const char *why)
@@ -488,4 +418,5 @@ const struct td_driver td_driver_nbd = {
 	.close = client_close,
 	.submit = client_submit,
 	.abandon = client_abandon,
+	.extents = nbdc_extents,
 };

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The inside of the NBD client.  nbd-greet.c: from a connected socket to an export; nbd-wire.c:
- * commands and replies; nbd-keep.c: copies of what a server acknowledged and has not flushed;
- * nbd-again.c: another connection after the first has ended; nbd-left.c: what a connection leaves
- * to the next process; nbd-fence.c: the server's ends of dead connections; nbd.c: connects, opens
- * and closes.
+ * The inside of the NBD client.  nbd-connect.c: a connected socket; nbd-greet.c: from a connected
+ * socket to an export; nbd-wire.c: the socket of an export; nbd-command.c: requests as commands;
+ * nbd-reply.c: what comes back; nbd-keep.c: copies of what a server acknowledged and has not
+ * flushed; nbd-again.c: another connection after the first has ended; nbd-silent.c: a host that
+ * does not answer; nbd-under.c: the connection beneath TLS; nbd-left.c: what a connection leaves to
+ * the next process; nbd-fence.c: the server's ends of dead connections; nbd-server.c: which process
+ * the server is; nbd.c: opens and closes.
  *
  * It is our own code and not libnbd, which takes one buffer a command (a guest's request has up to
  * 11), allocates and locks for each, and brings libraries for TLS and XML into every tapdisk.
@@ -26,9 +28,9 @@
  *    proxy), changes of the disk were unanswered, and a guest has been promised something, the disk
  *    counts as one whose flush has failed (S2)
  * K6 a flush need not cover what was acknowledged on another connection, unless the server says
- *    so (CAN_MULTI_CONN).  Where it does not, and changes of an earlier connection were
- *    acknowledged and covered by no flush, the disk counts as one whose flush has failed, and the
- *    guest that was promised them gets the error (S2 of lib/settle.h)
+ *    so (CAN_MULTI_CONN) and is the process that it was (K14).  Otherwise, where changes of an
+ *    earlier connection were acknowledged and covered by no flush, the disk counts as one whose
+ *    flush has failed, and the guest that was promised them gets the error (S2 of lib/settle.h)
  * K7 therefore a connection that drops flushes (cache=unsafe) is flushed before it is closed: the
  *    next one may promise something
  *
@@ -55,19 +57,58 @@
  * K13 while copies are not written again, a process that dies takes them along: nbdc_left.failed
  *    says so before the first attempt, so that a successor's flush is not taken for the lost one
  *    (K6)
+ * K14 the process that has acknowledged what no flush has covered yet is noted for the next
+ *    connection (nbdc_left.server): if the server has been started anew since, it may have lost
+ *    that, and its flush covers nothing of it.  A server that cannot be told from a later one
+ *    counts as another
+ *
+ * K17 a copy (of a mirror) on a server without flush, opened again after a pause, is what it was if
+ *    the connection is (a socket that was given back), or the server is the process that it was: it
+ *    has all that it had answered.  Otherwise the open fails
+ *
+ * A server on another host:
+ *
+ * K15 a host that does not answer is noticed after nbdc_silent_after.  Where no change is
+ *    unanswered, another connection is made at once.  Else the server may have got them and may
+ *    carry them out at any time, and only the end of that very connection would show that it does
+ *    not (K11): so the connection is kept, which goes on where it was when the link is back, and
+ *    ends by a reset when the host was started anew.  Meanwhile the disk shows as one that
+ *    reconnects, and its limit counts.  Without attempts (K3) the image is given up
+ *
+ * K16 where the server gives structured replies, a read is done when each of its bytes has come
+ * once, as data or as a hole, in any order; nothing that was in its memory before is left there.  A
+ *    hole is known (extents) if the server says that it reads as zeroes, and no change of it was
+ *    under way while it was asked
+ *
+ * TLS:
+ *
+ * K18 what the relay (lib/tls/tls.h) has accepted may never reach the server, and its end, which
+ * may be its death, does not show the server's.  So the connection beneath is at hand, too (under),
+ *    which names the server, tells of silence (K15) and of its end: when the relay has ended and
+ *    changes were not answered, our side of that connection is closed, and nothing is sent anew
+ *    before its end of file, or a reset, has come (K11)
  */
 #ifndef DRIVERS_NBD_H
 #define DRIVERS_NBD_H
 
+#include <time.h>
+
 #include "lib/nbd-proto.h"
+#include "lib/nbd-uri.h"
 #include "td/block.h"
 
 #define NBD_CMDS 128 /* commands with the server at once */
 #define NBD_OWN  16  /* and of our own: what is written again, a flush */
+#define NBD_IOV  256 /* places of a system call */
 #define NBD_READ 512 /* bytes read ahead: the heads of so many short replies at once */
 
 #define NBD_KEEP_BYTES   (32u << 20) /* K10 */
 #define NBD_KEEP_ENTRIES 16384u
+
+/* The process at the other end; all zeroes: not known. */
+struct nbdc_server {
+	uint64_t pid, start; /* start: in clock ticks since the host's */
+};
 
 /* What connections of a disk leave to the next, also where the process has died; each count is
  * stored before what follows from it. */
@@ -78,7 +119,8 @@ struct nbdc_left {
 				    replied to */
 	uint64_t changed, covered; /* those that were acknowledged without being durable; and how
 				      many of these a flush has covered */
-	char name[4200];           /* of the server, as in nbd:NAME */
+	struct nbdc_server server; /* K14 */
+	char name[4184];           /* of the server, as in nbd:NAME */
 };
 
 enum {
@@ -93,6 +135,10 @@ struct nbdc_offer {
 	uint32_t min, preferred; /* bytes: units of a request */
 	uint32_t max;            /* bytes: the longest read or write */
 	uint32_t flags;          /* NBD_FLAG_*; HAS_FLAGS always */
+	/* of a connection that was not passed: there are structured replies; base:allocation's
+	 * number plus 1, 0: the server does not tell of holes */
+	uint32_t structured;
+	uint64_t context;
 };
 
 /* A part of a request, and the command for it. */
@@ -110,7 +156,33 @@ struct nbdc_cmd {
 	/* its place in cmds in the low byte; no other command has had it; 0: free */
 	uint64_t cookie;
 	struct iovec kept[2]; /* of a WRITE of our own: its data */
+	/* K16: of a READ, bytes that have come; where the next are expected; the error so far, and
+	 * how many there were */
+	uint32_t got, next_at;
+	int err;
+	unsigned errors;
+	struct nbdc_ask *ask; /* of a BLOCK_STATUS */
 	uint8_t head[NBD_REQUEST_SIZE];
+};
+
+/* A chunk of a structured reply. */
+struct nbdc_chunk {
+	uint16_t flags, type;
+	uint64_t cookie, off; /* off: of data and holes, bytes of the disk */
+	uint32_t n;           /* of a hole, bytes; of an error, which; of a status, its context */
+	uint32_t body;        /* bytes that follow */
+};
+
+#define NBD_CHUNK_TEXT_MAX 8192 /* bytes of an error's text and place */
+
+/* A question for holes and zeroes, on its fiber's stack. */
+struct nbdc_ask {
+	struct td_fiber *fiber;
+	struct nbdc_ask *next;
+	struct td_extent *out;
+	int max, n;
+	uint64_t off, end, at, heard; /* at: what out tells so far; heard: what the server does */
+	bool full, over, ok, spoilt;
 };
 
 /* K8: the copy of a change. */
@@ -141,15 +213,19 @@ enum nbdc_phase {
 };
 
 struct nbdc_client {
-	const char *name; /* what stands behind nbd: */
+	const char *name; /* for texts: title */
+	char title[4200];
+	struct nbd_uri uri;
 	struct td_image *image;
 	struct ev_loop *loop;
-	int fd, lock; /* lock: the host's, or -1 */
+	int fd, lock;    /* lock: the host's, or -1 */
+	int under, past; /* K18: beneath fd, and of the connection before; or -1 */
 	struct nbdc_offer x;
 	bool nosync;                 /* TD_FILE_NOSYNC: nothing need be durable */
 	bool copy;                   /* TD_FILE_COPY: a server without flush will do */
 	bool lost;                   /* K3 */
 	struct nbdc_left *left, own; /* left: the file's, or own where no successor can be */
+	struct nbdc_server server;   /* of this connection */
 
 	struct td_list waiting; /* td_req.link: not all of it is in commands yet; td_req.state[0]
 				   says how much is */
@@ -159,8 +235,14 @@ struct nbdc_client {
 	ev_io in, out;
 	ev_prepare send; /* never started: fed, at TD_PRI_COMMIT: all of a turn in one sendmsg */
 
-	struct nbdc_cmd *filling; /* a READ whose data comes in */
-	uint32_t filled;
+	struct nbdc_cmd *filling;  /* a READ whose data comes in */
+	uint32_t filled, fill_end; /* bytes of it: where they go, and up to where */
+	bool fill_last;            /* nothing of this reply follows */
+	uint32_t skip;             /* bytes that come, and that nobody needs */
+	struct nbdc_cmd *telling;  /* a BLOCK_STATUS whose answer comes in: so many descriptors */
+	uint32_t tells;
+	bool tells_last;
+	struct nbdc_ask *asking;
 	uint8_t input[NBD_READ];
 	unsigned in_at, in_len;
 	struct nbdc_cmd cmds[NBD_CMDS + NBD_OWN];
@@ -175,21 +257,34 @@ struct nbdc_client {
 	/* nbd-again.c */
 	int reconnect;            /* td_image.reconnect */
 	uint64_t lock_at;         /* the byte of the lock */
-	double since;             /* of ev_time(): when the connection ended; 0: it has not */
+	double since;             /* of td_clock_s(): when the connection ended; 0: it has not */
+	time_t since_date;        /* that, for people */
 	double delay;             /* s before the next attempt */
-	double made;              /* of ev_time(): the last connection */
+	double made;              /* of td_clock_s(): the last connection */
 	int trying;               /* the socket of an attempt, or -1 */
 	bool attempts, closing;   /* a fiber makes attempts; the image is closed */
 	struct td_fiber *sleeper; /* that fiber, between attempts */
 	struct td_fiber *closer;  /* waits for its end */
 	ev_timer limit;
+	ev_timer look; /* K15 */
+	bool silent;   /* the connection is there, and the server's host does not answer */
 	char why[160]; /* what the last attempt has come to */
 };
 
-/* Talks to the server until there is an export; on a fiber.  name: for texts.  0 or -errno with
- * text; fd stays the caller's. */
-int nbdc_greet(struct ev_loop *loop, int fd, const char *name, struct nbdc_offer *x,
-	       struct td_err *err);
+/* On a fiber: a connection to the server of n->uri, with *under (K18), and its lock; or -errno with
+ * text. */
+int nbdc_connect(struct nbdc_client *n, int *under, struct td_err *err);
+
+/* nbd-under.c, K18.  fd, or what is beneath it: to be looked at. */
+int nbdc_under(int fd, int under);
+void nbdc_under_leave(struct nbdc_client *n); /* this connection has ended */
+/* The server has closed its end of the one before, or has answered all that came through it. */
+bool nbdc_under_over(struct nbdc_client *n);
+void nbdc_under_close(struct nbdc_client *n); /* all of them */
+
+/* Talks to the server until there is an export; on a fiber.  0 or -errno with text; fd stays the
+ * caller's. */
+int nbdc_greet(const struct nbdc_client *n, int fd, struct nbdc_offer *x, struct td_err *err);
 
 /*
  * The file image->left: a new one, or `again' the one that is there, for this server.  *was: its
@@ -203,6 +298,8 @@ void nbdc_left_sent(struct nbdc_client *n, struct nbdc_cmd *cmd);
 void nbdc_left_answered(struct nbdc_client *n, const struct nbdc_cmd *cmd, bool durable, int err);
 /* K13; whether */
 void nbdc_left_away(struct nbdc_client *n, bool away);
+/* Nothing of another server's is uncovered: what follows is acknowledged by this one (K14). */
+void nbdc_left_server(struct nbdc_client *n);
 /* May something be lost, or come late?  blind: nbdc_fence() was.  multi: a flush covers other
  * connections' writes. */
 bool nbdc_left_doubt(const struct nbdc_left *was, bool blind, bool multi);
@@ -214,16 +311,74 @@ void nbdc_left_settled(struct nbdc_client *n, bool durable);
 enum { NBD_FENCE_CLEAR, NBD_FENCE_BUSY, NBD_FENCE_BLIND = -1 };
 int nbdc_fence(struct td_io *io, int fd, double patience);
 
-/* n->name, loop, fd, x, nosync and left are set, the rest is zeroed. */
+/* On a fiber: who is at the other end of fd.  Same: both are known, and are one process. */
+struct nbdc_server nbdc_server_of(struct td_io *io, int fd);
+bool nbdc_server_same(const struct nbdc_server *a, const struct nbdc_server *b);
+/* K17: is the server that of before?  same: so is the connection.  0 or -ESTALE with text. */
+int nbdc_server_check(const struct nbdc_client *n, bool same, struct td_err *err);
+
+/* --- nbd-wire.c --- */
+
+/* n->name, uri, loop, fd, x, nosync and left are set, the rest is zeroed. */
 void nbdc_wire_start(struct nbdc_client *n);
 /* Nothing is in flight.  True: the connection is as it was, and may be used again. */
 bool nbdc_wire_stop(struct nbdc_client *n);
-/* As td_driver.submit; the server can do it. */
-void nbdc_wire_submit(struct nbdc_client *n, struct td_req *req);
+void nbdc_wire_schedule(struct nbdc_client *n);              /* on_send() at the turn's end */
 void nbdc_wire_lose(struct nbdc_client *n, const char *why); /* K3 */
 /* The connection is over, and what was under way waits; then: there is another, on fd. */
 void nbdc_wire_hold(struct nbdc_client *n);
-void nbdc_wire_resume(struct nbdc_client *n, int fd);
+void nbdc_wire_resume(struct nbdc_client *n, int fd, int under);
+
+/* --- nbd-command.c --- */
+
+static inline bool nbdc_is_change(uint16_t type)
+{
+	return type == NBD_CMD_WRITE || type == NBD_CMD_TRIM || type == NBD_CMD_WRITE_ZEROES;
+}
+
+/* As td_driver.submit; the server can do it. */
+void nbdc_cmd_submit(struct nbdc_client *n, struct td_req *req);
+/* All that waits and may be sent becomes commands, in its order; a change that must wait holds the
+ * changes behind it, and nothing else.  True: one waits for room. */
+bool nbdc_cut_waiting(struct nbdc_client *n);
+/* A part of the request is over; err: 0 or -errno.  With the last one so is the request. */
+void nbdc_req_put(struct nbdc_client *n, struct td_req *req, int err);
+/* The server has replied to a command; it ends without a reply; it is free again. */
+void nbdc_cmd_done(struct nbdc_client *n, struct nbdc_cmd *cmd, int err);
+void nbdc_cmd_end(struct nbdc_client *n, struct nbdc_cmd *cmd, int err);
+void nbdc_cmd_free(struct nbdc_client *n, struct nbdc_cmd *cmd);
+/* The places of a command's data from `skip' on; their number, at most max. */
+int nbdc_cmd_iov(const struct nbdc_cmd *cmd, uint32_t skip, struct iovec *iov, int max);
+/* It is to be sent, under a cookie of its own; again, under the one it has.  flags:
+ * NBD_CMD_FUA, ... */
+void nbdc_cmd_launch(struct nbdc_client *n, struct nbdc_cmd *cmd, uint16_t flags);
+void nbdc_cmd_enqueue(struct nbdc_client *n, struct nbdc_cmd *cmd);
+/* Is [off, off + len) part of one of cmds [from, to), of which at most `left' are changes? */
+bool nbdc_overlaps(const struct nbdc_client *n, unsigned from, unsigned to, unsigned left,
+		   uint64_t off, uint32_t len);
+/* One of our own: n->own_free is not NULL. */
+struct nbdc_cmd *nbdc_own_cmd(struct nbdc_client *n);
+/* K10: one at a time, and none where a guest's is under way. */
+void nbdc_flush_early(struct nbdc_client *n, bool no_room);
+/* Will a change of [off, off + len) be done, or is one under way?  K16: a question is sent. */
+bool nbdc_cmd_changes(const struct nbdc_client *n, uint64_t off, uint64_t len);
+void nbdc_cmd_ask(struct nbdc_client *n, struct nbdc_ask *a);
+
+/* nbd-reply.c: libev's, of n->in. */
+void nbdc_on_readable(struct ev_loop *loop, ev_io *w, int revents);
+
+/* nbd-status.c: td_driver.extents; a descriptor of the answer; a change was submitted; it is
+ * over. */
+int nbdc_extents(struct td_image *image, uint64_t off, uint64_t len, struct td_extent *out,
+		 int max);
+void nbdc_ask_take(struct nbdc_ask *a, uint32_t len, uint32_t state);
+void nbdc_ask_spoil(struct nbdc_client *n, const struct td_req *req);
+void nbdc_ask_end(struct nbdc_client *n, struct nbdc_ask *a);
+
+/* nbd-chunk.c: the head of a chunk, of `have' bytes at p: its bytes; 0: more are needed; -EPROTO.
+ * Data or a hole within what cmd reads, and no more than it still lacks. */
+int nbdc_chunk_parse(const uint8_t *p, unsigned have, struct nbdc_chunk *c);
+bool nbdc_chunk_fits(const struct nbdc_chunk *c, const struct nbdc_cmd *cmd);
 
 /* 0 or -ENOMEM; without it nothing is kept, and the other calls are to no effect. */
 int nbdc_keep_open(struct nbdc_keep *k);
@@ -240,8 +395,8 @@ bool nbdc_keep_is_half(const struct nbdc_keep *k);
 const struct nbdc_kept *nbdc_keep_next(const struct nbdc_keep *k, struct iovec iov[2]);
 
 /* nbd.c: another connection of an image that is open, with its greeting and its lock: a socket,
- * or -errno with text; *ended: no further attempt can help. */
-int nbdc_connect_again(struct nbdc_client *n, bool *ended, struct td_err *err);
+ * and *under; or -errno with text; *ended: no further attempt can help. */
+int nbdc_connect_again(struct nbdc_client *n, int *under, bool *ended, struct td_err *err);
 
 /* The connection has ended; clear: by the server, so that its end is closed (K11).  Then there are
  * attempts, or the image is lost. */
@@ -249,5 +404,12 @@ void nbdc_again(struct nbdc_client *n, const char *why, bool clear);
 void nbdc_again_over(struct nbdc_client *n); /* all that was behind is done, or the image is lost */
 void nbdc_again_stop(struct nbdc_client *n); /* on a fiber: the image is closed */
 void nbdc_again_start(struct nbdc_client *n); /* the image is open */
+/* K15: nothing has come for `quiet' s, and the connection is kept. */
+void nbdc_again_silent(struct nbdc_client *n, const char *why, double quiet);
+
+/* nbd-silent.c: while the image is open. */
+void nbdc_silent_start(struct nbdc_client *n);
+void nbdc_silent_stop(struct nbdc_client *n);
+extern double nbdc_silent_after; /* s; tests have less */
 
 #endif

@@ -357,9 +357,9 @@ static void release(struct qcow *q)
 	td_file_close(q->file);
 }
 
-int qcow_open(struct td_image *image, struct td_err *err)
+/* The file, with what a dead process has left of it; then release(), also after a failure. */
+static int open_settled(struct qcow *q, struct td_image *image, struct td_err *err)
 {
-	struct qcow *q = image->priv;
 	int rc;
 
 	init(q, image);
@@ -368,15 +368,19 @@ int qcow_open(struct td_image *image, struct td_err *err)
 		return rc;
 	if (posix_memalign((void **)&q->first, 4096, 4096)) {
 		q->first = NULL;
-		rc = -ENOMEM;
-		goto fail;
+		return -ENOMEM;
 	}
 	rc = td_settle(image, q->file, err);
-	if (rc)
-		goto fail;
-	rc = read_header(q, err);
 	if (!rc)
-		rc = apply_redo(q, err);
+		rc = read_header(q, err);
+	return rc ? rc : apply_redo(q, err);
+}
+
+int qcow_open(struct td_image *image, struct td_err *err)
+{
+	struct qcow *q = image->priv;
+	int rc = open_settled(q, image, err);
+
 	if (rc)
 		goto fail;
 	geometry(q);
@@ -415,22 +419,8 @@ fail:
 int qcow_settle(struct td_image *image, struct td_err *err)
 {
 	struct qcow *q = image->priv;
-	int rc;
+	int rc = open_settled(q, image, err);
 
-	init(q, image);
-	rc = td_image_file(image, image->file_flags, &q->file, err);
-	if (rc)
-		return rc;
-	if (posix_memalign((void **)&q->first, 4096, 4096)) {
-		q->first = NULL;
-		rc = -ENOMEM;
-	}
-	if (!rc)
-		rc = td_settle(image, q->file, err);
-	if (!rc)
-		rc = read_header(q, err);
-	if (!rc)
-		rc = apply_redo(q, err);
 	release(q);
 	return rc;
 }

@@ -4,10 +4,14 @@ RBD_SOURCES = \
 	drivers/rbd/rbd-cache.c \
 	drivers/rbd/rbd-call.c \
 	drivers/rbd/rbd-cluster.c \
+	drivers/rbd/rbd-crypt.c \
+	drivers/rbd/rbd-extents.c \
+	drivers/rbd/rbd-handle.c \
 	drivers/rbd/rbd-io.c \
 	drivers/rbd/rbd-left.c \
 	drivers/rbd/rbd-lib.c \
 	drivers/rbd/rbd-lock.c \
+	drivers/rbd/rbd-size.c \
 	drivers/rbd/rbd-spec.c \
 	drivers/rbd/rbd.c \
 	drivers/rbd/rbd.h

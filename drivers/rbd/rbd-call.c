@@ -11,6 +11,7 @@
 
 #include "drivers/rbd/rbd.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 
 struct call {
 	int (*fn)(void *arg);
@@ -94,7 +95,7 @@ int rbdc_call(struct ev_loop *loop, int (*fn)(void *arg), void (*undo)(void *arg
 	      double limit)
 {
 	struct call *c = calloc(1, sizeof *c);
-	double until = ev_time() + limit, now;
+	double until = td_clock_s() + limit, now;
 	int rc;
 
 	if (!c)
@@ -114,7 +115,7 @@ int rbdc_call(struct ev_loop *loop, int (*fn)(void *arg), void (*undo)(void *arg
 		free_call(c);
 		return -EAGAIN;
 	}
-	while (!call_over(c, false) && (now = ev_time()) < until)
+	while (!call_over(c, false) && (now = td_clock_s()) < until)
 		td_fiber_wait_for(until - now);
 	if (!call_over(c, true))
 		return -EINPROGRESS;

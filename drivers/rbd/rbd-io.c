@@ -66,6 +66,8 @@ static void note(struct rbdc_client *c, const struct td_req *req, int err)
 static void end_op(struct rbdc_client *c, struct td_req *req, int err)
 {
 	note(c, req, err);
+	if (changes_data(req))
+		rbdc_extents_changed(c, req->off, req->len);
 	td_req_done(req, err);
 }
 
@@ -116,7 +118,8 @@ static void finish(struct rbdc_client *c, struct td_req *req, ssize_t rc)
 		end_op(c, req, rc == -ENOSPC || rc == -EDQUOT ? (int)rc : -EIO);
 		return;
 	}
-	if (req->op == TD_READ && (uint64_t)rc != req->len) { /* it has shrunk */
+	if ((req->op == TD_READ && (uint64_t)rc != req->len) ||
+	    (changes_data(req) && req->off + req->len > c->now)) { /* RB10 */
 		end_op(c, req, -EIO);
 		return;
 	}
@@ -148,6 +151,7 @@ static void on_events(struct ev_loop *loop, ev_io *w, int revents)
 			finish(c, req, rc);
 		}
 	} while (n == BATCH);
+	rbdc_size_heard(c);
 }
 
 void rbdc_submit(struct td_image *image, struct td_req *req)

@@ -10,14 +10,16 @@
 #include <unistd.h>
 
 #include "drivers/drivers.h"
+#include "lib/io/clock.h"
 #include "lib/settle.h"
 
-/* Two calls, each on a thread that may be left behind: so it has all of its own. */
+/* Three calls, each on a thread that may be left behind: so it has all of its own. */
 struct opening {
 	struct rbdc_spec spec;
 	char *name; /* for texts */
 	unsigned flags;
 	char dead[RBDC_DEAD][RBDC_ADDR];
+	struct td_key key;
 	struct rbdc_handle *h;
 	struct td_err err;
 };
@@ -34,30 +36,13 @@ static bool is_read(unsigned flags)
 
 /* --- on a thread that may wait --- */
 
-static void put_handle(struct rbdc_handle *h)
-{
-	int rc;
-
-	if (!h || __atomic_sub_fetch(&h->users, 1, __ATOMIC_ACQ_REL))
-		return;
-	rc = h->rbd ? rbdc_lib->rbd_close(h->rbd) : 0;
-	if (rc < 0)
-		td_log(LOG_ERR, "rbd: closing an image: %s", strerror(-rc));
-	if (h->pool)
-		rbdc_lib->rados_ioctx_destroy(h->pool);
-	if (h->cluster)
-		rbdc_cluster_put(h->cluster);
-	if (h->events >= 0)
-		close(h->events);
-	free(h);
-}
-
 static void free_opening(void *arg)
 {
 	struct opening *o = arg;
 
-	put_handle(o->h);
+	rbdc_handle_put(o->h);
 	rbdc_spec_free(&o->spec);
+	explicit_bzero(&o->key, sizeof o->key);
 	free(o->name);
 	free(o);
 }
@@ -70,7 +55,7 @@ static int run_free_opening(void *arg)
 
 static int run_put_handle(void *arg)
 {
-	put_handle(arg);
+	rbdc_handle_put(arg);
 	return 0;
 }
 
@@ -125,9 +110,13 @@ static int open_rbd(struct opening *o)
 
 static int look_at_size(struct opening *o)
 {
+	rbd_image_info_t info = {0};
 	int rc = rbdc_lib->rbd_get_size(o->h->rbd, &o->h->size);
 
-	if (rc < 0)
+	if (rc >= 0)
+		rc = rbdc_lib->rbd_stat(o->h->rbd, &info, sizeof info);
+	o->h->object = info.obj_size;
+	if (rc < 0 || !o->h->object)
 		return td_fail(&o->err, -rc, "rbd:%s: cannot read its size: %s", o->name,
 			       strerror(-rc));
 	if (!o->h->size || o->h->size % 512)
@@ -162,34 +151,24 @@ static int open_image(void *arg)
 		rc = rbdc_cache_check(o->h, o->name, may_cache(o->flags), &o->err);
 	if (!rc && !is_read(o->flags))
 		rc = rbdc_fence(o->h, o->name, o->dead, &o->err);
-	if (!rc && !is_read(o->flags))
-		rc = rbdc_lock(o->h, o->name, &o->err);
+	return rc;
+}
+
+static int take_image(void *arg)
+{
+	struct opening *o = arg;
+	int rc = is_read(o->flags) ? 0 : rbdc_lock(o->h, o->name, &o->err);
+
 	if (!rc && is_read(o->flags) && !o->spec.snap)
 		rc = rbdc_no_writer(o->h, o->name, &o->err);
-	if (!rc) /* under the lock */
-		rc = look_at_size(o);
-	return rc ? rc : listen_to(o);
-}
-
-/* A question to an open image. */
-struct question {
-	struct rbdc_handle *h;
-	uint64_t size;
-};
-
-static int ask_size(void *arg)
-{
-	struct question *q = arg;
-
-	return rbdc_lib->rbd_get_size(q->h->rbd, &q->size);
-}
-
-static void free_question(void *arg)
-{
-	struct question *q = arg;
-
-	put_handle(q->h);
-	free(q);
+	/* under the lock: */
+	if (!rc && o->key.len)
+		rc = rbdc_unlock(o->h, o->name, &o->key, &o->err);
+	if (!rc)
+		rc = listen_to(o);
+	if (!rc && !is_read(o->flags)) /* before the size, so that no change is missed */
+		rc = rbdc_size_watch(o->h, o->name, &o->err);
+	return rc ? rc : look_at_size(o);
 }
 
 /* --- on a fiber --- */
@@ -211,6 +190,8 @@ static struct opening *new_opening(const struct td_image *image)
 	o->h->events = -1;
 	o->h->users = 1;
 	o->flags = image->file_flags;
+	if (image->key)
+		o->key = *image->key;
 	return o;
 }
 
@@ -218,7 +199,7 @@ static struct opening *new_opening(const struct td_image *image)
 static int step(struct rbdc_client *c, struct opening **o, int (*fn)(void *arg), double until,
 		const char *what, struct td_err *err)
 {
-	int rc = rbdc_call(c->loop, fn, free_opening, *o, until - ev_time());
+	int rc = rbdc_call(c->loop, fn, free_opening, *o, until - td_clock_s());
 
 	if (rc == -EINPROGRESS) {
 		*o = NULL;
@@ -245,7 +226,7 @@ static int open_left(struct rbdc_client *c, struct rbdc_left *was, struct td_err
 
 static int connect_image(struct rbdc_client *c, struct opening **o, struct td_err *err)
 {
-	double until = ev_time() + RBDC_OPEN_WAIT;
+	double until = td_clock_s() + RBDC_OPEN_WAIT;
 	struct rbdc_left was;
 	int rc = open_left(c, &was, err);
 
@@ -253,20 +234,17 @@ static int connect_image(struct rbdc_client *c, struct opening **o, struct td_er
 		memcpy((*o)->dead, was.clients, sizeof was.clients);
 		rc = step(c, o, connect_cluster, until, "answer", err);
 	}
-	if (!rc && !c->image->died)
+	if (!rc)
+		rc = step(c, o, open_image, until, "open the image", err);
+	if (!rc) /* what died is fenced, or was closed */
 		rbdc_left_fenced(c->left, NULL);
 	if (!rc && !is_read(c->image->file_flags) && /* RB6 */
 	    rbdc_left_client(c->left, (*o)->h->cluster->addr) < 0)
-		rc = td_fail(
-			err, EMFILE,
-			"rbd:%s: %d tapdisks have died while they opened it: destroy the disk, "
-			"and create it again when `rbd lock ls' shows no owner",
-			c->image->path, RBDC_DEAD);
+		rc = td_fail(err, EMFILE, "rbd:%s: too many clients are noted", c->image->path);
 	if (!rc)
-		rc = step(c, o, open_image, until, "open the image", err);
+		rc = step(c, o, take_image, until, "give the image's lock", err);
 	if (rc < 0 || is_read(c->image->file_flags))
 		return rc;
-	rbdc_left_fenced(c->left, (*o)->h->cluster->addr);
 	/* RB7; what is in the cluster is durable, so that there is nothing to settle */
 	if (c->image->died && !c->nosync && rbdc_left_doubt(&was)) {
 		td_log(LOG_ERR, "rbd:%s: the tapdisk that had it has died, and with it went %s",
@@ -290,14 +268,6 @@ static void give_up(struct rbdc_client *c, struct opening *o)
 	rbdc_left_close(&c->left, &c->own);
 }
 
-static int no_key(const struct td_image *image, struct td_err *err)
-{
-	return image->key && image->key->len
-		       ? td_fail(err, EINVAL, "rbd:%s is not encrypted, though a key was given",
-				 image->path)
-		       : 0;
-}
-
 static int client_open(struct td_image *image, struct td_err *err)
 {
 	struct rbdc_client *c = image->priv;
@@ -315,16 +285,16 @@ static int client_open(struct td_image *image, struct td_err *err)
 		rc = td_fail(err, EROFS, "rbd:%s is a snapshot: open it read-only (-R)",
 			     image->path);
 	if (!rc)
-		rc = no_key(image, err);
-	if (!rc)
 		rc = connect_image(c, &o, err);
 	if (rc < 0) {
 		give_up(c, o);
 		return rc;
 	}
 	c->h = o->h;
+	c->alone = !is_read(image->file_flags) || o->spec.snap;
 	o->h = NULL;
 	free_opening(o);
+	c->now = c->h->size;
 	image->info.size = c->h->size;
 	image->info.physical = 4096;
 	image->info.discard = !is_read(image->file_flags);
@@ -339,6 +309,7 @@ static void client_close(struct td_image *image)
 	int rc;
 
 	rbdc_io_stop(c);
+	rbdc_extents_forget(c);
 	rc = rbdc_call(c->loop, run_put_handle, undo_nothing, c->h, RBDC_CLOSE_WAIT);
 	if (rc < 0)
 		td_log(LOG_ERR,
@@ -346,37 +317,6 @@ static void client_close(struct td_image *image)
 		       "until it does, or until this process ends",
 		       image->path);
 	rbdc_left_close(&c->left, &c->own);
-}
-
-static int client_resize(struct td_image *image, struct td_err *err)
-{
-	struct rbdc_client *c = image->priv;
-	struct question *q = malloc(sizeof *q);
-	uint64_t size;
-	int rc;
-
-	if (!q)
-		return td_fail(err, ENOMEM, "out of memory");
-	*q = (struct question){.h = c->h};
-	__atomic_add_fetch(&c->h->users, 1, __ATOMIC_ACQ_REL);
-	rc = rbdc_call(c->loop, ask_size, free_question, q, RBDC_OPEN_WAIT);
-	if (rc == -EINPROGRESS)
-		return td_fail(err, ETIMEDOUT, "rbd:%s: the cluster does not answer within %d s",
-			       image->path, RBDC_OPEN_WAIT);
-	size = q->size / 512 * 512;
-	free_question(q); /* the image has it too: nothing is closed */
-	if (rc < 0)
-		return td_fail(err, -rc, "rbd:%s: cannot read its size: %s", image->path,
-			       strerror(-rc));
-	if (size < image->info.size)
-		return td_fail(err, EINVAL,
-			       "rbd:%s has shrunk from %llu to %llu bytes under its guest",
-			       image->path, (unsigned long long)image->info.size,
-			       (unsigned long long)size);
-	if (size == image->info.size)
-		return 0;
-	image->info.size = size;
-	return 1;
 }
 
 const struct td_driver td_driver_rbd = {
@@ -387,5 +327,6 @@ const struct td_driver td_driver_rbd = {
 	.open = client_open,
 	.close = client_close,
 	.submit = rbdc_submit,
-	.resize = client_resize,
+	.resize = rbdc_resize,
+	.extents = rbdc_extents,
 };

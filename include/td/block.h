@@ -108,7 +108,7 @@ struct td_driver {
 	bool redo; /* it keeps metadata in memory that a death must not take along: image->redo is
 		      its log */
 
-	bool remote; /* it talks to other hosts: tapdisk/sandbox.h, B5 */
+	bool remote; /* it talks to other hosts: tapdisk/sandbox/sandbox.h, B5 */
 
 	/* On a fiber: may wait (lib/fiber/fiber.h), never blocks the loop.  Fills image->info.  On
 	 * error nothing is left open. */
@@ -174,6 +174,11 @@ struct td_key {
 	unsigned len; /* 0: none */
 };
 
+/* Which process an image's server is; its driver alone looks inside.  All zeroes: not known. */
+struct td_server {
+	uint64_t of[2];
+};
+
 /* How an image is opened. */
 struct td_how {
 	unsigned flags;               /* TD_FILE_*: how to open its file */
@@ -199,6 +204,10 @@ struct td_how {
 	/* s that the leaf may be without its server (drivers/nbd/nbd-again.c), while its requests
 	 * wait; 0: none; -1: without end */
 	int reconnect;
+	/* Of a server's image: who it is comes here; or NULL.  same_server: it must be who is
+	 * there, if it cannot flush: what another has not got is lost */
+	struct td_server *server;
+	bool same_server;
 	int *lost; /* NULL: the open fails where that fails; else -errno comes here, and it goes on;
 		      one may be there already */
 	/* of the disk, which outlives its images (td/io.h); NULL: none */
@@ -238,7 +247,8 @@ struct td_image {
 	bool settle; /* lib/settle.h: before open ends, what its files hold is made durable */
 	int *lost;   /* of td_how, as long as open runs; and so are: */
 	const char *left;
-	bool died;
+	struct td_server *server;
+	bool same_server, died;
 	int reconnect;             /* of td_how */
 	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing;  /* next image down the chain, or NULL */
@@ -256,6 +266,8 @@ struct td_image {
 	void (*changed)(struct td_image *image); /* optional: `away' is another; owner is theirs */
 	void (*failed)(struct td_image *image);  /* optional: whoever opened it hears of a fault;
 						    owner is theirs */
+	void (*resized)(struct td_image *image); /* optional: it may have another size, which
+						    td_driver.resize tells; in its home thread */
 	void *owner;
 	void *priv; /* the driver's */
 };

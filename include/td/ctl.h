@@ -9,7 +9,7 @@
  *
  * op          takes                           answers
  *
- * list        -                               rows {minor, state, reason, sandbox, args, mode,
+ * list        -                               rows {minor, state, reason, sandbox, uid, args, mode,
  *                                             file, name, ring, rings, stalled, two-primaries}, one
  *                                             a disk
  * attach      minor                           -  (EEXIST when it has it already)
@@ -73,6 +73,7 @@
  *   ring           "connected", "broken" or absent: the state of all rings in one word
  *   stalled        true when the store has stopped answering (tapdisk/vbd/stall.h), or absent
  *   two-primaries  true when another host may write it (tapdisk/vbd/peers.h, O2), or absent
+ *   peer-cut-off   true when other hosts may write what this one does not see (O4), or absent
  *
  * Of open, adopt, settle, detach and close:
  *   name           what the disk's maker knows it by, shorter than TD_NAME_MAX
@@ -106,13 +107,15 @@
  *   disk<N> *             how minor N is open (tapdisk/vbd/record.h)
  *   flush<N> *            whether a flush of the image may have failed unseen (lib/syncmark.h)
  *   redo<N> *             metadata of the image that waits for a commit (lib/redo.h)
+ *   tapdisk-enospc<N>     there, or in /run: the leaf is full (MI10 of tapdisk/mirror/mirror.h)
  *   left<N> *             what a connection to an NBD server has left unanswered or unflushed
  *                         (drivers/nbd/nbd.h, K5-K7)
  *   ring<N>.<domid>.<devid>.<queue> *
  *                         what a ring of minor N has taken and not answered
  *                         (tapdisk/blkif/inflight.h)
  *   tapdisk/tapdisk-<N> * a minor number's marker.  Made by allocate, empty.  While a tapdisk has
- *                         it attached, the tapdisk holds a flock on it and it contains "<pid>\n".
+ *                         it attached, the tapdisk holds a flock on it and it contains "<pid>\n"
+ *                         (lib/marker.h).
  *                         A marker with a pid and no flock is a dead tapdisk's.
  */
 #ifndef TD_CTL_H

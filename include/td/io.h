@@ -59,6 +59,7 @@ enum {
 	TD_IO_EOF_ZERO = 1u << 1,
 	/* a SYNC that is one in a file with TD_FILE_NOSYNC as well */
 	TD_IO_SURE = 1u << 3,
+	TD_IO_ROOM = 1u << 4, /* io.c's own: no room was found; a thread asks for root's */
 };
 
 /*

@@ -35,8 +35,12 @@ enum td_log_stderr { TD_LOG_NO_STDERR, TD_LOG_STDERR, TD_LOG_STDERR_NOWAIT };
 
 void td_log_open(const char *ident, enum td_log_stderr to_stderr);
 
-/* Another socket than /dev/log, for tests; kept by reference. */
+/* Another socket than /dev/log, for tests; kept by reference.  NULL: the same, connected anew. */
 void td_log_socket(const char *path);
+
+/* From now on another thread connects to the log daemon, as the process that makes its socket may
+ * be stopped; lines that come meanwhile are lost, and counted. */
+void td_log_apart(void);
 
 /* The least urgent priority that is written; LOG_INFO until set. */
 void td_log_level(int priority);

@@ -2,6 +2,8 @@
 lib_libtd_a_SOURCES += \
 	lib/fiber/await.c \
 	lib/fiber/await.h \
+	lib/fiber/call.c \
+	lib/fiber/call.h \
 	lib/fiber/fiber-lock.c \
 	lib/fiber/fiber-lock.h \
 	lib/fiber/fiber.c \

@@ -38,6 +38,12 @@ void td_clock_detach(struct ev_loop *loop);
 
 uint64_t td_clock(void);     /* the turn's time where a look is dear, else the time */
 uint64_t td_clock_now(void); /* the time; it is the turn's from now on */
+/* The time in s, for durations and deadlines: unlike ev_time() and ev_now(), it is not set with the
+ * host's clock. */
+static inline double td_clock_s(void)
+{
+	return (double)td_clock_now() / 1e9;
+}
 /* ev_now_update(), and the time as it is: for a timer that is set late in a long turn. */
 void td_clock_update(struct ev_loop *loop);
 

@@ -12,6 +12,33 @@
 #include "lib/io/workers.h"
 #include "lib/kill.h"
 
+int (*td_root_allocate)(int fd, int mode, uint64_t off, uint64_t len);
+int (*td_root_truncate)(int fd, uint64_t size);
+int64_t (*td_root_seek)(int fd, uint64_t off, int whence);
+
+bool td_file_refused(int err)
+{
+	return err == -EACCES || err == -EPERM;
+}
+
+static int allocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+	int rc = fallocate(fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+
+	return td_root_allocate && (td_file_refused(rc) || rc == -ENOSPC)
+		       ? td_root_allocate(fd, mode, off, len)
+		       : rc;
+}
+
+/* Room that is root's, for a write that has found no other; where there is none, the write says so
+ * once more. */
+static void get_room(const struct td_iop *op)
+{
+	if (op->flags & TD_IO_ROOM)
+		td_root_allocate(op->file->fd, FALLOC_FL_KEEP_SIZE, op->off + op->moved,
+				 op->len - op->moved);
+}
+
 static long run_fallocate(struct td_iop *op)
 {
 	int fd = op->file->fd, mode;
@@ -23,7 +50,7 @@ static long run_fallocate(struct td_iop *op)
 	}
 	mode = op->op == TD_IO_ZERO ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
 				    : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-	return fallocate(fd, mode, (off_t)op->off, (off_t)op->len) < 0 ? -errno : 0;
+	return allocate(fd, mode, op->off, op->len);
 }
 
 long td_file_op(struct td_iop *op)
@@ -41,6 +68,7 @@ long td_file_op(struct td_iop *op)
 		TD_KILL(READ_END);
 		break;
 	case TD_IO_WRITE:
+		get_room(op);
 		TD_KILL(WRITE_BEGIN);
 		res = pwritev2(op->file->fd, iov, n, off, durable ? RWF_DSYNC : 0);
 		TD_KILL(WRITE_END);

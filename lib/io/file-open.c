@@ -298,16 +298,23 @@ int td_kernel_size(struct td_io *io, int fd, uint64_t *size)
 
 int td_kernel_truncate(struct td_io *io, int fd, uint64_t size)
 {
-	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+	int rc = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+
+	return td_root_truncate && td_file_refused(rc) ? td_root_truncate(fd, size) : rc;
 }
 
-/* A block device has no holes to be asked for: its lseek knows neither SEEK_DATA nor SEEK_HOLE. */
+/* A block device has no holes to be asked for: its lseek knows neither SEEK_DATA nor SEEK_HOLE.  An
+ * NFS server may refuse it to this user. */
 static int seek(int fd, uint64_t off, uint64_t end, int whence, uint64_t *at)
 {
-	off_t r = lseek(fd, (off_t)off, whence);
+	int64_t r = lseek(fd, (off_t)off, whence);
 
-	if (r < 0 && errno != ENXIO)
-		return errno == EINVAL ? -EOPNOTSUPP : -errno;
+	if (r < 0)
+		r = -errno;
+	if (td_root_seek && td_file_refused((int)r))
+		r = td_root_seek(fd, off, whence);
+	if (r < 0 && r != -ENXIO)
+		return r == -EINVAL || td_file_refused((int)r) ? -EOPNOTSUPP : (int)r;
 	/* ENXIO: nothing but a hole from off on */
 	*at = r < 0 || (uint64_t)r > end ? end : (uint64_t)r;
 	return 0;

@@ -96,6 +96,18 @@ int td_file_busy(const char *who, const char *path, unsigned flags, struct td_er
  * another host too, where the file system takes locks to its server (NFS). */
 bool td_file_read_by_others(int fd);
 
+/*
+ * --- lib/io/file-op.c ---
+ * fallocate(2), ftruncate(2) and lseek(2) of a file that is open here, by a process with root's
+ * user id (tapdisk/opener); NULL: there is none beside this one.  In a worker.  As the calls, or
+ * -errno.  Asked where the file system refuses this user: NFS and FUSE look at who calls, and ext4
+ * keeps room for root.
+ */
+extern int (*td_root_allocate)(int fd, int mode, uint64_t off, uint64_t len);
+extern int (*td_root_truncate)(int fd, uint64_t size);
+extern int64_t (*td_root_seek)(int fd, uint64_t off, int whence);
+bool td_file_refused(int err); /* -errno: of this user? */
+
 /* --- lib/io/file-open.c: the blocking half of the table for engines that use real files --- */
 int td_kernel_open(struct td_io *io, const char *path, unsigned flags, int *fd, struct td_stat *st,
 		   struct td_err *err);

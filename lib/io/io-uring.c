@@ -20,8 +20,8 @@
  *
  * U2 A ring takes the operations that prepare_sqe() makes and no others, where the kernel can
  *    restrict it (5.10): opening files and making sockets by a ring meet no system call filter.
- *    A process that forbids itself to make rings (tapdisk/sandbox.c) makes before that those that
- *    it may need, restricted, and then uses no others.
+ *    A process that forbids itself to make rings (tapdisk/sandbox/sandbox.c) makes before that
+ * those that it may need, restricted, and then uses no others.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -255,7 +255,7 @@ static bool for_kernel(const struct td_iop *op)
 
 	return (op->op == TD_IO_READ ||
 		(direct && (op->op == TD_IO_WRITE || op->op == TD_IO_SYNC))) &&
-	       has_lock(op->file);
+	       !(op->flags & TD_IO_ROOM) && has_lock(op->file);
 }
 
 static void uring_queue(struct td_io *io, struct td_iop *op)

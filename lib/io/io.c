@@ -124,6 +124,7 @@ void td_iop_finish(struct td_iop *op, int err)
 {
 	err = sync_outcome(op, err);
 	note_end(op, err);
+	op->flags &= ~(unsigned)TD_IO_ROOM;
 	iov_restore(op);
 	if (op->op == TD_IO_READ && !err && op->file->over)
 		op->file->over->show(op->file->over, op);
@@ -161,6 +162,13 @@ static void again(struct td_iop *op)
 		td_iop_send(op);
 }
 
+/* A write without space, in a file system that may keep some for root: is there anybody to ask? */
+static bool may_get_room(const struct td_iop *op, long res)
+{
+	return res == -ENOSPC && td_root_allocate && op->op == TD_IO_WRITE &&
+	       !(op->flags & TD_IO_ROOM) && !op->file->st.blockdev;
+}
+
 /*
  * The kernel reports a failed write-back once, whatever the error is: made again, the sync would
  * succeed over lost data.  So no sync is tried again, nor a durable write.  Pages that found no
@@ -180,6 +188,11 @@ void td_iop_result(struct td_iop *op, long res)
 {
 	if (res < 0 && op->op != TD_IO_CALL)
 		res = sync_failed(op, res);
+	if (may_get_room(op, res)) {
+		op->flags |= TD_IO_ROOM;
+		td_iop_send(op);
+		return;
+	}
 	if (op->merged) {
 		td_merge_result(op, res);
 		return;

@@ -43,6 +43,8 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->left = how->left;
 	image->mark = how->mark;
 	image->died = how->died;
+	image->server = how->server;
+	image->same_server = how->same_server;
 	image->reconnect = how->reconnect;
 	image->io = io;
 	image->priv = image + 1;
@@ -71,6 +73,7 @@ int td_image_open_how(const struct td_driver *driver, const char *path, const st
 	image->key = NULL;
 	image->lost = NULL;
 	image->left = NULL;
+	image->server = NULL;
 	*out = image;
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "lib/io/file.h"
@@ -27,6 +28,8 @@ static void *worker(void *arg)
 	struct td_workers *w = arg;
 	struct td_list *l;
 
+	/* else it would have its starter's; who names another thread writes a file */
+	prctl(PR_SET_NAME, "tapdisk-io");
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		while (!(l = td_list_pop(&w->todo)) && !w->stop) {
@@ -43,8 +46,11 @@ static void *worker(void *arg)
 		pthread_mutex_lock(&w->lock);
 		bool first = td_list_empty(&w->done);
 		td_list_add(&w->done, &op->link);
-		if (first)
-			ev_async_send(w->io->loop, &w->async);
+		if (!first)
+			continue;
+		pthread_mutex_unlock(&w->lock); /* which is what the loop takes when it wakes */
+		ev_async_send(w->io->loop, &w->async);
+		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
@@ -82,9 +88,7 @@ static int start_thread(struct td_workers *w)
 	rc = pthread_create(&w->threads[w->started], &attr, worker, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
-	if (!rc)
-		/* else it would have its starter's */
-		pthread_setname_np(w->threads[w->started++], "tapdisk-io");
+	w->started += !rc;
 	return -rc;
 }
 
@@ -122,9 +126,19 @@ void td_workers_free(struct td_workers *w)
 	free(w);
 }
 
+/* As many threads as there are new operations; each takes the lock as the first thing. */
+static void wake(struct td_workers *w, unsigned n, unsigned idle)
+{
+	if (n >= idle)
+		pthread_cond_broadcast(&w->more);
+	else
+		while (n--)
+			pthread_cond_signal(&w->more);
+}
+
 void td_workers_run(struct td_workers *w, struct td_list *ops)
 {
-	unsigned n = 0;
+	unsigned n = 0, idle;
 
 	td_list_each (l, ops)
 		n++;
@@ -137,13 +151,12 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 	     need && w->started < TD_WORKERS_MAX; need--)
 		if (start_thread(w) < 0)
 			break;
-	if (w->started && n > 1)
-		pthread_cond_broadcast(&w->more);
-	else if (w->started)
-		pthread_cond_signal(&w->more);
+	idle = w->idle;
 	pthread_mutex_unlock(&w->lock);
-	if (w->started)
+	if (w->started) {
+		wake(w, n, idle);
 		return;
+	}
 	/* no thread can be had at all: do the work here, late but done */
 	struct td_list *l;
 	while ((l = td_list_pop(&w->todo))) {

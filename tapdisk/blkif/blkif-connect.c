@@ -68,13 +68,14 @@ static void let_go(struct blkif *b, bool keep)
 		b->x->ops->unmap_ring(b->x, b->ring, b->p.pages);
 		b->x->ops->close(b->x);
 	}
-	stats_source_close(&b->stats);
 	td_pool_free(b->small);
 	td_pool_free(b->large);
 	td_account_close(&b->memory);
 	free(b->copies);
 	free(b->lane_ops);
 	free(b->reqs);
+	/* which wait for files to be removed */
+	stats_source_close(&b->stats);
 	inflight_close(&b->table, keep);
 	b->magic = 0;
 	free(b);

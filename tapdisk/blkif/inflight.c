@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/fiber/call.h"
 #include "lib/keep.h"
 
 #define MAGIC 0x74647232u /* tdr2: another layout gets another number */
@@ -85,11 +86,11 @@ int inflight_adopt(struct inflight *t, const char *path, const struct inflight_r
 	int fd, rc;
 
 	memset(t, 0, sizeof *t);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = td_call_open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
-		return td_fail(err, errno,
+		return td_fail(err, -fd,
 			       "nothing is left of the ring that is to be taken over: %s: %s", path,
-			       strerror(errno));
+			       strerror(-fd));
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size != bytes)
 		rc = td_fail(err, EPROTO,
 			     "%s is not what a ring of %u slots leaves: it cannot be taken over",
@@ -109,7 +110,7 @@ int inflight_adopt(struct inflight *t, const char *path, const struct inflight_r
 void inflight_close(struct inflight *t, bool keep)
 {
 	if (t->path && !keep)
-		unlink(t->path);
+		td_call_unlink(t->path);
 	if (t->head)
 		munmap(t->head, t->bytes);
 	free(t->path);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/fiber/call.h"
 #include "td/xport.h"
 
 struct mem {
@@ -173,24 +174,34 @@ static const struct td_xport_ops mem_ops = {
 	.close = mem_close,
 };
 
+struct link {
+	int fd;
+	char target[64];
+};
+
+static long read_link(void *arg)
+{
+	struct link *l = arg;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", l->fd);
+	return readlink(path, l->target, sizeof(l->target) - 1);
+}
+
 /* The loop must never wait in a read or a write of the frontend's descriptors; only an eventfd
  * keeps the promises made here. */
 static int check_eventfd(int fd, const char *what, struct td_err *err)
 {
-	char path[64], target[64];
-	ssize_t len;
+	struct link link = {.fd = fd};
 	int flags = fcntl(fd, F_GETFL);
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	len = readlink(path, target, sizeof(target) - 1);
-	if (flags < 0 || len < 0)
+	if (flags < 0 || td_call(read_link, &link) < 0)
 		return td_fail(err, EBADF, "the memory transport's %s descriptor is not open",
 			       what);
-	target[len] = 0;
-	if (strcmp(target, "anon_inode:[eventfd]"))
+	if (strcmp(link.target, "anon_inode:[eventfd]"))
 		return td_fail(err, EINVAL,
 			       "the memory transport's %s descriptor is not an eventfd (%s)", what,
-			       target);
+			       link.target);
 	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return td_fail(err, errno,
 			       "cannot make the memory transport's %s descriptor non-blocking: %s",

@@ -27,6 +27,7 @@
 #include <xengnttab.h>
 #include <xen/grant_table.h>
 
+#include "lib/fiber/call.h"
 #include "tapdisk/blkif/blkif-abi.h"
 
 #define MAX_PIECES                                                                                 \
@@ -232,8 +233,17 @@ static const struct td_xport_ops xen_ops = {
 	.close = xen_close,
 };
 
-static int open_handles(struct xen *m, struct td_err *err)
+struct handles {
+	struct xen *m;
+	struct td_err *err;
+};
+
+static long open_handles(void *arg)
 {
+	const struct handles *h = arg;
+	struct xen *m = h->m;
+	struct td_err *err = h->err;
+
 	m->seg = malloc(MAX_PIECES * sizeof(*m->seg));
 	if (!m->seg)
 		return td_fail(err, ENOMEM, "out of memory for a transport");
@@ -262,7 +272,7 @@ int td_xport_xen(uint16_t domid, struct td_xport **out, struct td_err *err)
 	m->x.ops = &xen_ops;
 	m->domid = domid;
 	m->port = -1;
-	rc = open_handles(m, err);
+	rc = (int)td_call(open_handles, &(struct handles){m, err});
 	if (rc) {
 		xen_close(&m->x);
 		return rc;

@@ -40,8 +40,13 @@ void cache_send_waiting(struct cache *c)
 	td_list_splice(&now, &c->waiting);
 	if (c->out_of_space && !c->probe && (c->probe = first_write(&now)))
 		cache_send(c, c->probe);
-	while ((l = td_list_pop(&now)))
-		cache_send(c, td_entry(l, struct td_req, link));
+	while ((l = td_list_pop(&now))) {
+		struct td_req *req = td_entry(l, struct td_req, link);
+
+		if (c->sticky && req->op != TD_READ)
+			cache_tell_torn(c); /* it fails, and may have been with the image */
+		cache_send(c, req);
+	}
 }
 
 void cache_no_space(struct cache *c, const char *what, int err)

@@ -8,7 +8,7 @@
 #include "lib/passed.h"
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tapdisk/ctl/handover.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 
 static void tell_given(void *arg, const struct vbd *v, double pause)
 {

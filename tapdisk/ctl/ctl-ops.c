@@ -11,7 +11,7 @@
 #include "lib/bytes.h"
 #include "lib/io/budget.h"
 #include "lib/json-get.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tapdisk/server.h"
 #include "tapdisk/ctl/ctl-stats.h"
 #include "tapdisk/vbd/settle.h"
@@ -101,6 +101,7 @@ struct vbd_past ctl_get_past(const json_t *past)
 			       .log = record_log(past),
 			       .mirror_failed =
 				       json_is_true(json_object_get(past, "mirror_failed")),
+			       .redirected = json_is_true(json_object_get(past, "redirected")),
 			       .handed = json_is_true(json_object_get(past, "handed"))};
 
 	if (sectors > 0 && sectors <= INT64_MAX / 512)
@@ -142,6 +143,7 @@ static int op_list(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 
 		ctl_put_state(row, d);
 		json_object_set_new(row, "sandbox", json_string(sandbox_state()));
+		json_object_set_new(row, "uid", json_integer(geteuid()));
 		if (d->spec) {
 			json_object_set_new(row, "args", json_string(d->spec));
 			json_object_set_new(row, "mode", json_string(d->opt.mode->name));
@@ -257,9 +259,11 @@ static int op_unpause(struct ctl_call *call, struct vbd *v, json_t *answer, stru
 		rc = ctl_get_options(call->req, spec ? spec : v->spec, &o, err);
 	v->users--;
 	if (!rc && has && !o.limit.said)
-		o.limit = v->opt.limit; /* it takes a word to lift them */
-	if (!rc && has && !o.mirror_said)
-		strcpy(o.mirror, v->opt.mirror); /* and to end it */
+		o.limit = v->opt.limit;     /* it takes a word to lift them */
+	if (!rc && has && !o.mirror_said) { /* and to end it */
+		strcpy(o.mirror, v->opt.mirror);
+		o.standby = v->opt.standby;
+	}
 	if (!rc)
 		rc = vbd_unpause(v, spec, has ? &o : NULL, err);
 	if (!rc)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "tapdisk/ctl/ctl-stats.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tapdisk/server.h"
 
 static ev_signal usr1, usr2;

@@ -128,9 +128,11 @@ int ctl_op_connect(struct ctl_call *call, struct vbd *v, json_t *answer, struct 
 
 	if (n < 0)
 		return n;
+	v->users++; /* it stays while devices are opened */
 	for (i = 0; i < n && !rc; i++)
 		rc = reach(&transport, p->domid, call->fds + i * TD_XPORT_FDS,
 			   call->nfds - i * TD_XPORT_FDS, &x[i], err);
+	v->users--;
 	while (rc && --i > 0)
 		x[i - 1]->ops->close(x[i - 1]);
 	how |= json_is_true(json_object_get(call->req, "beside")) ? VBD_BESIDE : 0;

@@ -58,8 +58,9 @@ void ctl_put_state(json_t *o, const struct vbd *v)
 		json_object_set_new(o, "stalled", json_true());
 	if (v->leaf && v->leaf->away)
 		json_object_set_new(o, "reconnecting", json_true());
-	if (v->peers.reason[0])
-		json_object_set_new(o, "two-primaries", json_true());
+	if (v->peers.wrong)
+		json_object_set_new(o, v->peers.shared ? "peer-cut-off" : "two-primaries",
+				    json_true());
 	put_rings(o, v);
 }
 

@@ -3,11 +3,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/io/budget.h"
 #include "lib/json-get.h"
 #include "tapdisk/cache/lane.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tapdisk/vbd/vbd.h"
 
 /* The first keys are what clients of the older tap-ctl parse, in its order and spelling; what
@@ -37,9 +38,12 @@ static json_t *images_json(const struct vbd *v)
 	struct lane_count n = lanes_count(&v->cache); /* the leaf's, all of them */
 	json_t *a = json_array();
 
-	for (const struct td_image *i = v->leaf; i; i = i->backing, n = (struct lane_count){0}) {
+	const struct td_image *top =
+		mirror_is_redirected(v->mirror) ? mirror_copy(v->mirror) : v->leaf;
+
+	for (const struct td_image *i = top; i; i = i->backing, n = (struct lane_count){0}) {
 		json_array_append_new(a, image_json(i, &n));
-		if (i == v->leaf && v->mirror && !v->mirror_failed)
+		if (i == v->leaf && v->mirror && !v->mirror_failed && !mirror_part(v->mirror))
 			json_array_append_new(
 				a, image_json(mirror_copy(v->mirror), &(struct lane_count){0}));
 	}
@@ -50,9 +54,9 @@ static json_t *mirror_json(const struct vbd *v)
 {
 	struct mirror_stats n = v->mirror ? mirror_stats(v->mirror) : (struct mirror_stats){0};
 	const char *why = v->mirror ? mirror_why(v->mirror) : NULL;
-	json_t *j =
-		json_pack("{s:s, s:b, s:i, s:I}", "args", v->opt.mirror, "failed", v->mirror_failed,
-			  "under_way", (int)n.under_way, "waited", (json_int_t)n.waited);
+	json_t *j = json_pack("{s:s, s:b, s:b, s:i, s:I}", "args", v->opt.mirror, "failed",
+			      v->mirror_failed, "redirected", v->redirected, "under_way",
+			      (int)n.under_way, "waited", (json_int_t)n.waited);
 
 	if (why)
 		json_object_set_new(j, "reason", td_json_told(why));
@@ -226,6 +230,14 @@ static bool reads_are_cached(const struct vbd *v)
 	return false;
 }
 
+/* Sectors that were written to a standby. */
+static json_int_t redirected(const struct vbd *v)
+{
+	return mirror_is_redirected(v->mirror) && mirror_part(v->mirror) == MIRROR_STANDBY
+		       ? (json_int_t)mirror_copy(v->mirror)->n.hits[1]
+		       : 0;
+}
+
 json_t *ctl_stats_json(const struct vbd *v, bool full)
 {
 	const struct stats *s = &v->stats;
@@ -235,10 +247,11 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 
 	if (!t)
 		return NULL;
-	j = json_pack("{s:s, s:[I,I], s:o, s:i, s:i, s:i, s:s}", "name", v->spec ? v->spec : "",
+	j = json_pack("{s:s, s:[I,I], s:o, s:I, s:i, s:i, s:s}", "name", v->spec ? v->spec : "",
 		      "secs", (json_int_t)n[0].sectors, (json_int_t)n[1].sectors, "images",
-		      images_json(v), "FIXME_enospc_redirect_count", 0, "nbd_mirror_failed",
-		      v->mirror_failed, "reqs_outstanding", (int)stats_under_way(s), "read_caching",
+		      images_json(v), "FIXME_enospc_redirect_count", redirected(v),
+		      "nbd_mirror_failed", v->mirror_failed, "reqs_outstanding",
+		      (int)stats_under_way(s), "read_caching",
 		      reads_are_cached(v) ? "true" : "false");
 	if (!j) {
 		free(t);
@@ -272,6 +285,7 @@ json_t *ctl_stats_json(const struct vbd *v, bool full)
 		json_object_set_new(j, "threads", threads_json(v));
 	json_object_set_new(j, "memory", memory_json());
 	json_object_set_new(j, "sandbox", json_string(sandbox_state()));
+	json_object_set_new(j, "uid", json_integer(geteuid()));
 	free(t);
 	return j;
 }

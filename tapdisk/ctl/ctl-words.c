@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "lib/disk-words.h"
-#include "lib/fiber/fiber.h"
+#include "lib/fiber/call.h"
 #include "tapdisk/ctl/ctl-ops.h"
 
 struct words_call {
@@ -19,7 +19,7 @@ static long words_run(void *arg)
 {
 	struct words_call *c = arg;
 
-	return td_disk_words(c->path, c->words, c->file, c->err);
+	return td_disks_any() ? td_disk_words(c->path, c->words, c->file, c->err) : 0;
 }
 
 int ctl_add_disk_words(const char *spec, struct vbd_options *o, struct td_err *err)
@@ -28,17 +28,12 @@ int ctl_add_disk_words(const char *spec, struct vbd_options *o, struct td_err *e
 	struct words_call c = {.err = err};
 	char *word, *next = c.words;
 	struct td_err why = {0};
-	struct td_io *io;
 	int rc;
 
-	if (!td_disks_any())
-		return 0;
 	c.path = strdup(colon ? colon + 1 : "");
 	if (!c.path)
 		return td_fail(err, ENOMEM, "out of memory");
-	rc = queue_engine(&server.queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &io, err);
-	if (!rc)
-		rc = (int)td_await_call(io, words_run, &c);
+	rc = (int)td_call(words_run, &c);
 	while (!rc && (word = strsep(&next, "\n")) && *word) {
 		rc = options_add(o, word, &why);
 		if (rc < 0)

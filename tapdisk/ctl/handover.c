@@ -11,11 +11,12 @@
 
 #include "lib/bytes.h"
 #include "lib/ctl-client.h"
-#include "lib/fiber/fiber.h"
+#include "lib/fiber/call.h"
+#include "lib/io/clock.h"
 #include "lib/msg.h"
 #include "lib/passed.h"
 #include "tapdisk/blkif/inflight.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/server.h"
 
@@ -39,14 +40,14 @@ static long put_question(void *arg)
 	return td_ctl_call(q->pid, q->req, q->fds, q->nfds, ANSWER, NULL, NULL, &q->reply, q->err);
 }
 
-static int ask_peer(struct td_io *io, struct question q, json_t **reply)
+static int ask_peer(struct question q, json_t **reply)
 {
 	int rc;
 
 	if (!q.req)
 		return td_fail(q.err, ENOMEM, "out of memory for a question to tapdisk %d",
 			       (int)q.pid);
-	rc = (int)td_await_call(io, put_question, &q);
+	rc = (int)td_call(put_question, &q);
 	if (reply && !rc)
 		*reply = q.reply;
 	else
@@ -66,9 +67,25 @@ static long wait_for_end(void *arg)
 }
 
 /* Has it ended within that time? */
-static bool ends(struct td_io *io, int pidfd, int ms)
+static bool ends(int pidfd, int ms)
 {
-	return td_await_call(io, wait_for_end, &(struct watch){pidfd, ms}) > 0;
+	return td_call(wait_for_end, &(struct watch){pidfd, ms}) > 0;
+}
+
+static long open_pid(void *to)
+{
+	return syscall(SYS_pidfd_open, *(pid_t *)to, 0);
+}
+
+static long kill_peer(void *pidfd)
+{
+	return syscall(SYS_pidfd_send_signal, *(int *)pidfd, SIGKILL, NULL, 0) < 0 ? -errno : 0;
+}
+
+static long remove_names(void *pid)
+{
+	td_ctl_remove_sockets(*(pid_t *)pid);
+	return 0;
 }
 
 /* --- a disk in words --- */
@@ -100,8 +117,8 @@ static void put_key(json_t *o, const struct td_key *key)
 	explicit_bzero(hex, sizeof hex);
 }
 
-/* The connection that the disk's mirror goes on with (MI8 of tapdisk/mirror.h), if it is one that
- * was passed: to `fds' behind the marker.  -1: none. */
+/* The connection that the disk's mirror goes on with (MI8 of tapdisk/mirror/mirror.h), if it is one
+ * that was passed: to `fds' behind the marker.  -1: none. */
 static int put_mirror(json_t *o, const struct vbd *v, int *fds, int *nfds)
 {
 	bool passed = !strncmp(v->opt.mirror, "nbd:", 4) && !v->mirror_failed;
@@ -141,13 +158,16 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, in
 		for (int i = 0; i < r->nfds && *nfds < TD_MSG_FDS; i++)
 			fds[(*nfds)++] = r->fds[i];
 	}
-	past = json_pack("{s:b, s:I, s:i, s:O, s:b, s:b}", "paused", !v->going, "sectors",
-			 (json_int_t)v->disk.sectors, "sticky", -v->cache.sticky, "log",
-			 json_object_get(o, "log"), "mirror_failed", v->mirror_failed, "handed", 1);
+	past = json_pack("{s:b, s:b, s:I, s:i, s:O, s:b, s:b}", "redirected", v->redirected,
+			 "paused", !v->going, "sectors", (json_int_t)v->disk.sectors, "sticky",
+			 -v->cache.sticky, "log", json_object_get(o, "log"), "mirror_failed",
+			 v->mirror_failed, "handed", 1);
 	if (json_object_get(o, "commit"))
 		json_object_set(past, "commit", json_object_get(o, "commit"));
 	if (json_object_get(o, "beneath"))
 		json_object_set(past, "beneath", json_object_get(o, "beneath"));
+	if (json_object_get(o, "mirror_server"))
+		json_object_set(past, "mirror_server", json_object_get(o, "mirror_server"));
 	json_object_set(past, "born", json_object_get(o, "born"));
 	json_object_set_new(o, "op", json_string("adopt"));
 	json_object_set_new(o, "minor", json_integer(v->minor));
@@ -161,12 +181,11 @@ static json_t *disk_json(const struct vbd *v, int fds[TD_MSG_FDS], int *nfds, in
 /* --- the way there --- */
 
 /* H1; and is it there at all? */
-static int sound_out(struct td_io *io, pid_t to, struct td_err *err)
+static int sound_out(pid_t to, struct td_err *err)
 {
 	const char *layout;
 	json_t *reply = NULL;
 	int rc = ask_peer(
-		io,
 		(struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err},
 		&reply);
 
@@ -185,14 +204,14 @@ static int sound_out(struct td_io *io, pid_t to, struct td_err *err)
 }
 
 /* The disk has been given away when this begins (H2); the other has it when it gives 0. */
-static int pass(struct td_io *io, pid_t to, struct vbd *v, struct td_err *err)
+static int pass(pid_t to, struct vbd *v, struct td_err *err)
 {
 	struct question q = {.pid = to, .err = err};
 	int fds[TD_MSG_FDS], mirror = -1, rc;
 
 	q.req = disk_json(v, fds, &q.nfds, &mirror, err);
 	q.fds = fds;
-	rc = q.req ? ask_peer(io, q, NULL) : -err->code;
+	rc = q.req ? ask_peer(q, NULL) : -err->code;
 	if (mirror >= 0) /* the other's, from here on, whatever became of it */
 		close(mirror);
 	return rc;
@@ -203,8 +222,7 @@ struct given {
 	unsigned n;
 };
 
-static int pass_all(struct td_io *io, pid_t to, struct given *g, handover_told *told, void *arg,
-		    struct td_err *err)
+static int pass_all(pid_t to, struct given *g, handover_told *told, void *arg, struct td_err *err)
 {
 	td_list_each (l, &server.disks) {
 		struct vbd *v = td_entry(l, struct vbd, link);
@@ -214,34 +232,43 @@ static int pass_all(struct td_io *io, pid_t to, struct given *g, handover_told *
 		if (rc < 0)
 			return rc;
 		g->v[g->n++] = v;
-		rc = pass(io, to, v, err);
+		rc = pass(to, v, err);
 		if (rc < 0)
 			return rc;
-		told(arg, v, ev_time() - began);
+		told(arg, v, td_clock_s() - began);
 	}
 	return 0;
 }
 
 /* H4 */
-static int put_on_trial(struct td_io *io, pid_t to, int pidfd, struct td_err *err)
+static int put_on_trial(pid_t to, int pidfd, struct td_err *err)
 {
-	if (ends(io, pidfd, ON_TRIAL * 1000))
+	if (ends(pidfd, ON_TRIAL * 1000))
 		return td_fail(err, ECHILD, "tapdisk %d has died as soon as it had the disks",
 			       (int)to);
 	return ask_peer(
-		io,
 		(struct question){.pid = to, .req = json_pack("{s:s}", "op", "ping"), .err = err},
 		NULL);
 }
 
-static void take_back(struct td_io *io, pid_t to, int pidfd, struct given *g)
+/* As long as it takes: while it has an image, nobody else may. */
+static void end_other(pid_t to, int pidfd)
 {
-	syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-	/* as long as it takes: while it has an image, nobody else may */
-	while (!ends(io, pidfd, 10000))
-		td_log(LOG_ERR, "tapdisk %d was killed and does not end: its disks wait for that",
-		       (int)to);
-	td_ctl_remove_sockets(to);
+	for (;;) {
+		int rc = (int)td_call(kill_peer, &pidfd);
+		bool killed = !rc || rc == -ESRCH;
+
+		if (ends(pidfd, killed ? 10000 : 1000))
+			return;
+		td_log(LOG_ERR, "tapdisk %d cannot be ended, which its disks wait for: %s", (int)to,
+		       killed ? "it was killed, and does not end" : strerror(-rc));
+	}
+}
+
+static void take_back(pid_t to, int pidfd, struct given *g)
+{
+	end_other(to, pidfd);
+	td_call(remove_names, &to);
 	for (unsigned i = 0; i < g->n; i++) {
 		server_mark(g->v[i]);
 		vbd_take_back(g->v[i]);
@@ -260,24 +287,20 @@ static unsigned count_disks(void)
 static int go(pid_t to, int pidfd, handover_told *told, void *arg, struct td_err *err)
 {
 	struct given g = {.v = calloc(count_disks() + 1, sizeof *g.v)};
-	struct td_io *io;
-	int rc = g.v ? queue_engine(&server.queue, NULL, false, &io, err)
-		     : td_fail(err, ENOMEM, "out of memory");
+	int rc = g.v ? sound_out(to, err) : td_fail(err, ENOMEM, "out of memory");
 
-	if (!rc)
-		rc = sound_out(io, to, err);
 	if (rc < 0) {
 		free(g.v);
 		return rc;
 	}
-	rc = pass_all(io, to, &g, told, arg, err);
+	rc = pass_all(to, &g, told, arg, err);
 	if (!rc)
-		rc = put_on_trial(io, to, pidfd, err);
+		rc = put_on_trial(to, pidfd, err);
 	if (rc < 0) {
 		td_log(LOG_ERR,
 		       "the handover to tapdisk %d has failed, and this tapdisk continues: %s",
 		       (int)to, err->text);
-		take_back(io, to, pidfd, &g);
+		take_back(to, pidfd, &g);
 	}
 	for (unsigned i = 0; !rc && i < g.n; i++) {
 		server_moved(g.v[i]);
@@ -303,11 +326,12 @@ int handover(pid_t to, handover_told *told, void *arg, struct td_err *err)
 			err, ENODEV,
 			"tapdisk %d has no disk: the program that started it knows it by its pid",
 			(int)getpid());
-	if (to == getpid() || (pidfd = (int)syscall(SYS_pidfd_open, to, 0)) < 0)
-		return td_fail(err, ESRCH, "there is no other process %d", (int)to);
 	server.moving = true;
-	rc = go(to, pidfd, told, arg, err);
+	pidfd = to == getpid() ? -1 : (int)td_call(open_pid, &to);
+	rc = pidfd < 0 ? td_fail(err, ESRCH, "there is no other process %d", (int)to)
+		       : go(to, pidfd, told, arg, err);
 	server.moving = rc == 0; /* then it ends, and takes no disk any more */
-	close(pidfd);
+	if (pidfd >= 0)
+		close(pidfd);
 	return rc;
 }

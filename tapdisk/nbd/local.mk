@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 tapdisk_libtapdisk_a_SOURCES += \
+	tapdisk/nbd/nbd-after.c \
 	tapdisk/nbd/nbd-cmd.c \
 	tapdisk/nbd/nbd-conn.c \
 	tapdisk/nbd/nbd-conn.h \

@@ -14,6 +14,11 @@
  * N4 only bytes that were read go out
  * N5 a read-only disk, such as a CD, may come back smaller from a pause: what was checked before
  *    it and goes down after it is checked again
+ * N6 a connection's first request is taken when those of the connections that ended before it are
+ *    done: its client may have been one of theirs, and sends again what may still be under way
+ *    (K4 of drivers/nbd/nbd.h).  If a relay between them has died, the client was told of an end
+ *    that this server had not come to
+ * N7 a client that was passed as read-only changes nothing, whatever the disk is
  */
 #include "tapdisk/nbd/nbd-conn.h"
 
@@ -177,7 +182,8 @@ static int check_request(const struct nbd_conn *c, const struct nbd_req *r)
 
 	if (err || r->type == NBD_CMD_FLUSH) /* its offset and length mean nothing */
 		return err;
-	if (d->read_only && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS)
+	if ((d->read_only || c->read_only) && r->type != NBD_CMD_READ &&
+	    r->type != NBD_CMD_BLOCK_STATUS)
 		return -EPERM;
 	if (d->block && r->type != NBD_CMD_READ && r->type != NBD_CMD_BLOCK_STATUS &&
 	    (r->off | r->len) % d->block)

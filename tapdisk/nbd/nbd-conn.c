@@ -3,7 +3,8 @@
  * The bytes of an NBD client: read, cut into requests, and replies sent.
  *
  * One thing: bytes become requests, requests become replies, and a reply that was sent lets more
- * bytes in (nbd-cmd.c, nbd-reply.c, nbd-status.c).
+ * bytes in (nbd-cmd.c, nbd-reply.c, nbd-status.c); a connection that is freed lets another begin
+ * (nbd-after.c).
  */
 #include "tapdisk/nbd/nbd-conn.h"
 
@@ -84,6 +85,7 @@ void nbd_conn_free(struct nbd_conn *c)
 	td_pool_free(c->pool);
 	free(c->reqs);
 	free(c->answer);
+	nbd_begin_others(c->n);
 	c->magic = 0;
 	free(c);
 }
@@ -193,18 +195,19 @@ static void send_all(struct nbd_conn *c)
 
 /* --- reading --- */
 
-static void export_of(const struct nbd *n, struct nbd_export *x)
+static void export_of(const struct nbd_conn *c, struct nbd_export *x)
 {
-	const struct nbd_disk *d = n->disk;
+	const struct nbd_disk *d = c->n->disk;
 
 	*x = (struct nbd_export){.size = d->size,
 				 .flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH |
-					  NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN,
+					  NBD_FLAG_SEND_FUA |
+					  (c->alone ? 0 : NBD_FLAG_CAN_MULTI_CONN),
 				 .block = d->block ? d->block : 512,
 				 .preferred = d->preferred < 4096 ? 4096 : d->preferred,
 				 .max = NBD_LENGTH_MAX,
 				 .description = d->name};
-	if (d->read_only)
+	if (d->read_only || c->read_only)
 		x->flags |= NBD_FLAG_READ_ONLY;
 	else
 		x->flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO |
@@ -224,7 +227,7 @@ static bool handshake(struct nbd_conn *c)
 	struct nbd_export x;
 	long used;
 
-	export_of(c->n, &x);
+	export_of(c, &x);
 	/* one answer at a time: a client that does not read it gets no other */
 	while (c->answered == c->answer->len) {
 		c->answered = c->answer->len = 0;
@@ -315,7 +318,7 @@ static void work(struct nbd_conn *c)
 
 	if (!c->ending && !c->n->held && !c->transmission)
 		more = handshake(c);
-	if (!c->ending && !c->n->held && c->transmission)
+	if (!c->ending && !c->n->held && c->transmission && nbd_may_begin(c))
 		while (!c->ending && step(c, &more))
 			;
 	if (c->n->stats.begun)
@@ -436,7 +439,7 @@ static bool alloc_parts(struct nbd_conn *c)
 	return true;
 }
 
-void nbd_conn_new(struct nbd *n, int fd, bool oldstyle)
+void nbd_conn_new(struct nbd *n, int fd, const struct nbd_manner *how)
 {
 	struct nbd_conn *c = process_clients < NBD_CLIENTS ? calloc(1, sizeof *c) : NULL;
 	struct nbd_export x;
@@ -457,6 +460,8 @@ void nbd_conn_new(struct nbd *n, int fd, bool oldstyle)
 	c->magic = NBD_CONN_MAGIC;
 	c->n = n;
 	c->fd = fd;
+	c->read_only = how->read_only;
+	c->alone = how->alone;
 	c->replies_tail = &c->replies;
 	c->status_tail = &c->status;
 	ev_io_init(&c->in, on_readable, fd, EV_READ);
@@ -471,9 +476,9 @@ void nbd_conn_new(struct nbd *n, int fd, bool oldstyle)
 	process_clients++;
 	n->n.clients++;
 	ev_timer_again(n->loop, &c->patience);
-	export_of(n, &x);
+	export_of(c, &x);
 	c->answer->len = 0;
-	nbd_handshake_begin(&c->hs, &x, oldstyle, c->answer);
+	nbd_handshake_begin(&c->hs, &x, how->oldstyle, c->answer);
 	if (c->hs.phase == NBD_HS_GO)
 		begin_transmission(c);
 	nbd_conn_kick(c);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One NBD client: shared by nbd-conn.c (bytes), nbd-cmd.c (requests), nbd-reply.c and nbd-status.c
- * (block status), and by nobody else.
+ * One NBD client: shared by nbd-conn.c (bytes), nbd-cmd.c (requests), nbd-reply.c, nbd-status.c
+ * (block status) and nbd-after.c, and by nobody else.
  *
  * A turn of the loop: bytes in (one recvmsg) > requests (check, submit to the cache layer) >
  * completions > replies, as many as there are in one sendmsg.  What a client may hold is bounded:
@@ -54,6 +54,13 @@ struct nbd_req {
 	uint8_t head[NBD_HEAD_MAX];
 };
 
+/* How a client is served. */
+struct nbd_manner {
+	bool oldstyle;  /* its handshake */
+	bool read_only; /* N7 */
+	bool alone;     /* it is not told that several connections are as one */
+};
+
 struct nbd_conn {
 	unsigned magic;
 	struct nbd *n;
@@ -65,8 +72,10 @@ struct nbd_conn {
 	ev_timer pace;      /* until the disk's limit lets the next request go */
 	struct limit_place place;
 	bool transmission; /* past the handshake */
-	bool ending;       /* nothing is read any more; it goes when all is answered */
-	bool gone;         /* nothing can be sent any more either */
+	bool begun;        /* and past N6: requests are taken */
+	bool read_only, alone;
+	bool ending; /* nothing is read any more; it goes when all is answered */
+	bool gone;   /* nothing can be sent any more either */
 	struct nbd_handshake hs;
 	struct nbd_answer *answer; /* what the handshake has to say; NULL when that is over */
 	size_t answered;           /* bytes of it that are sent */
@@ -98,7 +107,7 @@ struct nbd {
 	bool held;
 	struct td_list conns;
 	struct td_list receivers; /* connections that are about to pass a socket */
-	ev_io listen[4];
+	ev_io listen[6];
 	unsigned listening; /* of these */
 	unsigned inflight, clients;
 	ev_timer retry; /* of accept(), when there are no descriptors */
@@ -112,7 +121,7 @@ struct nbd {
 };
 
 /* --- nbd-conn.c --- */
-void nbd_conn_new(struct nbd *n, int fd, bool oldstyle); /* takes fd over */
+void nbd_conn_new(struct nbd *n, int fd, const struct nbd_manner *how); /* takes fd over */
 void nbd_conn_kick(struct nbd_conn *c); /* looks again for what can be done, later in this turn */
 void nbd_conn_end(struct nbd_conn *c);  /* reads nothing more; goes when all is said */
 void nbd_conn_free(struct nbd_conn *c); /* nothing in flight */
@@ -134,6 +143,10 @@ void nbd_receive_none(struct td_list *list); /* drops all that are on it */
  */
 int nbd_socket(const char *name, struct td_err *err);
 void nbd_socket_remove(const char *name);
+
+/* --- nbd-after.c --- */
+bool nbd_may_begin(struct nbd_conn *c); /* N6; when it may, it is kicked */
+void nbd_begin_others(struct nbd *n);   /* a connection is gone */
 
 /* --- nbd-cmd.c: what is done to a request --- */
 

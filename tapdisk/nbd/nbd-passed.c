@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-dir.h"
+#include "lib/fiber/call.h"
 #include "lib/passed.h"
 #include "tapdisk/nbd/nbd-conn.h"
 
@@ -39,7 +40,7 @@ static int bind_in_dir(int fd, const char *name)
 	return rc;
 }
 
-int nbd_socket(const char *name, struct td_err *err)
+static long listen_run(void *name)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int rc = fd < 0 ? -errno : bind_in_dir(fd, name);
@@ -50,7 +51,16 @@ int nbd_socket(const char *name, struct td_err *err)
 		return fd;
 	if (fd >= 0)
 		close(fd);
-	return td_fail(err, -rc, "cannot listen on %s/%s: %s", td_ctl_dir(), name, strerror(-rc));
+	return rc;
+}
+
+int nbd_socket(const char *name, struct td_err *err)
+{
+	int fd = (int)td_call(listen_run, (void *)name);
+
+	return fd >= 0 ? fd
+		       : td_fail(err, -fd, "cannot listen on %s/%s: %s", td_ctl_dir(), name,
+				 strerror(-fd));
 }
 
 void nbd_socket_remove(const char *name)
@@ -58,7 +68,7 @@ void nbd_socket_remove(const char *name)
 	char path[4200];
 
 	snprintf(path, sizeof path, "%s/%s", td_ctl_dir(), name);
-	unlink(path);
+	td_call_unlink(path);
 }
 
 /* --- receiving --- */

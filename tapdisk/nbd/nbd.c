@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 #include "tapdisk/nbd/nbd-conn.h"
 
 #define TRIM_AFTER  5.0 /* s without a request, after which buffers are given back */
@@ -17,14 +18,58 @@
 #define RETRY_AFTER 1.0 /* s, when a client could not be let in */
 #define LAST_WORDS  2.0 /* s that clients have, at a close, to read what they have been answered */
 
+static const struct nbd_manner newstyle = {0}, reading = {.read_only = true},
+			       oldstyle = {.oldstyle = true};
+
+static void got_new(void *owner, int fd, const char *name)
+{
+	nbd_conn_new(owner, fd, &newstyle);
+}
+
+static void got_old(void *owner, int fd, const char *name)
+{
+	nbd_conn_new(owner, fd, &oldstyle);
+}
+
+static bool word_is(const char *at, size_t len, const char *word)
+{
+	return len == strlen(word) && !memcmp(at, word, len);
+}
+
+/* What `tap-ctl export' has promised of a client.  A word that is not known is a promise that is
+ * not kept here: there is no such client. */
+static void got_export(void *owner, int fd, const char *words)
+{
+	struct nbd_manner how = {0};
+	struct nbd *n = owner;
+	size_t len;
+
+	for (; *words; words += len + strspn(words + len, " ")) {
+		len = strcspn(words, " ");
+		if (word_is(words, len, "read-only")) {
+			how.read_only = true;
+		} else if (word_is(words, len, "alone")) {
+			how.alone = true;
+		} else if (len) {
+			td_log_limited(&n->limit, LOG_WARNING,
+				       "minor %d: an exported client is turned away: this tapdisk "
+				       "does not know `%.*s'",
+				       n->minor, (int)len, words);
+			close(fd);
+			return;
+		}
+	}
+	nbd_conn_new(n, fd, &how);
+}
+
 static const struct {
 	const char *prefix;
-	bool oldstyle, passed;
+	const struct nbd_manner *how;                       /* it takes clients, */
+	void (*got)(void *owner, int fd, const char *name); /* or those who bring them */
 } kinds[] = {
-	{"nbd", false, false},
-	{"nbd-old", true, false},
-	{"nbdserver", true, true},
-	{"nbdserver-new", false, true},
+	{"nbd", &newstyle, NULL},        {"nbd-old", &oldstyle, NULL},
+	{"nbdserver", NULL, got_old},    {"nbdserver-new", NULL, got_new},
+	{"nbdexport", NULL, got_export}, {"nbd-ro", &reading, NULL},
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
 _Static_assert(KINDS == sizeof(((struct nbd *)0)->listen) / sizeof(ev_io),
@@ -33,16 +78,6 @@ _Static_assert(KINDS == sizeof(((struct nbd *)0)->listen) / sizeof(ev_io),
 static void socket_name(const struct nbd *n, unsigned i, char *out, size_t len)
 {
 	snprintf(out, len, "%s%d.%d", kinds[i].prefix, (int)getpid(), n->minor);
-}
-
-static void got_new(void *owner, int fd, const char *name)
-{
-	nbd_conn_new(owner, fd, false);
-}
-
-static void got_old(void *owner, int fd, const char *name)
-{
-	nbd_conn_new(owner, fd, true);
 }
 
 static void listeners(struct nbd *n, bool on)
@@ -72,11 +107,10 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int revents)
 	for (unsigned k = 0;
 	     k < ACCEPTS && (fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;
 	     k++)
-		if (kinds[i].passed)
-			nbd_receive(loop, &n->receivers, fd, kinds[i].oldstyle ? got_old : got_new,
-				    n);
+		if (kinds[i].got)
+			nbd_receive(loop, &n->receivers, fd, kinds[i].got, n);
 		else
-			nbd_conn_new(n, fd, kinds[i].oldstyle);
+			nbd_conn_new(n, fd, kinds[i].how);
 	/* the client waits on; nor are we to spin */
 	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
 		td_log_limited(&n->limit, LOG_WARNING, "minor %d: cannot let an NBD client in: %s",
@@ -206,7 +240,8 @@ void nbd_close(struct nbd *n)
 	nbd_receive_none(&n->receivers);
 	td_list_each (l, &n->conns)
 		nbd_conn_end(td_entry(l, struct nbd_conn, link));
-	for (double until = ev_time() + LAST_WORDS; !td_list_empty(&n->conns) && ev_time() < until;)
+	for (double until = td_clock_s() + LAST_WORDS;
+	     !td_list_empty(&n->conns) && td_clock_s() < until;)
 		td_fiber_wait_for(0.01);
 	td_list_each_safe (l, tmp, &n->conns)
 		nbd_conn_free(td_entry(l, struct nbd_conn, link));

@@ -4,10 +4,13 @@
  * them.
  *
  *   nbd<pid>.<minor>            newstyle: connect to it
+ *   nbd-ro<pid>.<minor>         newstyle, and read-only: for a disk that stands on this one
  *   nbd-old<pid>.<minor>        oldstyle
  *   nbdserver<pid>.<minor>      takes a connected socket as an SCM_RIGHTS descriptor, and serves
  *                               it oldstyle
  *   nbdserver-new<pid>.<minor>  the same, newstyle
+ *   nbdexport<pid>.<minor>      the same, newstyle; with words instead of a name: "read-only", and
+ *                               "alone", a client beside which there is no other of its kind
  *   nbdclient<pid>              one for each process: takes a connected socket, and keeps it under
  *   the
  *                               name that comes with it, for drivers/nbd

@@ -19,8 +19,23 @@
 enum { OPENER_ARGS = 6, OPENER_PARTS = 2, OPENER_FDS = 3, OPENER_PART_MAX = PATH_MAX };
 
 /* Beside the kernel's: a parent (path, uuid or nothing, is it to be written, error); the control
- * socket; the other children of a parent (child, parent, is it qcow2, error). */
-enum { OPENER_PARENT = -2, OPENER_LISTEN = -3, OPENER_BENEATH = -4 };
+ * socket; the other children of a parent (child, parent, is it qcow2, error); a marker's text
+ * (descriptor, minor, pid, is it added); a connection to an NBD server (path, a socket that is hung
+ * up when nobody waits, error); fallocate(), ftruncate() and lseek(), which the tapdisk makes
+ * itself where it may. */
+enum {
+	OPENER_PARENT = -2,
+	OPENER_LISTEN = -3,
+	OPENER_BENEATH = -4,
+	OPENER_MARK = -5,
+	OPENER_DIAL = -6,
+	OPENER_ALLOCATE = -7,
+	OPENER_TRUNCATE = -8,
+	OPENER_SEEK = -9
+};
+
+/* As fstat()'s third argument, which it does not have: made by the tapdisk itself. */
+enum { OPENER_FSTAT_HERE = 0x4f50 };
 
 struct opener_ask {
 	int32_t nr;

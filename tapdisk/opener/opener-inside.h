@@ -24,6 +24,8 @@ bool named_has(const char *path);
 bool named_is_beside(const char *path); /* in the directory of a cluster's configuration */
 bool named_writes(const char *path);    /* has it, for writing too */
 bool named_has_minor(long minor);
+bool named_settles(long minor); /* its log is to be applied, which a dead tapdisk has left */
+bool named_keeper(pid_t pid);   /* a minor that is given back gets its name */
 bool named_has_device(unsigned domid, unsigned devid);
 bool named_has_devices(void);
 /* The guest whose devices are the only ones that are connected; -1: none, or several. */
@@ -47,12 +49,20 @@ bool seen_is_path(const char *path);
 /* Calls fn with each, until it says true, which is the result. */
 bool seen_any(bool (*fn)(const struct stat *st, const char *path, void *arg), void *arg);
 
+/* --- opener-seal.c --- */
+
+/* The minor was named, and its marker names this tapdisk; under the seal that stays so. */
+bool seal_is_ours(long minor);
+
 /* --- opener-places.c: names that need none to be named --- */
 
 /* What remains of path below dir; NULL: it is not there. */
 const char *place_below(const char *path, const char *dir);
 /* PREFIX<number> and then nothing, or a dot: the number; else -1. */
 long place_number(const char *name, const char *prefix, const char **rest);
+/* The minor whose file it is, whoever has that; -1: none's, or named by the tapdisk's own pid. */
+long place_minor(const char *path);
+bool place_is_own_marker(const char *path);
 bool place_is_own(const char *path); /* a file of this tapdisk, or of one of its minors */
 /* its sockets and counters, to be looked at and removed */
 bool place_is_successors(const char *path);

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tapdisk/opener/opener-inside.h"
@@ -224,4 +226,20 @@ int job_own_fd(const char *full)
 		return -1;
 	fd = strtol(full + n, &end, 10);
 	return *end ? -1 : (int)fd;
+}
+
+bool job_is_late(const struct job *j)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return j->ask.deadline &&
+	       (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec >= j->ask.deadline;
+}
+
+bool job_is_orphan(const struct job *j)
+{
+	struct pollfd p = {.fd = j->nfds ? j->fds[0] : -1};
+
+	return poll(&p, 1, 0) > 0 && p.revents;
 }

@@ -9,6 +9,7 @@
 
 #include "lib/ctl-dir.h"
 #include "lib/disk-words.h"
+#include "lib/nbd-uri.h"
 #include "td/ctl.h"
 #include "tapdisk/opener/opener-inside.h"
 #include "tapdisk/opener/opener-rights.h"
@@ -22,12 +23,12 @@ struct device {
 
 static pthread_mutex_t naming = PTHREAD_MUTEX_INITIALIZER; /* held over no system call */
 static struct named *files;                                /* only added to */
-static unsigned char minors[TD_MINOR_MAX / 8], below[TD_MINOR_MAX / 8];
+static unsigned char minors[TD_MINOR_MAX / 8], below[TD_MINOR_MAX / 8], settled[TD_MINOR_MAX / 8];
 static unsigned char read_only[TD_MINOR_MAX / 8]; /* how the last of them was opened */
 static struct device devices[DEVICES_MAX];
 static unsigned ndevices;
 static bool commits, remote;
-static pid_t successor;
+static pid_t successor, keeper;
 
 pid_t opener_for;
 
@@ -84,6 +85,16 @@ static bool has_bit(const unsigned char *bits, long n)
 bool named_has_minor(long minor)
 {
 	return has_bit(minors, minor);
+}
+
+bool named_settles(long minor)
+{
+	return has_bit(settled, minor);
+}
+
+bool named_keeper(pid_t pid)
+{
+	return pid > 0 && pid == __atomic_load_n(&keeper, __ATOMIC_RELAXED);
 }
 
 bool named_stands_on(long minor)
@@ -171,10 +182,11 @@ void named_add(const char *path, bool image, bool writes)
 
 static void put_bit(unsigned char *bits, json_int_t n, bool set)
 {
-	unsigned char bit = (unsigned char)(1 << n % 8);
+	unsigned char bit;
 
 	if (n < 0 || n >= TD_MINOR_MAX)
 		return;
+	bit = (unsigned char)(1 << n % 8);
 	if (set)
 		__atomic_or_fetch(&bits[n / 8], bit, __ATOMIC_RELAXED);
 	else
@@ -201,7 +213,7 @@ static const char *file_of(const char *word, bool *image)
 		if (i < 2)
 			return word + n;
 		colon = strchr(word + n, ':');
-		*image = colon && strncmp(word + n, "nbd:", 4);
+		*image = colon && !nbd_is_spec(word + n);
 		return colon ? colon + 1 : NULL;
 	}
 	return NULL;
@@ -245,6 +257,22 @@ static void name_cluster(const char *spec)
 	name_cluster_file(spec, ":keyring=");
 }
 
+/* A disk's or a mirror's; of a Unix socket, that one. */
+static void name_server(const char *spec)
+{
+	struct td_err why;
+	struct nbd_uri u;
+	char title[4200];
+
+	if (!nbd_is_spec(spec) || nbd_uri_parse(nbd_path_of(spec), &u, &why) < 0)
+		return;
+	if (u.way == NBD_UNIX)
+		named_add(u.path, false, true);
+	nbd_title(nbd_path_of(spec), title, sizeof title);
+	if (u.way == NBD_TCP || u.way == NBD_VSOCK)
+		named_add(title, false, false);
+}
+
 static bool is_data(const char *word)
 {
 	return !strncmp(word, "data-file=", 10);
@@ -258,8 +286,10 @@ static void name_word(const char *word, bool writes)
 
 	if (path)
 		named_add(path, image, writes || !is_data(word));
-	if (word && !strncmp(word, "mirror=", 7))
+	if (word && !strncmp(word, "mirror=", 7)) {
 		name_cluster(word + 7);
+		name_server(word + 7);
+	}
 	add_bit(below, minor_of(word));
 }
 
@@ -314,6 +344,7 @@ static void name_disk(const json_t *msg, bool writes)
 	size_t i;
 
 	name_cluster(json_string_value(json_object_get(msg, "args")) ?: "");
+	name_server(json_string_value(json_object_get(msg, "args")) ?: "");
 	if (path) {
 		named_add(path, true, writes);
 		name_disk_words(path, writes);
@@ -433,6 +464,11 @@ void rights_learn(const json_t *msg)
 
 	if (is_op(msg, "attach") || is_op(msg, "settle") || is_op(msg, "adopt"))
 		add_bit(minors, json_integer_value(json_object_get(msg, "minor")));
+	if (is_op(msg, "settle"))
+		add_bit(settled, json_integer_value(json_object_get(msg, "minor")));
+	if (is_op(msg, "detach") || is_op(msg, "close"))
+		__atomic_store_n(&keeper, (pid_t)json_integer_value(json_object_get(msg, "keeper")),
+				 __ATOMIC_RELAXED);
 	if (rights_takes_time(msg) && (!is_op(msg, "adopt") || is_recorded(msg))) {
 		name_disk(msg, is_written(msg));
 		put_bit(read_only, json_integer_value(json_object_get(msg, "minor")),

@@ -10,6 +10,7 @@
 #include "lib/ctl-dir.h"
 #include "lib/disk-words.h"
 #include "lib/peers.h"
+#include "td/ctl.h"
 #include "tapdisk/opener/opener-inside.h"
 
 const char *place_below(const char *path, const char *dir)
@@ -52,7 +53,8 @@ static bool is_exactly(const char *name, const char *prefix, long number)
 /* A disk's NBD sockets: PREFIX<pid>.<minor>. */
 static bool is_nbd_socket(const char *name, long *pid, long *minor)
 {
-	static const char *const of_disk[] = {"nbd", "nbd-old", "nbdserver", "nbdserver-new"};
+	static const char *const of_disk[] = {"nbd",       "nbd-old",       "nbd-ro",
+					      "nbdserver", "nbdserver-new", "nbdexport"};
 	const char *rest;
 	char *end;
 
@@ -72,25 +74,64 @@ static bool is_own_socket(const char *name)
 	long pid, minor;
 
 	return is_exactly(name, "ctl", opener_for) || is_exactly(name, "nbdclient", opener_for) ||
-	       (is_nbd_socket(name, &pid, &minor) && (pid == opener_for || named_has_minor(minor)));
+	       (is_nbd_socket(name, &pid, &minor) && (pid == opener_for || seal_is_ours(minor)));
+}
+
+static long minor_of_file(const char *name)
+{
+	static const char *const of_minor[] = {"disk", "flush", "redo", "left", "ring"};
+	const char *rest;
+	long minor = -1;
+
+	for (size_t i = 0; i < sizeof of_minor / sizeof *of_minor && minor < 0; i++)
+		minor = place_number(name, of_minor[i], &rest);
+	return minor;
 }
 
 static bool is_own_file(const char *name)
 {
-	static const char *const of_minor[] = {"disk", "flush", "redo", "left", "ring"};
-	const char *rest;
+	long minor = minor_of_file(name);
 
-	for (size_t i = 0; i < sizeof of_minor / sizeof *of_minor; i++)
-		if (named_has_minor(place_number(name, of_minor[i], &rest)))
-			return true;
-	return false;
+	return minor >= 0 && seal_is_ours(minor);
 }
 
-static bool is_own_marker(const char *path)
+static long minor_of_marker(const char *path)
 {
 	const char *name = place_below(path, td_ctl_dir()), *rest;
+	long minor = name ? place_number(name, "tapdisk/tapdisk-", &rest) : -1;
 
-	return name && named_has_minor(place_number(name, "tapdisk/tapdisk-", &rest)) && !*rest;
+	return minor >= 0 && !*rest ? minor : -1;
+}
+
+bool place_is_own_marker(const char *path)
+{
+	long minor = minor_of_marker(path);
+
+	return minor >= 0 && seal_is_ours(minor);
+}
+
+/* That a leaf is full; beside the control directory, where toolstacks look. */
+static long minor_of_full(const char *path)
+{
+	const char *dir = getenv(TD_CTL_DIR_ENV), *rest;
+	const char *name = place_below(path, dir && *dir ? dir : "/run");
+	long minor = name ? place_number(name, "tapdisk-enospc", &rest) : -1;
+
+	return minor >= 0 && !*rest ? minor : -1;
+}
+
+long place_minor(const char *path)
+{
+	const char *name = in_control(path);
+	long pid, minor = minor_of_marker(path);
+
+	if (minor < 0 && name)
+		minor = minor_of_file(name);
+	if (minor < 0 && name && is_nbd_socket(name, &pid, &minor) && pid == opener_for)
+		minor = -1;
+	if (minor < 0)
+		minor = minor_of_full(path);
+	return minor < TD_MINOR_MAX ? minor : -1;
 }
 
 /* Counters (lib/shm-dir.h), in /dev/shm or, where there is another control directory, in it. */
@@ -151,7 +192,8 @@ bool place_is_own(const char *path)
 	const char *name = in_control(path);
 
 	return is_own_thread(path) || (name && (is_own_socket(name) || is_own_file(name))) ||
-	       is_own_marker(path) || is_own_counter(path);
+	       is_own_counter(path) ||
+	       (minor_of_full(path) >= 0 && seal_is_ours(minor_of_full(path)));
 }
 
 /* For those who know a disk's socket by the name of the process that had it. */
@@ -160,8 +202,9 @@ bool place_is_disk_link(const char *target, const char *path)
 	const char *name = in_control(path);
 	long a, b, minor, its;
 
+	/* its own names stay behind when the minor has gone to a successor */
 	return name && is_nbd_socket(name, &a, &its) && is_nbd_socket(target, &b, &minor) &&
-	       minor == its && named_has_minor(minor);
+	       minor == its && (a == opener_for ? named_has_minor(minor) : seal_is_ours(minor));
 }
 
 bool place_is_record(const char *path)

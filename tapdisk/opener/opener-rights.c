@@ -5,15 +5,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/netlink.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/ctl-dir.h"
+#include "lib/marker.h"
 #include "lib/redo-inside.h"
 #include "tapdisk/opener/opener-inside.h"
 
@@ -83,25 +87,26 @@ static int reopen(int found, uint64_t flags)
 	return fd < 0 ? -errno : fd;
 }
 
-static bool makes(uint64_t flags)
+bool rights_makes(uint64_t flags)
 {
 	return flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
 static bool reads(uint64_t flags)
 {
-	return (flags & O_ACCMODE) == O_RDONLY && !makes(flags);
+	return (flags & O_ACCMODE) == O_RDONLY && !rights_makes(flags);
 }
 
 static bool may_reopen(const struct stat *st, uint64_t flags)
 {
-	return seen_has(st) && (reads(flags) || (named_commits() && !makes(flags)));
+	return seen_has(st) && (reads(flags) || (named_commits() && !rights_makes(flags)));
 }
 
 /* A parent that was granted, by its name.  -ENOENT: it is none. */
 static int open_seen(const char *path, uint64_t flags)
 {
-	int found = makes(flags) || !*path ? -1 : open(path, O_PATH | O_CLOEXEC), fd = -ENOENT;
+	int found = rights_makes(flags) || !*path ? -1 : open(path, O_PATH | O_CLOEXEC),
+	    fd = -ENOENT;
 	struct stat st;
 
 	if (found < 0)
@@ -164,7 +169,7 @@ static int may_open_own(const char *full, uint64_t flags)
 		return 0;
 	if (place_is_own(full) && (reads(flags) || !place_is_record(full)))
 		return 0;
-	if (makes(flags))
+	if (rights_makes(flags))
 		return -EACCES;
 	if (place_is_log(full))
 		return check_log(full);
@@ -196,7 +201,7 @@ int rights_open(const char *path, const char *full, uint64_t *flags, int *fd)
 	if (*flags & O_PATH)
 		return 0; /* what it is good for is asked again */
 	if (is_named(path, full) && (reads(*flags) || is_written(path, full)))
-		return makes(*flags) ? -EACCES : 0;
+		return rights_makes(*flags) ? -EACCES : 0;
 	rc = open_seen(path, *flags);
 	if (rc != -ENOENT)
 		return got(rc, fd);
@@ -205,17 +210,29 @@ int rights_open(const char *path, const char *full, uint64_t *flags, int *fd)
 	rc = open_own(full, flags);
 	if (rc != -EACCES)
 		return rc;
-	if (!strcmp(full, "/dev/null") && !makes(*flags))
+	if (!strcmp(full, "/dev/null") && !rights_makes(*flags))
 		return 0;
-	if (named_has_devices() && !makes(*flags) && !strcmp(full, "/dev/xen/gntdev"))
+	if (named_has_devices() && !rights_makes(*flags) && !strcmp(full, "/dev/xen/gntdev"))
 		return 0;
-	if (named_has_devices() && !makes(*flags) && !strcmp(full, "/dev/xen/evtchn"))
+	if (named_has_devices() && !rights_makes(*flags) && !strcmp(full, "/dev/xen/evtchn"))
 		return got(open_channels(*flags), fd);
 	if (reads(*flags) &&
 	    (place_is_for_all(full) || place_is_marker(full) ||
 	     (named_remote() && (place_is_for_remote(full) || named_is_beside(full)))))
 		return 0;
-	return makes(*flags) ? -EACCES : not_named(path);
+	return rights_makes(*flags) ? -EACCES : not_named(path);
+}
+
+/* Memory of the tapdisk's own, which libcryptsetup takes for a file with LUKS's header
+ * (drivers/rbd/rbd-crypt.c). */
+static bool is_memory(int found, const struct stat *st)
+{
+	static const char name[] = "/memfd:";
+	char via[40], to[sizeof name] = "";
+
+	snprintf(via, sizeof via, "/proc/self/fd/%d", found);
+	return S_ISREG(st->st_mode) && !st->st_nlink &&
+	       readlink(via, to, sizeof to - 1) == sizeof to - 1 && !strcmp(to, name);
 }
 
 int rights_reopen(int n, uint64_t flags)
@@ -229,8 +246,9 @@ int rights_reopen(int n, uint64_t flags)
 	if (found < 0)
 		return -errno;
 	if (fstat(found, &st) == 0 &&
-	    (may_reopen(&st, flags) ||
-	     (n == STDERR_FILENO && !makes(flags) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))))
+	    (may_reopen(&st, flags) || (is_memory(found, &st) && !rights_makes(flags)) ||
+	     (n == STDERR_FILENO && !rights_makes(flags) && !S_ISREG(st.st_mode) &&
+	      !S_ISBLK(st.st_mode))))
 		fd = reopen(found, flags);
 	close(found);
 	return fd;
@@ -240,17 +258,25 @@ int rights_reopen(int n, uint64_t flags)
 
 int rights_name(const char *full)
 {
-	const char *name = place_below(full, td_ctl_dir());
-
-	if (place_is_own(full) || !strcmp(full, td_ctl_dir()) || (name && !strcmp(name, "tapdisk")))
+	if (place_is_own(full))
 		return 0;
 	/* logs that were moved aside, after they were applied */
 	return place_is_log(full) ? check_log(full) : -EACCES;
 }
 
+int rights_directory(const char *full)
+{
+	const char *name = place_below(full, td_ctl_dir());
+
+	return !strcmp(full, td_ctl_dir()) || (name && !strcmp(name, "tapdisk")) ||
+			       place_is_own(full)
+		       ? 0
+		       : -EACCES;
+}
+
 int rights_remove(const char *full)
 {
-	int rc = place_is_successors(full) ? 0 : rights_name(full);
+	int rc = place_is_successors(full) || place_is_own_marker(full) ? 0 : rights_name(full);
 
 	return rc == -EACCES ? not_named(full) : rc;
 }
@@ -274,13 +300,23 @@ int rights_symlink(const char *target, const char *full)
 	return place_is_disk_link(target, full) ? 0 : -EACCES;
 }
 
+int rights_mark(int held, long minor, pid_t pid, bool beside)
+{
+	if (!named_has_minor(minor) || (pid && pid != opener_for && !named_keeper(pid)))
+		return -EACCES;
+	if (flock(held, LOCK_EX | LOCK_NB) < 0)
+		return -errno;
+	return td_marker_write(held, (int)minor, pid, beside);
+}
+
 /* --- other processes --- */
 
+/* By the socket that is only read: the disk may be written by others, and stand beneath many. */
 static bool is_disk_beneath(const char *name)
 {
 	const char *rest;
 
-	return name && place_number(name, "nbd", &rest) > 0 && *rest == '.' &&
+	return name && place_number(name, "nbd-ro", &rest) > 0 && *rest == '.' &&
 	       named_stands_on(place_number(rest, ".", &rest)) && !*rest;
 }
 
@@ -301,7 +337,35 @@ int rights_network(void)
 	return named_remote() ? 0 : -EACCES;
 }
 
+int rights_socket(long family, int type, long protocol)
+{
+	if (family == AF_UNIX)
+		return !protocol && (type == SOCK_STREAM || type == SOCK_SEQPACKET ||
+				     type == SOCK_DGRAM)
+			       ? 0
+			       : -EACCES;
+	if (family == AF_NETLINK)
+		return protocol == NETLINK_SOCK_DIAG ? 0 : -EACCES;
+	return family == AF_INET || family == AF_INET6 ? rights_network() : -EACCES;
+}
+
 int rights_pid(long pid)
 {
 	return pid > 0 && pid == named_successor() ? 0 : -EACCES;
+}
+
+/* To a successor that fails, which is another user's process (B8 of tapdisk/sandbox/sandbox.h). */
+int rights_signal(int pidfd)
+{
+	char path[40], line[80];
+	long pid = -1;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", pidfd);
+	f = fopen(path, "re");
+	while (f && pid < 0 && fgets(line, sizeof line, f))
+		sscanf(line, "Pid: %ld", &pid);
+	if (f)
+		fclose(f);
+	return rights_pid(pid);
 }

@@ -18,6 +18,7 @@
 
 #include "td/log.h"
 #include "tapdisk/opener/opener-calls.h"
+#include "tapdisk/opener/opener-datagram.h"
 #include "tapdisk/opener/opener-inside.h"
 #include "tapdisk/opener/opener-job.h"
 #include "tapdisk/opener/opener-rights.h"
@@ -30,27 +31,10 @@ static int idle, threads; /* atomic */
 
 /* --- one call --- */
 
-static bool nobody_waits(const struct job *j)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return j->ask.deadline &&
-	       (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec >= j->ask.deadline;
-}
-
-/* OP5.  Its end of the pair is closed with the rest of what it had. */
-static bool has_died(const struct job *j)
-{
-	struct pollfd p = {.fd = j->nfds ? j->fds[0] : -1};
-
-	return poll(&p, 1, 0) > 0 && p.revents;
-}
-
 /* Those with a text of their own. */
 static bool by_hand(const struct opener_call *c)
 {
-	return c->nr == OPENER_PARENT || c->nr == OPENER_BENEATH;
+	return c->nr == OPENER_PARENT || c->nr == OPENER_BENEATH || c->nr == OPENER_DIAL;
 }
 
 static void answer_call(const struct job *j, const struct opener_call *c, long rc)
@@ -86,14 +70,55 @@ static void answer_call(const struct job *j, const struct opener_call *c, long r
 	}
 }
 
+static bool is_open(const struct opener_call *c)
+{
+#ifdef SYS_open
+	if (c->nr == SYS_open)
+		return true;
+#endif
+	return c->nr == SYS_openat || c->nr == SYS_openat2;
+}
+
+/* Of a call that opens; NULL: there are none. */
+static uint64_t *open_flags(const struct opener_call *c, long *args)
+{
+	int at = (int)(strchr(c->args, 'P') - c->args) + 1;
+
+	if (c->args[at] != 'B')
+		return (uint64_t *)&args[at];
+	return args[at + 1] < (long)sizeof(uint64_t) ? NULL : (uint64_t *)args[at];
+}
+
+/* Does it make, remove or rename what it names? */
+static bool changes(const struct opener_call *c, long *args)
+{
+	static const short looks[] = {
+		SYS_newfstatat, SYS_statx,   SYS_statfs,     SYS_faccessat,
+		SYS_readlinkat, SYS_connect, SYS_pidfd_open, SYS_fstat,
+#ifdef SYS_faccessat2
+		SYS_faccessat2,
+#endif
+#ifdef SYS_open
+		SYS_stat,       SYS_lstat,   SYS_access,     SYS_readlink,
+#endif
+	};
+	uint64_t *flags = is_open(c) ? open_flags(c, args) : NULL;
+
+	if (is_open(c))
+		return flags && rights_makes(*flags);
+	for (size_t i = 0; i < sizeof looks / sizeof *looks; i++)
+		if (looks[i] == c->nr)
+			return false;
+	return c->nr > 0;
+}
+
 /* The result, or 1: to be made. */
 static long serve_open(struct job *j, const struct opener_call *c, long *args)
 {
-	int at = (int)(strchr(c->args, 'P') - c->args) + 1;
-	uint64_t *flags = c->args[at] == 'B' ? (uint64_t *)args[at] : (uint64_t *)&args[at];
+	uint64_t *flags = open_flags(c, args);
 	int rc, fd = job_own_fd(j->full[0]);
 
-	if (c->args[at] == 'B' && args[at + 1] < (long)sizeof *flags)
+	if (!flags)
 		return -EINVAL;
 	if (fd >= 0)
 		return rights_reopen(fd, *flags);
@@ -117,6 +142,27 @@ static long find_parent(struct job *j, const long *args)
 	return rights_parent(j->part[0], (const unsigned char *)uuid, args[3], &j->err);
 }
 
+/* OP6 */
+static long make_socket(const long *args)
+{
+	int type = (int)args[1] & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int rc = rights_socket(args[0], type, args[2]);
+
+	return rc < 0                                     ? rc
+	       : args[0] == AF_UNIX && type == SOCK_DGRAM ? datagrams_socket((int)args[1])
+							  : 1;
+}
+
+/* The kernel's call, if it is to be made.  By a descriptor that the tapdisk has: the kernel looks
+ * at what that may. */
+static long number_of(const struct opener_call *c)
+{
+	return c->nr == OPENER_ALLOCATE   ? SYS_fallocate
+	       : c->nr == OPENER_TRUNCATE ? SYS_ftruncate
+	       : c->nr == OPENER_SEEK     ? SYS_lseek
+					  : c->nr;
+}
+
 /* What the call's result is, or 1: to be made. */
 static long judge(struct job *j, const struct opener_call *c, long *args)
 {
@@ -127,6 +173,10 @@ static long judge(struct job *j, const struct opener_call *c, long *args)
 		return rights_beneath(args[2] ? "qcow2" : "vhd", j->part[0], j->part[1], &j->err);
 	case OPENER_LISTEN:
 		return opener_listen(j->fds[1]);
+	case OPENER_MARK:
+		return rights_mark(j->fds[1], args[1], (pid_t)args[2], args[3]);
+	case OPENER_DIAL:
+		return rights_dial(j->part[0], j->fds[1], &j->err);
 	case SYS_openat:
 	case SYS_openat2:
 #ifdef SYS_open
@@ -157,9 +207,12 @@ static long judge(struct job *j, const struct opener_call *c, long *args)
 		return rights_remove(j->full[0]) ?: 1;
 #ifdef SYS_open
 	case SYS_mkdir:
-	case SYS_chmod:
 #endif
 	case SYS_mkdirat:
+		return rights_directory(j->full[0]) ?: 1;
+#ifdef SYS_open
+	case SYS_chmod:
+#endif
 	case SYS_fchmodat:
 	case SYS_bind:
 		if (!j->paths) /* of the network: nobody is to be served there */
@@ -169,6 +222,10 @@ static long judge(struct job *j, const struct opener_call *c, long *args)
 		if (!j->paths)
 			return rights_network() ?: 1;
 		return rights_connect(j->asked[0], j->full[0]) ?: 1;
+	case SYS_socket:
+		return make_socket(args);
+	case SYS_pidfd_send_signal:
+		return args[2] ? -EINVAL : rights_signal((int)args[0]) ?: 1;
 	case SYS_pidfd_open:
 		return rights_pid(args[0]) ?: 1;
 	default:
@@ -195,23 +252,28 @@ static void serve_one(struct job *j)
 
 	j->paths = 0;
 	j->dir = -1;
+	j->nseals = 0;
 	memset(&j->err, 0, sizeof j->err);
 	rc = c ? job_prepare(j, c, args) : -ENOSYS;
-	if (!rc && nobody_waits(j))
+	if (!rc && job_is_late(j))
 		rc = -ETIMEDOUT;
-	if (!rc && has_died(j))
+	if (!rc && changes(c, args))
+		rc = seal_take(j, j->paths > 0 ? place_minor(j->full[0]) : -1,
+			       j->paths > 1 ? place_minor(j->full[1]) : -1);
+	if (!rc && job_is_orphan(j))
 		rc = -EPIPE;
 	if (!rc)
 		rc = judge(j, c, args);
-	if (rc == 1 && has_died(j))
+	if (rc == 1 && job_is_orphan(j))
 		rc = -EPIPE;
-	if (rc == 1 && c && c->nr > 0) {
-		rc = syscall(c->nr, args[0], args[1], args[2], args[3], args[4], args[5]);
+	if (rc == 1 && c && number_of(c) > 0) {
+		rc = syscall(number_of(c), args[0], args[1], args[2], args[3], args[4], args[5]);
 		if (rc < 0)
 			rc = -errno;
 	} else if (rc == -EACCES && c) {
 		tell_refused(j, c);
 	}
+	seal_drop(j);
 	if (j->dir >= 0)
 		close(j->dir);
 	/* whoever waits may close them, and expects that their locks are gone then */
@@ -321,6 +383,7 @@ void opener_serve(int from, pid_t for_pid)
 {
 	channel = from;
 	threads = 1;
+	signal(SIGCHLD, SIG_IGN); /* opener-dial.c's children */
 	rights_init(for_pid);
 	serve_calls(NULL);
 	_exit(0);

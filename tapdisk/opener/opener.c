@@ -16,15 +16,17 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "lib/dial.h"
 #include "lib/io/reach.h"
 #include "td/block.h"
 #include "tapdisk/opener/opener-calls.h"
+#include "tapdisk/opener/opener-datagram.h"
 
 unsigned opener_patience = OPENER_PATIENCE;
 
 static int channel = -1;
 static pid_t pid;
-static bool dead;
+static bool dead, isolates;
 static __thread bool serving;
 
 void opener_serving(void)
@@ -35,6 +37,11 @@ void opener_serving(void)
 pid_t opener_pid(void)
 {
 	return pid;
+}
+
+bool opener_isolates(void)
+{
+	return isolates;
 }
 
 int opener_channel(void)
@@ -225,8 +232,6 @@ static long ask_opener(const struct opener_call *c, const long *args)
 	int sv[2], rc = 0;
 	long out;
 
-	if (c->nr == SYS_newfstatat && args[3] & AT_EMPTY_PATH && !*(const char *)args[1])
-		return syscall(SYS_fstat, (int)args[0], args[2]) < 0 ? -errno : 0;
 	if (opener_is_dead())
 		return -EIO;
 	a.iov[0] = (struct iovec){&a.ask, sizeof a.ask};
@@ -244,6 +249,37 @@ static long ask_opener(const struct opener_call *c, const long *args)
 	return out;
 }
 
+/* Made here, unless the file system answers its own user alone, as FUSE does. */
+static long look_at_file(long fd, long out)
+{
+	const long args[] = {fd, out};
+
+	if (!syscall(SYS_fstat, fd, out, OPENER_FSTAT_HERE))
+		return 0;
+	return errno == EACCES ? ask_opener(opener_call(SYS_fstat), args) : -errno;
+}
+
+int opener_allocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+	const long args[] = {fd, mode, (long)off, (long)len};
+
+	return (int)ask_opener(opener_call(OPENER_ALLOCATE), args);
+}
+
+int opener_truncate(int fd, uint64_t size)
+{
+	const long args[] = {fd, (long)size};
+
+	return (int)ask_opener(opener_call(OPENER_TRUNCATE), args);
+}
+
+int64_t opener_seek(int fd, uint64_t off, int whence)
+{
+	const long args[] = {fd, (long)off, whence};
+
+	return ask_opener(opener_call(OPENER_SEEK), args);
+}
+
 int opener_take_listener(int fd)
 {
 	const long args[] = {fd};
@@ -251,10 +287,26 @@ int opener_take_listener(int fd)
 	return channel < 0 ? -ENOSYS : (int)ask_opener(opener_call(OPENER_LISTEN), args);
 }
 
+int opener_mark(int held, int minor, pid_t to, bool beside)
+{
+	const long args[] = {held, minor, to, beside};
+
+	return channel < 0 ? -ENOSYS : (int)ask_opener(opener_call(OPENER_MARK), args);
+}
+
 static int told(struct td_err *err, const struct td_err *why, long rc, const char *path)
 {
 	return why->code ? td_fail(err, why->code, "%s", why->text)
 			 : td_fail(err, (int)-rc, "cannot open %s: %s", path, strerror((int)-rc));
+}
+
+static int dial(const char *path, int cancel, struct td_err *err)
+{
+	struct td_err why = {0};
+	const long args[] = {(long)path, cancel, (long)&why};
+	long fd = ask_opener(opener_call(OPENER_DIAL), args);
+
+	return fd >= 0 ? (int)fd : told(err, &why, fd, path);
 }
 
 static int find_parent(const char *path, const unsigned char *uuid, bool write, struct td_err *err)
@@ -317,6 +369,10 @@ static long catch_call(long nr, ucontext_t *u, const long *args)
 
 	if (nr == SYS_rt_sigprocmask)
 		return change_mask(u, args);
+	if (nr == SYS_fstat)
+		return look_at_file(args[0], args[1]);
+	if (nr == SYS_newfstatat && args[3] & AT_EMPTY_PATH && !*(const char *)args[1])
+		return look_at_file(args[0], args[2]);
 	return c ? ask_opener(c, args) : -ENOSYS;
 }
 
@@ -347,10 +403,15 @@ static void on_call(int sig, siginfo_t *info, void *context)
 
 /* --- the start --- */
 
+struct born {
+	pid_t pid;
+	bool isolates;
+};
+
 static void __attribute__((noreturn))
-become_opener(int end, pid_t for_pid, bool (*restrict_it)(void))
+become_opener(int end, pid_t for_pid, bool (*restrict_it)(void), bool (*isolate)(void))
 {
-	pid_t self;
+	struct born self;
 
 	/* by either name: whoever counts tapdisks, or ends one, does not mean this one */
 	prctl(PR_SET_NAME, "td-opener");
@@ -364,16 +425,18 @@ become_opener(int end, pid_t for_pid, bool (*restrict_it)(void))
 	/* above all tap-ctl's socket, which tells it of the tapdisk's death */
 	if (end != 3 && dup3(end, 3, O_CLOEXEC) < 0)
 		_exit(1);
-	if (close_range(4, ~0u, 0) < 0 || !restrict_it())
+	if (close_range(4, ~0u, 0) < 0)
 		_exit(1);
-	self = getpid();
+	self = (struct born){getpid(), datagrams_start(isolate, restrict_it)};
+	if (!restrict_it())
+		_exit(1);
 	if (send(3, &self, sizeof self, MSG_NOSIGNAL) != sizeof self)
 		_exit(1);
 	opener_serve(3, for_pid);
 }
 
 /* It is a grandchild, whose end nobody is told of: the tapdisk has no child to wait for. */
-static int start_process(int end, bool (*restrict_it)(void))
+static int start_process(int end, bool (*restrict_it)(void), bool (*isolate)(void))
 {
 	pid_t self = getpid(), child = fork();
 	int status;
@@ -384,7 +447,7 @@ static int start_process(int end, bool (*restrict_it)(void))
 		pid_t opener = fork();
 
 		if (!opener)
-			become_opener(end, self, restrict_it);
+			become_opener(end, self, restrict_it, isolate);
 		_exit(opener < 0);
 	}
 	while (waitpid(child, &status, 0) < 0)
@@ -393,16 +456,17 @@ static int start_process(int end, bool (*restrict_it)(void))
 	return status ? -EAGAIN : 0;
 }
 
-int opener_start(bool (*restrict_it)(void))
+int opener_start(bool (*restrict_it)(void), bool (*isolate)(void))
 {
+	struct born born = {0};
 	struct sigaction sa = {.sa_sigaction = on_call, .sa_flags = SA_SIGINFO | SA_RESTART};
 	int sv[2], rc;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
-	rc = start_process(sv[1], restrict_it);
+	rc = start_process(sv[1], restrict_it, isolate);
 	close(sv[1]);
-	if (!rc && recv(sv[0], &pid, sizeof pid, 0) != sizeof pid)
+	if (!rc && recv(sv[0], &born, sizeof born, 0) != sizeof born)
 		rc = -ECHILD;
 	if (!rc && sigaction(SIGSYS, &sa, NULL) < 0)
 		rc = -errno;
@@ -410,7 +474,10 @@ int opener_start(bool (*restrict_it)(void))
 		close(sv[0]);
 		return rc;
 	}
+	pid = born.pid;
+	isolates = born.isolates;
 	channel = sv[0];
 	td_reach_find = find_parent;
+	td_dial = dial;
 	return 0;
 }

@@ -3,23 +3,29 @@
  * /dev/shm is everybody's to write to, so nothing there is believed: the directory must be one that
  * is ours and that nobody else may write to, and all in it goes by its descriptor.  A page is
  * allocated before it is mapped, as a full tmpfs would end us by SIGBUS.
+ *
+ * The directory is open from the first file to the last.  Files are made and removed in the threads
+ * of td_call(), one at a time.
  */
 #include "tapdisk/stats/shm.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/fiber/call.h"
 #include "lib/shm-dir.h"
 #include "td/log.h"
 
 #define PAGE 4096 /* bytes of a file: what others map must not end within a page */
 
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER; /* over both */
 static int dir_fd = -1;
 static unsigned files; /* in the directory */
 
@@ -45,7 +51,7 @@ static int dir_open(void)
 	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd < 0)
 		return give_up("open", path);
-	if (fstat(dir_fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 022)) {
+	if (fstat(dir_fd, &st) < 0 || (st.st_uid && st.st_uid != geteuid()) || (st.st_mode & 022)) {
 		errno = EPERM;
 		give_up("use", path);
 		close(dir_fd);
@@ -81,15 +87,13 @@ static void announce(const char *name)
 	       name + strlen("vbd-"), strerror(-rc));
 }
 
-void shm_open_file(struct shm *s, const char *name)
+static void make_file(struct shm *s)
 {
 	void *at = MAP_FAILED;
 	int fd;
 
-	s->at = NULL;
 	if (dir_open() < 0)
 		return;
-	snprintf(s->name, sizeof s->name, "%s", name);
 	fd = openat(dir_fd, s->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0) {
 		give_up("make", s->name);
@@ -112,14 +116,43 @@ void shm_open_file(struct shm *s, const char *name)
 	announce(s->name);
 }
 
-void shm_close_file(struct shm *s)
+static long make_run(void *arg)
 {
-	if (!s->at)
-		return;
+	pthread_mutex_lock(&files_lock);
+	make_file(arg);
+	pthread_mutex_unlock(&files_lock);
+	return 0;
+}
+
+static long remove_run(void *arg)
+{
+	const struct shm *s = arg;
+
+	pthread_mutex_lock(&files_lock);
 	td_shm_device_remove(s->name, getpid());
 	munmap(s->at, PAGE);
-	s->at = NULL;
 	unlinkat(dir_fd, s->name, 0);
 	files--;
 	dir_close();
+	pthread_mutex_unlock(&files_lock);
+	return 0;
+}
+
+void shm_open_file(struct shm *s, const char *name)
+{
+	struct shm made = {.at = NULL};
+
+	snprintf(made.name, sizeof made.name, "%s", name);
+	*s = made;
+	td_call(make_run, &made);
+	*s = made;
+}
+
+void shm_close_file(struct shm *s)
+{
+	struct shm gone = *s;
+
+	s->at = NULL; /* nobody publishes there meanwhile */
+	if (gone.at)
+		td_call(remove_run, &gone);
 }

@@ -11,7 +11,8 @@
  *
  * They help those who look and nobody else: where such a file cannot be made, that is logged and
  * the disk goes on without. With TAPDISK_CONTROL_DIR in the environment the directory is
- * shm/td3-<pid> below it.  Main thread only.
+ * shm/td3-<pid> below it.  Main thread only; on a fiber, others run while a file is made or
+ * removed.
  */
 #ifndef TAPDISK_SHM_H
 #define TAPDISK_SHM_H

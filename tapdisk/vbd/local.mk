@@ -8,7 +8,10 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/vbd/settle.h \
 	tapdisk/vbd/stall.c \
 	tapdisk/vbd/stall.h \
+	tapdisk/vbd/vbd-commit-chain.c \
+	tapdisk/vbd/vbd-commit-check.c \
 	tapdisk/vbd/vbd-commit.c \
+	tapdisk/vbd/vbd-commit.h \
 	tapdisk/vbd/vbd-image.c \
 	tapdisk/vbd/vbd-inside.h \
 	tapdisk/vbd/vbd-mirror.c \

@@ -16,8 +16,7 @@ struct peers_look {
 	struct peers *owner;
 	const char *path; /* NULL: `below' is known */
 	struct td_peers below;
-	enum td_peer role;
-	unsigned device; /* whose peer that is */
+	struct td_peers_view seen;
 };
 
 /* In a worker thread. */
@@ -27,7 +26,7 @@ static long look_run(void *arg)
 
 	if (l->path)
 		td_peers_find_image(l->path, &l->below);
-	l->role = td_peers_look(&l->below, &l->device);
+	td_peers_look(&l->below, &l->seen);
 	return 0;
 }
 
@@ -36,33 +35,51 @@ static long look_call(struct td_iop *op)
 	return look_run(td_entry(op, struct peers_look, op));
 }
 
-static void set_role(struct peers *p, enum td_peer role, unsigned device)
+static void judge_view(struct peers *p, const struct td_peers_view *seen)
 {
-	p->role = role;
 	p->reason[0] = 0;
-	if (role == TD_PEER_PRIMARY)
+	p->wrong = p->shared ? seen->cut_off : seen->role == TD_PEER_PRIMARY;
+	if (p->wrong && p->shared)
+		snprintf(p->reason, sizeof p->reason,
+			 "DRBD's device %u is cut off from the other host, which may go on writing "
+			 "its own half: neither host sees what the other writes",
+			 seen->cut);
+	else if (p->wrong)
 		snprintf(p->reason, sizeof p->reason,
 			 "DRBD's device %u is Primary on the other host too: with cache=%s neither "
 			 "host sees what the other writes, and each may undo it",
-			 device, p->mode);
+			 seen->device, p->mode);
+}
+
+static void log_change(const struct peers *p)
+{
+	if (p->wrong && p->shared)
+		td_log(LOG_ERR,
+		       "%s (DRBD's fencing resource-and-stonith, with a fence-peer handler that "
+		       "turns the peer off, prevents it: tapdisk-cache(7))",
+		       p->reason);
+	else if (p->wrong)
+		td_log(LOG_ERR, "%s (`drbdadm secondary' on one host ends it)", p->reason);
+	else if (p->shared)
+		td_log(LOG_NOTICE, "DRBD is connected to the other host again, or knows that its "
+				   "half is outdated");
+	else
+		td_log(LOG_NOTICE, "the other host is not Primary any more");
 }
 
 static void look_done(struct td_iop *op, int err)
 {
 	struct peers_look *l = td_entry(op, struct peers_look, op);
 	struct peers *p = l->owner;
-	bool was = p->role == TD_PEER_PRIMARY, is = l->role == TD_PEER_PRIMARY;
+	bool was = p->wrong;
 
 	p->look = NULL;
 	if (!err)
-		set_role(p, l->role, l->device);
+		judge_view(p, &l->seen);
 	free(l);
-	if (err || was == is)
+	if (err || was == p->wrong)
 		return;
-	if (is)
-		td_log(LOG_ERR, "%s (`drbdadm secondary' on one host ends it)", p->reason);
-	else
-		td_log(LOG_NOTICE, "the other host is not Primary any more");
+	log_change(p);
 	p->changed(p);
 }
 
@@ -110,22 +127,23 @@ int peers_check(struct peers *p, const char *type, const char *path, const struc
 
 	p->below.n = 0;
 	p->mode = o->mode->name;
-	set_role(p, TD_PEER_NONE, 0);
-	if (o->read_only || (!strcmp(type, "aio") && o->mode->shareable))
+	p->shared = o->shared;
+	judge_view(p, &l.seen);
+	if (o->read_only || (!strcmp(type, "aio") && o->mode->shareable && !o->shared))
 		return 0;
 	td_await_call(io, look_run, &l);
-	if (l.role == TD_PEER_PRIMARY && !o->two_primaries && !successor)
-		return refuse(type, path, o, l.device, err);
-	if (l.role == TD_PEER_UNSEEN)
+	if (!o->shared && l.seen.role == TD_PEER_PRIMARY && !o->two_primaries && !successor)
+		return refuse(type, path, o, l.seen.device, err);
+	if (!o->shared && l.seen.role == TD_PEER_UNSEEN)
 		td_log(LOG_WARNING,
 		       "%s stands on DRBD's device %u, and neither /proc/drbd nor debugfs (`mount "
 		       "-t debugfs none /sys/kernel/debug') tells whether its peer is Primary: "
 		       "nothing refuses two hosts that write it with cache=%s",
-		       path, l.device, o->mode->name);
+		       path, l.seen.device, o->mode->name);
 	p->below = l.below;
 	p->io = io;
-	set_role(p, l.role, l.device);
-	if (l.role == TD_PEER_PRIMARY)
+	judge_view(p, &l.seen);
+	if (p->wrong)
 		td_log(LOG_ERR, "%s: %s", path, p->reason);
 	return 0;
 }
@@ -144,5 +162,6 @@ void peers_stop(struct peers *p)
 	while (p->look) /* it reads what the kernel has in memory */
 		td_fiber_wait_for(0.01);
 	p->below.n = 0;
-	set_role(p, TD_PEER_NONE, 0);
+	p->wrong = false;
+	p->reason[0] = 0;
 }

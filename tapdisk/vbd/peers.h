@@ -10,6 +10,10 @@
  *    stays open: the peer may only be getting ready, as in a migration, and this host cannot tell
  * O3 a successor (revive, upgrade) is never refused by O1, since its disk is in use; O2 reports it
  *
+ * O4 a disk with shared=yes whose peer is not connected is reported likewise, unless DRBD knows
+ * that the peer's half is outdated, as it does once a fence agent has turned the peer off.  Each
+ * host may then write a half that the other does not see
+ *
  * So a live migration works with none and directsync, whatever the roles are.  With the other
  * modes, hosts that are Primary one after the other cannot be told from hosts that are Primary at
  * the same time: the host that the guest leaves closes its disk after the guest runs on the new one
@@ -31,8 +35,9 @@ struct peers {
 	ev_timer timer;          /* runs while O2 has something to watch */
 	struct peers_look *look; /* under way in a worker thread, or NULL */
 	struct td_peers below;
-	enum td_peer role;
-	char reason[256];                 /* role is PRIMARY: what is wrong with that; else "" */
+	bool shared;                      /* the disk is for several hosts: O4 instead of O2 */
+	bool wrong;                       /* as reason says */
+	char reason[256];                 /* what is wrong with the peer; else "" */
 	const char *mode;                 /* the disk's cache mode, for texts */
 	void (*changed)(struct peers *p); /* reason has changed */
 };

@@ -16,7 +16,7 @@
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/chain.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
@@ -32,7 +32,7 @@ void vbd_tell_nbd(struct vbd *v)
 	v->nbd_disk.size = v->leaf->info.size;
 	v->nbd_disk.preferred = v->leaf->info.physical;
 	v->nbd_disk.read_only = v->opt.read_only;
-	v->nbd_disk.trim = v->leaf->info.discard;
+	v->nbd_disk.trim = v->leaf->info.discard && !mirror_part(v->mirror);
 }
 
 /*
@@ -129,6 +129,7 @@ static bool decrypts(const struct td_image *image)
 void vbd_mark_syncs(struct vbd *v, int sticky)
 {
 	syncmark_close(v->syncs);
+	v->syncs = NULL;
 	v->syncs = v->marker >= 0 ? syncmark_open(v->minor, vbd_lost_data(sticky)) : NULL;
 }
 
@@ -157,6 +158,9 @@ struct opening {
 	struct leaf_cache *kept;
 	struct mirror *mirror;
 	struct td_image *copy; /* the mirror's */
+	struct td_image *part; /* that, where it is a part of the disk; or NULL */
+	bool redirected;
+	struct td_server server; /* and whose it is */
 	bool mirror_failed;
 	char *spec_copy;
 	int lost; /* -errno of a sync that failed, or 0 */
@@ -215,10 +219,35 @@ static int open_mirror(struct vbd *v, struct opening *n, struct td_err *err)
 			     .key = &o->key,
 			     .dirs = o->parent_dirs,
 			     .parents = o->parents,
+			     .mark = &v->copy_syncs,
+			     .server = &n->server,
 			     .cached = o->parents_cache ? n->buffered : NULL};
 
+	n->server = v->past ? v->past->mirror_server : v->mirror_server;
 	return vbd_mirror_open(v, o, &how, n->leaf, n->fresh, &n->mirror, &n->copy,
 			       &n->mirror_failed, err);
+}
+
+/* Like the leaf, and without its own parents: those are the leaf's. */
+static int open_part(struct vbd *v, struct opening *n, struct td_err *err)
+{
+	struct td_how how = vbd_how(n->o);
+
+	how.alone = true;
+	how.mark = v->syncs;
+	how.cached = n->o->parents_cache ? n->buffered : NULL;
+	n->redirected = v->past ? v->past->redirected : !n->fresh && v->redirected;
+	return vbd_part_open(n->o, &how, n->leaf, n->redirected, &n->part, err);
+}
+
+/* The mirror, be its copy a part of the disk or not. */
+static int put_mirror(struct vbd *v, struct opening *n, struct td_err *err)
+{
+	if (!n->part)
+		return open_mirror(v, n, err);
+	if (n->o->standby) /* else it is the leaf's chain's */
+		n->copy = n->part;
+	return vbd_part_join(v, n->o, n->leaf, n->part, n->redirected, &n->mirror, err);
 }
 
 /* May the disk be what the image is now? */
@@ -246,15 +275,16 @@ static int fits_guest(struct vbd *v, struct opening *n, struct td_err *err)
 	return 0;
 }
 
-/* B5 of tapdisk/sandbox.h */
-static bool is_remote(const struct td_driver *d, const struct vbd_options *o)
+/* B5 of tapdisk/sandbox/sandbox.h: what of the disk is on other hosts, or NULL. */
+static const char *find_remote(const char *spec, const struct td_driver *d,
+			       const struct vbd_options *o)
 {
 	struct td_err why = {0};
 	const char *path;
 	const struct td_driver *copy =
 		o->mirror[0] ? td_driver_parse(o->mirror, &path, &why) : NULL;
 
-	return d->remote || (copy && copy->remote);
+	return d->remote ? spec : copy && copy->remote ? o->mirror : NULL;
 }
 
 /* The disk has all of it from here on. */
@@ -272,6 +302,8 @@ static void install(struct vbd *v, const struct opening *n)
 	v->opt.mirror_said = false; /* it was for this opening */
 	v->mirror = n->mirror;
 	v->copy = n->copy;
+	v->mirror_server = n->server;
+	v->redirected = n->redirected;
 	v->mirror_failed = n->mirror_failed || (n->mirror && mirror_why(n->mirror));
 	limit_set(&v->disk.rates, &o->limit, td_clock_now());
 	v->leaf = leaf;
@@ -283,21 +315,39 @@ static void install(struct vbd *v, const struct opening *n)
 	v->cache.report_enospc = o->report_enospc;
 	v->disk.sectors = leaf->info.size / 512;
 	v->disk.read_only = o->read_only;
-	v->disk.discard = leaf->info.discard && !o->read_only;
+	v->disk.discard = leaf->info.discard && !o->read_only && !n->part;
 	__atomic_store_n(&v->disk.decrypts, decrypts(leaf), __ATOMIC_RELAXED);
 	v->disk.block = v->nbd_disk.block =
 		o->shared && leaf->info.block > 512 ? options_sector(o) : 0;
 	v->state = 0;
 }
 
+/*
+ * A successor must know the disk as it is now, before anybody may act on it.  When the record
+ * cannot be written, the one of before is removed; but that of a dead process says the same, in
+ * what matters.
+ */
+static int put_record(struct vbd *v, bool fresh, struct td_err *err)
+{
+	bool other = !fresh && !v->past;
+	int rc = other ? record_renew(v) : record_write(v);
+
+	if (!other || !rc)
+		return 0;
+	vbd_shut(v, 0, err);
+	v->state = VBD_PAUSED;
+	return td_fail(err, -rc,
+		       "minor %d: its record can neither be written nor removed (%s): a successor "
+		       "would go on with what was before",
+		       v->minor, strerror(-rc));
+}
+
 /* Requests may come. */
-static void serve(struct vbd *v, const struct opening *n)
+static int serve(struct vbd *v, const struct opening *n, struct td_err *err)
 {
 	const struct vbd_options *o = n->o;
-	int lost = n->lost;
+	int lost = n->lost, rc;
 
-	if (n->fresh)
-		stats_open(&v->stats, v->minor);
 	cache_attach(&v->cache, o->mode, n->mirror ? mirror_image(n->mirror) : n->leaf, n->io,
 		     n->fresh);
 	if (v->past) { /* what was lost is lost: whoever opens the disk anew says that it has been
@@ -312,8 +362,11 @@ static void serve(struct vbd *v, const struct opening *n)
 		cache_cancel(&v->cache, -EIO);
 		v->all_leave = false;
 	}
-	/* before anybody may act on it: a successor must know the disk as it is now */
-	record_write(v);
+	rc = put_record(v, n->fresh, err);
+	if (rc < 0)
+		return rc;
+	if (v->past && v->redirected)
+		vbd_mirror_tell_full(v); /* it may have died before it did */
 	cache_resume(&v->cache);
 	vbd_run_rings(v);
 	start_nbd(v, n->fresh);
@@ -322,18 +375,20 @@ static void serve(struct vbd *v, const struct opening *n)
 	td_log(LOG_INFO, "minor %d: %s is open: %llu sectors, cache=%s%s%s: %s", v->minor, v->spec,
 	       (unsigned long long)v->disk.sectors, o->mode->name,
 	       o->read_only ? ", read-only" : "", o->shared ? ", shared" : "", o->mode->promise);
-	if (n->mirror)
+	if (n->mirror && !n->part)
 		td_log(LOG_NOTICE, "minor %d: %s is mirrored to %s", v->minor, v->spec, o->mirror);
+	return 0;
 }
 
 static int start(struct vbd *v, struct opening *n, struct td_err *err)
 {
 	const struct vbd_options *o = n->o;
 	const struct td_driver *d = td_driver_parse(n->spec, &n->path, err);
+	const char *remote = d ? find_remote(n->spec, d, o) : NULL;
 	int rc = d ? options_check(o, d->name, err) : -err->code;
 
 	if (!rc)
-		rc = sandbox_network(n->spec, is_remote(d, o), err);
+		rc = sandbox_network(remote ? remote : n->spec, remote, err);
 	if (!rc)
 		rc = queue_engine(v->queue, o->io, o->mode->file_flags & TD_FILE_DIRECT, &n->io,
 				  err);
@@ -352,18 +407,21 @@ static int start(struct vbd *v, struct opening *n, struct td_err *err)
 	if (!rc && o->changed[0])
 		rc = changed_open(o->changed, n->leaf, n->buffered, v->past != NULL, &n->changed,
 				  err);
+	if (!rc)
+		rc = open_part(v, n, err);
 	if (!rc && o->leaf_cache)
 		rc = leaf_cache_open(n->leaf, vbd_on_idle, v, &n->kept, err);
 	if (!rc)
-		rc = open_mirror(v, n, err);
+		rc = put_mirror(v, n, err);
 	if (!rc && !(n->spec_copy = strdup(n->spec)))
 		rc = td_fail(err, ENOMEM, "out of memory for %s", n->spec);
 	if (!rc) {
+		if (n->fresh)
+			stats_open(&v->stats, v->minor);
 		install(v, n);
-		serve(v, n);
-		return 0;
+		return serve(v, n, err);
 	}
-	vbd_mirror_close(n->mirror, n->copy);
+	vbd_mirror_close(n->mirror, n->o->standby ? n->part : n->copy);
 	chain_close(n->leaf);
 	changed_close(n->changed);
 	td_redo_free(n->redo);
@@ -439,6 +497,8 @@ int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err)
 	vbd_hold_rings(v);
 	nbd_hold(v->nbd);
 	cache_quiesce(&v->cache);
+	if (v->ahead_left)
+		cache_cancel(&v->cache, -ECANCELED);
 	if (!vbd_wait_until(v, may_flush, until)) {
 		vbd_go_on(v);
 		if (v->leaf->away)
@@ -450,11 +510,18 @@ int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err)
 		return td_fail(
 			err, ETIMEDOUT,
 			"minor %d: %u requests to %s are still under way; the disk stays open",
-			v->minor, v->cache.at_image, v->spec);
+			v->minor, v->cache.at_image + v->cache.flush_running, v->spec);
 	}
 	if (cache_dirty(&v->cache)) {
 		cache_flush(&v->cache);
-		vbd_wait_until(v, image_idle, 0);
+		if (!vbd_wait_until(v, image_idle, until)) {
+			vbd_go_on(v);
+			return td_fail(
+				err, ETIMEDOUT,
+				"minor %d: the last flush of %s is still under way; the disk "
+				"stays open",
+				v->minor, v->spec);
+		}
 		if (v->cache.sticky)
 			rc = td_fail(err, -v->cache.sticky,
 				     "minor %d: the last flush of %s failed (%s): check the disk's "
@@ -481,10 +548,30 @@ int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err)
 	return rc || !bad ? rc : td_fail(err, -bad, "%s", why.text);
 }
 
+static uint64_t failed_syncs(const struct vbd *v)
+{
+	return v->syncs ? __atomic_load_n(&v->syncs->failed, __ATOMIC_ACQUIRE) : 0;
+}
+
+/* A sync that the driver made as it closed the image has failed: the next open's would find nothing
+ * any more. */
+static int failed_at_close(struct vbd *v, struct td_err *err)
+{
+	if (!v->cache.sticky) {
+		__atomic_store_n(&v->cache.sticky, -EIO, __ATOMIC_RELEASE);
+		v->cache.changed(&v->cache);
+	}
+	return td_fail(err, EIO,
+		       "minor %d: a sync of %s failed as it was closed: what was written after the "
+		       "last good one may be lost: check the disk's contents",
+		       v->minor, v->spec);
+}
+
 int vbd_shut(struct vbd *v, int rc, struct td_err *err)
 {
 	struct td_image *leaf = v->leaf, *copy = v->copy;
 	struct mirror *mirror = v->mirror;
+	uint64_t failed = failed_syncs(v), torn = v->copy_syncs.failed;
 
 	/* closing waits, and others look at the disk meanwhile */
 	v->leaf = v->copy = NULL;
@@ -495,7 +582,11 @@ int vbd_shut(struct vbd *v, int rc, struct td_err *err)
 	cache_detach(&v->cache);
 	v->kept = NULL;
 	vbd_mirror_close(mirror, copy);
+	if (v->copy_syncs.failed != torn)
+		vbd_mirror_torn(v);
 	chain_close(leaf);
+	if (failed_syncs(v) != failed && !rc)
+		rc = failed_at_close(v, err);
 	changed_close(v->changes);
 	v->changes = NULL;
 	v->log_waits = td_redo_pending(v->redo);

@@ -12,7 +12,7 @@
 
 void vbd_lock(struct vbd *v); /* one operation at a time */
 void vbd_unlock(struct vbd *v);
-/* Waits until `ready' holds; false when the time is over.  deadline: of ev_time(), 0: none. */
+/* Waits until `ready' holds; false when the time is over.  deadline: of td_clock_s(), 0: none. */
 bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double deadline);
 
 /* --- vbd-image.c: on a fiber --- */
@@ -50,6 +50,7 @@ void vbd_job_resume(struct vbd *v);
 void vbd_job_inherit(struct vbd *v, const struct vbd_job_was *was);
 void vbd_job_forget(struct vbd *v); /* none is under way */
 bool vbd_job_busy(const struct vbd *v);
+
 /* --- vbd-mirror.c: on a fiber, apart from the last --- */
 
 /* The mirror that o asks for, beside a leaf that has been opened: 0 with *mirror NULL where there
@@ -58,8 +59,19 @@ int vbd_mirror_open(struct vbd *v, const struct vbd_options *o, const struct td_
 		    struct td_image *leaf, bool fresh, struct mirror **mirror,
 		    struct td_image **copy, bool *failed, struct td_err *err);
 void vbd_mirror_close(struct mirror *m, struct td_image *copy); /* NULL is fine */
+/* A copy that is a part of the disk (MI9 of tapdisk/mirror/mirror.h), for a leaf that stands on its
+ * parents already; then the mirror upon both.  MIRROR_READ: it is in the leaf's chain, and ends
+ * with it. */
+enum mirror_part vbd_mirror_part(const struct vbd_options *o);
+int vbd_part_open(const struct vbd_options *o, const struct td_how *how, struct td_image *leaf,
+		  bool redirected, struct td_image **copy, struct td_err *err);
+int vbd_part_join(struct vbd *v, const struct vbd_options *o, struct td_image *leaf,
+		  struct td_image *copy, bool redirected, struct mirror **mirror,
+		  struct td_err *err);
 /* The disk is closed, or gets another: a connection that was kept for it ends. */
 void vbd_mirror_forget(const char *spec);
+/* The leaf is full, and the copy has taken its place: for the toolstack. */
+void vbd_mirror_tell_full(struct vbd *v);
 /* A change was answered with an error: the two may differ from now on. */
 void vbd_mirror_torn(struct vbd *v);
 

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A disk's mirror: opened, let go, and what of its failure the disk keeps (tapdisk/mirror.h). */
+/* A disk's mirror: opened, let go, and what of its failure the disk keeps
+ * (tapdisk/mirror/mirror.h). */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/ctl-dir.h"
+#include "lib/fiber/call.h"
+#include "lib/fiber/fiber.h"
+#include "lib/nbd-uri.h"
 #include "lib/passed.h"
 #include "tapdisk/chain.h"
 #include "tapdisk/vbd/record.h"
@@ -15,7 +22,7 @@ static void on_failed(void *owner)
 
 	v->mirror_failed = true;
 	if (v->leaf) /* else it is being opened or closed, which writes the record at its end */
-		record_write(v);
+		record_soon(v);
 }
 
 /* Has what the disk had as its mirror so far failed? */
@@ -54,25 +61,147 @@ static int same_size(const struct td_image *leaf, const struct td_image *copy, c
 		       (unsigned long long)leaf->info.size);
 }
 
-int vbd_mirror_open(struct vbd *v, const struct vbd_options *o, const struct td_how *how,
-		    struct td_image *leaf, bool fresh, struct mirror **mirror,
-		    struct td_image **copy, bool *failed, struct td_err *err)
+/* --- a copy that is a part of the disk --- */
+
+enum mirror_part vbd_mirror_part(const struct vbd_options *o)
 {
-	bool nbd = !strncmp(o->mirror, "nbd:", 4);
+	return !options_is_joined(o) ? MIRROR_APART : o->standby ? MIRROR_STANDBY : MIRROR_READ;
+}
+
+/* What a standby held would hide what the leaf holds, once it stands upon that. */
+static int holds_nothing(struct td_image *copy, const char *spec, struct td_err *err)
+{
+	struct td_extent e;
+
+	for (uint64_t at = 0; at < copy->info.size; at = e.off + e.len) {
+		int n = copy->driver->extents(copy, at, copy->info.size - at, &e, 1);
+
+		if (n < 0)
+			return td_fail(err, -n, "cannot tell what is in %s: %s", spec,
+				       strerror(-n));
+		if (!(e.flags & TD_EXTENT_PARENT))
+			return td_fail(
+				err, EINVAL,
+				"the secondary %s holds data already: one that stands by (-s) "
+				"must be new",
+				spec);
+	}
+	return 0;
+}
+
+int vbd_part_open(const struct vbd_options *o, const struct td_how *how, struct td_image *leaf,
+		  bool redirected, struct td_image **copy, struct td_err *err)
+{
+	enum mirror_part part = vbd_mirror_part(o);
 	struct td_err why = {0};
 	int rc;
 
-	*mirror = NULL;
 	*copy = NULL;
-	*failed = has_failed(v, o, fresh);
-	if (!o->mirror[0] || *failed || o->read_only)
+	if (!part || (part == MIRROR_STANDBY && o->read_only && !redirected))
 		return 0;
 	rc = chain_open(o->mirror, how, leaf->io, copy, &why);
 	if (rc < 0) {
 		*copy = NULL;
-		/* the guest goes on; who mirrors asks for `nbd_mirror_failed' */
-		return nbd || v->past ? goes_on_without(v, leaf, failed, &why)
-				      : td_fail(err, -rc, "the mirror: %s", why.text);
+		return td_fail(err, -rc, "the secondary: %s", why.text);
+	}
+	rc = same_size(leaf, *copy, o->mirror, err);
+	if (!rc && part == MIRROR_STANDBY && !redirected)
+		rc = holds_nothing(*copy, o->mirror, err);
+	if (rc < 0) {
+		chain_close(*copy);
+		*copy = NULL;
+	} else if (part == MIRROR_READ) {
+		(*copy)->backing = leaf->backing;
+		leaf->backing = *copy;
+	}
+	return rc;
+}
+
+void vbd_mirror_tell_full(struct vbd *v)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (v->marker < 0 || td_ctl_full_path(v->minor, path))
+		return;
+	fd = td_call_open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+	if (fd < 0)
+		td_log(LOG_ERR, "minor %d: cannot make %s, by which its toolstack knows: %s",
+		       v->minor, path, strerror(-fd));
+	else
+		close(fd);
+}
+
+/* On a fiber of its own: a request waits for it, so that the disk stays as it is. */
+static void record_full(void *arg)
+{
+	struct vbd *v = arg;
+	int rc;
+
+	v->redirected = true;
+	rc = record_write(v);
+	if (rc < 0)
+		v->redirected = false;
+	else
+		vbd_mirror_tell_full(v);
+	mirror_redirect(v->mirror, rc);
+}
+
+static void on_full(void *owner)
+{
+	struct vbd *v = owner;
+
+	if (td_fiber_start(v->queue->loop, record_full, v) < 0)
+		mirror_redirect(v->mirror, -ENOMEM);
+}
+
+static void on_lost(void *owner, int err)
+{
+	struct vbd *v = owner;
+
+	cache_durable_failed(&v->cache, err);
+}
+
+int vbd_part_join(struct vbd *v, const struct vbd_options *o, struct td_image *leaf,
+		  struct td_image *copy, bool redirected, struct mirror **mirror,
+		  struct td_err *err)
+{
+	int rc;
+
+	*mirror = NULL;
+	if (!copy || (o->read_only && !redirected))
+		return 0;
+	rc = mirror_open(leaf, copy, 0, on_failed, v, mirror, err);
+	if (!rc)
+		mirror_join(*mirror, vbd_mirror_part(o), redirected, on_full, on_lost);
+	return rc;
+}
+
+int vbd_mirror_open(struct vbd *v, const struct vbd_options *o, const struct td_how *how,
+		    struct td_image *leaf, bool fresh, struct mirror **mirror,
+		    struct td_image **copy, bool *failed, struct td_err *err)
+{
+	bool nbd = nbd_is_spec(o->mirror);
+	struct td_how again = *how;
+	struct td_err why = {0};
+	int rc;
+
+	again.same_server = !is_asked_for(v, o, fresh);
+	*mirror = NULL;
+	*copy = NULL;
+	*failed = has_failed(v, o, fresh);
+	if (options_is_joined(o))
+		*failed = false; /* it is opened with the disk, or not at all */
+	if (!o->mirror[0] || options_is_joined(o) || *failed || o->read_only)
+		return 0;
+	rc = chain_open(o->mirror, &again, leaf->io, copy, &why);
+	if (rc < 0) {
+		*copy = NULL;
+		/* the guest goes on; who mirrors asks for `nbd_mirror_failed'.  And why it failed
+		 * may be said once only, as of a sync: nobody tries it again (MI2) */
+		return nbd || !is_asked_for(v, o, fresh)
+			       ? goes_on_without(v, leaf, failed, &why)
+			       : td_fail(err, -rc, "the mirror: %s", why.text);
 	}
 	rc = same_size(leaf, *copy, o->mirror, &why);
 	if (rc < 0 && !is_asked_for(v, o, fresh)) { /* the disk has grown: MI2 */
@@ -108,9 +237,13 @@ void vbd_mirror_forget(const char *spec)
 /* The record is another process's while the disk is handed over, which is told in the message. */
 static void torn_at_rest(struct vbd *v)
 {
+	td_log(LOG_ERR,
+	       "minor %d: the mirror %s has failed: a change of the disk, or a sync of the copy as "
+	       "it was closed",
+	       v->minor, v->opt.mirror);
 	v->mirror_failed = true;
 	if (v->state & TD_STATE_PAUSED && !v->giving)
-		record_write(v);
+		record_soon(v);
 }
 
 void vbd_mirror_torn(struct vbd *v)
@@ -118,6 +251,6 @@ void vbd_mirror_torn(struct vbd *v)
 	if (v->mirror)
 		mirror_fail(v->mirror, "a change of the disk itself has failed, so that the two "
 				       "may differ");
-	else if (v->opt.mirror[0] && !v->mirror_failed)
+	else if (v->opt.mirror[0] && !v->mirror_failed && !options_is_joined(&v->opt))
 		torn_at_rest(v);
 }

@@ -11,12 +11,15 @@
 #include <unistd.h>
 
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 #include "lib/syncmark.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
 /* s that the store has for what it was given, before the disk stays where it is */
 #define SETTLE 5
+/* s for the flush before that, while its guest runs */
+#define AHEAD 60
 
 static struct vbd_ring *entry(struct td_list *l)
 {
@@ -31,29 +34,39 @@ static void close_fds(struct vbd_ring *r)
 
 /* --- a flush while the guest still runs, so that little is left for the pause --- */
 
-struct flush {
-	struct td_req req;
-	struct td_fiber *fiber;
-	bool done;
-};
-
 static void on_flushed(struct td_req *req, int err)
 {
-	struct flush *f = td_entry(req, struct flush, req);
+	struct vbd *v = td_entry(req, struct vbd, ahead);
 
-	f->done = true;
-	td_fiber_wake(f->fiber);
+	v->ahead_runs = v->ahead_left = false;
+	if (v->waiter)
+		td_fiber_wake(v->waiter);
 }
 
+/* Nobody knows when a flush will be over, and whether there will be one. */
+static bool is_stuck(const struct vbd *v)
+{
+	return v->cache.out_of_space || v->leaf->away;
+}
+
+static bool flushed_ahead(const struct vbd *v)
+{
+	return !v->ahead_runs || is_stuck(v);
+}
+
+/* One that does not end is left behind: vbd_settle() says whether the disk can go nevertheless. */
 static void flush_ahead(struct vbd *v)
 {
-	struct flush f = {.req = {.op = TD_FLUSH, .done = on_flushed}, .fiber = td_fiber_self()};
-
-	if (!cache_dirty(&v->cache))
+	if (v->ahead_runs || is_stuck(v) || !cache_dirty(&v->cache))
 		return;
-	cache_submit(&v->cache, &f.req);
-	while (!f.done)
-		td_fiber_wait();
+	v->ahead = (struct td_req){.op = TD_FLUSH, .done = on_flushed};
+	v->ahead_runs = true;
+	cache_submit(&v->cache, &v->ahead);
+	vbd_wait_until(v, flushed_ahead, td_clock_s() + AHEAD);
+	if (!v->ahead_runs)
+		return;
+	v->ahead_left = true;
+	cache_cancel(&v->cache, -ECANCELED);
 }
 
 /* --- giving --- */
@@ -106,7 +119,7 @@ static int give(struct vbd *v, double *began, struct td_err *err)
 	if (v->leaf)
 		flush_ahead(v);
 	rc = share_rings(v, err);
-	*began = ev_time();
+	*began = td_clock_s();
 	if (!rc && v->leaf) {
 		rc = vbd_settle(v, *began + SETTLE, true, &flush);
 		if (v->leaf)
@@ -115,8 +128,10 @@ static int give(struct vbd *v, double *began, struct td_err *err)
 		v->going = true;
 		rc = 0; /* a flush that failed goes with the disk */
 	}
-	if (!rc)
+	if (!rc) {
 		leave_rings(v);
+		record_settle(v);
+	}
 	return rc;
 }
 
@@ -198,7 +213,9 @@ static int go_on(struct vbd *v, struct td_err *err)
 	struct vbd_recorded was = {.opt = v->opt,
 				   .past = {.paused = !v->going,
 					    .sticky = v->cache.sticky,
-					    .mirror_failed = v->mirror_failed}};
+					    .mirror_failed = v->mirror_failed,
+					    .redirected = v->redirected,
+					    .mirror_server = v->mirror_server}};
 	int rc = 0;
 
 	memcpy(was.past.born, v->born, sizeof v->born);
@@ -214,6 +231,8 @@ static int go_on(struct vbd *v, struct td_err *err)
 	}
 	v->cache.sticky = was.past.sticky;
 	v->mirror_failed = was.past.mirror_failed;
+	v->mirror_server = was.past.mirror_server;
+	v->redirected = was.past.redirected;
 	if (was.spec)
 		vbd_job_inherit(v, &was.past.job);
 	v->past = &was.past;

@@ -9,6 +9,7 @@
 
 #include "lib/ctl-dir.h"
 #include "lib/fiber/fiber.h"
+#include "lib/io/clock.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/vbd/vbd-inside.h"
 
@@ -100,7 +101,7 @@ static bool leaving_idle(const struct vbd *v)
 static void see_off(struct vbd *v, struct vbd_ring *r)
 {
 	struct blkif_stats n, last = blkif_stats(r->blkif);
-	double until = ev_time() + LEAVE_LIMIT;
+	double until = td_clock_s() + LEAVE_LIMIT;
 
 	in_thread(r, blkif_run); /* if it was held */
 	for (;;) {
@@ -111,7 +112,7 @@ static void see_off(struct vbd *v, struct vbd_ring *r)
 		if (leaving_idle(v) && n.taken == last.taken && n.answered == last.answered)
 			return;
 		last = n;
-		if (ev_time() >= until) /* or a guest that goes on for ever would */
+		if (td_clock_s() >= until) /* or a guest that goes on for ever would */
 			return;
 		td_fiber_wait_for(LEAVE_QUIET);
 	}
@@ -128,8 +129,8 @@ static void drop_ring(struct vbd *v, struct vbd_ring *r)
 	in_thread(r, blkif_watch_idle);
 	vbd_wait_until(v, leaving_idle, 0);
 	v->leaving = NULL;
+	td_list_del(&r->link); /* nobody looks at it while it is closed */
 	vbd_ring_close(r, blkif_disconnect);
-	td_list_del(&r->link);
 	free(r);
 }
 

@@ -5,6 +5,7 @@
 
 #include "lib/fiber/fiber.h"
 #include "lib/redo.h"
+#include "lib/syncmark.h"
 #include "tapdisk/cache/lane.h"
 #include "tapdisk/vbd/record.h"
 #include "tapdisk/vbd/vbd-inside.h"
@@ -39,11 +40,14 @@ static void on_cache_changed(struct cache *c)
 	struct vbd *v = c->owner;
 
 	if (c->sticky && !v->sticky_recorded) {
-		if (vbd_lost_data(c->sticky))
-			td_redo_fail(v->redo); /* G9 of lib/redo.h */
-		record_write(v);
+		if (vbd_lost_data(c->sticky)) {
+			syncmark_fail(v->syncs); /* before anybody hears of it */
+			td_redo_fail(v->redo);   /* G9 of lib/redo.h */
+		}
+		record_soon(v);
 	}
 	v->sticky_recorded = c->sticky;
+	wake(v); /* who waits for a flush may have to do without */
 	v->changed(v);
 }
 
@@ -57,7 +61,7 @@ static bool on_cache_leaves(const struct cache *c, const struct td_req *req)
 	const struct vbd *v = c->owner;
 
 	return v->all_leave || (v->leaving && blkif_owns(v->leaving, req)) ||
-	       (v->nbd_leaving && nbd_owns(v->nbd, req));
+	       (v->nbd_leaving && nbd_owns(v->nbd, req)) || (v->ahead_left && req == &v->ahead);
 }
 
 static void on_cache_idle(struct cache *c)
@@ -97,6 +101,38 @@ static void on_away(struct td_image *image)
 	v->changed(v);
 }
 
+static void follow_size(void *arg)
+{
+	struct vbd *v = arg;
+
+	v->users++;
+	while (v->heard) {
+		struct td_err err = {0};
+
+		v->heard = false;
+		if (vbd_resize(v, &err) < 0 && err.code != ENODEV)
+			td_log(LOG_ERR, "minor %d: the disk keeps its size: %s", v->minor,
+			       err.text);
+	}
+	v->follows = false;
+	v->users--;
+}
+
+/* A guest's disk grows with its image, without anybody's asking. */
+static void on_resized(struct td_image *image)
+{
+	struct vbd *v = image->owner;
+
+	v->heard = true;
+	if (v->follows)
+		return;
+	v->follows = true;
+	if (td_fiber_start(v->queue->loop, follow_size, v) < 0) {
+		v->follows = false;
+		td_log(LOG_ERR, "minor %d: no memory to look at its image's size", v->minor);
+	}
+}
+
 void vbd_listen(struct vbd *v)
 {
 	stall_init(&v->stall, v->queue->loop, &v->cache, on_stall);
@@ -123,6 +159,7 @@ void vbd_listen_to(struct vbd *v, struct td_image *leaf)
 		i->owner = v;
 		i->failed = v ? on_fault : NULL;
 		i->changed = v ? on_away : NULL;
+		i->resized = v && i == leaf ? on_resized : NULL;
 	}
 }
 

@@ -75,7 +75,7 @@ bool vbd_wait_until(struct vbd *v, bool (*ready)(const struct vbd *v), double de
 	while (!ready(v)) {
 		if (!deadline)
 			td_fiber_wait();
-		else if (ev_time() >= deadline || !td_fiber_wait_for(deadline - ev_time()))
+		else if (td_clock_s() >= deadline || !td_fiber_wait_for(deadline - td_clock_s()))
 			break;
 	}
 	v->waiter = NULL;
@@ -89,7 +89,7 @@ static bool nbd_idle(const struct vbd *v)
 
 static double deadline(int timeout)
 {
-	return timeout > 0 ? ev_time() + timeout : 0;
+	return timeout > 0 ? td_clock_s() + timeout : 0;
 }
 
 bool vbd_busy(const struct vbd *v)
@@ -128,6 +128,7 @@ struct vbd *vbd_new(struct queue *q, int minor, int marker, void (*changed)(stru
 	td_list_init(&v->lockers);
 	td_list_init(&v->rings);
 	td_list_init(&v->given);
+	td_lock_init(&v->recording);
 	cache_init(&v->cache, q->loop, v);
 	vbd_listen(v);
 	return v;
@@ -139,10 +140,6 @@ void vbd_free(struct vbd *v)
 	nbd_free(v->nbd);
 	cache_fini(&v->cache);
 	syncmark_close(v->syncs);
-	/* empty again: allocated, and nobody's */
-	if (v->marker >= 0 && ftruncate(v->marker, 0) < 0)
-		td_log(LOG_WARNING, "minor %d: cannot empty its marker: %s", v->minor,
-		       strerror(errno));
 	if (v->marker >= 0)
 		close(v->marker);
 	td_list_del(&v->link);
@@ -220,6 +217,8 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 			     "written after the last good one may be lost: check its contents "
 			     "before it is opened again",
 			     v->minor, v->spec, strerror(-v->cache.sticky));
+	if (v->redirected && vbd_mirror_part(&v->opt) == MIRROR_READ)
+		v->log_waits = false; /* the copy has it all (MI10 of tapdisk/mirror/mirror.h) */
 	if (v->log_waits && vbd_lost_data(v->cache.sticky)) /* G9 of lib/redo.h */
 		td_log(LOG_ERR,
 		       "minor %d: a flush of %s had failed: what was written after the last good "
@@ -233,7 +232,7 @@ static int close_locked(struct vbd *v, bool force, double until, struct td_err *
 	stats_close(&v->stats);
 	vbd_mirror_forget(v->opt.mirror);
 	v->opt.mirror[0] = 0;
-	v->mirror_failed = false;
+	v->mirror_failed = v->redirected = false;
 	free(v->spec);
 	explicit_bzero(&v->opt.key, sizeof v->opt.key);
 	v->spec = NULL;
@@ -265,6 +264,8 @@ static int start_paused(struct vbd *v, const char *spec, const struct vbd_option
 	v->sticky_recorded = v->cache.sticky;
 	v->log_waits = past->log;
 	v->mirror_failed = past->mirror_failed;
+	v->mirror_server = past->mirror_server;
+	v->redirected = past->redirected;
 	vbd_identify(v, past);
 	vbd_mark_syncs(v, past->sticky);
 	record_write(v);
@@ -335,6 +336,42 @@ int vbd_close(struct vbd *v, bool force, int timeout, struct td_err *err)
 	return rc;
 }
 
+/*
+ * Whoever pauses a disk works on its image, and copies, moves or merges what is there: success says
+ * that all that was answered is in it.  Where a sync has failed, the disk goes on as one that has
+ * failed, since a caller that is told of a failure does not unpause it.
+ */
+static int pause_open(struct vbd *v, double until, struct td_err *err)
+{
+	struct td_err why = {0};
+	int rc = vbd_rest(v, until, true, err);
+
+	if (!v->cache.quiesced)
+		return rc; /* it went on */
+	if (!rc && vbd_lost_data(v->cache.sticky))
+		rc = td_fail(err, -v->cache.sticky,
+			     "minor %d is not paused: a flush of %s had failed (%s): what was "
+			     "written after the last good one may be lost: close the disk, and "
+			     "check its contents",
+			     v->minor, v->spec, strerror(-v->cache.sticky));
+	if (rc < 0) {
+		vbd_go_on(v);
+		return rc;
+	}
+	rc = vbd_shut(v, 0, err);
+	v->state = VBD_PAUSED;
+	if (!rc && (rc = record_renew(v)) < 0)
+		td_fail(err, -rc,
+			"minor %d is not paused: its record can neither be written nor removed "
+			"(%s), so that a successor would open %s",
+			v->minor, strerror(-rc), v->spec);
+	if (rc < 0 && vbd_start(v, v->spec, &v->opt, false, &why) < 0) {
+		td_log(LOG_ERR, "minor %d: cannot go on: %s", v->minor, why.text);
+		v->state |= TD_STATE_RESUME_FAILED;
+	}
+	return rc;
+}
+
 int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 {
 	int rc = 0;
@@ -353,18 +390,28 @@ int vbd_pause(struct vbd *v, int timeout, struct td_err *err)
 			     v->minor, (int)getpid());
 	} else if (v->leaf) {
 		v->state |= TD_STATE_PAUSE_REQUESTED;
-		rc = vbd_settle(v, deadline(timeout), true, err);
-		v->state = v->leaf ? 0 : VBD_PAUSED;
-		/* a flush that failed does not undo the pause; it shows in the state and stays with
-		 * the disk */
-		if (!v->leaf) {
-			rc = 0;
+		rc = pause_open(v, deadline(timeout), err);
+		if (v->leaf)
+			v->state = 0;
+		else if (rc < 0)
 			record_write(v);
-		}
 	}
 	vbd_unlock(v);
 	v->changed(v);
 	return rc;
+}
+
+/* Would the disk hold something else, without a copy that is a part of it, or with one?  A standby
+ * that has nothing yet may go and come. */
+static bool parts_with(const struct vbd *v, const char *spec, const struct vbd_options *o)
+{
+	bool same = !strcmp(v->opt.mirror, o->mirror) && v->opt.standby == o->standby &&
+		    v->opt.parent_disk == o->parent_disk;
+
+	if (v->redirected)
+		return !same || (spec && strcmp(spec, v->spec));
+	return !same && ((options_is_joined(&v->opt) && !v->opt.standby) ||
+			 (options_is_joined(o) && !o->standby));
 }
 
 int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, struct td_err *err)
@@ -397,6 +444,12 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 			     v->minor, blkif_params(vbd_ring(v))->domid, v->opt.mode->name,
 			     opt.mode->name);
 		v->state |= TD_STATE_RESUME_FAILED;
+	} else if (!v->leaf && parts_with(v, spec, &opt)) {
+		rc = td_fail(err, EBUSY,
+			     "minor %d: a secondary that is a part of it is another, without which "
+			     "it would hold something else: close the disk first",
+			     v->minor);
+		v->state |= TD_STATE_RESUME_FAILED;
 	} else if (!v->leaf && vbd_ring(v) && options_sector(&opt) != options_sector(&v->opt)) {
 		rc = td_fail(
 			err, EBUSY,
@@ -418,19 +471,32 @@ int vbd_unpause(struct vbd *v, const char *spec, const struct vbd_options *o, st
 	return rc;
 }
 
+/* It is there, and no commit changes it. */
+static int check_chain(struct vbd *v, struct td_err *err)
+{
+	if (!v->leaf)
+		return td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
+	if (vbd_job_busy(v))
+		return td_fail(err, EBUSY,
+			       "minor %d: a commit of its chain is under way: wait for its end",
+			       v->minor);
+	return 0;
+}
+
 int vbd_resize(struct vbd *v, struct td_err *err)
 {
-	int rc = 0;
+	int rc;
 
 	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
-	if (!v->leaf)
-		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
-	else if (vbd_job_busy(v))
-		rc = td_fail(err, EBUSY,
-			     "minor %d: a commit of its chain is under way: wait for its end",
-			     v->minor);
-	else if (v->leaf->driver->resize)
+	rc = check_chain(v, err);
+	if (!rc && mirror_part(v->mirror))
+		rc = td_fail(
+			err, EBUSY,
+			"minor %d: its secondary %s is a part of it: close the disk, and enlarge "
+			"both",
+			v->minor, v->opt.mirror);
+	if (!rc && v->leaf->driver->resize)
 		rc = v->leaf->driver->resize(v->leaf, err);
 	if (rc > 0) {
 		mirror_resized(v->mirror);
@@ -451,16 +517,26 @@ int vbd_resize(struct vbd *v, struct td_err *err)
 
 int vbd_limit(struct vbd *v, const struct limit_rates *r, struct td_err *err)
 {
+	struct limit_rates was;
 	int rc = 0;
 
 	vbd_lock(v);
+	was = v->opt.limit;
 	if (!v->spec) {
 		rc = td_fail(err, ENODEV, "minor %d is not open: there is nothing to limit",
 			     v->minor);
 	} else {
 		v->opt.limit = *r;
-		record_write(v);
-		limit_set(&v->disk.rates, r, td_clock_now());
+		rc = record_write(v);
+		if (rc < 0) {
+			v->opt.limit = was;
+			td_fail(err, -rc,
+				"minor %d: its record cannot be written (%s), so that a successor "
+				"would not know of other limits",
+				v->minor, strerror(-rc));
+		} else {
+			limit_set(&v->disk.rates, r, td_clock_now());
+		}
 	}
 	vbd_unlock(v);
 	return rc;
@@ -472,18 +548,13 @@ int vbd_relink(struct vbd *v, const char *file, const struct td_relink *to, stru
 
 	assert(v->magic == VBD_MAGIC);
 	vbd_lock(v);
-	if (!v->leaf)
-		rc = td_fail(err, ENODEV, "minor %d is not open, or paused", v->minor);
-	else if (vbd_job_busy(v))
-		rc = td_fail(err, EBUSY,
-			     "minor %d: a commit of its chain is under way: wait for its end",
-			     v->minor);
-	else if (strcmp(v->file, file))
+	rc = check_chain(v, err);
+	if (!rc && strcmp(v->file, file))
 		rc = td_fail(err, ESTALE, "minor %d has another image by now", v->minor);
-	else if (!v->leaf->driver->relink)
+	else if (!rc && !v->leaf->driver->relink)
 		rc = td_fail(err, EOPNOTSUPP, "%s: only a VHD gets another parent while it is open",
 			     v->spec);
-	else
+	else if (!rc)
 		rc = v->leaf->driver->relink(v->leaf, to, err);
 	vbd_unlock(v);
 	if (!rc)

@@ -8,11 +8,12 @@
 #ifndef TAPDISK_VBD_H
 #define TAPDISK_VBD_H
 
+#include "lib/fiber/fiber-lock.h"
 #include "tapdisk/blkif/blkif.h"
 #include "tapdisk/cache/cache.h"
 #include "tapdisk/changed.h"
 #include "tapdisk/leaf-cache.h"
-#include "tapdisk/mirror.h"
+#include "tapdisk/mirror/mirror.h"
 #include "tapdisk/nbd/nbd.h"
 #include "tapdisk/options.h"
 #include "tapdisk/parent-disk.h"
@@ -51,31 +52,37 @@ struct vbd {
 			   empty: no file */
 	char born[33];  /* of its opening, over all pauses and processes; empty: not known */
 	struct vbd_options opt;
-	struct parent_disk_id beneath; /* of opt.parent_disk */
-	struct td_image *leaf;         /* NULL when closed or paused */
-	struct td_redo *redo;          /* its log, or NULL; goes with it, except the file */
-	bool log_waits;                /* closed: the log still holds something */
-	struct leaf_cache *kept;       /* of the leaf: what is read beneath it; or NULL */
-	struct changed *changes;       /* its log of changed blocks; NULL: none, or no leaf */
-	struct vbd_job *job;           /* its live commit, under way or over; or NULL */
-	struct mirror *mirror;         /* NULL: none, or no leaf */
-	struct td_image *copy;         /* the mirror's chain */
-	bool mirror_failed;            /* that of opt, and it is not tried again */
-	struct td_sync_mark *syncs;    /* lib/syncmark.h: from its opening on; NULL: none */
-	const struct vbd_past *past;   /* what its last process has left, while it is opened instead
-					  of that one; or NULL */
+	struct parent_disk_id beneath;  /* of opt.parent_disk */
+	struct td_image *leaf;          /* NULL when closed or paused */
+	struct td_redo *redo;           /* its log, or NULL; goes with it, except the file */
+	bool log_waits;                 /* closed: the log still holds something */
+	struct leaf_cache *kept;        /* of the leaf: what is read beneath it; or NULL */
+	struct changed *changes;        /* its log of changed blocks; NULL: none, or no leaf */
+	struct vbd_job *job;            /* its live commit, under way or over; or NULL */
+	struct mirror *mirror;          /* NULL: none, or no leaf */
+	struct td_image *copy;          /* the mirror's chain */
+	bool mirror_failed;             /* that of opt, and it is not tried again */
+	bool redirected;                /* the leaf is full (MI10 of tapdisk/mirror/mirror.h) */
+	struct td_server mirror_server; /* who has its copy, or had it when the disk was paused */
+	struct td_sync_mark *syncs;     /* lib/syncmark.h: from its opening on; NULL: none */
+	struct td_sync_mark copy_syncs; /* of the mirror's copy, in this process */
+	const struct vbd_past *past; /* what its last process has left, while it is opened instead
+					of that one; or NULL */
 	struct cache cache;
 	struct stall stall;
 	struct peers peers;
 	struct stats stats;       /* from open to close */
 	struct blkif_disk disk;   /* what the rings see of us */
-	bool sticky_recorded;     /* a flush that failed is in the disk's record */
+	bool sticky_recorded;     /* a flush that failed is in the disk's record, or soon is */
+	struct td_lock recording; /* one at a time writes that */
 	struct td_list rings;     /* struct vbd_ring, in order of their connection */
 	struct blkif *leaving;    /* the ring that is being disconnected, or NULL */
 	struct nbd_disk nbd_disk; /* what NBD's clients see of us */
 	/* set while the disk is closed, and ours from then on; NULL: no NBD server */
 	struct nbd *nbd;
-	bool nbd_leaving; /* its clients are being let go */
+	bool nbd_leaving;            /* its clients are being let go */
+	struct td_req ahead;         /* a handover's flush, while the guest runs: */
+	bool ahead_runs, ahead_left; /* it is under way; nobody waits for it any more */
 	bool all_leave; /* every request is answered with an error: the medium that they were for is
 			   gone */
 	struct td_fiber *waiter; /* the operation that waits for the disk to be idle */
@@ -86,6 +93,7 @@ struct vbd {
 	bool locked;            /* an operation is at work */
 	struct td_list lockers; /* and these wait for it */
 	unsigned users;         /* operations that wait without holding it */
+	bool heard, follows;    /* its image may have another size; a fiber sees to that */
 	void (*changed)(struct vbd *v); /* state, size, reason or ring has changed */
 };
 
@@ -119,8 +127,9 @@ struct vbd_past {
 	int sticky;       /* -errno of a flush that failed, or 0 */
 	bool log;         /* there is a log of changes (G6 of lib/redo.h) */
 	struct vbd_job_was job;
-	bool mirror_failed;
-	bool handed; /* it was closed cleanly, for this process (MI8 of tapdisk/mirror.h) */
+	bool mirror_failed, redirected;
+	struct td_server mirror_server;
+	bool handed; /* it was closed cleanly, for this process (MI8 of tapdisk/mirror/mirror.h) */
 	char born[33];
 	struct parent_disk_id beneath;
 };
@@ -180,7 +189,8 @@ int vbd_disconnect(struct vbd *v, unsigned domid, unsigned devid, struct td_err 
  * and takes its rings over.  After vbd_give the disk is at rest, its rings are in v->given, and
  * every operation on it waits for one of the two others: taken, `to' has it, and nothing of it is
  * left here; or taken back, when the other is surely gone.  vbd_take_back cannot fail: what does
- * not work is logged, and shows in the state.  *began: ev_time() at which the guest's pause began.
+ * not work is logged, and shows in the state.  *began: td_clock_s() at which the guest's pause
+ * began.
  */
 int vbd_give(struct vbd *v, double *began, struct td_err *err);
 void vbd_taken(struct vbd *v, pid_t to);

@@ -1,6 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # `make check-cluster' boots two hosts with DRBD between them in QEMU: minutes, so apart from `make check'.  T='rule none' runs some cases.
-EXTRA_DIST += tests/cluster/README tests/cluster/build tests/cluster/node-init tests/cluster/node-lib tests/cluster/run
+EXTRA_DIST += \
+	tests/cluster/README \
+	tests/cluster/agent \
+	tests/cluster/build \
+	tests/cluster/fence \
+	tests/cluster/host-lib \
+	tests/cluster/image-lib \
+	tests/cluster/lab.py \
+	tests/cluster/looks.py \
+	tests/cluster/member-lib \
+	tests/cluster/nbd-device.c \
+	tests/cluster/node-init \
+	tests/cluster/run
 .PHONY: check-cluster
 check-cluster: all
 	@bash '$(abs_top_srcdir)/tests/cluster/build' '$(abs_top_builddir)' '$(abs_top_builddir)/tests/cluster/out' && \

@@ -14,7 +14,7 @@
 #define FAULT_KS     600 /* of one kind in one run, at most */
 #define SHOWN        3   /* violations told in full */
 
-const char *const fault_names[SIM_KINDS] = {
+const char *const fault_names[SIM_IMAGE_KINDS] = {
 	"none",   "EIO",  "ENOSPC", "EINTR", "EAGAIN",   "short-read",     "short-write",
 	"ESTALE", "sync", "open",   "size",  "truncate", "truncate-ENOSPC"};
 
@@ -471,7 +471,7 @@ bool campaign_faults(struct campaign *c, uint64_t seed)
 {
 	struct rng r = rng_seed(seed, 'k');
 
-	for (unsigned kind = SIM_EIO; kind < SIM_KINDS; kind++) {
+	for (unsigned kind = SIM_EIO; kind < SIM_IMAGE_KINDS; kind++) {
 		c->report_enospc =
 			(kind == SIM_ENOSPC || kind == SIM_TRUNCATE_SPACE) && rng_chance(&r, 30);
 		c->fault = (struct sim_fault){kind, 0, 1 + (uint32_t)rng_below(&r, 3)};

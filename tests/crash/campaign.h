@@ -37,6 +37,6 @@ bool campaign_one_fault(struct campaign *c, uint64_t seed);
 /* The command that replays what is at work. */
 void campaign_replay(const struct campaign *c, char *buf, size_t len);
 
-extern const char *const fault_names[SIM_KINDS];
+extern const char *const fault_names[SIM_IMAGE_KINDS];
 
 #endif

@@ -38,7 +38,8 @@
 
 #define CREATE_QCOW2(options) "qemu-img create -q -f qcow2 -o " options " leaf 16M"
 #define QCOW2_OVER            "qemu-img create -q -f qcow2 "
-#define CREATE_VHD            "$VHD_UTIL create -n leaf "
+#define CREATE_VHD            CREATE_BASE "leaf "
+#define CREATE_BASE           "$VHD_UTIL create -n "
 #define SNAP                  "$VHD_UTIL snapshot -n "
 #define CREATE_QCOW           "qemu-img create -q -f qcow leaf 16M"
 /* What npm's vhd-lib reads in leaf, mid and base, once the leaf has its footer at the end again.
@@ -126,6 +127,22 @@ const struct format formats_host[] = {
 	{.name = "raw-file-4k", RAW(4096), .initial = TAG_ZERO},
 	{.name = "raw-device", RAW(512), DEVICE, .initial = TAG_FILLED},
 
+	{.name = "raw-mirror", RAW(512), .initial = TAG_ZERO, .mirrored = true},
+	{.name = "raw-mirror-4k", RAW(4096), .initial = TAG_ZERO, .mirrored = true},
+
+	/* leaves that become full, and what takes their place */
+	{.name = "raw-standby",
+	 RAW(512),
+	 .initial = TAG_ZERO,
+	 .joins = JOINS_STANDBY,
+	 .create =
+		 "truncate -s 128K leaf && " QCOW2_OVER "-o cluster_size=4096 -b leaf -F raw copy"},
+	{.name = "qcow2-secondary",
+	 QCOW2_UPON,
+	 .joins = JOINS_READ,
+	 .create = PATTERN(8192) " && " QCOW2_OVER "-b base -F raw leaf && " QCOW2_OVER
+				 "-b base -F raw copy"},
+
 	{.name = "vhd", VHD_QEMU, SIZE(32768, 4096), .create = CREATE_VHD "-s 16" SNAP_VHD},
 	{.name = "vhd-fixed", VHD_QEMU, SIZE(8192, 4096), .create = CREATE_VHD "-s 4 -r"},
 	{.name = "vhd-4k", VHD_4K, SIZE(32768, 4096), .create = CREATE_VHD "-s 16"},
@@ -204,10 +221,34 @@ const struct format formats_host[] = {
 	/* images that are committed while the disk is in use: mid holds what the guest has */
 	{.name = "qcow2-commit",
 	 QCOW2_UPON,
-	 .commits = true,
+	 .commits = COMMITS_MIDDLE,
 	 .create = PATTERN(8192) " && mv base data && qemu-img create -q -f qcow2 base 4M && "
 				 "qemu-img convert -f raw -O qcow2 -B base -F qcow2 data mid && "
 				 "rm data && " QCOW2_OVER "-b mid -F qcow2 leaf"},
+	/* chains of four, of which low2 holds what the guest reads, and hides other bytes below */
+	{.name = "qcow2-commit-4",
+	 QCOW2_UPON,
+	 .commits = COMMITS_ANY,
+	 .create = PATTERN(8192) " && mv base data && qemu-img create -q -f qcow2 base 4M && "
+				 "qemu-io -f qcow2 -c 'write -q -P 85 0 4M' base && " QCOW2_OVER
+				 "-b base -F qcow2 low1 && qemu-io -f qcow2 -c 'write -q -P 170 0 "
+				 "2M' low1 && qemu-img convert -f raw -O qcow2 -B low1 -F qcow2 "
+				 "data low2 && rm data && " QCOW2_OVER "-b low2 -F qcow2 leaf"},
+	{.name = "vhd-commit-4",
+	 VHD_UPON,
+	 .commits = COMMITS_ANY,
+	 .create = PATTERN(8192) " && mv base data && " CREATE_BASE "base -s 4 && " SNAP
+				 "low1 -p base -e && " SNAP "low2 -p data -m && "
+				 "$VHD_UTIL fill -n low2 && $VHD_UTIL modify -n low2 -p low1 && "
+				 "rm data && " SNAP "leaf -p low2 -e"},
+	{.name = "vhd-commit-raw",
+	 VHD_UPON,
+	 .commits = COMMITS_ANY,
+	 .create = PATTERN(
+		 8192) " && mv base data && head -c 4M /dev/zero | tr '\\0' U >base && " SNAP
+		       "low1 -p base -m && " SNAP "low2 -p data -m && "
+		       "$VHD_UTIL fill -n low2 && $VHD_UTIL modify -n low2 -p low1 && "
+		       "rm data && " SNAP "leaf -p low2 -e"},
 	{.name = "qcow",
 	 .type = "qcow",
 	 .align = 512,

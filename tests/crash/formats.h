@@ -37,7 +37,11 @@ struct format {
 	bool qemu_differs; /* after a cut QEMU may rightly read another of the possible values (it
 			      looks at no bitmap of a VHD) */
 	bool checkable;    /* qemu-img check knows it */
-	bool commits;      /* histories commit its image "mid" while it is in use */
+	/* Histories commit images of its chain while it is in use: its image "mid", or any. */
+	enum { COMMITS_NONE, COMMITS_MIDDLE, COMMITS_ANY } commits;
+	bool mirrored; /* histories mirror it */
+	/* Its secondary, the image "copy", is a part of it: read beneath it, or standing by. */
+	enum { JOINS_NOT, JOINS_READ, JOINS_STANDBY } joins;
 	/* Commands that make the image "leaf" (and others) in the current directory; NULL:
 	 * `sectors' of zeroes. */
 	const char *create;

@@ -16,7 +16,7 @@ const char *const history_kinds[H_KINDS] = {
 const char *const sim_fault_names[SIM_KINDS] = {
 	"nothing", "EIO", "ENOSPC", "EINTR", "EAGAIN", "a short read", "a short write", "ESTALE",
 	"a failing sync", "a failing open", "a failing look at the size", "a failing truncate",
-	"a truncate without space"};
+	"a truncate without space", "ENOSPC, and no record"};
 /* clang-format on */
 
 /* What kinds a history has, beside the guest's: each is in some histories and not in others, so
@@ -47,6 +47,8 @@ static struct taste draw_taste(struct rng *r, const struct history *h, const str
 		t.weight[H_REOPEN] = 0;
 	if (!d->grows)
 		t.weight[H_GROW] = 0;
+	if (d->joins)
+		t.weight[H_FAULT] += 2;
 	t.weight[H_TRIAL] = t.weight[H_UPGRADE];
 	if (t.weight[H_DIE]) {
 		t.weight[H_REVIVE] = t.weight[H_DIE];
@@ -135,13 +137,17 @@ static void draw_guest(struct rng *r, const struct history *h, const struct hist
 		e->sector = 0;
 }
 
-static struct sim_fault draw_fault(struct rng *r)
+static struct sim_fault draw_fault(struct rng *r, bool joins)
 {
 	static const enum sim_fault_kind kinds[] = {
 		SIM_SYNC,        SIM_SYNC,       SIM_SYNC,           SIM_EIO,
 		SIM_ENOSPC,      SIM_ENOSPC,     SIM_EINTR,          SIM_EAGAIN,
 		SIM_SHORT_WRITE, SIM_SHORT_READ, SIM_TRUNCATE_SPACE, SIM_OPEN};
 
+	if (joins && rng_chance(r, 70))
+		return (struct sim_fault){rng_chance(r, 50) ? SIM_ENOSPC : SIM_RECORD,
+					  1 + (uint32_t)rng_below(r, 4),
+					  1 + (uint32_t)rng_below(r, 3)};
 	return (struct sim_fault){kinds[rng_below(r, sizeof kinds / sizeof *kinds)],
 				  1 + (uint32_t)rng_below(r, 4), 1 + (uint32_t)rng_below(r, 3)};
 }
@@ -175,7 +181,7 @@ static void draw(struct rng *r, struct history *h, const struct history_disk *d,
 		draw_place(r, h, d, t, e);
 		break;
 	case H_FAULT:
-		e->fault = draw_fault(r);
+		e->fault = draw_fault(r, d->joins);
 		break;
 	case H_TAMPER:
 		e->arg = (unsigned)rng_below(r, 2);
@@ -336,7 +342,7 @@ void history_words(const struct event *e, char *buf, size_t len)
 		snprintf(buf, len, "closed, and opened in mode %s", mode_word(e->arg));
 		break;
 	case H_COMMIT:
-		snprintf(buf, len, "the image in the middle is committed%s",
+		snprintf(buf, len, "an image is committed%s",
 			 e->check   ? "; until it is over"
 			 : e->other ? ", slowly"
 				    : "");

@@ -34,7 +34,7 @@ enum event_kind {
 	H_GROW,  /* the image is made larger */
 	H_REOPEN, /* closed, and opened in mode arg */
 	/* of a format that commits alone, so that the seeds of others stay as they are: */
-	H_COMMIT, /* the image in the middle goes into its parent; other: slowly */
+	H_COMMIT, /* an image goes into its parent; other: slowly */
 	H_QUERY,  /* somebody asks how far that is; other: and cancels it */
 	H_KINDS
 };
@@ -64,7 +64,7 @@ struct history {
 
 struct history_disk {
 	struct work_disk disk;
-	bool snapshot, grows, raw, commits;
+	bool snapshot, grows, raw, commits, joins;
 	bool never[H_KINDS]; /* events that are left out: others take their place */
 };
 

@@ -21,7 +21,8 @@ static uint64_t log_sectors(const struct format *f)
 
 void host_changed_add(struct template *t, const struct format *f)
 {
-	template_add_log(t, log_sectors(f));
+	if (!f->joins) /* which does not go together */
+		template_add_log(t, log_sectors(f));
 }
 
 static int file_of_log(const struct template *t)
@@ -59,7 +60,8 @@ static void on_given(const struct td_iop *op)
 {
 	int was;
 
-	if (op->op == TD_IO_CALL || op->file->fd == file_of_log(H.r->template) || !is_change(op))
+	if (op->op == TD_IO_CALL || op->file->fd == file_of_log(H.r->template) || !is_change(op) ||
+	    (unsigned)op->file->fd + 1 == H.sim.spared) /* a mirror's copy */
 		return;
 	was = process_lab();
 	if (!has_bits(op->off, op->len))

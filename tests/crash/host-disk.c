@@ -16,7 +16,8 @@
 
 static void spec_of(unsigned file, char *buf, size_t len)
 {
-	snprintf(buf, len, "%s:%s", H.r->format->type, H.r->template->name[file]);
+	snprintf(buf, len, "%s:%s", host_type_of(H.r->format, &H.sim.file[file].now),
+		 H.r->template->name[file]);
 }
 
 static int marker_of(int minor)
@@ -182,8 +183,13 @@ void host_do_close(struct vbd *v)
 void host_do_give(struct vbd *v)
 {
 	H.rc = vbd_give(v, &H.began, &H.err);
-	H.past = (struct vbd_past){
-		.paused = !v->going, .sectors = v->disk.sectors, .sticky = v->cache.sticky};
+	H.past = (struct vbd_past){.paused = !v->going,
+				   .sectors = v->disk.sectors,
+				   .sticky = v->cache.sticky,
+				   .mirror_failed = v->mirror_failed,
+				   .redirected = v->redirected,
+				   .handed = true};
+	host_commit_spec(v->spec);
 	if (vbd_job_now(v))
 		H.past.job = *vbd_job_now(v);
 }

@@ -39,6 +39,7 @@ static void answered(size_t i, int status)
 	H.outstanding--;
 	check_order(op, i);
 	host_changed_answered(op);
+	host_mirror_answered(i);
 	host_say("request %zu is answered: %d", i + 1, status);
 }
 

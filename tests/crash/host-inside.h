@@ -7,7 +7,8 @@
  *   host-guest.c    requests and answers, and what they are held to
  *   host-disk.c     the operations of a tapdisk on its disk
  *   host-changed.c   its log of changed blocks
- *   host-commit.c   a live commit
+ *   host-commit.c   a live commit;  host-mirror.c: its mirror
+ *   host-joined.c   a secondary that is a part of it
  *   host-tool.c     the toolstack;  host-move.c: its upgrades;  host-grow.c:
  *                   a larger image
  *   host-outside.c  what surrounds the linked programs
@@ -130,13 +131,29 @@ void host_changed_begin(void); /* before the disk is opened */
 void host_changed_answered(const struct gop *op);
 
 /* --- host-commit.c */
-void host_commit(bool slowly, bool wait);
+void host_commit_begin(void);            /* before the disk is opened */
+void host_commit_spec(const char *spec); /* what the disk stands on, as somebody has told */
+void host_commit_look(void);             /* has one left its disk paused? */
+void host_commit(const struct event *e);
 void host_query(bool cancel);
+
+/* --- host-mirror.c */
+void host_mirror_begin(void); /* before the disk is opened */
+void host_mirror_copy(void);
+void host_mirror_unpause(const struct event *e);
+void host_mirror_answered(size_t gop);
+void host_mirror_revived(const struct vbd *v);
+void host_mirror_end(void);
+
+/* --- host-joined.c */
+void host_joined_begin(void); /* before the disk is opened */
+void host_joined_end(void);   /* says whether its leaf was full */
 
 /* --- host-tool.c */
 bool host_excused(void);
 void host_refused(const char *what);
 void host_open_first(void);
+void host_list(void); /* tap-ctl list, while no other disk is there */
 void host_create(unsigned mode);
 void host_revive(bool check);
 void host_other(const struct event *e);

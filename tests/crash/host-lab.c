@@ -32,6 +32,7 @@
 #define SPIN     60 /* s of CPU time in one history, after which it spins */
 #define CUTS_MAX 64
 #define SHOWN    3
+#define SAMPLE   61 /* one of so many sectors is looked at, whether anybody has written it or not */
 
 struct lab {
 	const struct format *format;
@@ -127,7 +128,7 @@ struct exam {
 	const uint64_t *sector;
 	uint32_t *tag;
 	size_t n;
-	struct template template; /* with the leaf first */
+	struct template template; /* as it is; examine() has the leaf first */
 	struct left left;
 	int rc;
 };
@@ -161,11 +162,13 @@ static uint64_t sectors_at(const struct host_run *r, uint32_t at)
 static void examine(struct exam *e, uint32_t at, const struct pages *files, struct verdict *v)
 {
 	struct pages ordered[SIM_FILES];
-	char text[200];
+	struct template t = e->template;
+	unsigned leaf = host_leaf_at(e->r, at);
+	char text[200], name[sizeof t.name[0]];
 
 	v->rule = NULL;
 	L.cuts++;
-	if (host_check(e->r, at, e->r->leaf, files, text, sizeof text)) {
+	if (host_check(e->r, at, leaf, files, text, sizeof text)) {
 		blame(v, "I5", text);
 		return;
 	}
@@ -174,10 +177,17 @@ static void examine(struct exam *e, uint32_t at, const struct pages *files, stru
 		return;
 	}
 	memcpy(ordered, files, sizeof ordered);
-	ordered[0] = files[e->r->leaf];
-	ordered[e->r->leaf] = files[0];
+	for (unsigned i = 0; i < t.n; i++)
+		if (host_is_gone(e->r, i, at))
+			strcpy(t.name[i], "/sim/gone");
+	ordered[0] = files[leaf];
+	ordered[leaf] = files[0];
+	memcpy(name, t.name[0], sizeof name);
+	memcpy(t.name[0], t.name[leaf], sizeof name);
+	memcpy(t.name[leaf], name, sizeof name);
 	e->left = (struct left){.format = L.format,
-				.template = &e->template,
+				.template = &t,
+				.type = host_type_of(L.format, &files[leaf]),
 				.files = ordered,
 				.mode = L.mode,
 				.seed = e->r->guest.seed,
@@ -235,17 +245,34 @@ static struct fate draw_fate(const struct host_run *run, unsigned i)
 	return f;
 }
 
+/* Those, and some of all others. */
+static uint64_t *with_others(const uint64_t *sector, size_t *n)
+{
+	uint64_t *out = malloc((*n + L.format->sectors / SAMPLE + 1) * sizeof *out);
+	size_t i = 0, to = 0;
+
+	for (uint64_t s = 0; s < L.format->sectors; s += SAMPLE) {
+		while (i < *n && sector[i] < s)
+			out[to++] = sector[i++];
+		if (i == *n || sector[i] != s)
+			out[to++] = s;
+	}
+	while (i < *n)
+		out[to++] = sector[i++];
+	*n = to;
+	return out;
+}
+
 static void cut(struct host_run *r, unsigned ncuts)
 {
 	struct exam e = {.r = r, .judge = judge_new(&r->guest), .template = L.template};
-	char name[64];
+	uint64_t *more = NULL;
 	struct cut at[CUTS_MAX];
 	struct disk d;
 
-	memcpy(name, e.template.name[0], sizeof name);
-	memcpy(e.template.name[0], e.template.name[r->leaf], sizeof name);
-	memcpy(e.template.name[r->leaf], name, sizeof name);
 	e.sector = judge_sectors(e.judge, &e.n);
+	if (host_commits(L.format)) /* what nobody has written is moved as well */
+		e.sector = more = with_others(e.sector, &e.n);
 	e.tag = malloc((e.n + 1) * sizeof *e.tag);
 	for (unsigned i = 0; i < ncuts; i++)
 		at[i] = (struct cut){pick_cut(r, i), i};
@@ -271,6 +298,7 @@ static void cut(struct host_run *r, unsigned ncuts)
 	}
 	disk_free(&d);
 	free(e.tag);
+	free(more);
 	judge_free(e.judge);
 }
 
@@ -570,11 +598,15 @@ static struct history_disk describe(void)
 	struct history_disk d = {
 		.disk = {.sectors = L.format->sectors, .edge = L.format->edge, .extras = true},
 		.raw = !strcmp(L.format->type, "aio"),
-		.commits = L.format->commits};
+		.commits = L.format->commits != COMMITS_NONE,
+		.joins = L.format->joins != JOINS_NOT};
 
-	d.grows = d.raw && !L.format->blockdev && L.format->align == 512;
+	/* who closes such a disk opens it with a new leaf, and nobody else has its image */
+	d.never[H_CREATE] = d.never[H_OTHER] = d.never[H_LIST] = d.never[H_TAMPER] =
+		d.never[H_REOPEN] = d.joins;
+	d.grows = d.raw && !d.joins && !L.format->blockdev && L.format->align == 512;
 	for (unsigned k = 0; L.not &&k < H_KINDS; k++)
-		d.never[k] = named(L.not, history_kinds[k]);
+		d.never[k] |= named(L.not, history_kinds[k]);
 	for (unsigned i = 0; i < L.template.n; i++)
 		d.snapshot |= strstr(L.template.name[i], "/snap") != NULL;
 	return d;
@@ -609,6 +641,7 @@ int main(int argc, char **argv)
 	}
 	L.disk = describe();
 	host_changed_add(&L.template, L.format);
+	host_mirror_add(&L.template, L.format);
 	control_dir();
 	td_ctl_dir();
 	tzset();

@@ -128,6 +128,20 @@ void host_drop_clients(int of)
 		}
 }
 
+/* What its disk stands on, which a successor is told. */
+static void look_at_record(void)
+{
+	char path[4200];
+	json_t *rec;
+
+	if (!host_commits(H.r->format))
+		return;
+	td_ctl_disk_path(H.minor, path);
+	rec = json_load_file(path, 0, NULL);
+	host_commit_spec(json_string_value(json_object_get(rec, "args")));
+	json_decref(rec);
+}
+
 /* The process that serves is gone: its clients by NBD with it; a guest's rings stay. */
 static void lost_all(void)
 {
@@ -143,6 +157,8 @@ static void lost_all(void)
 	H.busy = H.working = H.starting = false;
 	H.die_in = 0;
 	H.dead = H.open;
+	if (H.dead)
+		look_at_record();
 	if (H.r->bad.rule)
 		return;
 	{
@@ -187,6 +203,7 @@ bool host_step(void)
 	if (H.serving == NOBODY)
 		return false;
 	host_call(step_main, NULL);
+	host_commit_look();
 	return H.serving != NOBODY && !H.life[H.serving]->idle;
 }
 
@@ -240,7 +257,7 @@ bool host_at_rest(void)
 
 bool host_drained(void)
 {
-	return !H.outstanding;
+	return !H.outstanding || (H.paused && host_commits(H.r->format));
 }
 
 static void fiber_main(void *arg)

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control/tap-ctl/tap-ctl.h"
+#include "control/tap-ctl/tap-ctl-rows.h"
 #include "lib/ctl-client.h"
 
 static struct vbd_options options_for(unsigned mode)
@@ -46,6 +46,7 @@ void host_refused(const char *what)
 
 void host_open_first(void)
 {
+	host_mirror_copy();
 	H.serving = host_new_process();
 	H.sim.who = (unsigned)H.serving;
 	if (!host_perform(host_do_open, "opening"))
@@ -73,11 +74,19 @@ static bool recorded(void)
 	return !td_ctl_disk_path(H.minor, path) && !access(path, F_OK);
 }
 
+void host_list(void)
+{
+	static const struct tc_rows none;
+
+	if (!host_alive() && !tc_dead_is_wanted(H.minor, &none))
+		tc_marker_sweep(H.minor);
+}
+
 void host_create(unsigned mode)
 {
 	if (host_alive() || !H.dead || H.h->rings || H.lost)
 		return;
-	tc_marker_sweep(H.minor, false);
+	host_list();
 	H.minor++;
 	H.want = options_for(mode);
 	H.want_spec = H.spec;
@@ -88,6 +97,10 @@ void host_revive(bool check)
 {
 	if (host_alive() || !H.dead || H.lost)
 		return;
+	if (H.r->format->joins && !recorded()) { /* that could not be written */
+		H.lost = true;
+		return;
+	}
 	if (!H.h->rings && !recorded()) {
 		host_create(
 			5); /* it was tidied away, or had just been closed: then nothing is lost */
@@ -104,6 +117,7 @@ void host_revive(bool check)
 		return;
 	}
 	H.r->n.revived++;
+	host_mirror_revived(H.life[H.serving]->v);
 	H.dead = false;
 	if (!H.between && H.paused != !H.life[H.serving]->v->leaf)
 		host_blame("I9", H.paused ? "a disk that was paused goes on after a death"
@@ -180,6 +194,8 @@ void host_unpause(const struct event *e)
 
 	if (!host_at_rest() || !H.paused)
 		return;
+	host_commit_spec(H.life[H.serving]->v->spec);
+	snap = H.spec;
 	/* nobody takes a snapshot of a disk that has failed */
 	for (unsigned i = 0; e->other && !H.sim.sync_failed && i < H.r->template->n; i++)
 		if (strstr(H.r->template->name[i], "/snap"))
@@ -188,6 +204,7 @@ void host_unpause(const struct event *e)
 	H.want_spec = snap;
 	if (H.h->rings && H.want.mode->advertise_flush && !H.opt.mode->advertise_flush)
 		H.want.mode = H.opt.mode; /* host_refused, and rightly */
+	host_mirror_unpause(e);
 	if (e->kind == H_UNPAUSE && e->after % 8 == 5)
 		host_grow_paused();
 	H.r->n.pauses++;
@@ -208,6 +225,7 @@ void host_reopen(unsigned mode)
 	if (H.sim.fault.kind == SIM_ENOSPC || H.sim.fault.kind == SIM_TRUNCATE_SPACE)
 		H.sim.fault.kind = SIM_NONE; /* who closes a disk that has no space is told that
 						something is lost, or not even that (unsafe) */
+	host_commit_spec(H.life[H.serving]->v->spec);
 	if (!host_perform(host_do_close, "closing"))
 		return;
 	H.open = false;

@@ -52,8 +52,7 @@ static void happen(const struct event *e)
 		host_other(e);
 		break;
 	case H_LIST:
-		if (!host_alive())
-			tc_marker_sweep(H.minor, false);
+		host_list();
 		break;
 	case H_TAMPER:
 		host_tamper(e->arg);
@@ -67,7 +66,7 @@ static void happen(const struct event *e)
 	case H_FAULT:
 		H.sim.fault = e->fault;
 		H.sim.ncalls = H.sim.nreads = H.sim.nwrites = H.sim.nsyncs = H.sim.nopens =
-			H.sim.nsizes = H.sim.ntruncates = 0;
+			H.sim.nsizes = H.sim.ntruncates = H.sim.nrecords = 0;
 		break;
 	case H_REOPEN:
 		host_reopen(e->arg);
@@ -76,7 +75,7 @@ static void happen(const struct event *e)
 		host_grow();
 		break;
 	case H_COMMIT:
-		host_commit(e->other, e->check);
+		host_commit(e);
 		break;
 	case H_QUERY:
 		host_query(e->other);
@@ -150,8 +149,11 @@ static void finale(void)
 	}
 	if (!host_alive() || H.paused || H.r->bad.rule)
 		return;
-	if (host_wait_for(host_drained, "the end"))
+	if (host_wait_for(host_drained, "the end")) {
 		host_verify();
+		host_mirror_end();
+	}
+	host_joined_end();
 }
 
 void host_run(struct host_run *r)
@@ -180,6 +182,9 @@ void host_run(struct host_run *r)
 	H.want = H.opt = (struct vbd_options){
 		.mode = td_cache_mode_find(r->mode), .unsafe = true, .key = r->template->key};
 	host_changed_begin();
+	host_commit_begin();
+	host_mirror_begin();
+	host_joined_begin();
 	host_open_first();
 	for (unsigned i = 0; i < h->n && !r->bad.rule; i++) {
 		char words[200];
@@ -229,7 +234,15 @@ void host_run_free(struct host_run *r)
 int host_check(const struct host_run *r, uint32_t at, unsigned leaf, const struct pages *files,
 	       char *text, size_t len)
 {
-	int rc = image_check(r->format->type, &files[leaf], text, len);
+	int rc = 0;
+
+	bool all = host_commits(r->format) || r->format->joins;
+
+	for (unsigned i = 0; all && i < r->template->n && !rc; i++)
+		if (!host_is_gone(r, i, at))
+			rc = image_check(host_type_of(r->format, &files[i]), &files[i], text, len);
+	if (!rc && !all)
+		rc = image_check(r->format->type, &files[leaf], text, len);
 
 	if (!rc && !leaf && !strcmp(r->format->type, "qcow2"))
 		rc = bitmap_check(&files[leaf], &r->guest, at, text, len);

@@ -17,6 +17,7 @@
 
 #define HOST_GROWN  4
 #define HOST_UNSAFE 16
+#define HOST_TURNS  64
 #define HOST_GROWS  64 /* sectors at a time; of a format: a MiB */
 
 struct host_run {
@@ -46,8 +47,17 @@ struct host_run {
 	unsigned ngrown, grows;     /* times; sectors each time */
 	bool logged;                /* a log of changed blocks was kept */
 	unsigned leaf;              /* the file that is the disk's, at the end */
+	/* of a format that commits any image: from which event on which file was the disk's */
+	struct {
+		uint32_t at;
+		unsigned leaf;
+	} turned[HOST_TURNS];
+	unsigned nturned;
+	uint32_t gone[SIM_FILES]; /* event at which it was removed; 0: it was not */
 	struct {
 		unsigned deaths, revived, upgrades, taken_back, pauses, refused, faults;
+		unsigned commits, committed; /* that were begun, and told as concluded */
+		unsigned mirrors;            /* that were whole at the end */
 	} n;
 	const char *last; /* what it was about to do when it last died */
 };
@@ -55,9 +65,19 @@ struct host_run {
 void host_init(void); /* once */
 /* Adds a log of changed blocks to a format's files. */
 void host_changed_add(struct template *t, const struct format *f);
+/* The image that has all of a disk whose secondary is a part of it, after a cut. */
+unsigned host_joined_leaf(const struct host_run *r);
+/* Adds the copy of a disk that is mirrored. */
+void host_mirror_add(struct template *t, const struct format *f);
 /* Looks at it, as a cut at that event has left it: 0, or text (I10). */
 int host_changed_check(const struct host_run *r, uint32_t at, const struct pages *files, char *text,
 		       size_t len);
+/* The file that is the disk's at that event; whether one has been removed by then; an image's type.
+ */
+unsigned host_leaf_at(const struct host_run *r, uint32_t at);
+bool host_is_gone(const struct host_run *r, unsigned file, uint32_t at);
+const char *host_type_of(const struct format *f, const struct pages *file);
+bool host_commits(const struct format *f); /* any image of its chain, also the leaf */
 void host_run(struct host_run *r);
 void host_run_free(struct host_run *r);
 /* was anything promised at that event, or before it for good? */

@@ -119,7 +119,7 @@ static void range(const char *text, uint64_t *from, uint64_t *to)
 
 static void parse_fault(const char *text)
 {
-	for (unsigned i = 1; i < SIM_KINDS; i++) {
+	for (unsigned i = 1; i < SIM_IMAGE_KINDS; i++) {
 		size_t n = strlen(fault_names[i]);
 
 		c.fault.times = 1;

@@ -47,6 +47,8 @@ tests_crash_hostlab_SOURCES = \
 	tests/crash/host-guest.c \
 	tests/crash/host-changed.c \
 	tests/crash/host-commit.c \
+	tests/crash/host-mirror.c \
+	tests/crash/host-joined.c \
 	tests/crash/host-disk.c \
 	tests/crash/host-tool.c \
 	tests/crash/host-move.c \
@@ -144,8 +146,13 @@ CRASH_UNITS = \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
 	tests/unit/test-leaf-cache \
+	tests/unit/test-commit \
+	tests/unit/test-mirror \
+	tests/unit/test-qcow-relink \
 	tests/unit/test-blkif-limit \
 	tests/unit/test-blkif-memory \
+	tests/unit/test-blkif-poll \
+	tests/unit/test-blkif-window \
 	tests/unit/test-lane \
 	tests/unit/test-redo-format \
 	tests/unit/test-io \
@@ -153,17 +160,23 @@ CRASH_UNITS = \
 	tests/unit/test-settle \
 	tests/unit/test-inflight \
 	tests/unit/test-vbd-left \
+	tests/unit/test-vbd-record \
+	tests/unit/test-server \
 	tests/unit/test-vbd-pause \
+	tests/unit/test-vbd-commit \
 	tests/unit/test-vbd \
 	tests/unit/test-nbd \
+	tests/unit/test-nbd-chunk \
 	tests/unit/test-align \
 	tests/unit/test-nbd-left \
-	tests/unit/test-nbd-again
+	tests/unit/test-nbd-again \
+	tests/unit/test-opener \
+	tests/unit/test-sandbox
 endif
 
 # BUGS=NAME or BUGS='--sample 8'
 .PHONY: check-crash-bugs
-check-crash-bugs: tests/crash/crashlab tests/crash/hostlab $(CRASH_UNITS)
+check-crash-bugs: tests/crash/crashlab tests/crash/hostlab tests/crash/killlab $(CRASH_UNITS)
 	@$(CRASH_ENV) python3 '$(abs_top_srcdir)/tests/crash/plant' $(BUGS)
 clean-local: clean-crash
 .PHONY: clean-crash

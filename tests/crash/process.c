@@ -36,6 +36,7 @@ static LAB struct process procs[PROCESSES] = {{0}};
 static LAB int current = NOBODY, loaded = NOBODY;
 static LAB jmp_buf *out = NULL;
 LAB void (*process_called)(const char *what) = NULL;
+LAB int (*process_refuses)(const char *path) = NULL;
 
 static void called(const char *what)
 {
@@ -336,7 +337,14 @@ void process_bell(int fd, void (*rung)(void *arg), void *arg)
 
 static int open_at(int dir, const char *path, int flags, mode_t mode)
 {
+	int err;
+
 	called("open");
+	err = current != NOBODY && process_refuses && flags & O_CREAT ? process_refuses(path) : 0;
+	if (err) {
+		errno = err;
+		return -1;
+	}
 	return opened((int)syscall(SYS_openat, dir, path, flags, mode));
 }
 

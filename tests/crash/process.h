@@ -45,6 +45,9 @@ void process_back(int was);
  */
 extern void (*process_called)(const char *what);
 
+/* Can it make that file?  0, or an errno. */
+extern int (*process_refuses)(const char *path);
+
 /* What is written to descriptor fd, or to a copy of it, is told and goes nowhere. */
 void process_bell(int fd, void (*rung)(void *arg), void *arg);
 

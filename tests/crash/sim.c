@@ -173,7 +173,10 @@ static int fault_of(struct sim *s, const struct td_iop *op)
 {
 	bool read = op->op == TD_IO_READ, write = op->op == TD_IO_WRITE,
 	     sync = op->op == TD_IO_SYNC;
+	bool space = s->fault.kind == SIM_ENOSPC || s->fault.kind == SIM_RECORD;
 
+	if (space && s->fills && s->fills != (unsigned)op->file->fd + 1)
+		return 0;
 	s->ncalls++;
 	s->nreads += read;
 	s->nwrites += write;
@@ -184,6 +187,7 @@ static int fault_of(struct sim *s, const struct td_iop *op)
 	case SIM_ESTALE:
 		return is_due(s, s->ncalls) ? -ESTALE : 0;
 	case SIM_ENOSPC:
+	case SIM_RECORD:
 		return write && is_due(s, s->nwrites) ? -ENOSPC : 0;
 	case SIM_EINTR:
 		return is_due(s, s->ncalls) ? -EINTR : 0;
@@ -252,8 +256,11 @@ static long outcome(struct sim *s, struct td_iop *op)
 	long res;
 
 	if (fault < 0) {
-		s->hard |= !is_hidden(op, fault) && fault != -ENOSPC;
-		s->sync_failed |= op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && durable(op));
+		bool ours = (unsigned)op->file->fd + 1 != s->spared;
+
+		s->hard |= ours && !is_hidden(op, fault) && fault != -ENOSPC;
+		s->sync_failed |=
+			ours && (op->op == TD_IO_SYNC || (op->op == TD_IO_WRITE && durable(op)));
 		if (op->op == TD_IO_WRITE)
 			fail_write(s, op, fault);
 		else
@@ -308,6 +315,15 @@ void sim_death(struct sim *s, unsigned who, bool working)
 			s->log->op[op->cb.align].transient = true; /* it has not been looked at */
 	}
 	s->nrunning = 0;
+}
+
+bool sim_no_record(struct sim *s)
+{
+	if (s->fault.kind != SIM_RECORD || s->nrecords == s->fault.times)
+		return false;
+	s->nrecords++;
+	s->nfired++;
+	return true;
 }
 
 bool sim_no_space(const struct sim *s)
@@ -401,6 +417,8 @@ static int sim_open(struct td_io *io, const char *path, unsigned flags, int *fd,
 		f->beneath[s->who] |= flags & TD_FILE_BENEATH;
 		f->claimed[s->who] |= flags & TD_FILE_CLAIM && flags & TD_FILE_BENEATH;
 		*fd = (int)i;
+		if (s->opened && !reader && !(flags & TD_FILE_BENEATH))
+			s->opened(i);
 		return 0;
 	}
 	return td_fail(err, ENOENT, "cannot open %s: %s", path, strerror(ENOENT));

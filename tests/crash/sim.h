@@ -30,6 +30,8 @@ enum sim_fault_kind {
 	SIM_SIZE,
 	SIM_TRUNCATE,
 	SIM_TRUNCATE_SPACE,
+	SIM_IMAGE_KINDS, /* those of a process without records */
+	SIM_RECORD = SIM_IMAGE_KINDS,
 	SIM_KINDS
 };
 
@@ -59,13 +61,16 @@ struct sim {
 	struct rng rng;
 	unsigned who;                           /* the process that runs */
 	void (*given)(const struct td_iop *op); /* it has got one; or NULL */
+	void (*opened)(unsigned file);          /* one is open for writing, as itself; or NULL */
 	void (*event)(const char *what); /* something is about to happen, which the process need not
 					    live to see; or NULL */
 
 	struct sim_fault fault;
-	uint32_t ncalls, nreads, nwrites, nsyncs, nopens, nsizes, ntruncates;
+	uint32_t ncalls, nreads, nwrites, nsyncs, nopens, nsizes, ntruncates, nrecords;
+	unsigned fills;   /* the file, from 1 on, that alone becomes full; 0: any */
 	unsigned nfired;  /* faults that happened */
 	bool sync_failed; /* and what it was to make durable is in doubt */
+	unsigned spared;  /* a file, from 1 on, whose failures are nobody's; 0: none */
 	bool hard;        /* one of them cannot be hidden from the guest */
 
 	struct td_list queued, running; /* td_iop.link; before and after the commit */
@@ -86,6 +91,9 @@ struct td_io *sim_engine(struct sim *s, struct ev_loop *loop);
  * one's; of it, each is done yet or never. An fdatasync that is done is one that did well.
  */
 void sim_death(struct sim *s, unsigned who, bool working);
+
+/* A record is to be written: can it not be?  Of SIM_RECORD, by which a file is full as well. */
+bool sim_no_record(struct sim *s);
 
 /* Was there no space for something? */
 bool sim_no_space(const struct sim *s);

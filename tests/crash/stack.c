@@ -484,7 +484,8 @@ static void reopen_main(void *arg)
 	struct td_image *leaf;
 	char spec[128];
 
-	snprintf(spec, sizeof spec, "%s:%s", l->format->type, l->template->name[0]);
+	snprintf(spec, sizeof spec, "%s:%s", l->type ? l->type : l->format->type,
+		 l->template->name[0]);
 	o->rc = chain_open(
 		spec,
 		&(struct td_how){.flags = td_cache_mode_find(l->mode)->file_flags & TD_FILE_DIRECT,

@@ -41,7 +41,8 @@ struct left {
 	const struct template *template; /* names */
 	const struct pages *files;
 	const char *mode;
-	uint64_t seed; /* of the data, and of the order of completions */
+	const char *type; /* the leaf's; NULL: the format's */
+	uint64_t seed;    /* of the data, and of the order of completions */
 	uint64_t sectors;
 	const uint64_t *sector; /* which to read, ascending */
 	size_t n;

@@ -12,36 +12,36 @@
  * NAME.hex has inputs in hexadecimal, one a line; any other is one.  Exit status 0: nothing was
  * found.
  *
- * A report: a crash, a sanitizer's complaint, a target's own assertion, an input that takes longer
- * than PATIENCE, a process larger than MEMORY, a leak (where LeakSanitizer is there).
+ * A report: a crash, a sanitizer's complaint, a target's own assertion, an input that uses the
+ * processor for PATIENCE or waits for ten times as long, a process larger than ENDS_MEMORY, a leak
+ * (where LeakSanitizer is there).
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "lib/bytes.h"
+#include "tests/fuzz/ends.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/mutate.h"
 
-#define KEPT_MAX 4096       /* inputs in memory */
-#define PATIENCE 60         /* s for an input, beside other programs: one that takes longer hangs */
-#define MEMORY   (2u << 20) /* KiB: more than what a sanitizer holds back of freed memory */
-#define WINDOW   8192       /* inputs between looks for leaks, */
-#define FIRST    512        /* and at first: most leak soon */
+#define KEPT_MAX 4096 /* inputs in memory */
+#define PATIENCE 60   /* s of the processor */
+#define WINDOW   8192 /* inputs between looks for leaks, */
+#define FIRST    512  /* and at first: most leak soon */
 
 uint64_t fuzz_count;
 static struct fuzz_input kept[KEPT_MAX];
 static unsigned nkept;
 static const char *reports = ".", *program;
-static struct fuzz_input now; /* what runs; data NULL: nothing does */
-static volatile sig_atomic_t patience;
+static struct fuzz_input now;          /* what runs; data NULL: nothing does */
+static volatile sig_atomic_t patience; /* s */
+static volatile time_t began;          /* s of the processor */
 static int spare; /* a descriptor for the report of one that has used up all others */
 
 /* --- coverage --- */
@@ -114,67 +114,26 @@ static void write_report(void)
 	now.data = NULL;
 }
 
-static void on_signal(int sig)
+static time_t processor(void)
 {
-	write_report();
-	signal(sig, SIG_DFL);
-	raise(sig);
+	struct timespec t;
+
+	return clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) ? 0 : t.tv_sec;
 }
 
-static void on_second(int sig)
+static void on_second(void)
 {
-	if (!now.data || --patience)
+	if (!now.data || (--patience && processor() - began < PATIENCE))
 		return;
 	fprintf(stderr, "%s: an input takes longer than %d s\n", fuzz_name, PATIENCE);
 	abort();
 }
 
-#ifdef TD_SANITIZED
-/* UBSan's runtime is another than ASan's, and knows of no callback: it aborts. */
-const char *__ubsan_default_options(void);
-const char *__ubsan_default_options(void)
-{
-	return "abort_on_error=1:print_stacktrace=1";
-}
-
-/* an input of 64 KiB is no reason to take so much at once */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-	return "max_allocation_size_mb=512:detect_leaks=1";
-}
-
-void __sanitizer_set_death_callback(void (*fn)(void));
-int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
-#endif
-
-static bool leaks(void)
-{
-#ifdef TD_SANITIZED
-	return __lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check();
-#else
-	return false;
-#endif
-}
-
 static void watch_out(void)
 {
-	struct itimerval second = {{1, 0}, {1, 0}};
-	struct sigaction sa = {.sa_handler = on_second, .sa_flags = SA_RESTART};
-
 	spare = open("/dev/null", O_RDONLY);
-	sigaction(SIGALRM, &sa, NULL);
-	setitimer(ITIMER_REAL, &second, NULL);
-	signal(SIGABRT, on_signal);
-	signal(SIGPIPE, SIG_IGN);
-#ifdef TD_SANITIZED
-	__sanitizer_set_death_callback(write_report); /* which has the other signals */
-#else
-	signal(SIGSEGV, on_signal);
-	signal(SIGBUS, on_signal);
-	signal(SIGFPE, on_signal);
-#endif
-	atexit(write_report); /* a test's helper that failed ends by exit() */
+	ends_watch(write_report);
+	ends_each_second(on_second);
 }
 
 /* --- inputs --- */
@@ -197,16 +156,13 @@ static void keep(const uint8_t *data, size_t size)
 static void run_one(const uint8_t *data, size_t size)
 {
 	static struct fuzz_input own;
-	struct rusage u;
 
 	copy(&own, data, size);
-	patience = PATIENCE;
+	patience = 10 * PATIENCE;
+	began = processor();
 	now = own;
 	fuzz_one(own.data, own.size);
-	if (!getrusage(RUSAGE_SELF, &u) && u.ru_maxrss > MEMORY) {
-		fprintf(stderr, "%s: the process has %ld MiB\n", fuzz_name, u.ru_maxrss >> 10);
-		abort();
-	}
+	ends_check_size(fuzz_name);
 	now.data = NULL;
 }
 
@@ -216,11 +172,11 @@ static unsigned nwindow, window_size = FIRST;
 /* A leak is seen long after the input that it comes from. */
 static void look_for_leaks(void)
 {
-	if (leaks()) {
+	if (ends_leaks()) {
 		for (unsigned i = 0; i < nwindow; i++) {
 			run_one(window[i].data, window[i].size);
 			now = window[i];
-			if (leaks())
+			if (ends_leaks())
 				abort();
 		}
 		fprintf(stderr, "%s: none of the last %u inputs leaks again\n", fuzz_name, nwindow);

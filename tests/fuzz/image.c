@@ -23,8 +23,8 @@ void image_start(void)
 	memset(mem, 0xab, MIB);
 	loop = ev_loop_new(EVFLAG_AUTO);
 	fault_io_new(&fio, loop, 512, 512);
-	fio.grows = true;
-	fio.most = 8 * MIB; /* beside what the input has */
+	fio.grows = fio.lazy = true;
+	fio.most = 64 * MIB; /* a VHD grows by 32 */
 }
 
 /* One store for all inputs: making it costs more than an input does. */
@@ -229,16 +229,17 @@ static void make_one(void *arg)
 size_t image_seed(void (*make)(struct td_io *io, unsigned n), unsigned n, uint8_t *out)
 {
 	struct seeding s = {make, n};
-	size_t size;
+	size_t size, held;
 
 	fault_io_file(&fio, IMAGE_PARENT, MIB);
 	fault_io_file(&fio, IMAGE_PATH, 0);
 	on_fiber(loop, make_one, &s);
 	size = fio.file[1].size < FUZZ_SIZE_MAX - IMAGE_HEAD ? fio.file[1].size
 							     : FUZZ_SIZE_MAX - IMAGE_HEAD;
-	memset(out, 0, IMAGE_HEAD);
+	held = fio.file[1].held < size ? fio.file[1].held : size;
+	memset(out, 0, IMAGE_HEAD + size);
 	out[0] = (uint8_t)n;
-	memcpy(out + IMAGE_HEAD, fio.file[1].data, size);
+	memcpy(out + IMAGE_HEAD, fio.file[1].data, held);
 	store_empty();
 	return IMAGE_HEAD + size;
 }

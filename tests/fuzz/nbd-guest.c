@@ -86,6 +86,8 @@ size_t client_option(uint32_t o, const uint8_t *data, uint32_t len, uint8_t *to)
 	asking = true;
 	if (o == NBD_OPT_EXPORT_NAME)
 		phase = WAITS_EXPORT;
+	if (o == NBD_OPT_SET_META_CONTEXT)
+		allocation = false; /* what an earlier one has selected is so no more */
 	memcpy(nbd_put32(nbd_put32(nbd_put64(to, NBD_OPTION_MAGIC), o), len), data, len);
 	return NBD_OPTION_SIZE + len;
 }
@@ -186,9 +188,6 @@ static size_t hear_option(void)
 	FUZZ_ASSERT(len <= 16384);
 	if (have < NBD_ANSWER_SIZE + len)
 		return 0;
-	if (option == NBD_OPT_SET_META_CONTEXT && type != NBD_REP_META_CONTEXT &&
-	    (type & NBD_REP_ERROR))
-		allocation = false;
 	if (type == NBD_REP_META_CONTEXT && option == NBD_OPT_SET_META_CONTEXT)
 		allocation = true;
 	if (type == NBD_REP_INFO && len == 12 && !nbd_get16(buf + 20))

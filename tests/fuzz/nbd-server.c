@@ -357,6 +357,17 @@ static void settle(void)
 	FUZZ_ASSERT(td_list_empty(&n->conns));
 }
 
+/* A client keeps to the protocol, however slow the host is. */
+static void without_patience(void)
+{
+	td_list_each (l, &n->conns) {
+		struct nbd_conn *c = td_entry(l, struct nbd_conn, link);
+
+		ev_timer_stop(loop, &c->patience);
+		c->patience.repeat = 0;
+	}
+}
+
 int fuzz_one(const uint8_t *data, size_t size)
 {
 	struct fuzz_in in = {data, size};
@@ -378,7 +389,8 @@ int fuzz_one(const uint8_t *data, size_t size)
 	client_begin(fd, &disk, who & OLDSTYLE);
 	if (img.at_once_err)
 		client_failed();
-	nbd_conn_new(n, pair[1], who & OLDSTYLE);
+	nbd_conn_new(n, pair[1], &(struct nbd_manner){.oldstyle = who & OLDSTYLE});
+	without_patience();
 	turns(2);
 	hear();
 	if (!(who & OLDSTYLE))

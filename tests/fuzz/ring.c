@@ -63,7 +63,8 @@ static uint32_t rnd(uint32_t below)
 
 static struct fuzz_in *scribbles; /* the bytes that ring and pages are changed to */
 static unsigned scribbled;
-static bool scribbling; /* atomic: threads do it now */
+static bool scribbling;  /* atomic: threads do it now */
+static unsigned at_work; /* threads that are; atomic */
 
 /* Beside each copy: whatever the consumer reads twice is another the second time. */
 static void scribble(void)
@@ -84,17 +85,32 @@ static void *scribbler(void *arg)
 	volatile char *bytes = g.ring.bytes, *page = g.mem[0];
 
 	for (;;) {
+		bool now;
+
 		if (!__atomic_load_n(&scribbling, __ATOMIC_RELAXED)) {
 			sched_yield();
 			continue;
 		}
-		n ^= n << 13, n ^= n >> 7, n ^= n << 17;
-		if (n & 3)
-			bytes[64 + (n >> 8) % (sizeof g.ring.bytes - 64)] = (char)(n >> 40);
-		else
-			page[(n >> 8) % (DATA_PAGES * 4096)] = (char)(n >> 40);
+		__atomic_add_fetch(&at_work, 1, __ATOMIC_SEQ_CST);
+		now = __atomic_load_n(&scribbling, __ATOMIC_SEQ_CST);
+		for (int i = 0; now && i < 16; i++) {
+			n ^= n << 13, n ^= n >> 7, n ^= n << 17;
+			if (n & 3)
+				bytes[64 + (n >> 8) % (sizeof g.ring.bytes - 64)] = (char)(n >> 40);
+			else
+				page[(n >> 8) % (DATA_PAGES * 4096)] = (char)(n >> 40);
+		}
+		__atomic_sub_fetch(&at_work, 1, __ATOMIC_SEQ_CST);
 	}
 	return NULL;
+}
+
+/* None goes on into the next input, whose guest may be another, when it gets its time late. */
+static void let_scribble(bool on)
+{
+	__atomic_store_n(&scribbling, on, __ATOMIC_SEQ_CST);
+	while (!on && __atomic_load_n(&at_work, __ATOMIC_SEQ_CST))
+		sched_yield();
 }
 
 static void start_scribblers(void)
@@ -459,7 +475,7 @@ static void end_tame(void)
 static void end_wild(void)
 {
 	g.on_copy = NULL;
-	__atomic_store_n(&scribbling, false, __ATOMIC_RELAXED);
+	let_scribble(false);
 	blkif_hold(ring);
 	settle();
 }
@@ -486,7 +502,7 @@ int fuzz_one(const uint8_t *data, size_t size)
 	begin_ring((enum blkif_abi)(head % 3), 1u << head / 3 % (BLKIF_MAX_RING_ORDER + 1));
 	scribbles = &in;
 	scribbled = next_page = 0;
-	__atomic_store_n(&scribbling, wild, __ATOMIC_RELAXED);
+	let_scribble(wild);
 	while (in.left && !blkif_is_broken(ring))
 		step(&in);
 	img.at_once_err = 0;

@@ -7,7 +7,7 @@ sanitized=
 grep -q '^#define TD_SANITIZED 1' "$top_builddir/config.h" && sanitized=yes
 export TMPDIR=$WORK
 
-for t in ring vhd qcow2 qcow luks nbd-server nbd-client control xenstore; do
+for t in ring vhd qcow2 qcow luks nbd-server nbd-client nbd-again words control opener xenstore; do
 	[ -x "$fuzz/$t" ] || continue # xenstore: this build has no tapback
 	"$fuzz/$t" -h 2>&1 | grep -q '^usage: .*\[-n INPUTS\]' || skip "this build's fuzzers are libFuzzer's"
 	kept=$top_srcdir/tests/fuzz/corpus/$t.hex
@@ -17,6 +17,17 @@ for t in ring vhd qcow2 qcow luks nbd-server nbd-client control xenstore; do
 	is "$t" "$RC" 0
 	has "$t" "$OUT" "no report"
 done
+
+count() # TARGET COUNT: one of those that count
+{
+	run "$fuzz/$1" -s 1 -n "$2"
+	[ "$RC" = 0 ] || tail -n 40 <<<"$ERR" >&2
+	is "$1" "$RC" 0
+	has "$1" "$OUT" "no report"
+}
+count bulk-ring 200000
+count bulk-lane 5000
+count bulk-image 1000
 
 if command -v python3 >/dev/null; then
 	run env SRC="$top_srcdir" python3 -B "$top_srcdir/tests/fuzz/plant" --fits

@@ -54,6 +54,14 @@ try() # PARAMS PATH KEY=VALUE...
 	expect 0 script $D add
 	is "row of $p" "$(tap_ctl list)" "pid=$(get $B/pid) minor=$(get $B/minor) state=0 args=aio:$path"
 }
+# an NBD server's URI, with and without the type that libxl puts in front
+for p in "nbd+unix:///a?socket=$WORK/none" "aio:nbd://127.0.0.1:1/a" "cache=none:nbd://127.0.0.1:1/a"; do
+	xenstore-rm $B
+	disk $D "params=$p"
+	expect 1 script $D add
+	has "$p" "$(get "$B/hotplug-error")" "cannot connect to an NBD server at"
+	nothing_left
+done
 try "$img" "$img" cache=$mode
 expect 0 script $D remove
 try "raw:$img" "$img" cache=writeback
@@ -72,8 +80,9 @@ try "unsafe=yes:cache=unsafe:$img" "$img"
 expect 0 script $D remove
 try "$img" "$img" cache=unsafe unsafe=1
 expect 0 script $D remove
-try "limit-bytes=20M:cache=$mode:$img" "$img" limit-iops-write=300 limit-burst=500
+try "limit-bytes=20M:mirror-timeout=9:cache=$mode:$img" "$img" limit-iops-write=300 limit-burst=500
 is "limits" "$(tap_ctl limit -p "$(get $B/pid)" -m "$(get $B/minor)" | tr '\n' ' ')" "limit-iops-write=300 limit-bytes=20971520 limit-burst=500 "
+has "mirror-timeout" "$(cat "$TAPDISK_CONTROL_DIR/disk$(get $B/minor)")" '"mirror-timeout=9"'
 expect 0 script $D remove
 nothing_left
 

@@ -312,4 +312,16 @@ stop
 expect 22 tap_ctl commit -p 1 -m 1
 expect 22 tap_ctl commit -p 1 -m 1 -a x -r 5x
 
+# a leaf that its guest writes all over, and never rests
+chain
+"$top_builddir/tests/support/tdguest" "$pid" "$minor" load 100000000 8 >said3 2>&1 &
+load=$!
+at_exit "kill $load 2>/dev/null; :"
+expect 0 timeout 120 "$top_builddir/bin/tap-ctl" commit -p "$pid" -m "$minor" -a "$WORK/tops.qcow2" -w
+has "the end beneath a busy guest" "$OUT" "Commit status 'concluded'"
+kill -TERM $load
+wait $load || fail "the guest that never rests: $(tail -2 said3)"
+stop
+sound mids
+
 exit 0

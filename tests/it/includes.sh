@@ -38,7 +38,7 @@ level() {
 	tapdisk/blkif/* | tapdisk/nbd/*) echo 4 ;; # of one level, and strangers
 	tapdisk/cache/*) echo 3 ;;
 	tapdisk/queue.*) echo 2 ;;
-	tapdisk/stats/* | tapdisk/chain.* | tapdisk/options.* | tapdisk/sandbox.*) echo 1 ;;
+	tapdisk/stats/* | tapdisk/chain.* | tapdisk/options.* | tapdisk/sandbox/*) echo 1 ;;
 	*) echo 0 ;;
 	esac
 }
@@ -52,7 +52,7 @@ room() {
 }
 
 # A family's inside is its own folder's.
-private='tapdisk/(blkif/blkif-ring|nbd/nbd-conn|cache/cache-inside|vbd/vbd-inside|ctl/ctl-ops)\.h|drivers/(vhd/vhd|qcow/qcow|qcow/qcow-checking|qcow/qcow-refcount|nbd/nbd|rbd/rbd)\.h'
+private='tapdisk/(blkif/blkif-ring|nbd/nbd-conn|cache/cache-inside|mirror/mirror-inside|sandbox/sandbox-inside|vbd/vbd-(inside|commit)|ctl/ctl-ops)\.h|drivers/(vhd/vhd|qcow/qcow|qcow/qcow-checking|qcow/qcow-refcount|nbd/nbd|rbd/rbd)\.h'
 
 # breaches: reads pairs, and prints those that break a rule
 breaches() {

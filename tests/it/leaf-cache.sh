@@ -43,7 +43,12 @@ start -a "vhd:$WORK/rc.vhdcache" -r -D
 rc=$minor
 start -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -r
 leaf=$minor
-is "the child's images" "$(figures "$leaf")" "0 0 vhd,lc,nbd $TAPDISK_CONTROL_DIR/nbd$(pid_of "$rc").$rc 0"
+is "the child's images" "$(figures "$leaf")" "0 0 vhd,lc,nbd $TAPDISK_CONTROL_DIR/nbd-ro$(pid_of "$rc").$rc 0"
+# which is the shared image's cache, and written by its own tapdisk: not by whoever reads it
+if command -v nbdinfo >/dev/null; then
+	expect 0 nbdinfo --is read-only "nbd+unix:///?socket=$TAPDISK_CONTROL_DIR/nbd-ro$(pid_of "$rc").$rc"
+	expect 2 nbdinfo --is read-only "nbd+unix:///?socket=$TAPDISK_CONTROL_DIR/nbd$(pid_of "$rc").$rc"
+fi
 expect 0 guest verify 0 262144 1
 is "all of it is missing at first" "$(figures "$leaf" | cut -d' ' -f1-2)" "0 512"
 until_true 10 kept "$leaf" 512

@@ -21,12 +21,17 @@ IT_TESTS += \
 	tests/it/commit.sh \
 	tests/it/commit-claim.sh \
 	tests/it/commit-death.sh \
+	tests/it/commit-kinds.sh \
 	tests/it/redo.sh \
 	tests/it/flush-unknown.sh
 IT_TESTS += \
 	tests/it/queues.sh \
 	tests/it/reach.sh \
 	tests/it/sandbox.sh \
+	tests/it/sandbox-user.sh \
+	tests/it/opener-stopped.sh \
+	tests/it/opener-asked.sh \
+	tests/it/secondary.sh \
 	tests/it/two-primaries.sh \
 	tests/it/audit.sh \
 	tests/it/disk-words.sh
@@ -40,6 +45,7 @@ IT_TESTS += \
 	tests/it/tapback-restart.sh \
 	tests/it/log-stuck.sh \
 	tests/it/tapback-share.sh \
+	tests/it/tapback-limit.sh \
 	tests/it/tapback-moved.sh \
 	tests/it/tapback-hangs.sh \
 	tests/it/tapback-storm.sh \
@@ -52,12 +58,6 @@ IT_TESTS += \
 	tests/it/readme.sh
 
 include tests/it/nbd.mk
-# who may include whom
-IT_TESTS += \
-	tests/it/includes.sh \
-	tests/it/circles.sh \
-	tests/it/names.sh \
-	tests/it/libc.sh
 EXTRA_DIST += \
 	tests/support/circles \
 	tests/support/names
@@ -75,6 +75,7 @@ IT_TESTS += \
 	tests/it/mirror-foreign.sh \
 	tests/it/mirror-truth.sh \
 	tests/it/sm-migrate.sh \
+	tests/it/sm-migrate-faults.sh \
 	tests/it/tap-ctl-top.sh \
 	tests/it/tap-ctl-metrics.sh
 
@@ -129,8 +130,6 @@ IT_TESTS += \
 	tests/it/redo-failed.sh \
 	tests/it/redo-changed.sh
 
-# what is said of the programs, against the programs
-IT_TESTS += tests/it/man.sh tests/it/completion.sh
 # VHDs under a tapdisk
 IT_TESTS += tests/it/vhd.sh
 EXTRA_DIST += \
@@ -138,22 +137,34 @@ EXTRA_DIST += \
 	tests/it/vhd_hand.py \
 	tests/it/vhd-lib-judge.js
 IT_TESTS += tests/it/judge-syncs.sh
-# every script of ours
-IT_TESTS += tests/it/shellcheck.sh
 EXTRA_DIST += .shellcheckrc
-# the benches' report
-IT_TESTS += tests/it/bench-report.sh
 # what the units leave
 IT_TESTS += tests/it/units.sh
 # fibers, seen by gdb
 IT_TESTS += tests/it/gdb-fibers.sh
 EXTRA_DIST += tests/support/fibers.py
-# the formatter's file is true
-IT_TESTS += tests/it/format.sh
-# numbered rules, and their index
-IT_TESTS += tests/it/rules.sh
-# each source has its line in HACKING
-IT_TESTS += tests/it/map.sh
+
+# What reads the sources, the pages and the scripts: once, in a build without sanitizers.
+FORM_TESTS = \
+	tests/it/includes.sh \
+	tests/it/circles.sh \
+	tests/it/names.sh \
+	tests/it/clock.sh \
+	tests/it/libc.sh \
+	tests/it/man.sh \
+	tests/it/completion.sh \
+	tests/it/shellcheck.sh \
+	tests/it/bench-report.sh \
+	tests/it/format.sh \
+	tests/it/rules.sh \
+	tests/it/map.sh
+if !SANITIZERS
+TESTS += $(FORM_TESTS)
+endif
+EXTRA_DIST += $(FORM_TESTS)
+.PHONY: check-form
+check-form:
+	$(MAKE) $(AM_MAKEFLAGS) check-TESTS check_PROGRAMS= check_SCRIPTS= TESTS="$(FORM_TESTS)"
 
 TESTS += $(IT_TESTS)
 EXTRA_DIST += $(IT_TESTS)

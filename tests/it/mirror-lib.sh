@@ -3,7 +3,7 @@
 #
 #   disk A ARG...             makes a disk, as tap-ctl create
 #   guest A ARG...            tdguest on it
-#   load A                    a guest at work in the background, until load_end
+#   load A [DEPTH [FILE]]     a guest at work in the background, until load_end; FILE: as tdguest has it
 #   stat_of A KEY             a number of `tap-ctl stats'
 #   between A B NAME          a connection from A's tapdisk, for nbd:NAME, to B's disk, oldstyle
 #   mirror A SPEC [ARG...]    pause, and unpause -2 SPEC
@@ -46,7 +46,7 @@ load()
 {
 	local p=PID_$1 m=MINOR_$1
 
-	"$top_builddir/tests/support/tdguest" "${!p}" "${!m}" load 100000 "${2:-16}" >"$WORK/load.out" 2>&1 &
+	"$top_builddir/tests/support/tdguest" "${!p}" "${!m}" load 100000 "${2:-16}" ${3:+"$3"} >"$WORK/load.out" 2>&1 &
 	LOAD=$!
 	at_exit "kill -KILL $LOAD 2>/dev/null"
 }

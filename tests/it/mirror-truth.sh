@@ -36,6 +36,56 @@ failed a 1 || fail "another server is taken for the one that has the data"
 drop a
 server_end
 
+# --- nor one that is another after a pause, be it in another tapdisk; itself it is
+server noflush
+new a
+disk a -a "aio:$WORK/a" -2 "nbd:$WORK/s"
+expect 0 guest a write 0 4096 1
+expect 0 of a pause
+expect 0 of a unpause
+failed a 0 || fail "the same server after a pause: $(of a stats)"
+expect 0 tap_ctl upgrade -p "$PID_a"
+find_pid a
+failed a 0 || fail "the same server after an upgrade: $(of a stats)"
+expect 0 guest a write 4096 4096 2
+expect 0 of a pause
+kill -KILL "$PID_a"
+until_true 10 gone "$PID_a"
+expect 0 tap_ctl revive -m "$MINOR_a"
+find_pid a
+expect 0 of a unpause
+failed a 0 || fail "the same server after a death: $(of a stats)"
+expect 0 of a pause
+server_end
+server noflush
+expect 0 of a unpause
+failed a 1 || fail "a server that was started anew in a pause is taken for the one that has the data"
+mirror a "nbd:$WORK/s" # whoever names it answers for it
+failed a 0 || fail "named anew: $(of a stats)"
+expect 0 of a pause
+kill -KILL "$PID_a"
+until_true 10 gone "$PID_a"
+server_end
+server noflush
+expect 0 tap_ctl revive -m "$MINOR_a"
+find_pid a
+expect 0 of a unpause
+failed a 1 || fail "a successor takes another server for it"
+drop a
+server_end
+# one that can flush has done so before the pause was told of
+server bare
+new a
+disk a -a "aio:$WORK/a" -2 "nbd:$WORK/s"
+expect 0 guest a write 0 4096 1
+expect 0 of a pause
+server_end
+server bare
+expect 0 of a unpause
+failed a 0 || fail "one that flushes: $(of a stats)"
+drop a
+server_end
+
 # --- one that answers nothing: neither a pause nor an unpause waits for it for ever
 server all
 for mode in none unsafe; do
@@ -73,6 +123,36 @@ has "the leaf" "$(tap_ctl list -m "$MINOR_a")" "base.qcow2"
 failed a 1 || fail "a commit has healed it"
 drop a
 server_end
+
+# --- a copy that cannot be made durable when the disk is used again has failed: the kernel says so once
+new a b
+LD_PRELOAD=$(readlink -f "$top_builddir/tests/support/file-trouble.so") FILE_TROUBLE=$WORK/trouble TAPDISK_IO=threads \
+	ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS-} disk a -a "aio:$WORK/a" -2 "aio:$WORK/b"
+expect 0 guest a write 0 4096 1
+expect 0 of a pause
+ln -s "sync 5 $(readlink -f b)" trouble
+expect 0 of a unpause
+failed a 1 || fail "a copy is good whose sync has failed"
+rm trouble
+expect 0 of a pause
+expect 0 of a unpause
+failed a 1 || fail "a copy is good again whose sync has failed"
+drop a
+
+# --- nor is one good whose sync has failed as a pause closed it
+new a
+expect 0 "$top_builddir/bin/td-qcow" create -o lazy_refcounts=on b.qcow2 8M
+LD_PRELOAD=$(readlink -f "$top_builddir/tests/support/file-trouble.so") FILE_TROUBLE=$WORK/trouble TAPDISK_IO=threads \
+	ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS-} disk a -a "aio:$WORK/a" -2 "qcow2:$WORK/b.qcow2"
+expect 0 guest a write 0 4096 1
+expect 0 guest a flush
+failed a 0 || fail "$(of a stats)"
+ln -s "sync 5 $(readlink -f b.qcow2)" trouble
+expect 0 of a pause
+rm trouble
+expect 0 of a unpause
+failed a 1 || fail "a copy is good whose sync has failed as it was closed"
+drop a
 
 # --- a write that only the mirror took, and that is given up while the disk is paused: its failure outlives the tapdisk
 new b

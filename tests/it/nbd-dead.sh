@@ -77,6 +77,29 @@ reads 1
 [ "$(did flush)" -ge 1 ] || fail "a successor's open makes nothing durable"
 nbd_destroy
 
+# --- and that of another process, though it offers the same, covers nothing of what the first one had
+nbd_disk "nbd:$S"
+$nbd_python -c "
+import nbd, sys
+h = nbd.NBD(); h.connect_uri(sys.argv[1]); h.pwrite(b'\\1' * 65536, 0)" "$URI" || fail "a write without a flush"
+kill -STOP "$PID" # it dies before it notices
+server multi
+die
+revive
+is "a server that was started anew" "$(state)" 0x800
+expect 5 tap_ctl destroy -p "$PID" -m "$MINOR"
+has "closing it says so" "$ERR" "may be lost"
+nbd_disk "nbd:$S"
+$nbd_python -c "
+import nbd, sys
+h = nbd.NBD(); h.connect_uri(sys.argv[1]); h.pwrite(b'\\1' * 65536, 0); h.flush()" "$URI" || fail "a write and a flush"
+kill -STOP "$PID"
+server multi
+die
+revive
+is "all was flushed to the first one" "$(state)" 0
+nbd_destroy
+
 # --- where it does not, the guest hears of it, and of nothing else
 server all
 nbd_disk "nbd:$S"

@@ -93,7 +93,8 @@ row_done()
 	*) fail "$1: '$2': $ERR" ;;
 	esac
 }
-# table SECTION FUNCTION ROWS: the rows of the page's table, and how many they must be at least; we have no block device, and no Ceph (tests/ceph/run)
+# table SECTION FUNCTION ROWS: the rows of the page's table, and how many they must be at least; we have no block device, no Ceph (tests/ceph/run), and no
+# other host (tests/it/nbd-tcp.sh)
 table()
 {
 	local n=0 row words
@@ -101,7 +102,7 @@ table()
 	while IFS='|' read -r row words; do
 		$2 "$row" "$words"
 		n=$((n + 1))
-	done < <(sed -n "/^\.Ss $1\$/,/^\.Ed/p" "$top_srcdir/doc/tapdisk-disk.7" | sed '1,/^\.Bd/d; /^\.Ed/d; /^a block device/d; /Ceph/d; s/   */|/')
+	done < <(sed -n "/^\.Ss $1\$/,/^\.Ed/p" "$top_srcdir/doc/tapdisk-disk.7" | sed '1,/^\.Bd/d; /^\.Ed/d; /^a block device/d; /Ceph/d; /nbd:..host/d; s/   */|/')
 	[ $n = "$3" ] || fail "the table '$1' of tapdisk-disk(7) has $n rows"
 }
 table "xl of Xen 4.19 and later" by_xl 11

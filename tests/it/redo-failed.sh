@@ -72,7 +72,8 @@ for format in vhd qcow2; do
 			guest verify 0 65536 9 || fail "$format, $first: what was flushed"
 			! guest flush >/dev/null || fail "$format, $first: a flush after one that failed"
 			! guest write 0 4096 2 >/dev/null || fail "$format, $first: a write after a flush that failed"
-			[ $again = 2 ] || { tap_ctl pause -p "$pid" -m "$minor" && tap_ctl unpause -p "$pid" -m "$minor" || fail "$format: pause"; }
+			expect 5 tap_ctl pause -p "$pid" -m "$minor"
+			has "$format: no pause" "$ERR" "is not paused"
 			guest verify $AT $LEN 1 || fail "$format, $first: after a pause"
 			[ $again = 2 ] || { kill -KILL "$pid" && until_true 10 gone "$pid"; }
 			is "$format, $first: nothing is written" "$(sum)" "$before"
@@ -83,20 +84,43 @@ for format in vhd qcow2; do
 		away "$format: anew"
 	done
 
-	# --- the same of a disk that lives on: its own unpause
+	# --- the same of a disk that lives on: it is not paused, and goes on as what it is
 	make $format
 	marker=$(failing tap_ctl create -a "$format:$IMG") || fail create
 	minor=${marker##*-} pid=$(cat "$marker")
 	guest write 0 65536 9 >/dev/null && guest flush >/dev/null && guest write $AT $LEN 3 >/dev/null || fail "$format: writes"
 	touch "$WORK/fail"
 	! guest flush >/dev/null || fail "the flush was to fail"
-	tap_ctl pause -p "$pid" -m "$minor" || fail pause
 	rm "$WORK/fail"
 	before=$(sum)
-	tap_ctl unpause -p "$pid" -m "$minor" || fail unpause
-	guest verify $AT $LEN 3 || fail "$format: through the log after an unpause"
+	expect 5 tap_ctl pause -p "$pid" -m "$minor"
+	is "$format: it goes on" "$(state)" 0x800
+	guest verify $AT $LEN 3 || fail "$format: after a pause that was refused"
 	is "$format: nothing is written" "$(sum)" "$before"
-	tap_ctl destroy -p "$pid" -m "$minor"
+	expect 5 tap_ctl destroy -p "$pid" -m "$minor"
+
+	# --- all was flushed, and the sync with which the image is closed fails: whoever pauses or closes it hears of that
+	for end in pause close; do
+		make $format
+		marker=$(failing tap_ctl create -a "$format:$IMG") || fail create
+		minor=${marker##*-} pid=$(cat "$marker")
+		guest write 0 65536 9 >/dev/null && guest flush >/dev/null || fail "$format: writes"
+		touch "$WORK/fail"
+		expect 5 tap_ctl $end -p "$pid" -m "$minor"
+		rm "$WORK/fail"
+		has "$format: $end" "$ERR" "a sync of $format:$IMG failed as it was closed"
+		if [ $end = pause ]; then
+			is "$format: it is not paused, and has failed" "$(state)" 0x800
+			guest verify 0 65536 9 || fail "$format: reads after a pause that failed"
+			! guest write 0 4096 2 >/dev/null || fail "$format: a write after a sync that failed"
+			expect 5 tap_ctl pause -p "$pid" -m "$minor"
+			expect 5 tap_ctl close -p "$pid" -m "$minor"
+		fi
+		tap_ctl destroy -p "$pid" -m "$minor"
+		open_it
+		guest verify 0 65536 9 || fail "$format: what was flushed, opened anew after a failed $end"
+		away "$format: after a failed $end"
+	done
 
 	# --- one disk's failure is no other's, and takes no other's away
 	make $format

@@ -72,7 +72,12 @@ class Disk:
         try:
             self.pid = pid or spawn()
             try:
-                call("attach", "-p", self.pid, "-m", self.minor)
+                try:
+                    call("attach", "-p", self.pid, "-m", self.minor)
+                except Failure as e:  # a tapdisk that has just answered is there
+                    raise AssertionError("%s; it %s, of its sockets there are %s" % (
+                        e, "runs" if running(self.pid) else "has ended",
+                        [f for f in os.listdir(CTL) if str(self.pid) in f])) from e
                 try:
                     call("open", "-p", self.pid, "-m", self.minor, "-a", image, *options)
                 except BaseException:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # xapi's storage migration of a VHD, in its order of calls, under a guest's load, from one tapdisk to another: snapshot, mirror, copy,
-# compose; then the two chains show the same, to the byte.  And what it finds where the other end is full.
+# compose; then the two chains show the same, to the byte, and the guest goes on with the copy.  And what it finds where the other end is
+# full.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/mirror-lib.sh"
 
@@ -30,7 +31,7 @@ snapshots=1
 expect 0 vhd_util create -n src/leaf.vhd -s $MB
 disk a -a "vhd:$WORK/src/leaf.vhd"
 expect 0 guest a full 1
-load a
+load a 16 "$WORK/written"
 
 # 1. the destination: a leaf upon a blank parent, attached; and a parent of its own for the copy
 expect 0 vhd_util create -n dst/blank.vhd -s $MB
@@ -66,6 +67,18 @@ expect 0 vhd_util check -n dst/leaf.vhd
 content "$WORK/src/leaf.vhd" src.raw
 content "$WORK/dst/leaf.vhd" dst.raw
 same src.raw dst.raw
+# and the guest, which knows what it has written, goes on there
+disk d -a "vhd:$WORK/dst/leaf.vhd"
+expect 0 guest d loaded "$WORK/written"
+expect 0 guest d load 0.3 16 "$WORK/written"
+expect 0 guest d loaded "$WORK/written"
+drop d
+expect 0 vhd_util check -n dst/leaf.vhd
+# which it would notice if a byte of it were lost
+disk a -a "vhd:$WORK/src/leaf.vhd"
+expect 1 guest a loaded "$WORK/written"
+has "what it says" "$OUT" "wrong data"
+drop a
 
 # --- the destination has no space: it waits for some, as any disk of ours, and the guest with it; one that reports it fails the mirror
 if [ "$(id -u)" = 0 ] && mkdir small && mount -t tmpfs -o size=6m none small 2>/dev/null; then

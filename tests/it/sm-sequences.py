@@ -27,12 +27,12 @@ def options_of_open():
     for options in (["-R"], ["-D"], ["-t", "55"], ["-R", "-D", "-t", "55"], ["-r"]):
         d = Disk("aio:" + path, *options)
         d.close()
-    # these are not in this version: refused, never ignored
+    # what makes no sense is refused, never ignored
     for options in (["-s"],):
         try:
             Disk("aio:" + path, *options)
         except sm.Failure as e:
-            assert e.code == 95 and "not in this version" in e.text, e
+            assert e.code == 22 and "needs a secondary" in e.text, e
         else:
             raise AssertionError("%s was accepted" % options)
 

@@ -46,6 +46,74 @@ expect 0 tap_ctl destroy -p "$P" -m 0 -t 120
 clean destroy
 expect 0 tap_ctl destroy -p "$P" -m 0
 
+# one that was paused is in somebody's hands: no look, and nothing done to other disks, takes it away
+paused() # HOW: its tapdisk is dead; $P is its pid
+{
+	expect 0 tap_ctl create -a "aio:$WORK/a.img"
+	P=$(procs tapdisk)
+	[ "$1" = running ] || expect 0 tap_ctl pause -p "$P" -m 0
+	kill -9 "$P"
+	until_true 5 gone "$P"
+}
+others() # the life of another disk, as xl's script and sm have it
+{
+	expect 0 tap_ctl list
+	expect 0 tap_ctl create -a null:1M
+	Q=$(procs tapdisk)
+	expect 0 tap_ctl list -t null -f 1M
+	expect 0 tap_ctl list -m 1
+	expect 0 tap_ctl destroy -p "$Q" -m 1
+	expect 0 tap_ctl allocate
+	expect 0 tap_ctl free -m 1
+	expect 0 tap_ctl list
+	is "it does not show" "$OUT" ""
+}
+paused paused
+others
+expect 0 tap_ctl revive -m 0
+P=$OUT
+expect 0 tap_ctl list
+is "it is paused still" "$OUT" "pid=$P minor=0 state=0x2a args=aio:$WORK/a.img"
+expect 0 tap_ctl destroy -p "$P" -m 0
+clean "the life of another"
+for end in "free -m 0" "destroy -p P -m 0" "close -p P -m 0"; do
+	paused paused
+	others
+	# shellcheck disable=SC2086
+	expect 0 tap_ctl ${end/P/$P}
+	clean "$end"
+done
+# until another disk has its image
+paused paused
+expect 0 tap_ctl create -a "aio:$WORK/a.img"
+P=$(procs tapdisk)
+expect 0 tap_ctl list
+is "its image is another disk's" "$OUT" "pid=$P minor=1 state=0 args=aio:$WORK/a.img"
+expect 19 tap_ctl revive -m 0
+expect 0 tap_ctl destroy -p "$P" -m 1
+clean "another disk of the same image"
+# so is what became of a commit
+paused running
+sed -i 's/^{/{"commit":{"image":"x","state":"failed","error":5},/' "$TAPDISK_CONTROL_DIR/disk0"
+others
+expect 0 tap_ctl revive -m 0
+P=$OUT
+expect 5 tap_ctl query -p "$P" -m 0
+expect 0 tap_ctl destroy -p "$P" -m 0
+clean "a failed commit"
+# and a flush that had failed, whoever attached the number meanwhile
+paused running
+sed -i 's/"sticky":0/"sticky":5/' "$TAPDISK_CONTROL_DIR/disk0"
+others
+expect 0 tap_ctl spawn
+P=$OUT
+expect 0 tap_ctl attach -p "$P" -m 0
+expect 0 tap_ctl detach -p "$P" -m 0
+expect 5 tap_ctl free -m 0
+has "free of a disk that has failed" "$ERR" "a flush of its image had failed"
+until_true 5 gone "$P"
+clean "a failed flush"
+
 # the minor number of the dead is another's by now: that one is not touched
 dead
 expect 0 tap_ctl list

@@ -44,8 +44,9 @@ refuse 22 "KEY=VALUE" create -a aio:/x -o cache
 refuse 22 "leave one out" create -a "aio:$WORK/a.img" -D -o parents-cache=no
 refuse 22 "stands on no other" create -a "aio:$WORK/a.img" -e 3
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -e x
-refuse 95 "not in this version" create -a "aio:$WORK/a.img" -s
-refuse 95 "not in this version together" create -a "aio:$WORK/a.img" -r -2 "aio:$WORK/b.img"
+refuse 22 "needs a secondary" create -a "aio:$WORK/a.img" -s
+refuse 22 "a VHD or a qcow2, and not aio:" create -a "aio:$WORK/a.img" -s -2 "aio:$WORK/b.img"
+refuse 22 "do not go together" create -a "aio:$WORK/a.img" -s -2 "vhd:$WORK/b.vhd" -C "$WORK/a.cbtlog"
 refuse 22 "is empty" create -a "aio:$WORK/a.img" -E </dev/null
 refuse 22 "not encrypted" create -a "aio:$WORK/a.img" -o cache=writeback -E <<<"a key"
 refuse 22 "takes a number" create -a "aio:$WORK/a.img" -t soon

@@ -116,6 +116,18 @@ if [ "$(id -u)" = 0 ] && mkdir "$WORK/small" && mount -t tmpfs -o size=1M tmpfs 
 	has "attach without space" "$ERR" "cannot write the marker $WORK/small/tapdisk/tapdisk-0: No space left"
 	kill "$pid"
 	is "what they leave" "$(ls "$WORK/small/tapdisk")" tapdisk-0
+
+	# a disk that is open goes on, may be paused, and leaves no record that says that it is not; limits need one
+	rm "$WORK/small/fill"
+	expect 0 small create -a "aio:$WORK/a.img" # has the other minor, 1
+	pid=$(small list -m 1 | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
+	dd if=/dev/zero of="$WORK/small/fill" bs=1k 2>/dev/null
+	expect 0 small pause -p "$pid" -m 1
+	[ ! -e "$WORK/small/disk1" ] || fail "a disk that is paused has the record of one that is open"
+	expect 0 small unpause -p "$pid" -m 1
+	expect 28 small limit -p "$pid" -m 1 -o limit-iops=100
+	has "limits without a record" "$ERR" "its record cannot be written (No space left on device)"
+	expect 0 small destroy -p "$pid" -m 1
 fi
 
 # let go of, it is as any other: the end of tap-ctl means nothing to it

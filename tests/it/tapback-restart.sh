@@ -24,6 +24,16 @@ for sig in TERM KILL; do
 	is "events" "$(wc -l <"$WORK/watched")" 1 # the one that a watch starts with
 done
 
+# killed after a successor has the ring, before that was written down
+tapback_stop KILL
+put $B kthread-pid=1
+watch_start $B/state
+tapback_start --timeout=2
+wait_key $B/kthread-pid "${standin[1]}"
+until_true 5 grep -q '1/51712: taken over' "$WORK/tapback.log"
+kill $WATCHER
+is "a successor that nobody had noted: events of the state" "$(wc -l <"$WORK/watched")" 1
+
 # a disk that grows while nobody is there: the guest is told by the next daemon
 tapback_stop KILL
 echo '{"info": {"sectors": 4096}}' >"$WORK/conf.1"

@@ -17,7 +17,7 @@ roles() # DRBD-8.4's
 {
 	printf 'version: 8.4.11 (api:1/proto:86-101)\nsrcversion: F73C670A7EC572DB9CF3E5B \n' >host/proc/drbd.new
 	printf ' 2: cs:Connected ro:Primary/Primary ds:UpToDate/UpToDate C r-----\n    ns:18620 nr:0 dw:149652 oos:0\n' >>host/proc/drbd.new
-	[ -z "$1" ] || printf ' 3: cs:%s ro:%s ds:UpToDate/UpToDate C r-----\n    ns:18620 nr:0\n' "$2" "$1" >>host/proc/drbd.new
+	[ -z "$1" ] || printf ' 3: cs:%s ro:%s ds:UpToDate/%s C %s-----\n    ns:18620 nr:0\n' "$2" "$1" "${3:-UpToDate}" "${4:-r}" >>host/proc/drbd.new
 	mv host/proc/drbd.new host/proc/drbd
 }
 find_pid() { pid=$(tap_ctl list -m "$minor" | sed -n 's/^pid=\([0-9]*\) .*/\1/p'); }
@@ -105,6 +105,36 @@ roles Primary/Primary Connected
 until_true 10 says
 roles Primary/Secondary Connected
 until_true 10 says_nothing
+destroy
+
+# --- a shared disk whose hosts are cut off from each other: each may write what the other does not see
+cut_off() { case $(reason) in *"cut off from the other host"*) ;; *) return 1 ;; esac }
+roles Primary/Primary Connected
+create "aio:$WORK/a.img" -o cache=none -o shared=yes
+says_nothing || fail "a shared disk: $(reason)"
+roles Primary/Unknown WFConnection DUnknown
+until_true 10 cut_off
+has "a cut link, in list" "$(tap_ctl list --json -m "$minor")" '"peer-cut-off": true'
+case $(tap_ctl list --json -m "$minor") in *two-primaries*) fail "a shared disk says two-primaries" ;; esac
+# its successor says so, too
+kill -KILL "$pid"
+until_true 5 gone "$pid"
+expect 0 tap_ctl revive -m "$minor"
+pid=$OUT
+cut_off || fail "the successor of one that is cut off: '$(reason)'"
+# the fence agent has turned the peer off; the link is back
+roles Primary/Unknown WFConnection Outdated
+until_true 10 says_nothing
+roles Primary/Unknown StandAlone DUnknown
+until_true 10 cut_off
+# DRBD holds all I/O until the fence agent has ended: nothing is written yet
+roles Primary/Unknown WFConnection DUnknown s
+until_true 10 says_nothing
+destroy
+# one host alone may use its half
+roles Primary/Unknown WFConnection DUnknown
+create "aio:$WORK/a.img" -o cache=none
+says_nothing || fail "not shared: $(reason)"
 destroy
 
 # --- DRBD 9: /proc/drbd has no roles; of several peers one is enough

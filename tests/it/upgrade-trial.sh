@@ -13,7 +13,7 @@ chmod 755 "$WORK/next"
 export TAPDISK_IO=threads # whose fdatasync can be made to fail
 guest() { timeout 250 "$top_builddir/tests/support/tdguest" "$1" "$minor" "${@:2}"; }
 state() { tap_ctl list -m "$minor" | sed -n 's/.* state=\([^ ]*\) .*/\1/p'; }
-moved() { new=$(cat "$marker"); [ -n "$new" ] && [ "$new" != "$old" ]; } # it is emptied before it is written
+moved() { new=$(sed "s/ .*//" "$marker"); [ -n "$new" ] && [ "$new" != "$old" ]; } # it stands second while it opens the disk
 
 create() # SPEC OPTION... ; a key for it on stdin
 {
@@ -118,5 +118,26 @@ cp "$WORK/d.img" "$WORK/other.img"
 on_trial changed
 has "the other image" "$(tap_ctl list -m "$minor")" "state=0 args=aio:$WORK/other.img"
 guest "$old" verify 0 4096 5 || fail "the other image"
+tap_ctl destroy -p "$old" -m "$minor" || fail destroy
+
+# --- one that hangs and cannot be killed at first: its disks wait for its end, and it is tried again
+preload="LD_PRELOAD=$(readlink -f "$top_builddir/tests/support/signal-after.so") ASAN_OPTIONS=verify_asan_link_order=0:\$ASAN_OPTIONS"
+printf '#!/bin/sh\nexport NO_KILL=%s %s\nexec %s "$@"\n' "$WORK/no-kill" "$preload" "$real" >"$WORK/weak"
+printf '#!/bin/sh\nexport SIGNAL_AFTER="19 disk" %s\nexec %s "$@"\n' "$preload" "$real" >"$WORK/hangs"
+chmod 755 "$WORK/weak" "$WORK/hangs"
+TAPDISK=$WORK/weak create "aio:$WORK/d.img"
+guest "$old" write 0 65536 8 >/dev/null || fail write
+touch "$WORK/no-kill"
+TAPDISK=$WORK/hangs tap_ctl upgrade -p "$old" >"$WORK/up" 2>&1 &
+up=$!
+until_true 10 moved
+sleep 8 # it has 5 s to answer
+gone $up && fail "a disk came back while another process had it: $(cat "$WORK/up")"
+gone "$new" && fail "it was killed"
+rm "$WORK/no-kill"
+until_true 10 gone "$new"
+wait $up && fail "an upgrade to one that hangs"
+is "it has the disk" "$(cat "$marker")" "$old"
+guest "$old" verify 0 65536 8 || fail "what was written before"
 tap_ctl destroy -p "$old" -m "$minor" || fail destroy
 is left "$(ls "$TAPDISK_CONTROL_DIR")" tapdisk

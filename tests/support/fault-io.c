@@ -64,20 +64,53 @@ static void commit(struct td_io *io)
 		ev_feed_event(io->loop, &f->finish, EV_CUSTOM);
 }
 
+/* Bytes of data that are there. */
+static uint64_t held(const struct fault_io *f, const struct fault_file *file)
+{
+	return f->lazy ? file->held : file->size;
+}
+
+/* Lazy: so many are to be there. */
+static int hold(struct fault_file *file, uint64_t size)
+{
+	unsigned char *p;
+
+	if (size <= file->held)
+		return 0;
+	p = realloc(file->data, size);
+	if (!p)
+		return -ENOMEM;
+	memset(p + file->held, 0, size - file->held);
+	file->data = p;
+	file->held = size;
+	return 0;
+}
+
+/* Of a read: what is not held is zeroes. */
+static void move_out(struct fault_file *file, uint64_t has, void *to, uint64_t off, size_t n)
+{
+	size_t there = off >= has ? 0 : n < has - off ? n : (size_t)(has - off);
+
+	memcpy(to, file->data + off * (there > 0), there);
+	memset((char *)to + there, 0, n - there);
+}
+
 /* Moves up to `most' bytes between the operation and its file; what the file has not is not moved.
  */
-static long transfer(struct fault_file *file, struct td_iop *op, uint64_t most)
+static long transfer(struct fault_io *f, struct fault_file *file, struct td_iop *op, uint64_t most)
 {
 	uint64_t off = op->off + op->moved, left = most, moved = 0;
 
 	if (op->op == TD_IO_READ)
 		left = off >= file->size ? 0 : left < file->size - off ? left : file->size - off;
 	assert(op->op == TD_IO_READ || off + left <= file->size || most == 0);
+	if (f->lazy && op->op == TD_IO_WRITE && hold(file, off + left))
+		return -ENOSPC;
 	for (int i = op->first; i < op->iovcnt && left; i++) {
 		size_t n = op->iov[i].iov_len < left ? op->iov[i].iov_len : left;
 
 		if (op->op == TD_IO_READ)
-			memcpy(op->iov[i].iov_base, file->data + off + moved, n);
+			move_out(file, held(f, file), op->iov[i].iov_base, off + moved, n);
 		else
 			memcpy(file->data + off + moved, op->iov[i].iov_base, n);
 		moved += n;
@@ -90,8 +123,16 @@ static int file_truncate(struct td_io *io, int fd, uint64_t size)
 {
 	struct fault_io *f = io->priv;
 	struct fault_file *file = file_of(f, fd);
-	unsigned char *p = f->most && size > f->most ? NULL : realloc(file->data, size ? size : 1);
+	unsigned char *p;
 
+	if (f->most && size > f->most)
+		return -ENOMEM;
+	if (f->lazy) {
+		file->held = size < file->held ? size : file->held;
+		file->size = size;
+		return 0;
+	}
+	p = realloc(file->data, size ? size : 1);
 	if (!p)
 		return -ENOMEM;
 	if (size > file->size)
@@ -123,14 +164,15 @@ static long perform(struct fault_io *f, struct td_iop *op)
 		if (f->grows && op->off + op->moved + most > file->size &&
 		    file_truncate(op->file->io, op->file->fd, op->off + op->moved + most))
 			return -ENOSPC;
-		return transfer(file, op, most);
+		return transfer(f, file, op, most);
 	case TD_IO_READ:
-		return transfer(file, op, most);
+		return transfer(f, file, op, most);
 	case TD_IO_PUNCH:
 	case TD_IO_ZERO:
-		if (op->off < file->size)
+		if (op->off < held(f, file))
 			memset(file->data + op->off, 0,
-			       op->len < file->size - op->off ? op->len : file->size - op->off);
+			       op->len < held(f, file) - op->off ? op->len
+								 : held(f, file) - op->off);
 		return 0;
 	default:
 		return 0;
@@ -262,7 +304,7 @@ struct fault_file *fault_io_file(struct fault_io *f, const char *name, uint64_t 
 			f->file[i].data = calloc(1, size ? size : 1);
 			assert(f->file[i].data && strlen(name) < sizeof f->file[i].name);
 			strcpy(f->file[i].name, name);
-			f->file[i].size = size;
+			f->file[i].size = f->file[i].held = size;
 			return &f->file[i];
 		}
 	assert(!"too many files");

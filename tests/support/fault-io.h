@@ -17,6 +17,7 @@ struct fault_file {
 	char name[64];
 	unsigned char *data;
 	uint64_t size;
+	uint64_t held; /* lazy: bytes of data; the rest, up to size, is zeroes */
 	bool blockdev;
 };
 
@@ -40,6 +41,7 @@ struct fault_io {
 	uint32_t off_align, mem_align; /* of direct files; others take anything */
 	bool manual;   /* operations complete when the test says so; CALLs always at once */
 	bool grows;    /* a write beyond the end of a file makes it longer; otherwise it is a bug */
+	bool lazy;     /* what a file grows by costs nothing before it is written */
 	uint64_t most; /* bytes that a file may grow to; 0: any */
 	bool reorder;  /* those of a turn complete in random order */
 

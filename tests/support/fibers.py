@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """For gdb: where each fiber of a tapdisk waits.
 
-    gdb -p PID -batch -ex 'source tests/support/fibers.py' -ex fibers
+    gdb -iex 'set sysroot /' -p PID -batch -ex 'source tests/support/fibers.py' -ex fibers
 
 A fiber is no thread: gdb does not know of its stack.  It has a mapping of its own, whose first pages may not be touched, and a struct
 td_fiber in the heap that points to it; what it was doing stands in that struct's ctx.  On x86-64, of a live process (gdb changes the

@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ static unsigned ncommands;
 static struct conn conns[CONNS];
 static unsigned nconns;
 static int listener = -1, numbers;
+static in_port_t port; /* 0: any */
 static bool want_up, is_up, over, end_linger;
 
 static bool move_all(int fd, void *p, size_t len, bool out)
@@ -51,12 +53,27 @@ static bool move_all(int fd, void *p, size_t len, bool out)
 	return true;
 }
 
-static bool answer(int fd, uint32_t type, const void *p, uint32_t len)
+static bool answer_to(int fd, uint32_t option, uint32_t type, const void *p, uint32_t len)
 {
 	uint8_t b[NBD_ANSWER_SIZE];
 
-	nbd_put32(nbd_put32(nbd_put32(nbd_put64(b, NBD_REPLY_MAGIC), NBD_OPT_GO), type), len);
+	nbd_put32(nbd_put32(nbd_put32(nbd_put64(b, NBD_REPLY_MAGIC), option), type), len);
 	return move_all(fd, b, sizeof b, true) && move_all(fd, (void *)(uintptr_t)p, len, true);
+}
+
+static bool answer(int fd, uint32_t type, const void *p, uint32_t len)
+{
+	return answer_to(fd, NBD_OPT_GO, type, p, len);
+}
+
+/* Structured replies; then the export is asked for, with 8 bytes. */
+static bool refuse_more(int fd)
+{
+	uint8_t b[NBD_OPTION_SIZE];
+
+	return move_all(fd, b, sizeof b, false) && nbd_get32(b + 8) == NBD_OPT_STRUCTURED_REPLY &&
+	       answer_to(fd, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_UNSUP, NULL, 0) &&
+	       move_all(fd, b, sizeof b, false) && move_all(fd, b, 8, false);
 }
 
 static bool greet(int fd)
@@ -64,7 +81,7 @@ static bool greet(int fd)
 	uint8_t b[64], export[12], blocks[14];
 
 	nbd_put16(nbd_put64(nbd_put64(b, NBD_MAGIC), NBD_OPTION_MAGIC), 3);
-	if (!move_all(fd, b, 18, true) || !move_all(fd, b, 4 + 16 + 8, false))
+	if (!move_all(fd, b, 18, true) || !move_all(fd, b, 4, false) || !refuse_more(fd))
 		return false;
 	nbd_put16(nbd_put64(nbd_put16(export, NBD_INFO_EXPORT), flaky.size), (uint16_t)flaky.flags);
 	nbd_put32(nbd_put32(nbd_put32(nbd_put16(blocks, NBD_INFO_BLOCK_SIZE), 1), 4096), flaky.max);
@@ -88,7 +105,7 @@ static void carry_out(struct flaky_command *c, const uint8_t *data)
 
 static uint32_t error_for(const struct flaky_command *c)
 {
-	return c->type == NBD_CMD_READ    ? 0
+	return c->type == NBD_CMD_READ    ? (uint32_t)flaky.fail_read
 	       : c->type == NBD_CMD_FLUSH ? (uint32_t)flaky.fail_flush
 					  : (uint32_t)flaky.fail;
 }
@@ -135,10 +152,31 @@ static bool command(struct conn *k)
 	return !flaky.last || ++k->answered < flaky.last;
 }
 
+static void listen_tcp(void)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = port};
+	socklen_t len = sizeof in;
+	int one = 1;
+
+	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (bind(listener, (struct sockaddr *)&in, sizeof in) || listen(listener, 5) ||
+	    getsockname(listener, (struct sockaddr *)&in, &len))
+		abort();
+	port = in.sin_port;
+	snprintf(flaky.path, sizeof flaky.path, "//127.0.0.1:%u", ntohs(port));
+}
+
 static void come_up(void)
 {
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
 
+	if (flaky.tcp) {
+		listen_tcp();
+		is_up = true;
+		return;
+	}
 	strcpy(at.sun_path, flaky.path);
 	unlink(flaky.path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -163,7 +201,8 @@ static void go_down(void)
 			drop(&conns[i]);
 		}
 	close(listener);
-	unlink(flaky.path);
+	if (!flaky.tcp)
+		unlink(flaky.path);
 	memcpy(now, safe, SIZE);
 	is_up = false;
 }
@@ -243,10 +282,8 @@ static void switch_to(bool up)
 	}
 }
 
-void flaky_start(const char *dir)
+static void start(void)
 {
-	flaky = (struct flaky){.size = SIZE, .flags = FLAKY_ALL};
-	snprintf(flaky.path, sizeof flaky.path, "%s/flaky", dir);
 	now = calloc(1, SIZE);
 	safe = calloc(1, SIZE);
 	buf = malloc(SIZE);
@@ -258,6 +295,20 @@ void flaky_start(const char *dir)
 	want_up = true;
 	ck_assert_int_eq(pthread_create(&thread, NULL, serve, NULL), 0);
 	switch_to(true);
+}
+
+void flaky_start(const char *dir)
+{
+	flaky = (struct flaky){.size = SIZE, .flags = FLAKY_ALL};
+	snprintf(flaky.path, sizeof flaky.path, "%s/flaky", dir);
+	start();
+}
+
+void flaky_start_tcp(void)
+{
+	flaky = (struct flaky){.size = SIZE, .flags = FLAKY_ALL, .tcp = true};
+	port = 0;
+	start();
 }
 
 void flaky_down(void)

@@ -23,14 +23,15 @@ struct flaky_command {
 
 /* Set by the test at any time, before or while it is up. */
 struct flaky {
-	char path[100];
+	char path[100]; /* as an image has it */
+	bool tcp;       /* it listens on 127.0.0.1, at one port */
 	uint64_t size;
 	unsigned flags;  /* of the export */
 	uint32_t max;    /* bytes of a request; 0: it names none */
 	bool mute;       /* commands are read, and neither carried out nor answered */
 	bool mute_flush; /* flushes are */
 	int fail;        /* errno of the protocol for changes; 0: none */
-	int fail_flush;
+	int fail_flush, fail_read;
 	int last;     /* so many commands of a connection are answered, then it is closed; 0: all */
 	bool lingers; /* a connection that goes is half closed, and carried on to the end later */
 };
@@ -38,6 +39,7 @@ struct flaky {
 extern struct flaky flaky;
 
 void flaky_start(const char *dir); /* it is up, with 64 MiB of zeroes */
+void flaky_start_tcp(void);
 void flaky_stop(void);
 void flaky_down(void); /* closes all, and loses what is volatile */
 void flaky_up(void);

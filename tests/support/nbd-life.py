@@ -140,6 +140,18 @@ def passed():
     h.connect_socket(os.dup(ours.fileno()))
     assert h.get_size() == 16 << 20
     h.shutdown()
+    # an exported one: what was promised of it is kept, and who cannot be promised it is turned away
+    for words in b" ", b"read-only ", b"alone read-only", b"read-only later", b"read-onl":
+        ours, theirs = socket.socketpair()
+        send_fd("nbdexport%s.%s" % (pid, minor), [theirs.fileno()], words).close()
+        theirs.close()
+        if words in (b"read-only later", b"read-onl"):
+            assert ours.recv(1) == b""
+            continue
+        h = nbd.NBD()
+        h.connect_socket(os.dup(ours.fileno()))
+        assert h.is_read_only() == (b"read-only" in words) and h.can_multi_conn() == (b"alone" not in words)
+        h.shutdown()
     # no descriptor, a file, a pipe, five of them, nothing at all
     receiver = "nbdserver-new%s.%s" % (pid, minor)
     f = open(path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # An NBD server with whatever abilities, manners and malice a test wants.  nbd-server.py SOCKET HOW SIZE [LOG]; "list" as SOCKET names what
 # HOW may be.  With a LOG, each command is a line there: TYPE OFFSET LENGTH FLAGS.
-import os, socket, struct, sys, threading, time
+import os, random, socket, struct, sys, threading, time
 
 HAS, RO, FLUSH, FUA, TRIM, ZEROES, MULTI = 1, 2, 4, 8, 32, 64, 256
 ALL = HAS | FLUSH | FUA | TRIM | ZEROES
@@ -27,6 +27,9 @@ HONEST = {
     "full": (ALL, "fixed", None),  # ENOSPC for writes there
     "unwilling": (ALL, "fixed", None),  # ENOTSUP for trim and zeroes
     "multi": (ALL | MULTI, "fixed", None),  # a flush covers all connections
+    "chunked": (ALL, "fixed", None),  # structured replies, with holes
+    "scattered": (ALL, "fixed", None),  # the same in any order
+    "gap": (ALL, "fixed", None),  # sends half of what is read twice, and the other half never
     "volatile": (ALL, "fixed", None),  # keeps in SOCKET.disk what was flushed, or written with FUA; its death loses the rest
 }
 # malicious handshakes: sent as the greeting, or as the answer to GO
@@ -83,6 +86,74 @@ TALK = {
 }
 
 
+def chunk(c, type, data=b"", flags=1, length=None):
+    return struct.pack(">IHHQI", 0x668E33EF, flags, type, c, len(data) if length is None else length) + data
+
+
+def part(c, off, n, flags=0):
+    return chunk(c, 1, struct.pack(">Q", off) + bytes([n >> 9 & 255]) * n, flags)
+
+
+def hole(c, off, n, flags=0):
+    return chunk(c, 2, struct.pack(">QI", off, n), flags)
+
+
+# the same with structured replies: none of these brings a byte that was not sent
+CHUNKS = {
+    "lacking": lambda c: part(c, 0, 2048, 1),
+    "lackingend": lambda c: part(c, 0, 2048) + chunk(c, 0),
+    "before": lambda c: part(c, 1 << 20, 512, 1),
+    "beyond": lambda c: part(c, 3584, 1024, 1),
+    "wraps": lambda c: hole(c, (1 << 64) - 512, 1024, 1),
+    "toomuch": lambda c: part(c, 0, 4096) + part(c, 0, 512, 1),
+    "hugehole": lambda c: hole(c, 0, 0xFFFFFFFF, 1),
+    "nohole": lambda c: hole(c, 0, 0, 1),
+    "nodata": lambda c: chunk(c, 1, struct.pack(">Q", 0)),
+    "longhole": lambda c: chunk(c, 2, struct.pack(">QII", 0, 4096, 0)),
+    "shorthead": lambda c: chunk(c, 1, b"abc"),
+    "hugechunk": lambda c: chunk(c, 1, struct.pack(">Q", 0), length=0xFFFFFFFF),
+    "nonewithdata": lambda c: chunk(c, 0, b"x"),
+    "notdone": lambda c: chunk(c, 0, flags=0),
+    "strangetype": lambda c: chunk(c, 3, bytes(8)),
+    "noerror": lambda c: chunk(c, 0x8001, struct.pack(">IH", 0, 0)),
+    "hugeerror": lambda c: chunk(c, 0x8001, struct.pack(">IH", 5, 0), length=1 << 20),
+    "endlesserrors": lambda c: chunk(c, 0x8001, struct.pack(">IH", 5, 0), flags=0) * 100,
+    "status": lambda c: chunk(c, 5, struct.pack(">III", 7, 4096, 3)),
+    "mixed": lambda c: part(c, 0, 512) + struct.pack(">IIQ", 0x67446698, 0, c) + bytes(4096),
+    "chunkhangup": lambda c: part(c, 0, 2048),
+}
+TALK.update(CHUNKS)
+# honest ones; and one that sends a half twice, and the other not
+SHAPED = ("chunked", "scattered", "gap")
+
+
+def shaped(c, off, data):
+    """A read's reply: holes where there are zeroes, in order or not."""
+    if how == "gap":
+        half = len(data) // 2
+        return chunk(c, 1, struct.pack(">Q", off) + data[:half], 0) * 2 + chunk(c, 0)
+    parts, at, step = [], 0, 512 if len(data) < 65536 else 16384
+    while at < len(data):
+        some = data[at:at + step]
+        parts.append(chunk(c, 1, struct.pack(">Q", off + at) + some, 0) if any(some) else hole(c, off + at, len(some)))
+        at += step
+    if how == "scattered":
+        random.Random(off).shuffle(parts)
+    return b"".join(parts) + chunk(c, 0)
+
+
+def allocation(c, off, n):
+    """A block status: what is zero is a hole."""
+    out, at = b"", off
+    while at < min(off + n, size) and len(out) < 8 * 50:
+        end, zero = at, not any(disk[at:at + 512])
+        while end < off + n and (not any(disk[end:end + 512])) == zero:
+            end += 512
+        out += struct.pack(">II", end - at, 3 if zero else 0)
+        at = end
+    return chunk(c, 5, struct.pack(">I", 7) + out)
+
+
 class Gone(Exception):
     pass
 
@@ -115,6 +186,12 @@ def greet(s, flags, style, sizes):
         magic, option, length = struct.unpack(">8sII", hear(s, 16))
         assert magic == OPTION and length < 5000
         data = hear(s, length)
+        if option == 8:  # structured replies
+            say(s, answer(8, 1 if how in CHUNKS or how in SHAPED else 0x80000001))
+            continue
+        if option == 10:
+            say(s, answer(10, 4, struct.pack(">I", 7) + b"base:allocation") + answer(10, 1))
+            continue
         if option == 1:
             say(s, struct.pack(">QH", size, flags) + bytes(124))  # without NO_ZEROES in both cases
             return
@@ -160,7 +237,8 @@ def carry_out(s, head, flags, sizes):
     reply = struct.pack(">IIQ", 0x67446698, error, cookie)
     with lock:
         if type == 0 and not error:
-            reply += bytes(disk[off:off + length])
+            data = bytes(disk[off:off + length])
+            reply = shaped(cookie, off, data) if how in SHAPED else reply + data
         elif type == 1 and not error:
             disk[off:off + length] = data
             if log:
@@ -190,7 +268,9 @@ def serve(s):
             return
         if how in TO_GO:
             say(s, b"NBDMAGIC" + OPTION + struct.pack(">H", 3))
-            hear(s, 4 + 16 + 8)
+            hear(s, 4 + 16)
+            say(s, answer(8, 0x80000001))
+            hear(s, 16 + 8)
             say(s, TO_GO[how])
             s.recv(1)
             return
@@ -204,10 +284,14 @@ def serve(s):
                     log.flush()
                 return
             n += 1
+            if head[2] == 7:
+                assert how in CHUNKS or how in SHAPED
+                say(s, allocation(head[3], head[4], head[5]))
+                continue
             if how in TALK and head[2] == 0 and head[4] == 0:
                 hit = TALK[how](head[3])
                 say(s, hit)
-                if how in ("short", "halfhead", "hangup"):
+                if how in ("short", "halfhead", "hangup", "chunkhangup"):
                     return
                 continue
             reply = carry_out(s, head, flags, sizes)

@@ -4,18 +4,21 @@
  * hangs at that point on any machine. SIGNAL_AFTER is "SIGNAL N", after its Nth message (the first
  * tells who started it that it listens), or "SIGNAL disk", after the first message that it sends
  * when a disk's marker bears its pid.  "SIGNAL /FILE": before the first answer on a control socket
- * for which that file is there.  While $FAIL_SYNC is there, each fdatasync fails with EIO.
+ * for which that file is there.  While $FAIL_SYNC is there, each fdatasync fails with EIO; while
+ * $NO_KILL is, a signal to another process with EPERM.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <glob.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static bool has_disk(void)
@@ -59,6 +62,26 @@ int fdatasync(int fd)
 	if (!next)
 		next = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 	return next(fd);
+}
+
+long syscall(long nr, ...)
+{
+	static long (*next)(long, ...);
+	const char *file = nr == SYS_pidfd_send_signal ? getenv("NO_KILL") : NULL;
+	long a[6];
+	va_list ap;
+
+	va_start(ap, nr);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	if (file && !access(file, F_OK)) {
+		errno = EPERM;
+		return -1;
+	}
+	if (!next)
+		next = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+	return next(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)

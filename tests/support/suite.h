@@ -5,6 +5,10 @@
 
 #include <check.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 /* s for a case: one that hangs is told of as failed.  No machine is too slow for it */
 #define SUITE_PATIENCE 200
@@ -44,6 +48,22 @@
 		tcase_add_loop_test_raise_signal(tc_, test, SIGABRT, 0, n);                        \
 		suite_add_tcase(s, tc_);                                                           \
 	} while (0)
+
+/* A directory of its own, in which the test runs: several of one program do not meet, as when bugs
+ * are planted.  suite_leave_dir() removes it. */
+static inline int suite_enter_dir(char dir[32])
+{
+	strcpy(dir, "test-suite.XXXXXX");
+	return mkdtemp(dir) ? chdir(dir) : -1;
+}
+
+static inline int suite_leave_dir(const char *dir, int result)
+{
+	char command[64];
+
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	return chdir("..") || system(command) ? 1 : result;
+}
 
 static inline int suite_run(Suite *s)
 {

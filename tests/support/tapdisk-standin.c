@@ -145,6 +145,8 @@ static void answer(int fd, json_t *req)
 	} else if (!strcmp(op, "disconnect")) {
 		disconnect_ring(req, list);
 		reply(fd, json_pack("{s:i}", "err", 0));
+	} else if (!strcmp(op, "limit")) {
+		reply(fd, json_pack("{s:i}", "err", 0));
 	} else if (!strcmp(op, "watch") && n_watchers < MAX_WATCHERS) {
 		watchers[n_watchers++] = fd;
 		reply(fd, json_pack("{s:i}", "err", 0));

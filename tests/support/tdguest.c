@@ -34,8 +34,9 @@ static const char usage[] =
 	"once: writes, answers, FLUSHes, answers\n"
 	"  full SEED             writes the whole disk, flushes, reads it and compares every byte\n"
 	"  stream SEED           the same, as many requests at once as the ring holds\n"
-	"  load SECONDS DEPTH    random reads and writes, every read compared, for so long or "
-	"until a SIGTERM; prints IOPS\n"
+	"  load SECONDS DEPTH [FILE]  random reads and writes, every read compared, for so long or "
+	"until a SIGTERM; prints IOPS.  FILE keeps what was written: another load goes on with it\n"
+	"  loaded FILE           reads, and compares all that loads with this FILE have written\n"
 	"  promise               what the disk's cache mode promises, in the tapdisk's words\n"
 	"  sectors               size in 512 bytes, logical and physical sector size as the guest "
 	"is told\n"
@@ -209,8 +210,10 @@ static int command(struct guest *g, int argc, char **argv)
 	}
 	if (!strcmp(c, "stream") && argc == 2)
 		return tdguest_stream(g, a);
-	if (!strcmp(c, "load") && argc == 3)
-		return tdguest_load(g, atof(argv[1]), (unsigned)b);
+	if (!strcmp(c, "load") && (argc == 3 || argc == 4))
+		return tdguest_load(g, atof(argv[1]), (unsigned)b, argv[3]);
+	if (!strcmp(c, "loaded") && argc == 2)
+		return tdguest_loaded(g, argv[1]);
 	if (!strcmp(c, "promise") && argc == 1)
 		return promise(g);
 	if (!strcmp(c, "sectors") && argc == 1)

@@ -10,7 +10,9 @@ int tdguest_pairs(struct guest *g, unsigned count, unsigned depth, uint64_t seed
 int tdguest_stream(struct guest *g, uint64_t seed);
 /* From when this was called a SIGTERM ends the load, as the time does. */
 void tdguest_load_prepare(void);
-int tdguest_load(struct guest *g, double seconds, unsigned depth);
+/* file: keeps what has been written, and is first compared with the disk; NULL: none */
+int tdguest_load(struct guest *g, double seconds, unsigned depth, const char *file);
+int tdguest_loaded(struct guest *g, const char *file);
 /* "list": prints the names; g is not used */
 int tdguest_hostile(struct guest *g, const char *name);
 

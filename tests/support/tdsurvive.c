@@ -10,7 +10,8 @@
  * many, too few or to nobody; at the end every block is read once more.  Prints the kills, the
  * requests and the pauses (from the kill to the first answer after it).  With `upgrade' each kill
  * is a `tap-ctl upgrade', and the pauses are what that prints; where $FALLS_BACK is set it must
- * fail, and the tapdisk stay.
+ * fail, and the tapdisk stay.  Where $HOLD is set, a successor may be tried for again, for so many
+ * seconds, as `tapback --when-lost=hold' does.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -26,17 +27,17 @@
 
 #include "tests/support/guest.h"
 
-#define BLOCKS   2048  /* of 4 KiB */
-#define MAX_SEGS 48    /* of a request; a few are so large that they go as INDIRECTs */
-#define PATIENCE 60000 /* ms without an answer */
+#define BLOCKS   2048 /* of 4 KiB */
+#define MAX_SEGS 48   /* of a request; a few are so large that they go as INDIRECTs */
 
 static struct guest g[BLKIF_MAX_QUEUES]; /* its rings */
 static unsigned queues = 1;
 static const char *tap_ctl, *spec, *mode;
 static char option[64];
 static pid_t tapdisk;
-static int minor, kills;
-static atomic_uint reaped; /* answers so far, for the killer */
+static int minor, kills, hold;
+static unsigned patience = 60000; /* ms without an answer */
+static atomic_uint reaped;        /* answers so far, for the killer */
 static atomic_bool stop, failed;
 static uint64_t rng;
 
@@ -126,10 +127,12 @@ static int start_tapdisk(void)
 static int revive(void)
 {
 	char out[256], num[16];
+	uint64_t until = now_us() + (uint64_t)hold * 1000000;
 
 	snprintf(num, sizeof num, "%d", minor);
-	if (CTL(out, (char *)"revive", (char *)"-m", num))
-		return -1;
+	while (CTL(out, (char *)"revive", (char *)"-m", num))
+		if (now_us() >= until)
+			return -1;
 	tapdisk = (pid_t)atoi(out);
 	return 0;
 }
@@ -172,7 +175,7 @@ static void *upgrader(void *arg)
 		}
 		seen = atomic_load(&reaped);
 		for (unsigned t = 0;
-		     t < PATIENCE && atomic_load(&reaped) == seen && !atomic_load(&failed); t++)
+		     t < patience && atomic_load(&reaped) == seen && !atomic_load(&failed); t++)
 			usleep(1000);
 	}
 	g[0].pid = tapdisk;
@@ -200,7 +203,7 @@ static void *killer(void *arg)
 		}
 		seen = atomic_load(&reaped);
 		while (atomic_load(&reaped) == seen && !atomic_load(&failed) &&
-		       now_us() - began < PATIENCE * 1000ull)
+		       now_us() - began < patience * 1000ull)
 			usleep(100);
 		printf("pause %llu\n", (unsigned long long)(now_us() - began));
 	}
@@ -298,7 +301,7 @@ static bool any_in_flight(void)
 /* Waits for an answer in any of the rings, and takes all that are there. */
 static void reap(void)
 {
-	int slot, status, wait = queues == 1 ? PATIENCE : 1;
+	int slot, status, wait = queues == 1 ? patience : 1;
 	uint64_t began = now_us();
 	bool some = false;
 
@@ -312,7 +315,7 @@ static void reap(void)
 				some = true;
 			}
 		}
-		if (!some && now_us() - began > PATIENCE * 1000ull)
+		if (!some && now_us() - began > patience * 1000ull)
 			bad("no answer", 0, 0);
 	}
 }
@@ -363,6 +366,8 @@ int main(int argc, char **argv)
 	spec = argv[2];
 	mode = argv[3];
 	kills = atoi(argv[4]);
+	hold = getenv("HOLD") ? atoi(getenv("HOLD")) : 0;
+	patience += (unsigned)hold * 1000;
 	rng = seed = strtoull(argv[5], NULL, 0) * 0x9e3779b97f4a7c15 | 1;
 	snprintf(option, sizeof option, "cache=%s", mode);
 	prctl(PR_SET_CHILD_SUBREAPER, 1); /* the tapdisks come to us when tap-ctl has ended */

@@ -276,4 +276,35 @@ static inline void end(void)
 	close(gs[1].kick);
 }
 
+/* --- a disk with a marker, and so with records, in a control directory of its own --- */
+
+#define MINOR 5
+
+static char control_dir[64];
+
+static inline void begin_marked(void)
+{
+	char path[128];
+	int marker;
+
+	strcpy(control_dir, "/tmp/test-vbd.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(control_dir));
+	ck_assert_int_eq(setenv("TAPDISK_CONTROL_DIR", control_dir, 1), 0);
+	begin();
+	vbd_free(v);
+	snprintf(path, sizeof path, "%s/marker", control_dir);
+	marker = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_ge(marker, 0);
+	v = vbd_new(&queue, MINOR, marker, changed);
+}
+
+static inline void end_marked(void)
+{
+	char cmd[128];
+
+	end();
+	snprintf(cmd, sizeof cmd, "rm -rf %s", control_dir);
+	ck_assert_int_eq(system(cmd), 0);
+}
+
 #endif

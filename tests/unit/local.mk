@@ -32,6 +32,7 @@ UNIT_PARTS = \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
 	tests/unit/test-leaf-cache \
+	tests/unit/test-commit \
 	tests/unit/test-mirror \
 	tests/unit/test-inflight \
 	tests/unit/test-align \
@@ -40,7 +41,11 @@ UNIT_PARTS = \
 	tests/unit/test-file \
 	tests/unit/test-vbd \
 	tests/unit/test-vbd-pause \
+	tests/unit/test-vbd-commit \
 	tests/unit/test-vbd-left \
+	tests/unit/test-vbd-record \
+	tests/unit/test-server \
+	tests/unit/test-vbd-give \
 	tests/unit/test-vbd-ring \
 	tests/unit/test-lane \
 	tests/unit/test-bytes \
@@ -95,6 +100,13 @@ tests_unit_test_changed_SOURCES = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_changed_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_commit_SOURCES = \
+	tests/unit/test-commit.c \
+	tests/support/fault-io.c \
+	tests/support/fault-io.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_commit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_leaf_cache_SOURCES = \
 	tests/unit/test-leaf-cache.c \
 	tests/support/fault-io.c \
@@ -107,7 +119,8 @@ tests_unit_test_leaf_cache_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_mirror_SOURCES = \
 	tests/unit/test-mirror.c \
 	tests/support/on-fiber.h \
-	tests/support/suite.h
+	tests/support/suite.h \
+	tests/support/wall-clock.h
 tests_unit_test_mirror_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_limit_SOURCES = tests/unit/test-limit.c tests/support/suite.h
 tests_unit_test_limit_LDADD = $(UNIT_PARTS_LIBS)
@@ -160,8 +173,16 @@ tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(TEST_VBD)
 tests_unit_test_vbd_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_pause_SOURCES = tests/unit/test-vbd-pause.c $(TEST_VBD)
 tests_unit_test_vbd_pause_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_vbd_commit_SOURCES = tests/unit/test-vbd-commit.c $(TEST_VBD)
+tests_unit_test_vbd_commit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_left_SOURCES = tests/unit/test-vbd-left.c $(TEST_VBD)
 tests_unit_test_vbd_left_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_vbd_record_SOURCES = tests/unit/test-vbd-record.c $(TEST_VBD)
+tests_unit_test_vbd_record_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_server_SOURCES = tests/unit/test-server.c tests/support/suite.h
+tests_unit_test_server_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_vbd_give_SOURCES = tests/unit/test-vbd-give.c $(TEST_VBD)
+tests_unit_test_vbd_give_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_ring_SOURCES = tests/unit/test-vbd-ring.c $(TEST_VBD)
 tests_unit_test_vbd_ring_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_lane_SOURCES = \

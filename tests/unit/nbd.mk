@@ -6,13 +6,19 @@ check_PROGRAMS += \
 	tests/unit/test-nbd-handshake \
 	tests/unit/test-passed \
 	tests/unit/test-nbd-left \
-	tests/unit/test-nbd-again
+	tests/unit/test-nbd-again \
+	tests/unit/test-parent-disk \
+	tests/unit/test-nbd-uri \
+	tests/unit/test-nbd-chunk
 TESTS += \
 	tests/unit/test-nbd \
 	tests/unit/test-nbd-handshake \
 	tests/unit/test-passed \
 	tests/unit/test-nbd-left \
-	tests/unit/test-nbd-again
+	tests/unit/test-nbd-again \
+	tests/unit/test-parent-disk \
+	tests/unit/test-nbd-uri \
+	tests/unit/test-nbd-chunk
 endif
 tests_unit_test_nbd_SOURCES = \
 	tests/unit/test-nbd.c \
@@ -28,7 +34,8 @@ tests_unit_test_passed_LDADD = $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_nbd_left_SOURCES = \
 	tests/unit/test-nbd-left.c \
 	tests/support/on-fiber.h \
-	tests/support/suite.h
+	tests/support/suite.h \
+	tests/support/wall-clock.h
 tests_unit_test_nbd_left_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_nbd_again_SOURCES = \
 	tests/unit/test-nbd-again.c \
@@ -37,3 +44,14 @@ tests_unit_test_nbd_again_SOURCES = \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
 tests_unit_test_nbd_again_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS) -lpthread
+tests_unit_test_parent_disk_SOURCES = \
+	tests/unit/test-parent-disk.c \
+	tests/support/nbd-flaky.c \
+	tests/support/nbd-flaky.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_parent_disk_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS) -lpthread
+tests_unit_test_nbd_uri_SOURCES = tests/unit/test-nbd-uri.c tests/support/suite.h
+tests_unit_test_nbd_uri_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_nbd_chunk_SOURCES = tests/unit/test-nbd-chunk.c tests/support/suite.h
+tests_unit_test_nbd_chunk_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)

@@ -112,6 +112,35 @@ START_TEST(a_barriers_write_waits_for_space_too)
 }
 END_TEST
 
+static unsigned ntorn;
+
+static void on_torn(struct cache *c)
+{
+	ntorn++;
+}
+
+/* A mirror's copy may have it, and the image not. */
+START_TEST(a_write_that_has_waited_and_then_fails_is_told_as_torn)
+{
+	struct guest_req *w;
+
+	begin("none");
+	ntorn = 0;
+	cache.torn = on_torn;
+	w = wr(1);
+	test_image_complete(&img, 0, -ENOSPC);
+	ck_assert_uint_eq(ntorn, 0); /* it may still come to the image */
+	cache_quiesce(&cache);
+	cache_detach(&cache);
+	cache_attach(&cache, cache.mode, img.image, &img.io, false);
+	cache.sticky = -EIO; /* as of a sync that has failed at the opening */
+	cache_resume(&cache);
+	ck_assert(w->done && w->err == -EIO);
+	ck_assert_uint_eq(ntorn, 1);
+	end();
+}
+END_TEST
+
 START_TEST(out_of_space_lasts_over_a_pause)
 {
 	begin("none");
@@ -329,6 +358,7 @@ int main(void)
 	SUITE_ADD(s, a_flush_that_finds_no_space_in_a_pause_goes_on_after_it);
 	SUITE_ADD(s, a_leaving_guests_flush_does_not_wait_for_space);
 	SUITE_ADD(s, a_barriers_write_waits_for_space_too);
+	SUITE_ADD(s, a_write_that_has_waited_and_then_fails_is_told_as_torn);
 	SUITE_ADD(s, out_of_space_lasts_over_a_pause);
 	return suite_run(s);
 }

@@ -225,13 +225,22 @@ START_TEST(what_comes_together_goes_in_one_round)
 	for (unsigned i = 0; i < 20; i++)
 		ask(i, TD_WRITE, i * CHANGED_BLOCK, 512);
 	turns(3);
-	ck_assert_uint_eq(fio.nrunning, 1); /* the first's; the others wait */
-	while (fault_io_complete(&fio, 0))
-		turns(3);
-	for (unsigned i = 0; i < 20; i++)
+	ck_assert_uint_eq(fio.nrunning, 1);  /* that of them all */
+	for (unsigned i = 20; i < 30; i++) { /* those who come meanwhile are the next one's */
+		ask(i, TD_WRITE, i * CHANGED_BLOCK, 512);
+		turns(1);
+	}
+	ck_assert_uint_eq(fio.nrunning, 1);
+	ck_assert(fault_io_complete(&fio, 0));
+	turns(3);
+	for (unsigned i = 0; i < 30; i++)
+		ck_assert_int_eq(done[i], i < 20);
+	ck_assert_uint_eq(fio.nrunning, 1);
+	ck_assert(fault_io_complete(&fio, 0));
+	for (unsigned i = 0; i < 30; i++)
 		finished(i, 0);
 	ck_assert_uint_eq(nwrites(), 2);
-	only((1u << 20) - 1);
+	only((1u << 30) - 1);
 	fio.manual = false;
 	end();
 }

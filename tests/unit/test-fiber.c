@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Fibers: waits, wakes that come early, late and twice, time, many at once, and I/O from within. */
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "lib/fiber/call.h"
 #include "lib/fiber/fiber.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
@@ -244,6 +248,60 @@ START_TEST(a_wake_meant_for_another_wait_does_not_end_an_operation)
 }
 END_TEST
 
+/* --- calls that block --- */
+
+static int gate[2];
+
+static pthread_t caller;
+
+/* Waits for the loop, which must run meanwhile. */
+static long through_gate(void *arg)
+{
+	char c;
+
+	caller = pthread_self();
+	ck_assert_int_eq(read(gate[0], &c, 1), 1);
+	return c;
+}
+
+static void open_gate(struct ev_loop *l, ev_timer *w, int revents)
+{
+	ck_assert_int_eq(write(gate[1], "x", 1), 1);
+}
+
+static void call_through(void *arg)
+{
+	ck_assert_int_eq(td_call(through_gate, NULL), 'x');
+	ck_assert_int_eq(td_call_open("/nowhere/at/all", O_RDONLY, 0), -ENOENT);
+	ck_assert_int_eq(td_call_unlink("/nowhere/at/all"), -ENOENT);
+	step = 1;
+}
+
+START_TEST(a_call_that_blocks_does_not_hold_up_the_loop)
+{
+	ev_timer later;
+
+	begin();
+	ck_assert_int_eq(pipe(gate), 0);
+	ck_assert_int_eq(td_calls_start(loop, NULL), 0);
+	ev_timer_init(&later, open_gate, 0.01, 0);
+	ev_timer_start(loop, &later);
+	ck_assert_int_eq(td_fiber_start(loop, call_through, NULL), 0);
+	ck_assert_int_eq(step, 0);
+	while (!step)
+		ev_run(loop, EVRUN_ONCE);
+	ck_assert(!pthread_equal(caller, pthread_self()));
+	/* outside of a fiber there is nothing that could wait */
+	open_gate(loop, &later, 0);
+	ck_assert_int_eq(td_call(through_gate, NULL), 'x');
+	ck_assert(pthread_equal(caller, pthread_self()));
+	td_calls_stop();
+	close(gate[0]);
+	close(gate[1]);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("fiber");
@@ -255,5 +313,6 @@ int main(void)
 	SUITE_ADD(s, a_fiber_may_start_a_fiber);
 	SUITE_ADD(s, five_hundred_fibers_have_each_its_own_stack);
 	SUITE_ADD(s, a_wake_meant_for_another_wait_does_not_end_an_operation);
+	SUITE_ADD(s, a_call_that_blocks_does_not_hold_up_the_loop);
 	return suite_run(s);
 }

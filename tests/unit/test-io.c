@@ -284,6 +284,44 @@ START_TEST(a_durable_write_that_changed_nothing_leaves_no_mark)
 }
 END_TEST
 
+static uint64_t room_off, room_len; /* asked for, atomic: by a worker */
+static unsigned rooms;
+
+static int give_room(int fd, int mode, uint64_t off, uint64_t len)
+{
+	room_off = off;
+	room_len = len;
+	__atomic_add_fetch(&rooms, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+/* Of a file system that keeps some for root. */
+START_TEST(a_write_without_space_asks_for_roots_once)
+{
+	struct op o;
+
+	begin(0);
+	td_root_allocate = give_room;
+	fault_io_rule(&fio, 1, -ENOSPC);
+	start(&o, TD_IO_WRITE, mem, 0, 4096, TD_IO_DSYNC);
+	ck_assert_int_eq(run(&o), 0);
+	ck_assert_uint_eq(o.iop.flags, TD_IO_DSYNC);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -ENOSPC);
+	fault_io_rule(&fio, 2, -ENOSPC);
+	ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, 0), -ENOSPC);
+	fault_io_clear(&fio); /* what has no room to ask for does not */
+	fault_io_rule(&fio, 1, -ENOSPC);
+	ck_assert_int_eq(once(TD_IO_SYNC, NULL, 0, 0, 0), -EIO);
+	f->st.blockdev = true;
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -ENOSPC);
+	ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, 0), -ENOSPC);
+	td_root_allocate = NULL;
+	end();
+}
+END_TEST
+
 START_TEST(a_short_transfer_before_an_error_is_the_error)
 {
 	struct op o;
@@ -686,6 +724,30 @@ START_TEST(a_write_of_a_new_block_is_right_behind_each_engine)
 }
 END_TEST
 
+START_TEST(room_is_asked_for_behind_each_engine)
+{
+	static const char *const engines[] = {"libaio", "io_uring", "threads"};
+
+	td_root_allocate = give_room;
+	for (unsigned e = 0; e < 3; e++) {
+		if (!strcmp(engines[e], "io_uring") && !has_uring())
+			continue;
+		if (!begin_real(engines[e], true, 0))
+			break;
+		rooms = 0;
+		memset(mem, 7, 8192);
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 4096, 8192, TD_IO_ROOM), 0);
+		ck_assert_uint_eq(rooms, 1);
+		ck_assert_uint_eq(room_off, 4096);
+		ck_assert_uint_eq(room_len, 8192);
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 4096, 8192, 0), 0);
+		ck_assert_uint_eq(rooms, 1);
+		end_real();
+	}
+	td_root_allocate = NULL;
+}
+END_TEST
+
 START_TEST(engines_of_the_other_kind_work_too)
 {
 	real_engine("libaio", false);
@@ -776,6 +838,7 @@ int main(void)
 	SUITE_ADD(s, a_durable_write_that_changed_nothing_leaves_no_mark);
 	SUITE_ADD(s, no_sync_of_a_file_does_well_after_one_that_failed);
 	SUITE_ADD(s, nothing_durable_of_a_file_does_well_after_one_that_failed);
+	SUITE_ADD(s, a_write_without_space_asks_for_roots_once);
 	SUITE_ADD(s, a_short_transfer_before_an_error_is_the_error);
 	SUITE_ADD(s, a_sync_without_space_has_lost_data);
 	SUITE_ADD(s, each_error_comes_through_done);
@@ -792,6 +855,7 @@ int main(void)
 	SUITE_ADD(s, io_uring_on_either);
 	SUITE_ADD(s, io_uring_has_only_files_that_are_locked);
 	SUITE_ADD(s, a_write_of_a_new_block_is_right_behind_each_engine);
+	SUITE_ADD(s, room_is_asked_for_behind_each_engine);
 	SUITE_ADD(s, engines_of_the_other_kind_work_too);
 	SUITE_ADD(s, the_engine_follows_from_the_kind_of_file);
 	SUITE_ADD(s, what_the_kernel_refuses_fails_alone);

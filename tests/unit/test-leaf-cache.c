@@ -49,9 +49,11 @@ static bool ours(const struct td_req *r)
 	       (const char *)r < (const char *)(asks + NREQ);
 }
 
+static struct td_gate *below;                /* optional: a gate that is there before */
+static const char *place = "/proc/self/exe"; /* on a file system that has room */
+
 static void begin(void)
 {
-	static char self[] = "/proc/self/exe";
 
 	loop = ev_loop_new(EVFLAG_AUTO);
 	fault_io_new(&fio, loop, 512, 512);
@@ -59,7 +61,8 @@ static void begin(void)
 	test_image_open(&parent, TD_FILE_PARENT | TD_FILE_RDONLY);
 	leaf.image->io = parent.image->io = fio.io;
 	free(leaf.image->path);
-	leaf.image->path = strdup(self); /* on a file system that has room */
+	leaf.image->path = strdup(place);
+	leaf.image->gate = below;
 	leaf.image->backing = parent.image;
 	memset(sectors, 0, sizeof sectors);
 	memset(asks, 0, sizeof asks);
@@ -331,6 +334,57 @@ START_TEST(a_leaf_that_is_read_only_or_has_no_parent_keeps_nothing)
 }
 END_TEST
 
+START_TEST(nothing_is_kept_on_a_file_system_that_is_full)
+{
+	struct ask *a;
+
+	place = "/proc/self/status"; /* of a file system that never has any */
+	begin();
+	a = read_below(0, 16);
+	complete(0, 0);
+	ck_assert(!a->busy && !a->err);
+	at_rest();
+	ck_assert_uint_eq(leaf_cache_stats(cache).kept, 0);
+	ck_assert_uint_eq(leaf_cache_stats(cache).left_out, 16);
+	end();
+}
+END_TEST
+
+START_TEST(other_threads_write_through_the_main_one)
+{
+	begin();
+	ck_assert(!leaf.image->gate->lets(leaf.image->gate, 0, 4096));
+	end();
+}
+END_TEST
+
+static unsigned nlogged;
+
+static bool log_it(struct td_gate *g, struct td_req *req)
+{
+	nlogged++;
+	return false;
+}
+
+/* A log of changed blocks, for example. */
+START_TEST(what_is_kept_is_no_change_for_the_gate_below)
+{
+	struct td_gate gate = {.holds = log_it};
+
+	below = &gate;
+	nlogged = 0;
+	begin();
+	ask(TD_WRITE, 64, 8, 9);
+	complete(0, 0);
+	ck_assert_uint_eq(nlogged, 1);
+	read_below(0, 16);
+	at_rest();
+	ck_assert_uint_eq(leaf_cache_stats(cache).kept, 16);
+	ck_assert_uint_eq(nlogged, 1);
+	end();
+}
+END_TEST
+
 /* Each sector ends as its last acknowledged change left it, in whatever order things complete. */
 START_TEST(no_change_is_lost_in_any_order)
 {
@@ -391,6 +445,9 @@ int main(void)
 	SUITE_ADD(s, a_write_of_kept_data_that_fails_is_nobodys);
 	SUITE_ADD(s, what_exceeds_the_memory_is_not_kept);
 	SUITE_ADD(s, a_leaf_that_is_read_only_or_has_no_parent_keeps_nothing);
+	SUITE_ADD(s, nothing_is_kept_on_a_file_system_that_is_full);
+	SUITE_ADD(s, other_threads_write_through_the_main_one);
+	SUITE_ADD(s, what_is_kept_is_no_change_for_the_gate_below);
 	SUITE_ADD_LOOP(s, no_change_is_lost_in_any_order, 20);
 	return suite_run(s);
 }

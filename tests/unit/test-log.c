@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -271,6 +272,77 @@ START_TEST(threads_may_log_at_once)
 }
 END_TEST
 
+/* The same, when another thread has sent it. */
+static const char *heard_later(int fd)
+{
+	const char *line;
+
+	while (!*(line = heard(fd)))
+		usleep(1000);
+	return line;
+}
+
+START_TEST(another_thread_connects_where_that_may_take_long)
+{
+	int fd;
+
+	begin();
+	fd = daemon_start(SOCK_DGRAM);
+	td_log_apart();
+	td_log(LOG_WARNING, "one");
+	is_line(heard_later(fd), "one");
+	close(fd);
+	fd = daemon_start(SOCK_DGRAM);
+	td_log(LOG_WARNING, "two");
+	is_line(heard_later(fd), "two");
+	close(fd);
+	end();
+}
+END_TEST
+
+/* Adds what has come to *lines, and what it says was lost to *lost; whether there was anything. */
+static bool add_heard(int fd, unsigned *lines, unsigned *lost)
+{
+	const char *line, *text;
+	bool any = false;
+	unsigned n;
+
+	for (; *(line = heard(fd)); any = true) {
+		text = strstr(line, "]: ");
+		ck_assert_ptr_nonnull(text);
+		if (sscanf(text, "]: %u log line", &n) == 1)
+			*lost += n;
+		else
+			++*lines;
+	}
+	return any;
+}
+
+START_TEST(lines_that_another_thread_could_not_send_are_counted)
+{
+	unsigned said = 0, lines = 0, lost = 0;
+	int fd;
+
+	begin();
+	td_log_apart();
+	for (; said < 30; said++) {
+		td_log(LOG_WARNING, "nobody listens");
+		usleep(20 * 1000);
+	}
+	fd = daemon_start(SOCK_DGRAM);
+	for (; !add_heard(fd, &lines, &lost); said++) {
+		td_log(LOG_WARNING, "somebody may listen");
+		usleep(20 * 1000);
+	}
+	td_log(LOG_WARNING, "the last");
+	add_heard(fd, &lines, &lost);
+	ck_assert_uint_eq(lines + lost, said + 1);
+	ck_assert_uint_ge(lost, 30);
+	close(fd);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("log");
@@ -282,5 +354,7 @@ int main(void)
 	SUITE_ADD(s, a_full_pipe_behind_stderr_is_not_waited_for);
 	SUITE_ADD(s, a_tool_waits_for_the_reader_of_stderr);
 	SUITE_ADD(s, threads_may_log_at_once);
+	SUITE_ADD(s, another_thread_connects_where_that_may_take_long);
+	SUITE_ADD(s, lines_that_another_thread_could_not_send_are_counted);
 	return suite_run(s);
 }

@@ -2,13 +2,18 @@
 /* A server that goes away and comes back, having lost what was volatile: K8 to K13 in
  * drivers/nbd/nbd.h. */
 #include <errno.h>
+#include <net/if.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "drivers/drivers.h"
 #include "drivers/nbd/nbd.h"
+#include "lib/dial.h"
 #include "tests/support/nbd-flaky.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
@@ -22,6 +27,7 @@ static struct td_image *image;
 static struct td_err err;
 static struct td_how how;
 static int rc;
+static bool far; /* the server is one of TCP */
 
 struct op {
 	struct td_req req;
@@ -74,7 +80,10 @@ static void begin_with(int reconnect, unsigned flags)
 	snprintf(left, sizeof left, "%s/left0", dir);
 	loop = ev_loop_new(EVFLAG_AUTO);
 	ck_assert_int_eq(td_io_new(loop, "threads", false, &io, NULL), 0);
-	flaky_start(dir);
+	if (far)
+		flaky_start_tcp();
+	else
+		flaky_start(dir);
 	open_disk(reconnect, flags);
 }
 
@@ -711,6 +720,115 @@ START_TEST(an_image_is_given_up_and_closed_while_its_server_is_away)
 }
 END_TEST
 
+/* --- K15 --- */
+
+static void put_link(bool up)
+{
+	struct ifreq r = {.ifr_name = "lo", .ifr_flags = up ? IFF_UP : 0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	ck_assert(fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &r) == 0);
+	close(fd);
+}
+
+/* In a network of its own, whose one link can be cut; false: this host gives none. */
+static bool begin_far(int reconnect)
+{
+	if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
+		return false;
+	put_link(true);
+	far = true;
+	td_dial_ask = 1;
+	nbdc_silent_after = 3;
+	begin_with(reconnect, 0);
+	return true;
+}
+
+START_TEST(a_server_of_another_host_goes_and_comes)
+{
+	far = true;
+	begin();
+	ck_assert_int_eq(do_write(0, 4096, 1), 0);
+	restart();
+	UNTIL(back());
+	ck_assert_int_eq(do_read(0), 1);
+	ck_assert_int_eq(do_flush(), 0);
+	ck_assert_uint_eq(flaky_safe(0), 1);
+	end();
+}
+END_TEST
+
+START_TEST(a_link_that_is_cut_is_a_pause_on_the_same_connection)
+{
+	struct op *o;
+
+	if (!begin_far(-1))
+		return;
+	ck_assert_int_eq(do_write(0, 4096, 1), 0);
+	put_link(false);
+	o = submit(5, TD_WRITE, 0, 8192, 4096, 2);
+	UNTIL(image->away);
+	ck_assert_ptr_nonnull(strstr(image->away, "does not answer, and 1 changes are with it"));
+	ck_assert(client()->silent && client()->phase == NBD_RUNS && o->out);
+	put_link(true);
+	ck_assert_int_eq(finish(o), 0);
+	UNTIL(!image->away);
+	ck_assert_uint_eq(image->reconnects, 1);
+	ck_assert_int_eq(do_read(8192), 2);
+	ck_assert_int_eq(flaky_command(flaky_count() - 1).conn, 1);
+	ck_assert_int_eq(do_flush(), 0);
+	end();
+}
+END_TEST
+
+START_TEST(a_link_that_is_cut_with_nothing_unanswered_is_another_connection)
+{
+	if (!begin_far(-1))
+		return;
+	ck_assert_int_eq(do_write(0, 4096, 1), 0);
+	put_link(false);
+	UNTIL(image->away);
+	ck_assert_int_eq(client()->phase, NBD_AWAY);
+	put_link(true);
+	UNTIL(back());
+	ck_assert_int_eq(do_read(0), 1);
+	ck_assert_int_eq(flaky_command(flaky_count() - 1).conn, 2);
+	/* K8 */
+	ck_assert(flaky_command(1).conn == 2 && flaky_command(1).type == NBD_CMD_WRITE);
+	/* one that is there, and has nothing to say */
+	for (double until = ev_time() + nbdc_silent_after + 2; ev_time() < until;)
+		tick();
+	ck_assert(!image->away && image->reconnects == 1);
+	end();
+}
+END_TEST
+
+START_TEST(a_link_that_stays_cut_ends_in_errors)
+{
+	struct op *o;
+
+	if (!begin_far(_i ? 5 : 0))
+		return;
+	put_link(false);
+	o = submit(5, TD_WRITE, 0, 0, 512, 2);
+	ck_assert_int_eq(finish(o), -EIO);
+	ck_assert(client()->lost && image->fault);
+	ck_assert_ptr_nonnull(
+		strstr(image->fault, _i ? "reconnect-limit" : "has not answered for"));
+	end();
+}
+END_TEST
+
+START_TEST(an_attempt_to_connect_is_given_up_at_once)
+{
+	if (!begin_far(-1))
+		return;
+	flaky_down();
+	UNTIL(image->away);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nbd-again");
@@ -739,5 +857,10 @@ int main(void)
 	SUITE_ADD(s, the_limit_ends_in_errors);
 	SUITE_ADD(s, the_limit_counts_until_all_is_done_again);
 	SUITE_ADD(s, an_image_is_given_up_and_closed_while_its_server_is_away);
+	SUITE_ADD(s, a_server_of_another_host_goes_and_comes);
+	SUITE_ADD(s, a_link_that_is_cut_is_a_pause_on_the_same_connection);
+	SUITE_ADD(s, a_link_that_is_cut_with_nothing_unanswered_is_another_connection);
+	SUITE_ADD_LOOP(s, a_link_that_stays_cut_ends_in_errors, 2);
+	SUITE_ADD(s, an_attempt_to_connect_is_given_up_at_once);
 	return suite_run(s);
 }

@@ -2,17 +2,21 @@
 /* What a connection to an NBD server leaves to the next, and how the server's ends of dead ones are
  * seen (K5 and K6 in drivers/nbd/nbd.h). */
 #include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "drivers/nbd/nbd.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
+#include "tests/support/wall-clock.h"
 
 static char dir[] = "/tmp/td-left.XXXXXX", file[64];
 static struct td_image image;
@@ -256,6 +260,189 @@ START_TEST(the_servers_end_of_a_dead_connection_is_seen)
 }
 END_TEST
 
+/* --- K14 --- */
+
+struct asking {
+	struct td_io *io;
+	int fd;
+	struct nbdc_server is;
+};
+
+static void ask_it(void *arg)
+{
+	struct asking *a = arg;
+
+	a->is = nbdc_server_of(a->io, a->fd);
+}
+
+static struct nbdc_server who(struct ev_loop *loop, struct td_io *io, int fd)
+{
+	struct asking a = {io, fd, {99, 99}};
+
+	on_fiber(loop, ask_it, &a);
+	return a.is;
+}
+
+/* A process that listens there, until it is killed. */
+static pid_t serve_at(const struct sockaddr_un *at)
+{
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	unlink(at->sun_path);
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		int l = socket(AF_UNIX, SOCK_STREAM, 0);
+
+		if (bind(l, (const struct sockaddr *)at, sizeof *at) || listen(l, 5) ||
+		    write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	close(ready[0]);
+	return pid;
+}
+
+static int reach(const struct sockaddr_un *to)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	ck_assert_int_eq(connect(fd, (const struct sockaddr *)to, sizeof *to), 0);
+	return fd;
+}
+
+static void end_server(pid_t pid)
+{
+	ck_assert_int_eq(kill(pid, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+
+START_TEST(a_server_that_was_started_anew_is_another)
+{
+	struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	struct nbdc_server first, again, later, nobody = {0}, reused;
+	struct td_io *io;
+	int fd[3];
+	pid_t pid;
+
+	begin();
+	ck_assert_int_eq(td_io_new(loop, "threads", false, &io, NULL), 0);
+	snprintf(at.sun_path, sizeof at.sun_path, "%s/s", dir);
+	pid = serve_at(&at);
+	fd[0] = reach(&at);
+	fd[1] = reach(&at);
+	first = who(loop, io, fd[0]);
+	again = who(loop, io, fd[1]);
+	ck_assert_uint_eq(first.pid, (uint64_t)pid);
+	ck_assert_uint_ne(first.start, 0);
+	ck_assert(nbdc_server_same(&first, &again));
+	end_server(pid);
+	pid = serve_at(&at);
+	fd[2] = reach(&at);
+	later = who(loop, io, fd[2]);
+	ck_assert(!nbdc_server_same(&first, &later));
+	reused = later; /* its number may come again, its start does not */
+	reused.start++;
+	ck_assert(!nbdc_server_same(&later, &reused));
+	ck_assert(!nbdc_server_same(&nobody, &nobody));
+	n.server = later;
+	ck_assert_int_eq(open_left(false), 0);
+	nbdc_left_server(&n);
+	die();
+	ck_assert(nbdc_server_same(&was.server, &later));
+	end_server(pid);
+	again = who(loop, io, fd[2]); /* too late to ask for its start */
+	ck_assert(!nbdc_server_same(&again, &again));
+	for (int i = 0; i < 3; i++)
+		close(fd[i]);
+	unlink(at.sun_path);
+	td_io_free(io);
+	ev_loop_destroy(loop);
+	end();
+}
+END_TEST
+
+START_TEST(who_is_at_the_end_of_a_tcp_connection_is_not_known)
+{
+	struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof at;
+	struct nbdc_server is;
+	struct td_io *io;
+	int l, fd;
+
+	ck_assert_int_eq(td_io_new(loop, "threads", false, &io, NULL), 0);
+	l = socket(AF_INET, SOCK_STREAM, 0);
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(l, (struct sockaddr *)&at, sizeof at), 0);
+	ck_assert_int_eq(listen(l, 1), 0);
+	ck_assert_int_eq(getsockname(l, (struct sockaddr *)&at, &len), 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+	is = who(loop, io, fd);
+	ck_assert(!is.pid && !nbdc_server_same(&is, &is));
+	close(fd);
+	close(l);
+	td_io_free(io);
+	ev_loop_destroy(loop);
+}
+END_TEST
+
+/* --- a clock that is set --- */
+
+struct greeting {
+	struct nbdc_client n;
+	int fd, rc;
+	struct nbdc_offer x;
+	bool done;
+};
+
+static void greet_it(void *arg)
+{
+	struct greeting *gr = arg;
+
+	gr->rc = nbdc_greet(&gr->n, gr->fd, &gr->x, &err);
+	gr->done = true;
+}
+
+/* In three parts, of which the clock is set before the second and the third: no time limit is over
+ * for that. */
+START_TEST(a_clock_that_is_set_ends_no_greeting)
+{
+	static struct greeting gr;
+	struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+	uint8_t hello[152] = {0};
+	int pair[2];
+
+	err = (struct td_err){0};
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	nbd_put64(nbd_put64(hello, NBD_MAGIC), NBD_OLD_MAGIC);
+	nbd_put64(hello + 16, 1 << 20);
+	gr = (struct greeting){.n = {.loop = loop, .name = "nbd:test"}, .fd = pair[0], .rc = 99};
+	ck_assert_int_eq(td_fiber_start(loop, greet_it, &gr), 0);
+	for (size_t at = 0; at < sizeof hello; at += 76) {
+		ev_run(loop, EVRUN_NOWAIT);
+		ck_assert_int_eq(gr.done, 0);
+		jump = at ? -3600 : 3600;
+		ck_assert_int_eq(write(pair[1], hello + at, 76), 76);
+	}
+	while (!gr.done)
+		ev_run(loop, EVRUN_ONCE);
+	jump = 0;
+	ck_assert_msg(gr.rc == 0, "%d %s", gr.rc, err.text);
+	ck_assert_uint_eq(gr.x.size, 1 << 20);
+	close(pair[0]);
+	close(pair[1]);
+	ev_loop_destroy(loop);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nbd-left");
@@ -266,5 +453,8 @@ int main(void)
 	SUITE_ADD(s, what_was_not_answered_counts_where_the_servers_end_is_not_seen);
 	SUITE_ADD(s, counts_belong_to_one_server_and_must_be_there);
 	SUITE_ADD(s, the_servers_end_of_a_dead_connection_is_seen);
+	SUITE_ADD(s, a_server_that_was_started_anew_is_another);
+	SUITE_ADD(s, a_clock_that_is_set_ends_no_greeting);
+	SUITE_ADD(s, who_is_at_the_end_of_a_tcp_connection_is_not_known);
 	return suite_run(s);
 }

@@ -105,10 +105,19 @@ static void handshake(bool structured)
 	ck_assert_uint_eq(nbd_get32(b + 12), NBD_REP_ACK);
 }
 
+/* Another client, whose end is fd from now on. */
+static void join(const struct nbd_manner *how)
+{
+	int pair[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	fd = pair[0];
+	nbd_conn_new(n, pair[1], how);
+}
+
 static void begin_with(bool structured, bool oldstyle)
 {
 	struct td_err err = {0};
-	int pair[2];
 
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	setenv("TAPDISK_CONTROL_DIR", dir, 1);
@@ -128,9 +137,7 @@ static void begin_with(bool structured, bool oldstyle)
 	n = nbd_new(loop, &disk, 7);
 	ck_assert_int_eq(nbd_listen(n, &err), 0);
 	nbd_run(n);
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	fd = pair[0];
-	nbd_conn_new(n, pair[1], oldstyle);
+	join(&(struct nbd_manner){.oldstyle = oldstyle});
 	if (oldstyle) {
 		uint8_t b[152];
 
@@ -639,6 +646,126 @@ START_TEST(a_client_that_goes_is_gone_when_its_requests_are)
 }
 END_TEST
 
+/* N6: it may be the client of one that was cut off, and send again what is still under way. */
+START_TEST(a_connection_begins_after_those_that_ended_before_it)
+{
+	static uint8_t data[LONG];
+	int first;
+
+	begin(false);
+	ask(NBD_CMD_WRITE, 0, 1, 0, 512);
+	say(data, 512);
+	turns(2);
+	ck_assert_uint_eq(t.npending, 1);
+	close(fd);
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 2, 0, 512);
+	turns(3);
+	ck_assert_uint_eq(t.npending, 1); /* the write alone */
+	test_image_complete(&t, 0, 0);
+	turns(3);
+	ck_assert_uint_eq(t.npending, 1);
+	ck_assert_int_eq(test_image_at(&t, 0)->op, TD_READ);
+	test_image_complete(&t, 0, 0);
+	expect_simple(2, 0);
+	hear(data, 512);
+	/* and after what has not been read of it: a write behind a long read, which is alone */
+	ask(NBD_CMD_READ, 0, 3, 0, LONG);
+	ask(NBD_CMD_WRITE, 0, 4, 0, 512);
+	say(data, 512);
+	close(fd);
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 5, 1024, 512);
+	ck_assert_uint_eq(t.npending, 1);
+	while (test_image_at(&t, 0)->off != 1024) {
+		ck_assert_uint_eq(t.npending, 1);
+		test_image_complete(&t, 0, 0);
+		turns(3);
+	}
+	ck_assert(test_image_at(&t, 0)->op == TD_READ && nbd_clients(n) == 1);
+	/* one that is still there is not waited for */
+	first = fd;
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 6, 2048, 512);
+	ck_assert_uint_eq(t.npending, 2);
+	test_image_complete(&t, 1, 0);
+	expect_simple(6, 0);
+	close(fd);
+	fd = first;
+	test_image_complete(&t, 0, 0);
+	expect_simple(5, 0);
+	end();
+}
+END_TEST
+
+/* N7, on a disk that may be written. */
+START_TEST(a_read_only_client_changes_nothing)
+{
+	static const uint16_t changes[] = {NBD_CMD_WRITE, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES};
+	static uint8_t data[512];
+	int first;
+
+	begin(false);
+	first = fd;
+	join(&(struct nbd_manner){.read_only = true});
+	handshake(false);
+	for (unsigned i = 0; i < 3; i++) {
+		ask(changes[i], 0, i, 0, 512);
+		if (changes[i] == NBD_CMD_WRITE)
+			say(data, 512);
+		turns(2);
+		ck_assert_uint_eq(t.npending, 0);
+		expect_simple(i, NBD_EPERM);
+	}
+	ask(NBD_CMD_READ, 0, 9, 0, 512);
+	test_image_complete(&t, 0, 0);
+	expect_simple(9, 0);
+	hear(data, 512);
+	close(fd);
+	fd = first; /* whose client is another's */
+	ask(NBD_CMD_TRIM, 0, 1, 0, 512);
+	test_image_complete(&t, 0, 0);
+	expect_simple(1, 0);
+	end();
+}
+END_TEST
+
+static uint16_t flags_of(const struct nbd_manner *how)
+{
+	uint8_t b[152];
+	int was = fd;
+	uint16_t flags;
+	struct nbd_manner old = *how;
+
+	old.oldstyle = true;
+	join(&old);
+	hear(b, sizeof b);
+	flags = nbd_get16(b + 26);
+	close(fd);
+	fd = was;
+	turns(2);
+	return flags;
+}
+
+START_TEST(what_a_client_is_told_of_itself)
+{
+	uint16_t all;
+
+	begin(false);
+	all = flags_of(&(struct nbd_manner){0});
+	ck_assert(all & NBD_FLAG_CAN_MULTI_CONN && !(all & NBD_FLAG_READ_ONLY));
+	ck_assert_uint_eq(flags_of(&(struct nbd_manner){.alone = true}),
+			  all & ~NBD_FLAG_CAN_MULTI_CONN);
+	all = flags_of(&(struct nbd_manner){.read_only = true});
+	ck_assert_uint_eq(all, NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH |
+				       NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nbd");
@@ -657,5 +784,8 @@ int main(void)
 	SUITE_ADD(s, what_was_checked_before_a_pause_is_checked_again);
 	SUITE_ADD(s, a_request_without_magic_ends_the_connection);
 	SUITE_ADD(s, a_client_that_goes_is_gone_when_its_requests_are);
+	SUITE_ADD(s, a_connection_begins_after_those_that_ended_before_it);
+	SUITE_ADD(s, a_read_only_client_changes_nothing);
+	SUITE_ADD(s, what_a_client_is_told_of_itself);
 	return suite_run(s);
 }

@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -23,12 +26,14 @@
 #include <unistd.h>
 
 #include "lib/conf.h"
+#include "lib/dial.h"
 #include "lib/io/reach.h"
+#include "lib/marker.h"
 #include "td/ctl.h"
 #include "tapdisk/opener/opener-calls.h"
 #include "tapdisk/opener/opener-rights.h"
 #include "tapdisk/opener/opener.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tests/support/suite.h"
 
 #define DIR_NAME "test-opener.d" /* the control directory */
@@ -37,6 +42,7 @@
 
 static char here[PATH_MAX];
 static bool commits;
+static int far_port; /* on 127.0.0.1 */
 
 /* In the child a check that fails is told by its line. */
 #define SAY(what)                                                                                  \
@@ -47,6 +53,8 @@ static bool commits;
 			_exit(1);                                                                  \
 		}                                                                                  \
 	} while (0)
+
+#define REFUSED(what) SAY((what) < 0 && errno == EACCES)
 
 /* What the host says before the tapdisk asks for anything. */
 static bool read_only;
@@ -66,6 +74,27 @@ static void say(const char *op, const char *type, const char *name, const char *
 	json_decref(msg);
 }
 
+#define MARKER DIR_NAME "/tapdisk/tapdisk-7"
+
+/* Whose the minor is. */
+static bool write_marker(pid_t pid)
+{
+	FILE *f = fopen(MARKER, "we");
+
+	return f && (!pid || fprintf(f, "%d\n", (int)pid) > 0) && !fclose(f);
+}
+
+/* Disks on other hosts, and one beneath. */
+static void say_far(void)
+{
+	json_t *msg = json_pack("{s:s, s:i, s:o, s:[o, s]}", "op", "open", "minor", 7, "args",
+				json_sprintf("nbd://127.0.0.1:%d/a", far_port), "options",
+				json_sprintf("mirror=nbd:127.0.0.1:%d", far_port), "parent-disk=9");
+
+	rights_learn(msg);
+	json_decref(msg);
+}
+
 static pid_t start(void (*fn)(void))
 {
 	pid_t pid = fork();
@@ -73,9 +102,11 @@ static pid_t start(void (*fn)(void))
 	if (!pid) {
 		struct td_err err = {0};
 
+		SAY(write_marker(getpid()));
 		say("attach", NULL, NULL, NULL);
 		say("open", "aio", "fifo", "mirror=nbd:");
 		say("unpause", "vhd", "image", NULL);
+		say_far();
 		if (commits)
 			say("commit", NULL, NULL, NULL);
 		SAY(sandbox_enter(1, &err) == 0);
@@ -110,7 +141,8 @@ static bool prepare(void)
 	snprintf(here + strlen(here), 100, "/" DIR_NAME);
 	setenv(TD_CTL_DIR_ENV, here, 1);
 	*strrchr(here, '/') = 0;
-	return !system("rm -rf " DIR_NAME " " ALIEN) && !mkdir(DIR_NAME, 0700);
+	return !system("rm -rf " DIR_NAME " " ALIEN) && !mkdir(DIR_NAME, 0700) &&
+	       !mkdir(DIR_NAME "/tapdisk", 0700);
 }
 
 static bool tidy(void)
@@ -197,6 +229,27 @@ static void use_directories(void)
 	SAY(openat(at, "redo7.h", O_RDONLY | O_CLOEXEC) < 0 && errno == EBADF);
 }
 
+/* Memory of its own is a file that it may open by name, as libcryptsetup does; a file that it has
+ * is opened no further by that. */
+static void use_memory(void)
+{
+	char path[40], c = 0;
+	int fd = memfd_create("header", MFD_CLOEXEC), again;
+
+	SAY(fd >= 0);
+	snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)getpid(), fd);
+	again = open(path, O_RDWR | O_CLOEXEC);
+	SAY(again >= 0 && pwrite(again, "x", 1, 0) == 1 && pread(fd, &c, 1, 0) == 1 && c == 'x');
+	REFUSED(open(path, O_RDWR | O_TRUNC | O_CLOEXEC));
+	close(again);
+	close(fd);
+	fd = open(OWN "memory", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	SAY(fd >= 0 && !unlink(OWN "memory"));
+	snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)getpid(), fd);
+	REFUSED(open(path, O_RDWR | O_CLOEXEC));
+	close(fd);
+}
+
 /* What /proc calls this process is this one, and not its opener. */
 static void use_proc(void)
 {
@@ -234,6 +287,25 @@ static void leave_no_lock(void)
 		SAY(fchmodat(fd, "none", 0600, 0) < 0);
 		SAY(!close(fd));
 	}
+}
+
+/* OP7, without a file system that refuses it to the tapdisk: by a descriptor that may. */
+static void changes_by_descriptor(void)
+{
+	int fd = open(OWN "room", O_RDWR | O_CREAT | O_CLOEXEC, 0600), reads;
+	struct stat st;
+
+	SAY(fd >= 0 && !opener_allocate(fd, FALLOC_FL_KEEP_SIZE, 4096, 8192));
+	SAY(!fstat(fd, &st) && st.st_size == 0 && st.st_blocks >= 16);
+	SAY(!opener_truncate(fd, 1 << 20) && !fstat(fd, &st) && st.st_size == 1 << 20);
+	SAY(pwrite(fd, "x", 1, 65536) == 1);
+	SAY(opener_seek(fd, 70000, SEEK_END) == (1 << 20) + 70000);
+	SAY(opener_seek(fd, 1 << 20, SEEK_DATA) == -ENXIO);
+	reads = open(OWN "room", O_RDONLY | O_CLOEXEC);
+	SAY(reads >= 0 && opener_allocate(reads, 0, 0, 4096) == -EBADF);
+	SAY(opener_truncate(reads, 0) < 0 && !fstat(fd, &st) && st.st_size == 1 << 20);
+	SAY(opener_truncate(-1, 0) == -EBADF);
+	SAY(!close(reads) && !close(fd) && !unlink(OWN "room"));
 }
 
 static void bad_arguments(void)
@@ -275,11 +347,81 @@ static void block_signals(void)
 
 START_TEST(calls_answer_as_the_kernel_does)
 {
-	static void (*const use[])(void) = {use_files,    use_directories, use_proc,
-					    use_sockets,  leave_no_lock,   bad_arguments,
-					    block_signals};
+	static void (*const use[])(void) = {use_files,     use_directories,       use_proc,
+					    use_sockets,   leave_no_lock,         bad_arguments,
+					    block_signals, changes_by_descriptor, use_memory};
 
 	inside(use[_i]);
+}
+END_TEST
+
+/* --- other hosts (OR7) --- */
+
+static int listen_far(void)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET};
+	socklen_t len = sizeof in;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ck_assert(fd >= 0 && !bind(fd, (struct sockaddr *)&in, sizeof in) && !listen(fd, 5) &&
+		  !getsockname(fd, (struct sockaddr *)&in, &len));
+	far_port = ntohs(in.sin_port);
+	return fd;
+}
+
+static int dial(const char *before, const char *behind, int cancel, struct td_err *err)
+{
+	char path[100];
+
+	*err = (struct td_err){0};
+	snprintf(path, sizeof path, "%s%d%s", before, far_port, behind);
+	return td_dial(path, cancel, err);
+}
+
+static void dial_far(void)
+{
+	struct td_err err;
+	int sv[2], fd, on = 0;
+	socklen_t len = sizeof on;
+
+	SAY(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
+	fd = dial("//127.0.0.1:", "/a", sv[1], &err);
+	SAY(fd >= 0 && fcntl(fd, F_GETFL) & O_NONBLOCK && fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	SAY(!getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len) && on);
+	SAY(!getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &len) && on && !close(fd));
+	fd = dial("127.0.0.1:", "", sv[1], &err);
+	SAY(fd >= 0 && !close(fd));
+	SAY(dial("nbd://127.0.0.1:", "/a", sv[1], &err) >= 0); /* the same in full */
+	/* what the host has not said in these words */
+	SAY(dial("//127.0.0.1:", "/b", sv[1], &err) == -EACCES);
+	SAY(dial("//127.0.0.1:", "", sv[1], &err) == -EACCES);
+	SAY(dial("//localhost:", "/a", sv[1], &err) == -EACCES);
+	SAY(dial("", "", sv[1], &err) == -EACCES);
+	/* nobody waits any more */
+	close(sv[0]);
+	fd = dial("//127.0.0.1:", "/a", sv[1], &err);
+	SAY(fd >= 0 || fd == -ECANCELED);
+}
+
+static void dial_nobody(void)
+{
+	struct td_err err;
+	int sv[2];
+
+	SAY(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
+	SAY(dial("//127.0.0.1:", "/a", -1, &err) == -EBADF);
+	SAY(dial("//127.0.0.1:", "/a", sv[1], &err) == -ECONNREFUSED);
+	SAY(strstr(err.text, "cannot connect to an NBD server at 127.0.0.1"));
+}
+
+START_TEST(a_server_of_another_host_is_reached_if_the_host_has_named_it)
+{
+	int fd = listen_far();
+
+	inside(dial_far);
+	close(fd);
+	inside(dial_nobody);
 }
 END_TEST
 
@@ -497,6 +639,165 @@ START_TEST(what_a_dead_tapdisk_asked_for_is_not_begun)
 }
 END_TEST
 
+/* --- whose a minor is (OP5) --- */
+
+enum { ANOTHER = 0x3ffffff0 }; /* no process has this pid */
+
+#define GONE(what) SAY((what) < 0 && (errno == EACCES || errno == ENOENT))
+
+static int make(const char *path)
+{
+	return open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+}
+
+/* Detached, or handed to another tapdisk: nothing of the minor is this one's. */
+static void lose_the_minor(void)
+{
+	static const pid_t others[] = {0, ANOTHER};
+	char own[64];
+	pid_t me = getpid();
+	int fd = -1;
+
+	SAY(make(OWN "kept") >= 0 && opener_mark(-1, 7, me, false) == -EBADF);
+	fd = open(MARKER, O_RDONLY | O_CLOEXEC);
+	SAY(fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB));
+	for (int i = 0; i < 2; i++) {
+		SAY(write(told[1], &others[i], sizeof *others) == sizeof *others &&
+		    read(told[0], own, 1) == 1);
+		REFUSED(make(OWN "a"));
+		REFUSED(unlink(OWN "kept"));
+		REFUSED(rename(OWN "kept", DIR_NAME "/disk7"));
+		REFUSED(open(OWN "kept", O_RDWR | O_CLOEXEC));
+		REFUSED(symlink("nbd2.7", DIR_NAME "/nbd1.7"));
+		GONE(unlink(MARKER));
+		/* its own names are */
+		SAY(!mkdir(own_dir(own), 0700) && !rmdir(own));
+		snprintf(own, sizeof own, DIR_NAME "/nbd%d.7", (int)me);
+		SAY(!symlink("nbd2.7", own) && !unlink(own));
+	}
+	SAY(!opener_mark(fd, 7, me, false) && !unlink(OWN "kept") && !unlink(MARKER));
+}
+
+static void rewrite_when_told(int from)
+{
+	pid_t to;
+
+	while (read(from, &to, sizeof to) == sizeof to)
+		ck_assert(write_marker(to) && write(from, "", 1) == 1);
+}
+
+START_TEST(a_minor_that_is_given_away_is_not_its_own)
+{
+	int sv[2];
+	pid_t pid;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
+	told[0] = told[1] = sv[1];
+	pid = start(lose_the_minor);
+	close(sv[1]);
+	rewrite_when_told(sv[0]);
+	ck_assert_int_eq(status_of(pid), 0);
+}
+END_TEST
+
+static void make_when_told(void)
+{
+	char c;
+
+	SAY(write(told[1], "", 1) == 1 && read(told[0], &c, 1) == 1);
+	REFUSED(make(OWN "late"));
+}
+
+/* A successor writes its name under the seal, while the call has been judged by nobody yet. */
+START_TEST(a_call_is_made_while_the_minor_is_its_own_or_not_at_all)
+{
+	bool dies = _i;
+	int sv[2], fd;
+	pid_t pid;
+	char c;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
+	told[0] = told[1] = sv[1];
+	pid = start(make_when_told);
+	close(sv[1]);
+	ck_assert_int_eq(read(sv[0], &c, 1), 1);
+	fd = open(MARKER, O_RDWR | O_CLOEXEC);
+	ck_assert(fd >= 0 && !td_marker_seal(fd, 0));
+	ck_assert_int_eq(write(sv[0], "", 1), 1);
+	wait_for_ask(pid);
+	if (dies) {
+		ck_assert_int_eq(kill(pid, SIGKILL), 0);
+		ck_assert_int_eq(status_of(pid), -SIGKILL);
+	} else {
+		ck_assert(write_marker(ANOTHER));
+	}
+	close(fd);
+	if (!dies)
+		ck_assert_int_eq(status_of(pid), 0);
+	for (int i = 0; i < 100; i++) { /* an opener that made it nevertheless would by now */
+		ck_assert(access(OWN "late", F_OK) < 0);
+		usleep(1000);
+	}
+}
+END_TEST
+
+static void change_markers(void)
+{
+	int fd = open(MARKER, O_RDONLY | O_CLOEXEC), other;
+
+	REFUSED(open(MARKER, O_RDWR | O_CLOEXEC));
+	REFUSED(open(MARKER, O_WRONLY | O_TRUNC | O_CLOEXEC));
+	REFUSED(rename(OWN "a", MARKER));
+	REFUSED(chmod(MARKER, 0666));
+	SAY(fd >= 0 && opener_mark(fd, 7, ANOTHER, false) == -EACCES); /* no keeper */
+	SAY(opener_mark(fd, 8, getpid(), false) == -EACCES);
+	other = open(DIR_NAME "/tapdisk/tapdisk-8", O_RDONLY | O_CLOEXEC);
+	SAY(other >= 0 && opener_mark(other, 7, 0, false) == -ESTALE);
+	SAY(opener_mark(fd, 7, 0, false) == 0);
+	/* it is locked now, by what was passed; nobody else marks it */
+	other = open(MARKER, O_RDONLY | O_CLOEXEC);
+	SAY(other >= 0 && opener_mark(other, 7, getpid(), false) == -EWOULDBLOCK);
+}
+
+static void overtake(void)
+{
+	int fd = open(MARKER, O_RDONLY | O_CLOEXEC);
+	char text[40] = "";
+
+	SAY(opener_mark(fd, 7, getpid(), false) == 0 && write_marker(ANOTHER) == false);
+	SAY(read(fd, text, sizeof text - 1) > 0 && atoi(text) == getpid());
+}
+
+START_TEST(the_opener_alone_writes_markers)
+{
+	static void (*const tries[])(void) = {change_markers, overtake};
+	int fd = open(DIR_NAME "/tapdisk/tapdisk-8", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	ck_assert(fd >= 0 && !close(fd));
+	inside(tries[_i]);
+}
+END_TEST
+
+START_TEST(who_takes_a_minor_over_stands_behind_who_has_it)
+{
+	char text[40] = "";
+	int fd;
+
+	ck_assert(write_marker(11));
+	fd = open(MARKER, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_eq(td_marker_write(fd, 7, 12, true), 0);
+	ck_assert(read(fd, text, sizeof text - 1) > 0 && !strcmp(text, "11 12\n"));
+	ck_assert(td_marker_names(fd, 11) && td_marker_names(fd, 12) && !td_marker_names(fd, 1));
+	ck_assert_int_eq(td_marker_write(fd, 7, 12, false), 0);
+	ck_assert(!td_marker_names(fd, 11) && td_marker_names(fd, 12));
+	ck_assert_int_eq(td_marker_write(fd, 7, 0, false), 0);
+	ck_assert(!td_marker_names(fd, 12) && !td_marker_names(fd, 0));
+	ck_assert(!unlink(MARKER) && write_marker(11));
+	ck_assert_int_eq(td_marker_write(fd, 7, 12, false), -ESTALE);
+	close(fd);
+}
+END_TEST
+
 /* --- a tapdisk taken over --- */
 
 static int open_by_itself(const char *path)
@@ -517,8 +818,6 @@ START_TEST(no_call_goes_past_the_opener)
 END_TEST
 
 /* --- what no host has named --- */
-
-#define REFUSED(what) SAY((what) < 0 && errno == EACCES)
 
 static void open_what_is_not_its_own(void)
 {
@@ -552,6 +851,12 @@ static void make_what_is_not_its_own(void)
 	REFUSED(open(DIR_NAME "/disk8", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
 	REFUSED(open(DIR_NAME "/other", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
 	REFUSED(mkdir(DIR_NAME "/sub", 0700));
+	/* the directories that all tapdisks have */
+	SAY(mkdir(DIR_NAME, 0700) < 0 && errno == EEXIST);
+	REFUSED(chmod(DIR_NAME, 0777));
+	REFUSED(chmod(DIR_NAME "/tapdisk", 0777));
+	REFUSED(rename(DIR_NAME "/tapdisk", OWN "a"));
+	REFUSED(rmdir(DIR_NAME "/tapdisk"));
 	REFUSED(unlink(ALIEN));
 	REFUSED(chmod(ALIEN, 0666));
 	REFUSED(rename(ALIEN, OWN "a"));
@@ -571,6 +876,25 @@ static void connect_to_another(void)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
 	REFUSED(connect(fd, (struct sockaddr *)&sa, sizeof sa));
+}
+
+static bool joins(const char *name)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), rc;
+
+	snprintf(sa.sun_path, sizeof sa.sun_path, DIR_NAME "/%s", name);
+	rc = connect(fd, (struct sockaddr *)&sa, sizeof sa);
+	close(fd);
+	return !rc;
+}
+
+static void connect_to_the_disk_beneath(void)
+{
+	SAY(joins("nbd-ro77.9"));
+	SAY(!joins("nbd77.9") && errno == EACCES);
+	SAY(!joins("nbdserver77.9") && errno == EACCES);
+	SAY(!joins("nbd-ro77.8") && errno == EACCES);
 }
 
 #define TRUE_RECORD "{\"args\": \"vhd:%s/" DIR_NAME "/image\", "
@@ -648,6 +972,25 @@ START_TEST(nobody_is_called_whom_no_host_has_named)
 	ck_assert_int_eq(listen(fd, 1), 0);
 	inside(connect_to_another);
 	close(fd);
+}
+END_TEST
+
+START_TEST(a_disk_beneath_is_reached_where_it_takes_no_writes)
+{
+	static const char *const names[] = {"nbd-ro77.9", "nbd77.9", "nbdserver77.9", "nbd-ro77.8"};
+	int fd[4];
+
+	for (int i = 0; i < 4; i++) {
+		struct sockaddr_un sa = {.sun_family = AF_UNIX};
+
+		snprintf(sa.sun_path, sizeof sa.sun_path, DIR_NAME "/%s", names[i]);
+		fd[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(bind(fd[i], (struct sockaddr *)&sa, sizeof sa), 0);
+		ck_assert_int_eq(listen(fd[i], 1), 0);
+	}
+	inside(connect_to_the_disk_beneath);
+	for (int i = 0; i < 4; i++)
+		close(fd[i]);
 }
 END_TEST
 
@@ -789,24 +1132,34 @@ static bool has_opener(void)
 
 int main(void)
 {
-	Suite *s = suite_create("opener");
+	char dir[32];
+	Suite *s;
 
+	if (suite_enter_dir(dir))
+		return 1;
 	if (!has_opener()) {
 		puts("this host, or this build, has none");
-		return 77;
+		return suite_leave_dir(dir, 77);
 	}
-	ADD(calls_answer_as_the_kernel_does, 0, 7);
+	s = suite_create("opener");
+	ADD(calls_answer_as_the_kernel_does, 0, 9);
+	ADD(a_server_of_another_host_is_reached_if_the_host_has_named_it, 0, 1);
 	ADD(a_call_that_hangs_keeps_no_other_waiting, 0, 1);
 	ADD(a_thread_that_serves_guests_waits_for_so_long_alone, 0, 1);
 	ADD(what_nobody_waits_for_any_more_is_not_begun, 0, 1);
 	ADD(a_tapdisk_outlives_its_opener, 0, 1);
 	ADD(an_opener_dies_with_its_tapdisk_and_holds_nothing, 0, 1);
 	ADD(what_a_dead_tapdisk_asked_for_is_not_begun, 0, 1);
+	ADD(a_minor_that_is_given_away_is_not_its_own, 0, 1);
+	ADD(a_call_is_made_while_the_minor_is_its_own_or_not_at_all, 0, 2);
+	ADD(the_opener_alone_writes_markers, 0, 2);
+	ADD(who_takes_a_minor_over_stands_behind_who_has_it, 0, 1);
 	ADD(no_call_goes_past_the_opener, 0, 1);
 	ADD(what_no_host_has_named_is_refused, 0, 3);
 	ADD(an_image_of_a_read_only_disk_is_not_written, 0, 1);
 	ADD(nobody_is_called_whom_no_host_has_named, 0, 1);
+	ADD(a_disk_beneath_is_reached_where_it_takes_no_writes, 0, 1);
 	ADD(a_parent_is_read_and_written_for_a_commit_alone, 0, 2);
 	ADD(noise_is_refused, 0, 1);
-	return suite_run(s);
+	return suite_leave_dir(dir, suite_run(s));
 }

@@ -68,6 +68,17 @@ static void names_the_other(void)
 	ck_assert_mem_eq(file->data + at, "/other.img", strlen("/other.img"));
 }
 
+/* QR1: whatever the header names stands there. */
+static void names_one_of_the_two(void)
+{
+	const uint8_t *name = file->data + td_get_be64(file->data + QCOW_H_BACKING_OFF);
+
+	if (td_get_be32(file->data + QCOW_H_BACKING_LEN) == strlen("base.img"))
+		ck_assert_mem_eq(name, "base.img", strlen("base.img"));
+	else
+		names_the_other();
+}
+
 /* Lazy refcounts: the mark must be in the file before a mapping without a count is (Q8). */
 START_TEST(a_mark_that_a_flush_makes_meanwhile_is_not_lost)
 {
@@ -131,6 +142,7 @@ START_TEST(one_that_fails_says_whether_the_image_may_name_the_other)
 		ck_assert_int_eq(result, -EIO);
 		ck_assert_int_eq(doubt, at[i].doubt);
 		ck_assert_int_eq(!!strstr(err.text, "keep both"), at[i].doubt);
+		names_one_of_the_two();
 		fault_io_clear(&fio);
 		/* a sync that failed is told once, and sticks */
 		on_fiber(loop, relink_main, NULL);
@@ -141,6 +153,23 @@ START_TEST(one_that_fails_says_whether_the_image_may_name_the_other)
 }
 END_TEST
 
+/* QR2: a storage manager marks the image in the header, while it is open. */
+START_TEST(what_others_have_written_into_the_header_stays)
+{
+	uint8_t theirs[16];
+
+	chain(TD_FILE_DIRECT);
+	memset(theirs, 'v', sizeof theirs);
+	memcpy(file->data + QCOW_SECTOR - sizeof theirs, theirs, sizeof theirs);
+	on_fiber(loop, relink_main, NULL);
+	ck_assert_msg(!result, "%s", err.text);
+	ck_assert_mem_eq(file->data + QCOW_SECTOR - sizeof theirs, theirs, sizeof theirs);
+	names_the_other();
+	close_leaf();
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow-relink");
@@ -148,5 +177,6 @@ int main(void)
 	SUITE_ADD(s, a_mark_that_a_flush_makes_meanwhile_is_not_lost);
 	SUITE_ADD(s, the_name_is_durable_where_flushes_are_dropped);
 	SUITE_ADD(s, one_that_fails_says_whether_the_image_may_name_the_other);
+	SUITE_ADD(s, what_others_have_written_into_the_header_stays);
 	return suite_run(s);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What needs no cluster of the driver for Ceph: names, calls that are given up, and what a process
- * leaves to its successor. */
+/* What needs no cluster of the driver for Ceph: names, calls that are given up, answers about
+ * holes, and what a process leaves to its successor. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -174,6 +174,109 @@ START_TEST(a_call_that_is_given_up_undoes_itself)
 }
 END_TEST
 
+/* --- holes (RB11) --- */
+
+static struct rbdc_known known;
+static struct td_extent told[4];
+
+static void ask_of(uint64_t from, uint64_t end)
+{
+	known = (struct rbdc_known){.from = from, .to = from, .end = end, .cut = UINT64_MAX};
+}
+
+static bool tells(int at, uint64_t off, uint64_t len, bool hole)
+{
+	return told[at].off == off && told[at].len == len &&
+	       told[at].flags == (hole ? TD_EXTENT_HOLE | TD_EXTENT_ZERO : 0u);
+}
+
+START_TEST(what_librbd_does_not_tell_is_a_hole)
+{
+	ask_of(4096, 65536);
+	ck_assert_int_eq(rbdc_known_take(8192, 4096, 1, &known), 0);
+	ck_assert_int_eq(rbdc_known_take(12288, 4096, 1, &known), 0);
+	ck_assert_int_eq(rbdc_known_take(20480, 4096, 0, &known), 0); /* there was something */
+	ck_assert_int_eq(rbdc_known_take(61440, 8192, 1, &known), 0); /* a whole object */
+	rbdc_known_finish(&known, 0);
+	ck_assert_int_eq(rbdc_known_tell(&known, 4096, 61440, told, 4), 4);
+	ck_assert(tells(0, 4096, 4096, true) && tells(1, 8192, 8192, false));
+	ck_assert(tells(2, 16384, 45056, true) && tells(3, 61440, 4096, false));
+	ck_assert_int_eq(rbdc_known_tell(&known, 10240, 7168, told, 4), 2);
+	ck_assert(tells(0, 10240, 6144, false) && tells(1, 16384, 1024, true));
+	ck_assert_int_eq(rbdc_known_tell(&known, 4096, 61440, told, 1), 1);
+	ck_assert(tells(0, 4096, 4096, true));
+	ck_assert_int_eq(rbdc_known_tell(&known, 0, 8192, told, 4), 0);
+	ck_assert_int_eq(rbdc_known_tell(&known, 65536, 512, told, 4), 0);
+}
+END_TEST
+
+START_TEST(a_sector_with_a_byte_of_data_is_data)
+{
+	ask_of(0, 8192);
+	ck_assert_int_eq(rbdc_known_take(1023, 2, 1, &known), 0);
+	ck_assert_int_eq(rbdc_known_take(1026, 1, 1, &known), 0);
+	ck_assert_int_eq(rbdc_known_take(8191, 1, 1, &known), 0);
+	rbdc_known_finish(&known, 0);
+	ck_assert_int_eq(rbdc_known_tell(&known, 0, 8192, told, 4), 4);
+	ck_assert(tells(0, 0, 512, true) && tells(1, 512, 1024, false));
+	ck_assert(tells(2, 1536, 6144, true) && tells(3, 7680, 512, false));
+}
+END_TEST
+
+START_TEST(no_hole_is_told_of_what_was_changed_since)
+{
+	struct rbdc_question q = {0};
+	struct rbdc_asking asking = {.from = 4096, .cut = UINT64_MAX};
+	struct rbdc_client c = {.told = &q, .asking = &asking};
+
+	q.known = (struct rbdc_known){.to = 65536, .end = 65536, .cut = UINT64_MAX, .n = 1};
+	q.known.e[0] = (struct td_extent){0, 65536, TD_EXTENT_HOLE | TD_EXTENT_ZERO};
+	rbdc_extents_changed(&c, 65536, 512); /* behind it */
+	ck_assert_int_eq(rbdc_known_tell(&q.known, 0, 65536, told, 4), 1);
+	ck_assert(tells(0, 0, 65536, true));
+	rbdc_extents_changed(&c, 32768, 512);
+	rbdc_extents_changed(&c, 40960, 512);
+	ck_assert_int_eq(rbdc_known_tell(&q.known, 0, 65536, told, 4), 1);
+	ck_assert(tells(0, 0, 32768, true));
+	ck_assert_int_eq(rbdc_known_tell(&q.known, 32768, 512, told, 4), 0);
+	ck_assert(asking.cut == 32768);
+	rbdc_extents_changed(&c, 0, 4096); /* before what is asked for */
+	ck_assert(asking.cut == 32768);
+	ck_assert_int_eq(rbdc_known_tell(&q.known, 0, 512, told, 4), 0);
+	rbdc_extents_changed(&c, 3584, 1024);
+	ck_assert(asking.cut == 3584);
+}
+END_TEST
+
+START_TEST(an_answer_that_is_long_ends_early)
+{
+	uint64_t at = 0;
+
+	ask_of(0, 1 << 30);
+	while (!rbdc_known_take(at + 512, 512, 1, &known))
+		at += 1024;
+	ck_assert(at == RBDC_KNOWN / 2 * 1024);
+	rbdc_known_finish(&known, -ECANCELED);
+	ck_assert_int_eq(rbdc_known_tell(&known, at - 512, 4096, told, 4), 1);
+	ck_assert(tells(0, at - 512, 512, false));
+	ck_assert_int_eq(rbdc_known_tell(&known, at, 512, told, 4), 0);
+}
+END_TEST
+
+START_TEST(an_answer_that_is_not_understood_is_none)
+{
+	ask_of(0, 65536);
+	ck_assert_int_eq(rbdc_known_take(8192, 4096, 1, &known), 0);
+	ck_assert_int_eq(rbdc_known_take(4096, 4096, 1, &known), -ECANCELED);
+	rbdc_known_finish(&known, -ECANCELED);
+	ck_assert_int_eq(rbdc_known_tell(&known, 0, 512, told, 4), 0);
+	ask_of(0, 65536);
+	ck_assert_int_eq(rbdc_known_take(8192, 4096, 1, &known), 0);
+	rbdc_known_finish(&known, -EIO);
+	ck_assert_int_eq(rbdc_known_tell(&known, 0, 512, told, 4), 0);
+}
+END_TEST
+
 /* --- what is left to a successor (RB6, RB7) --- */
 
 static char dir[] = "/tmp/td-rbd.XXXXXX", file[64];
@@ -225,6 +328,26 @@ START_TEST(a_dead_client_is_known_until_it_is_fenced)
 	die();
 	for (int i = 0; i < RBDC_DEAD; i++)
 		ck_assert(!*was.clients[i] || !strcmp(was.clients[i], "10.0.0.1:0/3"));
+	end();
+}
+END_TEST
+
+/* One that was cut short would be another client's. */
+START_TEST(a_death_while_a_client_is_noted_leaves_none)
+{
+	begin();
+	ck_assert_int_eq(rbdc_left_client(left, "10.0.0.1:0/1"), 0);
+	strcpy(left->clients[1], "10.0.0.1:0/23"); /* of .../2345 */
+	die();
+	ck_assert_str_eq(was.clients[0], "10.0.0.1:0/1");
+	ck_assert_str_eq(was.clients[1], "");
+	ck_assert_int_eq(rbdc_left_client(left, "10.0.0.1:0/23"), 0);
+	die();
+	ck_assert_str_eq(was.clients[1], "10.0.0.1:0/23");
+	rbdc_left_fenced(left, "10.0.0.1:0/23");
+	die();
+	ck_assert_str_eq(was.clients[0], "");
+	ck_assert_str_eq(was.clients[1], "10.0.0.1:0/23");
 	end();
 }
 END_TEST
@@ -300,7 +423,13 @@ int main(void)
 	SUITE_ADD(suite, a_key_is_refused_and_not_shown);
 	SUITE_ADD(suite, a_call_gives_its_result);
 	SUITE_ADD(suite, a_call_that_is_given_up_undoes_itself);
+	SUITE_ADD(suite, what_librbd_does_not_tell_is_a_hole);
+	SUITE_ADD(suite, a_sector_with_a_byte_of_data_is_data);
+	SUITE_ADD(suite, no_hole_is_told_of_what_was_changed_since);
+	SUITE_ADD(suite, an_answer_that_is_long_ends_early);
+	SUITE_ADD(suite, an_answer_that_is_not_understood_is_none);
 	SUITE_ADD(suite, a_dead_client_is_known_until_it_is_fenced);
+	SUITE_ADD(suite, a_death_while_a_client_is_noted_leaves_none);
 	SUITE_ADD(suite, none_of_too_many_dead_clients_is_forgotten);
 	SUITE_ADD(suite, what_was_acknowledged_and_not_flushed_is_in_doubt);
 	SUITE_ADD(suite, a_file_that_is_missing_or_anothers_is_in_doubt);

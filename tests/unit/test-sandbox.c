@@ -6,9 +6,14 @@
 #include <asm/sockios.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <jansson.h>
 #include <limits.h>
 #include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <netinet/in.h>
+#include <stddef.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -38,7 +43,7 @@
 #include "td/ctl.h"
 #include "td/io.h"
 #include "tapdisk/opener/opener-rights.h"
-#include "tapdisk/sandbox.h"
+#include "tapdisk/sandbox/sandbox.h"
 #include "tests/support/suite.h"
 
 enum { REFUSED = 10, DONE };
@@ -69,6 +74,18 @@ static void host_says(const char *op, const char *image)
 	json_decref(msg);
 }
 
+/* The minor is its own. */
+static void mark_minor(void)
+{
+	FILE *f;
+
+	mkdir("test-sandbox.d", 0700);
+	mkdir("test-sandbox.d/tapdisk", 0700);
+	f = fopen("test-sandbox.d/tapdisk/tapdisk-3", "w");
+	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fclose(f))
+		_exit(1);
+}
+
 /* DONE: it did it; REFUSED: an error; -SIGSYS: it died of it. */
 static int inside(int (*attempt)(void))
 {
@@ -77,6 +94,7 @@ static int inside(int (*attempt)(void))
 	int status;
 
 	if (!pid) {
+		mark_minor();
 		host_says("attach", "test-sandbox.none");
 		host_says("open", "test-sandbox.image");
 		if (sandbox_enter(1, &err) || sandbox_network("a disk", false, &err))
@@ -188,6 +206,17 @@ static int dial_out(void)
 static int packets(void)
 {
 	return socket(AF_PACKET, SOCK_RAW, 0);
+}
+
+/* Of a pair each sends by name, too. */
+static int datagram_pair(void)
+{
+	return socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, (int[2]){0});
+}
+
+static int raw_pair(void)
+{
+	return socketpair(AF_UNIX, SOCK_RAW, 0, (int[2]){0});
 }
 
 static int bpf(void)
@@ -330,7 +359,7 @@ static int (*const deadly[])(void) = {
 	signal_by_thread, signal_by_owner, signal_by_owner_too, move_to_a_processor,
 	mount_it, open_mounts, move_mounts, unmount, new_root, become,
 	namespace, enter_namespace,
-	dial_out, dial_out_6, packets, to_the_hypervisor, routes,
+	dial_out, dial_out_6, packets, to_the_hypervisor, routes, datagram_pair, raw_pair,
 	bpf, perf, faults, keys, module, another_kernel, restart_host,
 	other_user, regain_capabilities, device_node, give_away, open_by_handle,
 	own_uring, unlock_uring, another_arch,
@@ -451,6 +480,14 @@ enum { KEEPS = FILTERS };
 enum { KEEPS = false };
 #endif
 
+static void host_names_cluster(void)
+{
+	json_t *msg = json_pack("{s:s, s:i, s:s}", "op", "open", "minor", 3, "args", "rbd:a/b");
+
+	rights_learn(msg);
+	json_decref(msg);
+}
+
 /* As inside(), for a disk on other hosts. */
 static int inside_with_network(int (*attempt)(void))
 {
@@ -459,6 +496,7 @@ static int inside_with_network(int (*attempt)(void))
 	int status;
 
 	if (!pid) {
+		host_names_cluster();
 		if (sandbox_enter(1, &err) || sandbox_network("rbd:a/b", true, &err) ||
 		    sandbox_network("aio:/a", false, &err)) /* and another one beside it */
 			_exit(1);
@@ -501,6 +539,7 @@ static int dial_in_a_thread(bool needed)
 	int status;
 
 	if (!pid) {
+		host_names_cluster();
 		if (sandbox_enter(1, &err) || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) ||
 		    pthread_create(&t, NULL, dial_when_told, NULL) ||
 		    sandbox_network("a disk", needed, &err) || write(sockets[1], "", 1) != 1)
@@ -529,6 +568,134 @@ START_TEST(only_a_disk_on_other_hosts_has_the_network)
 	ck_assert_int_eq(inside(come_too_late), DONE);
 	ck_assert_int_eq(dial_in_a_thread(true), KEEPS ? DONE : -SIGSYS);
 	ck_assert_int_eq(dial_in_a_thread(false), -SIGSYS);
+}
+END_TEST
+
+/* --- B7 --- */
+
+static char abstract_name[64];
+
+/* A datagram by its reader's name: connect() would be caught, this is not. */
+static int abstract_datagram(void)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	strcpy(to.sun_path + 1, abstract_name);
+	return (int)sendto(
+		fd, "x", 1, 0, (struct sockaddr *)&to,
+		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(abstract_name)));
+}
+
+static int inet_datagram(void)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET,
+				 .sin_port = htons(9),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd < 0 ? -1 : (int)sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof to);
+}
+
+/* It is asked who owns a socket of the host's, and has to be in that network. */
+static int socket_of_host(void)
+{
+	struct {
+		struct nlmsghdr nl;
+		struct unix_diag_req req;
+	} ask = {{sizeof ask, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0},
+		 {.sdiag_family = AF_UNIX, .udiag_states = ~0u, .udiag_show = UDIAG_SHOW_NAME}};
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	static char told[65536];
+	ssize_t n = fd < 0 || send(fd, &ask, sizeof ask, 0) < 0 ? -1 : 1;
+
+	while (n > 0 && !memmem(told, (size_t)n, abstract_name, strlen(abstract_name)))
+		n = recv(fd, told, sizeof told, MSG_DONTWAIT);
+	return n > 0 ? 0 : -1;
+}
+
+/* Before it has opened its first disk. */
+static int inside_early(int (*attempt)(void))
+{
+	struct td_err err = {0};
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		if (sandbox_enter(1, &err))
+			_exit(1);
+		_exit(attempt() < 0 ? REFUSED : DONE);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+START_TEST(the_hosts_network_is_not_there)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(abstract_name, sizeof abstract_name, "test-sandbox.%d", (int)getpid());
+	strcpy(sa.sun_path + 1, abstract_name);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&sa,
+			      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+					  strlen(abstract_name))),
+			 0);
+	conf("sandbox = yes\n");
+	ck_assert_int_eq(inside(abstract_datagram), REFUSED);
+	ck_assert_int_eq(inside_early(abstract_datagram), REFUSED);
+	ck_assert_int_eq(inside_early(inet_datagram), KEEPS ? REFUSED : -SIGSYS);
+	ck_assert_int_eq(inside(socket_of_host), DONE);
+	conf("sandbox = no\n");
+	ck_assert_int_eq(inside(abstract_datagram), DONE);
+	close(fd);
+}
+END_TEST
+
+static long namespace_of(pid_t pid, const char *what)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, what);
+	return stat(path, &st) ? -1 : (long)st.st_ino;
+}
+
+/* Seen from outside: its namespaces, its root and its mounts; and where it was nothing is left. */
+START_TEST(nothing_of_the_host_is_left_to_it)
+{
+	static const char *const own[] = {"ipc", "mnt"};
+	struct td_err err = {0};
+	char path[64], c;
+	int sv[2], mounts = 0;
+	pid_t pid;
+	FILE *f;
+
+	conf("sandbox = yes\n");
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+	pid = fork();
+	if (!pid) {
+		close(sv[0]);
+		_exit(sandbox_enter(1, &err) || write(sv[1], "", 1) != 1 || read(sv[1], &c, 1));
+	}
+	close(sv[1]);
+	ck_assert_int_eq(read(sv[0], &c, 1), 1);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_ne(namespace_of(pid, own[i]), namespace_of(getpid(), own[i]));
+		ck_assert_int_ne(namespace_of(pid, own[i]), -1);
+	}
+	snprintf(path, sizeof path, "/proc/%d/mounts", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(path, sizeof path, f))
+		mounts += strchr(path, '\n') != NULL;
+	fclose(f);
+	ck_assert_int_eq(mounts, 1);
+	snprintf(path, sizeof path, "test-sandbox.d/.root.%d", (int)pid);
+	ck_assert(access(path, F_OK) < 0);
+	close(sv[0]);
+	ck_assert_int_eq(waitpid(pid, &mounts, 0), pid);
+	ck_assert_int_eq(mounts, 0);
+	ck_assert_int_eq(access("test-sandbox.d/tapdisk", F_OK), 0);
 }
 END_TEST
 
@@ -775,6 +942,22 @@ static int signal_by_descriptor(void)
 	return (int)syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0);
 }
 
+/* One that it has, whomever it is of. */
+static int parents_pidfd;
+
+static int signal_by_inherited_descriptor(void)
+{
+	return (int)syscall(SYS_pidfd_send_signal, parents_pidfd, 0, NULL, 0);
+}
+
+/* The owner's to do: a program that runs as root, with the image's bytes, for whoever is here. */
+static int image_for_root(void)
+{
+	int fd = open("test-sandbox.image", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -1 : fchmod(fd, 04755);
+}
+
 static void listening(int type)
 {
 	name_of_listener =
@@ -793,7 +976,8 @@ START_TEST(what_is_not_its_disks_is_refused)
 					     delete_another,       passwords,
 					     control_socket,       datagram,
 					     program_for_root,     memory_by_path,
-					     signal_by_descriptor, settings_of_the_kernel};
+					     signal_by_descriptor, settings_of_the_kernel,
+					     image_for_root,       signal_by_inherited_descriptor};
 	int (*const try)(void) = tries[_i];
 	int without;
 
@@ -801,6 +985,7 @@ START_TEST(what_is_not_its_disks_is_refused)
 		return; /* all of it is root's */
 	make_victim();
 	listening(try == datagram ? SOCK_DGRAM : SOCK_SEQPACKET);
+	parents_pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	conf("sandbox = yes\n");
 	ck_assert_int_eq(inside(try), REFUSED);
 	conf("sandbox = no\n"); /* a host may have less than others: then it is no test */
@@ -808,9 +993,65 @@ START_TEST(what_is_not_its_disks_is_refused)
 	if (without != DONE)
 		printf("try %d: this host refuses it itself\n", _i);
 	close(listener);
+	close(parents_pidfd);
+	chmod("test-sandbox.image", 0644);
 	unlink(name_of_listener.sun_path);
 	unlink("test-sandbox.cron");
 	unlink(VICTIM);
+}
+END_TEST
+
+/* --- B8 --- */
+
+static uint32_t first_user;
+
+static int user_is_own(void)
+{
+	uint32_t want = first_user ? first_user + (uint32_t)getpid() : 0, id[8] = {0};
+	FILE *f = fopen("/proc/self/status", "re");
+	char line[256];
+	int groups = -1;
+
+	while (f && fgets(line, sizeof line, f)) {
+		sscanf(line, "Uid: %u %u %u %u", &id[0], &id[1], &id[2], &id[3]);
+		sscanf(line, "Gid: %u %u %u %u", &id[4], &id[5], &id[6], &id[7]);
+		if (!strncmp(line, "Groups:", 7))
+			groups = line[strspn(line + 7, "\t\n ") + 7] != 0;
+	}
+	for (int i = 0; i < 8; i++)
+		if (id[i] != want)
+			return -1;
+	return first_user && groups ? -1 : 0;
+}
+
+static int fails_with(const char *text)
+{
+	struct td_err err = {0};
+
+	conf(text);
+	return sandbox_enter(1, &err) == -EINVAL && strstr(err.text, "user ids") ? 0 : -1;
+}
+
+START_TEST(its_user_id_is_its_own)
+{
+	if (geteuid())
+		return; /* it stays what it is */
+	setgroups(2, (const gid_t[]){0, 6});
+	first_user = 0x7f000000;
+	conf("sandbox = yes\n");
+	ck_assert_int_eq(inside(user_is_own), DONE);
+	ck_assert_int_eq(inside(own_files), DONE);
+	first_user = 500000;
+	conf("sandbox = yes\nsandbox-uids = 500000\n");
+	ck_assert_int_eq(inside(user_is_own), DONE);
+	first_user = 0;
+	conf("sandbox = yes\nsandbox-uids = no\n");
+	ck_assert_int_eq(inside(user_is_own), DONE);
+	ck_assert_int_eq(inside(is_whole), DONE);
+	ck_assert_int_eq(fails_with("sandbox-uids = 0\n"), 0);
+	ck_assert_int_eq(fails_with("sandbox-uids = 4294967295\n"), 0);
+	ck_assert_int_eq(fails_with("sandbox-uids = yes\n"), 0);
+	ck_assert_int_eq(fails_with("sandbox-uids = -1\n"), 0);
 }
 END_TEST
 
@@ -846,9 +1087,12 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("sandbox");
-	char dir[PATH_MAX];
-	FILE *f = fopen("test-sandbox.image", "w"); /* its disk */
+	char dir[PATH_MAX], own[32];
+	FILE *f;
 
+	if (suite_enter_dir(own))
+		return 1;
+	f = fopen("test-sandbox.image", "w"); /* its disk */
 	if (!f || fclose(f) || !getcwd(dir, sizeof dir - 20))
 		return 1;
 	strcat(dir, "/test-sandbox.d");
@@ -861,11 +1105,14 @@ int main(void)
 		SUITE_ADD(s, a_ring_takes_reads_writes_and_syncs_alone);
 		SUITE_ADD(s, rings_made_before_are_used_again);
 #endif
-		SUITE_ADD_LOOP(s, what_is_not_its_disks_is_refused, 10);
+		SUITE_ADD_LOOP(s, what_is_not_its_disks_is_refused, 12);
 		SUITE_ADD(s, what_a_tapdisk_needs_is_there);
+		SUITE_ADD(s, the_hosts_network_is_not_there);
+		SUITE_ADD(s, its_user_id_is_its_own);
+		SUITE_ADD(s, nothing_of_the_host_is_left_to_it);
 		SUITE_ADD(s, only_a_disk_on_other_hosts_has_the_network);
 	}
 	SUITE_ADD(s, it_is_on_unless_the_host_says_no);
 	SUITE_ADD(s, a_word_that_is_neither_is_an_error);
-	return suite_run(s);
+	return suite_leave_dir(own, suite_run(s));
 }

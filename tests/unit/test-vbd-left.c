@@ -4,38 +4,12 @@
 #include "tapdisk/ctl/ctl-ops.h"
 #include "tests/support/test-vbd.h"
 
-#include <sys/stat.h>
-
 #include "lib/syncmark.h"
-
-#define MINOR 5
-
-static char dir[64];
 
 static void begin_left(bool failed)
 {
-	char path[128];
-	int marker;
-
-	strcpy(dir, "/tmp/vbd-left.XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
-	ck_assert_int_eq(setenv("TAPDISK_CONTROL_DIR", dir, 1), 0);
-	begin();
-	vbd_free(v);
-	snprintf(path, sizeof path, "%s/marker", dir);
-	marker = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	ck_assert_int_ge(marker, 0);
-	v = vbd_new(&queue, MINOR, marker, changed);
+	begin_marked();
 	syncmark_close(syncmark_open(MINOR, failed));
-}
-
-static void end_left(void)
-{
-	char cmd[128];
-
-	end();
-	snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
-	ck_assert_int_eq(system(cmd), 0);
 }
 
 struct reopen {
@@ -75,7 +49,7 @@ START_TEST(a_failure_is_left_by_a_successor_that_opens_nothing)
 	ck_assert_int_eq(reopen("aio:disk", (struct vbd_past){0}), 0);
 	ck_assert(vbd_state(v) & TD_STATE_FAILED);
 	ck_assert_int_eq(DO(.what = CLOSE), -EIO);
-	end_left();
+	end_marked();
 }
 END_TEST
 
@@ -91,7 +65,7 @@ START_TEST(a_failure_is_left_by_a_successor_that_is_paused)
 	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
 	ck_assert_int_eq(syncmark_past(MINOR), -EIO);
 	ck_assert(vbd_state(v) & TD_STATE_FAILED);
-	end_left();
+	end_marked();
 }
 END_TEST
 
@@ -103,7 +77,7 @@ START_TEST(where_none_had_failed_none_is_left)
 	ck_assert_int_eq(reopen("aio:disk", (struct vbd_past){0}), 0);
 	ck_assert(!(vbd_state(v) & TD_STATE_FAILED));
 	ck_assert_int_eq(DO(.what = CLOSE), 0);
-	end_left();
+	end_marked();
 }
 END_TEST
 

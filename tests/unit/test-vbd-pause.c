@@ -52,6 +52,30 @@ START_TEST(a_pause_that_takes_too_long_is_called_off)
 }
 END_TEST
 
+/* Its flush too is waited for no longer than that. */
+START_TEST(a_pause_whose_flush_takes_too_long_is_called_off)
+{
+	begin_connected();
+	put(BLKIF_WRITE, 0, 1);
+	ck_assert_uint_eq(answers(), 1);
+	fio.manual = true;
+	ck_assert_int_eq(DO(.what = PAUSE, .timeout = 1), -ETIMEDOUT);
+	ck_assert_ptr_nonnull(strstr(err.text, "flush"));
+	ck_assert_uint_eq(vbd_state(v), 0);
+	ck_assert_uint_eq(fio.nrunning, 1);
+	put(BLKIF_READ, 8, 1);
+	turns(3);
+	ck_assert_uint_eq(fio.nrunning, 2); /* the ring goes on */
+	fio.manual = false;
+	fault_io_complete(&fio, 1);
+	ck_assert_uint_eq(answers(), 2);
+	fault_io_complete(&fio, 0);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	end();
+}
+END_TEST
+
 START_TEST(paused_the_disk_may_change_its_image_but_not_shrink_under_a_guest)
 {
 	begin_connected();
@@ -153,6 +177,27 @@ START_TEST(a_disk_that_cannot_be_made_durable_after_a_pause_has_failed)
 }
 END_TEST
 
+/* The kernel tells of it once: the next unpause's sync does well. */
+START_TEST(a_sync_that_fails_in_an_unpause_that_fails_is_not_forgotten)
+{
+	begin_connected();
+	fault_io_file(&fio, "small", SECTORS * 256);
+	put(BLKIF_WRITE, 0, 1);
+	ck_assert_uint_eq(answers(), 1);
+	ck_assert_int_eq(DO(.what = PAUSE), 0);
+	fault_io_clear(&fio);
+	fault_io_rule(&fio, 1, -EIO);
+	ck_assert_int_eq(DO(.what = UNPAUSE, .spec = "aio:small"), -EINVAL);
+	ck_assert_uint_eq(vbd_state(v), 0x22a | TD_STATE_FAILED);
+	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
+	put(BLKIF_WRITE, 0, 1);
+	ck_assert_uint_eq(answers(), 2);
+	ck_assert_int_eq(g.last, BLKIF_ERROR);
+	end();
+}
+END_TEST
+
 START_TEST(an_unpause_keeps_a_disk_read_only)
 {
 	begin();
@@ -165,7 +210,8 @@ START_TEST(an_unpause_keeps_a_disk_read_only)
 }
 END_TEST
 
-START_TEST(a_failed_flush_lasts_over_a_pause_and_not_over_a_close)
+/* Whoever pauses it would take the image for sound. */
+START_TEST(a_disk_whose_flush_has_failed_is_not_paused_and_lasts_until_it_is_closed)
 {
 	begin_connected();
 	put(BLKIF_WRITE, 0, 1);
@@ -177,9 +223,11 @@ START_TEST(a_failed_flush_lasts_over_a_pause_and_not_over_a_close)
 	ck_assert_int_eq(g.last, BLKIF_ERROR);
 	ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
 	ck_assert_ptr_nonnull(strstr(vbd_reason(v), "flush"));
-	ck_assert_int_eq(DO(.what = PAUSE), 0);
-	ck_assert_uint_eq(vbd_state(v), 0x2a | TD_STATE_FAILED);
-	ck_assert_int_eq(DO(.what = UNPAUSE), 0);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(DO(.what = PAUSE), -EIO);
+		ck_assert_ptr_nonnull(strstr(err.text, "is not paused"));
+		ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
+	}
 	put(BLKIF_WRITE, 0, 1);
 	ck_assert_uint_eq(answers(), 3);
 	ck_assert_int_eq(g.last, BLKIF_ERROR);
@@ -210,7 +258,7 @@ START_TEST(closing_a_disk_that_has_failed_says_so)
 		ck_assert_uint_eq(answers(), 2);
 		ck_assert_int_eq(DO(.what = DISCONNECT), 0);
 		if (paused)
-			ck_assert_int_eq(DO(.what = PAUSE), 0);
+			ck_assert_int_eq(DO(.what = PAUSE), -EIO);
 		ck_assert_int_eq(DO(.what = CLOSE), -EIO);
 		ck_assert_ptr_nonnull(strstr(err.text, "had failed"));
 		ck_assert_ptr_nonnull(strstr(err.text, "check"));
@@ -233,8 +281,9 @@ START_TEST(a_last_flush_that_fails_is_told_to_who_closes)
 	ck_assert_int_eq(DO(.what = OPEN), 0);
 	fault_io_clear(&fio);
 	fault_io_rule(&fio, 1, -EIO);
-	ck_assert_int_eq(DO(.what = PAUSE), 0);
-	ck_assert_uint_eq(vbd_state(v), 0x2a | TD_STATE_FAILED);
+	ck_assert_int_eq(DO(.what = PAUSE), -EIO);
+	ck_assert_ptr_nonnull(strstr(err.text, "last flush"));
+	ck_assert_uint_eq(vbd_state(v), TD_STATE_FAILED);
 	end();
 }
 END_TEST
@@ -360,11 +409,13 @@ int main(void)
 
 	SUITE_ADD(s, a_pause_waits_for_the_image_and_loses_nothing);
 	SUITE_ADD(s, a_pause_that_takes_too_long_is_called_off);
+	SUITE_ADD(s, a_pause_whose_flush_takes_too_long_is_called_off);
 	SUITE_ADD(s, paused_the_disk_may_change_its_image_but_not_shrink_under_a_guest);
 	SUITE_ADD(s, a_mode_that_dropped_flushes_is_left_with_a_sync);
 	SUITE_ADD(s, a_disk_that_cannot_be_made_durable_after_a_pause_has_failed);
+	SUITE_ADD(s, a_sync_that_fails_in_an_unpause_that_fails_is_not_forgotten);
 	SUITE_ADD(s, an_unpause_keeps_a_disk_read_only);
-	SUITE_ADD(s, a_failed_flush_lasts_over_a_pause_and_not_over_a_close);
+	SUITE_ADD(s, a_disk_whose_flush_has_failed_is_not_paused_and_lasts_until_it_is_closed);
 	SUITE_ADD(s, closing_a_disk_that_has_failed_says_so);
 	SUITE_ADD(s, a_last_flush_that_fails_is_told_to_who_closes);
 	SUITE_ADD(

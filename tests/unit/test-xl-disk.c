@@ -43,6 +43,30 @@ START_TEST(by_name)
 }
 END_TEST
 
+START_TEST(what_is_not_a_file_of_this_host)
+{
+	static const char *const given[][3] = {
+		{"vdev=xvda,target=nbd://store/vm1", "nbd", "//store/vm1"},
+		{"vdev=xvda,format=nbd,target=nbd://store/vm1", "nbd", "//store/vm1"},
+		{"vdev=xvda,target=nbd+unix:///a,b?socket=/s", "nbd", "nbd+unix:///a,b?socket=/s"},
+		{"vdev=xvda,target=nbds://store/vm1", "nbd", "nbds://store/vm1"},
+		{"nbd+vsock://2/vm1,xvda,rw", "nbd", "nbd+vsock://2/vm1"},
+		{"vdev=xvda,format=rbd,target=vms/a", "rbd", "vms/a"},
+		{"vdev=xvda,target=rbd:vms/a", "rbd", "vms/a"},
+	};
+
+	for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+		struct xl_disk d = good(given[i][0]);
+
+		ck_assert_str_eq(d.format, given[i][1]);
+		ck_assert_str_eq(d.target, given[i][2]);
+		xl_disk_free(&d);
+	}
+	bad("vdev=xvda,format=raw,target=nbd://store/vm1", "given twice");
+	bad("vdev=xvda,format=nbd,target=store/vm1", "not an absolute path");
+}
+END_TEST
+
 START_TEST(by_position)
 {
 	struct xl_disk d = good("/srv/a.img,raw,xvda,rw");
@@ -188,6 +212,7 @@ int main(void)
 
 	tcase_add_test(c, by_name);
 	tcase_add_test(c, by_position);
+	tcase_add_test(c, what_is_not_a_file_of_this_host);
 	tcase_add_test(c, the_old_way);
 	tcase_add_test(c, ours);
 	tcase_add_test(c, refused);

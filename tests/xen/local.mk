@@ -27,6 +27,7 @@ EXTRA_DIST += \
 	tests/xen/domu/load.c \
 	tests/xen/domu/promise.c \
 	tests/xen/cases/bench.sh \
+	tests/xen/cases/commit.sh \
 	tests/xen/cases/demo.sh \
 	tests/xen/cases/devices.sh \
 	tests/xen/cases/discard.sh \
@@ -36,6 +37,7 @@ EXTRA_DIST += \
 	tests/xen/cases/intruder.sh \
 	tests/xen/cases/load.sh \
 	tests/xen/cases/media.sh \
+	tests/xen/cases/mirror.sh \
 	tests/xen/cases/modes.sh \
 	tests/xen/cases/moves.sh \
 	tests/xen/cases/nbd.sh \

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,6 +150,56 @@ static int dial_out(void)
 	return 0;
 }
 
+/* udp: a datagram to this host's address. */
+static int send_datagram(void)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET,
+				 .sin_port = htons(9),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return fails("socket");
+	if (sendto(fd, "x", 1, 0, (struct sockaddr *)&sa, sizeof sa) < 0)
+		return fails("sendto");
+	dprintf(out, " done\n");
+	return 0;
+}
+
+/* abstract NAME: a datagram to a socket of another process that has no file. */
+static int send_by_name(void)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path + 1, sizeof sa.sun_path - 1, "%s", args[1]);
+	if (sendto(fd, "x", 1, 0, (struct sockaddr *)&sa,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(args[1]))) < 0)
+		return fails("sendto");
+	dprintf(out, " done\n");
+	return 0;
+}
+
+/* user OTHER-PID: whose is this process, and is it another one than that of the tapdisk OTHER-PID?
+ */
+static int tell_user(void)
+{
+	unsigned id[3] = {0}, other = 0;
+	char path[64], line[128];
+	FILE *f;
+
+	getresuid(&id[0], &id[1], &id[2]);
+	snprintf(path, sizeof path, "/proc/%ld/status", number(1));
+	f = fopen(path, "re"); /* which the opener lets any tapdisk read */
+	while (f && fgets(line, sizeof line, f))
+		sscanf(line, "Uid: %u", &other);
+	if (!f || id[0] != id[1] || id[0] != id[2] || !id[0] || id[0] == other)
+		dprintf(out, " shared: %u %u %u, and %u\n", id[0], id[1], id[2], other);
+	else
+		dprintf(out, " its own: %u, another one's %u\n", id[0], other);
+	return 0;
+}
+
 static void try_one(void)
 {
 	const char *what = args[0];
@@ -174,8 +225,14 @@ static void try_one(void)
 		execl("/bin/true", "true", (char *)NULL);
 	else if (!strcmp(what, "ptrace"))
 		ptrace(PTRACE_ATTACH, (pid_t)number(1), 0, 0);
+	else if (!strcmp(what, "user"))
+		tell_user();
 	else if (!strcmp(what, "inet"))
 		dial_out();
+	else if (!strcmp(what, "udp"))
+		send_datagram();
+	else if (!strcmp(what, "abstract"))
+		send_by_name();
 	dprintf(out, " over\n");
 	_exit(0);
 }
