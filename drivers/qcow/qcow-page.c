@@ -37,8 +37,6 @@ int qcow_pages_init(struct qcow *q)
 	if (!q->pages.page || !q->pages.hash || !q->pages.mem)
 		return -ENOMEM;
 	madvise(q->pages.mem, bytes, MADV_NOHUGEPAGE); /* only what is used is to be resident */
-	for (uint32_t i = 0; i < q->pages.n; i++)
-		q->pages.page[i].data = q->pages.mem + (size_t)i * q->pages.size;
 	return 0;
 }
 
@@ -119,7 +117,7 @@ static int load_page(struct qcow *q, struct qcow_page *p, uint64_t off, enum qco
 	int rc;
 
 	*p = (struct qcow_page){.off = off,
-				.data = p->data,
+				.data = q->pages.mem + (size_t)(p - q->pages.page) * q->pages.size,
 				.next = q->pages.hash[h],
 				.kind = (uint8_t)kind,
 				.used = true,

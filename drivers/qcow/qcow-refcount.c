@@ -62,7 +62,7 @@ void qcow_trim_end(struct qcow *q)
 static int take_clusters(struct qcow *q, struct qcow_page *page, uint64_t first, uint64_t n)
 {
 	for (uint64_t c = first; c < first + n; c++) {
-		if (!q->external && qcow_is_meta(q, c << q->cbits))
+		if (qcow_is_meta(q, c << q->cbits))
 			return qcow_corrupt(
 				q, "the cluster at %#llx is counted as free, but it is metadata",
 				(unsigned long long)c << q->cbits);

@@ -216,7 +216,7 @@ static void add_snapshot(void)
 	f->data = realloc(f->data, end + 2 * cluster);
 	FUZZ_ASSERT(f->data);
 	memset(f->data + f->held, 0, end + 2 * cluster - f->held);
-	f->size = f->held = end + 2 * cluster;
+	f->size = f->held = f->room = end + 2 * cluster;
 	memcpy(f->data + end, f->data + td_get_be64(f->data + 40), l1 * 8ull);
 	td_put_be32(f->data + 60, 1);
 	td_put_be64(f->data + 64, end + cluster);
@@ -240,7 +240,7 @@ static void add_bitmap(void)
 	f->data = realloc(f->data, end + 3 * cluster);
 	FUZZ_ASSERT(f->data);
 	memset(f->data + f->held, 0, end + 3 * cluster - f->held);
-	f->size = f->held = end + 3 * cluster;
+	f->size = f->held = f->room = end + 3 * cluster;
 	for (e = f->data + td_get_be32(f->data + 100); td_get_be32(e);)
 		e += 8 + ((td_get_be32(e + 4) + 7) & ~7u);
 	td_put_be32(e, 0x23852875);

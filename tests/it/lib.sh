@@ -103,6 +103,13 @@ expect()
 	[ "$RC" = "$want" ] || fail "$(printf '%.300s' "$*"): exit code $RC instead of $want; stdout: ${OUT:0:300}; stderr: ${ERR:0:600}"
 }
 
+# After a death under load: a cluster that was counted for a write without an answer may be left over (3), and that is all.
+sound_but_for_leaks() # QCOW2
+{
+	run "$top_builddir/bin/td-qcow" check "$1"
+	[ "$RC" = 0 ] || [ "$RC" = 3 ] || fail "td-qcow check $1: exit code $RC; $OUT $ERR"
+}
+
 is()
 {
 	[ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"

@@ -223,8 +223,7 @@ for format in vhd qcow2; do
 				expect 0 vhd_util repair -n "$IMG"
 				sound
 			else
-				run td_qcow check "$IMG"
-				[ "$RC" = 0 ] || [ "$RC" = 3 ] || fail "$format, given up: $OUT $ERR" # leaks are nobody's data
+				sound_but_for_leaks "$IMG"
 			fi
 			open_it
 		fi

@@ -81,7 +81,7 @@ for mode in none writeback; do
 		create "qcow2:$WORK/d.qcow2" -o cache=$mode
 		on_trial written
 		kept "qcow2 $how, $mode"
-		expect 0 "$top_builddir/bin/td-qcow" check "$WORK/d.qcow2"
+		sound_but_for_leaks "$WORK/d.qcow2"
 	done
 
 	echo -n secret | "$top_builddir/bin/td-qcow" create -f -E -o encrypt.format=luks,encrypt.iter-time=10 "$WORK/e.qcow2" 32M >/dev/null || fail "td-qcow -E"

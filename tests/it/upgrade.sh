@@ -52,7 +52,7 @@ for what in dies hangs; do
 	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what, vhd" "vhd:$WORK/d.vhd" none 2
 	TAPDISK_OF_UPGRADE=$WORK/$what survive "$what, qcow2" "qcow2:$WORK/d.qcow2" writeback 2
 	expect 0 "$top_builddir/bin/vhd-util" check -n "$WORK/d.vhd"
-	expect 0 "$top_builddir/bin/td-qcow" check "$WORK/d.qcow2"
+	sound_but_for_leaks "$WORK/d.qcow2"
 done
 unset FALLS_BACK
 

@@ -77,11 +77,14 @@ static int hold(struct fault_file *file, uint64_t size)
 
 	if (size <= file->held)
 		return 0;
-	p = realloc(file->data, size);
-	if (!p)
-		return -ENOMEM;
-	memset(p + file->held, 0, size - file->held);
-	file->data = p;
+	if (size > file->room) {
+		p = realloc(file->data, size + size / 2);
+		if (!p)
+			return -ENOMEM;
+		file->data = p;
+		file->room = size + size / 2;
+	}
+	memset(file->data + file->held, 0, size - file->held);
 	file->held = size;
 	return 0;
 }
@@ -304,7 +307,7 @@ struct fault_file *fault_io_file(struct fault_io *f, const char *name, uint64_t 
 			f->file[i].data = calloc(1, size ? size : 1);
 			assert(f->file[i].data && strlen(name) < sizeof f->file[i].name);
 			strcpy(f->file[i].name, name);
-			f->file[i].size = f->file[i].held = size;
+			f->file[i].size = f->file[i].held = f->file[i].room = size;
 			return &f->file[i];
 		}
 	assert(!"too many files");

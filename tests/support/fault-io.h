@@ -18,6 +18,7 @@ struct fault_file {
 	unsigned char *data;
 	uint64_t size;
 	uint64_t held; /* lazy: bytes of data; the rest, up to size, is zeroes */
+	uint64_t room; /* lazy: bytes that data was made for */
 	bool blockdev;
 };
 
