@@ -149,4 +149,38 @@ once_within 9 expect 0 tap_ctl list -m "${M%% *}" || fail "list -m waited for th
 is "list -m beside three that hang" "$OUT" "$LIVE"
 expect 110 tap_ctl pause -p "$1" -m 0 -t 1
 kill -CONT "$1" "$2" "$3"
+
+# --- a disk goes to another tapdisk just as the one that its marker names is asked: it is looked for in the other one
+if command -v python3 >/dev/null; then
+	marker=$(tap_ctl create -a "aio:$WORK/a.img") || fail create
+	pid=$(cat "$marker") m=${marker##*-}
+	cat >"$WORK/before.py" <<'END'
+import os, socket, sys
+directory, marker, after = sys.argv[1:]
+me = os.getpid()
+name = f"{directory}/ctl{me}"
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.bind(name)
+s.listen(1)
+with open(marker, "r+") as f:
+    f.write(f"{me}\n")
+    f.truncate()
+print(me, flush=True)
+peer, _ = s.accept()
+peer.recv(65536)
+with open(marker, "r+") as f:
+    f.write(f"{after}\n")
+    f.truncate()
+os.unlink(name)
+END
+	python3 "$WORK/before.py" "$TAPDISK_CONTROL_DIR" "$marker" "$pid" >"$WORK/before" 2>&1 &
+	before=$!
+	at_exit "kill -KILL $before 2>/dev/null"
+	until_true 10 test -s "$WORK/before"
+	is "the marker" "$(cat "$marker")" "$before"
+	expect 0 tap_ctl list -m "$m"
+	wait "$before" || fail "who had the disk before: $(cat "$WORK/before")"
+	has "list -m" "$OUT" "pid=$pid minor=$m state=0"
+	expect 0 tap_ctl destroy -p "$pid" -m "$m"
+fi
 exit 0
