@@ -70,7 +70,8 @@ long td_file_op(struct td_iop *op)
 	case TD_IO_WRITE:
 		get_room(op);
 		TD_KILL(WRITE_BEGIN);
-		res = pwritev2(op->file->fd, iov, n, off, durable ? RWF_DSYNC : 0);
+		res = TD_KILL_WRITE(op->file->fd, (uint64_t)off, op->off + op->len,
+				    pwritev2(op->file->fd, iov, n, off, durable ? RWF_DSYNC : 0));
 		TD_KILL(WRITE_END);
 		break;
 	case TD_IO_SYNC:

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/io/clock.h"
+#include "lib/kill.h"
 #include "lib/zeroes.h"
 #include "tapdisk/mirror/mirror-inside.h"
 
@@ -74,6 +75,7 @@ void mirror_on_copy(struct td_req *child, int err)
 	} else if (op->by_hand && op->zeroed < op->req->len && !m->failed) {
 		write_zeroes(op);
 	}
+	TD_KILL(COPY_DONE);
 	mirror_put_op(op);
 }
 

@@ -2,6 +2,7 @@
 /* A leaf without space, and the copy that takes its place (MI10 of mirror.h). */
 #include <errno.h>
 
+#include "lib/kill.h"
 #include "tapdisk/mirror/mirror-inside.h"
 
 /* What a standby's leaf has acknowledged is not in the copy, so that it waits for space to be
@@ -18,6 +19,7 @@ static void leave_to_copy(struct mirror_op *op)
 	op->err = 0;
 	if (op->req->op == TD_WRITE)
 		mirror_submit_copy(op);
+	TD_KILL(FULL_LEFT);
 	mirror_put_op(op);
 }
 
@@ -29,6 +31,7 @@ void mirror_leaf_is_full(struct mirror_op *op)
 		leave_to_copy(op);
 		return;
 	}
+	TD_KILL(FULL_FOUND);
 	td_list_add(&m->full, &op->full);
 	if (m->asked)
 		return;
@@ -53,6 +56,7 @@ void mirror_redirect(struct mirror *m, int rc)
 	m->asked = false;
 	if (!rc)
 		turn_over(m);
+	TD_KILL(FULL_TURNED);
 	td_list_init(&now);
 	td_list_splice(&now, &m->full);
 	while ((l = td_list_pop(&now))) {

@@ -13,6 +13,7 @@
 #include "lib/fiber/call.h"
 #include "lib/fiber/fiber.h"
 #include "lib/json-get.h"
+#include "lib/kill.h"
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 #include "tapdisk/vbd/vbd.h"
@@ -67,6 +68,7 @@ static int replace(const char *path, const json_t *o)
 	char beside[PATH_MAX + 4];
 	int fd, rc;
 
+	TD_KILL(RECORD_BEGIN);
 	snprintf(beside, sizeof beside, "%s.new", path);
 	unlink(beside);
 	fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -74,8 +76,10 @@ static int replace(const char *path, const json_t *o)
 		return -errno;
 	rc = json_dumpfd(o, fd, JSON_COMPACT) < 0 ? -ENOSPC : 0;
 	close(fd);
+	TD_KILL(RECORD_BESIDE);
 	if (!rc && rename(beside, path) < 0)
 		rc = -errno;
+	TD_KILL(RECORD_RENAMED);
 	if (rc < 0)
 		unlink(beside);
 	return rc;

@@ -10,6 +10,7 @@
 #include "lib/ctl-dir.h"
 #include "lib/fiber/call.h"
 #include "lib/fiber/fiber.h"
+#include "lib/kill.h"
 #include "lib/nbd-uri.h"
 #include "lib/passed.h"
 #include "tapdisk/chain.h"
@@ -138,12 +139,14 @@ static void record_full(void *arg)
 	struct vbd *v = arg;
 	int rc;
 
+	TD_KILL(FULL_ASKED);
 	v->redirected = true;
 	rc = record_write(v);
 	if (rc < 0)
 		v->redirected = false;
 	else
 		vbd_mirror_tell_full(v);
+	TD_KILL(FULL_TOLD);
 	mirror_redirect(v->mirror, rc);
 }
 

@@ -10,10 +10,14 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "drivers/drivers.h"
 #include "lib/ctl-client.h"
+#include "lib/fiber/call.h"
 #include "lib/fiber/fiber.h"
+#include "tapdisk/parent-disk.h"
 #include "tapdisk/vbd/vbd.h"
 #include "td/ctl.h"
 
@@ -27,6 +31,12 @@ static const struct kill_disk *disk;
 static struct queue queue;
 static struct vbd *v;
 static bool reopened;
+
+/* A record is written in a thread of its own: what does not wait for it goes on meanwhile. */
+static bool is_at_record(int p)
+{
+	return p >= TD_KILL_RECORD_BEGIN && p <= TD_KILL_RECORD_RENAMED;
+}
 
 static void die(void)
 {
@@ -42,6 +52,8 @@ void td_kill_at(enum td_kill_point p)
 		return;
 	atomic_store(&kill_shared->armed, -1);
 	atomic_store(&kill_shared->last, (int)p);
+	if (is_at_record((int)p))
+		usleep(atomic_load(&kill_shared->linger));
 	atomic_fetch_add(&kill_shared->died_at[p], 1);
 	die();
 }
@@ -54,6 +66,26 @@ int td_kill_sync(int result)
 	return -1;
 }
 
+/* As in a file system: what has its place keeps it. */
+bool td_kill_full(int fd, uint64_t off, uint64_t end)
+{
+	struct stat st;
+
+	return end > atomic_load(&kill_shared->room) && !fstat(fd, &st) &&
+	       st.st_ino == atomic_load(&kill_shared->leaf) &&
+	       lseek(fd, (off_t)off, SEEK_HOLE) < (off_t)end;
+}
+
+void kill_disk_fill(const char *spec, uint64_t room)
+{
+	struct stat st;
+
+	if (stat(strchr(spec, ':') + 1, &st) < 0)
+		abort();
+	atomic_store(&kill_shared->leaf, st.st_ino);
+	atomic_store(&kill_shared->room, room);
+}
+
 void kill_disk_init(void)
 {
 	kill_shared = mmap(NULL, sizeof *kill_shared, PROT_READ | PROT_WRITE,
@@ -61,6 +93,7 @@ void kill_disk_init(void)
 	if (kill_shared == MAP_FAILED)
 		abort();
 	atomic_store(&kill_shared->armed, -1);
+	atomic_store(&kill_shared->room, UINT64_MAX);
 }
 
 static void changed(struct vbd *of)
@@ -92,10 +125,28 @@ static struct vbd_past recorded(void)
 {
 	char path[4096];
 	json_t *o = td_ctl_disk_path(0, path) ? NULL : json_load_file(path, 0, NULL);
-	struct vbd_past past = {.sticky = -(int)json_integer_value(json_object_get(o, "sticky"))};
+	struct vbd_past past = {.sticky = -(int)json_integer_value(json_object_get(o, "sticky")),
+				.redirected = json_is_true(json_object_get(o, "redirected"))};
 
 	json_decref(o);
 	return past;
+}
+
+bool kill_disk_redirected(void)
+{
+	return recorded().redirected;
+}
+
+/* In the place of tapdisk/parent-disk.c: what another tapdisk would serve is a file here. */
+double parent_disk_wait = 0;
+
+int parent_disk_open(int minor, struct parent_disk_id *id, struct td_io *io, struct td_image **out,
+		     struct td_err *err)
+{
+	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
+	const struct td_driver *d = td_driver_find("aio", err);
+
+	return d ? td_image_open_how(d, disk->base, &how, io, out, err) : -err->code;
 }
 
 static void start_main(void *arg)
@@ -110,6 +161,11 @@ static void start_main(void *arg)
 
 	if (disk->changed)
 		snprintf(o.changed, sizeof o.changed, "%s", disk->changed);
+	if (disk->secondary) {
+		snprintf(o.mirror, sizeof o.mirror, "%s", disk->secondary);
+		o.standby = !disk->base;
+		o.parent_disk = disk->base ? 1 : 0;
+	}
 	memset(&p, 0, sizeof p);
 	p.domid = (uint16_t)g->domid;
 	p.devid = (uint32_t)g->devid;
@@ -150,6 +206,7 @@ static void on_quit(struct ev_loop *loop, ev_io *w, int revents)
 pid_t kill_disk_start(const struct kill_disk *d, bool reopen)
 {
 	pid_t pid, parent = getpid();
+	struct td_err err = {0};
 	ev_io quit;
 
 	fflush(NULL);
@@ -164,6 +221,8 @@ pid_t kill_disk_start(const struct kill_disk *d, bool reopen)
 	disk = d;
 	reopened = reopen;
 	queue.loop = ev_loop_new(EVFLAG_NOENV);
+	if (td_calls_start(queue.loop, &err) < 0)
+		give_up("start its threads", &err);
 	ev_io_init(&quit, on_quit, d->quit, EV_READ);
 	ev_io_start(queue.loop, &quit);
 	td_fiber_start(queue.loop, start_main, NULL);

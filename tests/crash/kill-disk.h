@@ -18,6 +18,9 @@ struct kill_shared {
 	_Atomic int last;      /* the point at which the last one has died; -1: at none */
 	atomic_uint died_at[TD_KILL_COUNT];
 	atomic_bool fail_sync; /* each fdatasync fails with EIO */
+	_Atomic uint64_t leaf; /* an inode; and the bytes of that beyond which there is no room */
+	_Atomic uint64_t room; /* for what has none yet */
+	atomic_uint linger;    /* us between the beginning and the end of a death at a record */
 	atomic_bool ready;     /* the ring runs */
 	atomic_bool quit;
 };
@@ -28,7 +31,10 @@ extern const char *const kill_names[];
 struct kill_disk {
 	const char *spec, *mode;
 	const char *changed; /* its log of changed blocks, or NULL */
-	const char *engine;  /* $TAPDISK_IO */
+	/* type:path of a copy that is a part of the disk (MI9 of tapdisk/mirror/mirror.h), or NULL;
+	 * and what both stand on, or NULL: it stands by */
+	const char *secondary, *base;
+	const char *engine; /* $TAPDISK_IO */
 	const struct guest *guest;
 	int quit; /* an eventfd: let go of the guest, close the image, end with 0 */
 };
@@ -36,5 +42,7 @@ struct kill_disk {
 void kill_disk_init(void);
 /* A child that serves it; reopen: in the place of one that has died. */
 pid_t kill_disk_start(const struct kill_disk *d, bool reopen);
+void kill_disk_fill(const char *spec, uint64_t room); /* the leaf, from here on */
+bool kill_disk_redirected(void);                      /* as its record says */
 
 #endif

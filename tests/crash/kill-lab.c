@@ -25,18 +25,26 @@
 
 static const char usage[] =
 	"usage: killlab --image TYPE:PATH [--mode M] [--engine libaio|threads] [--kills N] [--seed "
-	"N] [--patience S] [--sticky] [--changed]\n"
+	"N] [--patience S] [--sticky] [--changed] [--secondary TYPE:PATH [--base PATH]]\n"
 	"  --kills N   100; one in two at a named point, each in its turn\n"
 	"  --sticky    instead, deaths around an fdatasync that fails: no write may succeed after "
 	"it\n"
 	"  --changed   keeps a log of changed blocks, too\n"
+	"  --secondary has the image become full, and this one take its place: beneath it, both "
+	"upon "
+	"PATH, or standing by\n"
 	"Runs in a directory of its own, which $TAPDISK_CONTROL_DIR names.  The image is empty, of "
 	"8 MiB.\n"
-	"Prints `died at NAME N' and `pause US' lines, and a RESULT; exits 1 after a violation.\n";
+	"Prints `died at NAME N' and `pause US' lines, `redirected' of an image that became full, "
+	"and a RESULT; exits 1 after a violation.\n";
 
-#define LIFE_MOST   20   /* ms, for a death at random */
-#define ARMED_MOST  100  /* ms that a named point has to be come to */
-#define STARTS_MOST 20.0 /* s */
+#define LIFE_MOST   20           /* ms, for a death at random */
+#define ARMED_MOST  100          /* ms that a named point has to be come to */
+#define FULL_MOST   5000         /* the same, of one at a leaf that becomes full */
+#define LINGER_MOST 200000       /* us */
+#define STARTS_MOST 20.0         /* s */
+#define ROOM_LEAST  (512u << 10) /* bytes of a leaf that becomes full: its metadata, and ... */
+#define ROOM_MORE   (3u << 20)   /* ... not all that the guest writes */
 
 static struct kill_disk disk = {.mode = "none", .engine = "libaio"};
 static struct kill_guest k;
@@ -44,6 +52,7 @@ static struct rng rng;
 static pid_t child;
 static unsigned at_random;
 static int next_point;
+static unsigned next_full;
 static bool log_changes;
 static double patience_s = 100; /* that a guest has with a tapdisk that does not answer */
 
@@ -85,13 +94,23 @@ static bool kill_it(void)
 	return well;
 }
 
-/* Keeps the guest at work until the tapdisk is dead, at a named point or at random; NULL, or what
- * is wrong. */
-static const char *live_and_die(bool named)
+static bool wait_ready(void)
 {
-	double end = now() +
-		     (named ? ARMED_MOST : (double)rng_below(&rng, LIFE_MOST * 1000) / 1000) / 1000,
-	       patience = now() + patience_s;
+	bool well;
+
+	for (double end = now() + STARTS_MOST; now() < end && !atomic_load(&kill_shared->ready);) {
+		if (is_dead(&well))
+			return false;
+		usleep(100);
+	}
+	return atomic_load(&kill_shared->ready);
+}
+
+/* Keeps the guest at work until the tapdisk is dead, at a named point or after so many ms; NULL, or
+ * what is wrong. */
+static const char *live_and_die(double ms)
+{
+	double end = now() + ms / 1000, patience = now() + patience_s;
 	uint64_t answers = k.answers;
 	bool well;
 
@@ -154,15 +173,32 @@ static void arm_next(void)
 	next_point = (next_point + 1) % TD_KILL_ADOPT_MAPPED;
 }
 
+/* Is there a leaf that becomes full, and is not yet? */
+static bool is_filling(void)
+{
+	return disk.secondary && !kill_disk_redirected();
+}
+
+/* On the way from a write that finds no space to its answer. */
+static void arm_full(void)
+{
+	atomic_store(&kill_shared->linger, (unsigned)rng_below(&rng, LINGER_MOST));
+	arm(TD_KILL_FULL_FOUND + (int)(next_full++ % (TD_KILL_COUNT - TD_KILL_FULL_FOUND)), 1);
+}
+
 /* One in the taking over, or soon after it. */
 static void arm_successor(void)
 {
+	if (disk.secondary && rng_chance(&rng, 50)) {
+		arm_full();
+		return;
+	}
 	/* some of what the dead one had marked is answered, and some is not */
 	if (rng_chance(&rng, 40))
 		arm(rng_chance(&rng, 50) ? TD_KILL_PUSH_DONE : TD_KILL_NOTIFY_DONE, 2);
 	else if (rng_chance(&rng, 70))
 		arm(TD_KILL_ADOPT_MAPPED +
-			    (int)rng_below(&rng, TD_KILL_COUNT - TD_KILL_ADOPT_MAPPED),
+			    (int)rng_below(&rng, TD_KILL_FULL_FOUND - TD_KILL_ADOPT_MAPPED),
 		    2);
 	else
 		arm_next();
@@ -176,18 +212,30 @@ static bool between_mark_and_push(void)
 	return died >= TD_KILL_ANSWER_INDEX && died <= TD_KILL_PUSH_BEGIN;
 }
 
+/* ms */
+static double next_life(bool named)
+{
+	if (is_filling()) {
+		arm_full();
+		return FULL_MOST;
+	}
+	if (!named)
+		return (double)rng_below(&rng, LIFE_MOST * 1000) / 1000;
+	arm_next();
+	return ARMED_MOST;
+}
+
 static const char *campaign(unsigned kills, unsigned *done)
 {
 	const char *wrong = NULL;
 
 	child = kill_disk_start(&disk, false);
+	if (disk.secondary && !wait_ready())
+		return "it does not begin";
 	for (*done = 0; *done < kills && !wrong;) {
-		bool named = *done % 2;
 		double since;
 
-		if (named)
-			arm_next();
-		wrong = live_and_die(named);
+		wrong = live_and_die(next_life(*done % 2));
 		since = now();
 		if (wrong)
 			break;
@@ -195,7 +243,7 @@ static const char *campaign(unsigned kills, unsigned *done)
 		if (rng_chance(&rng, 50)) /* the guest does not know that nobody is there */
 			kill_guest_issue(&k, 1 + (unsigned)rng_below(&rng, 32));
 		/* and the next dies while it takes over */
-		if (rng_chance(&rng, between_mark_and_push() ? 80 : 20))
+		if (rng_chance(&rng, between_mark_and_push() ? 80 : disk.secondary ? 60 : 20))
 			arm_successor();
 		child = kill_disk_start(&disk, true);
 		wrong = first_answer(since);
@@ -208,16 +256,42 @@ static const char *campaign(unsigned kills, unsigned *done)
 	return wrong;
 }
 
+/* Whoever has died before its leaf was full shows nothing. */
+static const char *fill(void)
+{
+	double end = now() + patience_s;
+
+	while (is_filling() && !k.bad[0] && now() < end) {
+		kill_guest_issue(&k, 8);
+		kill_guest_wait(&k, 10);
+	}
+	if (k.bad[0] || is_filling())
+		return k.bad[0] ? k.bad : "the leaf does not become full";
+	printf("redirected\n");
+	return NULL;
+}
+
+/* Does the toolstack know? */
+static bool is_full_told(void)
+{
+	char path[4096];
+
+	return !td_ctl_full_path(0, path) && !access(path, F_OK);
+}
+
 /* All that is in flight is answered; every block is read; the image is closed. */
 static const char *finish(void)
 {
 	double end = now() + patience_s;
+	const char *wrong;
 	int status;
 	bool well;
 
 	usleep(100000); /* one that was armed may be dying still */
 	if (is_dead(&well))
 		child = kill_disk_start(&disk, true);
+	if (disk.secondary && (wrong = fill()))
+		return wrong;
 	while (kill_guest_waits(&k) && !k.bad[0] && now() < end)
 		kill_guest_wait(&k, 10);
 	if (kill_guest_waits(&k) && !k.bad[0])
@@ -225,6 +299,8 @@ static const char *finish(void)
 	kill_guest_check_all(&k);
 	if (k.bad[0])
 		return k.bad;
+	if (disk.secondary && !is_full_told())
+		return "the leaf is full, and its toolstack is not told";
 	eventfd_write(disk.quit, 1);
 	waitpid(child, &status, 0);
 	td_shm_sweep(child);
@@ -243,18 +319,6 @@ static int one(uint8_t op, int ms)
 	for (double end = now() + ms / 1000.; now() < end && !guest_reap(&k.g, &slot, &status);)
 		usleep(100);
 	return status;
-}
-
-static bool wait_ready(void)
-{
-	bool well;
-
-	for (double end = now() + STARTS_MOST; now() < end && !atomic_load(&kill_shared->ready);) {
-		if (is_dead(&well))
-			return false;
-		usleep(100);
-	}
-	return atomic_load(&kill_shared->ready);
 }
 
 static const char *sticky(unsigned i)
@@ -329,6 +393,8 @@ static void prepare(uint64_t seed)
 	}
 	if (log_changes)
 		make_log();
+	if (disk.secondary)
+		kill_disk_fill(disk.spec, ROOM_LEAST + rng_below(&rng, ROOM_MORE));
 	disk.guest = &k.g;
 	disk.quit = eventfd(0, EFD_CLOEXEC);
 }
@@ -363,6 +429,7 @@ static int run(unsigned kills, uint64_t seed)
 
 	prepare(seed);
 	next_point = (int)(seed * 7 % TD_KILL_ADOPT_MAPPED);
+	next_full = (unsigned)seed;
 	wrong = campaign(kills, &done);
 	if (!wrong)
 		wrong = finish();
@@ -389,6 +456,8 @@ int main(int argc, char **argv)
 					      {"sticky", no_argument, NULL, 'y'},
 					      {"patience", required_argument, NULL, 'p'},
 					      {"changed", no_argument, NULL, 'c'},
+					      {"secondary", required_argument, NULL, '2'},
+					      {"base", required_argument, NULL, 'b'},
 					      {0}};
 	unsigned kills = 100;
 	uint64_t seed = 1;
@@ -420,6 +489,12 @@ int main(int argc, char **argv)
 			break;
 		case 'c':
 			log_changes = true;
+			break;
+		case '2':
+			disk.secondary = optarg;
+			break;
+		case 'b':
+			disk.base = optarg;
 			break;
 		default:
 			fputs(usage, stderr);

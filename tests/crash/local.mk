@@ -113,7 +113,11 @@ tests_crash_killlab_SOURCES = \
 	tapdisk/blkif/blkif.c \
 	tapdisk/blkif/blkif-takeover.c \
 	tapdisk/cache/cache-barrier.c \
-	tapdisk/cache/cache-flush.c
+	tapdisk/cache/cache-flush.c \
+	tapdisk/mirror/mirror-copy.c \
+	tapdisk/mirror/mirror-full.c \
+	tapdisk/vbd/vbd-mirror.c \
+	tapdisk/vbd/record.c
 if HAVE_URING
 tests_crash_killlab_SOURCES += lib/io/io-uring.c
 endif
