@@ -8,6 +8,7 @@ FUZZERS = \
 	tests/fuzz/nbd-server \
 	tests/fuzz/nbd-client \
 	tests/fuzz/nbd-again \
+	tests/fuzz/tls \
 	tests/fuzz/words \
 	tests/fuzz/luks \
 	tests/fuzz/control \
@@ -94,6 +95,16 @@ tests_fuzz_nbd_again_SOURCES = \
 	tests/support/on-fiber.h
 tests_fuzz_nbd_again_LDADD = $(TAPDISK_LIBS)
 tests_fuzz_nbd_again_LDFLAGS = $(FUZZ_LINK)
+
+tests_fuzz_tls_SOURCES = \
+	tests/fuzz/tls.c \
+	tests/fuzz/tls-peer.c \
+	tests/fuzz/tls-peer.h \
+	tests/fuzz/dir.c \
+	tests/fuzz/dir.h \
+	$(FUZZ_MAIN)
+tests_fuzz_tls_LDADD = $(TAPDISK_LIBS)
+tests_fuzz_tls_LDFLAGS = $(FUZZ_LINK)
 
 tests_fuzz_words_SOURCES = tests/fuzz/words.c tests/fuzz/dir.c tests/fuzz/dir.h $(FUZZ_MAIN)
 tests_fuzz_words_LDADD = $(TAPDISK_LIBS)
@@ -229,6 +240,7 @@ FUZZ_ENV = SRC='$(abs_top_srcdir)' CC='$(CC)' LDFLAGS='$(FUZZ_LINK) $(LDFLAGS)' 
 	LINK_nbd_server='$(tests_fuzz_nbd_server_OBJECTS) @ $(tests_fuzz_nbd_server_LDADD) $(LIBS)' \
 	LINK_nbd_client='$(tests_fuzz_nbd_client_OBJECTS) @ $(tests_fuzz_nbd_client_LDADD) $(LIBS)' \
 	LINK_nbd_again='$(tests_fuzz_nbd_again_OBJECTS) @ $(tests_fuzz_nbd_again_LDADD) $(LIBS)' \
+	LINK_tls='$(tests_fuzz_tls_OBJECTS) @ $(tests_fuzz_tls_LDADD) $(LIBS)' \
 	LINK_words='$(tests_fuzz_words_OBJECTS) @ $(tests_fuzz_words_LDADD) $(LIBS)' \
 	LINK_control='$(tests_fuzz_control_OBJECTS) @ $(tests_fuzz_control_LDADD) $(LIBS)'
 if HAVE_XEN

@@ -7,7 +7,7 @@ sanitized=
 grep -q '^#define TD_SANITIZED 1' "$top_builddir/config.h" && sanitized=yes
 export TMPDIR=$WORK
 
-for t in ring vhd qcow2 qcow luks nbd-server nbd-client nbd-again words control opener xenstore; do
+for t in ring vhd qcow2 qcow luks nbd-server nbd-client nbd-again tls words control opener xenstore; do
 	[ -x "$fuzz/$t" ] || continue # xenstore: this build has no tapback
 	"$fuzz/$t" -h 2>&1 | grep -q '^usage: .*\[-n INPUTS\]' || skip "this build's fuzzers are libFuzzer's"
 	kept=$top_srcdir/tests/fuzz/corpus/$t.hex
