@@ -20,6 +20,7 @@ EXTRA_DIST += \
 	bench/engines \
 	bench/quick \
 	bench/nbd \
+	bench/nbd-client \
 	bench/rbd \
 	bench/vhd \
 	bench/qcow \
@@ -32,17 +33,19 @@ EXTRA_DIST += \
 
 # Each writes bench/report.md and bench/report.svg; bench/README.
 BENCH = @top_builddir='$(abs_top_builddir)' bash '$(abs_top_srcdir)/bench/run'
-.PHONY: bench bench-all bench-engines bench-quick bench-nbd bench-rbd bench-vhd bench-qcow bench-scale bench-sandbox bench-copies bench-xen
+.PHONY: bench bench-all bench-engines bench-quick bench-nbd bench-nbd-client bench-rbd bench-vhd bench-qcow bench-scale bench-sandbox bench-copies bench-xen
 bench: all
 	$(BENCH) ring null
 bench-all: all
-	$(BENCH) ring null engines nbd rbd vhd qcow scale sandbox copies
+	$(BENCH) ring null engines nbd nbd-client rbd vhd qcow scale sandbox copies
 bench-engines: all
 	$(BENCH) engines
 bench-quick: all
 	$(BENCH) quick
 bench-nbd: all
 	$(BENCH) nbd
+bench-nbd-client: all
+	$(BENCH) nbd-client
 bench-rbd: all
 	$(BENCH) rbd
 bench-vhd: all

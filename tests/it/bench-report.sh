@@ -45,6 +45,15 @@ wait $bench
 is "the status of one that is stopped" $? 143
 has "its report" "$(cat "$WORK/out")" "| randread 512 B, one core each | one ring |"
 until_true 5 eval '[ -z "$(procs tapdisk)" ]'
+# The proxies, where all of them are installed: each has moved something.
+run env SIZE=8M ROWS='nbd-client: randread 4 KiB, depth 32' bash "$top_srcdir/bench/run" nbd-client
+if [ "$RC" != 77 ]; then
+	is "the proxies" "$RC" 0
+	is "those that moved something" "$(awk -F'\t' '$1 == "m" && $6 > 0 { print $4 }' "$WORK/smoke.tsv" | sort | paste -sd,)" \
+		"nbdkit,no proxy,qemu-storage-daemon,tapdisk"
+	is "whose CPU is told" "$(awk -F'\t' '$1 == "m" && $9 != "-" { print $4 }' "$WORK/smoke.tsv" | sort | paste -sd,)" \
+		"nbdkit,qemu-storage-daemon,tapdisk"
+fi
 ROWS='no such row' expect 0 bash "$top_srcdir/bench/run" null
 expect 2 bash "$top_srcdir/bench/run" no-such-table
 is "what is left" "$(ls -d "$WORK"/tapdisk-bench.* 2>/dev/null)" ""
