@@ -5,6 +5,7 @@ EXTRA_DIST += \
 	tests/cluster/agent \
 	tests/cluster/build \
 	tests/cluster/fence \
+	tests/cluster/fs.py \
 	tests/cluster/host-lib \
 	tests/cluster/image-lib \
 	tests/cluster/lab.py \
@@ -12,6 +13,7 @@ EXTRA_DIST += \
 	tests/cluster/member-lib \
 	tests/cluster/nbd-device.c \
 	tests/cluster/node-init \
+	tests/cluster/ocfs2-lib \
 	tests/cluster/run
 .PHONY: check-cluster
 check-cluster: all
