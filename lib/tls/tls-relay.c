@@ -26,6 +26,7 @@ struct relay {
 	struct way up, down; /* to the peer, from it */
 	bool hung;           /* plain is closed on both sides */
 	bool deaf;           /* the peer is not to be reached any more */
+	bool cut;            /* the wire is closed both ways: no call on it blocks */
 	bool told;           /* TL7: plain has heard that nothing more comes */
 	bool done;
 	/* what would have blocked */
@@ -186,7 +187,7 @@ static bool wait_for_more(struct relay *r, time_t until)
 	struct pollfd p[2] = {
 		{.fd = r->hung ? -1 : r->plain,
 		 .events = (short)((r->plain_in ? POLLIN : 0) | (r->plain_out ? POLLOUT : 0))},
-		{.fd = r->deaf ? -1 : r->t->wire,
+		{.fd = r->deaf || r->cut ? -1 : r->t->wire,
 		 .events = (short)((r->wire_in ? POLLIN : 0) | (r->wire_out ? POLLOUT : 0))}};
 	int n = poll(p, 2, r->hung ? 1000 : -1);
 	struct timespec now;
@@ -202,6 +203,8 @@ static bool wait_for_more(struct relay *r, time_t until)
 		r->plain_in = false;
 	if (p[0].revents & ~POLLIN)
 		r->plain_out = false;
+	if (p[1].revents & POLLHUP)
+		r->cut = true;
 	if ((p[1].revents & (POLLHUP | POLLERR)) && r->down.ended)
 		r->deaf = true;
 	if (p[1].revents & ~POLLOUT)

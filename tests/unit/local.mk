@@ -60,6 +60,7 @@ UNIT_PARTS = \
 	tests/unit/test-redo-left \
 	tests/unit/test-redo-whose \
 	tests/unit/test-redo-deaths \
+	tests/unit/test-tls-relay \
 	tests/unit/test-syncmark \
 	tests/unit/test-log \
 	tests/unit/test-opener \
@@ -211,6 +212,8 @@ tests_unit_test_redo_left_SOURCES = tests/unit/test-redo-left.c $(REDO_LOG)
 tests_unit_test_redo_left_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_redo_whose_SOURCES = tests/unit/test-redo-whose.c $(REDO_LOG)
 tests_unit_test_redo_whose_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_tls_relay_SOURCES = tests/unit/test-tls-relay.c
+tests_unit_test_tls_relay_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_redo_deaths_SOURCES = tests/unit/test-redo-deaths.c $(REDO_LOG)
 tests_unit_test_redo_deaths_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_iov_SOURCES = tests/unit/test-iov.c tests/support/suite.h
