@@ -180,7 +180,7 @@ for T in qcow2 vhd; do
 	for what in "read 5 $WORK/mids.$T" "write 28 $WORK/lows.$T" "write 5 $WORK/lows.$T"; do
 		fresh
 		troubled "$T:$WORK/tops.$T"
-		expect 0 job commit -r 1M -a "$WORK/mids.$T"
+		expect 0 job commit -r 64K -a "$WORK/mids.$T"
 		trouble "$what"
 		run job query -w
 		rm trouble
@@ -202,7 +202,7 @@ done
 for T in qcow2 vhd; do
 	fresh
 	troubled "$T:$WORK/tops.$T"
-	expect 0 job commit -r 1M -a "$WORK/mids.$T"
+	expect 0 job commit -r 64K -a "$WORK/mids.$T"
 	trouble "sync 5 $WORK/lows.$T"
 	run job query -w
 	rm trouble

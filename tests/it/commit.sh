@@ -234,7 +234,7 @@ right "refused"
 read -r pid minor <<<"$beside"
 stop
 read -r pid minor <<<"$keep"
-expect 0 job commit -f -r 1M -a "$WORK/mids.qcow2"
+expect 0 job commit -f -r 64K -a "$WORK/mids.qcow2"
 expect 22 job commit -a "$WORK/lows.qcow2"
 has "two jobs" "$ERR" "is under way"
 expect 16 job resize
@@ -249,7 +249,7 @@ has "what is told" "$ERR" "it was cancelled"
 expect 125 job query
 right "cancelled"
 is "who names whom" "$(parent tops)" mids.qcow2
-expect 0 job commit -r 1M -a "$WORK/mids.qcow2"
+expect 0 job commit -r 64K -a "$WORK/mids.qcow2"
 expect 0 job pause
 expect 19 job commit -a "$WORK/mids.qcow2"
 expect 125 job query
@@ -260,7 +260,7 @@ expect 0 job cancel
 expect 0 job query
 has "forgotten" "$OUT" undefined
 # closed: it does not wait for the job
-expect 0 job commit -r 1M -a "$WORK/mids.qcow2"
+expect 0 job commit -r 64K -a "$WORK/mids.qcow2"
 stop
 sound base lows mids tops
 start "qcow2:$WORK/tops.qcow2"
