@@ -81,7 +81,8 @@ START_TEST(a_peer_that_is_gone_is_not_asked_over_and_over)
 	usleep(100000);
 	before = __atomic_load_n(&polls, __ATOMIC_RELAXED);
 	usleep(500000);
-	ck_assert_uint_le(__atomic_load_n(&polls, __ATOMIC_RELAXED) - before, 4);
+	/* round and round it would be hundreds of thousands; a slow thread may have some left */
+	ck_assert_uint_lt(__atomic_load_n(&polls, __ATOMIC_RELAXED) - before, 1000);
 	ck_assert_uint_eq(take(plain[1], sent), sent); /* what had come is passed on */
 	close(plain[1]);
 	pthread_join(t, NULL);
