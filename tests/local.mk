@@ -11,6 +11,8 @@ include tests/cluster/local.mk
 include tests/xen/local.mk
 include tests/qemu/local.mk
 TEST_EXTENSIONS = .sh
-# a hang is a failure, with its log, and not the end of the whole run
-SH_LOG_COMPILER = timeout -k 10 1800 bash
+SH_LOG_COMPILER = bash '$(abs_top_srcdir)/tests/support/in-time'
+.PHONY: list-tests
+list-tests:
+	@printf '%s\n' $(TESTS)
 AM_TESTS_ENVIRONMENT = CK_DEFAULT_TIMEOUT=200; export CK_DEFAULT_TIMEOUT; top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir;

@@ -200,7 +200,8 @@ check-crash-host: all tests/crash/hostlab
 EXTRA_DIST += tests/crash/histories
 
 # CUTS=1000000, T=FORMAT, BUGS=no: see the top of tests/crash/run
-.PHONY: check-crash
-check-crash: check-crash-kills check-crash-host all tests/crash/crashlab tests/crash/killlab $(CRASH_UNITS)
+.PHONY: check-crash check-crash-cuts
+check-crash: check-crash-kills check-crash-host check-crash-cuts
+check-crash-cuts: all tests/crash/crashlab tests/crash/hostlab tests/crash/killlab $(CRASH_UNITS)
 	@$(CRASH_ENV) CUTS='$(CUTS)' T='$(T)' BUGS='$(BUGS)' python3 '$(abs_top_srcdir)/tests/crash/run'
 EXTRA_DIST += tests/crash/run tests/crash/report.py

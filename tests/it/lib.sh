@@ -91,7 +91,7 @@ run()
 {
 	OUT=$("$@" 2>"$WORK/.stderr")
 	RC=$?
-	ERR=$(cat "$WORK/.stderr")
+	ERR=$(<"$WORK/.stderr")
 }
 
 expect()
@@ -125,12 +125,12 @@ has()
 
 until_true()
 {
-	local end=$((SECONDS + 20 * $1))
+	local end=$((SECONDS + 20 * $1)) looked=0
 
 	shift
 	until "$@"; do
 		[ $SECONDS -le $end ] || fail "waited in vain for: $*"
-		sleep 0.05
+		if [ $((looked += 1)) -lt 20 ]; then sleep 0.05; else sleep 0.2; fi # to look is dear where programs start slowly
 	done
 }
 

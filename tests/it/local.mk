@@ -55,7 +55,8 @@ IT_TESTS += \
 	tests/it/block-tap.sh \
 	tests/it/tap-vbd.sh \
 	tests/it/cdrom.sh \
-	tests/it/readme.sh
+	tests/it/readme.sh \
+	tests/it/no-time.sh
 
 include tests/it/nbd.mk
 EXTRA_DIST += \

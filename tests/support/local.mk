@@ -85,5 +85,7 @@ CLEANFILES += \
 EXTRA_DIST += \
 	tests/support/errtrap.sh \
 	tests/support/progress.sh \
+	tests/support/in-time \
+	tests/support/within.sh \
 	tests/support/judge-syncs \
 	tests/support/traced-tapdisk
