@@ -163,7 +163,9 @@ if !SANITIZERS
 TESTS += $(FORM_TESTS)
 endif
 EXTRA_DIST += $(FORM_TESTS)
-.PHONY: check-form
+.PHONY: check-form list-form
+list-form:
+	@printf '%s\n' $(FORM_TESTS)
 check-form:
 	$(MAKE) $(AM_MAKEFLAGS) check-TESTS check_PROGRAMS= check_SCRIPTS= TESTS="$(FORM_TESTS)"
 
