@@ -11,7 +11,8 @@ include tests/cluster/local.mk
 include tests/xen/local.mk
 include tests/qemu/local.mk
 TEST_EXTENSIONS = .sh
-SH_LOG_COMPILER = bash '$(abs_top_srcdir)/tests/support/in-time'
+LOG_COMPILER = bash '$(abs_top_srcdir)/tests/support/in-time'
+SH_LOG_COMPILER = $(LOG_COMPILER)
 .PHONY: list-tests
 list-tests:
 	@printf '%s\n' $(TESTS)

@@ -6,12 +6,15 @@
 
 now=$EPOCHSECONDS
 
-# --- a script of make check
+# --- a test of make check
 echo 'echo it ran; exit 3' >"$WORK/test.sh"
 expect 3 "$top_srcdir/tests/support/in-time" "$WORK/test.sh"
 TESTS_UNTIL=$((now + 3600)) expect 3 "$top_srcdir/tests/support/in-time" "$WORK/test.sh"
 TESTS_UNTIL=$now expect 77 "$top_srcdir/tests/support/in-time" "$WORK/test.sh"
 is "a test that has no time" "$OUT" "SKIP: no time was left for it"
+printf '#!/bin/sh\nexit 4\n' >"$WORK/unit" && chmod 755 "$WORK/unit"
+expect 4 "$top_srcdir/tests/support/in-time" "$WORK/unit"
+TESTS_UNTIL=$now expect 77 "$top_srcdir/tests/support/in-time" "$WORK/unit"
 
 # --- shares of a limit
 began=1000 WITHIN=10

@@ -21,8 +21,8 @@ create() # SPEC OPTION... ; a key for it on stdin
 	minor=${marker##*-} old=$(cat "$marker")
 }
 
-# CMD runs beside the tapdisk $new while it is on trial, which then dies.  On a machine that is too slow for that the upgrade
-# succeeds, and there is another.
+# CMD runs beside the tapdisk $new while it is on trial, which dies instead of answering at its end.  The old one, which judges, stands still as long
+# as that takes.  When it has judged before it was stopped, the upgrade succeeds, and there is another.
 on_trial() # CMD...
 {
 	local up
@@ -32,8 +32,10 @@ on_trial() # CMD...
 		TAPDISK=$WORK/next tap_ctl upgrade -p "$old" >"$WORK/up" 2>&1 &
 		up=$!
 		until_true 10 moved
+		kill -STOP "$old" 2>/dev/null
 		"$@" || fail "$*"
 		touch "$WORK/die"
+		kill -CONT "$old" 2>/dev/null
 		if ! wait $up; then
 			has "why" "$(cat "$WORK/up")" "tapdisk $old continues as before"
 			is "it has the disk" "$(cat "$marker")" "$old"

@@ -87,5 +87,6 @@ EXTRA_DIST += \
 	tests/support/progress.sh \
 	tests/support/in-time \
 	tests/support/within.sh \
+	tests/support/check.sh \
 	tests/support/judge-syncs \
 	tests/support/traced-tapdisk

@@ -12,7 +12,7 @@ quiet() # LOG COMMAND...
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	while kill -0 $pid 2>/dev/null; do
-		sleep 0.2
+		if [ $((SECONDS - t)) -lt 3 ] || [ -t 1 ]; then sleep 0.2; else sleep 1; fi
 		[ $((SECONDS - t)) -gt "$shown" ] || continue
 		last=$(tail -c 300 "$log" 2>/dev/null | tail -n 1 | tr -cd '[:print:]' | cut -c1-70)
 		if [ -t 1 ]; then
