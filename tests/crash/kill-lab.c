@@ -301,6 +301,9 @@ static const char *finish(void)
 		return k.bad;
 	if (disk.secondary && !is_full_told())
 		return "the leaf is full, and its toolstack is not told";
+	/* a close without space says that something is lost: a VHD's footer wants some, and of a
+	 * leaf that is stood upon all is wanted */
+	atomic_store(&kill_shared->room, UINT64_MAX);
 	eventfd_write(disk.quit, 1);
 	waitpid(child, &status, 0);
 	td_shm_sweep(child);
