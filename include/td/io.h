@@ -60,6 +60,10 @@ enum {
 	/* a SYNC that is one in a file with TD_FILE_NOSYNC as well */
 	TD_IO_SURE = 1u << 3,
 	TD_IO_ROOM = 1u << 4, /* io.c's own: no room was found; a thread asks for root's */
+	/* a write of a buffered file that the page cache takes at once, most often, and that others
+	 * wait for: a thread of this processor makes it, to which the loop gives way.  One that has
+	 * to wait holds up no other thing than such writes. */
+	TD_IO_NEAR = 1u << 5,
 };
 
 /*

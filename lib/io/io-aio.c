@@ -186,8 +186,9 @@ static void aio_stop(struct td_io *io)
 static void aio_queue(struct td_io *io, struct td_iop *op)
 {
 	struct aio *a = io->priv;
-	bool kernel = op->op == TD_IO_READ || op->op == TD_IO_SYNC ||
-		      (op->op == TD_IO_WRITE && !(op->flags & (TD_IO_NEW | TD_IO_ROOM)));
+	bool kernel =
+		op->op == TD_IO_READ || op->op == TD_IO_SYNC ||
+		(op->op == TD_IO_WRITE && !(op->flags & (TD_IO_NEW | TD_IO_ROOM | TD_IO_NEAR)));
 
 	td_list_add(kernel ? &a->queued : &a->blocking, &op->link);
 }

@@ -255,7 +255,7 @@ static bool for_kernel(const struct td_iop *op)
 
 	return (op->op == TD_IO_READ ||
 		(direct && (op->op == TD_IO_WRITE || op->op == TD_IO_SYNC))) &&
-	       !(op->flags & TD_IO_ROOM) && has_lock(op->file);
+	       !(op->flags & (TD_IO_ROOM | TD_IO_NEAR)) && has_lock(op->file);
 }
 
 static void uring_queue(struct td_io *io, struct td_iop *op)

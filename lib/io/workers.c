@@ -3,25 +3,68 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "lib/io/clock.h"
 #include "lib/io/file.h"
 
 #define WORKER_STACK (256 * 1024) /* bytes; an open walks /proc for a lock's holder */
 
+/*
+ * A thread beside the loop's (TD_IO_NEAR).  A write that the page cache takes at once costs less
+ * than its way to a thread and back: each of the two wakes a processor that is idle, most often,
+ * and that takes longer than all else.  So such a thread stays on a processor on which the loop has
+ * been, and the loop gives way to it there: when it comes back, the write is done.  A write that
+ * has to wait for something holds up nobody: it ends as any other.
+ */
+struct near {
+	pthread_cond_t more;
+	struct td_list todo;
+	pthread_t thread;
+	struct td_workers *of;
+	int cpu; /* where the loop was when it last gave it something */
+	bool started;
+};
+
+#define NEAR 4 /* of them: a loop seldom moves, and then between few processors */
+/* ns that giving way may take: else others want the processor; and ns without it after that */
+#define LOST    UINT64_C(500000)
+#define FOR_NOW UINT64_C(100000000)
+
 struct td_workers {
 	struct td_io *io;
-	pthread_mutex_t lock; /* over all below but the loop's own async */
+	pthread_mutex_t lock; /* over all below but the loop's own */
 	pthread_cond_t more;
 	struct td_list todo, done; /* td_iop.link */
 	unsigned ntodo, idle, started;
 	bool stop;
 	pthread_t threads[TD_WORKERS_MAX];
+	struct near near[NEAR];
+	bool looks;          /* the loop does so soon, and is not to be woken */
+	uint64_t not_before; /* ns: the loop's own */
 	ev_async async;
 };
+
+/* With the lock, which is let go for a moment. */
+static void do_one(struct td_workers *w, struct td_iop *op)
+{
+	bool tell;
+
+	pthread_mutex_unlock(&w->lock);
+	op->res = td_file_op(op);
+	pthread_mutex_lock(&w->lock);
+	tell = td_list_empty(&w->done) && !w->looks;
+	td_list_add(&w->done, &op->link);
+	if (!tell)
+		return;
+	pthread_mutex_unlock(&w->lock); /* which is what the loop takes when it wakes */
+	ev_async_send(w->io->loop, &w->async);
+	pthread_mutex_lock(&w->lock);
+}
 
 static void *worker(void *arg)
 {
@@ -40,16 +83,46 @@ static void *worker(void *arg)
 		if (!l)
 			break;
 		w->ntodo--;
-		pthread_mutex_unlock(&w->lock);
-		struct td_iop *op = td_entry(l, struct td_iop, link);
-		op->res = td_file_op(op);
-		pthread_mutex_lock(&w->lock);
-		bool first = td_list_empty(&w->done);
-		td_list_add(&w->done, &op->link);
-		if (!first)
+		do_one(w, td_entry(l, struct td_iop, link));
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+static bool stay_on(int cpu)
+{
+	cpu_set_t one;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return false;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return !sched_setaffinity(0, sizeof one, &one);
+}
+
+static void *near_worker(void *arg)
+{
+	struct near *n = arg;
+	struct td_workers *w = n->of;
+	struct td_list *l;
+	int here = -1;
+
+	prctl(PR_SET_NAME, "tapdisk-io");
+	pthread_mutex_lock(&w->lock);
+	for (;;) {
+		int cpu;
+
+		while (!(l = td_list_pop(&n->todo)) && !w->stop)
+			pthread_cond_wait(&n->more, &w->lock);
+		if (!l)
+			break;
+		do_one(w, td_entry(l, struct td_iop, link));
+		cpu = n->cpu;
+		if (cpu == here)
 			continue;
-		pthread_mutex_unlock(&w->lock); /* which is what the loop takes when it wakes */
-		ev_async_send(w->io->loop, &w->async);
+		pthread_mutex_unlock(&w->lock); /* for the next one: nobody waits for this */
+		if (stay_on(cpu))
+			here = cpu;
 		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
@@ -74,7 +147,7 @@ static void on_done(struct ev_loop *loop, ev_async *a, int revents)
 }
 
 /* Signals stay with the main thread, whose loop handles them. */
-static int start_thread(struct td_workers *w)
+static int start_thread(pthread_t *thread, void *(*run)(void *), void *arg)
 {
 	pthread_attr_t attr;
 	sigset_t all, old;
@@ -85,10 +158,9 @@ static int start_thread(struct td_workers *w)
 	sigfillset(&all);
 	sigdelset(&all, SIGSYS); /* a call that its own sandbox catches */
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&w->threads[w->started], &attr, worker, w);
+	rc = pthread_create(thread, &attr, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
-	w->started += !rc;
 	return -rc;
 }
 
@@ -103,6 +175,11 @@ int td_workers_new(struct td_io *io, struct td_workers **out)
 	pthread_cond_init(&w->more, NULL);
 	td_list_init(&w->todo);
 	td_list_init(&w->done);
+	for (int i = 0; i < NEAR; i++) {
+		pthread_cond_init(&w->near[i].more, NULL);
+		td_list_init(&w->near[i].todo);
+		w->near[i].of = w;
+	}
 	ev_async_init(&w->async, on_done);
 	w->async.data = w;
 	ev_async_start(io->loop, &w->async);
@@ -117,9 +194,16 @@ void td_workers_free(struct td_workers *w)
 	pthread_mutex_lock(&w->lock);
 	w->stop = true;
 	pthread_cond_broadcast(&w->more);
+	for (int i = 0; i < NEAR; i++)
+		pthread_cond_signal(&w->near[i].more);
 	pthread_mutex_unlock(&w->lock);
 	for (unsigned i = 0; i < w->started; i++)
 		pthread_join(w->threads[i], NULL);
+	for (int i = 0; i < NEAR; i++) {
+		if (w->near[i].started)
+			pthread_join(w->near[i].thread, NULL);
+		pthread_cond_destroy(&w->near[i].more);
+	}
 	ev_async_stop(w->io->loop, &w->async);
 	pthread_cond_destroy(&w->more);
 	pthread_mutex_destroy(&w->lock);
@@ -136,7 +220,7 @@ static void wake(struct td_workers *w, unsigned n, unsigned idle)
 			pthread_cond_signal(&w->more);
 }
 
-void td_workers_run(struct td_workers *w, struct td_list *ops)
+static void run_anywhere(struct td_workers *w, struct td_list *ops)
 {
 	unsigned n = 0, idle;
 
@@ -149,8 +233,10 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 	 * one still counts as idle */
 	for (unsigned need = w->ntodo > w->idle ? w->ntodo - w->idle : 0;
 	     need && w->started < TD_WORKERS_MAX; need--)
-		if (start_thread(w) < 0)
+		if (start_thread(&w->threads[w->started], worker, w) < 0)
 			break;
+		else
+			w->started++;
 	idle = w->idle;
 	pthread_mutex_unlock(&w->lock);
 	if (w->started) {
@@ -167,4 +253,65 @@ void td_workers_run(struct td_workers *w, struct td_list *ops)
 		td_list_add(&w->done, &op->link);
 	}
 	ev_async_send(w->io->loop, &w->async);
+}
+
+static void take_near(struct td_list *ops, struct td_list *near)
+{
+	td_list_each_safe (l, tmp, ops) {
+		if (!(td_entry(l, struct td_iop, link)->flags & TD_IO_NEAR))
+			continue;
+		td_list_del(l);
+		td_list_add(near, l);
+	}
+}
+
+/* What is done when this comes back is there in this turn of the loop. */
+static void give_way(struct td_workers *w)
+{
+	uint64_t begun = td_clock_now(), now;
+	bool any;
+
+	sched_yield();
+	now = td_clock_now();
+	if (now - begun > LOST)
+		w->not_before = now + FOR_NOW;
+	pthread_mutex_lock(&w->lock);
+	w->looks = false;
+	any = !td_list_empty(&w->done);
+	pthread_mutex_unlock(&w->lock);
+	if (any)
+		ev_feed_event(w->io->loop, &w->async, EV_ASYNC);
+}
+
+static void run_near(struct td_workers *w, struct td_list *ops)
+{
+	int cpu = sched_getcpu();
+	struct near *n = &w->near[cpu < 0 ? 0 : cpu % NEAR];
+
+	if (!n->started)
+		n->started = !start_thread(&n->thread, near_worker, n);
+	if (!n->started) {
+		run_anywhere(w, ops);
+		return;
+	}
+	pthread_mutex_lock(&w->lock);
+	td_list_splice(&n->todo, ops);
+	n->cpu = cpu;
+	w->looks = true;
+	pthread_mutex_unlock(&w->lock);
+	pthread_cond_signal(&n->more);
+	give_way(w);
+}
+
+void td_workers_run(struct td_workers *w, struct td_list *ops)
+{
+	struct td_list near;
+
+	td_list_init(&near);
+	if (td_clock() >= w->not_before)
+		take_near(ops, &near);
+	if (!td_list_empty(ops))
+		run_anywhere(w, ops);
+	if (!td_list_empty(&near))
+		run_near(w, &near);
 }

@@ -16,8 +16,8 @@ struct td_workers;
 int td_workers_new(struct td_io *io, struct td_workers **out);
 void td_workers_free(struct td_workers *w); /* joins; nothing in flight */
 
-/* Hands a list of td_iop over (spliced away); each comes back through td_iop_result() in the loop.
- */
+/* Hands a list of td_iop over (spliced away); each comes back through td_iop_result() in the loop;
+ * one with TD_IO_NEAR, most often, in this turn of it. */
 void td_workers_run(struct td_workers *w, struct td_list *ops);
 
 /* file-op.c: does it, in a worker thread.  Bytes or 0, or -errno. */

@@ -44,7 +44,7 @@ static const short allowed[] = {
 	/* the time, the process, its threads */
 	C(clock_gettime), C(clock_getres), C(gettimeofday), C(getpid), C(gettid), C(getppid),
 	C(getuid), C(geteuid), C(getgid), C(getegid), C(getresuid), C(getresgid), C(getrusage),
-	C(sysinfo), C(uname), C(sched_yield), C(sched_getaffinity),
+	C(sysinfo), C(uname), C(sched_yield), C(sched_getaffinity), C(getcpu),
 	C(set_robust_list), C(get_robust_list), C(set_tid_address), C(membarrier), C(prctl),
 	C(getrandom), C(capget), C(exit), C(exit_group), C(rt_sigaction), C(rt_sigprocmask),
 	C(rt_sigreturn), C(rt_sigpending), C(rt_sigtimedwait), C(sigaltstack), C(tgkill),
@@ -198,6 +198,11 @@ bool sandbox_filter(bool traps, bool dials)
 	is(SOCK_STREAM, 1, 0);
 	answer(SECCOMP_RET_KILL_PROCESS);
 	answer(SECCOMP_RET_ALLOW);
+	is(SYS_sched_setaffinity, 0, 4); /* where a thread itself runs: lib/io/workers.c */
+	load_arg(0);
+	is(0, 0, 1);
+	answer(SECCOMP_RET_ALLOW);
+	answer(SECCOMP_RET_KILL_PROCESS);
 	is(SYS_prlimit64, 0, 6); /* to look at limits, not to set them: no pointer, in both
 					  of its halves */
 	load_arg(2);

@@ -2,6 +2,7 @@
 /* lib/io/io.c: on a simulated store with faults, and each real engine on a real file. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
@@ -827,6 +828,83 @@ START_TEST(a_slow_call_holds_nothing_else_up)
 }
 END_TEST
 
+/* --- near --- */
+
+static const char *const all_engines[] = {"libaio", "threads", "io_uring"};
+
+static struct {
+	int cpu, cpus; /* where it was made, and where its thread may be */
+} made;
+
+static long look_around(struct td_iop *op)
+{
+	cpu_set_t may;
+
+	made.cpu = sched_getcpu();
+	made.cpus = sched_getaffinity(0, sizeof may, &may) ? 0 : CPU_COUNT(&may);
+	return 0;
+}
+
+/* One turn of the loop; was it done in that? */
+static bool near_in_a_turn(struct op *o, long (*call)(struct td_iop *op))
+{
+	*o = (struct op){.iop = {.op = TD_IO_CALL,
+				 .flags = TD_IO_NEAR,
+				 .call = call,
+				 .done = op_done,
+				 .data = o}};
+	td_iop_queue(io, &o->iop);
+	ev_run(loop, EVRUN_NOWAIT);
+	return o->done;
+}
+
+/* Once in several: others may have the processor, and the scheduler may move either. */
+START_TEST(what_is_near_is_done_on_this_processor_in_this_turn)
+{
+	for (unsigned e = 0; e < (has_uring() ? 3 : 2); e++) {
+		bool there = false;
+		struct op o;
+
+		ck_assert(begin_real(all_engines[e], false, 0));
+		for (int i = 0; i < 5000 && !there; i++) {
+			int cpu = sched_getcpu();
+
+			there = near_in_a_turn(&o, look_around) && made.cpu == cpu &&
+				made.cpus == 1;
+			ck_assert_int_eq(run(&o), 0);
+			if (!there)
+				usleep(1000);
+		}
+		ck_assert_msg(there, "%s", all_engines[e]);
+		end_real();
+	}
+}
+END_TEST
+
+START_TEST(what_is_near_and_waits_holds_nothing_else_up)
+{
+	for (unsigned e = 0; e < (has_uring() ? 3 : 2); e++) {
+		struct op slow, o;
+
+		sem_init(&others_are_done, 0, 0);
+		ck_assert(begin_real(all_engines[e], false, 0));
+		ck_assert(!near_in_a_turn(&slow, slow_call));
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 0, 4096, 0), 0);
+		start(&o, TD_IO_READ, mem, 0, 4096, 0);
+		ck_assert_int_eq(run(&o), 0);
+		ck_assert_int_eq(slow.done, 0);
+		sem_post(&others_are_done);
+		ck_assert_int_eq(run(&slow), 0); /* and the loop is woken for it */
+		memset(mem, 9, 4096);
+		ck_assert_int_eq(once(TD_IO_WRITE, mem, 4096, 4096, TD_IO_NEAR), 0);
+		memset(mem, 0, 4096);
+		ck_assert_int_eq(once(TD_IO_READ, mem, 4096, 4096, 0), 0);
+		ck_assert(mem[0] == 9 && mem[4095] == 9);
+		end_real();
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("io");
@@ -860,5 +938,7 @@ int main(void)
 	SUITE_ADD(s, the_engine_follows_from_the_kind_of_file);
 	SUITE_ADD(s, what_the_kernel_refuses_fails_alone);
 	SUITE_ADD(s, a_slow_call_holds_nothing_else_up);
+	SUITE_ADD(s, what_is_near_is_done_on_this_processor_in_this_turn);
+	SUITE_ADD(s, what_is_near_and_waits_holds_nothing_else_up);
 	return suite_run(s);
 }

@@ -400,6 +400,16 @@ static int thread(void)
 	return pthread_create(&t, NULL, nothing, NULL) || pthread_join(t, NULL) ? -1 : 0;
 }
 
+static int stay_on_a_processor(void)
+{
+	cpu_set_t one;
+	int cpu = sched_getcpu();
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu < 0 ? 0 : cpu, &one);
+	return sched_setaffinity(0, sizeof one, &one);
+}
+
 static int unix_socket(void)
 {
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -704,6 +714,7 @@ START_TEST(what_a_tapdisk_needs_is_there)
 	conf("sandbox = yes\n");
 	ck_assert_int_eq(inside(own_files), DONE);
 	ck_assert_int_eq(inside(thread), DONE);
+	ck_assert_int_eq(inside(stay_on_a_processor), DONE);
 	ck_assert_int_eq(inside(unix_socket), DONE);
 	ck_assert_int_eq(inside(is_whole), DONE);
 	ck_assert_int_eq(inside(raise_limit), REFUSED);
