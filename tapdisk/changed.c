@@ -176,19 +176,31 @@ static void on_written(struct td_iop *iop, int err)
 		round_end(c);
 }
 
-/* The next chunks that are to be written; false: there are none. */
-static bool next_run(struct changed *c, uint32_t *chunk, uint32_t *n)
+static bool any_dirty(struct changed *c)
 {
 	while (c->dirty_from < c->dirty_to && !c->dirty[c->dirty_from])
 		c->dirty_from++;
-	if (c->dirty_from >= c->dirty_to) {
+	if (c->dirty_from >= c->dirty_to)
 		c->dirty_from = c->dirty_to = 0;
+	return c->dirty_from < c->dirty_to;
+}
+
+/* The next chunks that are to be written; false: there are none. */
+static bool next_run(struct changed *c, uint32_t *chunk, uint32_t *n)
+{
+	if (!any_dirty(c))
 		return false;
-	}
 	*chunk = c->dirty_from;
 	for (*n = 0; *n < RUN && *chunk + *n < c->dirty_to && c->dirty[*chunk + *n]; ++*n)
 		c->dirty[*chunk + *n] = 0;
 	return true;
+}
+
+/* All that is to be written at once waits for no other; of several that may find their pages
+ * missing, each has a thread. */
+static unsigned write_flags(struct changed *c)
+{
+	return c->under_way || any_dirty(c) ? 0 : TD_IO_NEAR;
 }
 
 static void pump(struct changed *c)
@@ -207,6 +219,7 @@ static void pump(struct changed *c)
 		len = (uint64_t)w->chunks * CHUNK;
 		w->iov = (struct iovec){c->next + at, len < bytes - at ? len : bytes - at};
 		w->iop = (struct td_iop){.op = TD_IO_WRITE,
+					 .flags = write_flags(c),
 					 .file = c->file,
 					 .off = CHANGED_HEADER + at,
 					 .len = w->iov.iov_len,

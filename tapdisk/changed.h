@@ -12,7 +12,11 @@
  *     as writes do (C7).
  * CB4 One round of writes to the log is under way at a time.  It begins at the end of a turn of the
  *     loop, and covers all changes that wait by then, 4 KiB of bits at a time; a change whose bits
- *     are in the file already does not wait.
+ *     are in the file already does not wait.  A round of one write, as all are that a guest with
+ *     one request at a time makes, is a matter of the page cache: it is made near (TD_IO_NEAR).  A
+ *     store into a mapped page would cost less, but after each write-back of the page it blocks the
+ *     loop for as long as the file system likes, be the page locked in memory or not; and ext4,
+ *     btrfs and block devices have no write that must not block (RWF_NOWAIT).
  * CB5 The log is made durable when the disk is paused or closed, and the pause or close succeeds
  *     only then: the program that reads the log afterwards marks it as consistent.  A power cut
  *     before that may lose bits of changes that the disk has kept: therefore the program that has

@@ -271,6 +271,19 @@ START_TEST(a_log_that_cannot_be_written_fails_what_needs_it_and_is_tried_again)
 }
 END_TEST
 
+START_TEST(a_round_of_one_write_is_made_near)
+{
+	begin();
+	ask(0, TD_WRITE, 0, 512);
+	ask(1, TD_WRITE, 9 * CHANGED_BLOCK, 512);
+	finished(0, 0);
+	finished(1, 0);
+	ck_assert_uint_eq(nwrites(), 1);
+	ck_assert(fio.log[0].op == TD_IO_WRITE && fio.log[0].flags == TD_IO_NEAR);
+	end();
+}
+END_TEST
+
 START_TEST(a_log_is_made_durable_by_one_sync)
 {
 	begin();
@@ -453,6 +466,7 @@ int main(void)
 	SUITE_ADD(s, reads_and_flushes_leave_no_bit_and_what_has_one_waits_for_nothing);
 	SUITE_ADD(s, what_comes_together_goes_in_one_round);
 	SUITE_ADD(s, a_log_that_cannot_be_written_fails_what_needs_it_and_is_tried_again);
+	SUITE_ADD(s, a_round_of_one_write_is_made_near);
 	SUITE_ADD(s, a_log_is_made_durable_by_one_sync);
 	SUITE_ADD(s, what_a_failed_sync_left_in_doubt_is_written_again);
 	SUITE_ADD(s, what_a_dead_process_left_is_written_again);
