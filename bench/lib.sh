@@ -83,10 +83,18 @@ qsd_start() # FILE DRIVER [DIRECT AIO]
 }
 cpu_of() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; } # ticks
 
-# PRIORITY: what is measured, and what it is measured with, run at this priority of SCHED_FIFO, so that a machine that others use is ours for
-# the seconds of a round.
-at_priority() { if [ -n "${PRIORITY:-}" ]; then chrt -f "$PRIORITY" "$@"; else "$@"; fi; }
-at_priority_too() { [ -z "${PRIORITY:-}" ] || chrt -a -f -p "$PRIORITY" "$1"; } # what runs already
+# PRIORITY: what is measured, and what it is measured with, run at this priority of SCHED_FIFO, or, if it is below 0, with this nice value, so
+# that a machine that others use is ours for the seconds of a round.  SCHED_FIFO moves a thread away when one that is bound to its processor
+# wakes there: what a tapdisk does near its loop (TD_IO_NEAR) is measured with -20.
+at_priority() { case ${PRIORITY:-} in '') "$@" ;; -*) nice -n "$PRIORITY" "$@" ;; *) chrt -f "$PRIORITY" "$@" ;; esac; }
+at_priority_too() # what runs already
+{
+	case ${PRIORITY:-} in
+	'') ;;
+	-*) find "/proc/$1/task" -mindepth 1 -maxdepth 1 -printf '%f\n' | xargs renice -n "$PRIORITY" -p >/dev/null ;;
+	*) chrt -a -f -p "$PRIORITY" "$1" ;;
+	esac
+}
 
 # --- loads ---------------------------------------------------------------------------------------------------------------------
 lay_out() { # FILE
