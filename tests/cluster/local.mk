@@ -13,6 +13,7 @@ EXTRA_DIST += \
 	tests/cluster/member-lib \
 	tests/cluster/nbd-device.c \
 	tests/cluster/node-init \
+	tests/cluster/packages \
 	tests/cluster/ocfs2-lib \
 	tests/cluster/run
 .PHONY: check-cluster
