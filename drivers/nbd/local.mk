@@ -15,5 +15,6 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/nbd/nbd-status.c \
 	drivers/nbd/nbd-under.c \
 	drivers/nbd/nbd-wire.c \
+	drivers/nbd/nbd-wire.h \
 	drivers/nbd/nbd.c \
 	drivers/nbd/nbd.h

@@ -122,7 +122,7 @@ void nbdc_again(struct nbdc_client *n, const char *why, bool clear)
 		nbdc_wire_lose(n, why);
 		return;
 	}
-	if (!clear && unanswered && n->under < 0) { /* K11 */
+	if (!clear && unanswered && n->first.under < 0) { /* K11 */
 		nbdc_wire_lose(n, "the connection broke, and the server may still carry out "
 				  "writes that it has not answered, over newer ones");
 		return;
@@ -132,8 +132,8 @@ void nbdc_again(struct nbdc_client *n, const char *why, bool clear)
 	n->silent = false;
 	nbdc_wire_hold(n);
 	nbdc_under_leave(n);
-	close(n->fd);
-	n->fd = -1;
+	close(n->first.fd);
+	n->first.fd = -1;
 	if (n->made && td_clock_s() - n->made < LASTS)
 		n->delay = n->delay < FIRST ? FIRST : n->delay * 2 < LAST ? n->delay * 2 : LAST;
 	else

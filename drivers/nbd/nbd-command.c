@@ -199,12 +199,13 @@ static void put_head(struct nbdc_cmd *cmd, uint16_t flags)
 		  cmd->len);
 }
 
-void nbdc_cmd_enqueue(struct nbdc_client *n, struct nbdc_cmd *cmd)
+void nbdc_cmd_enqueue(struct nbdc_cmd *cmd, struct nbdc_conn *c)
 {
+	cmd->conn = c;
 	cmd->next = NULL;
 	cmd->sent = false;
-	*n->unsent_tail = cmd;
-	n->unsent_tail = &cmd->next;
+	*c->unsent_tail = cmd;
+	c->unsent_tail = &cmd->next;
 }
 
 void nbdc_cmd_launch(struct nbdc_client *n, struct nbdc_cmd *cmd, uint16_t flags)
@@ -216,7 +217,7 @@ void nbdc_cmd_launch(struct nbdc_client *n, struct nbdc_cmd *cmd, uint16_t flags
 	cmd->errors = 0;
 	put_head(cmd, flags);
 	count_cmd(n, cmd, 1);
-	nbdc_cmd_enqueue(n, cmd);
+	nbdc_cmd_enqueue(cmd, &n->first);
 }
 
 /* What the next part of a request is, as a command. */

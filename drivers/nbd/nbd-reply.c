@@ -27,56 +27,56 @@ static int error_of(const struct nbdc_cmd *cmd, uint32_t error)
 }
 
 /* The command that a reply names, or NULL: K2. */
-static struct nbdc_cmd *named(struct nbdc_client *n, uint64_t cookie)
+static struct nbdc_cmd *named(struct nbdc_conn *c, uint64_t cookie)
 {
-	struct nbdc_cmd *cmd = &n->cmds[(cookie & 0xff) % (NBD_CMDS + NBD_OWN)];
+	struct nbdc_cmd *cmd = &c->n->cmds[(cookie & 0xff) % (NBD_CMDS + NBD_OWN)];
 
 	return cookie && cmd->cookie == cookie && cmd->sent ? cmd : NULL;
 }
 
-static bool breaks(struct nbdc_client *n, const char *what)
+static bool breaks(struct nbdc_conn *c, const char *what)
 {
 	char why[120];
 
 	snprintf(why, sizeof why, "the server breaks the protocol: %s", what);
-	nbdc_wire_lose(n, why);
+	nbdc_wire_lose(c->n, why);
 	return false;
 }
 
 /* It takes no more, and has not done this; it closes its end when it is done with all that it
  * has. */
-static bool is_ending(struct nbdc_client *n, uint32_t error)
+static bool is_ending(struct nbdc_conn *c, uint32_t error)
 {
-	if (error != NBD_ESHUTDOWN || !n->reconnect)
+	if (error != NBD_ESHUTDOWN || !c->n->reconnect)
 		return false;
-	n->leaving = true;
-	shutdown(n->fd, SHUT_WR);
+	c->leaving = true;
+	shutdown(c->fd, SHUT_WR);
 	return true;
 }
 
-static void fill(struct nbdc_client *n, struct nbdc_cmd *cmd, uint32_t at, uint32_t len, bool last)
+static void fill(struct nbdc_conn *c, struct nbdc_cmd *cmd, uint32_t at, uint32_t len, bool last)
 {
-	n->filling = cmd;
-	n->filled = at;
-	n->fill_end = at + len;
-	n->fill_last = last;
+	c->filling = cmd;
+	c->filled = at;
+	c->fill_end = at + len;
+	c->fill_last = last;
 }
 
 /* A simple reply's head.  False when the connection ended over it. */
-static bool take_reply(struct nbdc_client *n, const uint8_t *p)
+static bool take_reply(struct nbdc_conn *c, const uint8_t *p)
 {
-	struct nbdc_cmd *cmd = named(n, nbd_get64(p + 8));
+	struct nbdc_cmd *cmd = named(c, nbd_get64(p + 8));
 	uint32_t error = nbd_get32(p + 4);
 
 	if (nbd_get32(p) != NBD_SIMPLE_MAGIC || !cmd || cmd->got || cmd->err ||
 	    (cmd->type == NBD_CMD_BLOCK_STATUS && !error))
-		return breaks(n, "a reply to nothing that it was asked");
-	if (is_ending(n, error))
+		return breaks(c, "a reply to nothing that it was asked");
+	if (is_ending(c, error))
 		return true;
 	if (cmd->type == NBD_CMD_READ && !error)
-		fill(n, cmd, 0, cmd->len, true);
+		fill(c, cmd, 0, cmd->len, true);
 	else
-		nbdc_cmd_done(n, cmd, error_of(cmd, error));
+		nbdc_cmd_done(c->n, cmd, error_of(cmd, error));
 	return true;
 }
 
@@ -100,25 +100,25 @@ static void zero_data(const struct nbdc_cmd *cmd, uint32_t from, uint32_t to)
 }
 
 /* The last chunk of a reply has come. */
-static bool end_reply(struct nbdc_client *n, struct nbdc_cmd *cmd)
+static bool end_reply(struct nbdc_conn *c, struct nbdc_cmd *cmd)
 {
 	if (!cmd->err && cmd->type == NBD_CMD_READ && cmd->got < cmd->len)
-		return breaks(n, "a read without all of its data");
+		return breaks(c, "a read without all of its data");
 	if (!cmd->err && cmd->type == NBD_CMD_BLOCK_STATUS && cmd->ask->heard == cmd->ask->off)
 		cmd->err = -EIO; /* of another context, or empty */
-	nbdc_cmd_done(n, cmd, cmd->err);
+	nbdc_cmd_done(c->n, cmd, cmd->err);
 	return true;
 }
 
 /* Data or a hole: out of their order they could leave a gap that is covered twice elsewhere, so
  * that nothing of the memory's past must be in the gap. */
-static bool take_part(struct nbdc_client *n, struct nbdc_cmd *cmd, const struct nbdc_chunk *c)
+static bool take_part(struct nbdc_conn *c, struct nbdc_cmd *cmd, const struct nbdc_chunk *ch)
 {
-	uint32_t at = (uint32_t)(c->off - cmd->off), len = c->body;
-	bool last = c->flags & NBD_CHUNK_DONE;
+	uint32_t at = (uint32_t)(ch->off - cmd->off), len = ch->body;
+	bool last = ch->flags & NBD_CHUNK_DONE;
 
-	if (c->type == NBD_CHUNK_HOLE)
-		len = c->n;
+	if (ch->type == NBD_CHUNK_HOLE)
+		len = ch->n;
 	if (at != cmd->next_at && cmd->next_at < cmd->len) {
 		zero_data(cmd, cmd->next_at, cmd->len);
 		cmd->next_at = UINT32_MAX;
@@ -126,162 +126,162 @@ static bool take_part(struct nbdc_client *n, struct nbdc_cmd *cmd, const struct 
 		cmd->next_at += len;
 	}
 	cmd->got += len;
-	if (c->type == NBD_CHUNK_DATA) {
-		fill(n, cmd, at, len, last);
+	if (ch->type == NBD_CHUNK_DATA) {
+		fill(c, cmd, at, len, last);
 		return true;
 	}
 	zero_data(cmd, at, at + len);
-	return !last || end_reply(n, cmd);
+	return !last || end_reply(c, cmd);
 }
 
-static bool take_error(struct nbdc_client *n, struct nbdc_cmd *cmd, const struct nbdc_chunk *c)
+static bool take_error(struct nbdc_conn *c, struct nbdc_cmd *cmd, const struct nbdc_chunk *ch)
 {
 	if (++cmd->errors > 64)
-		return breaks(n, "errors without an end");
-	n->skip = c->body;
-	if (is_ending(n, c->n))
+		return breaks(c, "errors without an end");
+	c->skip = ch->body;
+	if (is_ending(c, ch->n))
 		return true;
-	cmd->err = error_of(cmd, c->n);
-	return !(c->flags & NBD_CHUNK_DONE) || end_reply(n, cmd);
+	cmd->err = error_of(cmd, ch->n);
+	return !(ch->flags & NBD_CHUNK_DONE) || end_reply(c, cmd);
 }
 
 /* A chunk's head.  False when the connection ended over it. */
-static bool take_chunk(struct nbdc_client *n, const struct nbdc_chunk *c)
+static bool take_chunk(struct nbdc_conn *c, const struct nbdc_chunk *ch)
 {
-	struct nbdc_cmd *cmd = named(n, c->cookie);
+	struct nbdc_cmd *cmd = named(c, ch->cookie);
 
-	if (!cmd || !n->x.structured)
-		return breaks(n, "a reply to nothing that it was asked");
-	if (c->type & NBD_CHUNK_IS_ERROR)
-		return take_error(n, cmd, c);
-	if (c->type == NBD_CHUNK_NONE)
-		return end_reply(n, cmd);
-	if (c->type == NBD_CHUNK_STATUS) {
+	if (!cmd || !c->n->x.structured)
+		return breaks(c, "a reply to nothing that it was asked");
+	if (ch->type & NBD_CHUNK_IS_ERROR)
+		return take_error(c, cmd, ch);
+	if (ch->type == NBD_CHUNK_NONE)
+		return end_reply(c, cmd);
+	if (ch->type == NBD_CHUNK_STATUS) {
 		if (cmd->type != NBD_CMD_BLOCK_STATUS || cmd->ask->heard != cmd->ask->off)
-			return breaks(n, "a block status that was not asked for");
-		n->telling = cmd;
-		n->tells = c->body / 8;
-		n->tells_last = c->flags & NBD_CHUNK_DONE;
-		if (c->n + UINT64_C(1) != n->x.context)
-			return breaks(n, "a block status of another context");
+			return breaks(c, "a block status that was not asked for");
+		c->telling = cmd;
+		c->tells = ch->body / 8;
+		c->tells_last = ch->flags & NBD_CHUNK_DONE;
+		if (ch->n + UINT64_C(1) != c->n->x.context)
+			return breaks(c, "a block status of another context");
 		return true;
 	}
-	if (!nbdc_chunk_fits(c, cmd))
-		return breaks(n, "data that was not asked for");
-	return take_part(n, cmd, c);
+	if (!nbdc_chunk_fits(ch, cmd))
+		return breaks(c, "data that was not asked for");
+	return take_part(c, cmd, ch);
 }
 
 /* What has been read ahead of a read's data goes to its place. */
-static void receive_more(struct nbdc_client *n)
+static void receive_more(struct nbdc_conn *c)
 {
 	struct iovec iov[16];
 
-	while (n->in_at < n->in_len && n->filled < n->fill_end) {
-		int k = nbdc_cmd_iov(n->filling, n->filled, iov, 16);
+	while (c->in_at < c->in_len && c->filled < c->fill_end) {
+		int k = nbdc_cmd_iov(c->filling, c->filled, iov, 16);
 
-		for (int i = 0; i < k && n->in_at < n->in_len && n->filled < n->fill_end; i++) {
-			size_t len = n->in_len - n->in_at, left = n->fill_end - n->filled;
+		for (int i = 0; i < k && c->in_at < c->in_len && c->filled < c->fill_end; i++) {
+			size_t len = c->in_len - c->in_at, left = c->fill_end - c->filled;
 
 			len = len < iov[i].iov_len ? len : iov[i].iov_len;
 			len = len < left ? len : left;
-			memcpy(iov[i].iov_base, n->input + n->in_at, len);
-			n->in_at += (unsigned)len;
-			n->filled += (uint32_t)len;
+			memcpy(iov[i].iov_base, c->input + c->in_at, len);
+			c->in_at += (unsigned)len;
+			c->filled += (uint32_t)len;
 		}
 	}
 }
 
 /* Each false: there is not enough of it yet, or the connection has ended. */
 
-static bool go_on_filling(struct nbdc_client *n)
+static bool go_on_filling(struct nbdc_conn *c)
 {
-	struct nbdc_cmd *cmd = n->filling;
+	struct nbdc_cmd *cmd = c->filling;
 
-	receive_more(n);
-	if (n->filled < n->fill_end)
+	receive_more(c);
+	if (c->filled < c->fill_end)
 		return false;
-	n->filling = NULL;
-	if (!n->fill_last)
+	c->filling = NULL;
+	if (!c->fill_last)
 		return true;
 	if (cmd->got) /* in chunks */
-		return end_reply(n, cmd);
-	nbdc_cmd_done(n, cmd, 0);
+		return end_reply(c, cmd);
+	nbdc_cmd_done(c->n, cmd, 0);
 	return true;
 }
 
-static bool go_on_telling(struct nbdc_client *n)
+static bool go_on_telling(struct nbdc_conn *c)
 {
-	struct nbdc_cmd *cmd = n->telling;
+	struct nbdc_cmd *cmd = c->telling;
 
-	for (; n->tells && n->in_len - n->in_at >= 8; n->tells--, n->in_at += 8) {
-		const uint8_t *p = n->input + n->in_at;
+	for (; c->tells && c->in_len - c->in_at >= 8; c->tells--, c->in_at += 8) {
+		const uint8_t *p = c->input + c->in_at;
 
 		if (!nbd_get32(p))
-			return breaks(n, "an extent of no length");
+			return breaks(c, "an extent of no length");
 		nbdc_ask_take(cmd->ask, nbd_get32(p), nbd_get32(p + 4));
 	}
-	if (n->tells)
+	if (c->tells)
 		return false;
-	n->telling = NULL;
-	return !n->tells_last || end_reply(n, cmd);
+	c->telling = NULL;
+	return !c->tells_last || end_reply(c, cmd);
 }
 
-static bool go_on_skipping(struct nbdc_client *n)
+static bool go_on_skipping(struct nbdc_conn *c)
 {
-	uint32_t have = n->in_len - n->in_at, len = have < n->skip ? have : n->skip;
+	uint32_t have = c->in_len - c->in_at, len = have < c->skip ? have : c->skip;
 
-	n->in_at += len;
-	n->skip -= len;
-	return !n->skip;
+	c->in_at += len;
+	c->skip -= len;
+	return !c->skip;
 }
 
-static bool next_reply(struct nbdc_client *n)
+static bool next_reply(struct nbdc_conn *c)
 {
-	unsigned have = n->in_len - n->in_at;
-	const uint8_t *p = n->input + n->in_at;
-	struct nbdc_chunk c;
+	unsigned have = c->in_len - c->in_at;
+	const uint8_t *p = c->input + c->in_at;
+	struct nbdc_chunk ch;
 	int len;
 
 	if (have < NBD_SIMPLE_SIZE)
 		return false;
 	if (nbd_get32(p) != NBD_STRUCTURED_MAGIC) {
-		n->in_at += NBD_SIMPLE_SIZE;
-		return take_reply(n, p);
+		c->in_at += NBD_SIMPLE_SIZE;
+		return take_reply(c, p);
 	}
-	len = nbdc_chunk_parse(p, have, &c);
+	len = nbdc_chunk_parse(p, have, &ch);
 	if (len < 0)
-		return breaks(n, "a chunk that makes no sense");
-	n->in_at += (unsigned)len;
-	return len && take_chunk(n, &c);
+		return breaks(c, "a chunk that makes no sense");
+	c->in_at += (unsigned)len;
+	return len && take_chunk(c, &ch);
 }
 
-static void work(struct nbdc_client *n)
+static void work(struct nbdc_conn *c)
 {
 	bool more = true;
 
-	while (more && !n->lost)
-		more = n->skip      ? go_on_skipping(n)
-		       : n->filling ? go_on_filling(n)
-		       : n->telling ? go_on_telling(n)
-				    : next_reply(n);
+	while (more && !c->n->lost)
+		more = c->skip      ? go_on_skipping(c)
+		       : c->filling ? go_on_filling(c)
+		       : c->telling ? go_on_telling(c)
+				    : next_reply(c);
 }
 
 void nbdc_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
-	struct nbdc_client *n = w->data;
+	struct nbdc_conn *c = w->data;
 	struct iovec iov[NBD_IOV + 1];
 	struct msghdr m = {.msg_iov = iov};
 	size_t wanted = 0;
 	ssize_t got;
 	int k = 0;
 
-	memmove(n->input, n->input + n->in_at, n->in_len - n->in_at);
-	n->in_len -= n->in_at;
-	n->in_at = 0;
-	if (n->filling && !n->skip)
-		k = nbdc_cmd_iov(n->filling, n->filled, iov, NBD_IOV);
+	memmove(c->input, c->input + c->in_at, c->in_len - c->in_at);
+	c->in_len -= c->in_at;
+	c->in_at = 0;
+	if (c->filling && !c->skip)
+		k = nbdc_cmd_iov(c->filling, c->filled, iov, NBD_IOV);
 	for (int i = 0; i < k; i++) {
-		size_t left = n->fill_end - n->filled - wanted;
+		size_t left = c->fill_end - c->filled - wanted;
 
 		if (iov[i].iov_len >= left) {
 			iov[i].iov_len = left;
@@ -289,18 +289,18 @@ void nbdc_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 		}
 		wanted += iov[i].iov_len;
 	}
-	if (!k || wanted == n->fill_end - n->filled)
-		iov[k++] = (struct iovec){n->input + n->in_len, sizeof n->input - n->in_len};
+	if (!k || wanted == c->fill_end - c->filled)
+		iov[k++] = (struct iovec){c->input + c->in_len, sizeof c->input - c->in_len};
 	m.msg_iovlen = (size_t)k;
 	got = recvmsg(w->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0) {
-		nbdc_again(n, got ? strerror(errno) : "the server has closed the connection",
+		nbdc_again(c->n, got ? strerror(errno) : "the server has closed the connection",
 			   !got || errno == ECONNRESET);
 		return;
 	}
-	n->filled += (uint32_t)((size_t)got < wanted ? (size_t)got : wanted);
-	n->in_len += (size_t)got > wanted ? (unsigned)((size_t)got - wanted) : 0;
-	work(n);
+	c->filled += (uint32_t)((size_t)got < wanted ? (size_t)got : wanted);
+	c->in_len += (size_t)got > wanted ? (unsigned)((size_t)got - wanted) : 0;
+	work(c);
 }

@@ -45,9 +45,9 @@ static void hears_nothing(struct nbdc_client *n, double quiet)
 static void on_silence_check(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct nbdc_client *n = w->data;
-	double quiet = n->phase == NBD_AWAY || n->lost || n->fd < 0
+	double quiet = n->phase == NBD_AWAY || n->lost || n->first.fd < 0
 			       ? -1
-			       : quiet_for(nbdc_under(n->fd, n->under));
+			       : quiet_for(nbdc_under(n->first.fd, n->first.under));
 
 	if (quiet >= nbdc_silent_after) {
 		hears_nothing(n, quiet);

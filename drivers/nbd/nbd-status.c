@@ -44,8 +44,8 @@ void nbdc_ask_take(struct nbdc_ask *a, uint32_t len, uint32_t state)
 
 static bool asks(const struct nbdc_client *n, uint64_t off, uint64_t len)
 {
-	return n->x.context && n->phase == NBD_RUNS && !n->lost && !n->leaving && n->own_free &&
-	       !nbdc_cmd_changes(n, off, len);
+	return n->x.context && n->phase == NBD_RUNS && !n->lost && !n->first.leaving &&
+	       n->own_free && !nbdc_cmd_changes(n, off, len);
 }
 
 /* A change of what it asks for was submitted: which of the two is first, nobody knows. */

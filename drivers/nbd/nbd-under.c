@@ -25,11 +25,11 @@ static void close_one(int *fd)
  * its requests are sent again. */
 void nbdc_under_leave(struct nbdc_client *n)
 {
-	if (n->under < 0)
+	if (n->first.under < 0)
 		return;
 	close_one(&n->past);
-	n->past = n->under;
-	n->under = -1;
+	n->past = n->first.under;
+	n->first.under = -1;
 	shutdown(n->past, SHUT_WR);
 }
 
@@ -61,6 +61,6 @@ bool nbdc_under_over(struct nbdc_client *n)
 
 void nbdc_under_close(struct nbdc_client *n)
 {
-	close_one(&n->under);
+	close_one(&n->first.under);
 	close_one(&n->past);
 }

@@ -16,22 +16,27 @@
 
 void nbdc_wire_schedule(struct nbdc_client *n)
 {
-	if (!n->lost && n->phase != NBD_AWAY && !n->leaving && !ev_is_active(&n->out) &&
+	if (!n->lost && n->phase != NBD_AWAY && !n->first.leaving && !ev_is_active(&n->first.out) &&
 	    !ev_is_pending(&n->send))
 		ev_feed_event(n->loop, &n->send, EV_CUSTOM);
 }
 
-static void stop_socket(struct nbdc_client *n)
+static void stop_conn(struct nbdc_conn *c)
 {
-	ev_io_stop(n->loop, &n->in);
-	ev_io_stop(n->loop, &n->out);
+	ev_io_stop(c->n->loop, &c->in);
+	ev_io_stop(c->n->loop, &c->out);
+	c->filling = c->telling = NULL;
+	c->skip = 0;
+	c->unsent = NULL;
+	c->unsent_tail = &c->unsent;
+	c->sent = 0;
+	c->in_at = c->in_len = 0;
+}
+
+static void stop_all(struct nbdc_client *n)
+{
 	ev_clear_pending(n->loop, &n->send);
-	n->filling = n->telling = NULL;
-	n->skip = 0;
-	n->unsent = NULL;
-	n->unsent_tail = &n->unsent;
-	n->sent = 0;
-	n->in_at = n->in_len = 0;
+	stop_conn(&n->first);
 }
 
 /* K3.  The connection has ended, or is ended because of what came through it. */
@@ -43,9 +48,9 @@ void nbdc_wire_lose(struct nbdc_client *n, const char *why)
 	if (n->lost)
 		return;
 	n->lost = true;
-	stop_socket(n);
-	if (n->fd >= 0)
-		shutdown(n->fd, SHUT_RDWR);
+	stop_all(n);
+	if (n->first.fd >= 0)
+		shutdown(n->first.fd, SHUT_RDWR);
 	nbdc_under_leave(n);
 	td_log(n->copy ? LOG_INFO : LOG_ERR,
 	       "%s: %s: all requests fail until the disk is closed and opened again", n->name, why);
@@ -103,7 +108,7 @@ static void resend(struct nbdc_client *n, bool changes)
 			list[k++] = &n->cmds[i];
 	qsort(list, k, sizeof *list, by_age);
 	for (size_t i = 0; i < k; i++)
-		nbdc_cmd_enqueue(n, list[i]);
+		nbdc_cmd_enqueue(list[i], &n->first);
 }
 
 /* K8, step by step; once a turn, and after each reply that may end a step. */
@@ -128,9 +133,9 @@ static void go_on(struct nbdc_client *n)
 
 void nbdc_wire_hold(struct nbdc_client *n)
 {
-	stop_socket(n);
+	stop_all(n);
 	n->phase = NBD_AWAY;
-	n->leaving = false;
+	n->first.leaving = false;
 	n->behind = n->behind_changes = 0;
 	for (unsigned i = 0; i < NBD_CMDS + NBD_OWN; i++) {
 		struct nbdc_cmd *cmd = &n->cmds[i];
@@ -147,13 +152,18 @@ void nbdc_wire_hold(struct nbdc_client *n)
 	}
 }
 
+static void set_socket(struct nbdc_conn *c, int fd, int under)
+{
+	c->fd = fd;
+	c->under = under;
+	ev_io_set(&c->in, fd, EV_READ);
+	ev_io_set(&c->out, fd, EV_WRITE);
+	ev_io_start(c->n->loop, &c->in);
+}
+
 void nbdc_wire_resume(struct nbdc_client *n, int fd, int under)
 {
-	n->fd = fd;
-	n->under = under;
-	ev_io_set(&n->in, fd, EV_READ);
-	ev_io_set(&n->out, fd, EV_WRITE);
-	ev_io_start(n->loop, &n->in);
+	set_socket(&n->first, fd, under);
 	n->keep.next = n->keep.first;
 	n->phase = NBD_REWRITES;
 	nbdc_wire_schedule(n);
@@ -166,12 +176,12 @@ static size_t wire_len(const struct nbdc_cmd *cmd)
 	return NBD_REQUEST_SIZE + (cmd->type == NBD_CMD_WRITE ? cmd->len : 0);
 }
 
-static int gather_requests(struct nbdc_client *n, struct iovec *iov)
+static int gather_requests(struct nbdc_conn *c, struct iovec *iov)
 {
-	size_t skip = n->sent;
+	size_t skip = c->sent;
 	int k = 0;
 
-	for (struct nbdc_cmd *cmd = n->unsent; cmd && k < NBD_IOV; cmd = cmd->next, skip = 0) {
+	for (struct nbdc_cmd *cmd = c->unsent; cmd && k < NBD_IOV; cmd = cmd->next, skip = 0) {
 		size_t in_head = skip < NBD_REQUEST_SIZE ? skip : NBD_REQUEST_SIZE;
 
 		if (in_head < NBD_REQUEST_SIZE)
@@ -188,24 +198,25 @@ static int gather_requests(struct nbdc_client *n, struct iovec *iov)
 	return k;
 }
 
-static void advance(struct nbdc_client *n, size_t moved)
+static void advance(struct nbdc_conn *c, size_t moved)
 {
-	n->sent += moved;
-	while (n->unsent && n->sent >= wire_len(n->unsent)) {
-		struct nbdc_cmd *cmd = n->unsent;
+	c->sent += moved;
+	while (c->unsent && c->sent >= wire_len(c->unsent)) {
+		struct nbdc_cmd *cmd = c->unsent;
 
-		n->sent -= wire_len(cmd);
+		c->sent -= wire_len(cmd);
 		cmd->sent = true;
-		n->unsent = cmd->next;
+		c->unsent = cmd->next;
 		cmd->next = NULL;
 	}
-	if (!n->unsent)
-		n->unsent_tail = &n->unsent;
+	if (!c->unsent)
+		c->unsent_tail = &c->unsent;
 }
 
 static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct nbdc_client *n = w->data;
+	struct nbdc_conn *c = &n->first;
 	struct iovec iov[NBD_IOV];
 	struct msghdr m = {.msg_iov = iov};
 
@@ -213,14 +224,14 @@ static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 		ssize_t k;
 
 		go_on(n);
-		m.msg_iovlen = (size_t)gather_requests(n, iov);
+		m.msg_iovlen = (size_t)gather_requests(c, iov);
 		if (!m.msg_iovlen)
 			return;
-		k = sendmsg(n->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+		k = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (k >= 0) {
-			advance(n, (size_t)k);
+			advance(c, (size_t)k);
 		} else if (errno == EAGAIN) {
-			ev_io_start(loop, &n->out);
+			ev_io_start(loop, &c->out);
 			return;
 		} else if (errno != EINTR) {
 			nbdc_again(n, strerror(errno), errno == EPIPE || errno == ECONNRESET);
@@ -231,37 +242,46 @@ static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 
 static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 {
+	struct nbdc_conn *c = w->data;
+
 	ev_io_stop(loop, w);
-	nbdc_wire_schedule(w->data);
+	nbdc_wire_schedule(c->n);
 }
 
 /* --- begin and end --- */
+
+static void init_conn(struct nbdc_conn *c, struct nbdc_client *n)
+{
+	c->n = n;
+	c->unsent_tail = &c->unsent;
+	ev_init(&c->in, nbdc_on_readable);
+	ev_init(&c->out, on_writable);
+	c->in.data = c->out.data = c;
+}
 
 void nbdc_wire_start(struct nbdc_client *n)
 {
 	_Static_assert(NBD_CMDS + NBD_OWN <= 256, "a cookie has one byte for a command's place");
 	td_list_init(&n->waiting);
-	n->unsent_tail = &n->unsent;
 	for (unsigned i = NBD_CMDS + NBD_OWN; i-- > 0;) {
 		struct nbdc_cmd **list = i < NBD_CMDS ? &n->free : &n->own_free;
 
 		n->cmds[i].next = *list;
 		*list = &n->cmds[i];
 	}
-	ev_io_init(&n->in, nbdc_on_readable, n->fd, EV_READ);
-	ev_io_init(&n->out, on_writable, n->fd, EV_WRITE);
 	ev_init(&n->send, on_send);
 	ev_set_priority(&n->send, TD_PRI_COMMIT);
-	n->in.data = n->out.data = n->send.data = n;
-	ev_io_start(n->loop, &n->in);
+	n->send.data = n;
+	init_conn(&n->first, n);
+	set_socket(&n->first, n->first.fd, n->first.under);
 }
 
 bool nbdc_wire_stop(struct nbdc_client *n)
 {
-	bool whole = !n->lost && n->phase == NBD_RUNS && !n->leaving && !n->ours &&
-		     n->in_at == n->in_len;
+	bool whole = !n->lost && n->phase == NBD_RUNS && !n->first.leaving && !n->ours &&
+		     n->first.in_at == n->first.in_len;
 
-	assert(td_list_empty(&n->waiting) && !n->filling);
-	stop_socket(n);
+	assert(td_list_empty(&n->waiting) && !n->first.filling);
+	stop_all(n);
 	return whole;
 }

@@ -146,20 +146,20 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 	struct nbdc_client *n = image->priv;
 	int rc;
 
-	n->fd = was_passed(n) ? take_passed(image->path, &n->x, err)
-			      : nbdc_connect(n, &n->under, err);
-	if (n->fd < 0)
-		return n->fd;
+	n->first.fd = was_passed(n) ? take_passed(image->path, &n->x, err)
+				    : nbdc_connect(n, &n->first.under, err);
+	if (n->first.fd < 0)
+		return n->first.fd;
 	*same = n->x.flags;
-	rc = *same ? 0 : nbdc_greet(n, n->fd, &n->x, err);
+	rc = *same ? 0 : nbdc_greet(n, n->first.fd, &n->x, err);
 	if (rc < 0) {
-		close(n->fd);
+		close(n->first.fd);
 		nbdc_under_close(n);
 		return rc;
 	}
 	rc = check_export(image, &n->x, err);
 	if (rc < 0) {
-		let_go(image, n->fd, &n->x, true);
+		let_go(image, n->first.fd, &n->x, true);
 		nbdc_under_close(n);
 	}
 	return rc;
@@ -169,7 +169,7 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 static int wait_for_the_dead(struct td_image *image, bool *blind, struct td_err *err)
 {
 	struct nbdc_client *n = image->priv;
-	int rc = nbdc_fence(image->io, nbdc_under(n->fd, n->under), FENCE_WAIT);
+	int rc = nbdc_fence(image->io, nbdc_under(n->first.fd, n->first.under), FENCE_WAIT);
 
 	*blind = rc == NBD_FENCE_BLIND;
 	if (rc != NBD_FENCE_BUSY)
@@ -324,7 +324,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	n->copy = image->file_flags & TD_FILE_COPY;
 	n->lock = -1;
 	n->trying = -1;
-	n->under = -1;
+	n->first.under = -1;
 	n->past = -1;
 	rc = nbd_uri_parse(image->path, &n->uri, err);
 	if (rc < 0)
@@ -340,7 +340,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 		was.covered = was.changed; /* its own flush covers them */
 	else if (writes(image))
 		rc = wait_for_the_dead(image, &blind, err);
-	n->server = nbdc_server_of(image->io, nbdc_under(n->fd, n->under));
+	n->server = nbdc_server_of(image->io, nbdc_under(n->first.fd, n->first.under));
 	fill_info(image, &n->x);
 	nbdc_wire_start(n);
 	if (!rc)
@@ -350,7 +350,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	if (!rc && writes(image) && !n->copy)
 		rc = settle_left(image, &was, blind, err);
 	if (rc < 0) {
-		let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
+		let_go(image, n->first.fd, &n->x, nbdc_wire_stop(n));
 		nbdc_under_close(n);
 		forget_left(n);
 	} else {
@@ -382,7 +382,7 @@ static void client_close(struct td_image *image)
 
 	flush_at_last(image);
 	nbdc_again_stop(n);
-	let_go(image, n->fd, &n->x, nbdc_wire_stop(n));
+	let_go(image, n->first.fd, &n->x, nbdc_wire_stop(n));
 	nbdc_under_close(n);
 	nbdc_keep_close(&n->keep);
 	forget_left(n);

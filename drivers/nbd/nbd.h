@@ -93,14 +93,13 @@
 
 #include <time.h>
 
+#include "drivers/nbd/nbd-wire.h"
 #include "lib/nbd-proto.h"
 #include "lib/nbd-uri.h"
 #include "td/block.h"
 
 #define NBD_CMDS 128 /* commands with the server at once */
 #define NBD_OWN  16  /* and of our own: what is written again, a flush */
-#define NBD_IOV  256 /* places of a system call */
-#define NBD_READ 512 /* bytes read ahead: the heads of so many short replies at once */
 
 #define NBD_KEEP_BYTES   (32u << 20) /* K10 */
 #define NBD_KEEP_ENTRIES 16384u
@@ -161,7 +160,8 @@ struct nbdc_cmd {
 	uint32_t got, next_at;
 	int err;
 	unsigned errors;
-	struct nbdc_ask *ask; /* of a BLOCK_STATUS */
+	struct nbdc_ask *ask;   /* of a BLOCK_STATUS */
+	struct nbdc_conn *conn; /* whose command it is */
 	uint8_t head[NBD_REQUEST_SIZE];
 };
 
@@ -218,8 +218,8 @@ struct nbdc_client {
 	struct nbd_uri uri;
 	struct td_image *image;
 	struct ev_loop *loop;
-	int fd, lock;    /* lock: the host's, or -1 */
-	int under, past; /* K18: beneath fd, and of the connection before; or -1 */
+	int lock; /* the host's, or -1 */
+	int past; /* K18: beneath the connection before, or -1 */
 	struct nbdc_offer x;
 	bool nosync;                 /* TD_FILE_NOSYNC: nothing need be durable */
 	bool copy;                   /* TD_FILE_COPY: a server without flush will do */
@@ -229,22 +229,11 @@ struct nbdc_client {
 
 	struct td_list waiting; /* td_req.link: not all of it is in commands yet; td_req.state[0]
 				   says how much is */
-	struct nbdc_cmd *free, *own_free, *unsent, **unsent_tail;
-	size_t sent; /* bytes of the first unsent one */
+	struct nbdc_cmd *free, *own_free;
 	uint64_t cookies;
-	ev_io in, out;
+	struct nbdc_conn first;
 	ev_prepare send; /* never started: fed, at TD_PRI_COMMIT: all of a turn in one sendmsg */
-
-	struct nbdc_cmd *filling;  /* a READ whose data comes in */
-	uint32_t filled, fill_end; /* bytes of it: where they go, and up to where */
-	bool fill_last;            /* nothing of this reply follows */
-	uint32_t skip;             /* bytes that come, and that nobody needs */
-	struct nbdc_cmd *telling;  /* a BLOCK_STATUS whose answer comes in: so many descriptors */
-	uint32_t tells;
-	bool tells_last;
 	struct nbdc_ask *asking;
-	uint8_t input[NBD_READ];
-	unsigned in_at, in_len;
 	struct nbdc_cmd cmds[NBD_CMDS + NBD_OWN];
 
 	struct nbdc_keep keep;
@@ -252,7 +241,6 @@ struct nbdc_client {
 	unsigned changing, flushes, ours; /* commands under way: changes, flushes, our own */
 	unsigned behind,
 		behind_changes; /* of those that are sent again, and the changes of these */
-	bool leaving;           /* the server ends: nothing more is sent */
 
 	/* nbd-again.c */
 	int reconnect;            /* td_image.reconnect */
@@ -319,7 +307,7 @@ int nbdc_server_check(const struct nbdc_client *n, bool same, struct td_err *err
 
 /* --- nbd-wire.c --- */
 
-/* n->name, uri, loop, fd, x, nosync and left are set, the rest is zeroed. */
+/* n->name, uri, loop, first.fd, x, nosync and left are set, the rest is zeroed. */
 void nbdc_wire_start(struct nbdc_client *n);
 /* Nothing is in flight.  True: the connection is as it was, and may be used again. */
 bool nbdc_wire_stop(struct nbdc_client *n);
@@ -352,7 +340,7 @@ int nbdc_cmd_iov(const struct nbdc_cmd *cmd, uint32_t skip, struct iovec *iov, i
 /* It is to be sent, under a cookie of its own; again, under the one it has.  flags:
  * NBD_CMD_FUA, ... */
 void nbdc_cmd_launch(struct nbdc_client *n, struct nbdc_cmd *cmd, uint16_t flags);
-void nbdc_cmd_enqueue(struct nbdc_client *n, struct nbdc_cmd *cmd);
+void nbdc_cmd_enqueue(struct nbdc_cmd *cmd, struct nbdc_conn *c);
 /* Is [off, off + len) part of one of cmds [from, to), of which at most `left' are changes? */
 bool nbdc_overlaps(const struct nbdc_client *n, unsigned from, unsigned to, unsigned left,
 		   uint64_t off, uint32_t len);
@@ -363,9 +351,6 @@ void nbdc_flush_early(struct nbdc_client *n, bool no_room);
 /* Will a change of [off, off + len) be done, or is one under way?  K16: a question is sent. */
 bool nbdc_cmd_changes(const struct nbdc_client *n, uint64_t off, uint64_t len);
 void nbdc_cmd_ask(struct nbdc_client *n, struct nbdc_ask *a);
-
-/* nbd-reply.c: libev's, of n->in. */
-void nbdc_on_readable(struct ev_loop *loop, ev_io *w, int revents);
 
 /* nbd-status.c: td_driver.extents; a descriptor of the answer; a change was submitted; it is
  * over. */

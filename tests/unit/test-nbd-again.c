@@ -387,7 +387,7 @@ START_TEST(a_server_that_says_that_it_ends_has_not_done_it)
 	begin();
 	flaky.fail = NBD_ESHUTDOWN;
 	submit(10, TD_WRITE, 0, 0, 512, 1);
-	UNTIL(client()->leaving || image->away);
+	UNTIL(client()->first.leaving || image->away);
 	flaky.fail = 0;
 	ck_assert_int_eq(finish(&ops[10]), 0);
 	ck_assert_int_eq(do_read(0), 1);
