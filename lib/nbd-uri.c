@@ -232,6 +232,18 @@ static int take_tls_word(const struct parse *p, const char *s, size_t len)
 		      "are known");
 }
 
+static int take_connections(const struct parse *p, const char *s, size_t len)
+{
+	unsigned long n;
+
+	if (!decimal(s, len, NBD_URI_CONNECTIONS_MAX, &n) || !n)
+		return bad(p, "connections= takes a number from 1 to 16");
+	if (p->u->connections)
+		return bad(p, "connections= comes twice");
+	p->u->connections = (unsigned)n;
+	return 0;
+}
+
 static int take_query(const struct parse *p, const char *s)
 {
 	while (*s) {
@@ -240,10 +252,15 @@ static int take_query(const struct parse *p, const char *s)
 
 		if (!strncmp(s, "socket=", 7))
 			rc = take_socket_word(p, s + 7, len - 7);
+		else if (!strncmp(s, "connections=", 12))
+			rc = take_connections(p, s + 12, len - 12);
 		else if (!strncmp(s, "tls-", 4))
 			rc = take_tls_word(p, s, len);
 		else
-			return bad(p, "behind the ? only socket=PATH and TLS's words are known");
+			return bad(
+				p,
+				"behind the ? only socket=PATH, connections=N and TLS's words are "
+				"known");
 		if (rc < 0)
 			return rc;
 		s += len + (s[len] == '&');

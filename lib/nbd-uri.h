@@ -12,8 +12,9 @@
 
 #include "td/log.h"
 
-#define NBD_PORT     10809
-#define NBD_NAME_MAX 4096 /* bytes of an export's name */
+#define NBD_PORT                10809
+#define NBD_NAME_MAX            4096 /* bytes of an export's name */
+#define NBD_URI_CONNECTIONS_MAX 16
 
 enum nbd_way {
 	NBD_PASSED, /* a connection that was passed to this process under that name */
@@ -32,6 +33,7 @@ struct nbd_uri {
 	/* TLS; keys: a directory of certificates, or a file of pre-shared keys; user: whose key,
 	 * "": the only one of the file; tls_host: whom the server's certificate must name, "": host
 	 */
+	unsigned connections; /* how many are wanted; 0: nobody has said */
 	bool tls, psk;
 	char keys[4096], user[256], tls_host[256];
 };

@@ -69,7 +69,9 @@ START_TEST(tls_says_its_keys)
 	is_tcp("nbds://10.0.0.1/x?tls-certificates=/c&tls-hostname=store", "10.0.0.1", 10809, "x");
 	ck_assert_str_eq(u.tls_host, "store");
 	ck_assert_int_eq(parse("nbds+vsock://2/x?tls-psk-file=/k"), 0);
-	ck_assert(u.tls && u.way == NBD_VSOCK);
+	ck_assert(u.tls && u.way == NBD_VSOCK && !u.connections);
+	is_tcp("nbds://h/x?connections=16&tls-psk-file=/k", "h", 10809, "x");
+	ck_assert_uint_eq(u.connections, 16);
 }
 END_TEST
 
@@ -159,6 +161,11 @@ START_TEST(what_is_no_name_is_refused_with_a_reason)
 		{"nbd:unix:/s:export=x", NULL}, /* a socket of that name */
 		{"nbd:10.0.0.1:70000", "a port is a number"},
 		{"nbd:10.0.0.1:7:x", ":exportname="},
+		{"nbd://h/?connections=1", NULL},
+		{"nbd://h/?connections=0", "from 1 to 16"},
+		{"nbd://h/?connections=17", "from 1 to 16"},
+		{"nbd://h/?connections=", "from 1 to 16"},
+		{"nbd://h/?connections=2&connections=2", "twice"},
 	};
 
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
