@@ -9,9 +9,12 @@ drivers_libdrivers_a_SOURCES += \
 	drivers/nbd/nbd-greet.c \
 	drivers/nbd/nbd-keep.c \
 	drivers/nbd/nbd-left.c \
+	drivers/nbd/nbd-more.c \
+	drivers/nbd/nbd-more.h \
 	drivers/nbd/nbd-reply.c \
 	drivers/nbd/nbd-server.c \
 	drivers/nbd/nbd-silent.c \
+	drivers/nbd/nbd-spread.c \
 	drivers/nbd/nbd-status.c \
 	drivers/nbd/nbd-under.c \
 	drivers/nbd/nbd-wire.c \

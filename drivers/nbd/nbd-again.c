@@ -166,6 +166,7 @@ void nbdc_again_over(struct nbdc_client *n)
 	n->since = 0;
 	n->silent = false;
 	td_image_away(n->image, NULL);
+	nbdc_more_go(n);
 }
 
 void nbdc_again_start(struct nbdc_client *n)

@@ -56,7 +56,10 @@ void nbdc_req_put(struct nbdc_client *n, struct td_req *req, int err)
 /* It takes part in the counts of what is under way, or no more. */
 static void count_cmd(struct nbdc_client *n, const struct nbdc_cmd *cmd, unsigned by)
 {
-	n->changing += nbdc_is_change(cmd->type) ? by : 0;
+	if (nbdc_is_change(cmd->type)) {
+		n->changing += by;
+		nbdc_spread_count(&n->more, cmd, by);
+	}
 	n->flushes += cmd->type == NBD_CMD_FLUSH ? by : 0;
 	n->ours += cmd->req ? 0 : by;
 }
@@ -65,6 +68,7 @@ void nbdc_cmd_free(struct nbdc_client *n, struct nbdc_cmd *cmd)
 {
 	struct nbdc_cmd **list = cmd - n->cmds < NBD_CMDS ? &n->free : &n->own_free;
 
+	nbdc_cmd_detach(cmd);
 	count_cmd(n, cmd, -1u);
 	if (cmd->again) {
 		n->behind--;
@@ -150,6 +154,8 @@ void nbdc_cmd_done(struct nbdc_client *n, struct nbdc_cmd *cmd, int err)
 	if (nbdc_is_change(cmd->type))
 		keep(n, cmd, flags, err);
 	nbdc_left_answered(n, cmd, flags & NBD_CMD_FUA, err);
+	if (nbdc_is_change(cmd->type))
+		nbdc_spread_done(n, cmd, flags & NBD_CMD_FUA, err);
 	if (cmd->type == NBD_CMD_FLUSH && !err)
 		nbdc_keep_flushed(&n->keep, cmd->mark);
 	nbdc_cmd_end(n, cmd, err);
@@ -199,25 +205,22 @@ static void put_head(struct nbdc_cmd *cmd, uint16_t flags)
 		  cmd->len);
 }
 
-void nbdc_cmd_enqueue(struct nbdc_cmd *cmd, struct nbdc_conn *c)
+void nbdc_cmd_anew(struct nbdc_cmd *cmd)
 {
-	cmd->conn = c;
-	cmd->next = NULL;
 	cmd->sent = false;
-	*c->unsent_tail = cmd;
-	c->unsent_tail = &cmd->next;
+	cmd->got = cmd->next_at = 0;
+	cmd->err = 0;
+	cmd->errors = 0;
 }
 
 void nbdc_cmd_launch(struct nbdc_client *n, struct nbdc_cmd *cmd, uint16_t flags)
 {
 	cmd->cookie = ++n->cookies << 8 | (uint64_t)(cmd - n->cmds);
 	cmd->mark = n->keep.end;
-	cmd->got = cmd->next_at = 0;
-	cmd->err = 0;
-	cmd->errors = 0;
+	nbdc_cmd_anew(cmd);
 	put_head(cmd, flags);
 	count_cmd(n, cmd, 1);
-	nbdc_cmd_enqueue(cmd, &n->first);
+	nbdc_cmd_enqueue(cmd, nbdc_spread_to(n, cmd));
 }
 
 /* What the next part of a request is, as a command. */

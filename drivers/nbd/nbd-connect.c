@@ -24,7 +24,10 @@ struct connect_call {
 	int cancel;       /* of one on another host: hung up when nobody waits */
 	int lock;         /* or -1 */
 	bool locked;      /* by this call */
+	bool further;     /* held_at is the byte that must be locked already */
 	uint64_t lock_at; /* its byte */
+	uint64_t held_at;
+	int *trying;
 	struct td_err *err;
 };
 
@@ -93,6 +96,14 @@ static int lock_export(struct connect_call *c)
 
 	if (rc < 0)
 		return rc;
+	if (c->further && c->lock_at != c->held_at)
+		return td_fail(c->err, ESTALE,
+			       "the server is at another address, or has been "
+			       "started anew there");
+	if (c->further) {
+		c->locked = true;
+		return 0;
+	}
 	byte.l_start = (off_t)c->lock_at;
 	snprintf(path, sizeof path, "%s/nbd.lock", td_ctl_dir());
 	if (c->lock < 0)
@@ -184,23 +195,32 @@ static long dial(struct connect_call *c)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return -errno;
-	n->trying = sv[0];
+	*c->trying = sv[0];
 	c->cancel = sv[1];
 	rc = td_await_call(n->image->io, dial_run, c);
-	n->trying = -1;
+	*c->trying = -1;
 	close(sv[0]);
 	close(sv[1]);
 	return rc;
 }
 
-int nbdc_connect(struct nbdc_client *n, int *under, struct td_err *err)
+int nbdc_connect(struct nbdc_client *n, bool further, int *trying, int *under, struct td_err *err)
 {
-	struct connect_call c = {.n = n, .fd = -1, .under = -1, .lock = n->lock, .err = err};
+	struct connect_call c = {.n = n,
+				 .fd = -1,
+				 .under = -1,
+				 .lock = n->lock,
+				 .further = further,
+				 .held_at = n->lock_at,
+				 .trying = trying,
+				 .err = err};
 	long rc = n->uri.way == NBD_UNIX ? connect_path(&c) : dial(&c);
 
-	n->lock = c.lock;
+	if (!further)
+		n->lock = c.lock;
 	if (!rc) {
-		unlock_old(n, c.lock_at);
+		if (!further)
+			unlock_old(n, c.lock_at);
 		*under = c.under;
 		return c.fd;
 	}

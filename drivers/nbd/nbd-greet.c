@@ -10,7 +10,6 @@
 #include "lib/fiber/fiber.h"
 #include "lib/io/clock.h"
 
-#define PATIENCE    20.0        /* s that a handshake may take in all */
 #define ANSWERS     64          /* to one option; a server that goes on for ever is left */
 #define ANSWER_MAX  4096        /* bytes of one */
 #define DEFAULT_MAX (32u << 20) /* bytes of a request, where the server names no other */
@@ -267,11 +266,12 @@ static int check_offer(struct talk *t, struct nbdc_offer *x)
 	return 0;
 }
 
-int nbdc_greet(const struct nbdc_client *n, int fd, struct nbdc_offer *x, struct td_err *err)
+int nbdc_greet(const struct nbdc_client *n, int fd, double patience, struct nbdc_offer *x,
+	       struct td_err *err)
 {
 	struct talk t = {.loop = n->loop,
 			 .fiber = td_fiber_self(),
-			 .until = td_clock_s() + PATIENCE,
+			 .until = td_clock_s() + patience,
 			 .fd = fd,
 			 .name = n->name,
 			 .export = n->uri.export,

@@ -31,7 +31,7 @@ static struct nbdc_cmd *named(struct nbdc_conn *c, uint64_t cookie)
 {
 	struct nbdc_cmd *cmd = &c->n->cmds[(cookie & 0xff) % (NBD_CMDS + NBD_OWN)];
 
-	return cookie && cmd->cookie == cookie && cmd->sent ? cmd : NULL;
+	return cookie && cmd->cookie == cookie && cmd->conn == c && cmd->sent ? cmd : NULL;
 }
 
 static bool breaks(struct nbdc_conn *c, const char *what)
@@ -47,6 +47,10 @@ static bool breaks(struct nbdc_conn *c, const char *what)
  * has. */
 static bool is_ending(struct nbdc_conn *c, uint32_t error)
 {
+	if (error == NBD_ESHUTDOWN && c != &c->n->first) {
+		nbdc_more_end(c, "the server ends");
+		return true;
+	}
 	if (error != NBD_ESHUTDOWN || !c->n->reconnect)
 		return false;
 	c->leaving = true;
@@ -296,8 +300,8 @@ void nbdc_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0) {
-		nbdc_again(c->n, got ? strerror(errno) : "the server has closed the connection",
-			   !got || errno == ECONNRESET);
+		nbdc_conn_ended(c, got ? strerror(errno) : "the server has closed the connection",
+				!got || errno == ECONNRESET);
 		return;
 	}
 	c->filled += (uint32_t)((size_t)got < wanted ? (size_t)got : wanted);

@@ -42,6 +42,18 @@ static void hears_nothing(struct nbdc_client *n, double quiet)
 		nbdc_again_silent(n, why, quiet);
 }
 
+/* One of the further connections may be cut alone.  Nothing is lost with it, so that it is not
+ * waited for as long. */
+static void look_at_more(struct nbdc_client *n)
+{
+	for (unsigned i = 0; i < n->more.wanted; i++) {
+		struct nbdc_conn *c = &n->more.conns[i];
+
+		if (c->fd >= 0 && quiet_for(nbdc_under(c->fd, c->under)) >= nbdc_silent_after / 2)
+			nbdc_more_end(c, "nothing comes from the server's host");
+	}
+}
+
 static void on_silence_check(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct nbdc_client *n = w->data;
@@ -49,6 +61,7 @@ static void on_silence_check(struct ev_loop *loop, ev_timer *w, int revents)
 			       ? -1
 			       : quiet_for(nbdc_under(n->first.fd, n->first.under));
 
+	look_at_more(n);
 	if (quiet >= nbdc_silent_after) {
 		hears_nothing(n, quiet);
 	} else if (quiet >= 0 && n->silent) {

@@ -14,10 +14,11 @@
 
 #include "drivers/nbd/nbd.h"
 
+/* While the first one's socket is full, nothing is sent: but on others, where these are. */
 void nbdc_wire_schedule(struct nbdc_client *n)
 {
-	if (!n->lost && n->phase != NBD_AWAY && !n->first.leaving && !ev_is_active(&n->first.out) &&
-	    !ev_is_pending(&n->send))
+	if (!n->lost && n->phase != NBD_AWAY && !n->first.leaving &&
+	    (n->more.up || !ev_is_active(&n->first.out)) && !ev_is_pending(&n->send))
 		ev_feed_event(n->loop, &n->send, EV_CUSTOM);
 }
 
@@ -37,6 +38,8 @@ static void stop_all(struct nbdc_client *n)
 {
 	ev_clear_pending(n->loop, &n->send);
 	stop_conn(&n->first);
+	for (unsigned i = 0; i < n->more.wanted; i++)
+		stop_conn(&n->more.conns[i]);
 }
 
 /* K3.  The connection has ended, or is ended because of what came through it. */
@@ -52,6 +55,7 @@ void nbdc_wire_lose(struct nbdc_client *n, const char *why)
 	if (n->first.fd >= 0)
 		shutdown(n->first.fd, SHUT_RDWR);
 	nbdc_under_leave(n);
+	nbdc_more_drop(n);
 	td_log(n->copy ? LOG_INFO : LOG_ERR,
 	       "%s: %s: all requests fail until the disk is closed and opened again", n->name, why);
 	snprintf(text, sizeof text,
@@ -140,19 +144,18 @@ void nbdc_wire_hold(struct nbdc_client *n)
 	for (unsigned i = 0; i < NBD_CMDS + NBD_OWN; i++) {
 		struct nbdc_cmd *cmd = &n->cmds[i];
 
+		nbdc_cmd_detach(cmd);
 		cmd->again = cmd->cookie && cmd->req;
-		cmd->sent = false;
-		cmd->got = cmd->next_at = 0;
-		cmd->err = 0;
-		cmd->errors = 0;
+		nbdc_cmd_anew(cmd);
 		n->behind += cmd->again;
 		n->behind_changes += cmd->again && nbdc_is_change(cmd->type);
 		if (cmd->cookie && !cmd->req)
 			nbdc_cmd_free(n, cmd);
 	}
+	nbdc_more_drop(n); /* KC1 */
 }
 
-static void set_socket(struct nbdc_conn *c, int fd, int under)
+void nbdc_wire_set(struct nbdc_conn *c, int fd, int under)
 {
 	c->fd = fd;
 	c->under = under;
@@ -161,15 +164,44 @@ static void set_socket(struct nbdc_conn *c, int fd, int under)
 	ev_io_start(c->n->loop, &c->in);
 }
 
+void nbdc_wire_unset(struct nbdc_conn *c)
+{
+	stop_conn(c);
+	c->fd = c->under = -1;
+}
+
 void nbdc_wire_resume(struct nbdc_client *n, int fd, int under)
 {
-	set_socket(&n->first, fd, under);
+	nbdc_wire_set(&n->first, fd, under);
 	n->keep.next = n->keep.first;
 	n->phase = NBD_REWRITES;
 	nbdc_wire_schedule(n);
 }
 
 /* --- sending --- */
+
+static uint32_t load_of(const struct nbdc_cmd *cmd)
+{
+	return NBD_REQUEST_SIZE +
+	       (cmd->type == NBD_CMD_READ || cmd->type == NBD_CMD_WRITE ? cmd->len : 0);
+}
+
+void nbdc_cmd_detach(struct nbdc_cmd *cmd)
+{
+	if (cmd->conn)
+		cmd->conn->load -= load_of(cmd);
+	cmd->conn = NULL;
+}
+
+void nbdc_cmd_enqueue(struct nbdc_cmd *cmd, struct nbdc_conn *c)
+{
+	cmd->conn = c;
+	c->load += load_of(cmd);
+	cmd->next = NULL;
+	cmd->sent = false;
+	*c->unsent_tail = cmd;
+	c->unsent_tail = &cmd->next;
+}
 
 static size_t wire_len(const struct nbdc_cmd *cmd)
 {
@@ -213,31 +245,45 @@ static void advance(struct nbdc_conn *c, size_t moved)
 		c->unsent_tail = &c->unsent;
 }
 
+void nbdc_conn_ended(struct nbdc_conn *c, const char *why, bool clear)
+{
+	if (c == &c->n->first)
+		nbdc_again(c->n, why, clear);
+	else
+		nbdc_more_end(c, why);
+}
+
+/* Something of what is unsent goes out.  False: there is nothing, or no room, or it has ended. */
+static bool push(struct nbdc_conn *c)
+{
+	struct iovec iov[NBD_IOV];
+	struct msghdr m = {.msg_iov = iov};
+	ssize_t k;
+
+	if (!c->unsent || ev_is_active(&c->out))
+		return false;
+	m.msg_iovlen = (size_t)gather_requests(c, iov);
+	k = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (k >= 0)
+		advance(c, (size_t)k);
+	else if (errno == EAGAIN)
+		ev_io_start(c->n->loop, &c->out);
+	else if (errno != EINTR)
+		nbdc_conn_ended(c, strerror(errno), errno == EPIPE || errno == ECONNRESET);
+	return k >= 0 || errno == EINTR;
+}
+
+/* What a further one that ends leaves unsent goes out on the first, which comes last. */
 static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct nbdc_client *n = w->data;
-	struct nbdc_conn *c = &n->first;
-	struct iovec iov[NBD_IOV];
-	struct msghdr m = {.msg_iov = iov};
 
-	for (;;) {
-		ssize_t k;
-
+	do {
 		go_on(n);
-		m.msg_iovlen = (size_t)gather_requests(c, iov);
-		if (!m.msg_iovlen)
-			return;
-		k = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (k >= 0) {
-			advance(c, (size_t)k);
-		} else if (errno == EAGAIN) {
-			ev_io_start(loop, &c->out);
-			return;
-		} else if (errno != EINTR) {
-			nbdc_again(n, strerror(errno), errno == EPIPE || errno == ECONNRESET);
-			return;
-		}
-	}
+		for (unsigned i = 0; i < n->more.wanted; i++)
+			while (push(&n->more.conns[i]))
+				;
+	} while (push(&n->first));
 }
 
 static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
@@ -250,9 +296,10 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 
 /* --- begin and end --- */
 
-static void init_conn(struct nbdc_conn *c, struct nbdc_client *n)
+void nbdc_wire_init(struct nbdc_conn *c, struct nbdc_client *n)
 {
 	c->n = n;
+	c->fd = c->under = -1;
 	c->unsent_tail = &c->unsent;
 	ev_init(&c->in, nbdc_on_readable);
 	ev_init(&c->out, on_writable);
@@ -261,6 +308,8 @@ static void init_conn(struct nbdc_conn *c, struct nbdc_client *n)
 
 void nbdc_wire_start(struct nbdc_client *n)
 {
+	int fd = n->first.fd, under = n->first.under;
+
 	_Static_assert(NBD_CMDS + NBD_OWN <= 256, "a cookie has one byte for a command's place");
 	td_list_init(&n->waiting);
 	for (unsigned i = NBD_CMDS + NBD_OWN; i-- > 0;) {
@@ -272,8 +321,8 @@ void nbdc_wire_start(struct nbdc_client *n)
 	ev_init(&n->send, on_send);
 	ev_set_priority(&n->send, TD_PRI_COMMIT);
 	n->send.data = n;
-	init_conn(&n->first, n);
-	set_socket(&n->first, n->first.fd, n->first.under);
+	nbdc_wire_init(&n->first, n);
+	nbdc_wire_set(&n->first, fd, under);
 }
 
 bool nbdc_wire_stop(struct nbdc_client *n)

@@ -21,7 +21,8 @@ struct nbdc_conn {
 	ev_io in, out;
 
 	struct nbdc_cmd *unsent, **unsent_tail;
-	size_t sent; /* bytes of the first unsent one */
+	size_t sent;   /* bytes of the first unsent one */
+	uint64_t load; /* bytes of its commands under way */
 
 	struct nbdc_cmd *filling;  /* a READ whose data comes in */
 	uint32_t filled, fill_end; /* bytes of it: where they go, and up to where */
@@ -33,6 +34,13 @@ struct nbdc_conn {
 	uint8_t input[NBD_READ];
 	unsigned in_at, in_len;
 };
+
+/* A socket for it, and its end; without one, fd is -1. */
+void nbdc_wire_init(struct nbdc_conn *c, struct nbdc_client *n);
+void nbdc_wire_set(struct nbdc_conn *c, int fd, int under);
+void nbdc_wire_unset(struct nbdc_conn *c); /* fd and under are the caller's */
+/* It has ended; clear: by the server, so that its end is closed. */
+void nbdc_conn_ended(struct nbdc_conn *c, const char *why, bool clear);
 
 /* nbd-reply.c: libev's, of c->in. */
 void nbdc_on_readable(struct ev_loop *loop, ev_io *w, int revents);

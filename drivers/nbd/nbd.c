@@ -100,11 +100,22 @@ static int check_export(const struct td_image *image, const struct nbdc_offer *x
 	return 0;
 }
 
+void nbdc_hang_up(int fd, int under, bool polite)
+{
+	uint8_t bye[NBD_REQUEST_SIZE] = {0};
+
+	nbd_put16(nbd_put16(nbd_put32(bye, NBD_REQUEST_MAGIC), 0), NBD_CMD_DISC);
+	if (polite && send(fd, bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		td_log(LOG_INFO, "an NBD connection ends without a good-bye: %s", strerror(errno));
+	close(fd);
+	if (under >= 0)
+		close(under);
+}
+
 /* Back to where it came from, or good-bye. */
 static void let_go(const struct td_image *image, int fd, const struct nbdc_offer *x, bool whole)
 {
 	const struct nbdc_client *n = image->priv;
-	uint8_t bye[NBD_REQUEST_SIZE] = {0};
 
 	if (fd < 0)
 		return;
@@ -112,11 +123,7 @@ static void let_go(const struct td_image *image, int fd, const struct nbdc_offer
 		td_passed_keep(image->path, fd, x, sizeof *x);
 		return;
 	}
-	nbd_put16(nbd_put16(nbd_put32(bye, NBD_REQUEST_MAGIC), 0), NBD_CMD_DISC);
-	if (whole && send(fd, bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		td_log(LOG_INFO, "%s: gone without a good-bye: %s", title_of(image),
-		       strerror(errno));
-	close(fd);
+	nbdc_hang_up(fd, -1, whole);
 }
 
 static void fill_info(struct td_image *image, const struct nbdc_offer *x)
@@ -147,16 +154,17 @@ static int connect_export(struct td_image *image, bool *same, struct td_err *err
 	int rc;
 
 	n->first.fd = was_passed(n) ? take_passed(image->path, &n->x, err)
-				    : nbdc_connect(n, &n->first.under, err);
+				    : nbdc_connect(n, false, &n->trying, &n->first.under, err);
 	if (n->first.fd < 0)
 		return n->first.fd;
 	*same = n->x.flags;
-	rc = *same ? 0 : nbdc_greet(n, n->first.fd, &n->x, err);
+	rc = *same ? 0 : nbdc_greet(n, n->first.fd, NBD_PATIENCE, &n->x, err);
 	if (rc < 0) {
 		close(n->first.fd);
 		nbdc_under_close(n);
 		return rc;
 	}
+	n->said = n->x;
 	rc = check_export(image, &n->x, err);
 	if (rc < 0) {
 		let_go(image, n->first.fd, &n->x, true);
@@ -255,7 +263,7 @@ int nbdc_connect_again(struct nbdc_client *n, int *under, bool *ended, struct td
 	*under = -1;
 	if (!nbdc_under_over(n)) /* K18 */
 		return td_fail(err, EBUSY, "its server has not closed the connection before");
-	fd = nbdc_connect(n, under, err);
+	fd = nbdc_connect(n, false, &n->trying, under, err);
 	if (fd < 0) {
 		*ended = fd == -EBUSY; /* another disk has taken the export: it may have written */
 		return fd;
@@ -263,7 +271,7 @@ int nbdc_connect_again(struct nbdc_client *n, int *under, bool *ended, struct td
 	looked_at = nbdc_under(fd, *under);
 	n->trying = fd;
 	rc = n->lost || n->closing ? td_fail(err, ECANCELED, "given up")
-				   : nbdc_greet(n, fd, &now, err);
+				   : nbdc_greet(n, fd, NBD_PATIENCE, &now, err);
 	if (!rc) {
 		rc = same_export(n, &now, err);
 		*ended = rc < 0;
@@ -278,6 +286,7 @@ int nbdc_connect_again(struct nbdc_client *n, int *under, bool *ended, struct td
 	if (!rc) {
 		n->x.structured = now.structured;
 		n->x.context = now.context;
+		n->said = now;
 		return fd;
 	}
 	let_go(n->image, fd, &now, false);
@@ -356,6 +365,7 @@ static int client_open(struct td_image *image, struct td_err *err)
 	} else {
 		may_reconnect(n); /* from here on: an open fails at once */
 		nbdc_again_start(n);
+		nbdc_more_start(n);
 	}
 	return rc;
 }
@@ -382,6 +392,7 @@ static void client_close(struct td_image *image)
 
 	flush_at_last(image);
 	nbdc_again_stop(n);
+	nbdc_more_stop(n);
 	let_go(image, n->first.fd, &n->x, nbdc_wire_stop(n));
 	nbdc_under_close(n);
 	nbdc_keep_close(&n->keep);

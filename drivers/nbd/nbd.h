@@ -6,7 +6,8 @@
  * flushed; nbd-again.c: another connection after the first has ended; nbd-silent.c: a host that
  * does not answer; nbd-under.c: the connection beneath TLS; nbd-left.c: what a connection leaves to
  * the next process; nbd-fence.c: the server's ends of dead connections; nbd-server.c: which process
- * the server is; nbd.c: opens and closes.
+ * the server is; nbd-more.c, nbd-spread.c: further connections, for reads (KC1 to KC4, in
+ * nbd-more.h); nbd.c: opens and closes.
  *
  * It is our own code and not libnbd, which takes one buffer a command (a guest's request has up to
  * 11), allocates and locks for each, and brings libraries for TLS and XML into every tapdisk.
@@ -93,6 +94,7 @@
 
 #include <time.h>
 
+#include "drivers/nbd/nbd-more.h"
 #include "drivers/nbd/nbd-wire.h"
 #include "lib/nbd-proto.h"
 #include "lib/nbd-uri.h"
@@ -161,7 +163,7 @@ struct nbdc_cmd {
 	int err;
 	unsigned errors;
 	struct nbdc_ask *ask;   /* of a BLOCK_STATUS */
-	struct nbdc_conn *conn; /* whose command it is */
+	struct nbdc_conn *conn; /* in whose load it is; NULL: none's */
 	uint8_t head[NBD_REQUEST_SIZE];
 };
 
@@ -221,6 +223,7 @@ struct nbdc_client {
 	int lock; /* the host's, or -1 */
 	int past; /* K18: beneath the connection before, or -1 */
 	struct nbdc_offer x;
+	struct nbdc_offer said;      /* by the first connection of now; x: by that of the open */
 	bool nosync;                 /* TD_FILE_NOSYNC: nothing need be durable */
 	bool copy;                   /* TD_FILE_COPY: a server without flush will do */
 	bool lost;                   /* K3 */
@@ -232,6 +235,7 @@ struct nbdc_client {
 	struct nbdc_cmd *free, *own_free;
 	uint64_t cookies;
 	struct nbdc_conn first;
+	struct nbdc_more more;
 	ev_prepare send; /* never started: fed, at TD_PRI_COMMIT: all of a turn in one sendmsg */
 	struct nbdc_ask *asking;
 	struct nbdc_cmd cmds[NBD_CMDS + NBD_OWN];
@@ -260,8 +264,9 @@ struct nbdc_client {
 };
 
 /* On a fiber: a connection to the server of n->uri, with *under (K18), and its lock; or -errno with
- * text. */
-int nbdc_connect(struct nbdc_client *n, int *under, struct td_err *err);
+ * text.  *trying: what is shut down to give up meanwhile.  The lock stays where it is for a further
+ * one, for which a server at another place is -ESTALE (KC3). */
+int nbdc_connect(struct nbdc_client *n, bool further, int *trying, int *under, struct td_err *err);
 
 /* nbd-under.c, K18.  fd, or what is beneath it: to be looked at. */
 int nbdc_under(int fd, int under);
@@ -272,7 +277,10 @@ void nbdc_under_close(struct nbdc_client *n); /* all of them */
 
 /* Talks to the server until there is an export; on a fiber.  0 or -errno with text; fd stays the
  * caller's. */
-int nbdc_greet(const struct nbdc_client *n, int fd, struct nbdc_offer *x, struct td_err *err);
+int nbdc_greet(const struct nbdc_client *n, int fd, double patience, struct nbdc_offer *x,
+	       struct td_err *err);
+#define NBD_PATIENCE 20.0 /* s that it may take in all */
+extern double nbdc_further_patience;
 
 /*
  * The file image->left: a new one, or `again' the one that is there, for this server.  *was: its
@@ -341,6 +349,8 @@ int nbdc_cmd_iov(const struct nbdc_cmd *cmd, uint32_t skip, struct iovec *iov, i
  * NBD_CMD_FUA, ... */
 void nbdc_cmd_launch(struct nbdc_client *n, struct nbdc_cmd *cmd, uint16_t flags);
 void nbdc_cmd_enqueue(struct nbdc_cmd *cmd, struct nbdc_conn *c);
+void nbdc_cmd_detach(struct nbdc_cmd *cmd); /* it is no connection's */
+void nbdc_cmd_anew(struct nbdc_cmd *cmd);   /* nothing of it was sent, and nothing has come */
 /* Is [off, off + len) part of one of cmds [from, to), of which at most `left' are changes? */
 bool nbdc_overlaps(const struct nbdc_client *n, unsigned from, unsigned to, unsigned left,
 		   uint64_t off, uint32_t len);
@@ -382,6 +392,9 @@ const struct nbdc_kept *nbdc_keep_next(const struct nbdc_keep *k, struct iovec i
 /* nbd.c: another connection of an image that is open, with its greeting and its lock: a socket,
  * and *under; or -errno with text; *ended: no further attempt can help. */
 int nbdc_connect_again(struct nbdc_client *n, int *under, bool *ended, struct td_err *err);
+
+/* good-bye, if polite */
+void nbdc_hang_up(int fd, int under, bool polite); /* each may be -1 */
 
 /* The connection has ended; clear: by the server, so that its end is closed (K11).  Then there are
  * attempts, or the image is lost. */

@@ -174,6 +174,7 @@ CRASH_UNITS = \
 	tests/unit/test-align \
 	tests/unit/test-nbd-left \
 	tests/unit/test-nbd-again \
+	tests/unit/test-nbd-more \
 	tests/unit/test-opener \
 	tests/unit/test-sandbox
 endif

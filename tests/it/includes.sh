@@ -52,7 +52,7 @@ room() {
 }
 
 # A family's inside is its own folder's.
-private='tapdisk/(blkif/blkif-ring|nbd/nbd-conn|cache/cache-inside|mirror/mirror-inside|sandbox/sandbox-inside|vbd/vbd-(inside|commit)|ctl/ctl-ops)\.h|drivers/(vhd/vhd|qcow/qcow|qcow/qcow-checking|qcow/qcow-refcount|nbd/nbd|rbd/rbd)\.h'
+private='tapdisk/(blkif/blkif-ring|nbd/nbd-conn|cache/cache-inside|mirror/mirror-inside|sandbox/sandbox-inside|vbd/vbd-(inside|commit)|ctl/ctl-ops)\.h|drivers/(vhd/vhd|qcow/qcow|qcow/qcow-checking|qcow/qcow-refcount|nbd/nbd(-more|-wire)?|rbd/rbd)\.h'
 
 # breaches: reads pairs, and prints those that break a rule
 breaches() {

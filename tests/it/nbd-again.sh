@@ -48,7 +48,7 @@ ok() { expect 0 timeout 250 "$guest" "$PID" "$MINOR" "$@"; }
 
 # --- under load, with a client that verifies; then what a flush has promised is in the server's disk
 truncate -s $SIZE "$WORK/d.img"
-for how in volatile qemu nbdkit slow; do
+for how in volatile apart qemu nbdkit slow; do
 	case $how in
 	nbdkit | slow) command -v nbdkit >/dev/null || continue ;;
 	esac
@@ -60,13 +60,14 @@ for how in volatile qemu nbdkit slow; do
 	stop # as a power cut, for the one that keeps nothing
 	nbd_destroy
 	image=$WORK/d.img
-	[ $how != volatile ] || image=$S.disk
+	case $how in volatile | apart) image=$S.disk ;; esac
 	$nbd_python -c "
 import sys
 want = [int(x) for x in open(sys.argv[1]).read().split()]
 with open(sys.argv[2], 'rb') as f:
     for i, n in enumerate(want):
         assert f.read(4096) == n.to_bytes(8, 'little') * 512, 'block %d' % i" "$WORK/pid.content" "$image" || fail "$how: what was flushed is not in the server's disk"
+	rm -f "$S.disk"
 	truncate -s 0 "$WORK/d.img"
 	truncate -s $SIZE "$WORK/d.img"
 done

@@ -23,9 +23,9 @@ cat >start <<END
 echo \$\$ >"$WORK/start.pid.new"
 mv "$WORK/start.pid.new" "$WORK/start.pid"
 case \$1 in
-qemu-x509) exec qemu-nbd -t -e 4 -f raw -b 127.0.0.1 -p $PORT -x disk --cache=writeback --object tls-creds-x509,id=t,endpoint=server,dir="\$2",verify-peer=yes --tls-creds t "$WORK/d.img" 2>/dev/null ;;
-qemu-psk) exec qemu-nbd -t -e 4 -f raw -b 127.0.0.1 -p $PORT -x disk --cache=writeback --object tls-creds-psk,id=t,endpoint=server,dir="\$2/psk" --tls-creds t "$WORK/d.img" 2>/dev/null ;;
-qemu-plain) exec qemu-nbd -t -e 4 -f raw -b 127.0.0.1 -p $PORT -x disk "$WORK/d.img" 2>/dev/null ;;
+qemu-x509) exec qemu-nbd -t -e 8 -f raw -b 127.0.0.1 -p $PORT -x disk --cache=writeback --object tls-creds-x509,id=t,endpoint=server,dir="\$2",verify-peer=yes --tls-creds t "$WORK/d.img" 2>/dev/null ;;
+qemu-psk) exec qemu-nbd -t -e 8 -f raw -b 127.0.0.1 -p $PORT -x disk --cache=writeback --object tls-creds-psk,id=t,endpoint=server,dir="\$2/psk" --tls-creds t "$WORK/d.img" 2>/dev/null ;;
+qemu-plain) exec qemu-nbd -t -e 8 -f raw -b 127.0.0.1 -p $PORT -x disk "$WORK/d.img" 2>/dev/null ;;
 nbdkit-x509) exec nbdkit -f -i 127.0.0.1 -p $PORT -e disk --tls=require --tls-certificates="\$2" --tls-verify-peer file "$WORK/d.img" ;;
 nbdkit-psk) exec nbdkit -f -i 127.0.0.1 -p $PORT -e disk --tls=require --tls-psk="\$2/psk/keys.psk" file "$WORK/d.img" ;;
 nbdkit-plain) exec nbdkit -f -i 127.0.0.1 -p $PORT -e disk file "$WORK/d.img" ;;

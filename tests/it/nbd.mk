@@ -8,6 +8,7 @@ NBD_TESTS = \
 	tests/it/nbd-client-lies.sh \
 	tests/it/nbd-dead.sh \
 	tests/it/nbd-again.sh \
+	tests/it/nbd-conns.sh \
 	tests/it/nbd-tcp.sh \
 	tests/it/nbd-tls.sh \
 	tests/it/nbd-tls-death.sh \

@@ -36,9 +36,10 @@ static uint8_t **datas; /* of held writes */
 static unsigned ncommands;
 static struct conn conns[CONNS];
 static unsigned nconns;
-static int listener = -1, numbers;
-static in_port_t port; /* 0: any */
+static int listener = -1, numbers, writer; /* writer: whose change was the last */
+static in_port_t port;                     /* 0: any */
 static bool want_up, is_up, over, end_linger;
+static int cut; /* a connection that is to be closed, or 0 */
 
 static bool move_all(int fd, void *p, size_t len, bool out)
 {
@@ -83,7 +84,9 @@ static bool greet(int fd)
 	nbd_put16(nbd_put64(nbd_put64(b, NBD_MAGIC), NBD_OPTION_MAGIC), 3);
 	if (!move_all(fd, b, 18, true) || !move_all(fd, b, 4, false) || !refuse_more(fd))
 		return false;
-	nbd_put16(nbd_put64(nbd_put16(export, NBD_INFO_EXPORT), flaky.size), (uint16_t)flaky.flags);
+	nbd_put16(nbd_put64(nbd_put16(export, NBD_INFO_EXPORT),
+			    flaky.size + (nconns ? flaky.differs : 0)),
+		  (uint16_t)flaky.flags);
 	nbd_put32(nbd_put32(nbd_put32(nbd_put16(blocks, NBD_INFO_BLOCK_SIZE), 1), 4096), flaky.max);
 	return answer(fd, NBD_REP_INFO, export, sizeof export) &&
 	       (!flaky.max || answer(fd, NBD_REP_INFO, blocks, sizeof blocks)) &&
@@ -128,11 +131,14 @@ static bool command(struct conn *k)
 	if (c->type == NBD_CMD_WRITE && !move_all(k->fd, buf, c->len, false))
 		return false;
 	c->first = c->type == NBD_CMD_WRITE ? buf[0] : 0;
-	held = flaky.mute || (flaky.mute_flush && c->type == NBD_CMD_FLUSH);
+	held = flaky.mute || flaky.mute_conn == k->number ||
+	       (flaky.mute_flush && c->type == NBD_CMD_FLUSH);
 	error = error_for(c);
 	pthread_mutex_lock(&lock);
 	if (!held && !error)
 		carry_out(c, buf);
+	if (c->type != NBD_CMD_READ && c->type != NBD_CMD_FLUSH)
+		writer = k->number;
 	commands[ncommands++] = *c;
 	if (held) {
 		if (c->type == NBD_CMD_WRITE) {
@@ -147,7 +153,9 @@ static bool command(struct conn *k)
 		return true;
 	nbd_put64(nbd_put32(nbd_put32(reply, NBD_SIMPLE_MAGIC), error), nbd_get64(head + 8));
 	if (!move_all(k->fd, reply, sizeof reply, true) ||
-	    (c->type == NBD_CMD_READ && !error && !move_all(k->fd, now + c->off, c->len, true)))
+	    (c->type == NBD_CMD_READ && !error &&
+	     !move_all(k->fd, (flaky.apart && k->number != writer ? safe : now) + c->off, c->len,
+		       true)))
 		return false;
 	return !flaky.last || ++k->answered < flaky.last;
 }
@@ -207,6 +215,14 @@ static void go_down(void)
 	is_up = false;
 }
 
+static void cut_one(void)
+{
+	for (unsigned i = nconns; i-- > 0;)
+		if (conns[i].number == cut)
+			drop(&conns[i]);
+	cut = 0;
+}
+
 static void finish_lingering(void)
 {
 	for (unsigned i = nconns; i-- > 0;) {
@@ -252,10 +268,17 @@ static void *serve(void *arg)
 		}
 		if (end_linger)
 			finish_lingering();
+		if (cut)
+			cut_one();
 		polled = nconns;
-		p[0] = (struct pollfd){.fd = is_up ? listener : -1, .events = POLLIN};
+		p[0] = (struct pollfd){
+			.fd = is_up && (!flaky.most || nconns < flaky.most) ? listener : -1,
+			.events = POLLIN};
 		for (unsigned i = 0; i < polled; i++)
-			p[i + 1] = (struct pollfd){.fd = conns[i].lingers ? -1 : conns[i].fd,
+			p[i + 1] = (struct pollfd){.fd = conns[i].lingers || conns[i].number ==
+										     flaky.deaf_conn
+								 ? -1
+								 : conns[i].fd,
 						   .events = POLLIN};
 		pthread_mutex_unlock(&lock);
 		if (over)
@@ -290,7 +313,7 @@ static void start(void)
 	commands = calloc(FLAKY_LOG, sizeof *commands);
 	datas = calloc(FLAKY_LOG, sizeof *datas);
 	ncommands = nconns = 0;
-	numbers = 0;
+	numbers = writer = cut = 0;
 	over = end_linger = is_up = false;
 	want_up = true;
 	ck_assert_int_eq(pthread_create(&thread, NULL, serve, NULL), 0);
@@ -334,6 +357,42 @@ void flaky_let_linger_end(void)
 		ended = !end_linger;
 		pthread_mutex_unlock(&lock);
 	}
+}
+
+void flaky_cut(int conn)
+{
+	bool done = false;
+
+	pthread_mutex_lock(&lock);
+	cut = conn;
+	pthread_mutex_unlock(&lock);
+	while (!done) {
+		usleep(200);
+		pthread_mutex_lock(&lock);
+		done = !cut;
+		pthread_mutex_unlock(&lock);
+	}
+}
+
+int flaky_last(void)
+{
+	int last = 0;
+
+	pthread_mutex_lock(&lock);
+	for (unsigned i = 0; i < nconns; i++)
+		last = conns[i].number > last ? conns[i].number : last;
+	pthread_mutex_unlock(&lock);
+	return last;
+}
+
+unsigned flaky_conns(void)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&lock);
+	n = nconns;
+	pthread_mutex_unlock(&lock);
+	return n;
 }
 
 void flaky_stop(void)

@@ -32,7 +32,13 @@ struct flaky {
 	bool mute_flush; /* flushes are */
 	int fail;        /* errno of the protocol for changes; 0: none */
 	int fail_flush, fail_read;
-	int last;     /* so many commands of a connection are answered, then it is closed; 0: all */
+	int last;   /* so many commands of a connection are answered, then it is closed; 0: all */
+	bool apart; /* a read shows what others than its connection have changed only when it
+		       is flushed or FUA: as little as CAN_MULTI_CONN demands */
+	unsigned most;    /* connections at once; 0: any number */
+	uint64_t differs; /* bytes by which the export is larger for all but one at a time */
+	int deaf_conn;    /* that connection is not read; 0: none */
+	int mute_conn;    /* commands of that connection are read, and no more; 0: none's */
 	bool lingers; /* a connection that goes is half closed, and carried on to the end later */
 };
 
@@ -43,6 +49,9 @@ void flaky_start_tcp(void);
 void flaky_stop(void);
 void flaky_down(void); /* closes all, and loses what is volatile */
 void flaky_up(void);
+void flaky_cut(int conn); /* closes that connection */
+unsigned flaky_conns(void);
+int flaky_last(void);            /* the connection that is there and was made last */
 void flaky_let_linger_end(void); /* the old connections' commands are carried out, and they close */
 
 /* The commands so far, in the order in which they came. */

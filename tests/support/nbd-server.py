@@ -30,6 +30,7 @@ HONEST = {
     "chunked": (ALL, "fixed", None),  # structured replies, with holes
     "scattered": (ALL, "fixed", None),  # the same in any order
     "gap": (ALL, "fixed", None),  # sends half of what is read twice, and the other half never
+    "apart": (ALL | MULTI, "fixed", None),  # volatile; a connection sees what another one writes when it is flushed, and not before
     "volatile": (ALL, "fixed", None),  # keeps in SOCKET.disk what was flushed, or written with FUA; its death loses the rest
 }
 # malicious handshakes: sent as the greeting, or as the answer to GO
@@ -205,6 +206,7 @@ def greet(s, flags, style, sizes):
 
 def carry_out(s, head, flags, sizes):
     """A command: its reply."""
+    global writer
     magic, cflags, type, cookie, off, length = head
     assert magic == 0x25609513 and type in NAMES, head
     if how == "early" and type == 1:  # thanks for data that it has not got
@@ -229,6 +231,9 @@ def carry_out(s, head, flags, sizes):
         os.rename(hold, hold + "s")
         while os.path.exists(hold + "s"):
             time.sleep(0.01)
+    if how == "apart" and log:
+        log.write("by %d\n" % s.fileno())
+        log.flush()
     error = 0
     if type in (0, 1, 4, 6) and off < 2 << 20 and off + length > 1 << 20:
         error = 5 if how == "failing" else 28 if how == "full" and type in (1, 6) and not os.path.exists(room) else 0
@@ -238,6 +243,8 @@ def carry_out(s, head, flags, sizes):
     with lock:
         if type == 0 and not error:
             data = bytes(disk[off:off + length])
+            if how == "apart" and s is not writer:
+                data = os.pread(stable.fileno(), length, off)
             reply = shaped(cookie, off, data) if how in SHAPED else reply + data
         elif type == 1 and not error:
             disk[off:off + length] = data
@@ -248,6 +255,7 @@ def carry_out(s, head, flags, sizes):
             disk[off:off + length] = bytes(length)
         if stable:
             if type in (1, 6):
+                writer = s
                 dirty.append((off, length))
             if type == 3 or cflags & 1:
                 for at, n in dirty if type == 3 else [(off, length)]:
@@ -323,8 +331,8 @@ room = path + ".room"  # with this file there is space again
 hush = path + ".hush"  # with this file nothing is answered
 hold = path + ".hold"  # with this file the next write is held, which makes it .holds, until that is removed
 disk, lock = bytearray(size), threading.Lock()
-stable, dirty = None, []
-if how == "volatile":
+stable, dirty, writer = None, [], None
+if how in ("volatile", "apart"):
     if not os.path.exists(path + ".disk"):
         open(path + ".disk", "wb").truncate(size)
     stable = open(path + ".disk", "r+b")

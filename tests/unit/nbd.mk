@@ -7,6 +7,7 @@ check_PROGRAMS += \
 	tests/unit/test-passed \
 	tests/unit/test-nbd-left \
 	tests/unit/test-nbd-again \
+	tests/unit/test-nbd-more \
 	tests/unit/test-parent-disk \
 	tests/unit/test-nbd-uri \
 	tests/unit/test-nbd-chunk
@@ -16,6 +17,7 @@ TESTS += \
 	tests/unit/test-passed \
 	tests/unit/test-nbd-left \
 	tests/unit/test-nbd-again \
+	tests/unit/test-nbd-more \
 	tests/unit/test-parent-disk \
 	tests/unit/test-nbd-uri \
 	tests/unit/test-nbd-chunk
@@ -44,6 +46,13 @@ tests_unit_test_nbd_again_SOURCES = \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
 tests_unit_test_nbd_again_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS) -lpthread
+tests_unit_test_nbd_more_SOURCES = \
+	tests/unit/test-nbd-more.c \
+	tests/support/nbd-flaky.c \
+	tests/support/nbd-flaky.h \
+	tests/support/on-fiber.h \
+	tests/support/suite.h
+tests_unit_test_nbd_more_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS) -lpthread
 tests_unit_test_parent_disk_SOURCES = \
 	tests/unit/test-parent-disk.c \
 	tests/support/nbd-flaky.c \

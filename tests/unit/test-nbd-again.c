@@ -52,6 +52,11 @@ static void tick(void)
 			tick();                                                                    \
 	} while (0)
 
+static struct nbdc_client *client(void)
+{
+	return image->priv;
+}
+
 static void open_it(void *arg)
 {
 	rc = td_image_open_how(&td_driver_nbd, flaky.path, &how, io, &image, &err);
@@ -69,6 +74,7 @@ static void open_disk(int reconnect, unsigned flags)
 	err = (struct td_err){0};
 	on_fiber(loop, open_it, NULL);
 	ck_assert_msg(!rc, "%s", err.text);
+	UNTIL(!client()->more.working);
 	flaky_forget();
 }
 
@@ -108,11 +114,6 @@ static void end(void)
 	snprintf(path, sizeof path, "%s/nbd.lock", dir);
 	unlink(path);
 	ck_assert_int_eq(rmdir(dir), 0);
-}
-
-static struct nbdc_client *client(void)
-{
-	return image->priv;
 }
 
 static void on_done(struct td_req *req, int result)
@@ -172,7 +173,7 @@ static int do_read(uint64_t off)
 
 static bool back(void)
 {
-	return client()->phase == NBD_RUNS && !client()->since;
+	return client()->phase == NBD_RUNS && !client()->since && !client()->more.working;
 }
 
 static void restart(void)

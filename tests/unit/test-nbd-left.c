@@ -407,7 +407,7 @@ static void greet_it(void *arg)
 {
 	struct greeting *gr = arg;
 
-	gr->rc = nbdc_greet(&gr->n, gr->fd, &gr->x, &err);
+	gr->rc = nbdc_greet(&gr->n, gr->fd, NBD_PATIENCE, &gr->x, &err);
 	gr->done = true;
 }
 
