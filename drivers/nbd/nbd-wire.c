@@ -278,6 +278,9 @@ static void on_send(struct ev_loop *loop, ev_prepare *w, int revents)
 {
 	struct nbdc_client *n = w->data;
 
+	if (n->first.leaving) /* since this was scheduled; our EPIPE would look like the server's
+				 end */
+		return;
 	do {
 		go_on(n);
 		for (unsigned i = 0; i < n->more.wanted; i++)

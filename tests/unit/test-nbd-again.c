@@ -396,6 +396,25 @@ START_TEST(a_server_that_says_that_it_ends_has_not_done_it)
 }
 END_TEST
 
+START_TEST(nothing_is_sent_to_a_server_that_says_that_it_ends)
+{
+	begin();
+	flaky.fail = NBD_ESHUTDOWN;
+	submit(10, TD_WRITE, 0, 0, 512, 1);
+	UNTIL(client()->first.leaving || image->away);
+	flaky.fail = 0;
+	submit(11, TD_WRITE, 0, 4096, 512, 2);
+	if (client()->first.leaving) {
+		ev_feed_event(loop, &client()->send, EV_CUSTOM); /* an answer of this turn had */
+		ev_run(loop, EVRUN_NOWAIT);
+		ck_assert_uint_eq(client()->left->sent, 1);
+	}
+	ck_assert_int_eq(finish(&ops[10]), 0);
+	ck_assert_int_eq(finish(&ops[11]), 0);
+	end();
+}
+END_TEST
+
 START_TEST(a_disk_that_drops_flushes_is_kept_as_well)
 {
 	begin_with(-1, TD_FILE_NOSYNC);
@@ -844,6 +863,7 @@ int main(void)
 	SUITE_ADD(s, a_durable_write_alone_is_not_kept);
 	SUITE_ADD(s, a_server_that_goes_while_it_is_written_again_loses_nothing);
 	SUITE_ADD(s, a_server_that_says_that_it_ends_has_not_done_it);
+	SUITE_ADD(s, nothing_is_sent_to_a_server_that_says_that_it_ends);
 	SUITE_ADD(s, a_disk_that_drops_flushes_is_kept_as_well);
 	SUITE_ADD(s, changes_that_overlap_are_never_under_way_at_once);
 	SUITE_ADD(s, what_is_kept_is_bounded_by_flushes_of_the_clients_own);
