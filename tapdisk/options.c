@@ -129,6 +129,20 @@ static int set_reconnect_limit(struct vbd_options *o, const char *v, struct td_e
 	return 0;
 }
 
+static int set_connections(struct vbd_options *o, const char *v, struct td_err *err)
+{
+	char *end;
+	long n = strtol(v, &end, 10);
+
+	if (end == v || *end || n < 1 || n > NBD_URI_CONNECTIONS_MAX)
+		return td_fail(err, EINVAL,
+			       "connections=%.100s: say how many connections a disk has to its "
+			       "NBD server, from 1 to %d",
+			       v, NBD_URI_CONNECTIONS_MAX);
+	o->connections = (unsigned)n;
+	return 0;
+}
+
 /* The host's to say, not a disk's: who names an image does not widen what the image may reach. */
 static int set_parent_dirs(struct vbd_options *o, const char *v, struct td_err *err)
 {
@@ -268,6 +282,7 @@ static const struct {
 	{"on-enospc", set_on_enospc, false, false},
 	{"request-timeout", set_request_timeout, false, false},
 	{"reconnect-limit", set_reconnect_limit, false, false},
+	{"connections", set_connections, false, false},
 	{"parents-cache", set_parents_cache, true, false},
 	{"shared", set_shared, true, false},
 	{"two-primaries", set_two_primaries, true, false},
@@ -351,13 +366,13 @@ bool options_equal(const struct vbd_options *a, const struct vbd_options *b)
 {
 	return a->mode == b->mode && a->unsafe == b->unsafe &&
 	       a->report_enospc == b->report_enospc && a->request_timeout == b->request_timeout &&
-	       a->reconnect_limit == b->reconnect_limit && a->shared == b->shared &&
-	       a->two_primaries == b->two_primaries && a->parents_cache == b->parents_cache &&
-	       options_sector(a) == options_sector(b) && a->read_only == b->read_only &&
-	       !strcmp(a->data_file, b->data_file) && !strcmp(a->changed, b->changed) &&
-	       a->parent_disk == b->parent_disk && a->leaf_cache == b->leaf_cache &&
-	       !strcmp(a->mirror, b->mirror) && a->standby == b->standby &&
-	       options_patience(a) == options_patience(b);
+	       a->reconnect_limit == b->reconnect_limit && a->connections == b->connections &&
+	       a->shared == b->shared && a->two_primaries == b->two_primaries &&
+	       a->parents_cache == b->parents_cache && options_sector(a) == options_sector(b) &&
+	       a->read_only == b->read_only && !strcmp(a->data_file, b->data_file) &&
+	       !strcmp(a->changed, b->changed) && a->parent_disk == b->parent_disk &&
+	       a->leaf_cache == b->leaf_cache && !strcmp(a->mirror, b->mirror) &&
+	       a->standby == b->standby && options_patience(a) == options_patience(b);
 }
 
 int options_check(const struct vbd_options *o, const char *type, struct td_err *err)

@@ -42,7 +42,7 @@ static const char usage_text[] =
 	"'/srv/a.img,raw,xvdb,rw'\n"
 	"with cache=none|writethrough|writeback|directsync|unsafe, unsafe=yes, shared=yes, "
 	"on-enospc=pause|report, sector-size=512|4096, two-primaries=yes, parents-cache=yes, "
-	"request-timeout=S, reconnect-limit=S, limit-iops=N and the other limits.\n"
+	"request-timeout=S, reconnect-limit=S, connections=N, limit-iops=N and the other limits.\n"
 	"  -f, --force         detach: even if the guest does not release it\n"
 	"  -t, --timeout=S     seconds to wait for the guest and for tapback (10)\n"
 	"  -n, --name=TYPE     backend type, as tapback -n (vbd3)\n"

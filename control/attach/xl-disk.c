@@ -147,11 +147,14 @@ static int set_number(char **where, const char *key, const char *v, uint32_t max
 
 static bool is_word(const char *key)
 {
+	/* clang-format off */
 	static const char *const words[] = {
 		"cache",         "on-enospc",        "sector-size",       "two-primaries",
-		"parents-cache", "request-timeout",  "reconnect-limit",   "mirror-timeout",
+		"parents-cache", "request-timeout",  "reconnect-limit",   "connections",
+		"mirror-timeout",
 		"limit",         "limit-iops",       "limit-iops-read",   "limit-iops-write",
 		"limit-bytes",   "limit-bytes-read", "limit-bytes-write", "limit-burst"};
+	/* clang-format on */
 
 	for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
 		if (!strcmp(key, words[i]))
@@ -265,7 +268,7 @@ static int set_named(struct xl_disk *d, const char *key, const char *v, struct t
 		       "backendtype, script, discard, "
 		       "no-discard, direct-io-safe, removable, cache, unsafe, shared, on-enospc, "
 		       "sector-size, two-primaries, parents-cache, request-timeout, "
-		       "reconnect-limit, mirror-timeout, limit, "
+		       "reconnect-limit, connections, mirror-timeout, limit, "
 		       "limit-iops and the other limits, polling-duration, "
 		       "polling-idle-threshold",
 		       key);

@@ -12,7 +12,8 @@
  * Ours: shared=yes (or access w!), polling-duration=US, polling-idle-threshold=PERCENT, and the
  * words that block-tap(7) hands to the tapdisk, which judges their values: cache=MODE, unsafe=yes,
  * on-enospc=pause|report, sector-size=512|4096, two-primaries=yes, parents-cache=yes,
- * request-timeout=S, reconnect-limit=S, limit=none, limit-iops=N and the other limits.
+ * request-timeout=S, reconnect-limit=S, connections=N, limit=none, limit-iops=N and the other
+ * limits.
  */
 #ifndef TD_CONTROL_XL_DISK_H
 #define TD_CONTROL_XL_DISK_H

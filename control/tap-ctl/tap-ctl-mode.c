@@ -19,7 +19,7 @@
 
 /* Of those that mean a disk alone, and may stand in a file. */
 static const struct {
-	const char *key, *values; /* with a blank around each; NULL: a number */
+	const char *key, *values; /* with a blank around each; NULL: a number; "#": also one */
 } known[] = {
 	{"cache", " none writethrough writeback directsync unsafe "},
 	{"unsafe", " yes no "},
@@ -29,7 +29,8 @@ static const struct {
 	{"on-enospc", " pause report "},
 	{"sector-size", " 512 4096 "},
 	{"request-timeout", NULL},
-	{"reconnect-limit", NULL},
+	{"reconnect-limit", "# no "},
+	{"connections", NULL},
 	{"limit", " none "},
 	{"limit-iops", NULL},
 	{"limit-iops-read", NULL},
@@ -48,22 +49,34 @@ static bool is_number(const char *v)
 	return n && (!v[n] || (strchr("KMGT", v[n]) && !v[n + 1]));
 }
 
+static bool fits(const char *values, const char *v)
+{
+	char value[64];
+
+	if ((!values || *values == '#') && is_number(v))
+		return true;
+	snprintf(value, sizeof value, " %.60s ", v);
+	return values && strstr(values, value) && !strchr(v, ' ') && *v;
+}
+
 static int check(const char *word, struct td_err *err)
 {
 	const char *eq = strchr(word, '=');
-	char value[64], keys[400] = "";
+	char keys[400] = "";
 
 	for (size_t i = 0; eq && i < sizeof known / sizeof *known; i++) {
+		const char *values = known[i].values;
+
 		if (strlen(known[i].key) != (size_t)(eq - word) ||
 		    strncmp(known[i].key, word, (size_t)(eq - word)))
 			continue;
-		snprintf(value, sizeof value, " %.60s ", eq + 1);
-		if (known[i].values
-			    ? strstr(known[i].values, value) && !strchr(eq + 1, ' ') && eq[1]
-			    : is_number(eq + 1))
+		if (fits(values, eq + 1))
 			return 0;
-		return td_fail(err, EINVAL, "%.100s: the values are%s", word,
-			       known[i].values ? known[i].values : " numbers");
+		return td_fail(err, EINVAL, "%.100s: the values are%s%s", word,
+			       !values          ? " numbers"
+			       : *values == '#' ? " numbers and"
+						: "",
+			       !values ? "" : values + (*values == '#'));
 	}
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		snprintf(keys + strlen(keys), sizeof keys - strlen(keys), "%s%s", i ? ", " : "",

@@ -338,6 +338,8 @@ static int client_open(struct td_image *image, struct td_err *err)
 	rc = nbd_uri_parse(image->path, &n->uri, err);
 	if (rc < 0)
 		return rc;
+	if (!n->uri.connections) /* the address is nearer to the server than the disk's words */
+		n->uri.connections = image->connections;
 	rc = nbdc_left_open(n, image, image->lost, &was, err);
 	if (!rc)
 		rc = connect_export(image, &same, err);

@@ -204,6 +204,7 @@ struct td_how {
 	/* s that the leaf may be without its server (drivers/nbd/nbd-again.c), while its requests
 	 * wait; 0: none; -1: without end */
 	int reconnect;
+	unsigned connections; /* to the server; 0: nobody has said how many */
 	/* Of a server's image: who it is comes here; or NULL.  same_server: it must be who is
 	 * there, if it cannot flush: what another has not got is lost */
 	struct td_server *server;
@@ -250,6 +251,7 @@ struct td_image {
 	struct td_server *server;
 	bool same_server, died;
 	int reconnect;             /* of td_how */
+	unsigned connections;      /* of td_how */
 	struct td_sync_mark *mark; /* of td_how */
 	struct td_image *backing;  /* next image down the chain, or NULL */
 	struct td_gate *gate;      /* whoever opened it may set one; NULL: none */

@@ -46,6 +46,7 @@ static struct td_image *image_new(const struct td_driver *driver, const char *pa
 	image->server = how->server;
 	image->same_server = how->same_server;
 	image->reconnect = how->reconnect;
+	image->connections = how->connections;
 	image->io = io;
 	image->priv = image + 1;
 	return image;

@@ -52,6 +52,8 @@ static json_t *words(const struct vbd_options *o)
 	json_array_append_new(a, o->reconnect_limit < 0
 					 ? json_string("reconnect-limit=no")
 					 : json_sprintf("reconnect-limit=%d", o->reconnect_limit));
+	if (o->connections) /* an older tapdisk does not know the word */
+		json_array_append_new(a, json_sprintf("connections=%u", o->connections));
 	/* a successor starts with what the host's configuration says, which may be another by now
 	 */
 	if (o->limit.said)

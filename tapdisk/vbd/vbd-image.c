@@ -202,6 +202,7 @@ static int open_image(struct vbd *v, struct opening *n, const struct td_driver *
 	how.died = v->past && !v->past->paused;
 	how.mark = v->syncs;
 	how.reconnect = o->reconnect_limit > 0 ? o->reconnect_limit : -!o->reconnect_limit;
+	how.connections = o->connections;
 	how.left = v->marker >= 0 && !td_ctl_left_path(v->minor, left) ? left : NULL;
 	rc = chain_open(n->spec, &how, n->io, &n->leaf, err);
 	if (rc < 0)

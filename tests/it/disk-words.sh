@@ -134,11 +134,14 @@ expect 0 tap_ctl pause -p "$pid" -m "$minor"
 expect 0 tap_ctl unpause -p "$pid" -m "$minor" -o on-enospc=report
 has "unpaused" "$(tap_ctl list --json -m "$minor")" '"mode": "writeback"'
 expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+expect 0 tap_ctl mode -a a.img -o reconnect-limit=no -o connections=8
+is "words for a server" "$(tap_ctl mode)" "$WORK/a.img: reconnect-limit=no connections=8"
+opens a.img writethrough
 expect 0 tap_ctl mode -a a.img --clear
 is "cleared" "$(entries etc)" ""
 opens a.img writethrough
 expect 2 tap_ctl mode -a a.img --clear
-for wrong in cache=fast cache= colour=red unsafe=maybe request-timeout=soon parents=no data-file=/x; do
+for wrong in cache=fast cache= colour=red unsafe=maybe request-timeout=soon request-timeout=no reconnect-limit= reconnect-limit=yes parents=no data-file=/x; do
 	expect 22 tap_ctl mode -a a.img -o "$wrong"
 done
 expect 22 tap_ctl mode -a a.img -o cache=unsafe

@@ -63,6 +63,34 @@ done
 expect 22 tap_ctl create -a "$(by 17)"
 has "why" "$ERR" "from 1 to 16"
 
+# --- the same as a word of the disk and of the host, over which the URI counts, over a pause, a death and an upgrade
+echo "connections = 6" >"$WORK/conf"
+kit
+TAPDISK_CONF=$WORK/conf nbd_disk "nbd:$S"
+stays 6
+nbd_destroy
+nbd_disk "$(by 3)" -o connections=2
+stays 3
+nbd_destroy
+nbd_disk "nbd:$S" -o connections=2
+stays 2
+expect 0 tap_ctl upgrade -p "$PID"
+PID=$(tap_ctl list -m "$MINOR" | sed -n 's/^pid=\([0-9]*\) .*/\1/p')
+stays 2
+kill -KILL "$PID"
+until_true 10 gone "$PID"
+expect 0 tap_ctl revive -m "$MINOR"
+PID=$OUT
+stays 2
+expect 0 tap_ctl pause -p "$PID" -m "$MINOR"
+expect 0 tap_ctl unpause -p "$PID" -m "$MINOR" -o connections=5
+stays 5
+nbd_destroy
+until_true 10 are 0
+stop
+expect 22 tap_ctl create -a "nbd:$S" -o connections=17
+has "why" "$ERR" "from 1 to 16"
+
 # --- a server that allows one has one; and one that takes few has a place for another client
 qemu
 nbd_disk "$(by 4)"

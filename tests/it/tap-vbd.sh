@@ -46,8 +46,8 @@ expect 0 vbd detach guest xvdb
 nothing_left $D
 
 # --- limits, and the other words of a disk
-expect 0 vbd attach guest "limit-iops=100,limit-bytes-write=10M,two-primaries=yes,request-timeout=7,mirror-timeout=9,$spec"
-is "params" "$(get $B/params)" "aio:limit-iops=100:limit-bytes-write=10M:two-primaries=yes:request-timeout=7:mirror-timeout=9:cache=writeback:$img"
+expect 0 vbd attach guest "limit-iops=100,limit-bytes-write=10M,two-primaries=yes,request-timeout=7,connections=3,mirror-timeout=9,$spec"
+is "params" "$(get $B/params)" "aio:limit-iops=100:limit-bytes-write=10M:two-primaries=yes:request-timeout=7:connections=3:mirror-timeout=9:cache=writeback:$img"
 disk=$(tap_ctl list --json)
 has "limits" "$(tap_ctl limit -p "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' <<<"$disk")" -m "$(sed -n 's/.*"minor": \([0-9]*\).*/\1/p' <<<"$disk")")" "limit-iops=100"
 expect 0 vbd detach guest xvdb

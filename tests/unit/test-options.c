@@ -175,12 +175,16 @@ START_TEST(words_are_checked_one_by_one)
 		   {"parents-cache=", "yes or no"},
 		   {"on-enospc=stop", "pause"},
 		   {"colour=red",
-		    "cache, unsafe, on-enospc, request-timeout, reconnect-limit, parents-cache, "
-		    "shared, two-primaries"},
+		    "cache, unsafe, on-enospc, request-timeout, reconnect-limit, connections, "
+		    "parents-cache, shared, two-primaries"},
 		   {"request-timeout=soon", "number of seconds"},
 		   {"request-timeout=-1", "number of seconds"},
 		   {"reconnect-limit=yes", "how many seconds"},
 		   {"reconnect-limit=-1", "how many seconds"},
+		   {"connections=0", "from 1 to 16"},
+		   {"connections=17", "from 1 to 16"},
+		   {"connections=4x", "from 1 to 16"},
+		   {"connections=", "from 1 to 16"},
 		   {"sector-size=1024", "512 or 4096"},
 		   {"sector-size=4096b", "512 or 4096"},
 		   {"cach=none", "unknown option 'cach'"},

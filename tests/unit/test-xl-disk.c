@@ -114,9 +114,9 @@ START_TEST(ours)
 	ck_assert(d.shared);
 	xl_disk_free(&d);
 	d = good("/a,raw,xvda,rw,two-primaries=yes,limit-iops-read=100,limit-bytes=10M,"
-		 "request-timeout=5,unsafe=no");
+		 "request-timeout=5,connections=8,unsafe=no");
 	ck_assert_str_eq(d.words, "two-primaries=yes:limit-iops-read=100:limit-bytes=10M:"
-				  "request-timeout=5:");
+				  "request-timeout=5:connections=8:");
 	xl_disk_free(&d);
 	d = good("/a,raw,xvda,w!");
 	ck_assert(d.shared && !d.read_only);
