@@ -23,8 +23,8 @@ static bool may_try(const struct nbdc_client *n)
 {
 	const struct nbdc_more *m = &n->more;
 
-	return m->conns && (m->up < m->wanted || !m->room) && !m->refused && n->phase == NBD_RUNS &&
-	       !n->since && !n->lost && !n->closing && !n->first.leaving &&
+	return m->conns && m->up < m->wanted && !m->refused && n->phase == NBD_RUNS && !n->since &&
+	       !n->lost && !n->closing && !n->first.leaving &&
 	       (n->said.flags & NBD_FLAG_CAN_MULTI_CONN);
 }
 
@@ -70,24 +70,11 @@ static int connect_one(struct nbdc_client *n, int *under, struct td_err *err)
 	return rc;
 }
 
-/* KC4: the server has no room, and nobody has said that it is all ours. */
-static void make_room(struct nbdc_client *n)
-{
-	struct nbdc_more *m = &n->more;
-
-	for (unsigned i = m->wanted; i-- > 0;)
-		if (m->conns[i].fd >= 0) {
-			nbdc_more_end(&m->conns[i], "its place is left to others");
-			return;
-		}
-}
-
 static void cannot_make(struct nbdc_client *n, int rc, const struct td_err *err)
 {
 	struct nbdc_more *m = &n->more;
-	bool full = rc == -ETIMEDOUT || rc == -ECONNRESET;
 
-	m->refused = full || rc == -ESTALE; /* KC3, KC4 */
+	m->refused = rc == -ESTALE || rc == -ETIMEDOUT || rc == -ECONNRESET; /* KC3, KC4 */
 	wait_longer(m);
 	if (rc == -ESTALE)
 		td_log(LOG_WARNING, "%s: a further connection is not used: %s", n->name, err->text);
@@ -95,8 +82,6 @@ static void cannot_make(struct nbdc_client *n, int rc, const struct td_err *err)
 		td_log(LOG_INFO, "%s: %u connections, and no more: %s", n->name, m->up + 1,
 		       err->text);
 	m->told = true;
-	if (full && !n->uri.connections)
-		make_room(n);
 }
 
 static void attach(struct nbdc_client *n, int fd, int under)
@@ -104,18 +89,12 @@ static void attach(struct nbdc_client *n, int fd, int under)
 	struct nbdc_more *m = &n->more;
 	struct nbdc_conn *c = m->conns;
 
-	if (m->up == m->wanted) { /* KC4: there is a place for somebody else */
-		nbdc_hang_up(fd, under, true);
-		m->room = true;
-	} else {
-		while (c->fd >= 0)
-			c++;
-		nbdc_wire_set(c, fd, under);
-		m->made = td_clock_s();
-		m->told = false;
-		m->up++;
-	}
-	if (m->up == m->wanted && m->room)
+	while (c->fd >= 0)
+		c++;
+	nbdc_wire_set(c, fd, under);
+	m->made = td_clock_s();
+	m->told = false;
+	if (++m->up == m->wanted)
 		td_log(LOG_INFO, "%s: %u connections, for reads", n->name, m->up + 1);
 }
 
@@ -214,7 +193,6 @@ void nbdc_more_drop(struct nbdc_client *n)
 			close_conn(&m->conns[i], false);
 	m->epoch++;
 	m->refused = m->told = false;
-	m->room = n->uri.connections;
 	m->delay = 0;
 	if (m->conns && m->trying >= 0)
 		shutdown(m->trying, SHUT_RDWR);
@@ -225,7 +203,7 @@ void nbdc_more_drop(struct nbdc_client *n)
 void nbdc_more_start(struct nbdc_client *n)
 {
 	struct nbdc_more *m = &n->more;
-	unsigned all = n->uri.connections ? n->uri.connections : NBD_CONNS;
+	unsigned all = n->uri.connections;
 
 	m->trying = -1;
 	if (all < 2 || n->uri.way == NBD_PASSED || n->copy ||
@@ -239,7 +217,6 @@ void nbdc_more_start(struct nbdc_client *n)
 		return;
 	}
 	m->wanted = all - 1;
-	m->room = n->uri.connections;
 	for (unsigned i = 0; i < m->wanted; i++)
 		nbdc_wire_init(&m->conns[i], n);
 	nbdc_more_go(n);

@@ -3,7 +3,8 @@
  * Further connections of an NBD client, for reads; nbd.h includes this.  nbd-more.c makes them and
  * notices their ends; nbd-spread.c says which connection a read takes.
  *
- * KC1 further connections are made where the server offers them (CAN_MULTI_CONN), while the first
+ * KC1 further connections are made where the disk's words ask for them, since no measurement had
+ *    them faster (bench/results.md), and the server offers them (CAN_MULTI_CONN), while the first
  *    one is there, and carry reads alone.  Whatever changes the disk, flushes, and asks for holes
  *    is on the first, so that K3 to K18 need not know of the others: what one of these leaves
  *    behind when it ends is a read, which is sent again on a connection that is there.  When the
@@ -22,16 +23,12 @@
  *    export of the same size, flags, block sizes and replies.  Another one is closed, and no more
  *    are made until the first is made anew
  * KC4 a server may take fewer than are wanted: it does not answer, or hangs up (`qemu-nbd -e N').
- *    Then there are fewer, and nothing waits for the rest.  Where nobody has said how many there
- *    are to be, one of its places is left to others, such as the host to which the guest migrates:
- *    when all are made, one more is made and closed, and if that fails one is given up
+ *    Then there are fewer, and nothing waits for the rest
  */
 #ifndef DRIVERS_NBD_MORE_H
 #define DRIVERS_NBD_MORE_H
 
 #include "drivers/nbd/nbd-wire.h"
-
-#define NBD_CONNS 4 /* where nobody says how many */
 
 /* KC2: what is known of some of the disk's chunks, those with one remainder. */
 struct nbdc_slot {
@@ -45,7 +42,6 @@ struct nbdc_more {
 	bool working;            /* a fiber makes them */
 	bool refused;            /* KC3, KC4: no more until the first is made anew */
 	bool told;               /* that an attempt has failed */
-	bool room;               /* KC4: the server has a place for others, or need not have */
 	unsigned epoch;          /* of the first connection */
 	int trying;              /* the socket of an attempt, or -1 */
 	double delay, made; /* s before the next; of td_clock_s(): the last one that was made */

@@ -50,9 +50,9 @@ run env SIZE=8M ROWS='nbd-client: randread 4 KiB, depth 32' bash "$top_srcdir/be
 if [ "$RC" != 77 ]; then
 	is "the proxies" "$RC" 0
 	is "those that moved something" "$(awk -F'\t' '$1 == "m" && $6 > 0 { print $4 }' "$WORK/smoke.tsv" | sort | paste -sd,)" \
-		"nbdkit,no proxy,one connection,qemu-storage-daemon,tapdisk"
+		"four connections,nbdkit,no proxy,qemu-storage-daemon,tapdisk"
 	is "whose CPU is told" "$(awk -F'\t' '$1 == "m" && $9 != "-" { print $4 }' "$WORK/smoke.tsv" | sort | paste -sd,)" \
-		"nbdkit,one connection,qemu-storage-daemon,tapdisk"
+		"four connections,nbdkit,qemu-storage-daemon,tapdisk"
 fi
 ROWS='no such row' expect 0 bash "$top_srcdir/bench/run" null
 expect 2 bash "$top_srcdir/bench/run" no-such-table
