@@ -27,7 +27,7 @@
  *    a file system looks at the caller for, the opener does (OP7).  A tapdisk without an opener has
  *    root's id, as it opens files itself
  *
- * tests/unit/test-sandbox.c tries what is refused; tapdisk.conf(5) and SECURITY say what remains.
+ * tests/unit/test-sandbox-*.c try what is refused; tapdisk.conf(5) and SECURITY say what remains.
  */
 #ifndef TAPDISK_SANDBOX_H
 #define TAPDISK_SANDBOX_H

@@ -152,6 +152,7 @@ CRASH_UNITS = \
 	tests/unit/test-leaf-cache \
 	tests/unit/test-commit \
 	tests/unit/test-mirror \
+	tests/unit/test-mirror-part \
 	tests/unit/test-qcow-relink \
 	tests/unit/test-blkif-limit \
 	tests/unit/test-blkif-memory \
@@ -160,6 +161,7 @@ CRASH_UNITS = \
 	tests/unit/test-lane \
 	tests/unit/test-redo-format \
 	tests/unit/test-io \
+	tests/unit/test-io-real \
 	tests/unit/test-cache \
 	tests/unit/test-settle \
 	tests/unit/test-inflight \
@@ -176,7 +178,12 @@ CRASH_UNITS = \
 	tests/unit/test-nbd-again \
 	tests/unit/test-nbd-more \
 	tests/unit/test-opener \
-	tests/unit/test-sandbox
+	tests/unit/test-opener-whose \
+	tests/unit/test-opener-named \
+	tests/unit/test-sandbox \
+	tests/unit/test-sandbox-calls \
+	tests/unit/test-sandbox-network \
+	tests/unit/test-sandbox-path
 endif
 
 # BUGS=NAME or BUGS='--sample 8'

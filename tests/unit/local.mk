@@ -34,9 +34,11 @@ UNIT_PARTS = \
 	tests/unit/test-leaf-cache \
 	tests/unit/test-commit \
 	tests/unit/test-mirror \
+	tests/unit/test-mirror-part \
 	tests/unit/test-inflight \
 	tests/unit/test-align \
 	tests/unit/test-io \
+	tests/unit/test-io-real \
 	tests/unit/test-merge \
 	tests/unit/test-file \
 	tests/unit/test-vbd \
@@ -64,7 +66,13 @@ UNIT_PARTS = \
 	tests/unit/test-syncmark \
 	tests/unit/test-log \
 	tests/unit/test-opener \
-	tests/unit/test-sandbox
+	tests/unit/test-opener-whose \
+	tests/unit/test-opener-named \
+	tests/unit/test-sandbox \
+	tests/unit/test-sandbox-calls \
+	tests/unit/test-sandbox-network \
+	tests/unit/test-sandbox-ring \
+	tests/unit/test-sandbox-path
 check_PROGRAMS += $(UNIT_PARTS)
 TESTS += $(UNIT_PARTS)
 UNIT_PARTS_LIBS = $(TAPDISK_LIBS) $(CHECK_LIBS)
@@ -117,12 +125,15 @@ tests_unit_test_leaf_cache_SOURCES = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_leaf_cache_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_mirror_SOURCES = \
-	tests/unit/test-mirror.c \
+TEST_MIRROR = \
+	tests/support/test-mirror.h \
 	tests/support/on-fiber.h \
 	tests/support/suite.h \
 	tests/support/wall-clock.h
+tests_unit_test_mirror_SOURCES = tests/unit/test-mirror.c $(TEST_MIRROR)
 tests_unit_test_mirror_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_mirror_part_SOURCES = tests/unit/test-mirror-part.c $(TEST_MIRROR)
+tests_unit_test_mirror_part_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_limit_SOURCES = tests/unit/test-limit.c tests/support/suite.h
 tests_unit_test_limit_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_persist_SOURCES = tests/unit/test-blkif-persist.c $(TEST_RING)
@@ -144,13 +155,16 @@ tests_unit_test_align_SOURCES = \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
 tests_unit_test_align_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_io_SOURCES = \
-	tests/unit/test-io.c \
+TEST_IO = \
+	tests/support/test-io.h \
 	tests/support/fault-io.c \
 	tests/support/fault-io.h \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
+tests_unit_test_io_SOURCES = tests/unit/test-io.c $(TEST_IO)
 tests_unit_test_io_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_io_real_SOURCES = tests/unit/test-io-real.c $(TEST_IO)
+tests_unit_test_io_real_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_merge_SOURCES = \
 	tests/unit/test-merge.c \
 	tests/support/fault-io.c \
@@ -242,10 +256,24 @@ tests_unit_test_request_SOURCES = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_request_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_opener_SOURCES = tests/unit/test-opener.c tests/support/suite.h
+TEST_OPENER = tests/support/test-opener.h tests/support/suite.h
+tests_unit_test_opener_SOURCES = tests/unit/test-opener.c $(TEST_OPENER)
 tests_unit_test_opener_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_sandbox_SOURCES = tests/unit/test-sandbox.c tests/support/suite.h
+tests_unit_test_opener_whose_SOURCES = tests/unit/test-opener-whose.c $(TEST_OPENER)
+tests_unit_test_opener_whose_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_opener_named_SOURCES = tests/unit/test-opener-named.c $(TEST_OPENER)
+tests_unit_test_opener_named_LDADD = $(UNIT_PARTS_LIBS)
+TEST_SANDBOX = tests/support/test-sandbox.h tests/support/suite.h
+tests_unit_test_sandbox_SOURCES = tests/unit/test-sandbox.c $(TEST_SANDBOX)
 tests_unit_test_sandbox_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_sandbox_calls_SOURCES = tests/unit/test-sandbox-calls.c $(TEST_SANDBOX)
+tests_unit_test_sandbox_calls_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_sandbox_network_SOURCES = tests/unit/test-sandbox-network.c $(TEST_SANDBOX)
+tests_unit_test_sandbox_network_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_sandbox_ring_SOURCES = tests/unit/test-sandbox-ring.c $(TEST_SANDBOX)
+tests_unit_test_sandbox_ring_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_sandbox_path_SOURCES = tests/unit/test-sandbox-path.c $(TEST_SANDBOX)
+tests_unit_test_sandbox_path_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_options_SOURCES = tests/unit/test-options.c tests/support/suite.h
 tests_unit_test_options_LDADD = $(UNIT_PARTS_LIBS)
 TEST_CACHE = \
