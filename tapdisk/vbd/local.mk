@@ -13,6 +13,7 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/vbd/vbd-commit.c \
 	tapdisk/vbd/vbd-commit.h \
 	tapdisk/vbd/vbd-image.c \
+	tapdisk/vbd/vbd-rest.c \
 	tapdisk/vbd/vbd-inside.h \
 	tapdisk/vbd/vbd-mirror.c \
 	tapdisk/vbd/vbd-move.c \

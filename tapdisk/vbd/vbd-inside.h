@@ -22,6 +22,15 @@ int vbd_start(struct vbd *v, const char *spec, const struct vbd_options *o, bool
 	      struct td_err *err);
 /* Which opening of a disk it is: a new one, or that of a past process. */
 void vbd_identify(struct vbd *v, const struct vbd_past *past);
+struct td_how vbd_how(const struct vbd_options *o); /* its images, as far as the options say */
+void vbd_tell_nbd(struct vbd *v);                   /* the size, and what else NBD's clients see */
+
+/* Before the disk's images are opened: where their syncs count.  sticky: as its last process has
+ * left it. */
+void vbd_mark_syncs(struct vbd *v, int sticky);
+
+/* --- vbd-rest.c: on a fiber --- */
+
 /*
  * Brings a running disk to rest and closes its images; -ETIMEDOUT, and with `keep' -ENOSPC for its
  * metadata, and what its log of changed blocks fails with (CB5): it goes on instead.  Any other
@@ -32,13 +41,7 @@ int vbd_settle(struct vbd *v, double until, bool keep, struct td_err *err);
  */
 int vbd_rest(struct vbd *v, double until, bool keep, struct td_err *err);
 int vbd_shut(struct vbd *v, int rc, struct td_err *err);
-void vbd_go_on(struct vbd *v);                      /* from rest */
-struct td_how vbd_how(const struct vbd_options *o); /* its images, as far as the options say */
-void vbd_tell_nbd(struct vbd *v);                   /* the size, and what else NBD's clients see */
-
-/* Before the disk's images are opened: where their syncs count.  sticky: as its last process has
- * left it. */
-void vbd_mark_syncs(struct vbd *v, int sticky);
+void vbd_go_on(struct vbd *v); /* from rest */
 
 /* --- vbd-commit.c: on a fiber --- */
 
