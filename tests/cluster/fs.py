@@ -9,41 +9,47 @@ TRACED = ("the slot map", "A's heartbeat", "B's heartbeat")
 
 
 def fs_up(hosts, words, fs="gfs2"):
-    both(hosts, "disk_open " + words)
-    both(hosts, fs + "_cluster_up")
-    hosts[0].do(fs + "_make")
-    if fs == "gfs2":
-        both(hosts, "gfs2_mount")
-    else:  # one after the other: the second one has to find the first
-        for h in hosts:
-            h.do(fs + "_mount")
+    """OCFS2's hosts come one after the other: the second one has to find the first.  It opens the
+    disk when the file system is there, whose first blocks a kernel reads of each new disk."""
+    member = hosts[0].member
+    for group in [hosts] if fs == "gfs2" else [[h] for h in hosts]:
+        both(group, "disk_open " + words)
+        both(group, member(fs + "_cluster_up"))
+        if hosts[0] in group:
+            hosts[0].do(member(fs + "_make"))
+        both(group, member(fs + "_mount"))
     say("mounted on both")
 
 
 def fs_down(a, b, fs="gfs2"):
     """fsck's status, once nobody has it mounted."""
-    both((a, b), "within 60 umount /mnt")
+    both((a, b), a.member("within 60 umount /mnt"))
     both((a, b), "within 30 disk_close")
     return a.ask("within 120 '%s /dev/drbd0 >/tmp/fsck 2>&1'" % FSCK[fs])[1]
 
 
 class Trace:
     """What each host's mount is answered for OCFS2's slot map and heartbeats, beside what its half
-    of the DRBD has."""
+    of the DRBD has.  The half is read and not DRBD, because O_DIRECT first writes what the page
+    cache has of the block."""
 
     def __init__(self, hosts):
         self.hosts = hosts
-        self.slots = [h.do("ocfs2_slot") for h in hosts]
+        self.slots = [h.do(h.member("ocfs2_slot")) for h in hosts]
+        self.places = [h.do(h.member("ocfs2_places")) for h in hosts]
         say("slots: A %s, B %s" % tuple(self.slots))
         self.first = self.last = self.look()
         self.say()
 
     def look(self):
         """[host][what][0: the mount, 1: the half]"""
-        seen = [[line.split() for line in h.do("ocfs2_trace").splitlines()] for h in self.hosts]
-        for lines in seen:
-            if [len(words) for words in lines] != [2] * len(TRACED):
-                raise Failed("no trace of the disk: %s" % seen)
+        seen = []
+        for h, places in zip(self.hosts, self.places):
+            mount = h.do(h.member("bytes_of $DEV " + places)).split()
+            half = h.do("bytes_of ${HALF:-/dev/vda} " + places).split()
+            seen.append(list(zip(mount, half)))
+            if [len(s) for s in mount + half] != [32] * 2 * len(TRACED):
+                raise Failed("no trace of the disk: %s %s" % (mount, half))
         return seen
 
     def say(self):

@@ -54,11 +54,11 @@ class Switch:
 class Host:
     """One of the two, and its agent."""
 
-    def __init__(self, name, out, tmp, switch, machine):
+    def __init__(self, name, out, tmp, switch, machine, member):
         self.name, self.other, self.out, self.tmp, self.switch, self.machine = name, "AB".replace(name, ""), out, tmp, switch, machine
         self.qemu, self.n, self.lines = None, 0, queue.Queue()
         self.done, self.loads, self.failed = 0, 0, []  # what its load has said
-        self.member = str  # makes a command for the member of the cluster, which is the host or a guest, one for the host
+        self.member = member  # makes a command for the member of the cluster, which is the host or a guest, one for the host
         self.disk = "%s/disk-%s" % (tmp, name)
         with open(self.disk, "wb") as f:
             f.truncate(128 << 20)
@@ -196,12 +196,12 @@ def both(hosts, command):
 class Lab:
     """Both hosts, DRBD connected, both Primary."""
 
-    def __init__(self, out, machine):
-        self.out, self.machine, self.switch = out, machine, Switch()
+    def __init__(self, out, machine, member=str):
+        self.out, self.machine, self.member, self.switch = out, machine, member, Switch()
 
     def __enter__(self):
         self.tmp = tempfile.TemporaryDirectory(prefix="cluster.")
-        self.hosts = [Host(n, self.out, self.tmp.name, self.switch, self.machine) for n in "AB"]
+        self.hosts = [Host(n, self.out, self.tmp.name, self.switch, self.machine, self.member) for n in "AB"]
         try:
             for h in self.hosts:
                 h.on()

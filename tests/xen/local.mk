@@ -15,6 +15,7 @@ EXTRA_DIST += \
 	tests/xen/hosts \
 	tests/xen/powercut \
 	tests/xen/profile \
+	tests/xen/dom0-root \
 	tests/xen/dom0/bootloader \
 	tests/xen/dom0/init \
 	tests/xen/dom0/intruder.c \
