@@ -29,12 +29,14 @@ conns() { awk -v s="$S" '$8 == s && $6 == "03" && $7 != 0' /proc/net/unix | wc -
 are() { [ "$(conns)" = "$1" ]; }
 ring() { expect 0 timeout 250 "$guest" --order 2 "$PID" "$MINOR" "$@"; }
 line() { tap_ctl list --json -m "$MINOR"; }
-stays() # NUMBER: of connections, also later
+holds()
 {
-	until_true 20 are "$1"
-	sleep 1
-	is "connections" "$(conns)" "$1"
+	for _ in {1..10}; do
+		are "$1" || return 1
+		sleep 0.1
+	done
 }
+stays() { until_true 30 holds "$1"; } # NUMBER: of connections; on the way there may be one more, for a moment
 by() { echo "nbd+unix:///?socket=$S&connections=$1"; }
 
 # --- as many as are asked for, one by default; data by a guest and by nbdcopy

@@ -41,6 +41,7 @@ tests_unit_test_nbd_left_SOURCES = \
 tests_unit_test_nbd_left_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_nbd_again_SOURCES = \
 	tests/unit/test-nbd-again.c \
+	tests/support/nbd-drive.h \
 	tests/support/nbd-flaky.c \
 	tests/support/nbd-flaky.h \
 	tests/support/on-fiber.h \
@@ -48,6 +49,7 @@ tests_unit_test_nbd_again_SOURCES = \
 tests_unit_test_nbd_again_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS) -lpthread
 tests_unit_test_nbd_more_SOURCES = \
 	tests/unit/test-nbd-more.c \
+	tests/support/nbd-drive.h \
 	tests/support/nbd-flaky.c \
 	tests/support/nbd-flaky.h \
 	tests/support/on-fiber.h \

@@ -11,156 +11,31 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "drivers/drivers.h"
-#include "drivers/nbd/nbd.h"
 #include "lib/dial.h"
-#include "tests/support/nbd-flaky.h"
-#include "tests/support/on-fiber.h"
+#include "tests/support/nbd-drive.h"
 #include "tests/support/suite.h"
 
 #define BIG (4u << 20)
 
-static char dir[] = "/tmp/td-again.XXXXXX", left[64];
-static struct ev_loop *loop;
-static struct td_io *io;
-static struct td_image *image;
-static struct td_err err;
-static struct td_how how;
-static int rc;
 static bool far; /* the server is one of TCP */
-
-struct op {
-	struct td_req req;
-	struct iovec iov;
-	bool out;
-	int result;
-	char *mem;
-};
-
-static struct op ops[64];
-
-static void tick(void)
-{
-	ev_run(loop, EVRUN_NOWAIT);
-	usleep(200);
-}
-
-/* What no test can wait for is a hang: the suite's limit ends it. */
-#define UNTIL(cond)                                                                                \
-	do {                                                                                       \
-		while (!(cond))                                                                    \
-			tick();                                                                    \
-	} while (0)
-
-static struct nbdc_client *client(void)
-{
-	return image->priv;
-}
-
-static void open_it(void *arg)
-{
-	rc = td_image_open_how(&td_driver_nbd, flaky.path, &how, io, &image, &err);
-}
-
-static void close_it(void *arg)
-{
-	td_image_close(image);
-	image = NULL;
-}
 
 static void open_disk(int reconnect, unsigned flags)
 {
-	how = (struct td_how){.reconnect = reconnect, .flags = flags, .left = left};
-	err = (struct td_err){0};
-	on_fiber(loop, open_it, NULL);
-	ck_assert_msg(!rc, "%s", err.text);
+	snprintf(spec, sizeof spec, "%s", flaky.path);
+	open_spec(reconnect, flags);
 	UNTIL(!client()->more.working);
 	flaky_forget();
 }
 
 static void begin_with(int reconnect, unsigned flags)
 {
-	strcpy(dir + sizeof dir - 7, "XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
-	setenv("TAPDISK_CONTROL_DIR", dir, 1);
-	snprintf(left, sizeof left, "%s/left0", dir);
-	loop = ev_loop_new(EVFLAG_AUTO);
-	ck_assert_int_eq(td_io_new(loop, "threads", false, &io, NULL), 0);
-	if (far)
-		flaky_start_tcp();
-	else
-		flaky_start(dir);
+	prepare(far);
 	open_disk(reconnect, flags);
 }
 
 static void begin(void)
 {
 	begin_with(-1, 0);
-}
-
-static void end(void)
-{
-	char path[100];
-
-	on_fiber(loop, close_it, NULL);
-	flaky_stop();
-	td_io_free(io);
-	ev_loop_destroy(loop);
-	for (unsigned i = 0; i < 64; i++) {
-		free(ops[i].mem);
-		ops[i] = (struct op){0};
-	}
-	unlink(left);
-	snprintf(path, sizeof path, "%s/nbd.lock", dir);
-	unlink(path);
-	ck_assert_int_eq(rmdir(dir), 0);
-}
-
-static void on_done(struct td_req *req, int result)
-{
-	struct op *o = td_entry(req, struct op, req);
-
-	o->out = false;
-	o->result = result;
-}
-
-/* In slot i; c: of a WRITE, what it writes. */
-static struct op *submit(unsigned i, enum td_op op, unsigned flags, uint64_t off, uint64_t len,
-			 int c)
-{
-	struct op *o = &ops[i];
-
-	ck_assert(!o->out);
-	o->mem = realloc(o->mem, len + 1);
-	memset(o->mem, c, len + 1);
-	o->iov = (struct iovec){o->mem, len};
-	o->req = (struct td_req){.op = op,
-				 .flags = flags,
-				 .off = off,
-				 .len = op == TD_FLUSH ? 0 : len,
-				 .iov = op == TD_READ || op == TD_WRITE ? &o->iov : NULL,
-				 .iovcnt = op == TD_READ || op == TD_WRITE,
-				 .done = on_done,
-				 .io = io};
-	o->out = true;
-	td_submit(image, &o->req);
-	return o;
-}
-
-static int finish(struct op *o)
-{
-	UNTIL(!o->out);
-	return o->result;
-}
-
-static int do_write(uint64_t off, uint64_t len, int c)
-{
-	return finish(submit(0, TD_WRITE, 0, off, len, c));
-}
-
-static int do_flush(void)
-{
-	return finish(submit(1, TD_FLUSH, 0, 0, 0, 0));
 }
 
 static int do_read(uint64_t off)
@@ -565,7 +440,7 @@ static void comes_back_as_another(void (*change)(void), const char *text)
 {
 	begin();
 	flaky.max = 1 << 20;
-	on_fiber(loop, close_it, NULL);
+	on_fiber(loop, close_main, NULL);
 	open_disk(-1, 0);
 	ck_assert_int_eq(do_write(0, 512, 1), 0);
 	flaky_down();
@@ -648,7 +523,7 @@ START_TEST(a_successor_knows_what_the_dead_had_not_written_again)
 {
 	begin();
 	flaky.flags |= NBD_FLAG_CAN_MULTI_CONN;
-	on_fiber(loop, close_it, NULL);
+	on_fiber(loop, close_main, NULL);
 	open_disk(-1, 0);
 	restart();
 	UNTIL(back());

@@ -1,59 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Further connections for reads: KC1 to KC4 in drivers/nbd/nbd-more.h. */
 #include <errno.h>
-#include <net/if.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "drivers/drivers.h"
-#include "drivers/nbd/nbd.h"
 #include "lib/dial.h"
-#include "tests/support/nbd-flaky.h"
-#include "tests/support/on-fiber.h"
+#include "tests/support/nbd-drive.h"
 #include "tests/support/suite.h"
 
 #define MIB  (1u << 20)
 #define PART (128u << 10) /* bytes of a read that is large */
-
-static char dir[] = "/tmp/td-more.XXXXXX", left[64], spec[200];
-static struct ev_loop *loop;
-static struct td_io *io;
-static struct td_image *image;
-static struct td_err err;
-static struct td_how how;
-static int rc;
-
-struct op {
-	struct td_req req;
-	struct iovec iov;
-	bool out;
-	int result;
-	char *mem;
-};
-
-static struct op ops[64];
-
-static void tick(void)
-{
-	ev_run(loop, EVRUN_NOWAIT);
-	usleep(200);
-}
-
-#define UNTIL(cond)                                                                                \
-	do {                                                                                       \
-		while (!(cond))                                                                    \
-			tick();                                                                    \
-	} while (0)
-
-static struct nbdc_client *client(void)
-{
-	return image->priv;
-}
 
 static unsigned up(void)
 {
@@ -63,17 +21,6 @@ static unsigned up(void)
 static bool at_rest(void)
 {
 	return !client()->more.working;
-}
-
-static void open_it(void *arg)
-{
-	rc = td_image_open_how(&td_driver_nbd, spec, &how, io, &image, &err);
-}
-
-static void close_it(void *arg)
-{
-	td_image_close(image);
-	image = NULL;
 }
 
 /* connections: 0: nobody says */
@@ -86,24 +33,12 @@ static void open_disk(unsigned connections, int reconnect, unsigned flags)
 			 connections);
 	else
 		snprintf(spec, sizeof spec, "%s", flaky.path);
-	how = (struct td_how){.reconnect = reconnect, .flags = flags, .left = left};
-	err = (struct td_err){0};
-	on_fiber(loop, open_it, NULL);
-	ck_assert_msg(!rc, "%s", err.text);
+	open_spec(reconnect, flags);
 }
 
-static void prepare(bool tcp)
+static void prepare_many(bool tcp)
 {
-	strcpy(dir + sizeof dir - 7, "XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
-	setenv("TAPDISK_CONTROL_DIR", dir, 1);
-	snprintf(left, sizeof left, "%s/left0", dir);
-	loop = ev_loop_new(EVFLAG_AUTO);
-	ck_assert_int_eq(td_io_new(loop, "threads", false, &io, NULL), 0);
-	if (tcp)
-		flaky_start_tcp();
-	else
-		flaky_start(dir);
+	prepare(tcp);
 	flaky.flags |= NBD_FLAG_CAN_MULTI_CONN;
 	flaky.apart = true;
 	nbdc_further_patience = 0.5;
@@ -111,7 +46,7 @@ static void prepare(bool tcp)
 
 static void begin_with(unsigned connections, int reconnect, unsigned flags)
 {
-	prepare(false);
+	prepare_many(false);
 	open_disk(connections, reconnect, flags);
 	UNTIL(up() == connections - 1 && at_rest());
 	flaky_forget();
@@ -120,71 +55,6 @@ static void begin_with(unsigned connections, int reconnect, unsigned flags)
 static void begin(void)
 {
 	begin_with(4, -1, 0);
-}
-
-static void end(void)
-{
-	char path[100];
-
-	on_fiber(loop, close_it, NULL);
-	flaky_stop();
-	td_io_free(io);
-	ev_loop_destroy(loop);
-	for (unsigned i = 0; i < 64; i++) {
-		free(ops[i].mem);
-		ops[i] = (struct op){0};
-	}
-	unlink(left);
-	snprintf(path, sizeof path, "%s/nbd.lock", dir);
-	unlink(path);
-	ck_assert_int_eq(rmdir(dir), 0);
-}
-
-static void on_done(struct td_req *req, int result)
-{
-	struct op *o = td_entry(req, struct op, req);
-
-	o->out = false;
-	o->result = result;
-}
-
-static struct op *submit(unsigned i, enum td_op op, unsigned flags, uint64_t off, uint64_t len,
-			 int c)
-{
-	struct op *o = &ops[i];
-	bool data = op == TD_READ || op == TD_WRITE;
-
-	ck_assert(!o->out);
-	o->mem = realloc(o->mem, data ? len : 1);
-	memset(o->mem, c, data ? len : 1);
-	o->iov = (struct iovec){o->mem, len};
-	o->req = (struct td_req){.op = op,
-				 .flags = flags,
-				 .off = off,
-				 .len = op == TD_FLUSH ? 0 : len,
-				 .iov = data ? &o->iov : NULL,
-				 .iovcnt = data,
-				 .done = on_done,
-				 .io = io};
-	o->out = true;
-	td_submit(image, &o->req);
-	return o;
-}
-
-static int finish(struct op *o)
-{
-	UNTIL(!o->out);
-	return o->result;
-}
-
-static int do_write(uint64_t off, uint64_t len, int c)
-{
-	return finish(submit(0, TD_WRITE, 0, off, len, c));
-}
-
-static int do_flush(void)
-{
-	return finish(submit(1, TD_FLUSH, 0, 0, 0, 0));
 }
 
 /* Sixteen large reads at once from off on, all of which bring c; by how many connections. */
@@ -259,7 +129,7 @@ START_TEST(there_are_as_many_as_are_wanted_where_they_are_offered)
 	ck_assert_uint_eq(read_many(0, 0), 16);
 	ck_assert_uint_eq(flaky_conns(), 16);
 	end();
-	prepare(false);
+	prepare_many(false);
 	flaky.flags &= ~(unsigned)NBD_FLAG_CAN_MULTI_CONN;
 	open_disk(8, -1, 0);
 	ck_assert_uint_eq(read_many(0, 0), 1);
@@ -519,7 +389,7 @@ END_TEST
 
 START_TEST(one_that_leads_elsewhere_is_not_used)
 {
-	prepare(false);
+	prepare_many(false);
 	flaky.differs = 512;
 	open_disk(4, -1, 0);
 	UNTIL(at_rest());
@@ -542,10 +412,10 @@ START_TEST(a_server_that_took_the_place_is_another)
 {
 	char aside[120];
 
-	prepare(false);
+	prepare_many(false);
 	open_disk(1, -1, 0);
 	end();
-	prepare(false);
+	prepare_many(false);
 	open_disk(2, -1, 0);
 	UNTIL(up() == 1);
 	snprintf(aside, sizeof aside, "%s.old", flaky.path);
@@ -566,7 +436,7 @@ END_TEST
 
 START_TEST(there_is_one_unless_more_are_asked_for)
 {
-	prepare(false);
+	prepare_many(false);
 	open_disk(0, -1, 0);
 	ck_assert_ptr_null(client()->more.conns);
 	ck_assert_uint_eq(read_many(0, 0), 1);
@@ -577,7 +447,7 @@ END_TEST
 
 START_TEST(a_server_may_take_fewer)
 {
-	prepare(false);
+	prepare_many(false);
 	flaky.most = 3;
 	open_disk(4, -1, 0);
 	UNTIL(up() == 2);
@@ -594,7 +464,7 @@ END_TEST
 
 START_TEST(one_that_is_silent_alone_is_made_anew)
 {
-	prepare(true);
+	prepare_many(true);
 	td_dial_ask = 1;
 	nbdc_silent_after = 0.5; /* half of it: less than the kernel is silent at rest */
 	open_disk(3, -1, 0);
