@@ -25,7 +25,8 @@ EXTRA_DIST += \
 	tests/cluster/xen.py
 .PHONY: check-cluster
 check-cluster: all
-	@bash '$(abs_top_srcdir)/tests/cluster/$(if $(XEN),xen-)build' '$(abs_top_builddir)' '$(abs_top_builddir)/tests/cluster/out' && \
+	@build=build; [ -z '$(XEN)' ] || build=xen-build; \
+		bash '$(abs_top_srcdir)/tests/cluster/'"$$build" '$(abs_top_builddir)' '$(abs_top_builddir)/tests/cluster/out' && \
 		XEN='$(XEN)' python3 '$(abs_top_srcdir)/tests/cluster/run' '$(abs_top_builddir)/tests/cluster/out' $(T)
 clean-local: clean-cluster
 .PHONY: clean-cluster
