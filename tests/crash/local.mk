@@ -140,6 +140,7 @@ if HAVE_CHECK
 CRASH_UNITS = \
 	tests/unit/test-syncmark \
 	tests/unit/test-vhd \
+	tests/unit/test-vhd-refused \
 	tests/unit/test-vhd-resize \
 	tests/unit/test-vhd-relink \
 	tests/unit/test-redo \

@@ -23,6 +23,7 @@ UNIT_PARTS = \
 	tests/unit/test-cache-space \
 	tests/unit/test-cache-storm \
 	tests/unit/test-blkif \
+	tests/unit/test-blkif-hostile \
 	tests/unit/test-blkif-indirect \
 	tests/unit/test-blkif-poll \
 	tests/unit/test-blkif-window \
@@ -89,6 +90,8 @@ TEST_RING = \
 	tests/support/test-image.h \
 	tests/support/suite.h
 tests_unit_test_blkif_SOURCES = tests/unit/test-blkif.c $(TEST_RING)
+tests_unit_test_blkif_hostile_SOURCES = tests/unit/test-blkif-hostile.c $(TEST_RING)
+tests_unit_test_blkif_hostile_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_indirect_SOURCES = tests/unit/test-blkif-indirect.c $(TEST_RING)
 tests_unit_test_blkif_indirect_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_blkif_poll_SOURCES = \
@@ -334,8 +337,8 @@ tests_unit_test_stats_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 
 # the VHD driver
 if HAVE_CHECK
-check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-model tests/unit/test-vhd-relink
-TESTS += tests/unit/test-vhd tests/unit/test-vhd-model tests/unit/test-vhd-relink
+check_PROGRAMS += tests/unit/test-vhd tests/unit/test-vhd-refused tests/unit/test-vhd-model tests/unit/test-vhd-relink
+TESTS += tests/unit/test-vhd tests/unit/test-vhd-refused tests/unit/test-vhd-model tests/unit/test-vhd-relink
 endif
 VHD_TEST_PARTS = \
 	tests/support/fault-io.c \
@@ -385,11 +388,11 @@ tests_unit_test_vhd_resize_SOURCES = tests/unit/test-vhd-resize.c $(VHD_IMAGE_PA
 tests_unit_test_vhd_resize_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_vhd_resize_LDADD = drivers/libdrivers.a $(TD_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_resize_LDFLAGS = $(VHD_IMAGE_WRAPS)
-tests_unit_test_vhd_SOURCES = \
-	tests/unit/test-vhd.c \
-	tests/support/drive.h \
-	$(VHD_TEST_PARTS)
+TEST_VHD = tests/support/test-vhd.h tests/support/drive.h $(VHD_TEST_PARTS)
+tests_unit_test_vhd_SOURCES = tests/unit/test-vhd.c $(TEST_VHD)
 tests_unit_test_vhd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
+tests_unit_test_vhd_refused_SOURCES = tests/unit/test-vhd-refused.c $(TEST_VHD)
+tests_unit_test_vhd_refused_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_vhd_relink_SOURCES = \
 	tests/unit/test-vhd-relink.c \
 	tests/support/drive.h \
