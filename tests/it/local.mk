@@ -140,7 +140,7 @@ EXTRA_DIST += \
 IT_TESTS += tests/it/judge-syncs.sh
 EXTRA_DIST += .shellcheckrc
 # what the units leave
-IT_TESTS += tests/it/units.sh
+IT_TESTS += tests/it/units.sh tests/it/export-service.sh
 # fibers, seen by gdb
 IT_TESTS += tests/it/gdb-fibers.sh
 EXTRA_DIST += tests/support/fibers.py
