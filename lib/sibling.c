@@ -49,8 +49,10 @@ int td_sibling(const char *image, const char *name, const char *what, const stru
 		return td_fail(err, EINVAL, "%s: the name of its %s is empty", image, what);
 	if (has_protocol(name))
 		return td_fail(err, EPERM,
-			       "%s: its %s is '%.200s': only plain file names are followed", image,
-			       what, name);
+			       "%s: its %s is '%.200s': only plain file names are followed, as "
+			       "an image must not make this host connect to anything; a disk of "
+			       "this host can be put beneath it (parent-disk)",
+			       image, what, name);
 	if (image[0] == '/') {
 		rc = td_path_resolve(image, name, out, TD_PATH_MAX);
 	} else {

@@ -28,12 +28,17 @@ int vbd_commit_check_disk(struct vbd *v, const char *name, struct td_err *err)
 	if (v->opt.read_only || v->opt.shared)
 		return td_fail(err, EINVAL, "minor %d is open %s: its chain cannot change",
 			       v->minor, v->opt.read_only ? "read-only" : "with shared=yes");
-	if (v->kept || v->opt.parent_disk > 0)
-		return td_fail(
-			err, EINVAL,
-			"minor %d stands on another disk, or caches what is beneath it in its "
-			"leaf: its chain cannot change",
-			v->minor);
+	if (v->opt.parent_disk > 0) /* P's writer, lock and cache mode are that disk's */
+		return td_fail(err, EINVAL,
+			       "minor %d stands on the disk of minor %d: its chain cannot change, "
+			       "since only that disk's own tapdisk may write it, and others may "
+			       "stand on it: close both, and commit offline",
+			       v->minor, v->opt.parent_disk - 1);
+	if (v->kept)
+		return td_fail(err, EINVAL,
+			       "minor %d caches what is beneath it in its leaf: its chain cannot "
+			       "change",
+			       v->minor);
 	if (v->mirror)
 		return td_fail(
 			err, EINVAL,

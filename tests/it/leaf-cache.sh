@@ -45,6 +45,8 @@ start -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -r
 leaf=$minor
 is "the child's images" "$(figures "$leaf")" "0 0 vhd,lc,nbd $TAPDISK_CONTROL_DIR/nbd-ro$(pid_of "$rc").$rc 0"
 # which is the shared image's cache, and written by its own tapdisk: not by whoever reads it
+expect 22 tap_ctl commit -p "$pid" -m "$leaf" -a "$WORK/leaf.vhdcache"
+has "a commit" "$ERR" "stands on the disk of minor $rc"
 if command -v nbdinfo >/dev/null; then
 	expect 0 nbdinfo --is read-only "nbd+unix:///?socket=$TAPDISK_CONTROL_DIR/nbd-ro$(pid_of "$rc").$rc"
 	expect 2 nbdinfo --is read-only "nbd+unix:///?socket=$TAPDISK_CONTROL_DIR/nbd$(pid_of "$rc").$rc"

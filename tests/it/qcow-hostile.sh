@@ -91,6 +91,7 @@ named() # TEXT NAME FORMAT
 named "plain file names" 'json:{"driver":"file","filename":"/etc/passwd"}' raw
 named "plain file names" nbd://localhost/x raw
 named "plain file names" nbd:unix:/tmp/x raw
+named "plain file names" rbd:rbd/x:conf=/tmp/x raw
 named "on an image's word" /etc/passwd raw
 named "on an image's word" ../../etc/passwd raw
 named "on an image's word" "$WORK/../passwd" raw
