@@ -136,6 +136,15 @@ pivot_root . mnt/was
 exec env -i container=tapdisk PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	bash -c 'umount -l /mnt/was && exec /lib/systemd/systemd --unit=td-test.service --show-status=false'
 END
-run timeout -k 10 -s KILL 280 unshare -Cpmfnui --kill-child=KILL bash "$WORK/boot" "$R" </dev/null
+# in a control group of its own, so that what it makes of them goes with it
+cgroup=
+groups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+if [ -n "$groups" ]; then
+	cgroup=$groups$(sed -n 's/^0:://p' /proc/self/cgroup)/td-it-$$
+	mkdir "$cgroup" || skip "no control group can be made here"
+	at_exit "find '$cgroup' -depth -type d -exec rmdir {} +"
+fi
+run timeout -k 10 -s KILL 280 bash -c '[ -z "$1" ] || echo $$ >"$1/cgroup.procs" || exit
+	exec unshare -Cpmfnui --kill-child=KILL bash "$2" "$3"' - "$cgroup" "$WORK/boot" "$R" </dev/null
 cat "$R/td/out" 2>/dev/null || skip "systemd does not run in namespaces here: $(tail -n 3 <<<"$ERR")"
 grep -q "all is well" "$R/td/out" || fail "see above"
