@@ -66,6 +66,10 @@ void nbdc_more_end(struct nbdc_conn *c, const char *why);
 
 /* --- nbd-spread.c --- */
 
+/* Powers of 2, in bytes; tests have smaller ones: a chunk of the disk, which is one to the table;
+ * what must be under way on a connection for the next one to be worth its system calls. */
+extern unsigned nbdc_spread_chunk, nbdc_spread_busy;
+
 int nbdc_spread_open(struct nbdc_more *m); /* 0 or -ENOMEM */
 void nbdc_spread_close(struct nbdc_more *m);
 /* A change is under way, or no more: by 1 or -1; the server has replied to it. */

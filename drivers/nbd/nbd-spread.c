@@ -6,10 +6,10 @@
 
 #include "drivers/nbd/nbd.h"
 
-#define CHUNK (1u << 16) /* bytes of the disk that are one to the table */
 #define SLOTS 4096
-#define WIDE  64         /* chunks of a change that is not entered one by one */
-#define BUSY  (1u << 16) /* bytes under way before the next connection is worth its system calls */
+#define WIDE  64 /* chunks of a change that is not entered one by one */
+
+unsigned nbdc_spread_chunk = 16, nbdc_spread_busy = 16;
 
 int nbdc_spread_open(struct nbdc_more *m)
 {
@@ -23,11 +23,16 @@ void nbdc_spread_close(struct nbdc_more *m)
 	m->slots = NULL;
 }
 
+static uint64_t chunk_of(uint64_t off)
+{
+	return off >> nbdc_spread_chunk;
+}
+
 /* The chunks [*from, *to) of a change; none: it is a wide one. */
 static void chunks_of(const struct nbdc_cmd *cmd, uint64_t *from, uint64_t *to)
 {
-	*from = cmd->off / CHUNK;
-	*to = (cmd->off + cmd->len + CHUNK - 1) / CHUNK;
+	*from = chunk_of(cmd->off);
+	*to = chunk_of(cmd->off + cmd->len - 1) + 1;
 	if (*to - *from > WIDE)
 		*to = *from;
 }
@@ -76,7 +81,7 @@ static bool all_show(const struct nbdc_client *n, uint64_t off, uint32_t len)
 		return true;
 	if (!is_seen(n, &m->wide))
 		return false;
-	for (uint64_t at = off / CHUNK; at < (off + len + CHUNK - 1) / CHUNK; at++)
+	for (uint64_t at = chunk_of(off); at <= chunk_of(off + len - 1); at++)
 		if (!is_seen(n, &m->slots[at % SLOTS]))
 			return false;
 	return true;
@@ -93,7 +98,7 @@ struct nbdc_conn *nbdc_spread_to(struct nbdc_client *n, const struct nbdc_cmd *c
 	for (unsigned i = 0; i < n->more.wanted; i++) {
 		struct nbdc_conn *c = &n->more.conns[i];
 
-		if (c->fd >= 0 && c->load / BUSY < best->load / BUSY)
+		if (c->fd >= 0 && c->load >> nbdc_spread_busy < best->load >> nbdc_spread_busy)
 			best = c;
 	}
 	return best;

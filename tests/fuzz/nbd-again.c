@@ -4,7 +4,9 @@
  * any byte and comes back: with what it was, or with another size, other abilities, structured
  * replies or none; that crashes, and loses of its volatile cache what it likes; that answers in any
  * order, repeats answers, and gives those of an earlier connection; and a wild one, which sends any
- * bytes as well.  An input is the server and the disk's user.
+ * bytes as well.  It may take several connections (KC1 to KC4 of drivers/nbd/nbd-more.h), any of
+ * which may end, lead to something else, or bring what belongs to another one.  An input is the
+ * server and the disk's user.
  *
  * Checked: requests end once, and touch no memory but their own; none fails before the server has
  * said an error, or has come back as less than it was.  And until the server has lied, a model of
@@ -22,7 +24,7 @@ const char fuzz_name[] = "nbd-again", fuzz_unit[] = "commands answered";
 const char *const fuzz_words[] = {"\x67\x44\x66\x98", "\x66\x8e\x33\xef", NULL};
 
 enum { OPS = 8, PIECES = 2, GUARD = 64, PIECE_MAX = COMMAND_SECTORS * 512 };
-enum { NOSYNC = 1, LIMITED = 2, STRUCTURED = 4, OLDSTYLE = 8, NO_GO = 16, WILD = 128 };
+enum { NOSYNC = 1, LIMITED = 2, STRUCTURED = 4, OLDSTYLE = 8, NO_GO = 16, MULTI = 32, WILD = 128 };
 
 enum step {
 	STEP_REQUEST, /* more often than others: up to STEP_LIKELY */
@@ -216,6 +218,8 @@ static void turn(size_t most)
 	server_turn(most);
 	if (leaf && client()->sleeper)
 		td_fiber_wake(client()->sleeper);
+	if (leaf && client()->more.sleeper)
+		td_fiber_wake(client()->more.sleeper);
 	turns(1);
 	server_turn(0);
 	collect();
@@ -278,13 +282,13 @@ static void answer(uint8_t which, uint8_t how)
 		turn(SIZE_MAX);
 }
 
-static void say_raw(struct fuzz_in *in)
+static void say_raw(unsigned through, struct fuzz_in *in)
 {
 	uint8_t b[256];
 	size_t n = fuzz_u8(in);
 
 	lied = true;
-	server_says(b, fuzz_take(in, b, n));
+	server_says(through, b, fuzz_take(in, b, n));
 }
 
 static void step(struct fuzz_in *in)
@@ -308,7 +312,7 @@ static void step(struct fuzz_in *in)
 			turn(SIZE_MAX);
 		break;
 	case STEP_DROP:
-		server_drop();
+		server_drop(a);
 		break;
 	case STEP_CRASH:
 		server_crash(a * UINT64_C(0x9e3779b97f4a7c15));
@@ -321,10 +325,10 @@ static void step(struct fuzz_in *in)
 		break;
 	case STEP_REPEAT:
 		server_turn(0);
-		errors |= server_repeats(a);
+		errors |= (a & 0x80 && server_answers_elsewhere(a)) || server_repeats(a);
 		break;
 	case STEP_RAW:
-		say_raw(in);
+		say_raw(a, in);
 		break;
 	default: {
 		uint8_t how = fuzz_u8(in), at = fuzz_u8(in);
@@ -363,7 +367,7 @@ static void beside_server(void (*fn)(void *arg), void *arg, const bool *done)
 	FUZZ_ASSERT(!td_fiber_start(loop, fn, arg));
 	for (int i = 0; !*done; i++) {
 		server_turn(SIZE_MAX);
-		while (server_talks() && server_asked())
+		while (server_asked())
 			server_answer(0, 0, 0);
 		server_turn(SIZE_MAX);
 		turns(1);
@@ -389,8 +393,9 @@ static void settle(void)
 	server_listens(true);
 	for (int i = 0; any_out(); i++) {
 		if (i == 20 || (wild && i % 100 == 99))
-			server_drop(); /* one with other wishes, or that waits for what was raw */
-		while (server_talks() && server_asked())
+			server_drop_all(); /* one with other wishes, or that waits for what was raw
+					    */
+		while (server_asked())
 			server_answer((unsigned)i, 0, 4 | (unsigned)i % 4);
 		turn(SIZE_MAX);
 		FUZZ_ASSERT(i < 10000); /* it hangs */
@@ -425,12 +430,13 @@ void fuzz_start(void)
 	o.spec = spec;
 	loop = ev_loop_new(EVFLAG_AUTO);
 	fault_io_new(&fio, loop, 512, 512);
+	nbdc_spread_chunk = nbdc_spread_busy = 9; /* of so small a disk */
 }
 
 int fuzz_one(const uint8_t *data, size_t size)
 {
 	struct fuzz_in in = {data, size};
-	uint8_t how = fuzz_u8(&in);
+	uint8_t how = fuzz_u8(&in), few;
 
 	wild = how & WILD;
 	nosync = how & NOSYNC;
@@ -447,10 +453,13 @@ int fuzz_one(const uint8_t *data, size_t size)
 		   (how & OLDSTYLE ? GREET_OLDSTYLE : 0) | (how & NO_GO ? GREET_NO_GO : 0);
 	if (!(greeting & (GREET_OLDSTYLE | GREET_NO_GO)))
 		offer.max = 512 * (1u + fuzz_u8(&in));
+	few = how & MULTI ? fuzz_u8(&in) : 0;
+	offer.flags |= how & MULTI ? NBD_FLAG_CAN_MULTI_CONN : 0;
 	o.how = (struct td_how){.flags = nosync ? TD_FILE_NOSYNC : 0,
-				.reconnect = how & LIMITED ? 1000 : -1};
+				.reconnect = how & LIMITED ? 1000 : -1,
+				.connections = few / 8 % 8 / 2};
 	o.done = false;
-	server_begin();
+	server_begin(few % 8, few & 0x80);
 	server_offers(&offer, greeting, 0);
 	beside_server(open_it, NULL, &o.done);
 	if (o.rc)
@@ -485,6 +494,67 @@ static uint8_t *put_answer(uint8_t *p, uint8_t which, uint8_t how)
 	return put(p, STEP_TURNS_TOO, 1);
 }
 
+/* Reads enough to need several connections, beside what was written and what was flushed. */
+static uint8_t *put_reads(uint8_t *p)
+{
+	p = put(p, STEP_TURNS_TOO, 7);
+	for (uint8_t k = 0; k < 5; k++)
+		p = put_request(p, 1, 0, (uint8_t)(8 * k), 7);
+	return p;
+}
+
+/* Of several connections, something happens to one; then more. */
+static uint8_t *put_trouble(uint8_t *p, unsigned which, uint8_t i)
+{
+	switch (which) {
+	case 0:
+		return put(p, STEP_DROP, (uint8_t)(1 + i));
+	case 1:
+		return put(p, STEP_DROP, 0);
+	case 2: /* further ones lead elsewhere */
+		p = put(put(p, STEP_OFFER, 0), 3 * i, 0);
+		return put(p, STEP_DROP, 1);
+	case 3:
+		return put_answer(p, 3, 0xff);
+	case 4:
+		return put(p, STEP_REPEAT, (uint8_t)(0x80 + 37 * i));
+	case 5: /* cut in the greeting */
+		p = put(put(p, STEP_OFFER, 0x86), 0, (uint8_t)(40 * i));
+		return put(p, STEP_DROP, 1);
+	case 6: /* in the middle of an answer */
+		p = put(p, STEP_ANSWER, (uint8_t)(2 + i));
+		*p++ = 4;
+		return put(put(p, STEP_TURNS, 200), STEP_DROP, (uint8_t)(1 + i));
+	default:
+		return put(p, STEP_CRASH, (uint8_t)(1 + i));
+	}
+}
+
+/* An eighth of a seed's `few' says how many connections are asked for, twice. */
+static size_t seed_multi(unsigned n, uint8_t *p)
+{
+	static const uint8_t few[] = {0, 3 * 16, 3, 0x80 | 2, 5 * 16 | 2, 1 * 16};
+	const uint8_t *start = p;
+
+	if (n >= 8 * 6)
+		return 0;
+	*p++ = MULTI | (n / 8 % 2 ? STRUCTURED : 0) | (n / 8 == 5 ? WILD : 0);
+	*p++ = 0xff;
+	*p++ = 255;
+	*p++ = few[n / 8];
+	for (uint8_t i = 0; i < 3; i++) {
+		for (uint8_t k = 0; k < 4; k++)
+			p = put_answer(put_request(p, 0, k == 3, (uint8_t)(k * 8), 7), 0, 0);
+		p = put_answer(put_request(p, 3, 0, 0, 0), 0, 0);
+		p = put_answer(put_request(p, 0, 0, (uint8_t)(16 * i), 3), 0, 0);
+		p = put_trouble(put_reads(p), n % 8, i);
+		p = put(p, STEP_TURNS_TOO, 7);
+		for (uint8_t k = 0; k < 8; k++)
+			p = put_answer(p, (uint8_t)(7 * k), k & 7);
+	}
+	return (size_t)(p - start);
+}
+
 /* Writes, some of which are answered, and a flush under way; then something happens; then more. */
 size_t fuzz_seed(unsigned n, uint8_t *p)
 {
@@ -493,7 +563,7 @@ size_t fuzz_seed(unsigned n, uint8_t *p)
 	const uint8_t *start = p;
 
 	if (n >= 7 * 7)
-		return 0;
+		return seed_multi(n - 7 * 7, p);
 	*p++ = heads[n % 7];
 	*p++ = n / 7 % 2 ? 0xff : 0;
 	if (!(heads[n % 7] & (OLDSTYLE | NO_GO)))

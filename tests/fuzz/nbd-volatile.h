@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * An NBD server for nbd-again.c's target: it listens at a socket, has one connection at a time, and
- * a disk with a volatile cache, which it loses in part when it crashes.  It never says that it has
- * done what it has not.  Checked of its client: operations, flags and ranges are those of the
- * export that this connection was offered, and cookies are unique.
+ * An NBD server for nbd-again.c's target: it listens at a socket, and has a disk with a volatile
+ * cache, which it loses in part when it crashes.  It never says that it has done what it has not.
+ * To a connection it shows what was written through another one when that is durable, and not
+ * before.  Checked of its client: operations, flags and ranges are those of the export that this
+ * connection was offered, cookies are unique, and what is no read comes through one connection.
  */
 #ifndef TESTS_FUZZ_NBD_VOLATILE_H
 #define TESTS_FUZZ_NBD_VOLATILE_H
@@ -26,16 +27,20 @@ extern uint64_t safe[SECTORS]; /* the number of the write that is durable; 0: ze
 enum { GREET_OLDSTYLE = 1, GREET_NO_GO = 2, GREET_STRUCTURED = 4, GREET_NO_SIZES = 8 };
 
 void server_start(const char *path);
-void server_begin(void); /* a new disk, of zeroes; it listens */
+/* A new disk, of zeroes; it listens.  most: connections that it has at once, 0: any number; to more
+ * it says nothing if it is silent, or hangs up. */
+void server_begin(unsigned most, bool silent);
 void server_end(void);
 
-/* From the next connection on.  cut: bytes of it after which the server closes it; 0: none. */
+/* From the next connection on.  cut: bytes of that one after which the server closes it; 0: none.
+ */
 void server_offers(const struct nbdc_offer *x, unsigned how, unsigned cut);
 void server_listens(bool yes); /* anew, or not at all */
 
-/* Lets a client in, hears it, and sends so much of what it has to say. */
-void server_turn(size_t most);
-void server_drop(void);
+/* Hears its clients, lets others in, and sends each so much of what it has to say. */
+void server_turn(size_t upto);
+void server_drop(unsigned i); /* the i-th connection */
+void server_drop_all(void);
 /* What is volatile and has its bit in `lost' is. */
 void server_crash(uint64_t lost);
 
@@ -44,10 +49,10 @@ unsigned server_asked(void); /* commands that it has, and has not answered */
 void server_do(unsigned i);
 /* It is answered; how: of a read, whether in chunks, and which.  An error: it is not done. */
 void server_answer(unsigned i, uint32_t error, unsigned how);
-/* A command's answer of an earlier connection, or one that was given already; false: there is
- * none. */
+/* A command's answer of an earlier connection, or one that was given already; or one that belongs
+ * to another connection, with other data.  False: there is none. */
 bool server_repeats(unsigned i);
-void server_says(const void *p, size_t n);
-bool server_talks(void); /* a connection has its greeting behind it */
+bool server_answers_elsewhere(unsigned i);
+void server_says(unsigned i, const void *p, size_t n); /* through the i-th connection */
 
 #endif
