@@ -7,6 +7,7 @@ EXTRA_DIST += \
 	tests/xen/packages \
 	tests/xen/env \
 	tests/xen/build \
+	tests/xen/ceph \
 	tests/xen/package \
 	tests/xen/run \
 	tests/xen/demo \
@@ -45,6 +46,7 @@ EXTRA_DIST += \
 	tests/xen/cases/powercut.sh \
 	tests/xen/cases/qcow.sh \
 	tests/xen/cases/queues.sh \
+	tests/xen/cases/rbd.sh \
 	tests/xen/cases/stats.sh \
 	tests/xen/cases/toolstacks.sh \
 	tests/xen/cases/vhd.sh \
