@@ -4,6 +4,7 @@
 # export has died and after the disk's tapdisk has; and what cannot get better is not tried again.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 [ "$(id -u)" = 0 ] || skip "a systemd of its own is root's"
+! grep -q "^#define TD_SANITIZED" "$top_builddir/config.h" || skip "sanitizers need what the service may not do"
 [ -x /lib/systemd/systemd ] || skip "no systemd"
 for tool in unshare nbdinfo nbdcopy ip; do
 	command -v $tool >/dev/null || skip "no $tool"
