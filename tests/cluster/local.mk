@@ -15,6 +15,7 @@ EXTRA_DIST += \
 	tests/cluster/lab.py \
 	tests/cluster/looks.py \
 	tests/cluster/member-lib \
+	tests/cluster/migrate.py \
 	tests/cluster/nbd-device.c \
 	tests/cluster/node-init \
 	tests/cluster/packages \
