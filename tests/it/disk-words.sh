@@ -89,6 +89,16 @@ guest "$(disk "$WORK/d [1] # x.img" "name='tap' type='raw' cache='none'")" "$(di
 expect 0 hook start begin
 opens "d [1] # x.img" none
 opens c.img none
+# what xl's target may say, libvirt's source may say too, and hands it on as it is
+guest "$(disk "cache=none:aio:sector-size=512:$WORK/link.img" "name='tap' type='vhd' cache='none'")" "$(disk "qcow2:$WORK/c.img" "name='tap' type='raw' cache='directsync'")"
+expect 0 hook start begin
+is "the files in such sources" "$(grep -h '^\[' run/*)" "[$WORK/a.img]
+[$WORK/c.img]"
+opens a.img none
+opens c.img directsync
+guest "$(disk "cache=none:$WORK/a.img" "name='tap' type='raw' cache='default'")" "$(disk "$WORK/c.img" "name='tap' type='qcow2'")"
+expect 0 hook start begin
+is "nothing to say" "$(entries run)" ""
 # what cannot be: stderr and a failure, which virsh shows
 guest "$(disk "$WORK/a.img" "name='tap' type='raw' cache='fast'")"
 expect 1 hook prepare begin
@@ -99,6 +109,20 @@ has "shared and cached" "$ERR" "<shareable/> needs cache='none'"
 guest "<disk type='network' device='disk'><driver name='tap' cache='none'/><source protocol='rbd' name='p/i'/><target dev='xvda'/></disk>"
 expect 1 hook prepare begin
 has "no file" "$ERR" "no file or block device of this host"
+for source in "nbd:$WORK/a.sock" "nbd://host/a" "rbd:p/i" "cache=none" "$WORK/new
+line"; do
+	guest "$(disk "$(sed ':a; N; s/\n/\&#10;/; ta' <<<"$source
+" | sed 's/&#10;$//')" "name='tap' cache='none'")"
+	expect 1 hook prepare begin
+	has "source $source" "$ERR" "no file or block device of this host"
+done
+guest "$(disk "cache=none:$WORK/a.img" "name='tap' type='raw' cache='writeback'")"
+expect 1 hook prepare begin
+has "two modes" "$ERR" "cache='writeback' of its driver, and cache=none in its source"
+# libvirt gives it to QEMU, and says nothing of the mode
+guest "$(disk "$WORK/c.img" "name='tap' type='qcow2' cache='none'")"
+expect 1 hook prepare begin
+has "QEMU's" "$ERR" "write type='raw' and <source file='qcow2:/PATH'/>"
 echo "<domain>" >guest.xml
 expect 1 hook prepare begin
 has "no XML" "$ERR" "cannot be read"
