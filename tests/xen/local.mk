@@ -37,6 +37,7 @@ EXTRA_DIST += \
 	tests/xen/cases/hotplug.sh \
 	tests/xen/cases/hvm.sh \
 	tests/xen/cases/intruder.sh \
+	tests/xen/cases/libvirt.sh \
 	tests/xen/cases/load.sh \
 	tests/xen/cases/media.sh \
 	tests/xen/cases/mirror.sh \
