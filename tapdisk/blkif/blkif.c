@@ -30,7 +30,7 @@
 /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
 #define ROUNDS_MAX 32
 /* requests of a long batch that are sent to the disk while the next are looked at */
-#define AHEAD       16
+#define AHEAD       4
 #define STORM       64 /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_TICK   1.0   /* s between looks at what memory is not needed any more */
