@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRI
 
 #define WAIT_FOR_THE_DEAD 10 /* s */
 #define COMMITS           "is committing another image into it"
+#define ELSEWHERE         "another host"
 
 static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 {
@@ -150,6 +152,27 @@ static bool is_over(const struct timespec *start)
 	return false;
 }
 
+/* Where a lock is held by all hosts' leave, and not by this one's alone (linux/magic.h, and the
+ * kernel's own file of each file system): which host has it is not told. */
+static bool locks_are_of_all_hosts(int fd)
+{
+	static const uint32_t magics[] = {
+		0x6969,     /* NFS */
+		0xfe534d42, /* SMB */
+		0x01161970, /* GFS2 */
+		0x7461636f, /* OCFS2 */
+		0x00c36400, /* CephFS */
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return false;
+	for (size_t i = 0; i < sizeof magics / sizeof *magics; i++)
+		if ((uint32_t)fs.f_type == magics[i])
+			return true;
+	return false;
+}
+
 /* Who commits an image into this one has more to say than that it has it open. */
 static void add_claim(int fd, char *who, size_t len)
 {
@@ -171,6 +194,10 @@ int td_file_lock(int fd, unsigned flags, const struct timespec *start, char *who
 		find_holder(fd, who, len);
 		if (!who[0] && !is_over(start))
 			continue;
+		if (!who[0] && locks_are_of_all_hosts(fd))
+			snprintf(who, len,
+				 " by a process that this host does not show, most likely "
+				 "of " ELSEWHERE);
 		add_claim(fd, who, len);
 		return -EAGAIN;
 	}
@@ -220,6 +247,10 @@ static const char *way_out(const char *who)
 	if (strstr(who, "qemu"))
 		return "end that QEMU, or give it the disk through a tapdisk, whose NBD socket it "
 		       "opens (for an HVM guest of xl: script=block-tap)";
+	if (strstr(who, ELSEWHERE))
+		return "close it there (`tap-ctl list' and `tap-ctl audit' on each host that has "
+		       "this file system); if that host has died, wait until its locks are given "
+		       "up";
 	return "end that first";
 }
 

@@ -180,7 +180,7 @@ tests_unit_test_file_SOURCES = \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
 tests_unit_test_file_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_file_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=__open_2,--wrap=stat
+tests_unit_test_file_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=__open_2,--wrap=stat,--wrap=fstatfs
 TEST_VBD = \
 	tests/support/test-vbd.h \
 	tests/support/fault-io.c \

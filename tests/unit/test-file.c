@@ -7,9 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/io/file.h"
@@ -154,6 +157,7 @@ int __real_stat(const char *name, struct stat *s);
 int __wrap_open(const char *name, int how, ...);
 int __wrap___open_2(const char *name, int how);
 int __wrap_stat(const char *name, struct stat *s);
+int __wrap_fstatfs(int fd, struct statfs *fs);
 
 int __wrap_open(const char *name, int how, ...)
 {
@@ -184,6 +188,19 @@ int __wrap_stat(const char *name, struct stat *s)
 		s->st_mode = S_IFBLK | 0660;
 		s->st_rdev = makedev(fake_major, 5);
 	}
+	return rc;
+}
+
+static long fs_type; /* 0: what it is */
+
+int __real_fstatfs(int fd, struct statfs *fs);
+
+int __wrap_fstatfs(int fd, struct statfs *fs)
+{
+	int rc = __real_fstatfs(fd, fs);
+
+	if (fs_type)
+		fs->f_type = fs_type;
 	return rc;
 }
 
@@ -338,6 +355,62 @@ START_TEST(a_second_writer_is_told_who_the_first_is)
 }
 END_TEST
 
+/* By a description that no process of this host has: it is under way in a socket. */
+static int held_by_nobody(int sv[2])
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct iovec one = {"", 1};
+	struct msghdr msg = {.msg_iov = &one,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof control};
+	struct timespec now;
+	char who[128] = "";
+	int fd = open(image, O_RDWR | O_CLOEXEC);
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	ck_assert_int_eq(td_file_lock(fd, 0, &now, who, sizeof who), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	control.align = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.align), &fd, sizeof fd);
+	ck_assert_int_eq(sendmsg(sv[0], &msg, 0), 1);
+	close(fd);
+	return open(image, O_RDWR | O_CLOEXEC);
+}
+
+START_TEST(a_writer_of_another_host_is_told_as_one)
+{
+	static const struct {
+		long type;
+		bool says;
+	} all[] = {{0x6969, true},     {0xfe534d42, true}, {0x01161970, true},
+		   {0x7461636f, true}, {0x00c36400, true}, {0xef53, false}};
+	struct timespec past = {0};
+	int sv[2], fd;
+
+	begin();
+	fd = held_by_nobody(sv);
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		char who[128] = "";
+
+		fs_type = all[i].type;
+		ck_assert_int_eq(td_file_lock(fd, 0, &past, who, sizeof who), -EAGAIN);
+		ck_assert_int_eq(strstr(who, "most likely of another host") != NULL, all[i].says);
+		err = (struct td_err){0};
+		td_file_busy(who, image, 0, &err);
+		ck_assert_int_eq(strstr(err.text, "on each host that has") != NULL, all[i].says);
+	}
+	fs_type = 0;
+	close(sv[0]);
+	close(sv[1]);
+	close(fd);
+	end();
+}
+END_TEST
+
 /* LC7 of tapdisk/commit.h: who has it as a parent keeps it, and nobody new comes, except the owner.
  */
 START_TEST(a_parent_that_is_claimed_gets_no_new_readers)
@@ -485,6 +558,7 @@ int main(void)
 	SUITE_ADD(s, a_file_says_what_it_is);
 	SUITE_ADD(s, a_file_can_be_read_and_written_on_a_fiber);
 	SUITE_ADD(s, a_second_writer_is_told_who_the_first_is);
+	SUITE_ADD(s, a_writer_of_another_host_is_told_as_one);
 	SUITE_ADD(s, a_parent_that_is_claimed_gets_no_new_readers);
 	SUITE_ADD(s, a_parent_is_shared_by_readers_and_kept_from_writers);
 	SUITE_ADD(s, shared_goes_with_shared_and_not_with_a_sole_writer);
