@@ -101,7 +101,7 @@ told()
 	tap_ctl pause -p "$PID1" -m "$MINOR1" && tap_ctl unpause -p "$PID1" -m "$MINOR1" &&
 		grep -q "tapdisk\[$PID1\]: [0-9]* log lines\? w[aeres]* lost here: the log daemon did not take" "$WORK/logged"
 }
-until_true 10 told
+until_true 60 told
 guest 1/51712 state=6
-until_true 10 grep -q "tapback\[$TAPBACK\]: [0-9]* log lines\? w[aeres]* lost here" "$WORK/logged"
+until_true 60 grep -q "tapback\[$TAPBACK\]: [0-9]* log lines\? w[aeres]* lost here" "$WORK/logged"
 touch "$WORK/end"
