@@ -26,8 +26,7 @@ struct vbd_options {
 	bool no_polling;      /* rings that do not say themselves are not polled (the host's) */
 	int reconnect_limit;  /* s that an NBD server may be away while requests wait for it; 0:
 				 without end; -1: none, requests fail at once */
-	unsigned connections; /* to an NBD server whose URI does not say how many; 0: as many as
-				 the client finds right */
+	unsigned connections; /* to an NBD server whose URI does not say how many; 0: one */
 	size_t ring_memory;   /* bytes, of all rings of the process; 0: as is built in */
 	const char *io;       /* the I/O engine, of the host's choice; NULL: the one that suits */
 	char name[TD_NAME_MAX]; /* whose disk it is, in its maker's words; "": it has none */
