@@ -66,8 +66,9 @@ void nbdc_more_end(struct nbdc_conn *c, const char *why);
 
 /* --- nbd-spread.c --- */
 
-/* Powers of 2, in bytes; tests have smaller ones: a chunk of the disk, which is one to the table;
- * what must be under way on a connection for the next one to be worth its system calls. */
+/* Exponents of 2 (16: 64 KiB); tests have smaller ones.  Of a chunk of the disk, which is one to
+ * the table; of the bytes under way on a connection from which the next one is worth its system
+ * calls. */
 extern unsigned nbdc_spread_chunk, nbdc_spread_busy;
 
 int nbdc_spread_open(struct nbdc_more *m); /* 0 or -ENOMEM */
