@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Every script of ours passes shellcheck, and none under `set -e' or pipefail ends without a word: a trap names file, line and command.
+# No two scripts that one shell sources define the same function.
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 cd "$top_srcdir" || exit 99
 
@@ -50,6 +51,17 @@ if ! false; then echo "reached"; fi
 E2
 expect 0 bash "$WORK/tested"
 is "of what is tested it says nothing" "$OUT$ERR" reached
+
+# --- one shell ------------------------------------------------------------------------------------------------------------------
+# The lab's dom0 sources all of its cases: a function that two of them define is the last one's in both.
+twice() { # twice FILE...
+	awk '/^[A-Za-z_][A-Za-z_0-9]*\(\)/ { sub(/\(.*/, "", $1); where[$1] = where[$1] " " FILENAME; n[$1]++ }
+		END { for (f in n) if (n[f] > 1) print f " is defined in" where[f] }' "$@" | sort
+}
+printf 'refused() { # WHAT\n\ttrue\n}\n' >"$WORK/a"
+printf 'other() { true; }\nrefused() { # WHAT TEXT\n\ttrue\n}\n' >"$WORK/b"
+is "a function of two files" "$(twice "$WORK/a" "$WORK/b")" "refused is defined in $WORK/a $WORK/b"
+is "what two of the lab's cases define" "$(twice tests/xen/dom0/lib.sh tests/xen/dom0/main tests/xen/cases/*.sh)" ""
 
 # --- shellcheck ----------------------------------------------------------------------------------------------------------------
 command -v shellcheck >/dev/null || skip "shellcheck is not installed"

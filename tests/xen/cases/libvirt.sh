@@ -124,8 +124,8 @@ case_libvirt_modes() {
 	virt undefine lv >/dev/null || die "virsh undefine failed"
 }
 
-# refused WHAT TEXT: virsh says why, and nothing of the guest is there.
-refused() {
+# virt_refused WHAT TEXT: virsh says why, and nothing of the guest is there.
+virt_refused() {
 	local up=1
 	! virt start lv >/tmp/virt.out 2>&1 || up=
 	[ -n "$up" ] || { virt destroy lv >/dev/null; die "$1: the guest starts"; }
@@ -143,14 +143,14 @@ case_libvirt_refused() {
 	sed 's/^/# | /' /tmp/virt.out
 	grep -q "Invalid value for attribute 'cache' in element 'driver': 'fast'" /tmp/virt.out || die "virsh does not say what is wrong with cache='fast'"
 	virt_define "$(virt_disk xvda $a "type='raw' cache='writeback'" "<shareable/>")" || { sed 's/^/# | /' /tmp/virt.out; die "virsh define failed"; }
-	refused "shared and cached" "disk xvda: <shareable/> needs cache='none'"
+	virt_refused "shared and cached" "disk xvda: <shareable/> needs cache='none'"
 	virt_define "$(virt_disk xvda $a "type='qcow2' cache='none'")" || die "virsh define failed"
-	refused "a qcow2 for QEMU" "write type='raw' and <source file='qcow2:/PATH'/>"
+	virt_refused "a qcow2 for QEMU" "write type='raw' and <source file='qcow2:/PATH'/>"
 	virt_define "$(virt_disk xvda cache=directsync:$a "type='raw' cache='none'")" || die "virsh define failed"
-	refused "two modes" "cache='none' of its driver, and cache=directsync in its source"
+	virt_refused "two modes" "cache='none' of its driver, and cache=directsync in its source"
 	# what libxl refuses after the hook has written its file: virsh does not show why, libxl's log does
 	virt_define "$(virt_disk xvda /data/lv-missing.img "type='raw' cache='none'")" || die "virsh define failed"
-	refused "no image" "libxenlight failed to create new domain"
+	virt_refused "no image" "libxenlight failed to create new domain"
 	grep -q "cannot open /data/lv-missing.img: No such file" /var/log/libvirt/libxl/libxl-driver.log || die "libxl's log does not say why"
 	# without the hook's help, by the words of xl's target
 	virt_define "$(virt_disk xvda cache=directsync:$a "type='raw'")" || die "virsh define failed"
