@@ -25,6 +25,7 @@ struct relay {
 	int plain;
 	struct way up, down; /* to the peer, from it */
 	bool hung;           /* plain is closed on both sides */
+	time_t until;        /* s of the monotonic clock: how long a hung one goes on */
 	bool deaf;           /* the peer is not to be reached any more */
 	bool cut;            /* the wire is closed both ways: no call on it blocks */
 	bool told;           /* TL7: plain has heard that nothing more comes */
@@ -82,14 +83,32 @@ static bool eat(struct relay *r)
 	return true;
 }
 
+static time_t clock_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec;
+}
+
+/* What is left has LINGER from here on, however long the relay has waited for it. */
+static void hang_up(struct relay *r)
+{
+	if (!r->hung)
+		r->until = clock_s() + LINGER;
+	r->hung = true;
+}
+
 static bool fill_up(struct relay *r)
 {
 	ssize_t n = recv(r->plain, r->up.buf, BUFFER, MSG_DONTWAIT);
 
 	if (n < 0) {
 		r->plain_in = errno == EAGAIN;
-		if (errno != EAGAIN && errno != EINTR)
-			r->up.ended = r->hung = true;
+		if (errno != EAGAIN && errno != EINTR) {
+			r->up.ended = true;
+			hang_up(r);
+		}
 		return false;
 	}
 	r->up.at = 0;
@@ -181,7 +200,7 @@ static bool is_finished(const struct relay *r)
 }
 
 /* Until something is ready that was not.  False: too long. */
-static bool wait_for_more(struct relay *r, time_t until)
+static bool wait_for_more(struct relay *r)
 {
 	/* whoever has hung up would be told of over and over */
 	struct pollfd p[2] = {
@@ -190,15 +209,13 @@ static bool wait_for_more(struct relay *r, time_t until)
 		{.fd = r->deaf || r->cut ? -1 : r->t->wire,
 		 .events = (short)((r->wire_in ? POLLIN : 0) | (r->wire_out ? POLLOUT : 0))}};
 	int n = poll(p, 2, r->hung ? 1000 : -1);
-	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (r->hung && now.tv_sec > until)
+	if (r->hung && clock_s() > r->until)
 		return false;
 	if (n < 0)
 		return errno == EINTR;
 	if (p[0].revents & (POLLHUP | POLLERR))
-		r->hung = true;
+		hang_up(r);
 	if (p[0].revents & ~POLLOUT)
 		r->plain_in = false;
 	if (p[0].revents & ~POLLIN)
@@ -216,14 +233,10 @@ static bool wait_for_more(struct relay *r, time_t until)
 
 static void run_relay(struct relay *r)
 {
-	struct timespec since = {0};
-
 	while (!is_finished(r)) {
 		bool up = step_up(r), down = step_down(r);
 
-		if (!r->hung)
-			clock_gettime(CLOCK_MONOTONIC, &since);
-		if (!up && !down && !is_finished(r) && !wait_for_more(r, since.tv_sec + LINGER))
+		if (!up && !down && !is_finished(r) && !wait_for_more(r))
 			break;
 	}
 }
