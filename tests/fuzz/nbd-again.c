@@ -282,6 +282,14 @@ static void answer(uint8_t which, uint8_t how)
 		turn(SIZE_MAX);
 }
 
+static bool client_waits(uint64_t cookie)
+{
+	for (int i = 0; i < NBD_CMDS + NBD_OWN; i++)
+		if (leaf && client()->cmds[i].cookie == cookie)
+			return true;
+	return false;
+}
+
 static void say_raw(unsigned through, struct fuzz_in *in)
 {
 	uint8_t b[256];
@@ -325,7 +333,12 @@ static void step(struct fuzz_in *in)
 		break;
 	case STEP_REPEAT:
 		server_turn(0);
-		errors |= (a & 0x80 && server_answers_elsewhere(a)) || server_repeats(a);
+		if (a & 0x80 && server_answers_elsewhere(a)) {
+			errors = true;
+			turn(SIZE_MAX); /* before the command can come to that connection */
+		} else {
+			errors |= server_repeats(a, client_waits);
+		}
 		break;
 	case STEP_RAW:
 		say_raw(a, in);

@@ -535,11 +535,13 @@ void server_answer(unsigned i, uint32_t error, unsigned which)
 		say_data(l, c.off / 512, c.len / 512);
 }
 
-bool server_repeats(unsigned i)
+bool server_repeats(unsigned i, bool (*waits)(uint64_t cookie))
 {
 	uint64_t cookie = npast ? past[i % (npast < PAST ? npast : PAST)] : 0;
 	struct link *l = link_at(i / PAST);
 
+	if (waits(cookie))
+		return false;
 	for (const struct link *o = links; o < links + LINKS; o++)
 		for (unsigned k = 0; o->fd >= 0 && k < o->nasked; k++)
 			if (o->asked[k].cookie == cookie)

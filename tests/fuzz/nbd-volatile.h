@@ -49,9 +49,11 @@ unsigned server_asked(void); /* commands that it has, and has not answered */
 void server_do(unsigned i);
 /* It is answered; how: of a read, whether in chunks, and which.  An error: it is not done. */
 void server_answer(unsigned i, uint32_t error, unsigned how);
-/* A command's answer of an earlier connection, or one that was given already; or one that belongs
- * to another connection, with other data.  False: there is none. */
-bool server_repeats(unsigned i);
+/* A command's answer of an earlier connection, or one that was given already; but none that the
+ * client waits for and may send again, as it could not tell a lie from an answer then.  False:
+ * there is none. */
+bool server_repeats(unsigned i, bool (*waits)(uint64_t cookie));
+/* An answer that belongs to another connection, with other data. */
 bool server_answers_elsewhere(unsigned i);
 void server_says(unsigned i, const void *p, size_t n); /* through the i-th connection */
 
