@@ -37,16 +37,18 @@ aim() { line aim "$name" "$@"; }         # VARIANT RATIO ROWS [OF]
 value() { line v "$name" "$@"; }         # WHAT VALUE
 wanted() { [[ "$name: $1" =~ $ROWS ]]; } # ROW
 
-# Each command once a round, in changing order; it prints "RATE P50 P99 CPU", with `-' for what it does not know.
+# Each command once a round; it prints "RATE P50 P99 CPU", with `-' for what it does not know.
 row() # ROW VARIANT=COMMAND...
 {
-	local row=$1 i j v rate p50 p99 cpu
+	local row=$1 i j v order rate p50 p99 cpu
 
 	shift
 	wanted "$row" || return 0
 	for ((i = 1; i <= ROUNDS; i++)); do
-		for ((j = 0; j < $#; j++)); do
-			v=${*:(i - 1 + j) % $# + 1:1}
+		# by chance, so that none has the same one before it each time, whose traces in caches count
+		mapfile -t order < <(shuf -i "1-$#")
+		for j in "${order[@]}"; do
+			v=${!j}
 			say "$name: $row, round $i of $ROUNDS: ${v%%=*}"
 			# not in a subshell, as the command starts what `finish' must know
 			${v#*=} >"$work/line"
