@@ -32,9 +32,9 @@
  *     or has it as a parent in a file beside, stops the job before it begins.  From then until P is
  *     a parent as before nobody else can open it: P is claimed (TD_FILE_CLAIM), and who reads it
  *     is looked for once more under the claim, before the first write.  Another host's readers are
- *     seen, and it sees the claim, where the file system takes locks to its server (NFS); on a
- *     block device that hosts share (LVM) neither does, and who asks for the commit answers for
- *     it.
+ *     seen, and it sees the claim, where the file system carries fcntl locks (NFS, GFS2); on OCFS2
+ *     with o2cb, and on a block device that hosts share (LVM), neither does, and who asks for the
+ *     commit answers for it.
  * LC8 The copy gives way.  Where guests have asked for something meanwhile, it goes in small pieces
  *     with pauses, in which they have the stores alone: 19 times as long as the piece took, but not
  *     so long that it is slower than 8 MiB a second, or than the job's rate; and at least as long

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -21,12 +22,26 @@
  * QEMU that writes and a parent of ours keep off each other, and its readers do not mind.  Who
  * writes what a parent's children do read (TD_FILE_CLAIM) holds that byte too: who has it as a
  * parent keeps it, and nobody else comes to have it, be it another tapdisk or a QEMU.
+ *
+ * OCFS2 with o2cb, its own cluster stack, keeps OFD locks on their host and carries flock(2) to all
+ * hosts.  So a file there has a flock as well: LOCK_EX for the one writer, LOCK_SH for those that
+ * may be several.  On this host it refuses nobody whom the OFD locks admit.
+ *
+ * Each open has a description of its own, and locks it once: no flock is ever converted, which is
+ * not atomic.  A leaf that becomes a parent is closed, and opened anew.
+ *
+ * LOCK_SH is also the lock of a writer beneath (TD_FILE_BENEATH): its own chain has the parent open
+ * beside it when it begins and when it ends, so that LOCK_EX would refuse the chain itself.  It
+ * keeps off another host's writer of that image, but neither a second writer beneath nor a new
+ * reader: on o2cb a claim (TD_FILE_CLAIM) does not cross hosts, and who asks for a commit answers
+ * for the other hosts (LC7 of tapdisk/commit.h).  A QEMU of another host takes no flock.
  */
 enum { READERS_FROM = 0, READERS_LEN = 100, QEMU_WRITES = 101, QEMU_UNSHARES_WRITE = 201 };
 
 #define WAIT_FOR_THE_DEAD 10 /* s */
 #define COMMITS           "is committing another image into it"
 #define ELSEWHERE         "another host"
+#define OCFS2             0x7461636f /* statfs(2)'s f_type */
 
 static int ofd(int fd, int cmd, short type, off_t from, off_t len)
 {
@@ -59,7 +74,35 @@ static bool is_claimed(int fd)
 	       fl.l_start == QEMU_WRITES;
 }
 
-static int lock_file(int fd, unsigned flags)
+static uint32_t fs_type(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) < 0 ? 0 : (uint32_t)fs.f_type;
+}
+
+/* Without LOCK_NB it would wait for the other host to close the file; with it, for the answer of
+ * the host that keeps the lock. */
+static int lock_all_hosts(int fd, const char *path, unsigned flags)
+{
+	const unsigned several = TD_FILE_RDONLY | TD_FILE_PARENT | TD_FILE_SHARED | TD_FILE_BENEATH;
+	int rc;
+
+	if (flags & TD_FILE_LOOK || fs_type(fd) != OCFS2)
+		return 0;
+	do
+		rc = flock(fd, (flags & several ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0 ? -errno : 0;
+	while (rc == -EINTR);
+	if (rc != -ENOLCK && rc != -EOPNOTSUPP && rc != -ENOSYS && rc != -EINVAL)
+		return rc;
+	td_log(LOG_WARNING,
+	       "%s: its OCFS2 gives no lock that other hosts see (flock: %s), so that they are not "
+	       "kept off it",
+	       path, strerror(-rc));
+	return 0;
+}
+
+static int lock_this_host(int fd, unsigned flags)
 {
 	int rc;
 
@@ -75,6 +118,18 @@ static int lock_file(int fd, unsigned flags)
 	rc = ofd(fd, F_OFD_SETLK, F_RDLCK, QEMU_UNSHARES_WRITE, 1);
 	return rc < 0 || (flags & TD_FILE_CLAIM) ? rc
 						 : ofd(fd, F_OFD_GETLK, F_WRLCK, QEMU_WRITES, 1);
+}
+
+/* All of it, or nothing: what is left of a lock that is refused would be found as its holder. */
+static int lock_file(int fd, const char *path, unsigned flags)
+{
+	int rc = lock_this_host(fd, flags);
+
+	if (!rc)
+		rc = lock_all_hosts(fd, path, flags);
+	if (rc < 0)
+		ofd(fd, F_OFD_SETLK, F_UNLCK, 0, 0);
+	return rc;
 }
 
 /* Does an open file of process `pid' hold a lock on the inode?  /proc/PID/fdinfo says so on a line
@@ -157,18 +212,15 @@ static bool is_over(const struct timespec *start)
 static bool locks_are_of_all_hosts(int fd)
 {
 	static const uint32_t magics[] = {
-		0x6969,     /* NFS */
-		0xfe534d42, /* SMB */
-		0x01161970, /* GFS2 */
-		0x7461636f, /* OCFS2 */
-		0x00c36400, /* CephFS */
+		0x6969,                 /* NFS */
+		0xfe534d42,             /* SMB */
+		0x01161970,             /* GFS2 */
+		OCFS2,      0x00c36400, /* CephFS */
 	};
-	struct statfs fs;
+	uint32_t type = fs_type(fd);
 
-	if (fstatfs(fd, &fs) < 0)
-		return false;
 	for (size_t i = 0; i < sizeof magics / sizeof *magics; i++)
-		if ((uint32_t)fs.f_type == magics[i])
+		if (type == magics[i])
 			return true;
 	return false;
 }
@@ -186,11 +238,12 @@ static void add_claim(int fd, char *who, size_t len)
 	snprintf(who + n, len - n, "%s", more);
 }
 
-int td_file_lock(int fd, unsigned flags, const struct timespec *start, char *who, size_t len)
+int td_file_lock(int fd, const char *path, unsigned flags, const struct timespec *start, char *who,
+		 size_t len)
 {
 	int rc;
 
-	while ((rc = lock_file(fd, flags)) == -EAGAIN || rc == -EACCES) {
+	while ((rc = lock_file(fd, path, flags)) == -EAGAIN || rc == -EACCES) {
 		find_holder(fd, who, len);
 		if (!who[0] && !is_over(start))
 			continue;

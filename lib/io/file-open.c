@@ -222,7 +222,7 @@ static int open_via(const char *via, const char *path, unsigned flags, int *out,
 			       path);
 	if (fd < 0)
 		return open_failed(errno, path, flags, err);
-	rc = td_file_lock(fd, flags, &start, who, sizeof who);
+	rc = td_file_lock(fd, path, flags, &start, who, sizeof who);
 	if (rc == -EAGAIN)
 		rc = td_file_busy(who, path, flags, err);
 	else if (rc < 0)

@@ -89,11 +89,12 @@ void td_align_end(struct td_iop *op);
  * a device that such a one has claimed.
  */
 struct timespec;
-int td_file_lock(int fd, unsigned flags, const struct timespec *start, char *who, size_t len);
+int td_file_lock(int fd, const char *path, unsigned flags, const struct timespec *start, char *who,
+		 size_t len);
 int td_file_open_wait(const char *path, int how, const struct timespec *start);
 int td_file_busy(const char *who, const char *path, unsigned flags, struct td_err *err);
 /* Beside fd, whose own locks do not count: does somebody read the file, or has it as a parent?  Of
- * another host too, where the file system takes locks to its server (NFS). */
+ * another host too, where the file system carries fcntl locks (NFS, GFS2; not OCFS2 on o2cb). */
 bool td_file_read_by_others(int fd);
 
 /*

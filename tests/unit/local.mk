@@ -42,6 +42,7 @@ UNIT_PARTS = \
 	tests/unit/test-io-real \
 	tests/unit/test-merge \
 	tests/unit/test-file \
+	tests/unit/test-file-hosts \
 	tests/unit/test-vbd \
 	tests/unit/test-vbd-pause \
 	tests/unit/test-vbd-commit \
@@ -181,6 +182,11 @@ tests_unit_test_file_SOURCES = \
 	tests/support/suite.h
 tests_unit_test_file_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_file_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=__open_2,--wrap=stat,--wrap=fstatfs
+tests_unit_test_file_hosts_SOURCES = \
+	tests/unit/test-file-hosts.c \
+	tests/support/suite.h
+tests_unit_test_file_hosts_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_file_hosts_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fstatfs,--wrap=flock,--wrap=td_log_to_daemon
 TEST_VBD = \
 	tests/support/test-vbd.h \
 	tests/support/fault-io.c \

@@ -372,7 +372,7 @@ static int held_by_nobody(int sv[2])
 	int fd = open(image, O_RDWR | O_CLOEXEC);
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	ck_assert_int_eq(td_file_lock(fd, 0, &now, who, sizeof who), 0);
+	ck_assert_int_eq(td_file_lock(fd, image, 0, &now, who, sizeof who), 0);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	control.align = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
 	memcpy(CMSG_DATA(&control.align), &fd, sizeof fd);
@@ -397,7 +397,7 @@ START_TEST(a_writer_of_another_host_is_told_as_one)
 		char who[128] = "";
 
 		fs_type = all[i].type;
-		ck_assert_int_eq(td_file_lock(fd, 0, &past, who, sizeof who), -EAGAIN);
+		ck_assert_int_eq(td_file_lock(fd, image, 0, &past, who, sizeof who), -EAGAIN);
 		ck_assert_int_eq(strstr(who, "most likely of another host") != NULL, all[i].says);
 		err = (struct td_err){0};
 		td_file_busy(who, image, 0, &err);
