@@ -225,6 +225,37 @@ static bool locks_are_of_all_hosts(int fd)
 	return false;
 }
 
+/* Does this host serve the file over NFS, and is the lock a client's?  It is then a thread of the
+ * kernel's that has it, which has no descriptors to be found by. */
+static bool is_served(int fd)
+{
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	char path[32], name[32] = "";
+	FILE *f = NULL;
+
+	if (fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK && fl.l_pid > 0) {
+		snprintf(path, sizeof path, "/proc/%d/comm", (int)fl.l_pid);
+		f = fopen(path, "re");
+	}
+	if (f) {
+		if (!fgets(name, sizeof name, f))
+			name[0] = 0;
+		fclose(f);
+	}
+	return !strcmp(name, "nfsd\n") || !strcmp(name, "lockd\n"); /* NFS 4; NFS 3 */
+}
+
+/* The lock is of no process here: whose may it be? */
+static void guess_holder(int fd, char *who, size_t len)
+{
+	if (is_served(fd))
+		snprintf(who, len,
+			 " by a client of this host's NFS server, most likely " ELSEWHERE);
+	else if (locks_are_of_all_hosts(fd))
+		snprintf(who, len,
+			 " by a process that this host does not show, most likely of " ELSEWHERE);
+}
+
 /* Who commits an image into this one has more to say than that it has it open. */
 static void add_claim(int fd, char *who, size_t len)
 {
@@ -247,10 +278,8 @@ int td_file_lock(int fd, const char *path, unsigned flags, const struct timespec
 		find_holder(fd, who, len);
 		if (!who[0] && !is_over(start))
 			continue;
-		if (!who[0] && locks_are_of_all_hosts(fd))
-			snprintf(who, len,
-				 " by a process that this host does not show, most likely "
-				 "of " ELSEWHERE);
+		if (!who[0])
+			guess_holder(fd, who, len);
 		add_claim(fd, who, len);
 		return -EAGAIN;
 	}

@@ -186,7 +186,7 @@ tests_unit_test_file_hosts_SOURCES = \
 	tests/unit/test-file-hosts.c \
 	tests/support/suite.h
 tests_unit_test_file_hosts_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_file_hosts_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fstatfs,--wrap=flock,--wrap=td_log_to_daemon
+tests_unit_test_file_hosts_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fstatfs,--wrap=flock,--wrap=fcntl,--wrap=fcntl64,--wrap=td_log_to_daemon
 TEST_VBD = \
 	tests/support/test-vbd.h \
 	tests/support/fault-io.c \

@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Images that another host has: the flock that one on OCFS2 has beside its OFD lock.  The file is
- * of whatever file system the test runs on, and fstatfs says what the case wants.  Another host is
- * a description that no process of this one has; on OCFS2 it holds a flock alone, as o2cb carries
- * no OFD lock.
+ * Images that another host has: the flock that one on OCFS2 has beside its OFD lock, and an NFS
+ * client's lock on its server.  The file is of whatever file system the test runs on, and fstatfs
+ * says what the case wants.  Another host is a description that no process of this one has; on
+ * OCFS2 it holds a flock alone, as o2cb carries no OFD lock.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,11 +32,17 @@ static long fs_type;
 static int flock_error, flock_times; /* so many calls fail with it; -1: all */
 static unsigned flock_calls;
 static char logged[1024];
+static pid_t lock_pid; /* whose each lock is; 0: the kernel's answer, which names nobody of an OFD
+			  lock */
 
 int __real_fstatfs(int fd, struct statfs *fs);
 int __wrap_fstatfs(int fd, struct statfs *fs);
 int __real_flock(int fd, int how);
 int __wrap_flock(int fd, int how);
+int __real_fcntl64(int fd, int cmd, ...);
+int __wrap_fcntl(int fd, int cmd, ...);
+/* what fcntl() is where files have 64 bits */
+int __wrap_fcntl64(int fd, int cmd, ...) __attribute__((alias("__wrap_fcntl")));
 void __wrap_td_log_to_daemon(int priority, const char *ident, const char *line);
 
 int __wrap_fstatfs(int fd, struct statfs *fs)
@@ -53,6 +63,21 @@ int __wrap_flock(int fd, int how)
 		flock_times--;
 	errno = flock_error;
 	return -1;
+}
+
+int __wrap_fcntl(int fd, int cmd, ...)
+{
+	va_list ap;
+	void *arg;
+	int rc;
+
+	va_start(ap, cmd);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	rc = __real_fcntl64(fd, cmd, arg);
+	if (cmd == F_OFD_GETLK && lock_pid)
+		((struct flock *)arg)->l_pid = lock_pid;
+	return rc;
 }
 
 void __wrap_td_log_to_daemon(int priority, const char *ident, const char *line)
@@ -274,6 +299,63 @@ START_TEST(who_has_it_on_this_host_is_named)
 }
 END_TEST
 
+/* A process with the name of a kernel thread. */
+static pid_t named(const char *name)
+{
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_NAME, name);
+		if (write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	return pid;
+}
+
+START_TEST(a_client_of_this_hosts_nfs_server_is_told_as_one)
+{
+	static const struct {
+		const char *name;
+		bool serves;
+	} all[] = {{"nfsd", true}, {"lockd", true}, {"nfsd-stat", false}};
+	char who[128];
+	int sv[2], fd;
+
+	begin(EXT4);
+	fd = again();
+	ck_assert_int_eq(lock(fd, 0, who), 0);
+	give_away(fd, sv);
+	fd = again();
+	for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
+		struct td_err err = {0};
+
+		lock_pid = named(all[i].name);
+		ck_assert_int_eq(lock(fd, TD_FILE_RDONLY, who), -EAGAIN);
+		ck_assert_int_eq(!!strstr(who, "this host's NFS server"), all[i].serves);
+		td_file_busy(who, image, TD_FILE_RDONLY, &err);
+		ck_assert_int_eq(!!strstr(err.text, "on each host that has"), all[i].serves);
+		kill(lock_pid, SIGKILL);
+		waitpid(lock_pid, NULL, 0);
+	}
+	ck_assert_int_eq(lock(fd, 0, who), -EAGAIN); /* by a process that has gone */
+	ck_assert_str_eq(who, "");
+	lock_pid = 0;
+	close(sv[0]);
+	close(sv[1]);
+	close(fd);
+	end();
+}
+END_TEST
+
 /* --- errors --- */
 
 START_TEST(without_the_other_hosts_locks_it_is_opened)
@@ -332,6 +414,7 @@ int main(void)
 	SUITE_ADD(s, a_reader_is_one_reader);
 	SUITE_ADD_LOOP(s, what_another_host_has_is_refused_in_its_name, 2 * ROWS);
 	SUITE_ADD(s, who_has_it_on_this_host_is_named);
+	SUITE_ADD(s, a_client_of_this_hosts_nfs_server_is_told_as_one);
 	SUITE_ADD(s, without_the_other_hosts_locks_it_is_opened);
 	SUITE_ADD(s, a_signal_interrupts_it_and_another_error_ends_it);
 	return suite_run(s);
