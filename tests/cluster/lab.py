@@ -194,10 +194,11 @@ def both(hosts, command):
 
 
 class Lab:
-    """Both hosts, DRBD connected, both Primary."""
+    """Both hosts, DRBD connected, both Primary; or without DRBD."""
 
-    def __init__(self, out, machine, member=str):
+    def __init__(self, out, machine, member=str, drbd=True):
         self.out, self.machine, self.member, self.switch = out, machine, member, Switch()
+        self.drbd = drbd
 
     def __enter__(self):
         self.tmp = tempfile.TemporaryDirectory(prefix="cluster.")
@@ -207,16 +208,20 @@ class Lab:
                 h.on()
             for h in self.hosts:
                 h.ready()
-            both(self.hosts, "drbd_config && drbd_make && drbd_up")
-            both(self.hosts, "until_true 600 drbd_is cs:Connected")
-            self.hosts[0].do("drbd_same")
-            for h in self.hosts:  # one after the other: DRBD refuses two that ask at once
-                h.do("drbdadm primary r0")
-            say("both hosts are up: " + self.hosts[0].do("grep cs: /proc/drbd"))
+            if self.drbd:
+                self.drbd_up()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def drbd_up(self):
+        both(self.hosts, "drbd_config && drbd_make && drbd_up")
+        both(self.hosts, "until_true 600 drbd_is cs:Connected")
+        self.hosts[0].do("drbd_same")
+        for h in self.hosts:  # one after the other: DRBD refuses two that ask at once
+            h.do("drbdadm primary r0")
+        say("both hosts are up: " + self.hosts[0].do("grep cs: /proc/drbd"))
 
     def __exit__(self, *why):
         for h in self.hosts:

@@ -17,6 +17,7 @@ EXTRA_DIST += \
 	tests/cluster/member-lib \
 	tests/cluster/migrate.py \
 	tests/cluster/nbd-device.c \
+	tests/cluster/nfs-lib \
 	tests/cluster/node-init \
 	tests/cluster/packages \
 	tests/cluster/ocfs2-lib \
