@@ -173,6 +173,13 @@ bool tc_audit_file(json_t *o, pid_t pid, const char *path, struct stat *st)
 
 /* --- what it stands on --- */
 
+/* Its options may keep locks on this host. */
+static bool other_hosts_mount(const char *type)
+{
+	return !strncmp(type, "nfs", 3) || !strcmp(type, "cifs") || !strcmp(type, "gfs2") ||
+	       !strcmp(type, "ocfs2");
+}
+
 void tc_audit_mount(json_t *o, dev_t dev)
 {
 	char line[4096], want[32], type[64], source[512], options[512];
@@ -186,7 +193,7 @@ void tc_audit_mount(json_t *o, dev_t dev)
 			continue;
 		json_object_set_new(o, "file_system", json_string(type));
 		json_object_set_new(o, "source", json_string(source));
-		if (!strncmp(type, "nfs", 3) || !strcmp(type, "cifs"))
+		if (other_hosts_mount(type))
 			json_object_set_new(o, "options", json_string(options));
 		break;
 	}

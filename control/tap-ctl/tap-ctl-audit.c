@@ -46,6 +46,18 @@ static bool may_be_cached(const json_t *report, const json_t *f)
 	return td_json_true(report, "read_caching") && !td_json_true(f, "writes");
 }
 
+/* nolock is NFS's, and GFS2's of a single host; localflocks GFS2's and OCFS2's. */
+static bool locks_stay_here(const char *options)
+{
+	static const char *const words[] = {"nolock", "local_lock=all", "local_lock=posix",
+					    "localflocks"};
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (strstr(options, words[i]))
+			return true;
+	return false;
+}
+
 static void judge_file(json_t *report, const json_t *f)
 {
 	bool direct = past_page_cache(report) && !may_be_cached(report, f);
@@ -62,9 +74,7 @@ static void judge_file(json_t *report, const json_t *f)
 		      "%s: %lld pages are in the page cache, which this tapdisk bypasses: another "
 		      "program has read or written the file",
 		      path, pages);
-	if (strstr(td_json_text(f, "options"), "nolock") ||
-	    strstr(td_json_text(f, "options"), "local_lock=all") ||
-	    strstr(td_json_text(f, "options"), "local_lock=posix"))
+	if (locks_stay_here(td_json_text(f, "options")))
 		found(report, false,
 		      "%s: its file system is mounted without locks between hosts: another host's "
 		      "writer is not refused",
