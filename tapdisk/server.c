@@ -19,7 +19,8 @@
 
 struct server server;
 
-#define LINGER 0.2 /* s from the last detach to the end, for its answer to be read */
+#define LINGER     0.2  /* s from the last detach to the end, for its answer to be read */
+#define LAST_LOOKS 1000 /* at disks that an operation works on, before the end; 10 ms each */
 
 static ev_timer end_timer, orphan_timer;
 static ev_io leash;
@@ -33,11 +34,18 @@ static void on_end(struct ev_loop *loop, ev_timer *w, int revents)
 		ev_break(loop, EVBREAK_ALL);
 }
 
-/* Closes what no guest uses and ends; a disk in use stays, since its guest could not go on without
- * it. */
-static void end_fiber(void *arg)
+static bool any_disk_is_busy(void)
 {
-	bool in_use = false;
+	td_list_each (l, &server.disks)
+		if (vbd_busy(td_entry(l, struct vbd, link)))
+			return true;
+	return false;
+}
+
+/* True: one is in use, or could not be closed. */
+static bool close_unused(bool *in_use)
+{
+	bool failed = false;
 
 	td_list_each_safe (l, tmp, &server.disks) {
 		struct vbd *v = td_entry(l, struct vbd, link);
@@ -48,18 +56,31 @@ static void end_fiber(void *arg)
 			       "minor %d: %u NBD clients use it: the signal is ignored until the "
 			       "disk is closed",
 			       v->minor, nbd_clients(v->nbd));
-			in_use = true;
+			*in_use = true;
 		} else if (vbd_ring(v)) {
 			td_log(LOG_WARNING,
 			       "minor %d: domain %u uses it: the signal is ignored until the disk "
 			       "is detached",
 			       v->minor, blkif_params(vbd_ring(v))->domid);
-			in_use = true;
+			*in_use = true;
 		} else if (v->spec && vbd_close(v, false, 0, &err) < 0) {
 			td_log(LOG_ERR, "%s", err.text);
+			failed = true;
 		}
 	}
 	while (detaching)
+		td_fiber_wait_for(0.01);
+	return *in_use || failed;
+}
+
+/* Closes what no guest uses and ends; a disk in use stays, since its guest could not go on without
+ * it.  What is being opened is waited for: half of it would stay, or a guest might have it by now.
+ */
+static void end_fiber(void *arg)
+{
+	bool in_use = false;
+
+	for (int i = 0; !close_unused(&in_use) && any_disk_is_busy() && i < LAST_LOOKS; i++)
 		td_fiber_wait_for(0.01);
 	ending = false;
 	if (!in_use)
@@ -130,22 +151,32 @@ static void marker_path(int minor, char *path, size_t size)
 	snprintf(path, size, "%s/tapdisk/tapdisk-%d", td_ctl_dir(), minor);
 }
 
+/* Nothing new begins meanwhile; an open that the dead one had sent before may have begun. */
+static void close_all(void)
+{
+	for (int i = 0; i < LAST_LOOKS && (!i || any_disk_is_busy() || detaching); i++) {
+		td_list_each_safe (l, tmp, &server.disks) {
+			struct td_err err = {0};
+
+			if (vbd_close(td_entry(l, struct vbd, link), true, 0, &err) < 0 &&
+			    err.code != ENODEV)
+				td_log(LOG_ERR, "%s", err.text);
+		}
+		td_fiber_wait_for(0.01);
+	}
+}
+
 static void give_up_fiber(void *arg)
 {
 	char path[4200];
 
+	server.ending = true;
+	close_all();
+	/* ours by their locks, and until then so are the files of their minors */
 	td_list_each_safe (l, tmp, &server.disks) {
-		struct vbd *v = td_entry(l, struct vbd, link);
-		struct td_err err = {0};
-
-		if (vbd_close(v, true, 0, &err) < 0 && err.code != ENODEV)
-			td_log(LOG_ERR, "%s", err.text);
-		/* ours by its lock */
-		marker_path(v->minor, path, sizeof path);
+		marker_path(td_entry(l, struct vbd, link)->minor, path, sizeof path);
 		td_call_unlink(path);
 	}
-	while (detaching)
-		td_fiber_wait_for(0.01);
 	ev_break(server.queue.loop, EVBREAK_ALL);
 }
 

@@ -402,6 +402,11 @@ static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
 	struct vbd *v = NULL;
 	json_int_t minor = 0;
 
+	if (server.ending)
+		return td_fail(err, ESHUTDOWN,
+			       "tapdisk %d is just ending: the tap-ctl that was making its disk "
+			       "has died",
+			       (int)getpid());
 	for (size_t i = 0; name && i < sizeof ops / sizeof *ops; i++) {
 		if (strcmp(ops[i].name, name))
 			continue;

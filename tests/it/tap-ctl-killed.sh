@@ -99,6 +99,44 @@ if command -v strace >/dev/null && strace -o /dev/null true 2>/dev/null; then
 	run nameless -e inject=linkat:signal=KILL "$top_builddir/bin/tap-ctl" create -a "aio:$WORK/a.img"
 	is "killed before its marker had its name" "$OUT" ""
 	nothing_left "killed before its marker had its name"
+
+	# A call of the tapdisk on a file takes half a second, and an open comes meanwhile, or makes it.
+	cat >"$WORK/slow.py" <<-'P'
+		import json, os, signal, socket, subprocess, sys, time
+		how, tapdisk, image, call, path = sys.argv[1:]
+		leash, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+		strace = ["strace", "-f", "-o", "/dev/null", "-P", path, "-e", "trace=" + call, "-e", "inject=%s:delay_enter=500000" % call]
+		run = subprocess.Popen(strace + [tapdisk, "--spawn-fd", str(its.fileno()), "--leash"], pass_fds=[its.fileno()])
+		its.close()
+		assert json.loads(leash.recv(65536))["err"] == 0
+		pid = int(open("/proc/%d/task/%d/children" % (run.pid, run.pid)).read().split()[0])
+		def connect():
+		    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+		    s.connect("%s/ctl%d" % (os.environ["TAPDISK_CONTROL_DIR"], pid))
+		    return s
+		last, s = connect(), connect()
+		s.send(json.dumps({"op": "attach", "minor": 0}).encode())
+		assert json.loads(s.recv(65536))["err"] == 0
+		os.kill(pid, signal.SIGSTOP)
+		if how == "dies":
+		    leash.close()
+		last.send(json.dumps({"op": "open", "minor": 0, "args": "aio:" + image}).encode())
+		os.kill(pid, signal.SIGCONT)
+		if how == "signal":
+		    time.sleep(0.2)
+		    os.kill(pid, signal.SIGTERM)
+		run.wait(30)
+	P
+	slow() { ASAN_OPTIONS=detect_leaks=0 python3 "$WORK/slow.py" "$1" "$(realpath "$top_builddir/tapdisk/tapdisk")" "$WORK/a.img" "$2" "$3"; }
+	# the last thing that a dead tap-ctl has sent comes while its tapdisk gives the disk up
+	expect 0 tap_ctl allocate
+	expect 0 slow dies unlink "$dir/tapdisk-0"
+	nothing_left "an open that came late"
+	expect 0 tap_ctl allocate
+	expect 0 slow signal rename "$TAPDISK_CONTROL_DIR/flush0.new"
+	is "files (a signal in the middle of an open)" "$(find "$TAPDISK_CONTROL_DIR" ! -type d)" "$dir/tapdisk-0"
+	expect 0 tap_ctl free -m 0
+	nothing_left "a signal in the middle of an open"
 fi
 
 # a control directory without space: the cause, and nothing left
