@@ -203,7 +203,8 @@ static bool is_over(const struct timespec *start)
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	if (t.tv_sec - start->tv_sec >= WAIT_FOR_THE_DEAD)
 		return true;
-	usleep(5000);
+	/* a look may be a message to another host */
+	usleep(t.tv_sec - start->tv_sec < 2 ? 5000 : 100000);
 	return false;
 }
 
