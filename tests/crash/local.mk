@@ -147,6 +147,7 @@ CRASH_UNITS = \
 	tests/unit/test-redo-left \
 	tests/unit/test-redo-whose \
 	tests/unit/test-qcow \
+	tests/unit/test-qcow-order \
 	tests/unit/test-cache-space \
 	tests/unit/test-limit \
 	tests/unit/test-changed \
@@ -160,6 +161,7 @@ CRASH_UNITS = \
 	tests/unit/test-blkif-poll \
 	tests/unit/test-blkif-window \
 	tests/unit/test-lane \
+	tests/unit/test-lane-space \
 	tests/unit/test-redo-format \
 	tests/unit/test-io \
 	tests/unit/test-io-real \
@@ -173,10 +175,12 @@ CRASH_UNITS = \
 	tests/unit/test-vbd-commit \
 	tests/unit/test-vbd \
 	tests/unit/test-nbd \
+	tests/unit/test-nbd-conn \
 	tests/unit/test-nbd-chunk \
 	tests/unit/test-align \
 	tests/unit/test-nbd-left \
 	tests/unit/test-nbd-again \
+	tests/unit/test-nbd-return \
 	tests/unit/test-nbd-more \
 	tests/unit/test-opener \
 	tests/unit/test-opener-whose \

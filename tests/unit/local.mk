@@ -52,6 +52,7 @@ UNIT_PARTS = \
 	tests/unit/test-vbd-give \
 	tests/unit/test-vbd-ring \
 	tests/unit/test-lane \
+	tests/unit/test-lane-space \
 	tests/unit/test-bytes \
 	tests/unit/test-list \
 	tests/unit/test-fiber \
@@ -209,12 +210,15 @@ tests_unit_test_vbd_give_SOURCES = tests/unit/test-vbd-give.c $(TEST_VBD)
 tests_unit_test_vbd_give_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_vbd_ring_SOURCES = tests/unit/test-vbd-ring.c $(TEST_VBD)
 tests_unit_test_vbd_ring_LDADD = $(UNIT_PARTS_LIBS)
-tests_unit_test_lane_SOURCES = \
-	tests/unit/test-lane.c \
+TEST_LANE = \
+	tests/support/test-lane.h \
 	tests/support/test-image.c \
 	tests/support/test-image.h \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
+tests_unit_test_lane_SOURCES = tests/unit/test-lane.c $(TEST_LANE)
+tests_unit_test_lane_space_SOURCES = tests/unit/test-lane-space.c $(TEST_LANE)
+tests_unit_test_lane_space_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_lane_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_extent_SOURCES = \
 	tests/unit/test-extent.c \
@@ -432,11 +436,13 @@ if HAVE_CHECK
 check_PROGRAMS += \
 	tests/unit/test-qcow-format \
 	tests/unit/test-qcow \
+	tests/unit/test-qcow-order \
 	tests/unit/test-qcow-relink \
 	tests/unit/test-qcow-model
 TESTS += \
 	tests/unit/test-qcow-format \
 	tests/unit/test-qcow \
+	tests/unit/test-qcow-order \
 	tests/unit/test-qcow-relink \
 	tests/unit/test-qcow-model
 endif
@@ -445,10 +451,13 @@ QCOW_TEST_PARTS = \
 	tests/support/fault-io.h \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
-tests_unit_test_qcow_SOURCES = \
-	tests/unit/test-qcow.c \
+TEST_QCOW = \
+	tests/support/test-qcow.h \
 	tests/support/drive.h \
 	$(QCOW_TEST_PARTS)
+tests_unit_test_qcow_SOURCES = tests/unit/test-qcow.c $(TEST_QCOW)
+tests_unit_test_qcow_order_SOURCES = tests/unit/test-qcow-order.c $(TEST_QCOW)
+tests_unit_test_qcow_order_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_qcow_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_qcow_relink_SOURCES = \
 	tests/unit/test-qcow-relink.c \

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* NBD connections over a real socket, on an image that is completed by hand: how much is let in,
+ * what a client is told, what it may do, and how it goes. */
+#include "tests/support/test-nbd.h"
+
+START_TEST(a_client_that_reads_nothing_is_not_read_either)
+{
+	uint8_t req[NBD_REQUEST_SIZE];
+	unsigned sent = 0, most = 0, quiet = 0;
+
+	begin(false);
+	nbd_put32(nbd_put64(nbd_put64(nbd_put16(nbd_put16(nbd_put32(req, NBD_REQUEST_MAGIC), 0),
+						NBD_CMD_READ),
+				      1),
+			    0),
+		  65536);
+	while (quiet < 50 && sent < 100000) {
+		if (send(fd, req, sizeof req, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof req)
+			sent++, quiet = 0;
+		else
+			quiet++;
+		turns(1);
+		most = t.npending > most ? t.npending : most;
+		if (t.npending > 100)
+			test_image_drain(&t);
+	}
+	test_image_drain(&t);
+	turns(2);
+	ck_assert_uint_lt(sent, 100000);
+	ck_assert_uint_le(most, NBD_REQS);
+	ck_assert_uint_le(t.nreads, NBD_REQS + 64); /* some replies stand in the socket */
+	end();
+}
+END_TEST
+
+START_TEST(block_status_waits_while_there_is_no_image)
+{
+	uint8_t b[64];
+	uint16_t flags;
+	uint32_t len;
+
+	begin(true);
+	nbd_hold(n);
+	cache_quiesce(&cache);
+	ask(NBD_CMD_BLOCK_STATUS, 0, 1, 0, 1 << 20);
+	ck_assert(silent());
+	cache_resume(&cache);
+	nbd_run(n);
+	ck_assert_uint_eq(chunk(1, &flags, &len), NBD_CHUNK_STATUS);
+	ck_assert(flags == NBD_CHUNK_DONE && len == 12);
+	hear(b, 12);
+	ck_assert_uint_eq(nbd_get32(b), NBD_CONTEXT_ALLOCATION);
+	ck_assert_uint_eq(nbd_get32(b + 4), 1 << 20);
+	ck_assert_uint_eq(nbd_get32(b + 8), 0); /* this driver cannot tell: data */
+	end();
+}
+END_TEST
+
+/* A CD that is changed for a smaller one while a client waits. */
+START_TEST(what_was_checked_before_a_pause_is_checked_again)
+{
+	static uint8_t b[1 << 20];
+
+	begin(true);
+	nbd_hold(n);
+	cache_quiesce(&cache);
+	ask(NBD_CMD_BLOCK_STATUS, 0, 1, 0, 1 << 20);
+	turns(2);
+	cache_resume(&cache);
+	nbd_run(n);
+	hear(b, NBD_CHUNK_SIZE + 12); /* taken after the pause: as it is */
+	ask(NBD_CMD_READ, 0, 2, 0, 512);
+	test_image_complete(&t, 0, 0);
+	hear(b, NBD_CHUNK_SIZE + 8 + 512);
+	cache_quiesce(&cache); /* taken before: the layer below is the first to pause */
+	ask(NBD_CMD_BLOCK_STATUS, 0, 3, 0, 1 << 20);
+	disk.size = 1 << 19;
+	nbd_hold(n);
+	cache_resume(&cache);
+	nbd_run(n);
+	expect_error_chunk(3, NBD_EINVAL);
+	end();
+
+	strcpy(dir + sizeof dir - 7, "XXXXXX");
+	begin(false);
+	ask(NBD_CMD_READ, 0, 1, 0, LONG);
+	disk.size = 1 << 20;
+	test_image_complete(&t, 0, 0);
+	expect_simple(1, 0);
+	hear(b, sizeof b);
+	ck_assert(dropped());
+	ck_assert_uint_eq(t.npending, 0);
+	end();
+}
+END_TEST
+
+START_TEST(a_request_without_magic_ends_the_connection)
+{
+	uint8_t b[NBD_REQUEST_SIZE] = {0};
+
+	begin_with(false, true);
+	ask(NBD_CMD_FLUSH, 0, 1, 0, 0);
+	say(b, sizeof b);
+	turns(2);
+	test_image_complete(&t, 0, 0); /* what came before it is answered */
+	expect_simple(1, 0);
+	ck_assert(dropped());
+	ck_assert_uint_eq(nbd_stats(n)->dropped, 1);
+	end();
+}
+END_TEST
+
+START_TEST(a_client_that_goes_is_gone_when_its_requests_are)
+{
+	begin(false);
+	ask(NBD_CMD_READ, 0, 1, 0, 4096);
+	ask(NBD_CMD_WRITE, 0, 2, 0, 4096); /* whose data never comes */
+	say("half", 4);
+	turns(1);
+	close(fd);
+	turns(3);
+	ck_assert_uint_eq(nbd_clients(n), 1);
+	test_image_complete(&t, 0, 0);
+	turns(3);
+	ck_assert_uint_eq(nbd_clients(n), 0);
+	ck_assert(td_list_empty(&n->conns));
+	fd = -1;
+	end();
+}
+END_TEST
+
+/* N6: it may be the client of one that was cut off, and send again what is still under way. */
+START_TEST(a_connection_begins_after_those_that_ended_before_it)
+{
+	static uint8_t data[LONG];
+	int first;
+
+	begin(false);
+	ask(NBD_CMD_WRITE, 0, 1, 0, 512);
+	say(data, 512);
+	turns(2);
+	ck_assert_uint_eq(t.npending, 1);
+	close(fd);
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 2, 0, 512);
+	turns(3);
+	ck_assert_uint_eq(t.npending, 1); /* the write alone */
+	test_image_complete(&t, 0, 0);
+	turns(3);
+	ck_assert_uint_eq(t.npending, 1);
+	ck_assert_int_eq(test_image_at(&t, 0)->op, TD_READ);
+	test_image_complete(&t, 0, 0);
+	expect_simple(2, 0);
+	hear(data, 512);
+	/* and after what has not been read of it: a write behind a long read, which is alone */
+	ask(NBD_CMD_READ, 0, 3, 0, LONG);
+	ask(NBD_CMD_WRITE, 0, 4, 0, 512);
+	say(data, 512);
+	close(fd);
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 5, 1024, 512);
+	ck_assert_uint_eq(t.npending, 1);
+	while (test_image_at(&t, 0)->off != 1024) {
+		ck_assert_uint_eq(t.npending, 1);
+		test_image_complete(&t, 0, 0);
+		turns(3);
+	}
+	ck_assert(test_image_at(&t, 0)->op == TD_READ && nbd_clients(n) == 1);
+	/* one that is still there is not waited for */
+	first = fd;
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 6, 2048, 512);
+	ck_assert_uint_eq(t.npending, 2);
+	test_image_complete(&t, 1, 0);
+	expect_simple(6, 0);
+	close(fd);
+	fd = first;
+	test_image_complete(&t, 0, 0);
+	expect_simple(5, 0);
+	end();
+}
+END_TEST
+
+/* N7, on a disk that may be written. */
+START_TEST(a_read_only_client_changes_nothing)
+{
+	static const uint16_t changes[] = {NBD_CMD_WRITE, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES};
+	static uint8_t data[512];
+	int first;
+
+	begin(false);
+	first = fd;
+	join(&(struct nbd_manner){.read_only = true});
+	handshake(false);
+	for (unsigned i = 0; i < 3; i++) {
+		ask(changes[i], 0, i, 0, 512);
+		if (changes[i] == NBD_CMD_WRITE)
+			say(data, 512);
+		turns(2);
+		ck_assert_uint_eq(t.npending, 0);
+		expect_simple(i, NBD_EPERM);
+	}
+	ask(NBD_CMD_READ, 0, 9, 0, 512);
+	test_image_complete(&t, 0, 0);
+	expect_simple(9, 0);
+	hear(data, 512);
+	close(fd);
+	fd = first; /* whose client is another's */
+	ask(NBD_CMD_TRIM, 0, 1, 0, 512);
+	test_image_complete(&t, 0, 0);
+	expect_simple(1, 0);
+	end();
+}
+END_TEST
+
+static uint16_t flags_of(const struct nbd_manner *how)
+{
+	uint8_t b[152];
+	int was = fd;
+	uint16_t flags;
+	struct nbd_manner old = *how;
+
+	old.oldstyle = true;
+	join(&old);
+	hear(b, sizeof b);
+	flags = nbd_get16(b + 26);
+	close(fd);
+	fd = was;
+	turns(2);
+	return flags;
+}
+
+START_TEST(what_a_client_is_told_of_itself)
+{
+	uint16_t all;
+
+	begin(false);
+	all = flags_of(&(struct nbd_manner){0});
+	ck_assert(all & NBD_FLAG_CAN_MULTI_CONN && !(all & NBD_FLAG_READ_ONLY));
+	ck_assert_uint_eq(flags_of(&(struct nbd_manner){.alone = true}),
+			  all & ~NBD_FLAG_CAN_MULTI_CONN);
+	all = flags_of(&(struct nbd_manner){.read_only = true});
+	ck_assert_uint_eq(all, NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH |
+				       NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("nbd-conn");
+
+	SUITE_ADD(s, a_client_that_reads_nothing_is_not_read_either);
+	SUITE_ADD(s, block_status_waits_while_there_is_no_image);
+	SUITE_ADD(s, what_was_checked_before_a_pause_is_checked_again);
+	SUITE_ADD(s, a_request_without_magic_ends_the_connection);
+	SUITE_ADD(s, a_client_that_goes_is_gone_when_its_requests_are);
+	SUITE_ADD(s, a_connection_begins_after_those_that_ended_before_it);
+	SUITE_ADD(s, a_read_only_client_changes_nothing);
+	SUITE_ADD(s, what_a_client_is_told_of_itself);
+	return suite_run(s);
+}
