@@ -170,7 +170,7 @@ static void give_up_fiber(void *arg)
 {
 	char path[4200];
 
-	server.ending = true;
+	server.giving_up = true;
 	close_all();
 	/* ours by their locks, and until then so are the files of their minors */
 	td_list_each_safe (l, tmp, &server.disks) {

@@ -9,7 +9,7 @@ struct server {
 	struct queue queue;
 	struct td_list disks; /* vbd.link, in order of minor */
 	struct td_list moved; /* those that another process has by now: not to be found any more */
-	bool ending;          /* nothing is begun any more */
+	bool giving_up;       /* the disks, as their maker has died: nothing is begun any more */
 	bool moving;   /* they are being handed over (tapdisk/ctl/handover.h): no disk may come */
 	bool had_disk; /* the last one's detach ends the process */
 	void (*changed)(struct vbd *v); /* told to those who watch */

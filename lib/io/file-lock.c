@@ -213,10 +213,11 @@ static bool is_over(const struct timespec *start)
 static bool locks_are_of_all_hosts(int fd)
 {
 	static const uint32_t magics[] = {
-		0x6969,                 /* NFS */
-		0xfe534d42,             /* SMB */
-		0x01161970,             /* GFS2 */
-		OCFS2,      0x00c36400, /* CephFS */
+		0x6969,     /* NFS */
+		0xfe534d42, /* SMB */
+		0x01161970, /* GFS2 */
+		0x00c36400, /* CephFS */
+		OCFS2,
 	};
 	uint32_t type = fs_type(fd);
 

@@ -17,11 +17,17 @@
 #include "tapdisk/vbd/settle.h"
 #include "td/ctl.h"
 
+enum op_kind {
+	ANY = 0,
+	DISK = 1,   /* needs a disk: "minor" is looked up */
+	BEGINS = 2, /* what a tapdisk that gives its disks up does not begin any more */
+};
+
 struct op {
 	const char *name;
 	/* Fills the answer; 0 or -errno with text. */
 	int (*run)(struct ctl_call *call, struct vbd *v, json_t *answer, struct td_err *err);
-	bool disk; /* needs a disk: "minor" is looked up */
+	enum op_kind kind;
 };
 
 /* --- taking a question apart --- */
@@ -371,29 +377,29 @@ static int op_watch(struct ctl_call *call, struct vbd *v, json_t *answer, struct
 /* --- dispatch --- */
 
 static const struct op ops[] = {
-	{"ping", op_ping, false},
-	{"list", op_list, false},
-	{"attach", op_attach, false},
-	{"detach", op_detach, true},
-	{"open", op_open, true},
-	{"close", op_close, true},
-	{"pause", op_pause, true},
-	{"unpause", op_unpause, true},
-	{"resize", op_resize, true},
-	{"relink", ctl_op_relink, true},
-	{"limit", ctl_op_limit, true},
-	{"commit", ctl_op_commit, true},
-	{"query", ctl_op_query, true},
-	{"cancel", ctl_op_cancel, true},
-	{"stats", op_stats, true},
-	{"stats_all", op_stats_all, false},
-	{"info", op_info, true},
-	{"connect", ctl_op_connect, true},
-	{"disconnect", ctl_op_disconnect, true},
-	{"watch", op_watch, false},
-	{"handover", ctl_op_handover, false},
-	{"adopt", ctl_op_adopt, false},
-	{"settle", op_settle, false},
+	{"ping", op_ping, ANY},
+	{"list", op_list, ANY},
+	{"attach", op_attach, BEGINS},
+	{"detach", op_detach, DISK},
+	{"open", op_open, DISK | BEGINS},
+	{"close", op_close, DISK},
+	{"pause", op_pause, DISK},
+	{"unpause", op_unpause, DISK | BEGINS},
+	{"resize", op_resize, DISK},
+	{"relink", ctl_op_relink, DISK},
+	{"limit", ctl_op_limit, DISK},
+	{"commit", ctl_op_commit, DISK},
+	{"query", ctl_op_query, DISK},
+	{"cancel", ctl_op_cancel, DISK},
+	{"stats", op_stats, DISK},
+	{"stats_all", op_stats_all, ANY},
+	{"info", op_info, DISK},
+	{"connect", ctl_op_connect, DISK | BEGINS},
+	{"disconnect", ctl_op_disconnect, DISK},
+	{"watch", op_watch, ANY},
+	{"handover", ctl_op_handover, BEGINS},
+	{"adopt", ctl_op_adopt, BEGINS},
+	{"settle", op_settle, ANY},
 };
 
 static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
@@ -402,15 +408,15 @@ static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
 	struct vbd *v = NULL;
 	json_int_t minor = 0;
 
-	if (server.ending)
-		return td_fail(err, ESHUTDOWN,
-			       "tapdisk %d is just ending: the tap-ctl that was making its disk "
-			       "has died",
-			       (int)getpid());
 	for (size_t i = 0; name && i < sizeof ops / sizeof *ops; i++) {
 		if (strcmp(ops[i].name, name))
 			continue;
-		if (ops[i].disk) {
+		if (server.giving_up && ops[i].kind & BEGINS)
+			return td_fail(err, ESHUTDOWN,
+				       "tapdisk %d is just ending: the tap-ctl that was making its "
+				       "disk has died",
+				       (int)getpid());
+		if (ops[i].kind & DISK) {
 			if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
 				return -EINVAL;
 			v = server_find((int)minor);
