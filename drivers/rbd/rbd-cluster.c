@@ -76,6 +76,18 @@ static int set_conf(rados_t r, const char *key, const char *value, struct td_err
 		      : 0;
 }
 
+/* RB12: without a limit of the client's own no request waits in the call that hands it over. */
+static int hand_over_at_once(rados_t r, struct td_err *err)
+{
+	int rc = set_conf(r, "objecter_inflight_ops", "0", err);
+
+	if (!rc)
+		rc = set_conf(r, "objecter_inflight_op_bytes", "0", err);
+	if (!rc)
+		rc = set_conf(r, "rbd_non_blocking_aio", "false", err);
+	return rc;
+}
+
 static int configure(rados_t r, const struct rbdc_spec *s, bool cached, struct td_err *err)
 {
 	int rc = read_cluster_conf(r, s, err);
@@ -90,6 +102,10 @@ static int configure(rados_t r, const struct rbdc_spec *s, bool cached, struct t
 		rc = set_conf(r, "rados_mon_op_timeout", "0", err);
 	if (!rc) /* RB3 */
 		rc = set_conf(r, "rbd_cache", cached ? "true" : "false", err);
+	if (!rc && cached) /* a write may wait for space in the cache */
+		rc = set_conf(r, "rbd_non_blocking_aio", "true", err);
+	if (!rc && !cached)
+		rc = hand_over_at_once(r, err);
 	return rc;
 }
 

@@ -11,9 +11,10 @@
 #include "drivers/rbd/rbd.h"
 
 #define BATCH 64
+#define PIECE 64 /* objects that are discarded or zeroed by one call: RB12 */
 
-/* td_req.state */
-enum { STAGE, COVERS };
+/* td_req.state; COVERS: of a flush; OVER: bytes of a discard or zeroes that are over */
+enum { STAGE, COVERS, OVER = COVERS };
 enum { FIRST, FLUSHING }; /* FLUSHING: a FUA write that is written */
 
 /* RB8 */
@@ -71,9 +72,24 @@ static void end_op(struct rbdc_client *c, struct td_req *req, int err)
 	td_req_done(req, err);
 }
 
+static bool has_pieces(const struct td_req *req)
+{
+	return req->op == TD_DISCARD || req->op == TD_WRITE_ZEROES;
+}
+
+/* Where the piece ends that is under way: with an object, so that no discard is rounded there. */
+static uint64_t end_of_piece(const struct rbdc_client *c, const struct td_req *req)
+{
+	uint64_t size = PIECE * c->h->object, end = req->off + req->len,
+		 next = ((req->off + req->state[OVER]) / size + 1) * size;
+
+	return next < end ? next : end;
+}
+
 static int hand_over(struct rbdc_client *c, struct td_req *req, rbd_completion_t done)
 {
 	rbd_image_t rbd = c->h->rbd;
+	uint64_t off = req->off + (has_pieces(req) ? req->state[OVER] : 0);
 
 	if (req->state[STAGE] == FLUSHING)
 		return rbdc_lib->rbd_aio_flush(rbd, done);
@@ -83,10 +99,10 @@ static int hand_over(struct rbdc_client *c, struct td_req *req, rbd_completion_t
 	case TD_WRITE:
 		return rbdc_lib->rbd_aio_writev(rbd, req->iov, req->iovcnt, req->off, done);
 	case TD_DISCARD:
-		return rbdc_lib->rbd_aio_discard(rbd, req->off, req->len, done);
+		return rbdc_lib->rbd_aio_discard(rbd, off, end_of_piece(c, req) - off, done);
 	case TD_WRITE_ZEROES:
 		return rbdc_lib->rbd_aio_write_zeroes(
-			rbd, req->off, req->len, done,
+			rbd, off, end_of_piece(c, req) - off, done,
 			req->flags & TD_UNMAP ? 0 : (int)RBD_WRITE_ZEROES_FLAG_THICK_PROVISION, 0);
 	case TD_FLUSH:
 		break;
@@ -129,6 +145,11 @@ static void finish(struct rbdc_client *c, struct td_req *req, ssize_t rc)
 		begin_op(c, req);
 		return;
 	}
+	if (has_pieces(req) && end_of_piece(c, req) < req->off + req->len) {
+		req->state[OVER] = end_of_piece(c, req) - req->off;
+		begin_op(c, req);
+		return;
+	}
 	end_op(c, req, 0);
 }
 
@@ -167,7 +188,7 @@ void rbdc_submit(struct td_image *image, struct td_req *req)
 		return;
 	}
 	req->state[STAGE] = FIRST;
-	req->state[COVERS] = c->left->changed;
+	req->state[COVERS] = req->op == TD_FLUSH ? c->left->changed : 0;
 	begin_op(c, req);
 }
 

@@ -37,6 +37,11 @@
  *     shows in the disk's state, and changes there fail
  * RB11 a hole is told where librbd knows one, of no place that was changed since, and only of what
  *     nobody else writes; of an encrypted image nothing is told
+ * RB12 with a cache, a request is handed to a thread of librbd's first, since it may wait for space
+ *     in the cache; without one it is handed on at once, which spares a wake-up, and no limit of
+ *     the client's own is in force that could make the call wait (objecter_inflight_ops and _bytes:
+ *     the rings limit what is under way).  A discard and zeroes of many objects are handed over
+ *     piece by piece, since each object takes its time on the thread that serves
  */
 #ifndef DRIVERS_RBD_H
 #define DRIVERS_RBD_H
