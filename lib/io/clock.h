@@ -7,9 +7,9 @@
  * vouch for (each one that does not boot with clocksource=tsc) they cannot, and a turn of the loop
  * asks four times: libev twice, the statistics twice.  There we ask once a turn, when the loop
  * wakes, and td_clock() returns that time until the loop waits again.  libev's two questions are
- * saved as well in a tapdisk that was configured with --enable-turn-clock: it defines
- * clock_gettime() itself (lib/io/clock-libc.c), which OpenSSL and all other libraries then call
- * too.  Elsewhere nothing changes.
+ * saved as well in a tapdisk that was configured with --enable-turn-clock, as the packages' is: it
+ * defines clock_gettime() itself (lib/io/clock-libc.c), and answers libev from the turn's time and
+ * all others from libc.  Elsewhere nothing changes.
  *
  * Any thread may call these; in a thread without an attached loop the time is never cached.
  */

@@ -53,9 +53,9 @@ static void on_stands(struct ev_loop *l, ev_timer *w, int revents)
 
 	usleep(WHILE / 1000);
 	ck_assert_uint_eq(td_clock(), before);
-	ck_assert_uint_eq(through_libc(), before);
-	ev_now_update(l); /* so libev asks us */
+	ev_now_update(l); /* libev asks us */
 	ck_assert(ev_now(l) == loops);
+	ck_assert_uint_ge(through_libc(), before + WHILE); /* who is not libev asks libc */
 	seen[turns++] = before;
 	if (turns < 2) {
 		ev_timer_set(w, 0.001, 0);
