@@ -125,13 +125,14 @@ job() # RW BS DEPTH SIZE FIO-OPTION...
 		--output-format=terse --terse-version=3 "${@:5}" 2>/dev/null | fio_result "$1"
 }
 fio_file() { job "$3" "$4" "$5" "$SIZE" --filename="$2" --ioengine="$1" --direct=1 | cut -d' ' -f1-4; } # ENGINE FILE RW BS DEPTH
-# A client of the server PID on SOCKET: the CPU is the server's, not fio's.
+# A client (JOBS of them) of the server PID on SOCKET: the CPU is the server's, not fio's.
 fio_nbd() # PID SOCKET RW BS DEPTH [SIZE [OFFSET]]
 {
 	local before rate p50 p99 kib
 
 	before=$(cpu_of "$1")
-	read -r rate p50 p99 _ kib < <(job "$3" "$4" "$5" "${6:-$SIZE}" --offset="${7:-0}" --ioengine=nbd --uri="nbd+unix:///?socket=$2")
+	read -r rate p50 p99 _ kib < <(job "$3" "$4" "$5" "${6:-$SIZE}" --offset="${7:-0}" --numjobs="${JOBS:-1}" --group_reporting \
+		--ioengine=nbd --uri="nbd+unix:///?socket=$2")
 	awk -v r="$rate $p50 $p99" -v n="$kib" -v bs="$(numfmt --from=iec "${4^^}")" -v ticks=$(($(cpu_of "$1") - before)) -v hz="$(getconf CLK_TCK)" \
 		'BEGIN { print r, n ? ticks / hz * 1e6 / (n * 1024 / bs) : "-" }'
 }
