@@ -77,6 +77,44 @@ START_TEST(a_full_ring_of_512_is_one_copy_and_one_notify)
 }
 END_TEST
 
+static unsigned sent[32], nsent; /* how many requests were there at each commit */
+
+static void on_sent(struct td_io *io)
+{
+	ck_assert_uint_lt(nsent, 32);
+	sent[nsent++] = img.nreads;
+}
+
+static void on_read(struct test_image *t, struct td_req *req)
+{
+	t->io.dirty = true; /* as an operation of an engine would make it */
+}
+
+START_TEST(the_first_of_a_batch_goes_to_the_disk_at_once)
+{
+	static const struct td_io_ops ops = {.name = "counts", .commit = on_sent};
+	static const unsigned expected[] = {1, 2, 4, 8, 12, 16};
+	struct td_io own;
+
+	begin(BLKIF_NATIVE, 1);
+	own = img.io;
+	img.io = (struct td_io){.ops = &ops, .loop = loop, .commit.data = &img.io};
+	img.seen = on_read;
+	nsent = 0;
+	for (unsigned i = 0; i < 16; i++)
+		put(desc(BLKIF_READ, i, 8 * i, 1));
+	kick();
+	turns(4);
+	ck_assert_uint_eq(nsent, sizeof expected / sizeof *expected);
+	for (unsigned i = 0; i < nsent; i++)
+		ck_assert_uint_eq(sent[i], expected[i]);
+	img.io = own;
+	for (unsigned i = 0; i < 16; i++)
+		ck_assert_int_eq(response(&(uint64_t){0}, &(uint8_t){0}), BLKIF_OKAY);
+	end();
+}
+END_TEST
+
 START_TEST(equal_ids_are_all_answered)
 {
 	begin(BLKIF_NATIVE, 1);
@@ -432,6 +470,7 @@ int main(void)
 	SUITE_ADD(s, data_goes_both_ways_in_every_abi_and_ring_size);
 	SUITE_ADD(s, parts_of_pages_are_copied_and_no_byte_more);
 	SUITE_ADD(s, a_full_ring_of_512_is_one_copy_and_one_notify);
+	SUITE_ADD(s, the_first_of_a_batch_goes_to_the_disk_at_once);
 	SUITE_ADD(s, equal_ids_are_all_answered);
 	SUITE_ADD(s, flushes_and_barriers_with_and_without_data);
 	SUITE_ADD(s, what_is_not_offered_is_not_supported);
