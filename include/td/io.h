@@ -5,7 +5,7 @@
  *
  * A struct td_io belongs to one queue (a thread and its event loop).  td_iop_queue() makes no
  * system call and never completes an operation; all that was queued in a turn of the loop goes out
- * in one commit at the turn's end, unless td_io_commit() sends a part of a long batch ahead.
+ * in one commit at the turn's end, unless td_io_ahead() sends a part of a long batch ahead.
  * Completions run from the loop, in the same thread.
  *
  * The order of work within a turn is set by libev's priorities: the events that woke the loop are
@@ -163,6 +163,9 @@ struct td_io_ops {
 	void (*queue)(struct td_io *io, struct td_iop *op); /* no system call; never completes */
 	/* sends what was queued; at most one system call a batch */
 	void (*commit)(struct td_io *io);
+	/* Optional: the same, at once, for what needs no thread; the rest, most often one writer
+	 * after the other to one file, is better off with threads that are woken once. */
+	void (*ahead)(struct td_io *io);
 	/* Optional: completes what is done without a system call; true if there was anything. */
 	bool (*peek)(struct td_io *io);
 	unsigned (*sees)(
@@ -246,11 +249,13 @@ void td_io_free(struct td_io *io); /* nothing may be in flight; NULL is fine */
 void td_iop_queue(struct td_io *io, struct td_iop *op);
 
 /*
- * Commits what is queued before the turn's end, except a run that may grow (lib/io/merge.c): for a
- * caller that queues so much that the store would be idle until then.  It does nothing where a
- * system call costs more than that (td_call_cost).
+ * For a caller that submits the requests of a batch one by one, after the n-th (from 1 on).  After
+ * the first, the second, and each fourth, what is queued goes to the kernel before the turn's end,
+ * since the store would be idle until then.  Three things stay: a run that may grow
+ * (lib/io/merge.c), what is for threads, and all of it where a system call costs more than an early
+ * start gains (td_call_cost).  io: NULL is fine.
  */
-void td_io_commit(struct td_io *io);
+void td_io_ahead(struct td_io *io, unsigned n);
 
 /*
  * For a caller that polls for a while: between begin and end completions come through td_io_peek(),

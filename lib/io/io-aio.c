@@ -234,7 +234,7 @@ static unsigned gather_iocbs(struct aio *a, struct iocb **batch)
 	return n;
 }
 
-static void aio_commit(struct td_io *io)
+static void aio_ahead(struct td_io *io)
 {
 	struct aio *a = io->priv;
 	struct iocb *batch[AIO_DEPTH];
@@ -259,6 +259,13 @@ static void aio_commit(struct td_io *io)
 			sent++;
 		}
 	}
+}
+
+static void aio_commit(struct td_io *io)
+{
+	struct aio *a = io->priv;
+
+	aio_ahead(io);
 	if (!td_list_empty(&a->blocking))
 		td_workers_run(a->workers, &a->blocking);
 }
@@ -269,6 +276,7 @@ const struct td_io_ops td_io_aio = {
 	.stop = aio_stop,
 	.queue = aio_queue,
 	.commit = aio_commit,
+	.ahead = aio_ahead,
 	.peek = aio_peek,
 	.sees = aio_sees,
 	.watch = aio_watch,

@@ -297,7 +297,7 @@ static void fill_ring(struct uring *u)
 	}
 }
 
-static void uring_commit(struct td_io *io)
+static void uring_ahead(struct td_io *io)
 {
 	struct uring *u = io->priv;
 	unsigned left;
@@ -318,6 +318,13 @@ static void uring_commit(struct td_io *io)
 					     some back: the next turn tries again */
 		break;
 	}
+}
+
+static void uring_commit(struct td_io *io)
+{
+	struct uring *u = io->priv;
+
+	uring_ahead(io);
 	if (!td_list_empty(&u->blocking))
 		td_workers_run(u->workers, &u->blocking);
 }
@@ -328,6 +335,7 @@ const struct td_io_ops td_io_uring = {
 	.stop = uring_stop,
 	.queue = uring_queue,
 	.commit = uring_commit,
+	.ahead = uring_ahead,
 	.peek = uring_peek,
 	.sees = uring_sees,
 	.watch = uring_watch,

@@ -21,6 +21,9 @@
 /* ns that a system call may take for parts of a batch to go ahead: what the store gains by an early
  * start is less */
 #define CALL_MAX 5000
+/* A long batch is sent to the disk while the next requests are looked at: the first one at once, as
+ * a disk that is idle gains most, and then more at a time, up to so many. */
+#define AHEAD 4
 
 /* Puts the iovec that a short round had advanced back as its owner knows it. */
 static void iov_restore(struct td_iop *op)
@@ -275,16 +278,12 @@ static void on_commit(struct ev_loop *loop, ev_prepare *w, int revents)
 	io->ops->commit(io);
 }
 
-void td_io_commit(struct td_io *io)
+void td_io_ahead(struct td_io *io, unsigned n)
 {
-	if (!io->dirty || td_call_cost() > CALL_MAX)
-		return;
-	if (io->merge && td_merge_holds(io)) { /* and may grow: it goes at the turn's end */
-		io->ops->commit(io);
-		return;
-	}
-	ev_clear_pending(io->loop, &io->commit);
-	on_commit(io->loop, &io->commit, 0);
+	bool now = n < AHEAD ? !(n & (n - 1)) : n % AHEAD == 0;
+
+	if (now && io && io->dirty && io->ops->ahead && td_call_cost() <= CALL_MAX)
+		io->ops->ahead(io);
 }
 
 static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)

@@ -40,7 +40,8 @@ struct td_workers {
 	pthread_mutex_t lock; /* over all below but the loop's own */
 	pthread_cond_t more;
 	struct td_list todo, done; /* td_iop.link */
-	unsigned ntodo, idle, started;
+	unsigned rows;             /* in todo, each for one thread */
+	unsigned idle, started;
 	bool stop;
 	pthread_t threads[TD_WORKERS_MAX];
 	struct near near[NEAR];
@@ -66,24 +67,77 @@ static void do_one(struct td_workers *w, struct td_iop *op)
 	pthread_mutex_lock(&w->lock);
 }
 
+/*
+ * Writes to the page cache of one file: the file system lets one of them after the other in, so
+ * that threads for each would only meet there.  What stands in a row of them is one thread's.
+ */
+static bool is_in_row(const struct td_iop *op)
+{
+	return op->op == TD_IO_WRITE && !(op->flags & (TD_IO_DSYNC | TD_IO_ROOM)) &&
+	       !(op->file->flags & TD_FILE_DIRECT) && !op->file->st.blockdev;
+}
+
+static bool continues(const struct td_iop *op, const struct td_iop *next)
+{
+	return is_in_row(op) && is_in_row(next) && op->file == next->file;
+}
+
+static bool in_a_row(struct td_list *l, struct td_list *next)
+{
+	return continues(td_entry(l, struct td_iop, link), td_entry(next, struct td_iop, link));
+}
+
+/* With the lock.  How many threads more could be busy now? */
+static unsigned add_rows(struct td_workers *w, struct td_list *ops)
+{
+	struct td_list *last = td_list_empty(&w->todo) ? NULL : w->todo.prev;
+	unsigned n = 0;
+
+	td_list_each (l, ops) {
+		n += !last || !in_a_row(last, l);
+		last = l;
+	}
+	td_list_splice(&w->todo, ops);
+	w->rows += n;
+	return n;
+}
+
+/* With the lock: the first of those that wait, and its row. */
+static bool take_row(struct td_workers *w, struct td_list *row)
+{
+	struct td_list *l = td_list_pop(&w->todo);
+
+	if (!l)
+		return false;
+	w->rows--;
+	td_list_add(row, l);
+	while (!td_list_empty(&w->todo) && in_a_row(l, w->todo.next)) {
+		l = td_list_pop(&w->todo);
+		td_list_add(row, l);
+	}
+	return true;
+}
+
 static void *worker(void *arg)
 {
 	struct td_workers *w = arg;
+	struct td_list row;
 	struct td_list *l;
 
 	/* else it would have its starter's; who names another thread writes a file */
 	prctl(PR_SET_NAME, "tapdisk-io");
+	td_list_init(&row);
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
-		while (!(l = td_list_pop(&w->todo)) && !w->stop) {
+		while (!take_row(w, &row) && !w->stop) {
 			w->idle++;
 			pthread_cond_wait(&w->more, &w->lock);
 			w->idle--;
 		}
-		if (!l)
+		if (td_list_empty(&row))
 			break;
-		w->ntodo--;
-		do_one(w, td_entry(l, struct td_iop, link));
+		while ((l = td_list_pop(&row)))
+			do_one(w, td_entry(l, struct td_iop, link));
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
@@ -210,7 +264,7 @@ void td_workers_free(struct td_workers *w)
 	free(w);
 }
 
-/* As many threads as there are new operations; each takes the lock as the first thing. */
+/* As many threads as there are new rows; each takes the lock as the first thing. */
 static void wake(struct td_workers *w, unsigned n, unsigned idle)
 {
 	if (n >= idle)
@@ -222,16 +276,13 @@ static void wake(struct td_workers *w, unsigned n, unsigned idle)
 
 static void run_anywhere(struct td_workers *w, struct td_list *ops)
 {
-	unsigned n = 0, idle;
+	unsigned n, idle;
 
-	td_list_each (l, ops)
-		n++;
 	pthread_mutex_lock(&w->lock);
-	td_list_splice(&w->todo, ops);
-	w->ntodo += n;
+	n = add_rows(w, ops);
 	/* all that waits is counted, not the new alone: an idle thread that is woken for an earlier
 	 * one still counts as idle */
-	for (unsigned need = w->ntodo > w->idle ? w->ntodo - w->idle : 0;
+	for (unsigned need = w->rows > w->idle ? w->rows - w->idle : 0;
 	     need && w->started < TD_WORKERS_MAX; need--)
 		if (start_thread(&w->threads[w->started], worker, w) < 0)
 			break;
@@ -245,10 +296,10 @@ static void run_anywhere(struct td_workers *w, struct td_list *ops)
 	}
 	/* no thread can be had at all: do the work here, late but done */
 	struct td_list *l;
+	w->rows = 0;
 	while ((l = td_list_pop(&w->todo))) {
 		struct td_iop *op = td_entry(l, struct td_iop, link);
 
-		w->ntodo--;
 		op->res = td_file_op(op);
 		td_list_add(&w->done, &op->link);
 	}

@@ -28,10 +28,7 @@
 #include "lib/io/clock.h"
 
 /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
-#define ROUNDS_MAX 32
-/* A long batch is sent to the disk while the next requests are looked at: the first one at once, as
- * a disk that is idle gains most, and then more at a time, up to so many. */
-#define AHEAD       4
+#define ROUNDS_MAX  32
 #define STORM       64 /* events in a row without a request, after which they are answered later */
 #define STORM_DELAY 0.002 /* s */
 #define TRIM_TICK   1.0   /* s between looks at what memory is not needed any more */
@@ -309,12 +306,6 @@ static void begin(struct blkif *b, struct blkif_req *first, uint64_t now)
 	stats_taken(&b->stats);
 }
 
-/* After the first, the second, and each AHEAD: is this the n-th of a batch? */
-static bool is_sent_ahead(unsigned n)
-{
-	return n < AHEAD ? !(n & (n - 1)) : n % AHEAD == 0;
-}
-
 /* Fetches the data of the writes among them in one call, and submits all in the ring's order. */
 static void submit_all(struct blkif *b, struct blkif_req *r)
 {
@@ -333,8 +324,7 @@ static void submit_all(struct blkif *b, struct blkif_req *r)
 			lane_submit(b->lane, &b->lane_ops[r->index], &r->req);
 		else
 			cache_submit(b->disk->cache, &r->req);
-		if (is_sent_ahead(++n) && blkif_io(b))
-			td_io_commit(blkif_io(b));
+		td_io_ahead(blkif_io(b), ++n);
 		TD_KILL(TAKE_SUBMITTED);
 	}
 }

@@ -49,6 +49,10 @@ static void submit(struct nbd_req *r, enum td_op op, unsigned flags)
 	c->inflight++;
 	c->n->inflight++;
 	cache_submit(c->n->disk->cache, &r->req);
+	/* a write is done soon: the first of a batch gains less by a call of its own than that
+	 * costs */
+	if (++c->batch % 4 == 0 || op == TD_READ)
+		td_io_ahead(c->n->disk->cache->io, c->batch);
 }
 
 /* Where the image knows no shorter way: zeroes as data, one stretch after the other (r->cut: how

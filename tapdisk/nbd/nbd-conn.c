@@ -316,6 +316,7 @@ static void work(struct nbd_conn *c)
 {
 	bool more = false;
 
+	c->batch = 0;
 	if (!c->ending && !c->n->held && !c->transmission)
 		more = handshake(c);
 	if (!c->ending && !c->n->held && c->transmission && nbd_may_begin(c))

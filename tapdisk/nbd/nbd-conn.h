@@ -23,7 +23,7 @@
 #define NBD_BUFS_MIN 4u     /* except for this much, which each can have at any time */
 #define NBD_CLIENTS  256u   /* of a process */
 #define NBD_PIECE    16u    /* buffers of one request to the image; longer ones go in pieces */
-#define NBD_IN       16384  /* bytes read ahead */
+#define NBD_IN       65536  /* bytes read ahead */
 /* bytes of a write from which on its data is not read ahead, but into place */
 #define NBD_BIG        8192u
 #define NBD_LENGTH_MAX (64u << 20) /* bytes of a read or write */
@@ -96,6 +96,7 @@ struct nbd_conn {
 	struct nbd_req *status, **status_tail; /* block status requests that wait */
 	bool status_running;                   /* a fiber answers them */
 	unsigned inflight;                     /* with the cache layer or a fiber */
+	unsigned batch;                        /* submitted in this look at what was read */
 	struct td_pool *pool;
 	unsigned held; /* buffers */
 };

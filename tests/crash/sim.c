@@ -475,6 +475,7 @@ static const struct td_io_ops ops = {
 	.name = "simulated",
 	.queue = sim_queue,
 	.commit = sim_commit,
+	.ahead = sim_commit,
 	.merges = true,
 	.open = sim_open,
 	.close = sim_close,

@@ -254,6 +254,7 @@ static const struct td_io_ops ops = {
 	.name = "fault",
 	.queue = queue,
 	.commit = commit,
+	.ahead = commit,
 	.open = file_open,
 	.close = file_close,
 	.size = file_size,

@@ -136,8 +136,7 @@ static inline void go(struct queue_msg *m)
 	struct ring_req *g = td_entry(m, struct ring_req, go);
 
 	lane_submit(lane, &g->op, &g->r);
-	if (lane_io(lane))
-		td_io_commit(lane_io(lane));
+	td_io_ahead(lane_io(lane), 1);
 }
 
 /* Comes into the lane's ring, in its thread. */

@@ -181,15 +181,22 @@ static inline void end(void)
 	ck_assert_int_eq(rmdir(dir), 0); /* no socket is left in it */
 }
 
-static inline void ask(uint16_t type, uint16_t flags, uint64_t cookie, uint64_t off, uint32_t len)
+static inline void put_request(uint8_t *p, uint16_t type, uint16_t flags, uint64_t cookie,
+			       uint64_t off, uint32_t len)
 {
-	uint8_t b[NBD_REQUEST_SIZE], *p = nbd_put32(b, NBD_REQUEST_MAGIC);
-
+	p = nbd_put32(p, NBD_REQUEST_MAGIC);
 	p = nbd_put16(p, flags);
 	p = nbd_put16(p, type);
 	p = nbd_put64(p, cookie);
 	p = nbd_put64(p, off);
 	nbd_put32(p, len);
+}
+
+static inline void ask(uint16_t type, uint16_t flags, uint64_t cookie, uint64_t off, uint32_t len)
+{
+	uint8_t b[NBD_REQUEST_SIZE];
+
+	put_request(b, type, flags, cookie, off, len);
 	say(b, sizeof b);
 	turns(2);
 }

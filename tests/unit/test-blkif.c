@@ -92,7 +92,7 @@ static void on_read(struct test_image *t, struct td_req *req)
 
 START_TEST(the_first_of_a_batch_goes_to_the_disk_at_once)
 {
-	static const struct td_io_ops ops = {.name = "counts", .commit = on_sent};
+	static const struct td_io_ops ops = {.name = "counts", .ahead = on_sent};
 	static const unsigned expected[] = {1, 2, 4, 8, 12, 16};
 	struct td_io own;
 

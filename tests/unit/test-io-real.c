@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The engines on real files. */
+#include <dirent.h>
+
+#include "lib/io/workers.h"
 #include "tests/support/test-io.h"
 
 static char path[64];
@@ -346,9 +349,47 @@ START_TEST(a_slow_call_holds_nothing_else_up)
 }
 END_TEST
 
-/* --- near --- */
-
 static const char *const all_engines[] = {"libaio", "threads", "io_uring"};
+
+static unsigned threads_beside(void)
+{
+	unsigned n = 0;
+	DIR *d = opendir("/proc/self/task");
+
+	ck_assert_ptr_nonnull(d);
+	for (struct dirent *e; (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n - 1;
+}
+
+/* They would only wait for each other there. */
+START_TEST(writes_to_the_page_cache_of_one_file_are_one_threads)
+{
+	for (unsigned e = 1; e < (has_uring() ? 3 : 2); e++) { /* libaio's are the kernel's */
+		static struct op o[16];
+
+		ck_assert(begin_real(all_engines[e], false, 0));
+		memset(mem, (int)e + 1, 16 * 4096);
+		for (unsigned i = 0; i < 16; i++)
+			start(&o[i], TD_IO_WRITE, mem + i * 4096, i * 8192, 4096, 0);
+		for (unsigned i = 0; i < 16; i++)
+			ck_assert_int_eq(run(&o[i]), 0);
+		ck_assert_uint_eq(threads_beside(), 1);
+		memset(mem, 0, 4096);
+		ck_assert_int_eq(once(TD_IO_READ, mem, 15 * 8192, 4096, 0), 0);
+		ck_assert(mem[0] == (char)(e + 1) && mem[4095] == (char)(e + 1));
+		for (unsigned i = 0; i < 16; i++) /* each of these waits for the store by itself */
+			start(&o[i], TD_IO_WRITE, mem, i * 8192, 4096, TD_IO_DSYNC);
+		for (unsigned i = 0; i < 16; i++)
+			ck_assert_int_eq(run(&o[i]), 0);
+		ck_assert_uint_eq(threads_beside(), TD_WORKERS_MAX);
+		end_real();
+	}
+}
+END_TEST
+
+/* --- near --- */
 
 static struct {
 	int cpu, cpus; /* where it was made, and where its thread may be */
@@ -438,6 +479,7 @@ int main(void)
 	SUITE_ADD(s, the_engine_follows_from_the_kind_of_file);
 	SUITE_ADD(s, what_the_kernel_refuses_fails_alone);
 	SUITE_ADD(s, a_slow_call_holds_nothing_else_up);
+	SUITE_ADD(s, writes_to_the_page_cache_of_one_file_are_one_threads);
 	SUITE_ADD(s, what_is_near_is_done_on_this_processor_in_this_turn);
 	SUITE_ADD(s, what_is_near_and_waits_holds_nothing_else_up);
 	return suite_run(s);

@@ -316,11 +316,14 @@ START_TEST(a_part_of_a_turn_may_be_sent_ahead)
 
 	begin(0);
 	before = fio.ncommits;
-	td_io_commit(io); /* nothing */
+	td_io_ahead(io, 1); /* nothing */
+	td_io_ahead(NULL, 1);
 	ck_assert_uint_eq(fio.ncommits, before);
 	for (unsigned i = 0; i < 2; i++)
 		start(&o[i], TD_IO_READ, mem, 0, 512, 0);
-	td_io_commit(io);
+	td_io_ahead(io, 3); /* which is not one after which it goes */
+	ck_assert_uint_eq(fio.ncommits, before);
+	td_io_ahead(io, 2);
 	ck_assert_uint_eq(fio.ncommits, before + 1);
 	start(&o[2], TD_IO_READ, mem, 0, 512, 0);
 	for (unsigned i = 0; i < 3; i++)
@@ -340,7 +343,7 @@ START_TEST(where_a_system_call_is_dear_nothing_is_sent_ahead)
 	td_clock_is(TD_CLOCK_CHEAP, 100000);
 	before = fio.ncommits;
 	start(&o[0], TD_IO_READ, mem, 0, 512, 0);
-	td_io_commit(io);
+	td_io_ahead(io, 1);
 	ck_assert_uint_eq(fio.ncommits, before);
 	start(&o[1], TD_IO_READ, mem, 0, 512, 0);
 	while (!o[0].done || !o[1].done)

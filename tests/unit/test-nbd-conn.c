@@ -33,6 +33,46 @@ START_TEST(a_client_that_reads_nothing_is_not_read_either)
 }
 END_TEST
 
+static unsigned gone[8], ngone; /* how many requests there were each time that some went ahead */
+
+static void on_ahead(struct td_io *io)
+{
+	ck_assert_uint_lt(ngone, 8);
+	gone[ngone++] = t.nreads;
+}
+
+static void on_a_read(struct test_image *image, struct td_req *req)
+{
+	image->io.dirty = true; /* as an operation of an engine would make it */
+}
+
+START_TEST(the_first_of_a_clients_batch_goes_to_the_disk_at_once)
+{
+	static const struct td_io_ops ops = {.name = "ahead", .ahead = on_ahead};
+	static const unsigned expected[] = {1, 2, 4, 8};
+	uint8_t batch[10][NBD_REQUEST_SIZE];
+	struct td_io own;
+
+	begin(false);
+	own = t.io;
+	t.io = (struct td_io){.ops = &ops, .loop = loop};
+	t.seen = on_a_read;
+	for (unsigned round = 0; round < 2; round++) { /* each batch is one by itself */
+		ngone = 0;
+		for (unsigned i = 0; i < 10; i++)
+			put_request(batch[i], NBD_CMD_READ, 0, i, 0, 512);
+		say(batch, sizeof batch);
+		turns(2);
+		ck_assert_uint_eq(ngone, sizeof expected / sizeof *expected);
+		for (unsigned i = 0; i < ngone; i++)
+			ck_assert_uint_eq(gone[i], 10 * round + expected[i]);
+	}
+	t.io = own;
+	test_image_drain(&t);
+	end();
+}
+END_TEST
+
 START_TEST(block_status_waits_while_there_is_no_image)
 {
 	uint8_t b[64];
@@ -254,6 +294,7 @@ int main(void)
 	Suite *s = suite_create("nbd-conn");
 
 	SUITE_ADD(s, a_client_that_reads_nothing_is_not_read_either);
+	SUITE_ADD(s, the_first_of_a_clients_batch_goes_to_the_disk_at_once);
 	SUITE_ADD(s, block_status_waits_while_there_is_no_image);
 	SUITE_ADD(s, what_was_checked_before_a_pause_is_checked_again);
 	SUITE_ADD(s, a_request_without_magic_ends_the_connection);
