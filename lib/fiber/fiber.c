@@ -2,10 +2,11 @@
 #include "lib/fiber/fiber.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
+#include "lib/fiber/fiber-switch.h"
 #include "lib/io/clock.h"
 #include "lib/io/file.h"
 
@@ -17,8 +18,9 @@
 #endif
 
 struct td_fiber {
-	ucontext_t ctx, back; /* where it stopped; where the one that resumed it goes on */
-	void *map, *stack;    /* the mapping with its guard page; the stack proper */
+	struct td_stop here, back; /* where it stopped; where the one that resumed it goes on */
+	void *map, *stack;         /* the mapping with its guard page; the stack proper */
+	struct td_fiber *next;     /* kept */
 	void (*fn)(void *arg);
 	void *arg;
 	struct ev_loop *loop;
@@ -33,7 +35,21 @@ struct td_fiber {
 
 #define GUARD (64 * 1024) /* bytes: more than any frame, so that none steps over it */
 
+/* Ended ones that a thread keeps for the next: to make a stack takes five system calls.  Sanitizers
+ * see more when each has its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KEPT_MAX 0
+#else
+#define KEPT_MAX 32
+#endif
+
 static _Thread_local struct td_fiber *running;
+static _Thread_local struct kept {
+	struct td_fiber *first;
+	unsigned n;
+} kept;
+static pthread_key_t at_exit; /* of a thread that keeps some */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* The sanitizers want to hear of each switch of stacks: before it, and, on the other side, after.
  */
@@ -74,34 +90,65 @@ static void fiber_free(struct td_fiber *f)
 	free(f);
 }
 
+static void free_kept(void *arg)
+{
+	struct kept *k = arg;
+	struct td_fiber *f;
+
+	while ((f = k->first)) {
+		k->first = f->next;
+		fiber_free(f);
+	}
+}
+
+static void make_key(void)
+{
+	pthread_key_create(&at_exit, free_kept);
+}
+
+static void keep_fiber(struct td_fiber *f)
+{
+	if (kept.n == KEPT_MAX) {
+		fiber_free(f);
+		return;
+	}
+	pthread_once(&once, make_key);
+	pthread_setspecific(at_exit, &kept);
+	f->next = kept.first;
+	kept.first = f;
+	kept.n++;
+}
+
 static void fiber_run(struct td_fiber *f)
 {
 	struct td_fiber *outer = running;
 
 	running = f;
 	switch_begin(f, true);
-	swapcontext(&f->back, &f->ctx);
+	td_switch(&f->back, &f->here);
 	switch_end(f, false);
 	running = outer;
 	if (f->ended)
-		fiber_free(f);
+		keep_fiber(f);
 }
 
 static void fiber_leave(struct td_fiber *f)
 {
 	switch_begin(f, false);
-	swapcontext(&f->ctx, &f->back);
+	td_switch(&f->here, &f->back);
 	switch_end(f, true);
 }
 
-static void fiber_main(unsigned hi, unsigned lo)
+static void fiber_main(void *arg)
 {
-	struct td_fiber *f = (struct td_fiber *)(((uintptr_t)hi << 16 << 16) | lo);
+	struct td_fiber *f = arg;
 
 	switch_end(f, true);
-	f->fn(f->arg);
-	f->ended = true;
-	fiber_leave(f);
+	for (;;) { /* once more when it is started again */
+		f->fn(f->arg);
+		f->ended = true;
+		fiber_leave(f);
+	}
 }
 
 static void on_resume(struct ev_loop *loop, ev_prepare *w, int revents)
@@ -120,23 +167,20 @@ static void on_timer(struct ev_loop *loop, ev_timer *w, int revents)
 	fiber_run(f);
 }
 
-int td_fiber_start(struct ev_loop *loop, void (*fn)(void *arg), void *arg)
+static struct td_fiber *fiber_new(void)
 {
 	struct td_fiber *f = calloc(1, sizeof *f);
 
 	if (!f)
-		return -ENOMEM;
+		return NULL;
 	f->map = mmap(NULL, TD_FIBER_STACK + GUARD, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
 	if (f->map == MAP_FAILED) {
 		free(f);
-		return -ENOMEM;
+		return NULL;
 	}
 	mprotect(f->map, GUARD, PROT_NONE); /* an overrun stops here, not in somebody's data */
 	f->stack = (char *)f->map + GUARD;
-	f->fn = fn;
-	f->arg = arg;
-	f->loop = loop;
 	ev_init(&f->resume, on_resume);
 	f->resume.data = f;
 	ev_init(&f->timer, on_timer);
@@ -144,11 +188,24 @@ int td_fiber_start(struct ev_loop *loop, void (*fn)(void *arg), void *arg)
 #if defined(__SANITIZE_THREAD__)
 	f->tsan_self = __tsan_create_fiber(0);
 #endif
-	getcontext(&f->ctx);
-	f->ctx.uc_stack.ss_sp = f->stack;
-	f->ctx.uc_stack.ss_size = TD_FIBER_STACK;
-	makecontext(&f->ctx, (void (*)(void))(void *)fiber_main, 2,
-		    (unsigned)((uintptr_t)f >> 16 >> 16), (unsigned)(uintptr_t)f);
+	td_stop_new(&f->here, f->stack, TD_FIBER_STACK, fiber_main, f);
+	return f;
+}
+
+int td_fiber_start(struct ev_loop *loop, void (*fn)(void *arg), void *arg)
+{
+	struct td_fiber *f = kept.first;
+
+	if (f) {
+		kept.first = f->next;
+		kept.n--;
+	} else if (!(f = fiber_new())) {
+		return -ENOMEM;
+	}
+	f->fn = fn;
+	f->arg = arg;
+	f->loop = loop;
+	f->waiting = f->woken = f->ended = false;
 	fiber_run(f);
 	return 0;
 }

@@ -6,5 +6,7 @@ lib_libtd_a_SOURCES += \
 	lib/fiber/call.h \
 	lib/fiber/fiber-lock.c \
 	lib/fiber/fiber-lock.h \
+	lib/fiber/fiber-switch.c \
+	lib/fiber/fiber-switch.h \
 	lib/fiber/fiber.c \
 	lib/fiber/fiber.h

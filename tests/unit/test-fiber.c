@@ -5,10 +5,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/fiber/call.h"
 #include "lib/fiber/fiber.h"
+#include "lib/seccomp.h"
 #include "tests/support/fault-io.h"
 #include "tests/support/on-fiber.h"
 #include "tests/support/suite.h"
@@ -302,6 +305,114 @@ START_TEST(a_call_that_blocks_does_not_hold_up_the_loop)
 }
 END_TEST
 
+static unsigned mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned n = 0;
+
+	ck_assert_ptr_nonnull(maps);
+	for (int c; (c = getc(maps)) != EOF;)
+		n += c == '\n';
+	fclose(maps);
+	return n;
+}
+
+static void note_stack(void *arg)
+{
+	*(uintptr_t *)arg = (uintptr_t)__builtin_frame_address(0);
+	td_fiber_wake(td_fiber_self()); /* in vain: it waits no more */
+}
+
+START_TEST(the_stack_of_an_ended_fiber_is_the_next_ones)
+{
+	uintptr_t first, second;
+
+	begin();
+	ck_assert_int_eq(td_fiber_start(loop, note_stack, &first), 0);
+	ck_assert_int_eq(td_fiber_start(loop, note_stack, &second), 0);
+#ifndef TD_SANITIZED
+	ck_assert_uint_eq(first, second);
+#endif
+	ck_assert_int_eq(td_fiber_start(loop, wait_twice, NULL), 0);
+	turns(1);
+	ck_assert_int_eq(step, 1); /* the wake was the other's */
+	for (int i = 2; i <= 3; i++) {
+		td_fiber_wake(fiber);
+		turns(1);
+		ck_assert_int_eq(step, i);
+	}
+	end();
+}
+END_TEST
+
+static void wait_once(void *arg)
+{
+	*(struct td_fiber **)arg = td_fiber_self();
+	td_fiber_wait();
+}
+
+static void *leave_some(void *arg)
+{
+	struct ev_loop *own = ev_loop_new(EVFLAG_AUTO);
+	struct td_fiber *waits[100];
+
+	for (int i = 0; i < 100; i++)
+		ck_assert_int_eq(td_fiber_start(own, wait_once, &waits[i]), 0);
+	for (int i = 0; i < 100; i++)
+		td_fiber_wake(waits[i]);
+	ev_run(own, EVRUN_NOWAIT);
+	ev_loop_destroy(own);
+	return NULL;
+}
+
+START_TEST(a_thread_that_ends_leaves_no_stacks)
+{
+	unsigned before = 0;
+
+	for (int i = 0; i < 20; i++) {
+		pthread_t thread;
+
+		ck_assert_int_eq(pthread_create(&thread, NULL, leave_some, NULL), 0);
+		ck_assert_int_eq(pthread_join(thread, NULL), 0);
+		if (i == 3)
+			before = mappings();
+	}
+	ck_assert_uint_le(mappings(), before + 4);
+}
+END_TEST
+
+#ifdef TD_SECCOMP_ARCH
+static void wait_often(void *arg)
+{
+	fiber = td_fiber_self();
+	for (step = 0; step < 1000; step++)
+		td_fiber_wait();
+}
+
+/* swapcontext() makes one, which the sandbox catches. */
+START_TEST(a_switch_makes_no_system_call_for_signals)
+{
+	static struct sock_filter program[16];
+	struct td_seccomp filter = {program, 0, 16};
+
+	begin();
+	ck_assert_int_eq(td_fiber_start(loop, wait_often, NULL), 0);
+	td_seccomp_begin(&filter);
+	td_seccomp_is(&filter, SYS_rt_sigprocmask, 0, 1);
+	td_seccomp_answer(&filter, SECCOMP_RET_ERRNO | ENOSYS);
+	td_seccomp_answer(&filter, SECCOMP_RET_ALLOW);
+	ck_assert(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && td_seccomp_set(&filter, false));
+	for (int i = 0; i < 1000; i++) {
+		ck_assert_int_eq(step, i);
+		td_fiber_wake(fiber);
+		turns(1);
+	}
+	ck_assert_int_eq(step, 1000);
+	end();
+}
+END_TEST
+#endif
+
 int main(void)
 {
 	Suite *s = suite_create("fiber");
@@ -314,5 +425,10 @@ int main(void)
 	SUITE_ADD(s, five_hundred_fibers_have_each_its_own_stack);
 	SUITE_ADD(s, a_wake_meant_for_another_wait_does_not_end_an_operation);
 	SUITE_ADD(s, a_call_that_blocks_does_not_hold_up_the_loop);
+	SUITE_ADD(s, the_stack_of_an_ended_fiber_is_the_next_ones);
+	SUITE_ADD(s, a_thread_that_ends_leaves_no_stacks);
+#ifdef TD_SECCOMP_ARCH
+	SUITE_ADD(s, a_switch_makes_no_system_call_for_signals);
+#endif
 	return suite_run(s);
 }
