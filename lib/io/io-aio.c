@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The engine for O_DIRECT files: kernel AIO.  One io_submit a turn; a flush is an IOCB_CMD_FDSYNC,
- * so that a slow one never holds up other I/O; what AIO cannot do (fallocate, open), or not without
- * blocking (a write that needs new blocks), goes to threads.
+ * so that a slow one never holds up other I/O; what AIO cannot do (fallocate, open) goes to
+ * threads.  So does a submission in which the kernel may block, that of writes that need new
+ * blocks (TD_IO_NEW): a thread makes the io_submit of a whole batch, and they complete as all else.
  */
 #include <errno.h>
 #include <libaio.h>
@@ -17,6 +18,7 @@
 
 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the whole host */
 #define AIO_DEPTH 128
+#define BATCH_MAX 8 /* of writes that one thread submits */
 
 _Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb),
 	       "an iocb fits into td_iop.cb");
@@ -33,6 +35,19 @@ struct aio_ring {
 };
 #define AIO_RING_MAGIC 0xa10a10a1u
 
+/*
+ * Writes to one file that a thread submits.  Once the kernel has one it may be done, and be its
+ * owner's again, at any time: the thread looks at each no more than before that.
+ */
+struct batch {
+	struct td_iop call;
+	struct aio *a;
+	unsigned n; /* 0: the batch is free */
+	struct td_iop *ops[BATCH_MAX];
+	struct iocb *cbs[BATCH_MAX];
+	struct td_list refused; /* by the kernel: made by the thread itself */
+};
+
 struct aio {
 	io_context_t ctx;
 	int efd;
@@ -40,6 +55,8 @@ struct aio {
 	struct td_list queued; /* not yet in the kernel, in order */
 	unsigned inkernel;
 	struct td_list blocking; /* for the threads */
+	struct td_list fresh;    /* TD_IO_NEW, not yet in a batch */
+	struct batch batches[TD_WORKERS_MAX];
 	struct td_workers *workers;
 };
 
@@ -91,7 +108,7 @@ static struct aio_ring *ring_of(const struct aio *a)
 /* What found no room in the kernel goes now. */
 static void send_rest(struct td_io *io, struct aio *a)
 {
-	if (!td_list_empty(&a->queued) && !io->dirty) {
+	if ((!td_list_empty(&a->queued) || !td_list_empty(&a->fresh)) && !io->dirty) {
 		io->dirty = true;
 		ev_feed_event(io->loop, &io->commit, EV_CUSTOM);
 	}
@@ -151,6 +168,7 @@ static int aio_start(struct td_io *io)
 	a->efd = -1;
 	td_list_init(&a->queued);
 	td_list_init(&a->blocking);
+	td_list_init(&a->fresh);
 	rc = io_setup(AIO_DEPTH, &a->ctx);
 	if (rc < 0)
 		goto fail;
@@ -183,14 +201,18 @@ static void aio_stop(struct td_io *io)
 	free(a);
 }
 
+static struct td_list *way_of(struct aio *a, const struct td_iop *op)
+{
+	if (op->op == TD_IO_READ || op->op == TD_IO_SYNC)
+		return &a->queued;
+	if (op->op != TD_IO_WRITE || (op->flags & (TD_IO_ROOM | TD_IO_NEAR)))
+		return &a->blocking;
+	return op->flags & TD_IO_NEW ? &a->fresh : &a->queued;
+}
+
 static void aio_queue(struct td_io *io, struct td_iop *op)
 {
-	struct aio *a = io->priv;
-	bool kernel =
-		op->op == TD_IO_READ || op->op == TD_IO_SYNC ||
-		(op->op == TD_IO_WRITE && !(op->flags & (TD_IO_NEW | TD_IO_ROOM | TD_IO_NEAR)));
-
-	td_list_add(kernel ? &a->queued : &a->blocking, &op->link);
+	td_list_add(way_of(io->priv, op), &op->link);
 }
 
 static struct iocb *prepare_iocb(struct aio *a, struct td_iop *op)
@@ -261,11 +283,95 @@ static void aio_ahead(struct td_io *io)
 	}
 }
 
+/* --- in a thread --- */
+
+static long submit_batch(struct td_iop *call)
+{
+	struct batch *b = td_entry(call, struct batch, call);
+	unsigned sent = 0;
+
+	while (sent < b->n) {
+		int rc;
+
+		TD_KILL(AIO_BEGIN);
+		rc = io_submit(b->a->ctx, b->n - sent, b->cbs + sent);
+		TD_KILL(AIO_END);
+		if (rc > 0) {
+			sent += (unsigned)rc;
+		} else if (rc != -EINTR) {
+			struct td_iop *op = b->ops[sent++];
+
+			op->res = td_file_op(op);
+			td_list_add(&b->refused, &op->link);
+		}
+	}
+	return 0;
+}
+
+static void batch_sent(struct td_iop *call, int err)
+{
+	struct batch *b = td_entry(call, struct batch, call);
+	struct td_list *l;
+
+	b->n = 0;
+	while ((l = td_list_pop(&b->refused))) {
+		struct td_iop *op = td_entry(l, struct td_iop, link);
+
+		b->a->inkernel--;
+		td_iop_result(op, op->res);
+	}
+	send_rest(call->io, b->a);
+}
+
+static struct batch *free_batch(struct aio *a)
+{
+	for (unsigned i = 0; i < TD_WORKERS_MAX; i++)
+		if (!a->batches[i].n)
+			return &a->batches[i];
+	return NULL;
+}
+
+/* As many of the first one's file as there is room for. */
+static void fill_batch(struct aio *a, struct batch *b)
+{
+	const struct td_file *file = td_entry(a->fresh.next, struct td_iop, link)->file;
+
+	td_list_each_safe (l, tmp, &a->fresh) {
+		struct td_iop *op = td_entry(l, struct td_iop, link);
+
+		if (b->n == BATCH_MAX || a->inkernel == AIO_DEPTH)
+			break;
+		if (op->file != file)
+			continue;
+		td_list_del(l);
+		b->ops[b->n] = op;
+		b->cbs[b->n++] = prepare_iocb(a, op);
+		a->inkernel++;
+	}
+}
+
+static void commit_fresh(struct td_io *io)
+{
+	struct aio *a = io->priv;
+	struct batch *b;
+
+	while (!td_list_empty(&a->fresh) && a->inkernel < AIO_DEPTH && (b = free_batch(a))) {
+		b->call = (struct td_iop){
+			.op = TD_IO_CALL, .call = submit_batch, .done = batch_sent, .io = io};
+		b->a = a;
+		td_list_init(&b->refused);
+		fill_batch(a, b);
+		io->inflight++;
+		td_list_add(&a->blocking, &b->call.link);
+	}
+}
+
 static void aio_commit(struct td_io *io)
 {
 	struct aio *a = io->priv;
 
 	aio_ahead(io);
+	commit_fresh(io);
 	if (!td_list_empty(&a->blocking))
 		td_workers_run(a->workers, &a->blocking);
 }

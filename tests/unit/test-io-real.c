@@ -295,13 +295,23 @@ END_TEST
  * must go on. */
 static void refused_among_good(const char *engine)
 {
-	struct op o[9];
+	struct op o[9], again;
 
 	ck_assert(begin_real(engine, false, TD_FILE_RDONLY));
 	for (unsigned i = 0; i < 9; i++)
 		start(&o[i], i % 3 == 1 ? TD_IO_WRITE : TD_IO_READ, mem, i * 4096, 4096, 0);
 	for (unsigned i = 0; i < 9; i++)
 		ck_assert_int_eq(run(&o[i]), i % 3 == 1 ? -EBADF : 0);
+	/* more than threads are there for, in two goes */
+	for (unsigned i = 0; i < 1000; i++) {
+		start(&o[i % 9], TD_IO_WRITE, mem, i * 4096, 4096, TD_IO_NEW);
+		if (i % 9 == 8)
+			for (unsigned k = 0; k < 9; k++)
+				ck_assert_int_eq(run(&o[k]), -EBADF);
+	}
+	ck_assert_int_eq(run(&o[0]), -EBADF);
+	start(&again, TD_IO_READ, mem, 0, 4096, 0); /* they hold no place in the kernel */
+	ck_assert_int_eq(run(&again), 0);
 	end_real();
 }
 
@@ -351,17 +361,52 @@ END_TEST
 
 static const char *const all_engines[] = {"libaio", "threads", "io_uring"};
 
-static unsigned threads_beside(void)
+/* The workers' threads, by their name. */
+static unsigned count_workers(void)
 {
 	unsigned n = 0;
 	DIR *d = opendir("/proc/self/task");
 
 	ck_assert_ptr_nonnull(d);
-	for (struct dirent *e; (e = readdir(d));)
-		n += e->d_name[0] != '.';
+	for (struct dirent *e; (e = readdir(d));) {
+		char name[300], text[32] = "";
+		FILE *comm;
+
+		snprintf(name, sizeof name, "/proc/self/task/%s/comm", e->d_name);
+		comm = fopen(name, "r");
+		n += comm && fgets(text, sizeof text, comm) && !strcmp(text, "tapdisk-io\n");
+		if (comm)
+			fclose(comm);
+	}
 	closedir(d);
-	return n - 1;
+	return n;
 }
+
+/* A thread submits several, and waits for none. */
+START_TEST(writes_of_new_blocks_share_threads)
+{
+	static struct op o[200]; /* more than are in the kernel at once, and than batches hold */
+
+	if (!begin_real("libaio", true, 0))
+		return;
+	for (unsigned i = 0; i < 16; i++)
+		start(&o[i], TD_IO_WRITE, mem, i * 8192, 4096, TD_IO_NEW);
+	for (unsigned i = 0; i < 16; i++)
+		ck_assert_int_eq(run(&o[i]), 0);
+	ck_assert_uint_le(count_workers(), 4); /* one more has opened the file */
+	for (unsigned i = 0; i < 200; i++) {
+		memset(mem + i * 4096, (int)i + 1, 4096);
+		start(&o[i], TD_IO_WRITE, mem + i * 4096, i * 8192, 4096, TD_IO_NEW);
+	}
+	for (unsigned i = 0; i < 200; i++)
+		ck_assert_int_eq(run(&o[i]), 0);
+	for (unsigned i = 0; i < 200; i++) {
+		ck_assert_int_eq(once(TD_IO_READ, mem, i * 8192, 4096, 0), 0);
+		ck_assert(mem[0] == (char)(i + 1) && mem[4095] == (char)(i + 1));
+	}
+	end_real();
+}
+END_TEST
 
 /* They would only wait for each other there. */
 START_TEST(writes_to_the_page_cache_of_one_file_are_one_threads)
@@ -375,7 +420,7 @@ START_TEST(writes_to_the_page_cache_of_one_file_are_one_threads)
 			start(&o[i], TD_IO_WRITE, mem + i * 4096, i * 8192, 4096, 0);
 		for (unsigned i = 0; i < 16; i++)
 			ck_assert_int_eq(run(&o[i]), 0);
-		ck_assert_uint_eq(threads_beside(), 1);
+		ck_assert_uint_le(count_workers(), 2);
 		memset(mem, 0, 4096);
 		ck_assert_int_eq(once(TD_IO_READ, mem, 15 * 8192, 4096, 0), 0);
 		ck_assert(mem[0] == (char)(e + 1) && mem[4095] == (char)(e + 1));
@@ -383,7 +428,7 @@ START_TEST(writes_to_the_page_cache_of_one_file_are_one_threads)
 			start(&o[i], TD_IO_WRITE, mem, i * 8192, 4096, TD_IO_DSYNC);
 		for (unsigned i = 0; i < 16; i++)
 			ck_assert_int_eq(run(&o[i]), 0);
-		ck_assert_uint_eq(threads_beside(), TD_WORKERS_MAX);
+		ck_assert_uint_eq(count_workers(), TD_WORKERS_MAX);
 		end_real();
 	}
 }
@@ -479,6 +524,7 @@ int main(void)
 	SUITE_ADD(s, the_engine_follows_from_the_kind_of_file);
 	SUITE_ADD(s, what_the_kernel_refuses_fails_alone);
 	SUITE_ADD(s, a_slow_call_holds_nothing_else_up);
+	SUITE_ADD(s, writes_of_new_blocks_share_threads);
 	SUITE_ADD(s, writes_to_the_page_cache_of_one_file_are_one_threads);
 	SUITE_ADD(s, what_is_near_is_done_on_this_processor_in_this_turn);
 	SUITE_ADD(s, what_is_near_and_waits_holds_nothing_else_up);
