@@ -54,7 +54,7 @@ enum {
 	TD_IO_DSYNC = 1u << 0, /* of a WRITE: it and what it needs to be read back are durable
 				  before done() */
 	TD_IO_NEW = 1u << 2, /* a write where nothing has been written yet: the kernel may block to
-				find room for it, so a thread makes it */
+				find room for it, so a thread submits it */
 	/* a read beyond the end of the file gives zeroes; without it, -EIO */
 	TD_IO_EOF_ZERO = 1u << 1,
 	/* a SYNC that is one in a file with TD_FILE_NOSYNC as well */

@@ -16,7 +16,7 @@
 
 static bool by_context(void)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(TD_SANITIZED) || defined(__SANITIZE_THREAD__)
 	return true;
 #elif defined __x86_64__ && defined __CET__
 	uint64_t second = 0; /* and stays so, where there is none */

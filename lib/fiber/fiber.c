@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "lib/fiber/fiber-switch.h"
 #include "lib/io/clock.h"
@@ -37,7 +38,7 @@ struct td_fiber {
 
 /* Ended ones that a thread keeps for the next: to make a stack takes five system calls.  Sanitizers
  * see more when each has its own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(TD_SANITIZED) || defined(__SANITIZE_THREAD__)
 #define KEPT_MAX 0
 #else
 #define KEPT_MAX 32
@@ -47,8 +48,10 @@ static _Thread_local struct td_fiber *running;
 static _Thread_local struct kept {
 	struct td_fiber *first;
 	unsigned n;
+	bool known; /* to at_exit */
 } kept;
-static pthread_key_t at_exit; /* of a thread that keeps some */
+static pthread_key_t at_exit;
+static bool have_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* The sanitizers want to hear of each switch of stacks: before it, and, on the other side, after.
@@ -103,17 +106,24 @@ static void free_kept(void *arg)
 
 static void make_key(void)
 {
-	pthread_key_create(&at_exit, free_kept);
+	have_key = !pthread_key_create(&at_exit, free_kept);
+}
+
+/* What a thread keeps goes with it; the first thread's end is the process's. */
+static bool is_known(void)
+{
+	if (kept.known || gettid() == getpid())
+		return kept.known = true;
+	pthread_once(&once, make_key);
+	return kept.known = have_key && !pthread_setspecific(at_exit, &kept);
 }
 
 static void keep_fiber(struct td_fiber *f)
 {
-	if (kept.n == KEPT_MAX) {
+	if (kept.n == KEPT_MAX || !is_known()) {
 		fiber_free(f);
 		return;
 	}
-	pthread_once(&once, make_key);
-	pthread_setspecific(at_exit, &kept);
 	f->next = kept.first;
 	kept.first = f;
 	kept.n++;

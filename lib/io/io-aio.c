@@ -19,6 +19,10 @@
 /* operations in the kernel at once; small, since fs.aio-max-nr (65,536) is for the whole host */
 #define AIO_DEPTH 128
 #define BATCH_MAX 8 /* of writes that one thread submits */
+/* Of the operations in the kernel, writes of new blocks: so many find a place however much else
+ * waits for one, and so many at most, as a store on which they hang must leave some to others. */
+#define FRESH_MIN 16
+#define FRESH_MAX (AIO_DEPTH / 2)
 
 _Static_assert(sizeof(struct iocb) <= sizeof(((struct td_iop *)0)->cb),
 	       "an iocb fits into td_iop.cb");
@@ -53,19 +57,29 @@ struct aio {
 	int efd;
 	ev_io ready;
 	struct td_list queued; /* not yet in the kernel, in order */
-	unsigned inkernel;
+	unsigned inkernel,
+		nfresh; /* all; those of TD_IO_NEW, also where a thread has them yet to submit */
 	struct td_list blocking; /* for the threads */
 	struct td_list fresh;    /* TD_IO_NEW, not yet in a batch */
 	struct batch batches[TD_WORKERS_MAX];
 	struct td_workers *workers;
 };
 
+static bool is_fresh(const struct td_iop *op)
+{
+	return op->op == TD_IO_WRITE && (op->flags & TD_IO_NEW);
+}
+
+static void over(struct aio *a, struct td_iop *op, long res)
+{
+	a->inkernel--;
+	a->nfresh -= is_fresh(op);
+	td_iop_result(op, res);
+}
+
 static void complete(struct aio *a, const struct io_event *e)
 {
-	struct td_iop *op = td_entry(e->obj, struct td_iop, cb);
-
-	a->inkernel--;
-	td_iop_result(op, (long)e->res);
+	over(a, td_entry(e->obj, struct td_iop, cb), (long)e->res);
 }
 
 static bool reap_ring(struct aio *a, struct aio_ring *r)
@@ -207,7 +221,7 @@ static struct td_list *way_of(struct aio *a, const struct td_iop *op)
 		return &a->queued;
 	if (op->op != TD_IO_WRITE || (op->flags & (TD_IO_ROOM | TD_IO_NEAR)))
 		return &a->blocking;
-	return op->flags & TD_IO_NEW ? &a->fresh : &a->queued;
+	return is_fresh(op) ? &a->fresh : &a->queued;
 }
 
 static void aio_queue(struct td_io *io, struct td_iop *op)
@@ -244,12 +258,20 @@ static void divert(struct aio *a)
 	td_list_add(&a->blocking, td_list_pop(&a->queued));
 }
 
+/* How much may be in the kernel without taking the places of what waits in `fresh'. */
+static unsigned room_for_queued(struct aio *a)
+{
+	return td_list_empty(&a->fresh) || a->nfresh >= FRESH_MIN
+		       ? AIO_DEPTH
+		       : AIO_DEPTH - FRESH_MIN + a->nfresh;
+}
+
 static unsigned gather_iocbs(struct aio *a, struct iocb **batch)
 {
-	unsigned n = 0;
+	unsigned n = 0, room = room_for_queued(a);
 
 	td_list_each (l, &a->queued) {
-		if (a->inkernel + n == AIO_DEPTH)
+		if (a->inkernel + n >= room)
 			break;
 		batch[n++] = prepare_iocb(a, td_entry(l, struct td_iop, link));
 	}
@@ -317,8 +339,7 @@ static void batch_sent(struct td_iop *call, int err)
 	while ((l = td_list_pop(&b->refused))) {
 		struct td_iop *op = td_entry(l, struct td_iop, link);
 
-		b->a->inkernel--;
-		td_iop_result(op, op->res);
+		over(b->a, op, op->res);
 	}
 	send_rest(call->io, b->a);
 }
@@ -331,6 +352,11 @@ static struct batch *free_batch(struct aio *a)
 	return NULL;
 }
 
+static bool room_for_fresh(const struct aio *a)
+{
+	return a->inkernel < AIO_DEPTH && a->nfresh < FRESH_MAX;
+}
+
 /* As many of the first one's file as there is room for. */
 static void fill_batch(struct aio *a, struct batch *b)
 {
@@ -339,7 +365,7 @@ static void fill_batch(struct aio *a, struct batch *b)
 	td_list_each_safe (l, tmp, &a->fresh) {
 		struct td_iop *op = td_entry(l, struct td_iop, link);
 
-		if (b->n == BATCH_MAX || a->inkernel == AIO_DEPTH)
+		if (b->n == BATCH_MAX || !room_for_fresh(a))
 			break;
 		if (op->file != file)
 			continue;
@@ -347,6 +373,7 @@ static void fill_batch(struct aio *a, struct batch *b)
 		b->ops[b->n] = op;
 		b->cbs[b->n++] = prepare_iocb(a, op);
 		a->inkernel++;
+		a->nfresh++;
 	}
 }
 
@@ -355,13 +382,14 @@ static void commit_fresh(struct td_io *io)
 	struct aio *a = io->priv;
 	struct batch *b;
 
-	while (!td_list_empty(&a->fresh) && a->inkernel < AIO_DEPTH && (b = free_batch(a))) {
+	while (!td_list_empty(&a->fresh) && room_for_fresh(a) && (b = free_batch(a))) {
 		b->call = (struct td_iop){
 			.op = TD_IO_CALL, .call = submit_batch, .done = batch_sent, .io = io};
 		b->a = a;
 		td_list_init(&b->refused);
 		fill_batch(a, b);
 		io->inflight++;
+		io->n.commits++;
 		td_list_add(&a->blocking, &b->call.link);
 	}
 }

@@ -106,11 +106,6 @@ bool td_merge_take(struct td_io *io, struct td_iop *op)
 	return true;
 }
 
-bool td_merge_holds(const struct td_io *io)
-{
-	return io->merge->n;
-}
-
 static void send_merged(struct td_io *io, struct run *r)
 {
 	struct td_merge *m = io->merge;

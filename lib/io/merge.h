@@ -16,7 +16,6 @@ void td_merge_free(struct td_merge *m); /* nothing in flight; NULL is fine */
 /* Takes a READ or WRITE over, or says no: then what it held has gone to the engine, and op is the
  * caller's to send. */
 bool td_merge_take(struct td_io *io, struct td_iop *op);
-bool td_merge_holds(const struct td_io *io);
 void td_merge_send(struct td_io *io); /* what it holds goes to the engine */
 
 /* An operation of its own making is over with res bytes, or -errno. */

@@ -295,14 +295,14 @@ static void run_anywhere(struct td_workers *w, struct td_list *ops)
 		return;
 	}
 	/* no thread can be had at all: do the work here, late but done */
+	struct td_list row;
 	struct td_list *l;
-	w->rows = 0;
-	while ((l = td_list_pop(&w->todo))) {
-		struct td_iop *op = td_entry(l, struct td_iop, link);
-
-		op->res = td_file_op(op);
-		td_list_add(&w->done, &op->link);
-	}
+	td_list_init(&row);
+	pthread_mutex_lock(&w->lock);
+	while (take_row(w, &row))
+		while ((l = td_list_pop(&row)))
+			do_one(w, td_entry(l, struct td_iop, link));
+	pthread_mutex_unlock(&w->lock);
 	ev_async_send(w->io->loop, &w->async);
 }
 

@@ -23,7 +23,7 @@
 #define NBD_BUFS_MIN 4u     /* except for this much, which each can have at any time */
 #define NBD_CLIENTS  256u   /* of a process */
 #define NBD_PIECE    16u    /* buffers of one request to the image; longer ones go in pieces */
-#define NBD_IN       65536  /* bytes read ahead */
+#define NBD_IN       32768  /* bytes read ahead */
 /* bytes of a write from which on its data is not read ahead, but into place */
 #define NBD_BIG        8192u
 #define NBD_LENGTH_MAX (64u << 20) /* bytes of a read or write */

@@ -4,8 +4,8 @@
     gdb -iex 'set sysroot /' -p PID -batch -ex 'source tests/support/fibers.py' -ex fibers
 
 A fiber is no thread: gdb does not know of its stack.  It has a mapping of its own, whose first pages may not be touched, and a struct
-td_fiber in the heap that points to it; what it was doing stands in that struct's ctx.  On x86-64, of a live process (gdb changes the
-registers of the thread for each backtrace, and puts them back).
+td_fiber in the heap that points to it; what it was doing stands in that struct's `here', which setjmp() filled.  On x86-64 with glibc, of a
+live process (gdb changes the registers of the thread for each backtrace, and puts them back).
 """
 import re
 import struct
@@ -42,6 +42,20 @@ def fibers():
                 at = hit + 8
 
 
+def registers(f):
+    """What setjmp() kept; three of them are hidden: turned, and mixed with a secret of the process"""
+    kept = f["here"]["at"][0]["__jmpbuf"]
+    secret = struct.unpack("<Q", gdb.selected_inferior().read_memory(int(gdb.parse_and_eval("$fs_base")) + 0x30, 8))[0]
+    regs = {}
+    for i, r in enumerate(("rbx", "rbp", "r12", "r13", "r14", "r15", "rsp", "rip")):
+        v = int(kept[i]) & (1 << 64) - 1
+        if r in ("rbp", "rsp", "rip"):
+            v = (v >> 17 | v << 47) & (1 << 64) - 1
+            v ^= secret
+        regs[r] = v
+    return regs
+
+
 class Fibers(gdb.Command):
     """fibers: a backtrace of each fiber that waits"""
 
@@ -56,10 +70,8 @@ class Fibers(gdb.Command):
             count += 1
             print("fiber %s, begun by %s:" % (f, f["fn"]))
             kept = {r: gdb.parse_and_eval("(unsigned long)$" + r) for r in ("rsp", "rbp", "rip", "rbx", "r12", "r13", "r14", "r15")}
-            index = {"r12": 4, "r13": 5, "r14": 6, "r15": 7, "rbp": 10, "rbx": 11, "rsp": 15, "rip": 16}
-            regs = {r: int(f["ctx"]["uc_mcontext"]["gregs"][i]) for r, i in index.items()}
             try:
-                for r, v in regs.items():
+                for r, v in registers(f).items():
                     gdb.execute("set $%s = %d" % (r, v))
                 print(gdb.execute("backtrace", to_string=True))
             finally:
