@@ -56,9 +56,9 @@ struct aio {
 	io_context_t ctx;
 	int efd;
 	ev_io ready;
-	struct td_list queued; /* not yet in the kernel, in order */
-	unsigned inkernel,
-		nfresh; /* all; those of TD_IO_NEW, also where a thread has them yet to submit */
+	struct td_list queued;   /* not yet in the kernel, in order */
+	unsigned inkernel;       /* or in a batch, which a thread has yet to submit */
+	unsigned nfresh;         /* of these, TD_IO_NEW */
 	struct td_list blocking; /* for the threads */
 	struct td_list fresh;    /* TD_IO_NEW, not yet in a batch */
 	struct batch batches[TD_WORKERS_MAX];
@@ -307,16 +307,29 @@ static void aio_ahead(struct td_io *io)
 
 /* --- in a thread --- */
 
+/* How many of the batch, from `from' on, the store has room for, as far as a lab's store is full
+ * (lib/kill.h). */
+static unsigned count_good(const struct batch *b, unsigned from)
+{
+	unsigned i = from;
+
+	while (i < b->n && !TD_KILL_WRITE(b->ops[i]->file->fd, b->ops[i]->off + b->ops[i]->moved,
+					  b->ops[i]->off + b->ops[i]->len, 0))
+		i++;
+	return i - from;
+}
+
 static long submit_batch(struct td_iop *call)
 {
 	struct batch *b = td_entry(call, struct batch, call);
 	unsigned sent = 0;
 
 	while (sent < b->n) {
+		unsigned good = count_good(b, sent);
 		int rc;
 
 		TD_KILL(AIO_BEGIN);
-		rc = io_submit(b->a->ctx, b->n - sent, b->cbs + sent);
+		rc = good ? io_submit(b->a->ctx, good, b->cbs + sent) : -ENOSPC;
 		TD_KILL(AIO_END);
 		if (rc > 0) {
 			sent += (unsigned)rc;
