@@ -102,6 +102,12 @@ static void free_kept(void *arg)
 		k->first = f->next;
 		fiber_free(f);
 	}
+	k->n = 0;
+}
+
+void td_fiber_trim(void)
+{
+	free_kept(&kept);
 }
 
 static void make_key(void)

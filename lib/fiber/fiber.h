@@ -17,6 +17,9 @@ struct td_fiber;
 /* Starts fn(arg) at once, in the caller's stead, until it waits or ends.  0 or -ENOMEM. */
 int td_fiber_start(struct ev_loop *loop, void (*fn)(void *arg), void *arg);
 
+/* Gives the stacks of ended fibers back, which this thread keeps for the next ones. */
+void td_fiber_trim(void);
+
 struct td_fiber *td_fiber_self(void); /* NULL outside a fiber */
 
 /* Suspends the running fiber until td_fiber_wake(); a wake that came before is not lost. */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/fiber/fiber.h"
+
 _Static_assert(BLKIF_MAX_INDIRECT * sizeof(struct blkif_seg) <= TD_PAGE,
 	       "one page holds all segments");
 
@@ -49,6 +51,7 @@ static void stop_watchers(struct blkif *b)
 	ev_timer_stop(b->loop, &b->storm);
 	ev_timer_stop(b->loop, &b->trim);
 	ev_timer_stop(b->loop, &b->pace);
+	td_fiber_trim();
 }
 
 void blkif_stop(struct blkif *b)

@@ -25,6 +25,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "lib/fiber/fiber.h"
 #include "lib/io/clock.h"
 
 /* looks at the ring within one turn, so that a busy guest leaves the loop to others */
@@ -469,8 +470,10 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 		td_account_rest(&b->memory);
 	else
 		ring_take(b, 0); /* others may have let go what it waits for */
-	if (!mapped && !b->memory.used)
+	if (!mapped && !b->memory.used) {
 		ev_timer_stop(loop, w);
+		td_fiber_trim();
+	}
 }
 
 /* --- the outside --- */

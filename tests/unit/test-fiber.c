@@ -351,7 +351,7 @@ static void wait_once(void *arg)
 	td_fiber_wait();
 }
 
-static void *leave_some(void *arg)
+static void use_many(void)
 {
 	struct ev_loop *own = ev_loop_new(EVFLAG_AUTO);
 	struct td_fiber *waits[100];
@@ -362,6 +362,30 @@ static void *leave_some(void *arg)
 		td_fiber_wake(waits[i]);
 	ev_run(own, EVRUN_NOWAIT);
 	ev_loop_destroy(own);
+}
+
+START_TEST(at_rest_the_stacks_are_given_back)
+{
+	unsigned before;
+
+	use_many();
+	td_fiber_trim();
+	before = mappings();
+	use_many();
+#ifndef TD_SANITIZED
+	ck_assert_uint_gt(mappings(), before + 4);
+#endif
+	td_fiber_trim();
+	ck_assert_uint_le(mappings(), before + 4);
+	use_many();
+	td_fiber_trim();
+	ck_assert_uint_le(mappings(), before + 4);
+}
+END_TEST
+
+static void *leave_some(void *arg)
+{
+	use_many();
 	return NULL;
 }
 
@@ -426,6 +450,7 @@ int main(void)
 	SUITE_ADD(s, a_wake_meant_for_another_wait_does_not_end_an_operation);
 	SUITE_ADD(s, a_call_that_blocks_does_not_hold_up_the_loop);
 	SUITE_ADD(s, the_stack_of_an_ended_fiber_is_the_next_ones);
+	SUITE_ADD(s, at_rest_the_stacks_are_given_back);
 	SUITE_ADD(s, a_thread_that_ends_leaves_no_stacks);
 #ifdef TD_SECCOMP_ARCH
 	SUITE_ADD(s, a_switch_makes_no_system_call_for_signals);
