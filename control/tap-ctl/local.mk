@@ -16,6 +16,7 @@ bin_tap_ctl_SOURCES = \
 	control/tap-ctl/tap-ctl-export-listen.c \
 	control/tap-ctl/tap-ctl-export.c \
 	control/tap-ctl/tap-ctl-export.h \
+	control/tap-ctl/tap-ctl-file.c \
 	control/tap-ctl/tap-ctl-list.c \
 	control/tap-ctl/tap-ctl-minor.c \
 	control/tap-ctl/tap-ctl-metrics.c \

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 int tc_rows_add(struct tc_rows *rows, json_t *row, struct td_err *err)
 {
@@ -45,31 +44,23 @@ static bool same_type(const char *want, const char *args, size_t len)
 /* The image that -f names: as it was given, from here, where its links lead, and which file that
  * is. */
 struct wanted {
-	char *from_here, *real, id[48];
+	char *from_here, *real, id[TC_FILE_ID];
 };
 
 static void wanted_find(struct wanted *w, const char *file)
 {
-	struct stat st;
-
 	*w = (struct wanted){};
 	if (!file)
 		return;
 	w->from_here = tc_absolute(file);
 	w->real = realpath(file, NULL);
-	if (stat(file, &st) < 0)
-		return;
-	if (S_ISBLK(st.st_mode))
-		snprintf(w->id, sizeof w->id, "b%llu", (unsigned long long)st.st_rdev);
-	else
-		snprintf(w->id, sizeof w->id, "%llu:%llu", (unsigned long long)st.st_dev,
-			 (unsigned long long)st.st_ino);
+	tc_file_id(file, w->id);
 }
 
-static bool wanted_is(const struct wanted *w, const char *file, const char *path, const char *id)
+static bool wanted_is(const struct wanted *w, const char *file, const char *path, const json_t *row)
 {
 	return !strcmp(path, file) || (w->from_here && !strcmp(path, w->from_here)) ||
-	       (w->real && !strcmp(path, w->real)) || (id && *w->id && !strcmp(id, w->id));
+	       (w->real && !strcmp(path, w->real)) || tc_is_file(row, w->id);
 }
 
 static bool row_passes(const json_t *row, const struct tc_args *a, const struct wanted *w)
@@ -87,8 +78,7 @@ static bool row_passes(const json_t *row, const struct tc_args *a, const struct 
 		return false;
 	if (a->name && (!name || strcmp(name, a->name)))
 		return false;
-	return !a->file || (colon && wanted_is(w, a->file, colon + 1,
-					       json_string_value(json_object_get(row, "file"))));
+	return !a->file || (colon && wanted_is(w, a->file, colon + 1, row));
 }
 
 void tc_rows_filter(struct tc_rows *rows, const struct tc_args *a)

@@ -30,4 +30,15 @@ void tc_rows_plain(const struct tc_rows *rows);
 void tc_rows_table(const struct tc_rows *rows);
 void tc_rows_json(const struct tc_rows *rows);
 
+/* --- tap-ctl-file.c --- */
+
+#define TC_FILE_ID 48
+
+/* Which file that is, as a tapdisk's list has it (struct vbd.file); empty: none. */
+void tc_file_id(const char *path, char id[TC_FILE_ID]);
+/* Is the image of this disk, a row or a record, the file id?  While it is paused no file is open,
+ * and the one it had may be deleted and its number another's: then it is what its path leads to
+ * now. */
+bool tc_is_file(const json_t *disk, const char *id);
+
 #endif

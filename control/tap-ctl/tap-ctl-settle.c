@@ -71,12 +71,10 @@ bool tc_flush_failed(int minor)
 /* Has another disk the image by now? */
 static bool is_taken(const json_t *record, const struct tc_rows *live)
 {
-	const char *file = json_string_value(json_object_get(record, "file"));
-
-	for (size_t i = 0; file && *file && i < live->n; i++) {
+	for (size_t i = 0; i < live->n; i++) {
 		const char *its = json_string_value(json_object_get(live->row[i], "file"));
 
-		if (its && !strcmp(its, file))
+		if (its && tc_is_file(live->row[i], its) && tc_is_file(record, its))
 			return true;
 	}
 	return false;

@@ -16,6 +16,7 @@
 #include "lib/bytes.h"
 #include "lib/ctl-client.h"
 #include "lib/io/reach.h"
+#include "td/ctl.h"
 
 #define RELINK_TIMEOUT 120 /* s: some writes, each made durable */
 
@@ -31,7 +32,9 @@ static void on_row(json_t *row, void *arg)
 	const char *file = json_string_value(json_object_get(row, "file"));
 	struct holder *h = arg;
 
-	if (!file || strcmp(file, h->file))
+	/* while it is paused it has no file open, and the number may be another file's by now */
+	if (!file || strcmp(file, h->file) ||
+	    (json_integer_value(json_object_get(row, "state")) & TD_STATE_PAUSED))
 		return;
 	h->pid = h->asked;
 	h->minor = (int)json_integer_value(json_object_get(row, "minor"));

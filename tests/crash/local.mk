@@ -84,6 +84,7 @@ tests_crash_hostlab_SOURCES = \
 	tapdisk/blkif/blkif-takeover.c \
 	tapdisk/cache/cache-barrier.c \
 	tapdisk/cache/cache-flush.c \
+	control/tap-ctl/tap-ctl-file.c \
 	control/tap-ctl/tap-ctl-minor.c \
 	control/tap-ctl/tap-ctl-settle.c
 tests_crash_hostlab_CPPFLAGS = $(AM_CPPFLAGS) -DTD_KILL_POINTS -DTD_REDO_BYTES=crash_redo_bytes -include tests/crash/redo-bytes.h \

@@ -60,6 +60,43 @@ expect 0 tap_ctl create -a vhd:c.vhd
 found 1 c.vhd
 found 0 p.vhd
 expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 0
+
+# a paused disk has no file open: what had been its file may be deleted, and the number another's, who must not be taken for it
+inode_of() { stat -c %i "$1"; }
+again() # makes again.img with the inode that was.img had, or fails
+{
+	for _ in $(seq 50); do
+		truncate -s 1M again.img
+		[ "$(inode_of again.img)" != "$WAS" ] || return 0
+		mv again.img "taken.$RANDOM$RANDOM"
+	done
+	return 1
+}
+truncate -s 1M was.img
+expect 0 tap_ctl create -a aio:link.img
+P=$(procs tapdisk)
+expect 0 tap_ctl pause -p "$P" -m 0
+found 1 here.img link.img other/dir/here.img
+expect 0 tap_ctl unpause -p "$P" -m 0 -a aio:was.img
+expect 0 tap_ctl pause -p "$P" -m 0
+WAS=$(inode_of was.img)
+rm was.img
+if again; then
+	found 0 again.img "$WORK/again.img"
+	found 1 was.img
+	# nor while it is dead, and waits for its unpause: whoever opens the new file has not taken its image
+	kill -KILL "$P"
+	until_true 5 gone "$P"
+	expect 0 tap_ctl create -a aio:again.img
+	expect 0 tap_ctl list -f again.img
+	has "the new file's disk" "$OUT" "minor=1 "
+	[ -e "$TAPDISK_CONTROL_DIR/tapdisk/tapdisk-0" ] || fail "the paused disk of a dead tapdisk was given up"
+	expect 0 tap_ctl destroy -p "$(procs tapdisk)" -m 1
+	expect 0 tap_ctl free -m 0
+else
+	echo "this file system gives no inode anew: not tried" >&2
+	expect 0 tap_ctl destroy -p "$P" -m 0
+fi
 OLD=$TAPDISK_CONTROL_DIR
 TAPDISK_CONTROL_DIR=rel
 expect 0 tap_ctl create -a aio:here.img
