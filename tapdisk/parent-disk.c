@@ -186,6 +186,20 @@ static void leave_old(struct parent_disk *p)
 	td_image_close(old);
 }
 
+/* Who reads `tap-ctl stats' tells which disk it is by the name of its first socket. */
+static char *shown_as(const char *path)
+{
+	const char *name = strstr(path, "/nbd-ro");
+	char *shown;
+
+	while (name && strstr(name + 1, "/nbd-ro"))
+		name = strstr(name + 1, "/nbd-ro");
+	if (!name ||
+	    asprintf(&shown, "%.*s/nbd%s", (int)(name - path), path, name + strlen("/nbd-ro")) < 0)
+		return NULL;
+	return shown;
+}
+
 static bool same_disk(const struct parent_disk *p, const struct td_image *now, struct td_err *err)
 {
 	if (now->info.size >= p->image->info.size)
@@ -210,7 +224,7 @@ static int reach_again(struct parent_disk *p, struct td_err *err)
 	} while (rc < 0 && td_clock_now() < until);
 	if (rc < 0)
 		return rc;
-	path = same_disk(p, now, err) ? strdup(now->path) : NULL;
+	path = same_disk(p, now, err) ? shown_as(now->path) : NULL;
 	if (!path) {
 		td_image_close(now);
 		return -EIO;
@@ -330,6 +344,7 @@ int parent_disk_open(int minor, struct parent_disk_id *id, struct td_io *io, str
 {
 	static const struct td_how how = {.flags = TD_FILE_PARENT | TD_FILE_RDONLY};
 	struct parent_disk *p = calloc(1, sizeof *p);
+	char *shown = NULL;
 	int rc;
 
 	if (!p)
@@ -339,8 +354,11 @@ int parent_disk_open(int minor, struct parent_disk_id *id, struct td_io *io, str
 	td_list_init(&p->waiting);
 	td_list_init(&p->spare);
 	rc = connect_there(minor, id, io, &p->there, err);
+	if (!rc && !(shown = shown_as(p->there->path)))
+		rc = td_fail(err, ENOMEM, "parent-disk=%d: out of memory", minor);
 	if (!rc)
-		rc = td_image_open_how(&disk_driver, p->there->path, &how, io, &p->image, err);
+		rc = td_image_open_how(&disk_driver, shown, &how, io, &p->image, err);
+	free(shown);
 	if (rc < 0) {
 		td_image_close(p->there);
 		free(p);

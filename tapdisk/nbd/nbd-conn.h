@@ -141,8 +141,9 @@ void nbd_receive(struct ev_loop *loop, struct td_list *list, int conn,
 void nbd_receive_none(struct td_list *list); /* drops all that are on it */
 
 /* A listening socket of that name in the control directory; the file is this process's to remove.
- */
-int nbd_socket(const char *name, struct td_err *err);
+ * shown: the name that /proc/net/unix has for it and its connections, which no file may have yet;
+ * NULL: the same. */
+int nbd_socket(const char *name, const char *shown, struct td_err *err);
 void nbd_socket_remove(const char *name);
 
 /* --- nbd-after.c --- */

@@ -23,27 +23,34 @@
 
 /* --- sockets in the control directory --- */
 
+struct listen {
+	const char *name, *shown;
+};
+
 /* Through the directory's descriptor, since a socket's address has less room than a path. */
-static int bind_in_dir(int fd, const char *name)
+static int bind_in_dir(int fd, const struct listen *l)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	int dir = open(td_ctl_dir(), O_PATH | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	char name[sizeof sa.sun_path];
 
 	if (dir < 0)
 		return -errno;
-	snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d/%s", dir, name);
+	snprintf(name, sizeof name, "/proc/self/fd/%d/%s", dir, l->name);
+	snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d/%s", dir, l->shown);
 	unlink(sa.sun_path); /* a dead process had our pid */
 	/* nobody gets in before listen() */
-	if (bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(sa.sun_path, 0600) < 0)
+	if (bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(sa.sun_path, 0600) < 0 ||
+	    (l->shown != l->name && rename(sa.sun_path, name) < 0))
 		rc = -errno;
 	close(dir);
 	return rc;
 }
 
-static long listen_run(void *name)
+static long listen_run(void *arg)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int rc = fd < 0 ? -errno : bind_in_dir(fd, name);
+	int rc = fd < 0 ? -errno : bind_in_dir(fd, arg);
 
 	if (!rc && listen(fd, 128) < 0)
 		rc = -errno;
@@ -54,9 +61,10 @@ static long listen_run(void *name)
 	return rc;
 }
 
-int nbd_socket(const char *name, struct td_err *err)
+int nbd_socket(const char *name, const char *shown, struct td_err *err)
 {
-	int fd = (int)td_call(listen_run, (void *)name);
+	struct listen l = {name, shown ?: name};
+	int fd = (int)td_call(listen_run, &l);
 
 	return fd >= 0 ? fd
 		       : td_fail(err, -fd, "cannot listen on %s/%s: %s", td_ctl_dir(), name,
@@ -235,7 +243,7 @@ int nbd_passed_start(struct ev_loop *loop, struct td_err *err)
 	int fd;
 
 	passed_name(name, sizeof name);
-	fd = nbd_socket(name, err);
+	fd = nbd_socket(name, NULL, err);
 	if (fd < 0)
 		return fd;
 	passed_loop = loop;

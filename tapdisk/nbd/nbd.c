@@ -67,9 +67,10 @@ static const struct {
 	const struct nbd_manner *how;                       /* it takes clients, */
 	void (*got)(void *owner, int fd, const char *name); /* or those who bring them */
 } kinds[] = {
-	{"nbd", &newstyle, NULL},        {"nbd-old", &oldstyle, NULL},
-	{"nbdserver", NULL, got_old},    {"nbdserver-new", NULL, got_new},
-	{"nbdexport", NULL, got_export}, {"nbd-ro", &reading, NULL},
+	/* while it has the name of the second: see nbd_listen() */
+	{"nbd-ro", &reading, NULL},       {"nbd", &newstyle, NULL},
+	{"nbd-old", &oldstyle, NULL},     {"nbdserver", NULL, got_old},
+	{"nbdserver-new", NULL, got_new}, {"nbdexport", NULL, got_export},
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
 _Static_assert(KINDS == sizeof(((struct nbd *)0)->listen) / sizeof(ev_io),
@@ -180,7 +181,7 @@ static void remove_sockets(struct nbd *n)
 
 int nbd_listen(struct nbd *n, struct td_err *err)
 {
-	char name[64];
+	char name[64], shown[64];
 
 	assert(n->held && !n->listening);
 	stats_source_open(&n->stats, n->disk->stats, NULL);
@@ -188,7 +189,11 @@ int nbd_listen(struct nbd *n, struct td_err *err)
 		int fd;
 
 		socket_name(n, i, name, sizeof name);
-		fd = nbd_socket(name, err);
+		/* Storage managers look in /proc/net/unix for connections to nbd<pid>.<minor>, and
+		 * close the disk when there are none: one that stands on it has to be seen. */
+		if (kinds[i].how == &reading)
+			socket_name(n, i + 1, shown, sizeof shown);
+		fd = nbd_socket(name, kinds[i].how == &reading ? shown : NULL, err);
 		if (fd < 0) {
 			remove_sockets(n);
 			stats_source_close(&n->stats);

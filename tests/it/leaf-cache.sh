@@ -43,7 +43,10 @@ start -a "vhd:$WORK/rc.vhdcache" -r -D
 rc=$minor
 start -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -r
 leaf=$minor
-is "the child's images" "$(figures "$leaf")" "0 0 vhd,lc,nbd $TAPDISK_CONTROL_DIR/nbd-ro$(pid_of "$rc").$rc 0"
+is "the child's images" "$(figures "$leaf")" "0 0 vhd,lc,nbd $TAPDISK_CONTROL_DIR/nbd$(pid_of "$rc").$rc 0"
+# a storage manager closes the host's cache when it sees no connection to it: as it looks, in a tapdisk's net/unix
+connected() { grep -Eq "^[0-9a-f]+: [0-9A-F]+ [0-9A-F]+ [0-9A-F]+ 0001 03 +[0-9]+ /.*/nbd[0-9]+\\.$rc\$" "/proc/$(pid_of "$rc")/net/unix"; }
+connected || fail "the child's connection to the disk of minor $rc is not to be seen"
 # which is the shared image's cache, and written by its own tapdisk: not by whoever reads it
 expect 22 tap_ctl commit -p "$pid" -m "$leaf" -a "$WORK/leaf.vhdcache"
 has "a commit" "$ERR" "stands on the disk of minor $rc"

@@ -217,7 +217,7 @@ start -a "vhd:$WORK/small/leaf" -e "$rc" -2 "vhd:$WORK/vdi2.vhd" -r -o cache=wri
 leaf=$minor
 expect 0 guest verify 524288 4096 1
 fill
-is "its images" "$(images)" "vhd,nbd vdi2.vhd nbd-ro$(pid_of "$rc").$rc"
+is "its images" "$(images)" "vhd,nbd vdi2.vhd nbd$(pid_of "$rc").$rc"
 again "a leaf that was left out" filled
 expect 0 guest write 0 4194304 15
 expect 0 guest verify 0 4194304 15
@@ -237,7 +237,7 @@ new_leaf small/leaf
 expect 0 vhd_util snapshot -n by.vhd -p shared.vhd
 start -a "vhd:$WORK/small/leaf" -e "$rc" -2 "vhd:$WORK/by.vhd" -s -o cache=writeback
 leaf=$minor
-is "its images" "$(images)" "vhd,nbd leaf nbd-ro$(pid_of "$rc").$rc"
+is "its images" "$(images)" "vhd,nbd leaf nbd$(pid_of "$rc").$rc"
 expect 0 guest verify 8388608 65536 2
 again "before it is full" guest verify 8388608 65536 2
 stat_is FIXME_enospc_redirect_count 0 || fail "$(it stats)"
