@@ -20,6 +20,7 @@
 struct image {
 	char *name;
 	char *parent; /* or NULL */
+	bool raw_parent;
 	uint64_t capacity, size;
 	unsigned hidden, marker;
 	char hash[65];
@@ -111,12 +112,27 @@ static int look_at_file(const struct vu_args *a, const char *path, struct image 
 		return rc;
 	rc = fill_image(i, v, err);
 	if (!rc && v->footer.type == VHD_DIFF) {
+		i->raw_parent = vhd_uuid_nil(v->header.parent_uuid);
 		rc = parent_of_file(a, v, parent, err);
 		if (!rc && !(i->parent = strdup(parent)))
 			rc = td_fail(err, ENOMEM, "out of memory");
 	}
 	vhd_image_close(v);
 	return rc;
+}
+
+/* What a VHD names as a raw parent: all of it is the disk, and nobody's own. */
+static int look_at_raw(const char *path, struct image *i, struct td_err *err)
+{
+	struct vhd_image *raw;
+	int rc = vhd_image_open_raw(path, VHD_LOOK, &raw, err);
+
+	if (rc < 0)
+		return rc;
+	i->capacity = i->size = raw->size;
+	i->hidden = 1;
+	vhd_image_close(raw);
+	return 0;
 }
 
 /* Footer, header and the parent's name in the header stand in the volume's first extent. */
@@ -148,12 +164,13 @@ static int look_inside(struct vhd_image *dev, const struct vu_target *t, struct 
 	if (rc < 0)
 		return rc;
 	vu_lvm_volume_of(parent);
+	i->raw_parent = vhd_uuid_nil(h.parent_uuid);
 	i->parent = strdup(parent);
 	return i->parent ? 0 : td_fail(err, ENOMEM, "out of memory");
 }
 
-static int look_at_volume(const struct vu_args *a, const struct vu_target *t, struct image *i,
-			  struct td_err *err)
+static int look_at_volume(const struct vu_args *a, const struct vu_target *t, bool raw,
+			  struct image *i, struct td_err *err)
 {
 	char path[VHD_PATH_MAX];
 	struct vu_target own = *t;
@@ -161,7 +178,8 @@ static int look_at_volume(const struct vu_args *a, const struct vu_target *t, st
 	int rc;
 
 	i->size = t->size;
-	if (!strncmp(t->name, "LV-", 3)) { /* the storage manager's name of a raw disk */
+	/* the storage manager's name of a raw disk */
+	if (raw || !strncmp(t->name, "LV-", 3)) {
 		i->capacity = t->size;
 		i->hidden = 1;
 		return 0;
@@ -336,6 +354,7 @@ static const struct vu_target *parent_target(const struct scan *s, const struct 
 static int scan_one(struct scan *s, const struct vu_target *t, struct td_err *err)
 {
 	struct vu_target room;
+	bool raw = false;
 
 	while (t) {
 		char name[VHD_PATH_MAX];
@@ -348,7 +367,8 @@ static int scan_one(struct scan *s, const struct vu_target *t, struct td_err *er
 		i = new_image(s, settled_name(s, t, name), err);
 		if (!i)
 			return -ENOMEM;
-		rc = s->a->val['l'] ? look_at_volume(s->a, t, i, &why)
+		rc = s->a->val['l'] ? look_at_volume(s->a, t, raw, i, &why)
+		     : raw          ? look_at_raw(t->name, i, &why)
 				    : look_at_file(s->a, t->name, i, &why);
 		if (rc < 0) {
 			i->error = malloc(sizeof why);
@@ -367,6 +387,7 @@ static int scan_one(struct scan *s, const struct vu_target *t, struct td_err *er
 			}
 			return s->a->val['c'] ? 0 : td_fail(err, why.code, "%s", why.text);
 		}
+		raw = i->raw_parent;
 		t = s->a->val['a'] && i->parent ? parent_target(s, i, &room) : NULL;
 	}
 	return 0;

@@ -101,6 +101,9 @@ expect 0 vhd_util scan -f -a -v -m c.vhd
 is "scan -a" "$(printf '%s\n' "$OUT" | sed 's/ .*parent=/ /')" "vhd=$WORK/c.vhd $WORK/b.vhd
 vhd=$WORK/b.vhd $WORK/a.vhd
 vhd=$WORK/a.vhd none"
+expect 0 vhd_util scan -f -a -m r.vhd
+is "scan -a of a raw parent" "$OUT" "vhd=r.vhd capacity=5242880 size=5120 hidden=0 parent=raw.img
+vhd=raw.img capacity=5242880 size=5242880 hidden=1 parent=none"
 echo nonsense >bad.vhd
 expect 0 vhd_util scan -f -c -m '[bs]*.vhd'
 has "scan -c goes on" "$OUT" "vhd=bad.vhd scan-error=22 error-message='"
