@@ -110,6 +110,10 @@ static int connect_there(int minor, struct parent_disk_id *id, struct td_io *io,
 			err, ENOENT,
 			"no tapdisk serves the disk %d (parent-disk=%d): open that one first",
 			minor, minor);
+	if (id->args[0] && !h.is.args[0])
+		return td_fail(err, ENOENT,
+			       "the disk %d (parent-disk=%d) is closed: open %s under that number",
+			       minor, minor, id->args);
 	if (!same_id(id, &h.is))
 		return another(minor, id, &h.is, err);
 	snprintf(path, sizeof path, "%s/nbd-ro%d.%d", td_ctl_dir(), (int)h.pid, minor);
