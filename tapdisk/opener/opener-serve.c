@@ -285,9 +285,12 @@ static void serve_one(struct job *j)
 
 /* --- what comes --- */
 
-/* The first descriptor: one of a pair that the tapdisk has made.  What it has connected to anybody
- * else is not written to with this process's rights. */
-static bool is_reply_socket(const struct job *j)
+/*
+ * The first descriptor: one of a pair that the tapdisk has made.  What it has connected to anybody
+ * else is not written to with this process's rights; and where it has sent none, fds[0] is a number
+ * of an earlier call's, under which another thread may have something else by now.
+ */
+static bool has_reply_socket(const struct job *j)
 {
 	struct ucred c;
 	socklen_t len = sizeof c;
@@ -307,7 +310,7 @@ static bool is_whole(struct job *j, const char *data, size_t n)
 		j->part[i][j->ask.len[i]] = 0;
 		at += j->ask.len[i];
 	}
-	return at == n && is_reply_socket(j);
+	return at == n;
 }
 
 /* False when the tapdisk is gone. */
@@ -363,6 +366,13 @@ static void add_thread(void)
 	pthread_attr_destroy(&attr);
 }
 
+/* Nobody is to be answered. */
+static void drop_call(const struct job *j)
+{
+	for (int i = 0; i < j->nfds; i++)
+		close(j->fds[i]);
+}
+
 /* There is always one more that listens, as each may hang in its call. */
 static void *serve_calls(void *arg)
 {
@@ -374,7 +384,10 @@ static void *serve_calls(void *arg)
 			_exit(0);
 		if (__atomic_sub_fetch(&idle, 1, __ATOMIC_SEQ_CST) == 0)
 			add_thread();
-		serve_one(&j);
+		if (has_reply_socket(&j))
+			serve_one(&j);
+		else
+			drop_call(&j);
 	}
 	return arg;
 }

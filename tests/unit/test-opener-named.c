@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What no host has named for this tapdisk is refused, whatever a hostile one sends. */
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -318,6 +319,71 @@ START_TEST(noise_is_refused)
 }
 END_TEST
 
+static void *open_pipe(void *arg)
+{
+	*(int *)arg = open(DIR_NAME "/fifo", O_RDONLY | O_CLOEXEC);
+	return NULL;
+}
+
+/* A descriptor's number that the opener had for an earlier call is another call's by now, which
+ * hangs. */
+static void ask_without_socket(void)
+{
+	struct opener_ask ask = {.nr = SYS_newfstatat};
+	pthread_t t;
+	int fd = -1, w;
+
+	for (int i = 0; i < 100; i++)
+		SAY(!access(DIR_NAME, F_OK));
+	SAY(!pthread_create(&t, NULL, open_pipe, &fd) && !usleep(100000));
+	for (int i = 0; i < 100; i++)
+		SAY(send(opener_channel(), &ask, sizeof ask, MSG_NOSIGNAL) == sizeof ask &&
+		    !access(DIR_NAME, F_OK));
+	w = open(DIR_NAME "/fifo", O_RDWR | O_CLOEXEC);
+	SAY(w >= 0 && !pthread_join(t, NULL) && fd >= 0);
+}
+
+START_TEST(a_question_without_a_socket_harms_no_other)
+{
+	ck_assert_int_eq(mkfifo(DIR_NAME "/fifo", 0600), 0);
+	inside(ask_without_socket);
+}
+END_TEST
+
+static int others; /* a socket whose other end the tapdisk has not made */
+
+static void ask_in_its_name(void)
+{
+	struct opener_ask ask = {.nr = SYS_newfstatat};
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof others)];
+	} control = {.align = {CMSG_LEN(sizeof others), SOL_SOCKET, SCM_RIGHTS}};
+	struct iovec iov = {&ask, sizeof ask};
+	struct msghdr mh = {.msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof control};
+
+	memcpy(CMSG_DATA(&control.align), &others, sizeof others);
+	for (int i = 0; i < 10; i++)
+		SAY(sendmsg(opener_channel(), &mh, MSG_NOSIGNAL) >= 0 && !access(DIR_NAME, F_OK));
+}
+
+START_TEST(nobody_else_gets_an_answer)
+{
+	int sv[2];
+	char c;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	others = sv[1];
+	inside(ask_in_its_name);
+	ck_assert(recv(sv[0], &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+	close(sv[0]);
+	close(sv[1]);
+}
+END_TEST
+
 static void add(Suite *s)
 {
 	ADD(no_call_goes_past_the_opener, 0, 1);
@@ -327,6 +393,8 @@ static void add(Suite *s)
 	ADD(a_disk_beneath_is_reached_where_it_takes_no_writes, 0, 1);
 	ADD(a_parent_is_read_and_written_for_a_commit_alone, 0, 2);
 	ADD(noise_is_refused, 0, 1);
+	ADD(a_question_without_a_socket_harms_no_other, 0, 1);
+	ADD(nobody_else_gets_an_answer, 0, 1);
 }
 
 int main(void)
