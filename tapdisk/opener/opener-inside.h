@@ -73,6 +73,7 @@ bool place_is_record_beneath(const char *path); /* of a disk that one of ours st
 bool place_is_log(const char *path);            /* of any disk */
 bool place_is_marker(const char *path);         /* or the directory of markers, or that above */
 bool place_is_for_all(const char *path);
+bool place_has_libraries(const char *path); /* where every user may read them */
 bool place_is_for_remote(const char *path); /* of disks on other hosts */
 /* The directory below which such a path with ".." in it is looked up; NULL: nowhere. */
 const char *place_with_dots(const char *path, const char **rest);

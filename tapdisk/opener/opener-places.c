@@ -259,6 +259,15 @@ static bool is_one_of(const char *name, const char *const *names, size_t n)
 
 #define IS_ONE_OF(name, names) is_one_of(name, names, sizeof names / sizeof *names)
 
+/* Below one of them, or itself. */
+static bool is_in_one_of(const char *path, const char *const *dirs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (place_below(path, dirs[i]) || !strcmp(path, dirs[i]))
+			return true;
+	return false;
+}
+
 static bool is_in_proc(const char *rest)
 {
 	static const char *const of_host[] = {"stat",
@@ -282,9 +291,8 @@ static bool is_in_proc(const char *rest)
 
 bool place_is_for_all(const char *path)
 {
-	static const char *const dirs[] = {"/sys/dev",         "/sys/devices", "/sys/block",
-					   "/sys/class/block", "/usr",         "/lib",
-					   "/lib64",           "/etc/ssl",     "/sys/hypervisor"};
+	static const char *const dirs[] = {"/sys/dev", "/sys/devices", "/sys/block",
+					   "/sys/class/block", "/sys/hypervisor"};
 	static const char *const exact[] = {"/proc",         "/etc/localtime", "/etc/ld.so.cache",
 					    "/dev/urandom",  "/dev/random",    "/etc/ld.so.preload",
 					    "/etc/timezone", "/sys/bus/xen"};
@@ -293,10 +301,7 @@ bool place_is_for_all(const char *path)
 
 	if (rest && is_in_proc(rest))
 		return true;
-	for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++)
-		if (place_below(path, dirs[i]) || !strcmp(path, dirs[i]))
-			return true;
-	if (IS_ONE_OF(path, exact))
+	if (is_in_one_of(path, dirs, sizeof dirs / sizeof *dirs) || IS_ONE_OF(path, exact))
 		return true;
 	for (int i = 0; i < TD_DISKS_DIRS; i++)
 		if (!td_disks_dir(i, dir, sizeof dir) &&
@@ -304,6 +309,15 @@ bool place_is_for_all(const char *path)
 			return true;
 	return !strcmp(path, td_conf_path()) || (root && *root && place_below(path, root)) ||
 	       place_below(path, "/sys/kernel/debug/drbd");
+}
+
+bool place_has_libraries(const char *path)
+{
+	/* beside the last two are the host's keys */
+	static const char *const dirs[] = {"/usr", "/lib", "/lib64", "/etc/ssl/openssl.cnf",
+					   "/etc/ssl/certs"};
+
+	return is_in_one_of(path, dirs, sizeof dirs / sizeof *dirs);
 }
 
 bool place_is_for_remote(const char *path)

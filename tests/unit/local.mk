@@ -71,6 +71,7 @@ UNIT_PARTS = \
 	tests/unit/test-opener \
 	tests/unit/test-opener-whose \
 	tests/unit/test-opener-named \
+	tests/unit/test-opener-hostile \
 	tests/unit/test-sandbox \
 	tests/unit/test-sandbox-calls \
 	tests/unit/test-sandbox-network \
@@ -276,6 +277,8 @@ tests_unit_test_opener_whose_SOURCES = tests/unit/test-opener-whose.c $(TEST_OPE
 tests_unit_test_opener_whose_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_opener_named_SOURCES = tests/unit/test-opener-named.c $(TEST_OPENER)
 tests_unit_test_opener_named_LDADD = $(UNIT_PARTS_LIBS)
+tests_unit_test_opener_hostile_SOURCES = tests/unit/test-opener-hostile.c $(TEST_OPENER)
+tests_unit_test_opener_hostile_LDADD = $(UNIT_PARTS_LIBS)
 TEST_SANDBOX = tests/support/test-sandbox.h tests/support/suite.h
 tests_unit_test_sandbox_SOURCES = tests/unit/test-sandbox.c $(TEST_SANDBOX)
 tests_unit_test_sandbox_LDADD = $(UNIT_PARTS_LIBS)
