@@ -117,19 +117,31 @@ static int open_seen(const char *path, uint64_t flags)
 	return fd;
 }
 
-/* Names with ".." in sysfs, where links lead up and down. */
+/* Names with ".." in sysfs, where links lead up and down: what is found there is judged by where it
+ * is. */
 static int open_dots(const char *path, uint64_t flags)
 {
-	struct open_how how = {.flags = flags, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW),
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
 	const char *rest, *dir = reads(flags) ? place_with_dots(path, &rest) : NULL;
-	int at = dir ? open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1, fd;
+	int at = dir ? open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1, found, fd = -EACCES;
+	char via[40], real[PATH_MAX];
+	ssize_t n;
 
 	if (at < 0)
 		return -EACCES;
-	fd = (int)syscall(SYS_openat2, at, rest, &how, sizeof how);
-	if (fd < 0)
+	found = (int)syscall(SYS_openat2, at, rest, &how, sizeof how);
+	if (found < 0)
 		fd = errno == EXDEV || errno == ELOOP ? -EACCES : -errno;
 	close(at);
+	if (found < 0)
+		return fd;
+	snprintf(via, sizeof via, "/proc/self/fd/%d", found);
+	n = readlink(via, real, sizeof real - 1);
+	real[n > 0 ? n : 0] = 0;
+	if (strcmp(dir, "/sys") != 0 || place_is_for_all(real))
+		fd = reopen(found, flags);
+	close(found);
 	return fd;
 }
 

@@ -50,6 +50,24 @@ static void read_what_all_may(void)
 	REFUSED(open("/etc/ssl/private", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 }
 
+/* Links in sysfs lead up and down, and so do names of devices. */
+static void look_around_in_sysfs(void)
+{
+	SAY(open("/sys/dev/../block", O_RDONLY | O_DIRECTORY | O_CLOEXEC) >= 0);
+	REFUSED(open("/sys/kernel/uevent_seqnum", O_RDONLY | O_CLOEXEC));
+	REFUSED(open("/sys/dev/../kernel/uevent_seqnum", O_RDONLY | O_CLOEXEC));
+	REFUSED(open("/sys/dev/../kernel", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	REFUSED(open("/sys/dev/..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	REFUSED(open("/sys/dev/../..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+START_TEST(no_way_up_leads_elsewhere)
+{
+	if (!access("/sys/kernel/uevent_seqnum", F_OK))
+		inside(look_around_in_sysfs);
+}
+END_TEST
+
 /* Where every tapdisk reads, it reads what every user may. */
 START_TEST(keys_of_the_host_are_not_read)
 {
@@ -297,6 +315,7 @@ static void add(Suite *s)
 	ADD(no_call_goes_past_the_opener, 0, 1);
 	ADD(what_no_host_has_named_is_refused, 0, 3);
 	ADD(keys_of_the_host_are_not_read, 0, 1);
+	ADD(no_way_up_leads_elsewhere, 0, 1);
 	ADD(an_image_of_a_read_only_disk_is_not_written, 0, 1);
 	ADD(nobody_is_called_whom_no_host_has_named, 0, 1);
 	ADD(a_disk_beneath_is_reached_where_it_takes_no_writes, 0, 1);
