@@ -9,5 +9,6 @@ tapdisk_libtapdisk_a_SOURCES += \
 	tapdisk/nbd/nbd-passed.c \
 	tapdisk/nbd/nbd-reply.c \
 	tapdisk/nbd/nbd-status.c \
+	tapdisk/nbd/nbd-turn.c \
 	tapdisk/nbd/nbd.c \
 	tapdisk/nbd/nbd.h

@@ -308,6 +308,7 @@ bool nbd_take(struct nbd_conn *c, const uint8_t *p)
 	} else {
 		nbd_reply(r, err);
 	}
+	nbd_turn_spend(c, 1);
 	c->big = r->type == NBD_CMD_WRITE && r->len >= NBD_BIG;
 	c->n->n.taken++;
 	if (!ev_is_active(&c->n->trim))

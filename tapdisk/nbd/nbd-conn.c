@@ -34,6 +34,12 @@ void nbd_conn_kick(struct nbd_conn *c)
 		ev_feed_event(c->n->loop, &c->respond, EV_CUSTOM);
 }
 
+static void on_more(struct ev_loop *loop, ev_idle *w, int revents)
+{
+	ev_idle_stop(loop, w);
+	nbd_conn_kick(w->data);
+}
+
 /* --- leaving --- */
 
 void nbd_conn_end(struct nbd_conn *c)
@@ -72,6 +78,7 @@ void nbd_conn_free(struct nbd_conn *c)
 	assert(c->magic == NBD_CONN_MAGIC && !c->inflight && !c->status_running);
 	ev_io_stop(c->n->loop, &c->in);
 	ev_io_stop(c->n->loop, &c->out);
+	ev_idle_stop(c->n->loop, &c->more);
 	ev_timer_stop(c->n->loop, &c->patience);
 	ev_timer_stop(c->n->loop, &c->pace);
 	ev_clear_pending(c->n->loop, &c->respond);
@@ -229,7 +236,8 @@ static bool handshake(struct nbd_conn *c)
 
 	export_of(c, &x);
 	/* one answer at a time: a client that does not read it gets no other */
-	while (c->answered == c->answer->len) {
+	while (c->answered == c->answer->len && nbd_turn_lets(c)) {
+		nbd_turn_spend(c, 1);
 		c->answered = c->answer->len = 0;
 		used = nbd_handshake_step(&c->hs, &x, c->input + c->in_at, c->in_len - c->in_at,
 					  c->answer);
@@ -302,10 +310,12 @@ static bool step(struct nbd_conn *c, bool *more)
 			nbd_filled(c);
 		return !*more;
 	}
+	*more = !c->whole && c->in_len - c->in_at < NBD_REQUEST_SIZE;
+	if (*more || !nbd_turn_lets(c))
+		return false;
 	if (c->whole)
 		return nbd_cut(c);
-	*more = c->in_len - c->in_at < NBD_REQUEST_SIZE;
-	if (*more || !nbd_take(c, c->input + c->in_at))
+	if (!nbd_take(c, c->input + c->in_at))
 		return false;
 	c->in_at += NBD_REQUEST_SIZE;
 	return true;
@@ -469,10 +479,13 @@ void nbd_conn_new(struct nbd *n, int fd, const struct nbd_manner *how)
 	ev_io_init(&c->out, on_writable, fd, EV_WRITE);
 	ev_init(&c->respond, on_respond);
 	ev_set_priority(&c->respond, TD_PRI_RING);
+	ev_idle_init(&c->more, on_more);
+	ev_set_priority(&c->more, EV_MAXPRI); /* or the activity of others would starve it */
 	ev_init(&c->patience, on_patience);
 	c->patience.repeat = PATIENCE;
 	ev_timer_init(&c->pace, on_limit, 0, 0);
-	c->in.data = c->out.data = c->respond.data = c->patience.data = c->pace.data = c;
+	c->in.data = c->out.data = c->respond.data = c->more.data = c->patience.data =
+		c->pace.data = c;
 	td_list_add(&n->conns, &c->link);
 	process_clients++;
 	n->n.clients++;

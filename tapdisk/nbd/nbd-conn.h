@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One NBD client: shared by nbd-conn.c (bytes), nbd-cmd.c (requests), nbd-reply.c, nbd-status.c
- * (block status) and nbd-after.c, and by nobody else.
+ * (block status), nbd-turn.c and nbd-after.c, and by nobody else.
  *
  * A turn of the loop: bytes in (one recvmsg) > requests (check, submit to the cache layer) >
  * completions > replies, as many as there are in one sendmsg.  What a client may hold is bounded:
  * NBD_REQS requests, and buffers by its share (nbd_share).  At its bound, nothing is read from it
  * until replies have gone.
+ *
+ * What clients cost a turn is bounded too, or requests that are answered at once (of no length, of
+ * an unknown kind, of holes) would make one turn of all that was read, while other disks and the
+ * control socket wait: see nbd_turn_lets().  What is left is for the next turn.
  */
 #ifndef TAPDISK_NBD_CONN_H
 #define TAPDISK_NBD_CONN_H
@@ -24,6 +28,10 @@
 #define NBD_CLIENTS  256u   /* of a process */
 #define NBD_PIECE    16u    /* buffers of one request to the image; longer ones go in pieces */
 #define NBD_IN       32768  /* bytes read ahead */
+/* In a turn of the loop: requests, options, and buffers of data */
+#define NBD_TURN     128u /* of a client */
+#define NBD_TURN_ALL 512u /* of a process, */
+#define NBD_TURN_MIN 4u   /* except for this much, which each client can have in any turn */
 /* bytes of a write from which on its data is not read ahead, but into place */
 #define NBD_BIG        8192u
 #define NBD_LENGTH_MAX (64u << 20) /* bytes of a read or write */
@@ -68,6 +76,7 @@ struct nbd_conn {
 	int fd;
 	ev_io in, out;
 	ev_prepare respond; /* never started: fed at TD_PRI_RING */
+	ev_idle more;       /* the next turn, for what this one has no room for */
 	ev_timer patience;  /* with the handshake */
 	ev_timer pace;      /* until the disk's limit lets the next request go */
 	struct limit_place place;
@@ -97,6 +106,8 @@ struct nbd_conn {
 	bool status_running;                   /* a fiber answers them */
 	unsigned inflight;                     /* with the cache layer or a fiber */
 	unsigned batch;                        /* submitted in this look at what was read */
+	unsigned turn, spent;                  /* NBD_TURN: how much, and in which */
+	unsigned status_turn;                  /* in which block status was last asked for */
 	struct td_pool *pool;
 	unsigned held; /* buffers */
 };
@@ -129,6 +140,12 @@ void nbd_conn_free(struct nbd_conn *c); /* nothing in flight */
 void nbd_conn_drop(struct nbd_conn *c, const char *why); /* it broke the rules */
 
 unsigned nbd_share(void); /* buffers that a client may hold now */
+
+/* --- nbd-turn.c --- */
+void nbd_turn_spend(struct nbd_conn *c, unsigned n);
+/* May this turn do more for it?  If not, the next one looks again. */
+bool nbd_turn_lets(struct nbd_conn *c);
+void nbd_turn_next(struct nbd_conn *c); /* the next turn looks again */
 
 /* --- nbd-passed.c --- */
 

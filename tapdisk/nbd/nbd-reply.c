@@ -113,6 +113,7 @@ bool nbd_take_buffers(struct nbd_req *r, uint32_t len)
 	}
 	r->bufs = n;
 	c->held += n;
+	nbd_turn_spend(c, n - 1); /* for one, the request itself counts */
 	return true;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Block status: what a client asks of holes and zeroes, answered on a fiber, one question of a
- * client at a time. */
+ * client at a time, and one in a turn of the loop: it may look at a thousand places of an image. */
 #include <errno.h>
 
 #include "lib/fiber/fiber.h"
@@ -50,22 +50,19 @@ static void status_fiber(void *arg)
 	struct cache *cache = c->n->disk->cache;
 	struct td_extent e[EXTENTS_MAX];
 
-	while (c->status && cache_hold(cache)) {
+	if (cache_hold(cache)) {
 		struct nbd_req *r = pop(c);
-		int n;
+		int n = -EINVAL;
 
-		if (nbd_beyond(c->n, r->off, r->len)) { /* N5 of nbd-cmd.c */
-			cache_unhold(cache);
-			answer(r, -EINVAL);
-			continue;
-		}
-		n = td_extents(cache->image, r->off, r->len, e,
-			       r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
-
+		if (!nbd_beyond(c->n, r->off, r->len)) /* N5 of nbd-cmd.c */
+			n = td_extents(cache->image, r->off, r->len, e,
+				       r->flags & NBD_CMD_REQ_ONE ? 1 : EXTENTS_MAX);
 		cache_unhold(cache);
-		put_extents(r, e, n);
-		answer(r, 0);
+		if (n >= 0)
+			put_extents(r, e, n);
+		answer(r, n < 0 ? n : 0);
 	}
+	c->status_turn = ev_iteration(c->n->loop);
 	c->status_running = false;
 	nbd_conn_kick(c);
 }
@@ -81,6 +78,10 @@ void nbd_status_run(struct nbd_conn *c)
 	/* nbd_run comes when there is an image again */
 	if (c->status_running || !c->status || c->n->disk->cache->quiesced)
 		return;
+	if (c->status_turn == ev_iteration(c->n->loop)) {
+		nbd_turn_next(c);
+		return;
+	}
 	c->status_running = true;
 	if (td_fiber_start(c->n->loop, status_fiber, c) < 0) {
 		c->status_running = false;

@@ -289,6 +289,118 @@ START_TEST(what_a_client_is_told_of_itself)
 }
 END_TEST
 
+enum { MANY = NBD_IN / NBD_REQUEST_SIZE, CLIENTS = 12 };
+
+static void put_many(uint8_t batch[MANY][NBD_REQUEST_SIZE], uint16_t type, uint32_t len)
+{
+	for (unsigned i = 0; i < MANY; i++)
+		put_request(batch[i], type, 0, i, 0, len);
+}
+
+/* Whose requests are answered at once, and would make one turn of all that was read. */
+START_TEST(clients_have_a_bound_in_each_turn)
+{
+	static uint8_t batch[MANY][NBD_REQUEST_SIZE], answers[MANY][NBD_SIMPLE_SIZE];
+	int fds[CLIENTS];
+	uint64_t was;
+
+	begin(false);
+	put_many(batch, NBD_CMD_READ, 0);
+	say(batch, sizeof batch);
+	for (unsigned i = 1; (was = nbd_stats(n)->taken) < MANY; i++) {
+		turns(1);
+		ck_assert_uint_le(nbd_stats(n)->taken - was, NBD_TURN);
+		ck_assert_uint_le(i, MANY / NBD_TURN + 2);
+	}
+	hear(answers, sizeof answers);
+	for (unsigned i = 0; i < MANY; i++)
+		ck_assert_uint_eq(nbd_get64(answers[i] + 8), i);
+	put_many(batch, 99, 512);
+	fds[0] = fd;
+	for (unsigned i = 1; i < CLIENTS; i++) {
+		join(&(struct nbd_manner){0});
+		handshake(false);
+		fds[i] = fd;
+	}
+	was = nbd_stats(n)->taken;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		ck_assert_int_eq(send(fds[i], batch, sizeof batch, MSG_DONTWAIT), sizeof batch);
+	while (nbd_stats(n)->taken < MANY + CLIENTS * MANY) {
+		turns(1);
+		ck_assert_uint_le(nbd_stats(n)->taken - was, NBD_TURN_ALL + CLIENTS * NBD_TURN_MIN);
+		was = nbd_stats(n)->taken;
+	}
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		fd = fds[i];
+		hear(answers, sizeof answers);
+		if (i)
+			close(fd);
+	}
+	fd = fds[0];
+	end();
+}
+END_TEST
+
+/* Each looks at as many places of the image as an answer can name. */
+START_TEST(one_block_status_is_answered_in_a_turn)
+{
+	static uint8_t batch[MANY][NBD_REQUEST_SIZE];
+	uint8_t b[NBD_CHUNK_SIZE + 12];
+	uint64_t was;
+
+	begin(true);
+	put_many(batch, NBD_CMD_BLOCK_STATUS, 512);
+	say(batch, sizeof batch);
+	for (unsigned i = 0; (was = nbd_stats(n)->answered) < 300; i++) {
+		turns(1);
+		ck_assert_uint_le(nbd_stats(n)->answered - was, 1);
+		ck_assert_uint_le(i, 302);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		hear(b, sizeof b);
+		ck_assert_uint_eq(nbd_get64(b + 8), i);
+	}
+	end();
+}
+END_TEST
+
+static struct nbd_conn *newest(void)
+{
+	return td_entry(n->conns.prev, struct nbd_conn, link);
+}
+
+START_TEST(a_handshake_has_a_bound_in_each_turn)
+{
+	static uint8_t options[500][NBD_OPTION_SIZE], answers[500 * NBD_ANSWER_SIZE];
+	unsigned was;
+	uint8_t b[18];
+	int first;
+
+	begin(false);
+	first = fd;
+	join(&(struct nbd_manner){0});
+	hear(b, 18);
+	nbd_put32(b, NBD_FIXED_NEWSTYLE);
+	say(b, 4);
+	turns(2);
+	for (unsigned i = 0; i < 500; i++)
+		nbd_put32(nbd_put32(nbd_put64(options[i], NBD_OPTION_MAGIC),
+				    NBD_OPT_STRUCTURED_REPLY),
+			  0);
+	say(options, sizeof options);
+	for (unsigned i = 0; (was = newest()->hs.options) < 500; i++) {
+		turns(1);
+		ck_assert_uint_le(newest()->hs.options - was, NBD_TURN);
+		while (recv(fd, answers, sizeof answers, MSG_DONTWAIT) > 0)
+			;
+		ck_assert_uint_le(i, 8);
+	}
+	close(fd);
+	fd = first;
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nbd-conn");
@@ -302,5 +414,8 @@ int main(void)
 	SUITE_ADD(s, a_connection_begins_after_those_that_ended_before_it);
 	SUITE_ADD(s, a_read_only_client_changes_nothing);
 	SUITE_ADD(s, what_a_client_is_told_of_itself);
+	SUITE_ADD(s, clients_have_a_bound_in_each_turn);
+	SUITE_ADD(s, one_block_status_is_answered_in_a_turn);
+	SUITE_ADD(s, a_handshake_has_a_bound_in_each_turn);
 	return suite_run(s);
 }
