@@ -21,8 +21,12 @@ bool nbd_may_begin(struct nbd_conn *c)
 
 		if (before == c) /* the list is in the order in which they came */
 			break;
-		if (before->transmission && has_ended(before))
-			return false;
+		if (!before->transmission || !has_ended(before))
+			continue;
+		/* one that takes no answers is not read as far as its end, and might stay */
+		if (!ev_is_active(&before->patience))
+			ev_timer_again(c->n->loop, &before->patience);
+		return false;
 	}
 	c->begun = true;
 	return true;

@@ -104,7 +104,7 @@ static void on_patience(struct ev_loop *loop, ev_timer *w, int revents)
 	if (c->n->held && !c->ending)
 		return; /* it is we who are slow: the timer comes again */
 	ev_timer_stop(loop, w);
-	if (!c->ending)
+	if (!c->ending && !c->transmission)
 		nbd_conn_drop(c, "its handshake takes too long");
 	else
 		conn_gone(c);

@@ -77,7 +77,7 @@ struct nbd_conn {
 	ev_io in, out;
 	ev_prepare respond; /* never started: fed at TD_PRI_RING */
 	ev_idle more;       /* the next turn, for what this one has no room for */
-	ev_timer patience;  /* with the handshake */
+	ev_timer patience;  /* with the handshake, and with one that has ended */
 	ev_timer pace;      /* until the disk's limit lets the next request go */
 	struct limit_place place;
 	bool transmission; /* past the handshake */

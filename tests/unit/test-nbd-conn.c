@@ -364,6 +364,14 @@ START_TEST(one_block_status_is_answered_in_a_turn)
 }
 END_TEST
 
+/* 20 s: a hang */
+#define UNTIL(what)                                                                                \
+	for (int tries = 0; !(what); tries++) {                                                    \
+		ck_assert_int_lt(tries, 2000);                                                     \
+		usleep(10000);                                                                     \
+		turns(1);                                                                          \
+	}
+
 static struct nbd_conn *newest(void)
 {
 	return td_entry(n->conns.prev, struct nbd_conn, link);
@@ -401,6 +409,40 @@ START_TEST(a_handshake_has_a_bound_in_each_turn)
 }
 END_TEST
 
+/* It is never read as far as its end, and those who come later wait for that (N6). */
+START_TEST(a_client_that_has_ended_and_takes_no_answers_goes)
+{
+	static uint8_t data[512];
+	struct nbd_conn *deaf;
+	unsigned quiet = 0;
+	uint8_t req[NBD_REQUEST_SIZE];
+	int first;
+
+	begin(false);
+	deaf = newest();
+	deaf->patience.repeat = 0.01; /* s */
+	put_request(req, NBD_CMD_READ, 0, 1, 0, 65536);
+	while (quiet++ < 50) {
+		if (send(fd, req, sizeof req, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof req)
+			quiet = 0;
+		turns(1);
+		test_image_drain(&t);
+	}
+	shutdown(fd, SHUT_WR);
+	first = fd;
+	join(&(struct nbd_manner){0});
+	handshake(false);
+	ask(NBD_CMD_READ, 0, 2, 0, 512);
+	UNTIL(t.npending == 1);
+	ck_assert_uint_eq(nbd_clients(n), 1);
+	test_image_complete(&t, 0, 0);
+	expect_simple(2, 0);
+	hear(data, 512);
+	close(first);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nbd-conn");
@@ -417,5 +459,6 @@ int main(void)
 	SUITE_ADD(s, clients_have_a_bound_in_each_turn);
 	SUITE_ADD(s, one_block_status_is_answered_in_a_turn);
 	SUITE_ADD(s, a_handshake_has_a_bound_in_each_turn);
+	SUITE_ADD(s, a_client_that_has_ended_and_takes_no_answers_goes);
 	return suite_run(s);
 }
