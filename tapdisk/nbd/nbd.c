@@ -132,6 +132,7 @@ static void on_trim(struct ev_loop *loop, ev_timer *w, int revents)
 	ev_timer_stop(loop, w);
 	td_list_each (l, &n->conns)
 		td_pool_trim(td_entry(l, struct nbd_conn, link)->pool);
+	td_fiber_trim();
 }
 
 struct nbd *nbd_new(struct ev_loop *loop, const struct nbd_disk *disk, int minor)
@@ -162,6 +163,7 @@ void nbd_free(struct nbd *n)
 	assert(!n->listening && td_list_empty(&n->conns) && td_list_empty(&n->receivers));
 	ev_timer_stop(n->loop, &n->retry);
 	ev_timer_stop(n->loop, &n->trim);
+	td_fiber_trim();
 	free(n);
 }
 

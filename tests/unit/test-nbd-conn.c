@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* NBD connections over a real socket, on an image that is completed by hand: how much is let in,
  * what a client is told, what it may do, and how it goes. */
+#include <stdio.h>
+
+#include "lib/fiber/fiber.h"
 #include "tests/support/test-nbd.h"
 
 START_TEST(a_client_that_reads_nothing_is_not_read_either)
@@ -443,6 +446,63 @@ START_TEST(a_client_that_has_ended_and_takes_no_answers_goes)
 }
 END_TEST
 
+static unsigned mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	unsigned lines = 0;
+	int c;
+
+	ck_assert_ptr_nonnull(f);
+	while ((c = getc(f)) != EOF)
+		lines += c == '\n';
+	fclose(f);
+	return lines;
+}
+
+static void wait_once(void *arg)
+{
+	*(struct td_fiber **)arg = td_fiber_self();
+	td_fiber_wait();
+}
+
+static void use_fibers(void)
+{
+	struct td_fiber *waits[32];
+
+	for (int i = 0; i < 32; i++)
+		ck_assert_int_eq(td_fiber_start(loop, wait_once, &waits[i]), 0);
+	for (int i = 0; i < 32; i++)
+		td_fiber_wake(waits[i]);
+	turns(1);
+}
+
+/* As a VHD that allocates for a client leaves them. */
+START_TEST(at_rest_and_at_the_end_kept_stacks_are_given_back)
+{
+	uint8_t b[512];
+	unsigned before;
+
+	begin(false);
+	ask(NBD_CMD_READ, 0, 1, 0, 512);
+	test_image_complete(&t, 0, 0);
+	expect_simple(1, 0);
+	hear(b, sizeof b);
+	td_fiber_trim();
+	before = mappings();
+	use_fibers();
+#ifndef TD_SANITIZED
+	ck_assert_uint_gt(mappings(), before + 16);
+#endif
+	n->trim.repeat = 0.01; /* s */
+	ev_timer_again(loop, &n->trim);
+	UNTIL(!ev_is_active(&n->trim));
+	ck_assert_uint_le(mappings(), before + 8);
+	use_fibers();
+	end();
+	ck_assert_uint_le(mappings(), before + 8);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("nbd-conn");
@@ -460,5 +520,6 @@ int main(void)
 	SUITE_ADD(s, one_block_status_is_answered_in_a_turn);
 	SUITE_ADD(s, a_handshake_has_a_bound_in_each_turn);
 	SUITE_ADD(s, a_client_that_has_ended_and_takes_no_answers_goes);
+	SUITE_ADD(s, at_rest_and_at_the_end_kept_stacks_are_given_back);
 	return suite_run(s);
 }
