@@ -34,8 +34,6 @@ struct td_fiber {
 	void *tsan_self, *tsan_back;
 };
 
-#define GUARD (64 * 1024) /* bytes: more than any frame, so that none steps over it */
-
 /* Ended ones that a thread keeps for the next: to make a stack takes five system calls.  Sanitizers
  * see more when each has its own. */
 #if defined(TD_SANITIZED) || defined(__SANITIZE_THREAD__)
@@ -89,7 +87,7 @@ static void fiber_free(struct td_fiber *f)
 #if defined(__SANITIZE_THREAD__)
 	__tsan_destroy_fiber(f->tsan_self);
 #endif
-	munmap(f->map, TD_FIBER_STACK + GUARD);
+	munmap(f->map, TD_FIBER_STACK + TD_FIBER_GUARD);
 	free(f);
 }
 
@@ -189,14 +187,15 @@ static struct td_fiber *fiber_new(void)
 
 	if (!f)
 		return NULL;
-	f->map = mmap(NULL, TD_FIBER_STACK + GUARD, PROT_READ | PROT_WRITE,
+	f->map = mmap(NULL, TD_FIBER_STACK + TD_FIBER_GUARD, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
 	if (f->map == MAP_FAILED) {
 		free(f);
 		return NULL;
 	}
-	mprotect(f->map, GUARD, PROT_NONE); /* an overrun stops here, not in somebody's data */
-	f->stack = (char *)f->map + GUARD;
+	/* an overrun stops here, not in somebody's data */
+	mprotect(f->map, TD_FIBER_GUARD, PROT_NONE);
+	f->stack = (char *)f->map + TD_FIBER_GUARD;
 	ev_init(&f->resume, on_resume);
 	f->resume.data = f;
 	ev_init(&f->timer, on_timer);

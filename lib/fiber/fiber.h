@@ -11,6 +11,7 @@
 #include "td/io.h"
 
 #define TD_FIBER_STACK (256 * 1024) /* bytes; only the touched part takes memory */
+#define TD_FIBER_GUARD (64 * 1024)  /* bytes: more than any frame, so that none steps over it */
 
 struct td_fiber;
 

@@ -262,6 +262,7 @@ tests_unit_test_fiber_SOURCES = \
 	tests/support/fault-io.c \
 	tests/support/fault-io.h \
 	tests/support/on-fiber.h \
+	tests/support/stacks.h \
 	tests/support/suite.h
 tests_unit_test_fiber_LDADD = $(UNIT_PARTS_LIBS)
 tests_unit_test_request_SOURCES = \

@@ -33,7 +33,10 @@ TEST_NBD = \
 	tests/support/on-fiber.h \
 	tests/support/suite.h
 tests_unit_test_nbd_SOURCES = tests/unit/test-nbd.c $(TEST_NBD)
-tests_unit_test_nbd_conn_SOURCES = tests/unit/test-nbd-conn.c $(TEST_NBD)
+tests_unit_test_nbd_conn_SOURCES = \
+	tests/unit/test-nbd-conn.c \
+	tests/support/stacks.h \
+	$(TEST_NBD)
 tests_unit_test_nbd_conn_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_nbd_LDADD = $(TAPDISK_LIBS) $(CHECK_LIBS)
 tests_unit_test_nbd_handshake_SOURCES = tests/unit/test-nbd-handshake.c tests/support/suite.h

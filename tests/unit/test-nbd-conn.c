@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* NBD connections over a real socket, on an image that is completed by hand: how much is let in,
  * what a client is told, what it may do, and how it goes. */
-#include <stdio.h>
-
 #include "lib/fiber/fiber.h"
+#include "tests/support/stacks.h"
 #include "tests/support/test-nbd.h"
 
 START_TEST(a_client_that_reads_nothing_is_not_read_either)
@@ -446,19 +445,6 @@ START_TEST(a_client_that_has_ended_and_takes_no_answers_goes)
 }
 END_TEST
 
-static unsigned mappings(void)
-{
-	FILE *f = fopen("/proc/self/maps", "re");
-	unsigned lines = 0;
-	int c;
-
-	ck_assert_ptr_nonnull(f);
-	while ((c = getc(f)) != EOF)
-		lines += c == '\n';
-	fclose(f);
-	return lines;
-}
-
 static void wait_once(void *arg)
 {
 	*(struct td_fiber **)arg = td_fiber_self();
@@ -488,18 +474,18 @@ START_TEST(at_rest_and_at_the_end_kept_stacks_are_given_back)
 	expect_simple(1, 0);
 	hear(b, sizeof b);
 	td_fiber_trim();
-	before = mappings();
+	before = stacks();
 	use_fibers();
 #ifndef TD_SANITIZED
-	ck_assert_uint_gt(mappings(), before + 16);
+	ck_assert_uint_gt(stacks(), before + 16);
 #endif
 	n->trim.repeat = 0.01; /* s */
 	ev_timer_again(loop, &n->trim);
 	UNTIL(!ev_is_active(&n->trim));
-	ck_assert_uint_le(mappings(), before + 8);
+	ck_assert_uint_le(stacks(), before);
 	use_fibers();
 	end();
-	ck_assert_uint_le(mappings(), before + 8);
+	ck_assert_uint_le(stacks(), before);
 }
 END_TEST
 
