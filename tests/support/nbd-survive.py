@@ -3,12 +3,14 @@
 #
 #   nbd-survive.py URI SIZE KILLS SEED PIDFILE COMMAND...
 #
-# COMMAND starts the server, which PIDFILE names; it is killed (-9) KILLS times, while requests are under way.  At the end all is
-# read once more, flushed, and the last line says how much was done.  A wrong byte or an error ends it with 1.
+# COMMAND starts the server, which PIDFILE names; it is killed (-9) KILLS times, while requests are under way.  With UNTIL=FILE the
+# load goes on until FILE is there, too.  At the end all is read once more, flushed, and the last line says how much was done.  A
+# wrong byte or an error ends it with 1.
 import nbd, os, random, signal, subprocess, sys, threading, time
 
 uri, size, kills, seed, pidfile = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 command = sys.argv[6:]
+until = os.environ.get("UNTIL")
 BLOCK, DEPTH = 4096, 16
 rand = random.Random(seed)
 blocks = size // BLOCK
@@ -50,7 +52,8 @@ def killer():
             server = start()
             left -= 1
         else:
-            done.set()
+            if not until or os.path.exists(until):
+                done.set()
             if server and server.poll() is not None:
                 server = start()
 
