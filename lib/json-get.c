@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "lib/json-get.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,4 +65,19 @@ json_t *td_json_told(const char *text)
 		free(out);
 	}
 	return o;
+}
+
+json_t *td_json_name(const char *name)
+{
+	json_t *o = json_string(name);
+	char *all = o ? NULL : malloc(4 * strlen(name) + 1), *to = all;
+
+	for (const char *p = name; all && *p; p++)
+		to += sprintf(to, (unsigned char)*p < 0x80 ? "%c" : "\\x%02x", (unsigned char)*p);
+	if (all) {
+		*to = 0;
+		o = json_string(all);
+		free(all);
+	}
+	return o ? o : json_null();
 }

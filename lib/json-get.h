@@ -16,4 +16,8 @@ bool td_json_true(const json_t *o, const char *key);
  * Here a character that was cut at the end is left out, and a byte that is no UTF-8 is a '?'. */
 json_t *td_json_told(const char *text);
 
+/* A name, of which no byte may get lost: of one that is no UTF-8, each byte beyond ASCII is shown
+ * as \xHH. */
+json_t *td_json_name(const char *name);
+
 #endif

@@ -2,8 +2,30 @@
 #include "lib/output.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
+
+static bool is_control(char c)
+{
+	return (unsigned char)c < 0x20 || c == 0x7f;
+}
+
+void td_output_name(FILE *f, const char *name, bool fields)
+{
+	bool blanks = fields && strchr(name, '=');
+
+	for (const char *p = name; *p; p++)
+		if (is_control(*p) || (blanks && *p == ' '))
+			fprintf(f, "\\x%02x", (unsigned char)*p);
+		else
+			putc(*p, f);
+}
+
+void td_output_line(char *text)
+{
+	for (char *p = text; *p; p++)
+		if (is_control(*p))
+			*p = '?';
+}
 
 int td_output_end(struct td_err *err)
 {

@@ -8,6 +8,8 @@
 #include <time.h>
 
 #include "control/td-qcow/td-qcow.h"
+#include "lib/json-get.h"
+#include "lib/output.h"
 #include "lib/sibling.h"
 
 int td_qcow_print(json_t *j)
@@ -93,18 +95,35 @@ static void text_encrypt(const struct qcow_info *i)
 
 /* --- info --- */
 
+/* An image's names were chosen by whoever made it: none makes a line of its own. */
+static void text_name(const char *what, const char *name)
+{
+	printf("%s: ", what);
+	td_output_name(stdout, name, false);
+	putchar('\n');
+}
+
+/* As printf's %-Ns, N being width. */
+static void text_column(const char *name, int width)
+{
+	td_output_name(stdout, name, false);
+	for (const char *p = name; *p && width > 0; p++)
+		width -= (unsigned char)*p < 0x20 || *p == 0x7f ? 4 : 1;
+	printf("%*s ", width > 0 ? width : 0, "");
+}
+
 static json_t *json_snapshots(const struct qcow_info *i)
 {
 	json_t *all = json_array();
 
 	for (uint32_t n = 0; n < i->h.nsnapshots; n++) {
 		const struct qcow_snapshot *s = &i->snapshots[n];
-		json_t *j =
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name",
-				  s->name, "vm-state-size", (json_int_t)s->state_size, "date-sec",
-				  (json_int_t)s->seconds, "date-nsec", (json_int_t)s->nanoseconds,
-				  "vm-clock-sec", (json_int_t)(s->clock / 1000000000),
-				  "vm-clock-nsec", (json_int_t)(s->clock % 1000000000));
+		json_t *j = json_pack(
+			"{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id", td_json_name(s->id), "name",
+			td_json_name(s->name), "vm-state-size", (json_int_t)s->state_size,
+			"date-sec", (json_int_t)s->seconds, "date-nsec", (json_int_t)s->nanoseconds,
+			"vm-clock-sec", (json_int_t)(s->clock / 1000000000), "vm-clock-nsec",
+			(json_int_t)(s->clock % 1000000000));
 
 		if (s->icount != UINT64_MAX)
 			json_object_set_new(j, "icount", json_integer((json_int_t)s->icount));
@@ -122,14 +141,14 @@ static int info_json(const char *path, const struct qcow_info *i)
 		(h->compat & QCOW_COMPAT_LAZY) != 0, "refcount-bits", 1 << h->ref_order, "corrupt",
 		(h->incompat & QCOW_INCOMPAT_CORRUPT) != 0, "extended-l2", qcow_extl2(h));
 	json_t *j =
-		json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "filename", path, "format", "qcow2",
-			  "virtual-size", (json_int_t)h->size, "actual-size",
+		json_pack("{s:o, s:s, s:I, s:I, s:I, s:b}", "filename", td_json_name(path),
+			  "format", "qcow2", "virtual-size", (json_int_t)h->size, "actual-size",
 			  (json_int_t)on_disk(path), "cluster-size", (json_int_t)qcow_cluster(h),
 			  "dirty-flag", (h->incompat & QCOW_INCOMPAT_DIRTY) != 0);
 	char full[TD_PATH_MAX];
 
 	if (h->data_file[0]) {
-		json_object_set_new(data, "data-file", json_string(h->data_file));
+		json_object_set_new(data, "data-file", td_json_name(h->data_file));
 		json_object_set_new(data, "data-file-raw",
 				    json_boolean(h->autoclear & QCOW_AUTOCLEAR_RAW));
 	}
@@ -140,12 +159,12 @@ static int info_json(const char *path, const struct qcow_info *i)
 		json_object_set_new(data, "encrypt", json_encrypt(i));
 	}
 	if (h->backing[0]) {
-		json_object_set_new(j, "backing-filename", json_string(h->backing));
+		json_object_set_new(j, "backing-filename", td_json_name(h->backing));
 		if (td_sibling(path, h->backing, "", NULL, full, NULL) == 0)
-			json_object_set_new(j, "full-backing-filename", json_string(full));
+			json_object_set_new(j, "full-backing-filename", td_json_name(full));
 		if (h->backing_format[0])
 			json_object_set_new(j, "backing-filename-format",
-					    json_string(h->backing_format));
+					    td_json_name(h->backing_format));
 	}
 	if (h->nsnapshots)
 		json_object_set_new(j, "snapshots", json_snapshots(i));
@@ -174,8 +193,9 @@ static void info_snapshots(const struct qcow_info *i)
 			 (unsigned long long)s->clock / 1000000 % 1000);
 		if (s->icount != UINT64_MAX)
 			snprintf(icount, sizeof icount, "%llu", (unsigned long long)s->icount);
-		printf("%-9s %-16s %8s %19s %12s %10s\n", s->id, s->name, size, date, clock,
-		       icount);
+		text_column(s->id, 9);
+		text_column(s->name, 16);
+		printf("%8s %19s %12s %10s\n", size, date, clock, icount);
 	}
 }
 
@@ -191,17 +211,18 @@ static int info_text(const char *path, const struct qcow_info *i)
 
 	human(h->size, size);
 	human(on_disk(path), disk);
-	printf("image: %s\nfile format: qcow2\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
-	       path, size, (unsigned long long)h->size, disk);
+	text_name("image", path);
+	printf("file format: qcow2\nvirtual size: %s (%llu bytes)\ndisk size: %s\n", size,
+	       (unsigned long long)h->size, disk);
 	if (h->crypt)
 		puts("encrypted: yes");
 	printf("cluster_size: %llu\n", (unsigned long long)qcow_cluster(h));
 	if (h->incompat & QCOW_INCOMPAT_DIRTY)
 		puts("cleanly shut down: no");
 	if (h->backing[0])
-		printf("backing file: %s\n", h->backing);
+		text_name("backing file", h->backing);
 	if (h->backing[0] && h->backing_format[0])
-		printf("backing file format: %s\n", h->backing_format);
+		text_name("backing file format", h->backing_format);
 	if (h->nsnapshots)
 		info_snapshots(i);
 	printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
@@ -214,7 +235,7 @@ static int info_text(const char *path, const struct qcow_info *i)
 	if (h->nbitmaps)
 		printf("    bitmaps: %u\n", h->nbitmaps);
 	if (h->data_file[0]) {
-		printf("    data file: %s\n", h->data_file);
+		text_name("    data file", h->data_file);
 		yes("data file raw", h->autoclear & QCOW_AUTOCLEAR_RAW);
 	}
 	if (h->version > 2)
@@ -265,8 +286,10 @@ static void show_image(struct shown *s)
 		snprintf(host, sizeof host, "%s", e->zipped ? "compressed" : "-");
 		if (e->has_host)
 			snprintf(host, sizeof host, "%#llx", (unsigned long long)e->host);
-		printf("%#-15llx %#-15llx %-15s %s\n", (unsigned long long)e->off,
-		       (unsigned long long)e->len, host, e->file);
+		printf("%#-15llx %#-15llx %-15s ", (unsigned long long)e->off,
+		       (unsigned long long)e->len, host);
+		td_output_name(stdout, e->file, false);
+		putchar('\n');
 	}
 	s->first = false;
 }

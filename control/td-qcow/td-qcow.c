@@ -16,6 +16,7 @@
 #include "control/td-qcow/td-qcow.h"
 #include "lib/conf.h"
 #include "lib/fiber/fiber.h"
+#include "lib/json-get.h"
 #include "lib/output.h"
 
 static const char usage_text[] =
@@ -84,8 +85,8 @@ static int show_check(struct td_qcow *t, const char *path, const struct qcow_che
 
 	if (t->json)
 		return td_qcow_print(json_pack(
-			"{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename",
-			path, "format", "qcow2", "check-errors", 0, "corruptions",
+			"{s:o, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename",
+			td_json_name(path), "format", "qcow2", "check-errors", 0, "corruptions",
 			(json_int_t)c->corruptions, "leaks", (json_int_t)c->leaks,
 			"corruptions-fixed", (json_int_t)c->corruptions_fixed, "leaks-fixed",
 			(json_int_t)c->leaks_fixed, "total-clusters", (json_int_t)c->total,
@@ -295,6 +296,7 @@ int main(int argc, char **argv)
 	else if (r.fn == check_image && !err.code)
 		td_output_end(&err); /* the image's state is the status, and the output's is told */
 	explicit_bzero(&r.t.key, sizeof r.t.key);
+	td_output_line(err.text);
 	if (rc && err.code)
 		fprintf(stderr, "td-qcow: %s\n", err.text);
 	else if (rc < 0 || (rc && r.fn != check_image && rc != 22))

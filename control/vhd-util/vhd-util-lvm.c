@@ -2,6 +2,8 @@
 /*
  * The volumes of a group: asked of lvs and pvs, whose JSON says where on which disk a volume
  * begins, so that those that are not active can be read too.
+ *
+ * One thing: scan asks here for a group's volumes, and each is added to what scan looks at.
  */
 #include <errno.h>
 #include <jansson.h>

@@ -8,6 +8,8 @@
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-check.h"
 #include "drivers/vhd/vhd-image.h"
+#include "lib/json-get.h"
+#include "lib/output.h"
 
 /* How many images, the raw one at the end among them. */
 static int chain_depth(const struct vhd_image *v, unsigned *depth, struct td_err *err)
@@ -40,11 +42,11 @@ static void print_parent(const struct vhd_image *v, bool resolve, struct td_err 
 	if (v->footer.type == VHD_DIFF)
 		rc = resolve ? vhd_image_parent_path(v, path, err)
 			     : vhd_image_parent_name(v, path, err);
-	vu_name(stdout,
-		v->footer.type != VHD_DIFF ? v->path
-		: rc < 0                   ? "query failed"
-					   : path,
-		false);
+	td_output_name(stdout,
+		       v->footer.type != VHD_DIFF ? v->path
+		       : rc < 0                   ? "query failed"
+						  : path,
+		       false);
 	puts(v->footer.type != VHD_DIFF ? " has no parent" : "");
 }
 
@@ -97,7 +99,7 @@ static void query_json(const struct vhd_image *v, struct td_err *err)
 	json_t *o = json_object();
 
 	vhd_uuid_text(v->footer.uuid, uuid);
-	json_object_set_new(o, "path", vu_json(v->path));
+	json_object_set_new(o, "path", td_json_name(v->path));
 	json_object_set_new(o, "type", json_string(type_name(v)));
 	json_object_set_new(o, "uuid", json_string(uuid));
 	json_object_set_new(o, "virtual_size", json_integer((json_int_t)v->size));
@@ -112,7 +114,7 @@ static void query_json(const struct vhd_image *v, struct td_err *err)
 	json_object_set_new(o, "encrypted", json_boolean(vhd_image_encrypted(v) != NULL));
 	json_object_set_new(o, "closed", json_boolean(v->state == VHD_FOOTERS_GOOD));
 	if (v->footer.type == VHD_DIFF && vhd_image_parent_path(v, path, NULL) == 0)
-		json_object_set_new(o, "parent", vu_json(path));
+		json_object_set_new(o, "parent", td_json_name(path));
 	else
 		json_object_set_new(o, "parent", json_null());
 	if (chain_depth(v, &depth, err) == 0)
@@ -149,7 +151,7 @@ struct report {
 static void complain(const char *what, bool fatal)
 {
 	fputs(fatal ? "vhd-util: " : "vhd-util: note: ", stderr);
-	vu_name(stderr, what, false);
+	td_output_name(stderr, what, false);
 	putc('\n', stderr);
 }
 
@@ -159,8 +161,8 @@ static void finding(const char *what, bool fatal, void *arg)
 	struct report *r = arg;
 
 	if (r->findings)
-		json_array_append_new(r->findings, json_pack("{s:o, s:b}", "what", vu_json(what),
-							     "fatal", fatal));
+		json_array_append_new(r->findings, json_pack("{s:o, s:b}", "what",
+							     td_json_name(what), "fatal", fatal));
 	else if (fatal && r->first)
 		r->first = false;
 	else
@@ -173,7 +175,7 @@ static void good(const char *path, void *arg)
 
 	if (r->findings)
 		return;
-	vu_name(stdout, path, false);
+	td_output_name(stdout, path, false);
 	puts(" is valid");
 }
 

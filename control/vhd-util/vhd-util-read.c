@@ -9,6 +9,7 @@
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
+#include "lib/output.h"
 
 #define SECTORS_MAX (VHD_FIXED_MAX / VHD_SECTOR)
 
@@ -67,7 +68,7 @@ static void print_footer(const struct vhd_image *v)
 	print_time("Timestamp", f->timestamp);
 	memcpy(app, f->app, 4);
 	fputs("Creator Application : '", stdout);
-	vu_name(stdout, app, false);
+	td_output_name(stdout, app, false);
 	puts("'");
 	printf("Creator version     : Major: %u, Minor: %u\n", f->app_version >> 16,
 	       f->app_version & 0xffff);
@@ -105,7 +106,7 @@ static void print_header(const struct vhd_image *v)
 	printf("(%s MB)\n", num(h->block_size >> 20));
 	vhd_name_decode(h->parent_name, name);
 	fputs("Parent name         : ", stdout);
-	vu_name(stdout, name, false);
+	td_output_name(stdout, name, false);
 	putchar('\n');
 	vhd_uuid_text(h->parent_uuid, uuid);
 	printf("Parent UUID         : %s\n", uuid);
@@ -162,7 +163,7 @@ static int print_locators(const struct vhd_image *v, struct td_err *err)
 			continue;
 		}
 		fputs("       decoded name : ", stdout);
-		vu_name(stdout, name, false);
+		td_output_name(stdout, name, false);
 		puts("\n");
 	}
 	free(data);

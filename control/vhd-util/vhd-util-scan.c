@@ -16,6 +16,8 @@
 #include "control/vhd-util/vhd-util.h"
 #include "drivers/vhd/vhd-image.h"
 #include "lib/bytes.h"
+#include "lib/json-get.h"
+#include "lib/output.h"
 
 struct image {
 	char *name;
@@ -205,10 +207,10 @@ static void print_line(const struct vu_args *a, const struct image *i, int depth
 
 	printf("%*s", depth * 3, "");
 	fputs("vhd=", stdout);
-	vu_name(stdout, whole || i->error ? i->name : base(i->name), true);
+	td_output_name(stdout, whole || i->error ? i->name : base(i->name), true);
 	if (i->error) {
 		printf(" scan-error=%d error-message='", i->error->code);
-		vu_name(stdout, i->error->text, false);
+		td_output_name(stdout, i->error->text, false);
 		puts("'");
 		return;
 	}
@@ -217,7 +219,7 @@ static void print_line(const struct vu_args *a, const struct image *i, int depth
 	if (a->val['M'])
 		printf("marker=%u keyhash=%s ", i->marker, i->hash);
 	fputs("parent=", stdout);
-	vu_name(stdout, !i->parent ? "none" : whole ? i->parent : base(i->parent), true);
+	td_output_name(stdout, !i->parent ? "none" : whole ? i->parent : base(i->parent), true);
 	puts(i->parent && !found ? " (not found in scan)" : "");
 }
 
@@ -229,10 +231,10 @@ static void print_json(const struct scan *s)
 		const struct image *i = &s->images[k];
 		json_t *o = json_object();
 
-		json_object_set_new(o, "vhd", vu_json(i->name));
+		json_object_set_new(o, "vhd", td_json_name(i->name));
 		if (i->error) {
 			json_object_set_new(o, "error", json_integer(i->error->code));
-			json_object_set_new(o, "message", vu_json(i->error->text));
+			json_object_set_new(o, "message", td_json_name(i->error->text));
 		} else {
 			json_object_set_new(o, "capacity", json_integer((json_int_t)i->capacity));
 			json_object_set_new(o, "size", json_integer((json_int_t)i->size));
@@ -241,7 +243,7 @@ static void print_json(const struct scan *s)
 			json_object_set_new(o, "keyhash",
 					    *i->hash ? json_string(i->hash) : json_null());
 			json_object_set_new(o, "parent",
-					    i->parent ? vu_json(i->parent) : json_null());
+					    i->parent ? td_json_name(i->parent) : json_null());
 		}
 		json_array_append_new(all, o);
 	}

@@ -276,30 +276,6 @@ int vu_mib(const struct vu_args *a, char letter, uint64_t *v, struct td_err *err
 	return rc;
 }
 
-void vu_name(FILE *f, const char *name, bool fields)
-{
-	bool blanks = fields && strchr(name, '=');
-
-	for (const char *p = name; *p; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f || (blanks && *p == ' '))
-			fprintf(f, "\\x%02x", (unsigned char)*p);
-		else
-			putc(*p, f);
-}
-
-json_t *vu_json(const char *text)
-{
-	json_t *s = json_string(text);
-	char *all = s ? NULL : malloc(4 * strlen(text) + 1), *to = all;
-
-	for (const char *p = text; all && *p; p++)
-		to += sprintf(to, (unsigned char)*p < 0x80 ? "%c" : "\\x%02x", (unsigned char)*p);
-	if (all)
-		s = json_string(all);
-	free(all);
-	return s ? s : json_null();
-}
-
 int vu_put(const void *buf, size_t len, struct td_err *err)
 {
 	if (fwrite(buf, 1, len, stdout) != len)
@@ -363,10 +339,7 @@ int main(int argc, char **argv)
 		td_output_end(&err);
 	if (!err.code)
 		return 0;
-	/* one line, and nothing that a file name could do to a terminal */
-	for (char *p = err.text; *p; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = '?';
+	td_output_line(err.text);
 	fprintf(stderr, "vhd-util: %s\n", err.text);
 	return err.code;
 }

@@ -3,11 +3,9 @@
 #ifndef CONTROL_VHD_UTIL_H
 #define CONTROL_VHD_UTIL_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "td/log.h"
 
@@ -45,15 +43,6 @@ void vu_usage(bool to_stderr);
 int vu_number(const struct vu_args *a, char letter, uint64_t max, uint64_t *v, struct td_err *err);
 /* The same in MiB: *v is in bytes. */
 int vu_mib(const struct vu_args *a, char letter, uint64_t *v, struct td_err *err);
-/*
- * A name to f, which others read line by line: control characters, which a file's name may have,
- * are shown as \xHH, so that no name makes a line of its own.  fields: nor a field (" hidden=1")
- * among others that blanks part; a name without `=' keeps its blanks.
- */
-void vu_name(FILE *f, const char *name, bool fields);
-/* The same for JSON, which is UTF-8: of a name that is not, each byte beyond ASCII is shown as
- * \xHH. */
-json_t *vu_json(const char *text);
 /* Bytes to stdout. */
 int vu_put(const void *buf, size_t len, struct td_err *err);
 

@@ -100,6 +100,41 @@ has "info after more writes" "$OUT" "a second, with blanks"
 q info --json over.qcow2 | python3 -c 'import json, sys; i = json.load(sys.stdin); assert i["backing-filename"] == "base.qcow2" and i["virtual-size"] == 31457280, i' ||
 	fail "info --json"
 
+# names that a stranger chose: each is in the JSON, whatever bytes it has, and none makes a line of the text
+name=$(printf 'u\377\nformat: raw')
+expect 0 q create "$name" 8M
+qemu-img snapshot -c x "./$name" || fail "qemu-img snapshot"
+python3 - "$name" <<'EOF' || fail "the names"
+import struct, sys
+with open(sys.argv[1], "r+b") as f:
+    backing = b"/etc/sh\xff\nvirtual size: 1\x1b[2J"
+    f.seek(60)
+    snapshots, = struct.unpack(">IQ", f.read(12))[1:]
+    f.seek(snapshots + 12)
+    id_len, name_len = struct.unpack(">HH", f.read(4))
+    f.seek(snapshots + 36)
+    extra, = struct.unpack(">I", f.read(4))
+    f.seek(snapshots + 40 + extra + id_len)
+    assert f.read(name_len) == b"x"
+    f.seek(-1, 1)
+    f.write(b"\xfe")
+    f.seek(8)
+    f.write(struct.pack(">QI", 1024, len(backing)))
+    f.seek(1024)
+    f.write(backing)
+EOF
+q info --json "$name" | python3 -c 'import json, sys; i = json.load(sys.stdin)
+assert i["filename"] == "u\\xff\nformat: raw" and i["backing-filename"].startswith("/etc/sh\\xff\n"), i
+assert i["snapshots"][0]["name"] == "\\xfe", i' || fail "info --json of such names"
+q check --json "$name" | python3 -c 'import json, sys; i = json.load(sys.stdin); assert i["filename"].startswith("u") and i["total-clusters"], i' ||
+	fail "check --json of such a name"
+expect 0 q info "$name"
+is "lines of a virtual size" "$(grep -ac '^virtual size' <<<"$OUT")" 1
+is "lines of a forged format" "$(grep -ac '^format' <<<"$OUT")" 0
+has "the backing file" "$OUT" '\x0avirtual size: 1\x1b[2J'
+expect 2 q info "none$name"
+is "lines of an error" "$(grep -avc '^==[0-9]*==WARNING' <<<"$ERR")" 1 # without a sanitizer's
+
 # what somebody else has broken: seen by both, and mended
 poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 fresh() { rm -f a.raw; expect 0 q create -f "${@:2}" a.qcow2 20M; fill a.qcow2 a.raw 80; rm -f "$1"; cp a.qcow2 "$1"; }
