@@ -284,6 +284,13 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 			path);
 	if (posix_memalign((void **)&m->buf, 4096, qcow_cluster(&m->h)))
 		return -ENOMEM;
+	/* once before the image that was there is gone */
+	if (qcow_header_encode(&m->h, m->buf, qcow_cluster(&m->h)) == -ENOSPC) {
+		free(m->buf);
+		return td_fail(err, ENAMETOOLONG,
+			       "%s: its names do not fit into the first cluster, of %llu bytes",
+			       path, (unsigned long long)qcow_cluster(&m->h));
+	}
 	rc = o->luks ? make_luks(m, o) : 0;
 	if (!rc)
 		rc = wipe(m);
@@ -293,11 +300,7 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 		wipe(m); /* nothing is left of half an image */
 	free(m->buf);
 	free(m->luks);
-	return rc ? td_fail(err, -rc, "cannot create %s: %s", path,
-			    rc == -ENOSPC
-				    ? "no space, or the names do not fit into the first cluster"
-				    : strerror(-rc))
-		  : 0;
+	return rc ? td_fail(err, -rc, "cannot create %s: %s", path, strerror(-rc)) : 0;
 }
 
 int qcow_image_create(const char *path, const struct qcow_create *o, struct td_io *io,

@@ -67,7 +67,7 @@ at_exit "umount -l $WORK/small"
 cd "$WORK/small" || exit 1
 for o in preallocation=full preallocation=falloc preallocation=full,data_file=x.data; do
 	expect 28 q create -o $o x.qcow2 8M
-	has "create without space" "$ERR" "no space"
+	has "create without space" "$ERR" "No space left"
 	is "what create -o $o without space leaves" "$(left)" ""
 done
 : >x.qcow2

@@ -37,6 +37,15 @@ has "an unknown option" "$ERR" "cluster_size"
 expect 1 q create -b /etc/passwd -F raw x.qcow2
 expect 1 q create -b ../x -F raw x.qcow2
 expect 22 q create -b a.qcow2 x.qcow2
+# names without room in the first cluster: said before what was there is gone
+long=$(printf 'd%.0s' {1..200})
+mkdir "$long"
+expect 0 q create "$long/$long" 4M
+expect 0 q create x.qcow2 4M
+expect 36 q create -f -o cluster_size=512 -b "$long/$long" -F qcow2 x.qcow2
+has "why" "$ERR" "do not fit into the first cluster"
+clean x.qcow2
+rm -r x.qcow2 "$long"
 expect 22 q nothing
 
 # resize, both ways
