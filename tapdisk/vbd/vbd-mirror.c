@@ -80,6 +80,12 @@ static int holds_nothing(struct td_image *copy, const char *spec, struct td_err 
 		if (n < 0)
 			return td_fail(err, -n, "cannot tell what is in %s: %s", spec,
 				       strerror(-n));
+		if (e.flags & TD_EXTENT_ZERO) /* so says a VHD that has no parent of all it lacks */
+			return td_fail(
+				err, EINVAL,
+				"the secondary %s has zeroes, which would hide the leaf: one that "
+				"stands by (-s) must be a new VHD with a parent, or a new qcow2",
+				spec);
 		if (!(e.flags & TD_EXTENT_PARENT))
 			return td_fail(
 				err, EINVAL,

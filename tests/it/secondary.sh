@@ -123,6 +123,10 @@ expect 2 tap_ctl create -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -2 "vhd:$WORK/none
 expect 22 tap_ctl create -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -2 "aio:$WORK/raw" -s
 expect 22 tap_ctl create -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -2 "vhd:$WORK/vdi.vhd" -s
 has "why" "$ERR" "holds data already"
+# it holds no data, but its zeroes would hide the leaf's
+expect 0 vhd_util create -n alone.vhd -s 64
+expect 22 tap_ctl create -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -2 "vhd:$WORK/alone.vhd" -s
+has "why" "$ERR" "must be a new VHD with a parent"
 expect 22 tap_ctl create -a "vhd:$WORK/leaf.vhdcache" -e "$rc" -s
 # a leaf that caches without another disk beneath it has a mirror that is not read
 expect 0 vhd_util snapshot -n other.vhd -p shared.vhd
