@@ -173,7 +173,7 @@ static void help(const struct vu_cmd *cmd)
 		       strchr(cmd->need, o->letter) ? " (needed)" : "");
 	}
 	printf("  %-26s %s\n  %-26s %s\n  %-26s %s\n", "    --json",
-	       "print JSON, where there is something to print", "    --debug",
+	       "print JSON: query, check, scan and coalesce", "    --debug",
 	       "accepted; errors have one line on stderr anyway", "-h, --help", "this");
 }
 
