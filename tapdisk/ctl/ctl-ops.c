@@ -21,6 +21,7 @@ enum op_kind {
 	ANY = 0,
 	DISK = 1,   /* needs a disk: "minor" is looked up */
 	BEGINS = 2, /* what a tapdisk that gives its disks up does not begin any more */
+	WAITS = 4,  /* for the others on its disk */
 };
 
 struct op {
@@ -381,21 +382,21 @@ static const struct op ops[] = {
 	{"list", op_list, ANY},
 	{"attach", op_attach, BEGINS},
 	{"detach", op_detach, DISK},
-	{"open", op_open, DISK | BEGINS},
-	{"close", op_close, DISK},
-	{"pause", op_pause, DISK},
-	{"unpause", op_unpause, DISK | BEGINS},
-	{"resize", op_resize, DISK},
-	{"relink", ctl_op_relink, DISK},
-	{"limit", ctl_op_limit, DISK},
-	{"commit", ctl_op_commit, DISK},
+	{"open", op_open, DISK | BEGINS | WAITS},
+	{"close", op_close, DISK | WAITS},
+	{"pause", op_pause, DISK | WAITS},
+	{"unpause", op_unpause, DISK | BEGINS | WAITS},
+	{"resize", op_resize, DISK | WAITS},
+	{"relink", ctl_op_relink, DISK | WAITS},
+	{"limit", ctl_op_limit, DISK | WAITS},
+	{"commit", ctl_op_commit, DISK | WAITS},
 	{"query", ctl_op_query, DISK},
-	{"cancel", ctl_op_cancel, DISK},
+	{"cancel", ctl_op_cancel, DISK | WAITS},
 	{"stats", op_stats, DISK},
 	{"stats_all", op_stats_all, ANY},
 	{"info", op_info, DISK},
-	{"connect", ctl_op_connect, DISK | BEGINS},
-	{"disconnect", ctl_op_disconnect, DISK},
+	{"connect", ctl_op_connect, DISK | BEGINS | WAITS},
+	{"disconnect", ctl_op_disconnect, DISK | WAITS},
 	{"watch", op_watch, ANY},
 	{"handover", ctl_op_handover, BEGINS},
 	{"adopt", ctl_op_adopt, BEGINS},
@@ -419,6 +420,12 @@ static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
 		if (ops[i].kind & DISK) {
 			if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
 				return -EINVAL;
+			if (ops[i].kind & WAITS && !ctl_may_wait(call, (int)minor))
+				return td_fail(err, EBUSY,
+					       "%d operations on minor %lld wait for one that does "
+					       "not end, as where a store does not answer: ask "
+					       "again when it does",
+					       CTL_WAITING - 1, (long long)minor);
 			v = server_find((int)minor);
 			if (v) {
 				vbd_stay(v);

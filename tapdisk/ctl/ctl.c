@@ -141,6 +141,7 @@ static void call_fiber(void *arg)
 
 	ctl_ops_run(call);
 	call->working = false;
+	call->disk = -1;
 	if (call->gone)
 		call_free(call);
 	else
@@ -207,7 +208,7 @@ static struct ctl_call *call_new(int fd)
 		return NULL;
 	}
 	call->fd = fd;
-	call->minor = -1;
+	call->minor = call->disk = -1;
 	td_list_init(&call->unsent);
 	td_list_add(&calls, &call->link);
 	ev_io_init(&call->in, on_readable, fd, EV_READ);
@@ -322,6 +323,18 @@ void ctl_stop(void)
 		if (!call->working)
 			call_free(call);
 	}
+}
+
+bool ctl_may_wait(struct ctl_call *call, int minor)
+{
+	unsigned n = 0;
+
+	td_list_each (l, &calls)
+		n += td_entry(l, struct ctl_call, link)->disk == minor;
+	if (n >= CTL_WAITING)
+		return false;
+	call->disk = minor;
+	return true;
 }
 
 void ctl_each_watcher(void (*fn)(struct ctl_call *call, void *arg), void *arg)

@@ -22,6 +22,7 @@ struct ctl_call {
 	bool watching;         /* stays open for events */
 	int minor;             /* of a watch: the disk, or -1 for all */
 	bool working;          /* a fiber answers it */
+	int disk;              /* whose operations it has to wait for, or -1 */
 	bool gone;             /* the other side has left */
 	json_t *req;
 	int fds[TD_MSG_FDS]; /* -1 where an operation has taken one over */
@@ -34,6 +35,14 @@ void ctl_stop(void); /* removes the socket */
 
 /* Sends a row, an event or the final object; msg is stolen. */
 void ctl_send(struct ctl_call *call, json_t *msg);
+
+/*
+ * The call is going to wait for the operations on that disk.  False: CTL_WAITING of them do
+ * already. A caller that has left, as one whose time is over, leaves its operation behind; where a
+ * store hangs, and somebody asks again and again, they would use all of the process's descriptors.
+ */
+#define CTL_WAITING 64
+bool ctl_may_wait(struct ctl_call *call, int minor);
 
 /* Calls fn for each connection that watches. */
 void ctl_each_watcher(void (*fn)(struct ctl_call *call, void *arg), void *arg);

@@ -9,6 +9,7 @@ IT_TESTS += \
 	tests/it/tap-ctl-dead.sh \
 	tests/it/tap-ctl-names.sh \
 	tests/it/tap-ctl-killed.sh \
+	tests/it/tap-ctl-waits.sh \
 	tests/it/tap-ctl-remarks.sh
 IT_TESTS += \
 	tests/it/polling.sh \
