@@ -190,6 +190,7 @@ dies_before() # what was answered is there, and what waited finds no space again
 {
 	unwritable
 	kill -KILL "$pid"
+	pkill -P $waiter # nobody answers it
 	wait $waiter
 	rmdir "$TAPDISK_CONTROL_DIR/disk$minor.new"
 	until_true 10 gone "$pid"
