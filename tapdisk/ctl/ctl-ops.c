@@ -403,6 +403,29 @@ static const struct op ops[] = {
 	{"settle", op_settle, ANY},
 };
 
+/* A disk that is being handed over is waited for by every operation: it may come back. */
+static struct vbd *find_disk(struct ctl_call *call, int minor, enum op_kind kind,
+			     struct td_err *err)
+{
+	struct vbd *v = server_find(minor);
+
+	if (v && (kind & WAITS || v->giving) && !ctl_may_wait(call, minor)) {
+		td_fail(err, EBUSY,
+			"%d operations on minor %d wait for one before them that does not end, "
+			"perhaps because the disk's store does not answer: ask again when it does",
+			CTL_WAITING - 1, minor);
+		return NULL;
+	}
+	if (v) {
+		vbd_stay(v);
+		v = server_find(minor);
+	}
+	if (!v)
+		td_fail(err, ENODEV, "minor %d is not attached to tapdisk %d", minor,
+			(int)getpid());
+	return v;
+}
+
 static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
 {
 	const char *name = json_string_value(json_object_get(call->req, "op"));
@@ -420,21 +443,9 @@ static int run_op(struct ctl_call *call, json_t *answer, struct td_err *err)
 		if (ops[i].kind & DISK) {
 			if (ctl_get_int(call->req, "minor", 0, TD_MINOR_MAX - 1, &minor, err) < 0)
 				return -EINVAL;
-			if (ops[i].kind & WAITS && !ctl_may_wait(call, (int)minor))
-				return td_fail(err, EBUSY,
-					       "%d operations on minor %lld wait for one that does "
-					       "not end, as where a store does not answer: ask "
-					       "again when it does",
-					       CTL_WAITING - 1, (long long)minor);
-			v = server_find((int)minor);
-			if (v) {
-				vbd_stay(v);
-				v = server_find((int)minor);
-			}
+			v = find_disk(call, (int)minor, ops[i].kind, err);
 			if (!v)
-				return td_fail(err, ENODEV,
-					       "minor %d is not attached to tapdisk %d", (int)minor,
-					       (int)getpid());
+				return -err->code;
 		}
 		return ops[i].run(call, v, answer, err);
 	}

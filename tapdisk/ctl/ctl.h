@@ -37,9 +37,9 @@ void ctl_stop(void); /* removes the socket */
 void ctl_send(struct ctl_call *call, json_t *msg);
 
 /*
- * The call is going to wait for the operations on that disk.  False: CTL_WAITING of them do
- * already. A caller that has left, as one whose time is over, leaves its operation behind; where a
- * store hangs, and somebody asks again and again, they would use all of the process's descriptors.
+ * The call is going to wait for the operations on that disk.  False: CTL_WAITING of them do.  An
+ * operation stays when its caller has left, as one does whose time is over; where a store hangs,
+ * and somebody asks again and again, they would use all of the process's descriptors.
  */
 #define CTL_WAITING 64
 bool ctl_may_wait(struct ctl_call *call, int minor);

@@ -32,7 +32,7 @@ import json, socket, sys
 for i in range(300):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     s.connect(sys.argv[1])
-    s.sendall(json.dumps({"op": "disconnect", "minor": int(sys.argv[2]), "domid": 1, "devid": 51712}).encode())
+    s.sendall(json.dumps({"op": "disconnect", "minor": int(sys.argv[2]), "domid": 2, "devid": 51712}).encode())
     s.close()
 P
 tap_ctl pause -p "$pid" -m "$minor" &
@@ -42,18 +42,17 @@ expect 0 tap_ctl list -p "$pid"
 has "it is asked after" "$OUT" "minor=$minor "
 [ "$(fds)" -le $((before + 70)) ] || fail "of 300 callers that have left, the tapdisk keeps $(fds) descriptors, of $before"
 expect 16 tap_ctl resize -p "$pid" -m "$minor"
-has "why" "$ERR" "63 operations on minor $minor wait for one that does not end"
+has "why" "$ERR" "63 operations on minor $minor wait for one before them that does not end"
 expect 0 tap_ctl stats -p "$pid" -m "$minor"
 
 # what was asked is done when it goes on, and the next is not refused
 kill -CONT "$store"
 wait $pause || fail "the pause: $?"
-resizes() { tap_ctl unpause -p "$pid" -m "$minor" 2>err; }
-until_true 10 resizes
-kill $guest 2>/dev/null
-wait $guest
+unpauses() { tap_ctl unpause -p "$pid" -m "$minor" 2>err; }
+until_true 10 unpauses
+wait $guest || fail "the guest's write: $?"
 until_true 10 eval '[ "$(fds)" -le "$before" ]'
 expect 0 tap_ctl resize -p "$pid" -m "$minor"
-expect 0 tap_ctl destroy -p "$pid" -m "$minor"
+expect 0 tap_ctl destroy -f -p "$pid" -m "$minor"
 expect 0 tap_ctl destroy -p "$store" -m "$store_minor"
 exit 0
