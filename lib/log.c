@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "lib/log-out.h"
+#include "lib/output.h"
 
 static const char *log_ident;
 static enum td_log_stderr log_stderr;
@@ -45,7 +46,7 @@ __attribute__((format(printf, 2, 0))) static void log_v(int priority, const char
 
 	vsnprintf(line, sizeof line, fmt, ap);
 	for (char *p = line; *p; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+		if (td_is_control(*p))
 			*p = '?';
 	td_log_to_daemon(priority, ident, line);
 	if (log_stderr)

@@ -4,17 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
-static bool is_control(char c)
-{
-	return (unsigned char)c < 0x20 || c == 0x7f;
-}
-
 void td_output_name(FILE *f, const char *name, bool fields)
 {
 	bool blanks = fields && strchr(name, '=');
 
 	for (const char *p = name; *p; p++)
-		if (is_control(*p) || (blanks && *p == ' '))
+		if (td_is_control(*p) || (blanks && *p == ' '))
 			fprintf(f, "\\x%02x", (unsigned char)*p);
 		else
 			putc(*p, f);
@@ -23,8 +18,17 @@ void td_output_name(FILE *f, const char *name, bool fields)
 void td_output_line(char *text)
 {
 	for (char *p = text; *p; p++)
-		if (is_control(*p))
+		if (td_is_control(*p))
 			*p = '?';
+}
+
+void td_output_fault(const char *program, const struct td_err *err)
+{
+	char text[sizeof err->text];
+
+	memcpy(text, err->text, sizeof text);
+	td_output_line(text);
+	fprintf(stderr, "%s: %s\n", program, text);
 }
 
 int td_output_end(struct td_err *err)

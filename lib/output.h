@@ -19,7 +19,16 @@ int td_output_end(struct td_err *err);
  */
 void td_output_name(FILE *f, const char *name, bool fields);
 
-/* An error's text is one line, and nothing that a name in it could do to a terminal. */
+/* What moves a terminal's cursor, ends a line, or starts a command to a terminal. */
+static inline bool td_is_control(char c)
+{
+	return (unsigned char)c < 0x20 || c == 0x7f;
+}
+
+/* Each control character in text becomes a `?': it is one line then, whatever a name in it had. */
 void td_output_line(char *text);
+
+/* An error on standard error, as "PROGRAM: TEXT", one line. */
+void td_output_fault(const char *program, const struct td_err *err);
 
 #endif

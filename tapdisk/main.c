@@ -46,7 +46,7 @@ static void __attribute__((noreturn)) printed(void)
 	static struct td_err err;
 
 	if (td_output_end(&err) < 0)
-		fprintf(stderr, "tapdisk: %s\n", err.text);
+		td_output_fault("tapdisk", &err);
 	exit(err.code);
 }
 
@@ -104,7 +104,7 @@ static void report_start(const struct td_err *err)
 	json_t *msg;
 
 	if (err && err->code)
-		fprintf(stderr, "tapdisk: %s\n", err->text);
+		td_output_fault("tapdisk", err);
 	if (spawn_fd < 0)
 		return;
 	msg = err && err->code ? json_pack("{s:i, s:s}", "err", err->code, "text", err->text)

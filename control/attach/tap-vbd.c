@@ -366,6 +366,6 @@ int main(int argc, char **argv)
 	if (!rc)
 		rc = td_output_end(&err);
 	if (rc)
-		fprintf(stderr, "tap-vbd: %s\n", err.text);
+		td_output_fault("tap-vbd", &err);
 	return -rc;
 }

@@ -243,9 +243,6 @@ int main(int argc, char **argv)
 	if (!err.code)
 		return 0;
 	fflush(stdout);
-	for (char *p = err.text; *p; p++) /* nothing that a file's name could do to a terminal */
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = '?';
-	fprintf(stderr, "cbt-util: %s\n", err.text);
+	td_output_fault("cbt-util", &err);
 	return err.code;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/json-get.h"
+#include "lib/output.h"
 
 #define COLUMNS 80
 #define LABEL   12
@@ -23,9 +24,7 @@ static void put(const char *label, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	for (char *c = text; *c; c++)
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = '?';
+	td_output_line(text);
 	do {
 		n = (int)strlen(p);
 		if (n > room) {

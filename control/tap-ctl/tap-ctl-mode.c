@@ -165,7 +165,7 @@ static void show_one(const char *image, const char *words, void *arg)
 	bool gap = true;
 
 	for (; *image; image++)
-		putchar((unsigned char)*image < 0x20 ? '?' : *image);
+		putchar(td_is_control(*image) ? '?' : *image);
 	for (putchar(':'); *words; words++) {
 		if (gap)
 			putchar(' ');

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/output.h"
+
 int tc_rows_add(struct tc_rows *rows, json_t *row, struct td_err *err)
 {
 	if (rows->n == rows->room) {
@@ -127,7 +129,7 @@ void tc_rows_sort(struct tc_rows *rows)
 static void put_text(const char *text)
 {
 	for (; *text; text++)
-		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+		putchar(td_is_control(*text) ? '?' : *text);
 }
 
 void tc_rows_plain(const struct tc_rows *rows)

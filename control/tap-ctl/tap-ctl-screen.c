@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/output.h"
+
 static struct termios before;
 static bool open_now;
 static volatile sig_atomic_t end, stop, resized;
@@ -103,7 +105,7 @@ void tc_screen_line(const char *text, int columns, bool reverse)
 
 		if (!goes_on && --columns < 0)
 			break;
-		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+		putchar(td_is_control(*text) ? '?' : *text);
 	}
 	for (; reverse && columns > 0; columns--)
 		putchar(' ');

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/ctl-client.h"
+#include "lib/output.h"
 #include "lib/redo.h"
 #include "lib/syncmark.h"
 
@@ -150,6 +151,7 @@ int tc_settle(int minor, bool give_up, struct td_err *err)
 			       minor, what, why.text,
 			       strstr(why.text, "free -f") ? ""
 							   : "; `tap-ctl free -f' gives them up");
+	td_output_line(why.text);
 	fprintf(stderr, "tap-ctl: minor %d: %s of its image that were acknowledged are lost: %s\n",
 		minor, what, why.text);
 	unlink(log);

@@ -14,6 +14,7 @@
 #include "control/tap-ctl/tap-ctl-rate.h"
 #include "control/tap-ctl/tap-ctl-screen.h"
 #include "lib/ctl-dir.h"
+#include "lib/output.h"
 
 /* s from the first look to the second, so that one does not wait long for the first numbers */
 #define FIRST  0.5
@@ -254,9 +255,7 @@ static void row_text(const json_t *row, int keep, char *s, size_t size)
 		 : json_number_value(json_object_get(row, "limit_waits_per_s")) > 0 ? "[limited] "
 										    : "",
 		 args ? args : "");
-	for (char *p = s; *p; p++) /* a file name must not move the cursor */
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = '?';
+	td_output_line(s); /* a file name must not move the cursor */
 }
 
 static void title(const struct top *t, char *s, size_t size)

@@ -22,6 +22,7 @@
 
 #include "lib/ctl-client.h"
 #include "lib/msg.h"
+#include "lib/output.h"
 
 struct upgrade {
 	pid_t old, now;
@@ -193,17 +194,18 @@ static int print_json(const struct upgrades *all, struct td_err *err)
 }
 
 /* The first failure is the command's; of more, each has its line. */
-static int report_all(const struct upgrades *all, struct td_err *err)
+static int report_all(struct upgrades *all, struct td_err *err)
 {
 	int failed = 0, ret = all->args->json ? print_json(all, err) : 0;
 
 	for (size_t i = 0; i < all->n; i++) {
-		const struct upgrade *u = &all->u[i];
+		struct upgrade *u = &all->u[i];
 
 		if (!u->err.code) {
 			if (!all->args->json && !ret)
 				ret = print_plain(u, err);
 		} else if (failed++) {
+			td_output_line(u->err.text);
 			fprintf(stderr, "tap-ctl: tapdisk %d continues as before: %s\n",
 				(int)u->old, u->err.text);
 		}

@@ -323,10 +323,6 @@ int main(int argc, char **argv)
 		td_output_end(&err);
 	if (!err.code)
 		return 0;
-	/* one line, and nothing that a file name could do to a terminal */
-	for (char *p = err.text; *p; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = '?';
-	fprintf(stderr, "tap-ctl: %s\n", err.text);
+	td_output_fault("tap-ctl", &err);
 	return err.code;
 }

@@ -329,7 +329,7 @@ int main(int argc, char **argv)
 	if (rc > 0) {
 		rc = td_output_end(&err);
 		if (rc)
-			fprintf(stderr, "tapback: %s\n", err.text);
+			td_output_fault("tapback", &err);
 		return -rc;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -339,7 +339,7 @@ int main(int argc, char **argv)
 	if (rc) {
 		td_log(LOG_ERR, "%s", err.text);
 		if (!o.foreground)
-			fprintf(stderr, "tapback: %s\n", err.text);
+			td_output_fault("tapback", &err);
 	}
 	return -rc;
 }

@@ -108,7 +108,7 @@ static void text_column(const char *name, int width)
 {
 	td_output_name(stdout, name, false);
 	for (const char *p = name; *p && width > 0; p++)
-		width -= (unsigned char)*p < 0x20 || *p == 0x7f ? 4 : 1;
+		width -= td_is_control(*p) ? 4 : 1;
 	printf("%*s ", width > 0 ? width : 0, "");
 }
 

@@ -256,7 +256,7 @@ static int ended(struct td_err *err)
 	int rc = -td_output_end(err);
 
 	if (rc)
-		fprintf(stderr, "td-qcow: %s\n", err->text);
+		td_output_fault("td-qcow", err);
 	return rc;
 }
 
@@ -296,9 +296,8 @@ int main(int argc, char **argv)
 	else if (r.fn == check_image && !err.code)
 		td_output_end(&err); /* the image's state is the status, and the output's is told */
 	explicit_bzero(&r.t.key, sizeof r.t.key);
-	td_output_line(err.text);
 	if (rc && err.code)
-		fprintf(stderr, "td-qcow: %s\n", err.text);
+		td_output_fault("td-qcow", &err);
 	else if (rc < 0 || (rc && r.fn != check_image && rc != 22))
 		fprintf(stderr, "td-qcow: %s\n", strerror(abs(rc)));
 	return rc;

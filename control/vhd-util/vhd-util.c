@@ -339,7 +339,6 @@ int main(int argc, char **argv)
 		td_output_end(&err);
 	if (!err.code)
 		return 0;
-	td_output_line(err.text);
-	fprintf(stderr, "vhd-util: %s\n", err.text);
+	td_output_fault("vhd-util", &err);
 	return err.code;
 }

@@ -5,6 +5,7 @@ EXTRA_DIST += tests/it/lib.sh
 IT_TESTS += \
 	tests/it/tap-ctl-completion.sh \
 	tests/it/tap-ctl-life.sh \
+	tests/it/error-lines.sh \
 	tests/it/tap-ctl-errors.sh \
 	tests/it/tap-ctl-dead.sh \
 	tests/it/tap-ctl-names.sh \
