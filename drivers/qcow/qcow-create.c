@@ -267,6 +267,18 @@ static int wipe(struct make *m)
 	return put_cluster(m, 0);
 }
 
+/* From here on what was there is gone; and nothing is left of half an image. */
+static int write_over(struct make *m, enum qcow_prealloc how)
+{
+	int rc = wipe(m);
+
+	if (!rc)
+		rc = put_all(m, how);
+	if (rc)
+		wipe(m);
+	return rc;
+}
+
 static int create_at(struct make *m, const char *path, const struct qcow_create *o,
 		     struct td_err *err)
 {
@@ -293,11 +305,7 @@ static int create_at(struct make *m, const char *path, const struct qcow_create 
 	}
 	rc = o->luks ? make_luks(m, o) : 0;
 	if (!rc)
-		rc = wipe(m);
-	if (!rc)
-		rc = put_all(m, o->prealloc);
-	if (rc)
-		wipe(m); /* nothing is left of half an image */
+		rc = write_over(m, o->prealloc);
 	free(m->buf);
 	free(m->luks);
 	return rc ? td_fail(err, -rc, "cannot create %s: %s", path, strerror(-rc)) : 0;
