@@ -367,9 +367,9 @@ static int read_iov(struct nbd_conn *c, struct iovec *iov)
 	return n;
 }
 
-static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
+/* False: there is no more for now. */
+static bool read_once(struct nbd_conn *c)
 {
-	struct nbd_conn *c = w->data;
 	struct iovec iov[NBD_PIECE + 1];
 	struct msghdr m = {.msg_iov = iov};
 	uint32_t wanted = c->filling ? c->filling->len - c->filled : 0;
@@ -378,20 +378,31 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	m.msg_iovlen = (size_t)read_iov(c, iov);
 	n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return false;
 	if (n <= 0) {
 		if (n < 0)
 			conn_gone(c);
 		nbd_conn_end(c);
-		return;
+		return false;
 	}
 	if ((size_t)n < wanted) {
 		c->filled += (uint32_t)n;
-		return;
+		return false;
 	}
 	c->filled += wanted;
 	c->in_len += (unsigned)n - wanted;
 	work(c);
+	return true;
+}
+
+/* The head of a long write comes alone, so that its data is read to its place: at once. */
+static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct nbd_conn *c = w->data;
+	bool head = !c->filling;
+
+	if (read_once(c) && head && c->filling && ev_is_active(&c->in))
+		read_once(c);
 }
 
 /* --- coming and going --- */

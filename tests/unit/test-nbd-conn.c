@@ -75,6 +75,24 @@ START_TEST(the_first_of_a_clients_batch_goes_to_the_disk_at_once)
 }
 END_TEST
 
+/* Its head was read alone, and its data in the next turn. */
+START_TEST(a_long_write_that_has_come_is_begun_in_one_turn)
+{
+	static uint8_t all[NBD_REQUEST_SIZE + 32 * 1024];
+
+	begin(false);
+	for (unsigned i = 0; i < 3; i++) {
+		put_request(all, NBD_CMD_WRITE, 0, i, 0, 32 * 1024);
+		say(all, sizeof all);
+		turns(i ? 1 : 4); /* the first tells that this client's writes are long */
+		ck_assert_uint_eq(t.npending, 1);
+		test_image_complete(&t, 0, 0);
+		expect_simple(i, 0);
+	}
+	end();
+}
+END_TEST
+
 START_TEST(block_status_waits_while_there_is_no_image)
 {
 	uint8_t b[64];
@@ -495,6 +513,7 @@ int main(void)
 
 	SUITE_ADD(s, a_client_that_reads_nothing_is_not_read_either);
 	SUITE_ADD(s, the_first_of_a_clients_batch_goes_to_the_disk_at_once);
+	SUITE_ADD(s, a_long_write_that_has_come_is_begun_in_one_turn);
 	SUITE_ADD(s, block_status_waits_while_there_is_no_image);
 	SUITE_ADD(s, what_was_checked_before_a_pause_is_checked_again);
 	SUITE_ADD(s, a_request_without_magic_ends_the_connection);
