@@ -45,9 +45,7 @@ __attribute__((format(printf, 2, 0))) static void log_v(int priority, const char
 	char line[TD_ERR_TEXT];
 
 	vsnprintf(line, sizeof line, fmt, ap);
-	for (char *p = line; *p; p++)
-		if (td_is_control(*p))
-			*p = '?';
+	td_output_line(line);
 	td_log_to_daemon(priority, ident, line);
 	if (log_stderr)
 		td_log_to_stderr(priority, ident, line);

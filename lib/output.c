@@ -8,18 +8,24 @@ void td_output_name(FILE *f, const char *name, bool fields)
 {
 	bool blanks = fields && strchr(name, '=');
 
-	for (const char *p = name; *p; p++)
-		if (td_is_control(*p) || (blanks && *p == ' '))
+	for (const char *p = name; *p; p++) {
+		unsigned n = blanks && *p == ' ' ? 1 : td_control(p);
+
+		for (; n > 1; n--)
+			fprintf(f, "\\x%02x", (unsigned char)*p++);
+		if (n)
 			fprintf(f, "\\x%02x", (unsigned char)*p);
 		else
 			putc(*p, f);
+	}
 }
 
-void td_output_line(char *text)
+void td_output_text(FILE *f, const char *text)
 {
-	for (char *p = text; *p; p++)
-		if (td_is_control(*p))
-			*p = '?';
+	for (unsigned n; *text; text += n ? n : 1) {
+		n = td_control(text);
+		putc(n ? '?' : *text, f);
+	}
 }
 
 void td_output_fault(const char *program, const struct td_err *err)

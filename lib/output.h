@@ -19,14 +19,32 @@ int td_output_end(struct td_err *err);
  */
 void td_output_name(FILE *f, const char *name, bool fields);
 
-/* What moves a terminal's cursor, ends a line, or starts a command to a terminal. */
-static inline bool td_is_control(char c)
+/*
+ * What ends a line, moves a terminal's cursor, or begins a command to a terminal: the bytes of the
+ * control character that text begins with, 0 where it begins with none.  Those that UTF-8 has in
+ * two bytes (U+0080 to U+009F) are obeyed as the others are: U+009B is ESC [.
+ */
+static inline unsigned td_control(const char *text)
 {
-	return (unsigned char)c < 0x20 || c == 0x7f;
+	const unsigned char *c = (const unsigned char *)text;
+
+	return *c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0 ? 2 : *c && (*c < 0x20 || *c == 0x7f);
 }
 
-/* Each control character in text becomes a `?': it is one line then, whatever a name in it had. */
-void td_output_line(char *text);
+/* A text to f, with a `?' for each control character: for who reads it on a terminal. */
+void td_output_text(FILE *f, const char *text);
+
+/* The same in its place: it is one line then, whatever a name in it had. */
+static inline void td_output_line(char *text)
+{
+	char *to = text;
+
+	for (unsigned n; *text; text += n ? n : 1) {
+		n = td_control(text);
+		*to++ = n ? '?' : *text;
+	}
+	*to = 0;
+}
 
 /* An error on standard error, as "PROGRAM: TEXT", one line. */
 void td_output_fault(const char *program, const struct td_err *err);

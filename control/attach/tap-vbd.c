@@ -228,9 +228,12 @@ static void print_disk(struct store *s, const char *type, unsigned domid, unsign
 	why = error_node(s, &v);
 	state = store_read_number(s, v.back, "state", 6);
 	xl_vdev_name(devid, name);
-	printf("%-6u %-7s %-8u %-10s %-13s %s%s%s\n", domid, name, devid,
-	       names[state < 0 ? 0 : state], mode ? mode : "-", params ? params : "-",
-	       why ? "  error: " : "", why ? why : "");
+	printf("%-6u %-7s %-8u %-10s %-13s ", domid, name, devid, names[state < 0 ? 0 : state],
+	       mode ? mode : "-");
+	td_output_text(stdout, params ? params : "-");
+	td_output_text(stdout, why ? "  error: " : "");
+	td_output_text(stdout, why ? why : "");
+	putchar('\n');
 	free(params);
 	free(mode);
 	free(why);

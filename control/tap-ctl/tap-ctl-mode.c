@@ -164,8 +164,7 @@ static void show_one(const char *image, const char *words, void *arg)
 {
 	bool gap = true;
 
-	for (; *image; image++)
-		putchar(td_is_control(*image) ? '?' : *image);
+	td_output_text(stdout, image);
 	for (putchar(':'); *words; words++) {
 		if (gap)
 			putchar(' ');

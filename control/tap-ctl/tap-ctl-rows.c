@@ -125,13 +125,6 @@ void tc_rows_sort(struct tc_rows *rows)
 		qsort(rows->row, rows->n, sizeof *rows->row, row_cmp);
 }
 
-/* A file name with a line feed must not be able to pass for a row of its own. */
-static void put_text(const char *text)
-{
-	for (; *text; text++)
-		putchar(td_is_control(*text) ? '?' : *text);
-}
-
 void tc_rows_plain(const struct tc_rows *rows)
 {
 	for (size_t i = 0; i < rows->n; i++) {
@@ -150,7 +143,7 @@ void tc_rows_plain(const struct tc_rows *rows)
 			printf("%sstate=%#llx", sep, (unsigned long long)json_integer_value(v));
 		if ((v = json_object_get(row, "args")) && json_is_string(v)) {
 			printf(" args=");
-			put_text(json_string_value(v));
+			td_output_text(stdout, json_string_value(v));
 		}
 		putchar('\n');
 	}
@@ -219,10 +212,10 @@ void tc_rows_table(const struct tc_rows *rows)
 
 		table_cells(rows->row[i], &c);
 		table_line(&c, width);
-		put_text(args ? args : "-");
+		td_output_text(stdout, args ? args : "-");
 		if (reason && *reason) {
 			printf("  (");
-			put_text(reason);
+			td_output_text(stdout, reason);
 			putchar(')');
 		}
 		putchar('\n');

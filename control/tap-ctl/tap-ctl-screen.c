@@ -99,13 +99,14 @@ void tc_screen_line(const char *text, int columns, bool reverse)
 {
 	if (reverse)
 		fputs("\033[7m", stdout);
-	for (; *text; text++) {
+	for (unsigned control; *text; text += control ? control : 1) {
 		/* of a character that takes one column, as most do */
 		bool goes_on = ((unsigned char)*text & 0xc0) == 0x80;
 
 		if (!goes_on && --columns < 0)
 			break;
-		putchar(td_is_control(*text) ? '?' : *text);
+		control = td_control(text);
+		putchar(control ? '?' : *text);
 	}
 	for (; reverse && columns > 0; columns--)
 		putchar(' ');

@@ -107,8 +107,12 @@ static void text_name(const char *what, const char *name)
 static void text_column(const char *name, int width)
 {
 	td_output_name(stdout, name, false);
-	for (const char *p = name; *p && width > 0; p++)
-		width -= td_is_control(*p) ? 4 : 1;
+	for (const char *p = name; *p && width > 0;) {
+		unsigned control = td_control(p);
+
+		width -= control ? 4 * (int)control : 1;
+		p += control ? control : 1;
+	}
 	printf("%*s ", width > 0 ? width : 0, "");
 }
 

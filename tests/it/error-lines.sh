@@ -3,8 +3,9 @@
 . "${top_srcdir:-$(dirname "$0")/../..}/tests/it/lib.sh" || exit 99
 . "$top_srcdir/tests/it/xs.sh" || exit 99
 xs_start
-bad=$'x\ntap-ctl: all is well\e[2J\x7fy'
-masked='x?tap-ctl: all is well?[2J?y'
+# (U+009B is to a terminal what ESC [ is)
+bad=$'x\ntap-ctl: all is well\e[2J\x7f\xc2\x9b3Jy\xc2\xa0z'
+masked=$'x?tap-ctl: all is well?[2J??3Jy\xc2\xa0z'
 
 refused() # PROGRAM ARGUMENTS...: it fails with one line, in which the name can be seen
 {

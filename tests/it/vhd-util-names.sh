@@ -7,7 +7,7 @@ cd "$WORK" || exit 99
 nl='
 '
 forged="a.vhd capacity=1 size=1 hidden=0 parent=none${nl}vhd=b.vhd"
-tab=$(printf 'x\ty\033[2Jz.vhd')
+tab=$(printf 'x\ty\033[2Jz\302\2333J.vhd')
 expect 0 vhd_util create -n "$forged" -s 4
 expect 0 vhd_util create -n "$tab" -s 4
 expect 0 vhd_util create -n "My disk.vhd" -s 4
@@ -16,7 +16,7 @@ expect 0 vhd_util create -n 'back\slash.vhd' -s 4
 expect 0 vhd_util scan -f -m '*.vhd'
 is "lines of a scan" "$(wc -l <<<"$OUT")" 4
 has "the name that would forge a line" "$OUT" 'vhd=a.vhd\x20capacity=1\x20size=1\x20hidden=0\x20parent=none\x0avhd=b.vhd capacity=4194304 '
-has "a name with a terminal's commands" "$OUT" 'vhd=x\x09y\x1b[2Jz.vhd capacity='
+has "a name with a terminal's commands" "$OUT" 'vhd=x\x09y\x1b[2Jz\xc2\x9b3J.vhd capacity='
 has "a name with a blank" "$OUT" 'vhd=My disk.vhd capacity='
 has "a name with a backslash" "$OUT" 'vhd=back\slash.vhd capacity='
 expect 0 vhd_util scan -p -m '*.vhd'
