@@ -101,6 +101,14 @@ static int set_encrypt(struct td_qcow *t, struct create *c, const char *key, con
 	return rc;
 }
 
+static int disk_size(struct td_qcow *t, const char *text, uint64_t *size)
+{
+	int rc = td_qcow_size(text, size, t->err);
+
+	return rc || *size ? rc
+			   : td_fail(t->err, EINVAL, "a disk has more than '%.100s' bytes", text);
+}
+
 static int set_option(struct td_qcow *t, struct create *c, const char *key, const char *value)
 {
 	static const char *const zip[] = {"zlib", "zstd", NULL},
@@ -142,7 +150,7 @@ static int set_option(struct td_qcow *t, struct create *c, const char *key, cons
 	else if (!strcmp(key, "backing_fmt"))
 		o->backing_format = value;
 	else if (!strcmp(key, "size"))
-		return td_qcow_size(value, &o->size, t->err);
+		return disk_size(t, value, &o->size);
 	else
 		return td_fail(t->err, EINVAL,
 			       "unknown option '%.100s': the options are cluster_size, "
@@ -318,7 +326,7 @@ int td_qcow_create(struct td_qcow *t)
 	if (!rc && (t->argc - optind < 1 || t->argc - optind > 2))
 		return td_qcow_usage(t);
 	if (!rc && t->argc - optind == 2)
-		rc = td_qcow_size(t->argv[optind + 1], &o->size, t->err);
+		rc = disk_size(t, t->argv[optind + 1], &o->size);
 	if (!rc && !o->size && !o->backing)
 		rc = td_fail(t->err, EINVAL,
 			     "the size of %s is missing: give it behind the file, or a backing "

@@ -34,6 +34,10 @@ has "create over a file" "$ERR" "--force"
 expect 22 q create -o cluster_size=3000 x.qcow2 1M
 expect 22 q create -o what=1 x.qcow2 1M
 has "an unknown option" "$ERR" "cluster_size"
+for none in "x.qcow2 0" "-o size=0 x.qcow2" "-b a.qcow2 -F qcow2 x.qcow2 0K"; do
+	expect 22 q create $none
+	has "a disk without a byte" "$ERR" "a disk has more than '0"
+done
 expect 1 q create -b /etc/passwd -F raw x.qcow2
 expect 1 q create -b ../x -F raw x.qcow2
 expect 22 q create -b a.qcow2 x.qcow2
