@@ -113,10 +113,14 @@ int cbt_create(const char *path, uint64_t size, struct td_err *err)
 {
 	struct cbt_log l = {.path = path};
 	int rc = check_size(path, size, err);
+	bool made;
 
 	if (rc < 0)
 		return rc;
-	l.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	l.fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	made = l.fd >= 0;
+	if (!made && errno == EEXIST)
+		l.fd = open(path, O_RDWR | O_CLOEXEC);
 	if (l.fd < 0)
 		return fail_errno(path, "create", err);
 	td_put_le64(l.head + CHANGED_SIZE, size);
@@ -130,6 +134,8 @@ int cbt_create(const char *path, uint64_t size, struct td_err *err)
 	if (!rc)
 		rc = cbt_put_head(&l, err);
 	cbt_close(&l);
+	if (rc && made)
+		unlink(path); /* or a tapdisk would be given a log that is cut off */
 	return rc;
 }
 

@@ -87,6 +87,10 @@ expect 22 cbt get -p
 expect 22 cbt create -n x
 [ ! -e x ] || fail "a file was made without a size"
 expect 22 cbt create -n x -s many
+# nothing is left of one that did not fit
+too_large() { (trap '' XFSZ; ulimit -f 1; cbt create -n x -s 1000000000000); }
+expect 27 too_large
+[ ! -e x ] || fail "what has no room leaves $(wc -c <x) bytes"
 expect 22 cbt set -n a
 expect 22 cbt set -n a -p not-a-uuid
 expect 22 cbt set -n a -p "${u%?}g" -f 0
