@@ -23,6 +23,8 @@ if [ -x "$top_builddir/bin/tapback" ]; then
 	for opt in --name --pidfile --order --timeout --no-barrier; do has "tapback" "$GOT" " $opt "; done
 	complete_line _tapback tapback --order = l
 	is "--order=l" "$GOT" " libxl "
+	complete_line _tapback tapback --when-lost = h
+	is "--when-lost=h" "$GOT" " hold hold: "
 	complete_line _tapback tapback -n v
 	is "-n v" "$GOT" " vbd3 vbd "
 	complete_line _tap_vbd tap-vbd a
