@@ -265,6 +265,11 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 	d->again = false;
 	if ((err == -ENODEV || process_gone(err)) && follow(d))
 		return;
+	/* its guest waits: whether this successor has died too, the next question shows */
+	if (d->take_over && process_gone(err)) {
+		device_again_in(d, SETTLE_S);
+		return;
+	}
 	if (err && err != -ETIMEDOUT) {
 		device_fail(d, text);
 		return;

@@ -35,3 +35,29 @@ stays $B/state 4
 # the guest, or its toolstack, may give it up
 guest $D state=6
 wait_key $B/state 6
+tapback_stop TERM
+
+# A successor that dies while it takes the ring is one more dead tapdisk: the next is tried, and the guest's disk stays.  Which one
+# is next, this stand-in for tap-ctl says.
+mkdir "$WORK/beside"
+cp -L "$top_builddir/bin/tapback" "$WORK/beside/tapback"
+cat >"$WORK/beside/tap-ctl" <<-END
+	#!/bin/sh
+	sed -n 1p "$WORK/next"
+	sed -i 1d "$WORK/next"
+END
+chmod +x "$WORK/beside/tap-ctl"
+echo '{"die": ["connect"]}' >"$WORK/conf.4"
+for n in 3 4 5; do standin_start $n; done
+printf '%s\n' "${standin[4]}" "${standin[5]}" >"$WORK/next"
+"$WORK/beside/tapback" -d -v --timeout=2 >"$WORK/tapback.log" 2>&1 &
+TAPBACK=$!
+at_exit "kill -KILL $TAPBACK 2>/dev/null"
+until_true 5 grep -q serving "$WORK/tapback.log"
+D=3/51712 B=$(be 3/51712)
+disk_up $D 3
+kill -KILL "${standin[3]}"
+wait_asked 4 connect
+wait_key $B/kthread-pid "${standin[5]}"
+stays $B/state 4
+is "no error" "$(get $B/tapdisk-error)" -

@@ -8,7 +8,9 @@
  *
  * CONFIG is a JSON object, read again for each request: {"info": {...} (put over the answer of
  * info), "fail": {OP: [ERRNO, TEXT]}, "ping": {...} (the answer of ping), "hang": [OP, ...] (never
- * answered), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each request, a line.
+ * answered), "drop": [OP, ...] (done, and the connection closed in place of an answer), "die":
+ * [OP, ...] (ends the process), "event": {...} (sent to all watchers on SIGUSR1)}.  LOG gets each
+ * request, a line.
  */
 #include <errno.h>
 #include <ev.h>
@@ -100,9 +102,9 @@ static json_t *failure(const char *op)
 	return r;
 }
 
-static bool hangs(const char *op)
+static bool is_among(const char *key, const char *op)
 {
-	json_t *all = config("hang"), *v;
+	json_t *all = config(key), *v;
 	bool yes = false;
 	size_t i;
 
@@ -172,7 +174,11 @@ static void on_message(struct ev_loop *loop, ev_io *w, int revents)
 	}
 	note(req);
 	op = json_string_value(json_object_get(req, "op"));
-	if (op && !hangs(op))
+	if (op && is_among("die", op))
+		_exit(0);
+	if (op && is_among("drop", op))
+		shutdown(w->fd, SHUT_WR); /* the caller reads the end, and closes its own */
+	if (op && !is_among("hang", op))
 		answer(w->fd, req);
 	json_decref(req);
 }
