@@ -33,6 +33,15 @@ static bool process_gone(int err)
 }
 
 /*
+ * It closed the connection and had not answered.  Most likely it died, which the next question
+ * shows; one that lives, and was short of memory, say, may have the guest's ring.
+ */
+static bool no_answer(int err)
+{
+	return err == -ENODATA || err == -ECONNRESET;
+}
+
+/*
  * Is another tapdisk known to have the disk of the one that has ended, as after a `tap-ctl
  * upgrade'?  Then it is the one from now on, and has the ring already; to ask for it is to make
  * sure.
@@ -68,6 +77,10 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 	/* ENODEV: the process has gone on without this disk */
 	if ((err == -ENODEV || process_gone(err)) && follow(d))
 		return; /* and ask that one */
+	if (no_answer(err)) {
+		device_again_in(d, SETTLE_S);
+		return;
+	}
 	if (err && err != -ENODEV && !process_gone(err)) {
 		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s",
 			       d->dir, text);
@@ -270,7 +283,7 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 		device_again_in(d, SETTLE_S);
 		return;
 	}
-	if (err && err != -ETIMEDOUT) {
+	if (err && err != -ETIMEDOUT && !no_answer(err)) {
 		device_fail(d, text);
 		return;
 	}
@@ -383,8 +396,7 @@ static void on_info(void *arg, int err, json_t *reply, const char *text)
 		/* a guest's ring may be live in there: only a tapdisk that is gone for sure is a
 		 * reason to close it */
 		td_log_limited(&d->limit, LOG_WARNING, "%s: %s; asking again", d->dir, text);
-		device_again_in(d,
-				err == -ENODATA || err == -ECONNRESET ? SETTLE_S : DEVICE_RETRY_S);
+		device_again_in(d, no_answer(err) ? SETTLE_S : DEVICE_RETRY_S);
 		return;
 	}
 	if (err && d->ring && (err == -ENOENT || err == -ECONNREFUSED)) {

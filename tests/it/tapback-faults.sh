@@ -105,6 +105,31 @@ stays $B/state 5
 echo '{}' >"$WORK/conf.1"
 wait_key $B/state 6
 
+# --- lives, and closes the connection in place of an answer: it may have the ring, which is not forgotten
+for op in disconnect connect; do
+	echo '{}' >"$WORK/conf.1"
+	D=1/51792 B=$(be 1/51792)
+	[ $op = connect ] || disk_up $D 1
+	echo "{\"drop\": [\"$op\", \"disconnect\"], \"fail\": {\"disconnect\": [11, \"not yet\"]}}" >"$WORK/conf.1"
+	if [ $op = connect ]; then
+		disk $D script=/x
+		wait_key $B/state 2
+		hotplug $D "${standin[1]}"
+		guest_ring $D
+		wait_key $B/state 5
+	fi
+	: >"$WORK/log.1"
+	guest $D state=6
+	wait_key $B/state 5
+	until_true 20 eval '[ "$(asked 1 | tr " " "\n" | grep -c disconnect)" -ge 3 ]'
+	stays $B/state 5
+	echo '{}' >"$WORK/conf.1"
+	wait_key $B/state 6
+	xenstore-rm "$(fe $D)"
+	xenstore-rm $B
+	wait_key $B -
+done
+
 # --- directories vanish at any point, and come back
 D=3/51712 B=$(be 3/51712)
 for step in 1 2 3 4 5 6; do
