@@ -26,19 +26,18 @@ static void ask_tapdisk(struct device *d, json_t *req, tapdisk_answer *fn)
 		device_again_in(d, DEVICE_RETRY_S);
 }
 
-static bool process_gone(int err)
-{
-	return err == -ENOENT || err == -ECONNREFUSED || err == -ENODATA || err == -ECONNRESET ||
-	       err == -EPIPE;
-}
-
 /*
  * It closed the connection and had not answered.  Most likely it died, which the next question
  * shows; one that lives, and was short of memory, say, may have the guest's ring.
  */
 static bool no_answer(int err)
 {
-	return err == -ENODATA || err == -ECONNRESET;
+	return err == -ENODATA || err == -ECONNRESET || err == -EPIPE;
+}
+
+static bool process_gone(int err)
+{
+	return err == -ENOENT || err == -ECONNREFUSED || no_answer(err);
 }
 
 /*
@@ -77,14 +76,10 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 	/* ENODEV: the process has gone on without this disk */
 	if ((err == -ENODEV || process_gone(err)) && follow(d))
 		return; /* and ask that one */
-	if (no_answer(err)) {
-		device_again_in(d, SETTLE_S);
-		return;
-	}
-	if (err && err != -ENODEV && !process_gone(err)) {
+	if (no_answer(err) || (err && err != -ENODEV && !process_gone(err))) {
 		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not disconnected yet: %s",
 			       d->dir, text);
-		device_again_in(d, DEVICE_RETRY_S);
+		device_again_in(d, no_answer(err) ? SETTLE_S : DEVICE_RETRY_S);
 		return;
 	}
 	td_log_limited(&d->limit, LOG_INFO, "%s: ring disconnected", d->dir);
@@ -92,6 +87,7 @@ static void on_disconnect(void *arg, int err, json_t *reply, const char *text)
 	tapdisk_call_drop(d->watch);
 	d->watch = NULL;
 	d->ring = d->verified = d->disconnecting = false;
+	d->held_until = 0; /* it was for the requests in that ring */
 	if (d->phase == DEV_CONNECTED)
 		d->phase = DEV_CLOSING;
 }
@@ -280,6 +276,8 @@ static void on_connect(void *arg, int err, json_t *reply, const char *text)
 		return;
 	/* its guest waits: whether this successor has died too, the next question shows */
 	if (d->take_over && process_gone(err)) {
+		td_log_limited(&d->limit, LOG_WARNING, "%s: the ring is not taken over yet: %s",
+			       d->dir, text);
 		device_again_in(d, SETTLE_S);
 		return;
 	}

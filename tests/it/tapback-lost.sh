@@ -52,7 +52,7 @@ for n in 3 4 5; do standin_start $n; done
 printf '%s\n' "${standin[4]}" "${standin[5]}" >"$WORK/next"
 "$WORK/beside/tapback" -d -v --timeout=2 >"$WORK/tapback.log" 2>&1 &
 TAPBACK=$!
-at_exit "kill -KILL $TAPBACK 2>/dev/null"
+at_exit 'kill -KILL $TAPBACK 2>/dev/null'
 until_true 5 grep -q serving "$WORK/tapback.log"
 D=3/51712 B=$(be 3/51712)
 disk_up $D 3
@@ -61,3 +61,27 @@ wait_asked 4 connect
 wait_key $B/kthread-pid "${standin[5]}"
 stays $B/state 4
 is "no error" "$(get $B/tapdisk-error)" -
+tapback_stop TERM
+
+# What a guest waits for ends with its ring: of the next one, a tapdisk that dies has its successor at once.
+for n in 6 7 8; do standin_start $n; done
+: >"$WORK/next"
+"$WORK/beside/tapback" -d -v --timeout=2 --when-lost=hold:600 >"$WORK/tapback.log" 2>&1 &
+TAPBACK=$!
+until_true 5 grep -q serving "$WORK/tapback.log"
+D=4/51712 B=$(be 4/51712)
+disk_up $D 6
+kill -KILL "${standin[6]}"
+wait_key $B/tapdisk-state lost
+guest $D state=6
+wait_key $B/state 6
+hotplug $D "${standin[7]}"
+guest $D state=1
+wait_key $B/state 2
+guest_ring $D
+wait_key $B/state 4
+echo "${standin[8]}" >"$WORK/next"
+kill -KILL "${standin[7]}"
+wait_key $B/kthread-pid "${standin[8]}"
+stays $B/state 4
+tapback_stop TERM
