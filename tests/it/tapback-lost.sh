@@ -43,6 +43,7 @@ mkdir "$WORK/beside"
 cp -L "$top_builddir/bin/tapback" "$WORK/beside/tapback"
 cat >"$WORK/beside/tap-ctl" <<-END
 	#!/bin/sh
+	echo "ld.so: a warning" >&2
 	sed -n 1p "$WORK/next"
 	sed -i 1d "$WORK/next"
 END
